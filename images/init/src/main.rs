@@ -1,0 +1,2 @@
+//! The first process of a kvmlet guest.
+fn main() {}

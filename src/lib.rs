@@ -1,0 +1,1 @@
+//! kvmlet: one service per microVM on Linux KVM.

@@ -1,0 +1,2 @@
+//! The `kvmlet` command.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Runtime of the bare-metal guests.
+#![no_std]
