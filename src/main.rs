@@ -1,2 +1,8 @@
 //! The `kvmlet` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let started = kvmlet::host::clock::process_start();
+    kvmlet::cli::run(started)
+}

@@ -1,0 +1,3 @@
+//! What the CPU demands before and while a guest runs on it.
+
+pub mod x86_64;

@@ -1,0 +1,241 @@
+//! ACPI tables: how stock kernels find CPUs, interrupt lines, devices and the way to power off.
+//!
+//! The machine is "hardware-reduced" (ACPI 6.5 §4.1): no PM timer, no SCI, no fixed buttons; sleep control is
+//! one port. RSDP, XSDT, FADT, MADT and DSDT lie in the BIOS area.
+
+use super::address_map::{
+    ACPI_TABLES, COM1, COM1_IRQ, I8042, IOAPIC, LAPIC, MP_TABLE, POWER, PVPANIC,
+};
+use crate::config::VcpuCount;
+use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, Path};
+use acpi_tables::aml::{ResourceTemplate, Scope};
+use acpi_tables::fadt::{FADTBuilder, Flags};
+use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
+use acpi_tables::{Aml, rsdp::Rsdp, sdt::Sdt, xsdt::XSDT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+
+const OEM_ID: [u8; 6] = *b"KVMLET";
+const OEM_TABLE_ID: [u8; 8] = *b"MICROVM ";
+const OEM_REVISION: u32 = 1;
+const RSDP_BYTES: u64 = 36;
+/// `SLP_TYPx` for S5, as given in `\_S5` (ACPI 6.5 §7.4.2).
+pub const SLEEP_TYPE_OFF: u8 = 5;
+/// What resets the machine through the keyboard controller.
+const RESET_VALUE: u8 = 0xfe;
+/// `IAPC_BOOT_ARCH` (ACPI 6.5 table 5.11): no VGA, no CMOS clock.
+const BOOT_ARCH: u16 = 1 << 2 | 1 << 5;
+/// Virtio over MMIO, as Linux and QEMU name it.
+const VIRTIO_MMIO_HID: &str = "LNRO0005";
+
+/// Why the tables were not written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// More devices and CPUs than the BIOS area has room for.
+    #[error("the ACPI tables need {bytes} bytes, and there is room for {room}")]
+    Room {
+        /// Bytes that they need.
+        bytes: u64,
+        /// Bytes that there are.
+        room: u64,
+    },
+    /// Guest memory has no such address.
+    #[error("cannot write the ACPI tables")]
+    Write(#[from] GuestMemoryError),
+}
+
+/// One virtio-mmio device as the DSDT tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MmioSlot {
+    /// First address of its registers.
+    pub address: u64,
+    /// Size of its registers, in bytes.
+    pub bytes: u32,
+    /// Its interrupt: a pin of the I/O APIC.
+    pub irq: u32,
+}
+
+/// Writes all tables and returns the address of the RSDP.
+///
+/// # Errors
+/// When there is no room or no memory for them.
+pub fn write<M: Bytes<GuestAddress, E = GuestMemoryError>>(
+    memory: &M,
+    vcpus: VcpuCount,
+    slots: &[MmioSlot],
+) -> Result<GuestAddress, Error> {
+    // Tables that point come after those they point to; only the RSDP has its place beforehand.
+    let mut place = ACPI_TABLES.0 + RSDP_BYTES.next_multiple_of(16);
+    let mut put = |table: &dyn Aml| -> Result<u64, Error> {
+        let at = place;
+        let mut bytes = Vec::new();
+        table.to_aml_bytes(&mut bytes);
+        place = (at + bytes.len() as u64).next_multiple_of(16);
+        if place > MP_TABLE.0 {
+            let base = ACPI_TABLES.0;
+            return Err(Error::Room { bytes: place - base, room: MP_TABLE.0 - base });
+        }
+        memory.write_slice(&bytes, GuestAddress(at))?;
+        Ok(at)
+    };
+    let dsdt = put(&dsdt(slots))?;
+    let fadt = put(&fadt(dsdt).finalize())?;
+    let madt = put(&madt(vcpus.get()))?;
+    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    xsdt.add_entry(fadt);
+    xsdt.add_entry(madt);
+    let xsdt = put(&xsdt)?;
+    let mut rsdp = Vec::new();
+    Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut rsdp);
+    memory.write_slice(&rsdp, ACPI_TABLES)?;
+    Ok(ACPI_TABLES)
+}
+
+fn byte_port(port: u16) -> GAS {
+    GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, port.into())
+}
+
+/// ACPI 6.5 §5.2.9.
+fn fadt(dsdt: u64) -> FADTBuilder {
+    let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
+        .dsdt_64(dsdt)
+        .flag(Flags::Wbinvd)
+        .flag(Flags::PwrButton)
+        .flag(Flags::SlpButton)
+        .flag(Flags::Headless)
+        .flag(Flags::ResetRegSup)
+        .flag(Flags::HwReducedAcpi);
+    fadt.iapc_boot_arch = BOOT_ARCH.into();
+    fadt.reset_reg = byte_port(I8042 + 4);
+    fadt.reset_value = RESET_VALUE;
+    fadt.sleep_control_reg = byte_port(POWER);
+    fadt.sleep_status_reg = byte_port(POWER + 1);
+    fadt
+}
+
+/// ACPI 6.5 §5.2.12. Every pin is an ISA interrupt or like one, so no overrides are needed.
+fn madt(vcpus: u8) -> MADT {
+    let address = LocalInterruptController::Address(LAPIC as u32);
+    let mut madt = MADT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION, address);
+    for id in 0..vcpus {
+        madt.add_structure(ProcessorLocalApic::new(id, id, EnabledStatus::Enabled));
+    }
+    madt.add_structure(IoApic::new(vcpus, IOAPIC as u32, 0));
+    madt
+}
+
+fn dsdt(slots: &[MmioSlot]) -> Sdt {
+    let mut aml = Vec::new();
+    let (off, zero) = (SLEEP_TYPE_OFF, 0u8);
+    Name::new("_S5_".into(), &Package::new(vec![&off, &zero, &zero, &zero])).to_aml_bytes(&mut aml);
+    serial().to_aml_bytes(&mut aml);
+    pvpanic().to_aml_bytes(&mut aml);
+    for (index, slot) in slots.iter().enumerate() {
+        virtio_mmio(index, *slot).to_aml_bytes(&mut aml);
+    }
+    // Revision 2: integers are 64 bits wide.
+    let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    dsdt.append_slice(&aml);
+    dsdt
+}
+
+/// A device below `\_SB`, as AML bytes.
+struct Node(Vec<u8>);
+
+impl Aml for Node {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        sink.vec(&self.0);
+    }
+}
+
+fn node(name: &str, hid: &dyn Aml, uid: u32, resources: Vec<&dyn Aml>) -> Node {
+    let mut bytes = Vec::new();
+    Scope::new(
+        "_SB_".into(),
+        vec![&Device::new(
+            Path::new(name),
+            vec![
+                &Name::new("_HID".into(), hid),
+                &Name::new("_UID".into(), &uid),
+                &Name::new("_CRS".into(), &ResourceTemplate::new(resources)),
+            ],
+        )],
+    )
+    .to_aml_bytes(&mut bytes);
+    Node(bytes)
+}
+
+/// Edge-triggered, active high, not shared.
+fn interrupt(irq: u32) -> Interrupt {
+    Interrupt::new(true, true, false, false, irq)
+}
+
+fn serial() -> Node {
+    let ports = IO::new(COM1, COM1, 1, 8);
+    node("COM1", &EISAName::new("PNP0501"), 0, vec![&ports, &interrupt(COM1_IRQ)])
+}
+
+fn pvpanic() -> Node {
+    node("PEVT", &"QEMU0001", 0, vec![&IO::new(PVPANIC, PVPANIC, 1, 1)])
+}
+
+fn virtio_mmio(index: usize, slot: MmioSlot) -> Node {
+    let registers = Memory32Fixed::new(true, slot.address as u32, slot.bytes);
+    let name = format!("V{index:03}");
+    node(&name, &VIRTIO_MMIO_HID, index as u32, vec![&registers, &interrupt(slot.irq)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::GuestMemory;
+
+    fn read(memory: &GuestMemory, at: u64, bytes: usize) -> Vec<u8> {
+        let mut buffer = vec![0; bytes];
+        memory.read_slice(&mut buffer, GuestAddress(at)).unwrap();
+        buffer
+    }
+
+    fn read_u64(memory: &GuestMemory, at: u64) -> u64 {
+        memory.read_obj(GuestAddress(at)).unwrap()
+    }
+
+    /// A whole table, once its checksum has been found right.
+    fn table(memory: &GuestMemory, at: u64) -> Vec<u8> {
+        let length: u32 = memory.read_obj(GuestAddress(at + 4)).unwrap();
+        let bytes = read(memory, at, length as usize);
+        assert_eq!(bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+        bytes
+    }
+
+    #[test]
+    fn tables_hang_together() {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let slots = [MmioSlot { address: 0xd000_1000, bytes: 0x1000, irq: 5 }];
+        let rsdp = write(&memory, 3.try_into().unwrap(), &slots).unwrap();
+        assert_eq!(read(&memory, rsdp.0, 8), b"RSD PTR ");
+        let xsdt_at = read_u64(&memory, rsdp.0 + 24);
+        assert_eq!(&table(&memory, xsdt_at)[..4], b"XSDT");
+        let fadt = table(&memory, read_u64(&memory, xsdt_at + 36));
+        assert_eq!(&fadt[..4], b"FACP");
+        let flags = u32::from_le_bytes(fadt[112..116].try_into().unwrap());
+        assert_ne!(flags & 1 << 20, 0, "hardware-reduced");
+        assert_eq!(fadt[128], RESET_VALUE);
+        let dsdt = table(&memory, u64::from_le_bytes(fadt[140..148].try_into().unwrap()));
+        assert_eq!(&dsdt[..4], b"DSDT");
+        assert!(dsdt.windows(8).any(|window| window == b"LNRO0005"));
+        let madt = table(&memory, read_u64(&memory, xsdt_at + 44));
+        assert_eq!(&madt[..4], b"APIC");
+        assert_eq!(madt.len(), 44 + 3 * 8 + 12);
+    }
+
+    #[test]
+    fn the_largest_machine_fits() {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let slots = [MmioSlot { address: 0xd000_1000, bytes: 0x1000, irq: 5 }; 19];
+        write(&memory, u64::from(VcpuCount::MAX).try_into().unwrap(), &slots).unwrap();
+        let many = [slots[0]; 1000];
+        let error = write(&memory, 1.try_into().unwrap(), &many).unwrap_err();
+        assert!(matches!(error, Error::Room { .. }), "{error}");
+    }
+}

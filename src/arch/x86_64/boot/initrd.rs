@@ -1,0 +1,73 @@
+//! Where the initial RAM disk goes.
+
+use super::{Error, Image, LoadedKernel};
+use crate::memory::GuestMemory;
+use std::io::SeekFrom;
+use std::ops::Range;
+use vm_memory::{Bytes, GuestAddress};
+
+const PAGE: u64 = 4096;
+
+/// Reads the initrd to the highest pages that the kernel allows, where nothing else is.
+pub(super) fn load<I: Image>(
+    ram: &GuestMemory,
+    room: Range<u64>,
+    kernel: &LoadedKernel,
+    image: &mut I,
+) -> Result<Range<u64>, Error> {
+    let bytes = image.seek(SeekFrom::End(0)).map_err(Error::InitrdRead)?;
+    image.rewind().map_err(Error::InitrdRead)?;
+    if bytes == 0 {
+        return Err(Error::InitrdEmpty);
+    }
+    let end = room.end.min(kernel.initrd_max.saturating_add(1));
+    let free = kernel.range.end.next_multiple_of(PAGE)..end;
+    let start = end.checked_sub(bytes).map(|start| start / PAGE * PAGE);
+    let Some(start) = start.filter(|start| *start >= free.start) else {
+        return Err(Error::InitrdRoom { bytes, room: free.end.saturating_sub(free.start) });
+    };
+    ram.read_exact_volatile_from(GuestAddress(start), image, bytes as usize)
+        .map_err(Error::Memory)?;
+    Ok(start..start + bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::x86_64::boot::Protocol;
+    use std::io::Cursor;
+
+    const MIB: u64 = 1 << 20;
+
+    fn kernel(range: Range<u64>, initrd_max: u64) -> LoadedKernel {
+        let protocol = Protocol::Pvh { entry: GuestAddress(range.start) };
+        LoadedKernel { protocol, range, cmdline_bytes: 0, initrd_max }
+    }
+
+    fn place(kernel: &LoadedKernel, bytes: u64) -> Result<Range<u64>, Error> {
+        let ram = GuestMemory::from_ranges(&[(GuestAddress(0), 16 << 20)]).unwrap();
+        load(&ram, MIB..16 * MIB, kernel, &mut Cursor::new(vec![7u8; bytes as usize]))
+    }
+
+    #[test]
+    fn it_goes_to_the_top_in_whole_pages() {
+        let place = place(&kernel(MIB..4 * MIB, u64::MAX), 5000).unwrap();
+        assert_eq!(place, 16 * MIB - 8192..16 * MIB - 8192 + 5000);
+    }
+
+    #[test]
+    fn the_kernels_limit_is_kept() {
+        let place = place(&kernel(MIB..4 * MIB, 8 * MIB - 1), 4096).unwrap();
+        assert_eq!(place, 8 * MIB - 4096..8 * MIB);
+    }
+
+    #[test]
+    fn it_never_touches_the_kernel() {
+        let kernel = kernel(MIB..15 * MIB + 1, u64::MAX);
+        assert!(place(&kernel, MIB - 4096).is_ok());
+        let error = place(&kernel, MIB - 4095).unwrap_err();
+        assert!(matches!(error, Error::InitrdRoom { room: 1044480, .. }), "{error}");
+        assert!(matches!(place(&kernel, 0), Err(Error::InitrdEmpty)));
+        assert!(place(&kernel, 32 * MIB).is_err());
+    }
+}

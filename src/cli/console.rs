@@ -1,0 +1,124 @@
+//! Between the user's terminal and the guest's: input, signals, and waiting for the end.
+
+use super::terminal::Raw;
+use crate::host::signals::Signals;
+use crate::{Error, ExitReason, VmHandle};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::stdio::stdin;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Ctrl-], as in telnet and `virsh console`: ends the VM from the keyboard.
+const ESCAPE: u8 = 0x1d;
+/// Enough for a paste; what the guest has not taken yet waits here.
+const INPUT_BYTES: usize = 4096;
+
+/// How an attended VM ended.
+pub(super) enum End {
+    /// By itself.
+    Guest(ExitReason),
+    /// By the escape key.
+    Escape,
+    /// By a signal to kvmlet.
+    Signal(libc::c_int),
+}
+
+/// Signals that end the VM cleanly.
+pub(super) fn take_signals() -> io::Result<Signals> {
+    Signals::take(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT])
+}
+
+/// Connects standard input to the guest until the VM ends or is told to.
+pub(super) fn attend(vm: &VmHandle, signals: &Signals) -> Result<End, Error> {
+    let raw = Raw::enter();
+    let mut input = Input { open: true, escape: raw.is_some(), pending: Vec::new() };
+    // A terminal in whose foreground we are not must not be read: the kernel would stop us.
+    if raw.is_none() && rustix::termios::isatty(stdin()) {
+        input.open = false;
+    }
+    let end = wait(vm, signals, &mut input)?;
+    if !matches!(end, End::Guest(_)) {
+        vm.stop();
+    }
+    Ok(end)
+}
+
+fn wait(vm: &VmHandle, signals: &Signals, input: &mut Input) -> Result<End, Error> {
+    let host = |source| Error::Host { what: "events", source };
+    let wanted = vm.console().wanted();
+    loop {
+        // SAFETY: both descriptors belong to `vm`, which outlives the borrow.
+        let (ended, wanted_fd) = unsafe {
+            (BorrowedFd::borrow_raw(vm.ended().as_raw_fd()), BorrowedFd::borrow_raw(wanted.as_raw_fd()))
+        };
+        let stdin = stdin();
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(ended, PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(wanted_fd, PollFlags::IN),
+        ];
+        if input.wants_more() {
+            fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
+        }
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(host(error.into())),
+        }
+        let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        if ready(0) {
+            return vm.wait().map(End::Guest);
+        }
+        if ready(1) {
+            if let Some(signal) = signals.next().map_err(host)? {
+                return Ok(End::Signal(signal));
+            }
+        }
+        if ready(2) {
+            // Only resets the event.
+            let _ = wanted.read();
+        }
+        if ready(3) && input.read() {
+            return Ok(End::Escape);
+        }
+        input.pass_on(vm);
+    }
+}
+
+/// Standard input on its way to the guest.
+struct Input {
+    open: bool,
+    escape: bool,
+    pending: Vec<u8>,
+}
+
+impl Input {
+    /// Nothing is read before the guest has taken what there is: so a pipe's writer waits, and nothing grows.
+    fn wants_more(&self) -> bool {
+        self.open && self.pending.is_empty()
+    }
+
+    /// Reads what there is; true if the escape key was among it.
+    fn read(&mut self) -> bool {
+        let mut buffer = [0; INPUT_BYTES];
+        match rustix::io::read(stdin(), &mut buffer) {
+            Ok(0) => self.open = false,
+            Ok(count) => self.pending.extend_from_slice(&buffer[..count]),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(error) => {
+                log::debug!("standard input ends: {error}");
+                self.open = false;
+            }
+        }
+        self.escape && self.pending.contains(&ESCAPE)
+    }
+
+    fn pass_on(&mut self, vm: &VmHandle) {
+        if !self.pending.is_empty() {
+            let taken = vm.console().send(&self.pending);
+            self.pending.drain(..taken);
+        }
+    }
+}

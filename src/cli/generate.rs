@@ -1,0 +1,54 @@
+//! `kvmlet completions` and `kvmlet man`: made from the command line's own definition.
+
+use super::{Cli, Failed, Outcome};
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+use std::io::{self, Write};
+
+/// Print a completion script for a shell.
+///
+/// For bash: kvmlet completions bash > ~/.local/share/bash-completion/completions/kvmlet
+#[derive(Args)]
+pub(super) struct Completions {
+    /// The shell to complete in.
+    shell: Shell,
+}
+
+impl Completions {
+    pub fn run(self) -> Outcome {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "kvmlet", &mut script);
+        print(&script)
+    }
+}
+
+/// Print the manual page, in roff: kvmlet man | man -l -
+#[derive(Args)]
+pub(super) struct Man {
+    /// The verb whose page to print, instead of the overview.
+    verb: Option<String>,
+}
+
+impl Man {
+    pub fn run(self) -> Outcome {
+        let mut command = Cli::command();
+        command.build();
+        if let Some(verb) = &self.verb {
+            let found = command.get_subcommands().find(|sub| sub.get_name() == verb).cloned();
+            command = found.ok_or_else(|| {
+                Failed::new(format!("there is no verb `{verb}`")).help("see `kvmlet help`")
+            })?;
+        }
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page).map_err(Failed::new)?;
+        print(&page)
+    }
+}
+
+/// A reader that goes away early (`| head`) is no error.
+fn print(bytes: &[u8]) -> Outcome {
+    match io::stdout().write_all(bytes) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failed::new(error)),
+        _ => Ok(0),
+    }
+}

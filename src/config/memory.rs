@@ -1,0 +1,175 @@
+//! Memory sizes and what backs them.
+
+use super::Error;
+use serde::{Deserialize, Deserializer, de};
+use std::fmt;
+use std::str::FromStr;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+/// A memory size in bytes.
+///
+/// Text is a number with docker's unit letters (`b`, `k`, `m`, `g`, and `t`), all powers of 1024, with or
+/// without `iB` or `B` behind: `512M`, `512MiB` and `512mb` are one size. Without a unit it is bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Memory(u64);
+
+impl Memory {
+    /// The least that a guest may have. Linux unpacks, and a small service runs, in this much.
+    pub const MIN: Memory = Memory(16 * MIB);
+    /// The most that a guest may have; the host's own limits come first on most machines.
+    pub const MAX: Memory = Memory(4 * TIB);
+    /// What a guest has when nobody says otherwise.
+    pub const DEFAULT: Memory = Memory(128 * MIB);
+
+    /// A size of so many bytes.
+    pub const fn from_bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// The size in bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+
+    /// Is this within the limits and made of whole pages of the kind that back it?
+    pub(super) fn check(self, pages: HugePages) -> Result<(), Error> {
+        if self < Self::MIN || self > Self::MAX {
+            return Err(Error::MemoryRange { size: self });
+        }
+        let page = pages.page_bytes();
+        if !self.0.is_multiple_of(page) {
+            return Err(Error::MemoryAlignment { bytes: self.0, page });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, name) in [(TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")] {
+            if self.0 >= unit && self.0.is_multiple_of(unit) {
+                return write!(f, "{} {name}", self.0 / unit);
+            }
+        }
+        write!(f, "{} bytes", self.0)
+    }
+}
+
+impl FromStr for Memory {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let syntax = || Error::MemorySyntax { text: text.into() };
+        let trimmed = text.trim();
+        let digits = trimmed.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match trimmed[digits.len()..].to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kb" | "kib" => KIB,
+            "m" | "mb" | "mib" => MIB,
+            "g" | "gb" | "gib" => GIB,
+            "t" | "tb" | "tib" => TIB,
+            _ => return Err(syntax()),
+        };
+        let number: u64 = digits.trim_end().parse().map_err(|_| syntax())?;
+        number.checked_mul(unit).map(Memory).ok_or_else(syntax)
+    }
+}
+
+impl<'de> Deserialize<'de> for Memory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a memory size must be text such as \"512M\" or a number of bytes")]
+        enum Written {
+            Bytes(u64),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Bytes(bytes) => Ok(Memory(bytes)),
+            Written::Text(text) => text.parse().map_err(de::Error::custom),
+        }
+    }
+}
+
+/// Readable sizes in code: `128.mib()`, `6.gib()`.
+pub trait MemorySize {
+    /// So many times 2^20 bytes.
+    fn mib(self) -> Memory;
+    /// So many times 2^30 bytes.
+    fn gib(self) -> Memory;
+}
+
+impl MemorySize for u64 {
+    fn mib(self) -> Memory {
+        Memory(self.saturating_mul(MIB))
+    }
+
+    fn gib(self) -> Memory {
+        Memory(self.saturating_mul(GIB))
+    }
+}
+
+/// Which pages back guest RAM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HugePages {
+    /// 4 KiB pages, touched on demand.
+    #[default]
+    Off,
+    /// 2 MiB pages where the kernel finds them (`madvise(MADV_HUGEPAGE)`), 4 KiB elsewhere.
+    Transparent,
+    /// 2 MiB pages from the host's reserved pool (hugetlb); fails where the pool is too small.
+    Reserved,
+}
+
+impl HugePages {
+    /// The unit in which guest RAM must be sized, in bytes.
+    pub const fn page_bytes(self) -> u64 {
+        match self {
+            HugePages::Off | HugePages::Transparent => 4 * KIB,
+            HugePages::Reserved => 2 * MIB,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_parse_like_dockers() {
+        for (text, bytes) in [
+            ("512M", 512 * MIB),
+            ("512m", 512 * MIB),
+            ("512MiB", 512 * MIB),
+            ("2g", 2 * GIB),
+            ("16384k", 16 * MIB),
+            ("134217728", 128 * MIB),
+            (" 1 GiB ", GIB),
+        ] {
+            assert_eq!(text.parse::<Memory>().unwrap().bytes(), bytes, "{text}");
+        }
+        for text in ["", "M", "12X", "-1M", "1.5G", "99999999999999G", "1MM", "é"] {
+            assert!(text.parse::<Memory>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_print_in_the_largest_whole_unit() {
+        assert_eq!(6.gib().to_string(), "6 GiB");
+        assert_eq!(1536.mib().to_string(), "1536 MiB");
+        assert_eq!(Memory::from_bytes(4097).to_string(), "4097 bytes");
+    }
+
+    #[test]
+    fn limits_name_both_ends() {
+        let error = 8.mib().check(HugePages::Off).unwrap_err().to_string();
+        assert_eq!(error, "8 MiB of guest memory is outside the limits: 16 MiB to 4 TiB");
+        assert!(Memory::from_bytes(16 * MIB + 1).check(HugePages::Off).is_err());
+        assert!(17.mib().check(HugePages::Reserved).is_err());
+        assert!(18.mib().check(HugePages::Reserved).is_ok());
+    }
+}

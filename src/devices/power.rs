@@ -1,0 +1,73 @@
+//! Power-off by ACPI's sleep control register, and the exit code of the service inside.
+
+use super::{Action, Device};
+
+/// Sleep control (ACPI 6.5 §4.8.3.7): bits 4:2 are the sleep type, bit 5 makes it happen.
+const SLEEP_CONTROL: u64 = 0;
+const SLEEP_ENABLE: u8 = 1 << 5;
+const SLEEP_TYPE_SHIFT: u8 = 2;
+const SLEEP_TYPE_MASK: u8 = 7;
+/// `SLP_TYPx` for S5, as the DSDT gives it in `\_S5`.
+const SLEEP_TYPE_OFF: u8 = crate::arch::x86_64::acpi::SLEEP_TYPE_OFF;
+/// kvmlet's own register: the guest's init leaves the exit code of its service here.
+const EXIT_CODE: u64 = 2;
+
+/// Three byte-wide ports: sleep control, sleep status, exit code.
+///
+/// The exit code has no effect by itself; it is what a power-off that follows reports.
+#[derive(Debug, Default)]
+pub struct Power {
+    exit_code: u8,
+}
+
+impl Power {
+    /// Number of ports.
+    pub const PORTS: u64 = 3;
+}
+
+impl Device for Power {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        if let (EXIT_CODE, [byte]) = (offset, data) {
+            *byte = self.exit_code;
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Action {
+        match (offset, data) {
+            (SLEEP_CONTROL, [value]) => {
+                let kind = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
+                if value & SLEEP_ENABLE != 0 && kind == SLEEP_TYPE_OFF {
+                    return Action::ShutDown { code: self.exit_code };
+                }
+            }
+            (EXIT_CODE, [code]) => self.exit_code = *code,
+            _ => {}
+        }
+        Action::None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFF: u8 = SLEEP_ENABLE | SLEEP_TYPE_OFF << SLEEP_TYPE_SHIFT;
+
+    #[test]
+    fn power_off_reports_the_code_left_before() {
+        let mut power = Power::default();
+        assert_eq!(power.write(SLEEP_CONTROL, &[OFF]), Action::ShutDown { code: 0 });
+        assert_eq!(power.write(EXIT_CODE, &[7]), Action::None);
+        assert_eq!(power.write(SLEEP_CONTROL, &[OFF]), Action::ShutDown { code: 7 });
+    }
+
+    #[test]
+    fn other_sleep_states_and_widths_do_nothing() {
+        let mut power = Power::default();
+        for data in [&[OFF & !SLEEP_ENABLE][..], &[SLEEP_ENABLE | 3 << SLEEP_TYPE_SHIFT], &[OFF, 0], &[]] {
+            assert_eq!(power.write(SLEEP_CONTROL, data), Action::None);
+        }
+        assert_eq!(power.write(1, &[OFF]), Action::None);
+    }
+}

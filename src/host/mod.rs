@@ -1,0 +1,11 @@
+//! What we ask of the host: is KVM there, what kind is it, how much memory has the machine?
+
+pub mod clock;
+pub mod kvm;
+pub mod signals;
+
+/// All RAM of the host, in bytes.
+pub fn total_memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)))
+}

@@ -1,0 +1,75 @@
+//! Signals as something to poll.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// A set of signals that are read instead of delivered (signalfd(2)).
+#[derive(Debug)]
+pub struct Signals(OwnedFd);
+
+impl Signals {
+    /// Blocks the signals for this thread, and for all that it starts from now on, and makes them readable.
+    ///
+    /// # Errors
+    /// When the host gives no descriptor.
+    pub fn take(signals: &[libc::c_int]) -> io::Result<Self> {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigemptyset initializes the set; the others get an initialized set and valid numbers.
+        let fd = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in signals {
+                libc::sigaddset(set.as_mut_ptr(), *signal);
+            }
+            let error = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+            if error != 0 {
+                return Err(io::Error::from_raw_os_error(error));
+            }
+            libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: signalfd returned a new descriptor that nobody else owns.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// The number of the next signal that has arrived, if one has.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be read.
+    pub fn next(&self) -> io::Result<Option<libc::c_int>> {
+        let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+        match rustix::io::read(&self.0, &mut info) {
+            // `ssi_signo` is the first field.
+            Ok(_) => Ok(Some(i32::from_ne_bytes([info[0], info[1], info[2], info[3]]))),
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_read_once() {
+        std::thread::spawn(|| {
+            let signals = Signals::take(&[libc::SIGUSR2]).unwrap();
+            assert_eq!(signals.next().unwrap(), None);
+            // SAFETY: the signal is blocked in this thread, so it only becomes readable.
+            unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGUSR2) };
+            assert_eq!(signals.next().unwrap(), Some(libc::SIGUSR2));
+            assert_eq!(signals.next().unwrap(), None);
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,170 @@
+//! Guest RAM: which host pages stand behind which guest physical addresses.
+
+use crate::config::HugePages;
+use std::io;
+use std::ops::Deref;
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionCollectionError,
+    GuestRegionMmap, MmapRegion,
+};
+
+/// The memory map type that devices and loaders see.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+
+/// The name under which guest RAM shows in `/proc/PID/smaps` (`[anon:guest-ram]`), so that what a VM
+/// costs can be told from what its guest was promised.
+pub const VMA_NAME: &std::ffi::CStr = c"guest-ram";
+
+/// Why guest RAM could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host refused the mapping.
+    #[error("the host cannot map {bytes} bytes of guest memory{}", match .pages {
+        HugePages::Reserved => " from its reserved huge pages (see /proc/sys/vm/nr_hugepages)",
+        _ => "",
+    })]
+    Map {
+        /// Size of the region that failed.
+        bytes: usize,
+        /// The pages that were asked for.
+        pages: HugePages,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The host cannot give the pages now.
+    #[error("the host cannot set aside {bytes} bytes of guest memory before the start (prefault)")]
+    Prefault {
+        /// Size of the region that failed.
+        bytes: usize,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Regions overlap or run past the address space: a bug in the address map.
+    #[error("guest memory regions do not fit together")]
+    Layout(#[from] GuestRegionCollectionError),
+}
+
+/// How the host backs guest RAM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backing {
+    /// Page size.
+    pub pages: HugePages,
+    /// Touch every page now, so that the guest never waits for the host to find one.
+    pub prefault: bool,
+}
+
+/// The RAM of one guest, mapped into this process until the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct GuestRam(GuestMemory);
+
+impl GuestRam {
+    /// Maps one private anonymous region for each range of guest physical addresses.
+    ///
+    /// # Errors
+    /// When the host has not the address space, the huge pages or (with `prefault`) the memory.
+    pub fn allocate(ranges: &[(GuestAddress, usize)], backing: Backing) -> Result<Self, Error> {
+        let regions = ranges
+            .iter()
+            .map(|&(start, bytes)| {
+                let mapping = map(bytes, backing)?;
+                GuestRegionMmap::new(mapping, start).ok_or(Error::Layout(
+                    GuestRegionCollectionError::MemoryRegionOverlap,
+                ))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        Ok(Self(GuestMemory::from_regions(regions)?))
+    }
+
+    /// Size of all regions together, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(GuestMemoryRegion::len).sum()
+    }
+}
+
+impl Deref for GuestRam {
+    type Target = GuestMemory;
+
+    fn deref(&self) -> &GuestMemory {
+        &self.0
+    }
+}
+
+fn map(bytes: usize, backing: Backing) -> Result<MmapRegion, Error> {
+    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    if backing.pages == HugePages::Reserved {
+        flags |= libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+    }
+    let region = MmapRegion::build(None, bytes, libc::PROT_READ | libc::PROT_WRITE, flags)
+        .map_err(|error| Error::Map {
+            bytes,
+            pages: backing.pages,
+            source: match error {
+                vm_memory::mmap::MmapRegionError::Mmap(source) => source,
+                other => io::Error::other(other),
+            },
+        })?;
+    // Naming is for observers only; a kernel without CONFIG_ANON_VMA_NAME refuses, which costs nothing.
+    // SAFETY: the range is the mapping just made, and PR_SET_VMA only reads the NUL-terminated name.
+    unsafe {
+        libc::prctl(
+            libc::PR_SET_VMA,
+            libc::PR_SET_VMA_ANON_NAME,
+            region.as_ptr(),
+            bytes,
+            VMA_NAME.as_ptr(),
+        );
+    }
+    if backing.pages == HugePages::Transparent {
+        // A kernel without THP says EINVAL: then small pages serve, which is what "transparent" means.
+        let _ = advise(&region, libc::MADV_HUGEPAGE);
+    }
+    if backing.prefault {
+        advise(&region, libc::MADV_POPULATE_WRITE)
+            .map_err(|source| Error::Prefault { bytes, source })?;
+    }
+    Ok(region)
+}
+
+fn advise(region: &MmapRegion, advice: libc::c_int) -> io::Result<()> {
+    // SAFETY: the range is a mapping of ours, and both advices used here leave its contents alone.
+    match unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::Bytes;
+
+    #[test]
+    fn regions_hold_what_is_written() {
+        let ranges = [(GuestAddress(0), 1 << 20), (GuestAddress(1 << 32), 1 << 20)];
+        let ram = GuestRam::allocate(&ranges, Backing::default()).unwrap();
+        assert_eq!(ram.bytes(), 2 << 20);
+        ram.write_obj(7u64, GuestAddress((1 << 32) + 8)).unwrap();
+        assert_eq!(ram.read_obj::<u64>(GuestAddress((1 << 32) + 8)).unwrap(), 7);
+        assert!(ram.write_obj(7u64, GuestAddress(1 << 20)).is_err());
+    }
+
+    #[test]
+    fn prefault_touches_every_page() {
+        let backing = Backing { pages: HugePages::Off, prefault: true };
+        let ram = GuestRam::allocate(&[(GuestAddress(0), 4 << 20)], backing).unwrap();
+        let start = ram.get_host_address(GuestAddress(0)).unwrap();
+        let mut resident = vec![0u8; 1024];
+        // SAFETY: the range is mapped and the vector has a byte for each of its 1024 pages.
+        let result = unsafe { libc::mincore(start.cast(), 4 << 20, resident.as_mut_ptr()) };
+        assert_eq!(result, 0);
+        assert!(resident.iter().all(|page| page & 1 == 1));
+    }
+
+    #[test]
+    fn overlapping_regions_are_refused() {
+        let ranges = [(GuestAddress(0), 1 << 20), (GuestAddress(4096), 1 << 20)];
+        assert!(GuestRam::allocate(&ranges, Backing::default()).is_err());
+    }
+}

@@ -1,0 +1,120 @@
+//! When each phase of a start was done.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// The phases of a start, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// `/dev/kvm` is open and the VM exists.
+    VmCreated,
+    /// Guest RAM is mapped and registered.
+    MemoryReady,
+    /// Kernel, initrd, command line and tables are in guest RAM.
+    KernelLoaded,
+    /// Interrupt controllers and devices are there.
+    DevicesReady,
+    /// vCPUs are created and have their registers.
+    VcpusReady,
+    /// The first vCPU is about to enter the guest.
+    FirstEntry,
+    /// The guest came back for the first time: it has run.
+    FirstExit,
+    /// The guest said that it was up (boot timer).
+    GuestReady,
+}
+
+impl Phase {
+    /// All phases, in order.
+    pub const ALL: [Phase; 8] = [
+        Phase::VmCreated,
+        Phase::MemoryReady,
+        Phase::KernelLoaded,
+        Phase::DevicesReady,
+        Phase::VcpusReady,
+        Phase::FirstEntry,
+        Phase::FirstExit,
+        Phase::GuestReady,
+    ];
+
+    /// A short name for tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::VmCreated => "create VM",
+            Phase::MemoryReady => "map memory",
+            Phase::KernelLoaded => "load kernel",
+            Phase::DevicesReady => "devices",
+            Phase::VcpusReady => "vCPUs",
+            Phase::FirstEntry => "start threads",
+            Phase::FirstExit => "first exit",
+            Phase::GuestReady => "guest ready",
+        }
+    }
+}
+
+/// The instants at which the phases of one start ended.
+#[derive(Clone, Debug)]
+pub struct BootTrace {
+    begun: Instant,
+    done: [OnceLock<Instant>; Phase::ALL.len()],
+}
+
+impl BootTrace {
+    pub(super) fn begin() -> Self {
+        Self { begun: Instant::now(), done: Default::default() }
+    }
+
+    /// A phase is done now; only the first time counts.
+    pub(super) fn mark(&self, phase: Phase) {
+        self.done[phase as usize].get_or_init(Instant::now);
+    }
+
+    /// A phase was done at a given instant.
+    pub(super) fn mark_at(&self, phase: Phase, at: Instant) {
+        self.done[phase as usize].get_or_init(|| at);
+    }
+
+    /// When the VM began to be built.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// When a phase was done, if it is.
+    pub fn done_at(&self, phase: Phase) -> Option<Instant> {
+        self.done[phase as usize].get().copied()
+    }
+
+    /// The phases that are done, with the time that each took.
+    pub fn phases(&self) -> Vec<(Phase, Duration)> {
+        let mut last = self.begun;
+        let mut phases = Vec::new();
+        for phase in Phase::ALL {
+            if let Some(at) = self.done_at(phase) {
+                phases.push((phase, at.saturating_duration_since(last)));
+                last = at;
+            }
+        }
+        phases
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_add_up() {
+        let trace = BootTrace::begin();
+        trace.mark(Phase::VmCreated);
+        trace.mark(Phase::FirstExit);
+        let total: Duration = trace.phases().iter().map(|(_, time)| *time).sum();
+        assert_eq!(trace.phases().len(), 2);
+        assert_eq!(trace.begun() + total, trace.done_at(Phase::FirstExit).unwrap());
+    }
+
+    #[test]
+    fn phases_are_indexed_by_their_order() {
+        assert!(Phase::ALL.iter().enumerate().all(|(index, phase)| *phase as usize == index));
+    }
+}

@@ -1,0 +1,211 @@
+//! Built → Running ⇄ Paused → Stopped: what vCPU threads are told, and what they tell.
+
+use super::exit::ExitReason;
+use super::failure::Failure;
+use super::kick;
+use std::fmt;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use vmm_sys_util::eventfd::EventFd;
+
+/// Where a VM is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// vCPUs run.
+    Running,
+    /// vCPUs stand still and can run again.
+    Paused,
+    /// The VM has ended.
+    Stopped,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Running => "running",
+            State::Paused => "paused",
+            State::Stopped => "stopped",
+        })
+    }
+}
+
+/// How a VM ended.
+pub(super) type Outcome = Result<ExitReason, Failure>;
+
+struct Inner {
+    state: State,
+    /// Threads that are to be kicked out of KVM_RUN when `state` changes; each enters and leaves itself.
+    threads: Vec<libc::pthread_t>,
+    parked: usize,
+    outcome: Option<Outcome>,
+}
+
+/// The meeting point of the vCPU threads with whoever directs them.
+pub(super) struct Lifecycle {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    ended: EventFd,
+}
+
+impl Lifecycle {
+    pub fn new(ended: EventFd) -> Self {
+        let inner = Inner { state: State::Running, threads: Vec::new(), parked: 0, outcome: None };
+        Self { inner: Mutex::new(inner), changed: Condvar::new(), ended }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, guard: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn state(&self) -> State {
+        self.lock().state
+    }
+
+    /// Becomes readable when the VM has ended.
+    pub fn ended(&self) -> &EventFd {
+        &self.ended
+    }
+
+    /// A vCPU thread begins; from now on it is kicked when the state changes.
+    pub fn enter(&self) {
+        // SAFETY: pthread_self has no preconditions.
+        self.lock().threads.push(unsafe { libc::pthread_self() });
+    }
+
+    /// A vCPU thread ends.
+    pub fn leave(&self) {
+        // SAFETY: pthread_self has no preconditions.
+        let me = unsafe { libc::pthread_self() };
+        self.lock().threads.retain(|thread| *thread != me);
+        self.changed.notify_all();
+    }
+
+    /// Called by a vCPU thread outside KVM_RUN: returns true to go on, false to end; blocks while paused.
+    pub fn may_run(&self) -> bool {
+        let mut inner = self.lock();
+        if inner.state == State::Paused {
+            inner.parked += 1;
+            self.changed.notify_all();
+            while inner.state == State::Paused {
+                inner = self.wait(inner);
+            }
+            inner.parked -= 1;
+        }
+        inner.state == State::Running
+    }
+
+    /// Ends the VM; the first outcome counts.
+    pub fn end(&self, outcome: Outcome) {
+        let mut inner = self.lock();
+        if inner.outcome.is_none() {
+            inner.outcome = Some(outcome);
+            inner.state = State::Stopped;
+            kick::all(&inner.threads);
+            // Cannot fail short of 2^64 signals that nobody reads.
+            let _ = self.ended.write(1);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Running → Paused; returns when no vCPU is inside the guest any more. The state found is the error.
+    pub fn pause(&self) -> Result<(), State> {
+        let mut inner = self.lock();
+        if inner.state != State::Running {
+            return Err(inner.state);
+        }
+        inner.state = State::Paused;
+        kick::all(&inner.threads);
+        while inner.state == State::Paused && inner.parked < inner.threads.len() {
+            inner = self.wait(inner);
+        }
+        match inner.state {
+            State::Paused => Ok(()),
+            other => Err(other),
+        }
+    }
+
+    /// Paused → Running. The state found is the error.
+    pub fn resume(&self) -> Result<(), State> {
+        let mut inner = self.lock();
+        if inner.state != State::Paused {
+            return Err(inner.state);
+        }
+        inner.state = State::Running;
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Blocks until the VM has ended and every vCPU thread has left.
+    pub fn wait_for_end(&self) -> Outcome {
+        let mut inner = self.lock();
+        loop {
+            match &inner.outcome {
+                Some(outcome) if inner.threads.is_empty() => return outcome.clone(),
+                _ => inner = self.wait(inner),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::thread;
+
+    fn lifecycle() -> Arc<Lifecycle> {
+        Arc::new(Lifecycle::new(EventFd::new(libc::EFD_NONBLOCK).unwrap()))
+    }
+
+    /// Stands in for a vCPU thread that is never inside KVM_RUN for long.
+    fn spin(lifecycle: &Arc<Lifecycle>) -> thread::JoinHandle<()> {
+        kick::install().unwrap();
+        let lifecycle = lifecycle.clone();
+        let entered = Arc::new(std::sync::Barrier::new(2));
+        let inside = entered.clone();
+        let thread = thread::spawn(move || {
+            lifecycle.enter();
+            inside.wait();
+            while lifecycle.may_run() {
+                thread::yield_now();
+            }
+            lifecycle.leave();
+        });
+        entered.wait();
+        thread
+    }
+
+    #[test]
+    fn moves_follow_the_diagram() {
+        let lifecycle = lifecycle();
+        let threads = [spin(&lifecycle), spin(&lifecycle)];
+        assert_eq!(lifecycle.resume(), Err(State::Running));
+        lifecycle.pause().unwrap();
+        assert_eq!(lifecycle.lock().parked, 2);
+        assert_eq!(lifecycle.pause(), Err(State::Paused));
+        lifecycle.resume().unwrap();
+        lifecycle.pause().unwrap();
+        lifecycle.end(Ok(ExitReason::Stopped));
+        lifecycle.end(Ok(ExitReason::Panic));
+        assert_eq!(lifecycle.wait_for_end(), Ok(ExitReason::Stopped));
+        assert_eq!((lifecycle.pause(), lifecycle.resume()), (Err(State::Stopped), Err(State::Stopped)));
+        assert_eq!(lifecycle.ended().read().unwrap(), 1);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+
+    #[test]
+    fn an_end_during_a_pause_is_an_end() {
+        let lifecycle = lifecycle();
+        let thread = spin(&lifecycle);
+        let ender = lifecycle.clone();
+        let ending = thread::spawn(move || ender.end(Ok(ExitReason::Reset)));
+        let _ = lifecycle.pause();
+        ending.join().unwrap();
+        assert_eq!(lifecycle.state(), State::Stopped);
+        assert_eq!(lifecycle.wait_for_end(), Ok(ExitReason::Reset));
+        thread.join().unwrap();
+    }
+}

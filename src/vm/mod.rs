@@ -1,0 +1,21 @@
+//! One microVM: from a configuration to running vCPUs and back.
+
+mod boot_trace;
+mod error;
+mod exit;
+mod failure;
+mod handle;
+mod irq;
+mod kick;
+mod lifecycle;
+mod machine;
+mod vcpu;
+
+pub use boot_trace::{BootTrace, Phase};
+pub use error::Error;
+pub use exit::ExitReason;
+pub use failure::{Cause, Failure};
+pub use handle::VmHandle;
+pub use lifecycle::State;
+pub use machine::Vm;
+pub use vcpu::VcpuStats;

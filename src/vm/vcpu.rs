@@ -1,0 +1,228 @@
+//! One vCPU: its thread, and the loop that is one match on why the guest came back.
+
+use super::boot_trace::{BootTrace, Phase};
+use super::exit::ExitReason;
+use super::failure::{Cause, Failure};
+use super::kick;
+use super::lifecycle::{Lifecycle, Outcome};
+use crate::devices::{Action, Bus};
+use crate::memory::GuestRam;
+use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Receives the end-of-interrupt messages of level-triggered interrupts.
+pub(super) type OnEoi = dyn Fn(u8) + Send + Sync;
+
+/// What all vCPUs of a VM share.
+pub(super) struct Shared {
+    pub ports: Bus,
+    pub mmio: Bus,
+    pub on_eoi: Box<OnEoi>,
+    pub lifecycle: Lifecycle,
+    pub trace: BootTrace,
+    // Last: what is on the buses holds the VM, which must not outlive its memory.
+    pub ram: GuestRam,
+}
+
+/// Exits to user space of one vCPU, by kind.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    port_reads: AtomicU64,
+    port_writes: AtomicU64,
+    mmio_reads: AtomicU64,
+    mmio_writes: AtomicU64,
+    end_of_interrupts: AtomicU64,
+    kicks: AtomicU64,
+}
+
+/// How often a vCPU came back to user space, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VcpuStats {
+    /// Reads of I/O ports.
+    pub port_reads: u64,
+    /// Writes to I/O ports.
+    pub port_writes: u64,
+    /// Reads of device memory.
+    pub mmio_reads: u64,
+    /// Writes to device memory.
+    pub mmio_writes: u64,
+    /// Ends of level-triggered interrupts.
+    pub end_of_interrupts: u64,
+    /// Times that the vCPU was called back by the VMM.
+    pub kicks: u64,
+}
+
+impl VcpuStats {
+    /// All of them together.
+    pub fn exits(&self) -> u64 {
+        let Self { port_reads, port_writes, mmio_reads, mmio_writes, end_of_interrupts, kicks } = self;
+        port_reads + port_writes + mmio_reads + mmio_writes + end_of_interrupts + kicks
+    }
+}
+
+impl Counters {
+    pub fn read(&self) -> VcpuStats {
+        VcpuStats {
+            port_reads: self.port_reads.load(Relaxed),
+            port_writes: self.port_writes.load(Relaxed),
+            mmio_reads: self.mmio_reads.load(Relaxed),
+            mmio_writes: self.mmio_writes.load(Relaxed),
+            end_of_interrupts: self.end_of_interrupts.load(Relaxed),
+            kicks: self.kicks.load(Relaxed),
+        }
+    }
+}
+
+/// Only the vCPU's own thread counts, so a load and a store do what a locked addition would.
+fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
+}
+
+/// A vCPU that is ready to run.
+pub(super) struct Vcpu {
+    pub number: u8,
+    pub fd: VcpuFd,
+    pub counters: Arc<Counters>,
+}
+
+impl Vcpu {
+    /// Runs until the VM ends; the body of the vCPU's thread.
+    pub fn run(mut self, shared: &Shared) {
+        let run: *mut kvm_run = self.fd.get_kvm_run();
+        // SAFETY: `run` is mapped as long as `self.fd` lives, which is longer than `attention`.
+        let attention = unsafe { kick::attend(&raw mut (*run).immediate_exit) };
+        shared.lifecycle.enter();
+        let guard = Leave(&shared.lifecycle);
+        if let Some(outcome) = self.run_until_end(run, shared) {
+            shared.lifecycle.end(outcome);
+        }
+        drop(guard);
+        drop(attention);
+    }
+
+    /// `None` when the VM was ended by someone else.
+    fn run_until_end(&mut self, run: *const kvm_run, shared: &Shared) -> Option<Outcome> {
+        if !shared.lifecycle.may_run() {
+            return None;
+        }
+        if self.number == 0 {
+            shared.trace.mark(Phase::FirstEntry);
+        }
+        let mut action = self.enter(run, shared);
+        if self.number == 0 {
+            shared.trace.mark(Phase::FirstExit);
+        }
+        loop {
+            match action {
+                Next::Enter => {}
+                Next::Ask => {
+                    // Cleared before asking: a kick that comes between the two is seen by the next KVM_RUN.
+                    self.fd.set_kvm_immediate_exit(0);
+                    if !shared.lifecycle.may_run() {
+                        return None;
+                    }
+                }
+                Next::End(reason) => return Some(Ok(reason)),
+                Next::Fail(cause) => {
+                    let failure = Failure::examine(self.number, cause, &mut self.fd, &shared.ram);
+                    return Some(Err(failure));
+                }
+            }
+            action = self.enter(run, shared);
+        }
+    }
+
+    /// Into the guest and back once.
+    fn enter(&mut self, run: *const kvm_run, shared: &Shared) -> Next {
+        let counters = &self.counters;
+        match self.fd.run() {
+            Ok(VcpuExit::IoOut(port, data)) => {
+                count(&counters.port_writes);
+                each_access(run, data.len()).find_map(|part| {
+                    act(shared.ports.write(port.into(), &data[part]))
+                })
+                .unwrap_or(Next::Enter)
+            }
+            Ok(VcpuExit::IoIn(port, data)) => {
+                count(&counters.port_reads);
+                for part in each_access(run, data.len()) {
+                    shared.ports.read(port.into(), &mut data[part]);
+                }
+                Next::Enter
+            }
+            Ok(VcpuExit::MmioWrite(address, data)) => {
+                count(&counters.mmio_writes);
+                act(shared.mmio.write(address, data)).unwrap_or(Next::Enter)
+            }
+            Ok(VcpuExit::MmioRead(address, data)) => {
+                count(&counters.mmio_reads);
+                shared.mmio.read(address, data);
+                Next::Enter
+            }
+            Ok(VcpuExit::IoapicEoi(vector)) => {
+                count(&counters.end_of_interrupts);
+                (shared.on_eoi)(vector);
+                Next::Enter
+            }
+            Ok(VcpuExit::Intr) => Next::Ask,
+            Ok(VcpuExit::Shutdown) => Next::End(ExitReason::TripleFault),
+            Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => {
+                Next::End(ExitReason::Shutdown { code: 0 })
+            }
+            Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => Next::End(ExitReason::Reset),
+            Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _)) => Next::End(ExitReason::Panic),
+            Ok(VcpuExit::FailEntry(reason, _)) => Next::Fail(Cause::Entry(reason)),
+            Ok(VcpuExit::InternalError) => Next::Fail(Failure::internal_error(&mut self.fd)),
+            Ok(other) => Next::Fail(Cause::Unexpected(format!("{other:?}"))),
+            Err(error) if error.errno() == libc::EINTR => {
+                count(&counters.kicks);
+                Next::Ask
+            }
+            Err(error) if error.errno() == libc::EAGAIN => Next::Ask,
+            Err(error) => Next::Fail(Cause::Run(error.errno())),
+        }
+    }
+}
+
+/// What to do after an exit.
+enum Next {
+    Enter,
+    /// Ask the lifecycle first.
+    Ask,
+    End(ExitReason),
+    Fail(Cause),
+}
+
+fn act(action: Action) -> Option<Next> {
+    Some(Next::End(match action {
+        Action::None => return None,
+        Action::Reset => ExitReason::Reset,
+        Action::ShutDown { code } => ExitReason::Shutdown { code },
+        Action::Panic => ExitReason::Panic,
+    }))
+}
+
+/// A string instruction (`rep outsb`) comes as one exit with many accesses of `io.size` bytes each.
+fn each_access(run: *const kvm_run, bytes: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    // SAFETY: `run` is this vCPU's mapped kvm_run, and the exit just seen is KVM_EXIT_IO, for which `io` is
+    // the union's member. The data that the exit refers to lies on another page of the mapping.
+    let size = unsafe { usize::from((*run).__bindgen_anon_1.io.size) }.max(1);
+    (0..bytes).step_by(size).map(move |start| start..(start + size).min(bytes))
+}
+
+/// Leaves the lifecycle on every way out, a panic included, which then ends the VM.
+struct Leave<'a>(&'a Lifecycle);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let cause = Cause::Unexpected("a bug: the vCPU thread panicked".into());
+            let instruction = Vec::new();
+            self.0.end(Err(Failure { vcpu: 0, cause, rip: None, privilege: None, instruction }));
+        }
+        self.0.leave();
+    }
+}
