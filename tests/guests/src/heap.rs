@@ -1,0 +1,87 @@
+//! Memory beyond the image: page tables for RAM above 4 GiB, and pages that programs take
+//! and never give back.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::boot_info::BootInfo;
+use crate::mmio::{read64, write64};
+
+/// Size of a page from [`take_pages`].
+pub const PAGE_BYTES: u64 = 4096;
+const GIB: u64 = 1 << 30;
+/// What the static page tables map.
+const STATIC_BYTES: u64 = 4 * GIB;
+/// What one PML4 entry maps, and so the end of the memory that a guest can use.
+const LIMIT_BYTES: u64 = 512 * GIB;
+/// Present, writable, user, accessed, dirty.
+const TABLE: u64 = 0x67;
+/// [`TABLE`] and "this is a 2 MiB page".
+const LARGE_PAGE: u64 = 0xe7;
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+static END: AtomicU64 = AtomicU64::new(0);
+
+unsafe extern "C" {
+    static __image_end: u8;
+    static guest_pdpt: u8;
+}
+
+/// Gives the heap the RAM from the image's end to the end of its memory map entry.
+pub(crate) fn take_rest_of_image_ram(info: &BootInfo) {
+    let image_end = &raw const __image_end as u64;
+    let Some(entry) = info
+        .ram()
+        .find(|entry| entry.start < image_end && image_end <= entry.end())
+    else {
+        panic!("the memory map has no RAM at {image_end:#x}, where the image ends");
+    };
+    NEXT.store(image_end, Ordering::Relaxed);
+    END.store(entry.end().min(STATIC_BYTES), Ordering::Relaxed);
+}
+
+/// Takes `count` zeroed pages that lie one after the other; their physical address. Panics
+/// when RAM has run out.
+pub fn take_pages(count: u64) -> u64 {
+    let bytes = count * PAGE_BYTES;
+    let start = NEXT.fetch_add(bytes, Ordering::Relaxed);
+    assert!(
+        start + bytes <= END.load(Ordering::Relaxed),
+        "out of memory for {count} pages"
+    );
+    // SAFETY: RAM that the memory map announces, beyond the image, handed out once.
+    unsafe { core::ptr::write_bytes(start as *mut u8, 0, bytes as usize) };
+    start
+}
+
+/// First address that [`take_pages`] has not given out yet.
+pub fn next_free() -> u64 {
+    NEXT.load(Ordering::Relaxed)
+}
+
+/// Maps the RAM above 4 GiB. The VMM's page tables need not reach that far, and neither do
+/// the static ones.
+pub(crate) fn map_above_4_gib(info: &BootInfo) {
+    let pdpt = &raw const guest_pdpt as u64;
+    for entry in info.ram().filter(|entry| entry.end() > STATIC_BYTES) {
+        assert!(entry.end() <= LIMIT_BYTES, "RAM beyond 512 GiB: {entry:x?}");
+        for gib in entry.start.max(STATIC_BYTES) / GIB..entry.end().div_ceil(GIB) {
+            let slot = pdpt + gib * 8;
+            if read64(slot) != 0 {
+                continue;
+            }
+            let directory = take_pages(1);
+            for page in 0..512 {
+                // SAFETY: a page that the heap has just given out.
+                unsafe {
+                    write64(
+                        directory + page * 8,
+                        (gib * GIB + (page << 21)) | LARGE_PAGE,
+                    )
+                };
+            }
+            // SAFETY: an empty entry of the page table that the CPU uses. It was not
+            // present, so no translation lookaside buffer remembers it.
+            unsafe { write64(slot, directory | TABLE) };
+        }
+    }
+}
