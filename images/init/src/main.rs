@@ -1,2 +1,117 @@
-//! The first process of a kvmlet guest.
-fn main() {}
+//! `kvmlet-init`, the first process of a kvmlet guest.
+//!
+//! It prepares the guest's user space, runs one command as the service, forwards signals to it,
+//! reaps whatever is orphaned, tells the VMM the service's exit code and powers off.
+//!
+//! It is written without the standard library and libc: on a host whose KVM interprets guest
+//! kernel code, every page of PID 1 that is unpacked, every page fault and every system call of a
+//! runtime's start is seen in the boot time, and a static hello world on glibc is 1 MB and 40
+//! system calls. So everything here asks the kernel directly, and as rarely as it can.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod console;
+mod mounts;
+mod network;
+mod power;
+mod root;
+mod runtime;
+mod service;
+mod supervise;
+mod sys;
+
+use alloc::ffi::CString;
+use alloc::format;
+use alloc::string::String;
+
+use kvmlet_init::{EXIT_INIT_FAILED, GuestSpec, SERVICE_FILE, ServiceSpec};
+use sys::Errno;
+
+/// Why the service does not run: the rest of a sentence that starts with "cannot", and the exit
+/// code that says so.
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self {
+            message,
+            code: EXIT_INIT_FAILED,
+        }
+    }
+}
+
+/// What [`runtime`] calls once there is a stack.
+fn main() -> ! {
+    if sys::getpid() != 1 {
+        console::say(format_args!(
+            "cannot run: this is the init of a guest, not a command"
+        ));
+        sys::exit(EXIT_INIT_FAILED);
+    }
+    let mut written = power::Written::default();
+    let code = run(&mut written).unwrap_or_else(|failure| {
+        console::say(format_args!("cannot {}", failure.message));
+        failure.code
+    });
+    power::off(code, &written)
+}
+
+/// Sets everything up, runs the service and returns its exit code.
+fn run(written: &mut power::Written) -> Result<u8, Failure> {
+    mounts::early()?;
+    console::ensure_stdio();
+    let cmdline = read_text(c"/proc/cmdline").map_err(|e| format!("read /proc/cmdline: {e}"))?;
+    let guest = GuestSpec::from_cmdline(&cmdline)
+        .map_err(|e| format!("understand the kernel command line: {e}"))?;
+    if let Some(spec) = &guest.root {
+        written.scratch = root::enter(spec)?;
+    }
+    mounts::rest();
+    if let Some(name) = &guest.hostname {
+        sys::sethostname(name).map_err(|e| format!("set the host name \"{name}\": {e}"))?;
+    }
+    network::configure(&guest.networks)?;
+    let spec = guest.service.over(service_file()?);
+    sys::block_all_signals();
+    let service = service::start(spec)?;
+    Ok(supervise::until_end(service))
+}
+
+/// What the image says about its service; nothing if it says nothing.
+fn service_file() -> Result<ServiceSpec, String> {
+    let path = CString::new(SERVICE_FILE).unwrap_or_default();
+    match read_text(&path) {
+        Ok(text) => {
+            ServiceSpec::from_json(&text).map_err(|e| format!("understand {SERVICE_FILE}: {e}"))
+        }
+        Err(Errno::ENOENT) => Ok(ServiceSpec::default()),
+        Err(e) => Err(format!("read {SERVICE_FILE}: {e}")),
+    }
+}
+
+/// Reads a small text file. What is not UTF-8 is replaced, which no valid value survives.
+fn read_text(path: &core::ffi::CStr) -> Result<String, Errno> {
+    let file = sys::File::open(path, sys::O_RDONLY)?;
+    let mut bytes = alloc::vec![0; 64 << 10];
+    let mut length = 0;
+    // A short read is not the end of the file, but a file that has not filled half of the
+    // buffer at once has none: procfs hands out a line as a whole.
+    loop {
+        let read = file.read(&mut bytes[length..])?;
+        length += read;
+        if read == 0 || length < 4096 {
+            break;
+        }
+        if length == bytes.len() {
+            return Err(Errno::EFBIG);
+        }
+    }
+    bytes.truncate(length);
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

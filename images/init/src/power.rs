@@ -1,0 +1,80 @@
+//! The end: everything written out, the exit code reported, the power off.
+
+use core::ffi::CStr;
+
+use alloc::ffi::CString;
+use kvmlet_init::{EXIT_CODE_PORT, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF};
+use linux_raw_sys::general::{MS_RDONLY, MS_REMOUNT, SIGKILL};
+
+use crate::sys::{self, File};
+use crate::{console, read_text};
+
+/// What has to be written out at the end and cannot be found in the mount table.
+#[derive(Default)]
+pub struct Written {
+    /// The mount that holds the writable layer of the root: it is outside of the root.
+    pub scratch: Option<File>,
+}
+
+/// Ends all processes, writes everything to the disks, reports `code` and powers off.
+pub fn off(code: u8, written: &Written) -> ! {
+    // As the kernel does in a container whose first process has ended.
+    let _ = sys::kill(-1, SIGKILL as i32);
+    while sys::wait_any(0).is_ok() {}
+    sys::sync();
+    remount_read_only(written);
+    // What the service wrote last may still be on its way through the serial port.
+    let _ = sys::drain(1);
+    report(code);
+    let _ = sys::reboot_power_off();
+    // No power management in this kernel. Ending PID 1 makes it panic, which at least ends.
+    sys::exit(code)
+}
+
+/// Leaves the disks' file systems clean.
+fn remount_read_only(written: &Written) {
+    let remount = |target: &CStr| sys::mount(c"none", target, c"", MS_REMOUNT | MS_RDONLY, c"");
+    let mounts = read_text(c"/proc/self/mounts").unwrap_or_default();
+    // Fields are source, target, type, options (proc_pid_mounts(5)); later ones lie on top.
+    for line in mounts.lines().rev() {
+        let mut fields = line.split(' ');
+        let (Some(source), Some(target), Some(fstype), Some(options)) =
+            (fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let holds_disk = source.starts_with("/dev/") || fstype == "overlay";
+        if !holds_disk || !options.starts_with("rw") {
+            continue;
+        }
+        if let Ok(path) = CString::new(target)
+            && let Err(error) = remount(&path)
+        {
+            console::say(format_args!("cannot remount {target} read-only: {error}"));
+        }
+    }
+    if let Some(scratch) = &written.scratch {
+        // Only its descriptor still reaches it.
+        if let Err(error) = remount(&scratch.proc_path()) {
+            console::say(format_args!(
+                "cannot remount the overlay's disk read-only: {error}"
+            ));
+        }
+    }
+}
+
+/// Tells the VMM the exit code and asks it for the end. Returns if there is no kvmlet below.
+fn report(code: u8) {
+    let port = match File::open(c"/dev/port", sys::O_WRONLY) {
+        Ok(port) => port,
+        Err(error) => {
+            console::say(format_args!(
+                "cannot report exit code {code}: /dev/port: {error} (the guest kernel needs \
+                 CONFIG_DEVPORT)"
+            ));
+            return;
+        }
+    };
+    let _ = port.write_at(&[code], EXIT_CODE_PORT.into());
+    let _ = port.write_at(&[SLEEP_POWER_OFF], SLEEP_CONTROL_PORT.into());
+}

@@ -1,0 +1,146 @@
+//! From the initramfs into the root file system that the host has asked for.
+
+use alloc::ffi::CString;
+use alloc::format;
+use alloc::string::String;
+use core::ffi::CStr;
+
+use kvmlet_init::{FileSystem, Overlay, RootSpec};
+use linux_raw_sys::general::{MS_MOVE, MS_NOATIME, MS_RDONLY};
+
+use crate::console;
+use crate::sys::{self, Errno, File};
+
+/// The new root, before it is one.
+const ROOT: &CStr = c"/root";
+/// Under an overlay: the device.
+const LOWER: &CStr = c"/lower";
+/// Under an overlay: what holds the changes, in `upper` and `work`.
+const SCRATCH: &CStr = c"/scratch";
+
+/// How long a device may take to appear, in milliseconds.
+const DEVICE_TIMEOUT_MS: u32 = 5000;
+
+/// Mounts the root, makes it `/` and takes `/proc` and `/dev` along. Returns the mount of the
+/// overlay's disk, if there is one.
+pub fn enter(spec: &RootSpec) -> Result<Option<File>, String> {
+    let scratch = match &spec.overlay {
+        None => {
+            mount_device(&spec.device, ROOT, spec.fstype, spec.read_only)?;
+            None
+        }
+        Some(overlay) => {
+            mount_device(&spec.device, LOWER, spec.fstype, true)?;
+            mount_overlay(overlay)?
+        }
+    };
+    for (from, to) in [(c"/proc", c"/root/proc"), (c"/dev", c"/root/dev")] {
+        sys::mount(from, to, c"", MS_MOVE, c"").map_err(|e| {
+            let name = from.to_string_lossy();
+            format!(
+                "move {name} into the root on {}: {e} (it needs a directory {name})",
+                spec.device
+            )
+        })?;
+    }
+    // As switch_root(8) does, but for freeing the initramfs: it holds little more than init.
+    sys::chdir(ROOT)
+        .and_then(|()| sys::mount(c".", c"/", c"", MS_MOVE, c""))
+        .and_then(|()| sys::chroot(c"."))
+        .and_then(|()| sys::chdir(c"/"))
+        .map_err(|e| format!("make {} the root: {e}", spec.device))?;
+    Ok(scratch)
+}
+
+/// Puts the writable layer over [`LOWER`] and mounts both at [`ROOT`].
+fn mount_overlay(overlay: &Overlay) -> Result<Option<File>, String> {
+    let scratch = match overlay {
+        Overlay::Tmpfs => {
+            make_directory(SCRATCH)?;
+            sys::mount(c"tmpfs", SCRATCH, c"tmpfs", 0, c"mode=0755")
+                .map_err(|e| format!("mount a tmpfs for the overlay: {e}"))?;
+            None
+        }
+        Overlay::Device(device) => {
+            mount_device(device, SCRATCH, Some(FileSystem::Ext4), false)?;
+            let mount = File::open(SCRATCH, sys::O_RDONLY | sys::O_DIRECTORY)
+                .map_err(|e| format!("open the overlay's disk {device}: {e}"))?;
+            Some(mount)
+        }
+    };
+    for directory in [c"/scratch/upper", c"/scratch/work", ROOT] {
+        make_directory(directory)?;
+    }
+    let options = c"lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work";
+    sys::mount(c"overlay", ROOT, c"overlay", 0, options)
+        .map_err(|e| format!("mount the overlay over the root: {e}"))?;
+    Ok(scratch)
+}
+
+/// Mounts a block device, waiting for it to appear. Without a type, tries those that a root can
+/// be on.
+fn mount_device(
+    device: &str,
+    target: &CStr,
+    fstype: Option<FileSystem>,
+    read_only: bool,
+) -> Result<(), String> {
+    make_directory(target)?;
+    let source = CString::new(device).unwrap_or_default();
+    let candidates = [FileSystem::Erofs, FileSystem::Ext4];
+    let candidates = fstype
+        .as_ref()
+        .map_or(&candidates[..], core::slice::from_ref);
+    let mut waited_ms = 0;
+    loop {
+        let mut error = Errno::EINVAL;
+        for fstype in candidates {
+            let flags = match fstype {
+                FileSystem::Erofs => MS_RDONLY,
+                FileSystem::Ext4 if read_only => MS_RDONLY,
+                // The time of each read is worth no write.
+                FileSystem::Ext4 => MS_NOATIME,
+            };
+            let name = CString::new(fstype.name()).unwrap_or_default();
+            error = match sys::mount(&source, target, &name, flags, c"") {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if error != Errno::EINVAL && error != Errno::ENODEV {
+                break;
+            }
+        }
+        let absent = matches!(error, Errno::ENOENT | Errno::ENXIO);
+        if !absent || waited_ms >= DEVICE_TIMEOUT_MS {
+            return Err(mount_failed(device, fstype, error));
+        }
+        if waited_ms == 1000 {
+            console::say(format_args!("waiting for {device} to appear"));
+        }
+        sys::sleep_ms(10);
+        waited_ms += 10;
+    }
+}
+
+fn mount_failed(device: &str, fstype: Option<FileSystem>, error: Errno) -> String {
+    let fstype = fstype.map_or("erofs or ext4", FileSystem::name);
+    match error {
+        Errno::ENOENT | Errno::ENXIO => {
+            let seconds = DEVICE_TIMEOUT_MS / 1000;
+            format!("mount {device}: no such device after {seconds} s")
+        }
+        Errno::EINVAL => format!("mount {device}: it does not hold {fstype}"),
+        Errno::ENODEV => format!("mount {device}: this guest kernel knows no {fstype}"),
+        Errno::EACCES | Errno::EROFS => {
+            format!("mount {device} as writable {fstype}: the disk is read-only")
+        }
+        other => format!("mount {device} as {fstype}: {other}"),
+    }
+}
+
+fn make_directory(path: &CStr) -> Result<(), String> {
+    match sys::mkdir(path, 0o755) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(error) => Err(format!("make {}: {error}", path.to_string_lossy())),
+    }
+}
