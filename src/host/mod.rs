@@ -1,6 +1,7 @@
 //! What we ask of the host: is KVM there, what kind is it, how much memory has the machine?
 
 pub mod clock;
+pub mod facts;
 pub mod kvm;
 pub mod signals;
 

@@ -1,0 +1,96 @@
+//! What the machine looks like from inside: memory, CPUs, empty addresses.
+
+use crate::harness::{Guest, Test, program};
+use kvmlet::config::{CpuMask, HugePages};
+use kvmlet::{ExitReason, MemorySize, Vm, VmConfig};
+
+pub const TESTS: &[Test] = &[
+    ("memory_is_all_there", memory),
+    ("memory_can_be_prefaulted_and_huge", backing),
+    ("vcpus_start_by_the_mp_table", || smp("via=mptable")),
+    ("vcpus_start_by_acpi", || smp("via=acpi")),
+    ("cpuid_tells_topology_and_hypervisor", cpuid),
+    ("masked_cpuid_bits_are_hidden", masked),
+    ("nowhere_reads_as_ones", nowhere),
+    ("pvh_entry", pvh),
+    ("kernels_that_do_not_fit_are_refused", too_large),
+];
+
+fn success(guest: Guest) -> String {
+    let (reason, output) = guest.finish();
+    assert_eq!(reason, ExitReason::Shutdown { code: 0 }, "{output}");
+    output
+}
+
+fn memory() {
+    for memory in [16.mib(), 128.mib(), 3.gib(), 4.gib(), 6.gib()] {
+        let output = success(Guest::boot_with("memory_map", |c| c.memory(memory)));
+        // Less the 385 KiB of the BIOS area, as on every PC.
+        let expected = memory.bytes() - (0x10_0000 - 0x9_fc00);
+        assert!(output.contains(&format!("ram={expected}")), "{memory}: {output}");
+    }
+}
+
+fn backing() {
+    let transparent = |c: kvmlet::config::VmConfigBuilder| {
+        c.memory(64.mib()).huge_pages(HugePages::Transparent).prefault(true)
+    };
+    success(Guest::boot_with("memory_map", transparent));
+}
+
+fn smp(via: &str) {
+    for vcpus in [1, 2, 8, 32] {
+        let output = success(Guest::boot_with("smp", |c| c.vcpus(vcpus).cmdline(via)));
+        let ids = (0..vcpus).map(|id| id.to_string()).collect::<Vec<_>>().join(",");
+        assert!(output.contains(&format!("cpus={vcpus} ids={ids}")), "{output}");
+    }
+}
+
+/// `cpuid` prints `LEAF.SUBLEAF EAX EBX ECX EDX`, all in hex.
+fn leaf(output: &str, name: &str) -> [u32; 4] {
+    let line = output.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{output}"));
+    let mut words = line.split_whitespace().map(|word| u32::from_str_radix(word, 16).unwrap());
+    std::array::from_fn(|_| words.next().unwrap())
+}
+
+fn cpuid() {
+    let output = success(Guest::boot_with("cpuid", |c| c.vcpus(5)));
+    let [_, ebx, ecx, _] = leaf(&output, "00000001.0 ");
+    assert_ne!(ecx & 1 << 31, 0, "hypervisor bit");
+    assert_eq!(ebx >> 16 & 0xff, 5, "logical processors");
+    let [_, signature, ..] = leaf(&output, "40000000.0 ");
+    assert_eq!(&signature.to_le_bytes(), b"KVMK");
+    let [tsc_khz, ..] = leaf(&output, "40000010.0 ");
+    assert!((500_000..10_000_000).contains(&tsc_khz), "{tsc_khz} kHz");
+    let [shift, count, kind, id] = leaf(&output, "0000000b.1 ");
+    assert_eq!((shift, count, kind >> 8, id), (3, 5, 2, 0));
+}
+
+fn masked() {
+    let bit = |mask: &str| {
+        let mask: CpuMask = mask.parse().unwrap();
+        let output = success(Guest::boot_with("cpuid", |c| c.cpu_mask(mask)));
+        leaf(&output, "00000001.0 ")[2] >> 13 & 1
+    };
+    assert_eq!((bit(""), bit("cx16")), (1, 0));
+}
+
+fn nowhere() {
+    success(Guest::boot("mmio_nowhere"));
+}
+
+fn pvh() {
+    let output = success(Guest::boot("pvh"));
+    assert!(output.contains("magic=336ec578"), "{output}");
+}
+
+fn too_large() {
+    // Loaded at 2 MiB, so 16 MiB is enough for the program and an initrd of 15 MiB is too much.
+    let initrd = tempfile::NamedTempFile::new().unwrap();
+    initrd.as_file().set_len(15 << 20).unwrap();
+    let config = VmConfig::builder().kernel(program("spin")).initrd(initrd.path()).memory(16.mib());
+    let error = Vm::new(config.build().unwrap()).err().unwrap();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.starts_with("too little guest memory for the initrd"), "{cause}");
+    assert!(error.to_string().contains(initrd.path().to_str().unwrap()), "{error}");
+}

@@ -1,0 +1,155 @@
+//! What the tests on real KVM share: building guests, running them with a deadline, and skipping aloud.
+
+use kvmlet::config::VmConfigBuilder;
+use kvmlet::{ExitReason, Vm, VmConfig, VmHandle};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// A bare-metal guest does its work in milliseconds; this is for machines that are busy.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A named test.
+pub type Test = (&'static str, fn());
+
+/// Runs tests that need KVM. Without it they are ignored, and the run says so and why.
+pub fn run(mut arguments: Arguments, tests: &[Test], needs: impl Fn() -> Result<(), String>) -> ExitCode {
+    let reason = needs().err();
+    let trials = tests
+        .iter()
+        .map(|(name, test)| {
+            let test = *test;
+            let trial = Trial::test(*name, move || -> Result<(), Failed> {
+                test();
+                Ok(())
+            });
+            trial.with_ignored_flag(reason.is_some())
+        })
+        .collect();
+    if reason.is_some() {
+        // Asking for ignored tests cannot make KVM appear.
+        arguments.ignored = false;
+        arguments.include_ignored = false;
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Some(reason) = reason {
+        println!("SKIPPED: {} tests on real KVM did not run: {reason}", tests.len());
+    }
+    conclusion.exit_code()
+}
+
+/// Can VMs run here?
+pub fn kvm() -> Result<(), String> {
+    kvmlet::host::kvm::open().map(drop).map_err(|error| error.to_string())
+}
+
+/// The ELF file of a program in `tests/guests`, built when first asked for.
+pub fn program(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let directory = BUILT.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // A directory of its own: cargo may hold the lock of the usual one while it runs us.
+        let target = root.join("target/guests");
+        let status = Command::new(env!("CARGO"))
+            .current_dir(root)
+            .args(["build", "--quiet", "--release", "--package", "kvmlet-guests", "--target-dir"])
+            .arg(&target)
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the guests do not build");
+        target.join("x86_64-unknown-linux-gnu/release")
+    });
+    directory.join(name)
+}
+
+/// Everything that a guest has written to its console.
+#[derive(Clone, Default)]
+pub struct Output(Arc<(Mutex<Vec<u8>>, Condvar)>);
+
+impl Output {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.0.lock().unwrap()).into_owned()
+    }
+
+    /// Waits until the output has `text` in it.
+    pub fn expect(&self, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        let mut bytes = self.0.0.lock().unwrap();
+        while !String::from_utf8_lossy(&bytes).contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {text:?} in {:?}", String::from_utf8_lossy(&bytes));
+            bytes = self.0.1.wait_timeout(bytes, left).unwrap().0;
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.1.notify_all();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A bare-metal guest that runs.
+pub struct Guest {
+    pub vm: VmHandle,
+    pub output: Output,
+}
+
+impl Guest {
+    /// Boots a program with the defaults.
+    pub fn boot(name: &str) -> Self {
+        Self::boot_with(name, |config| config)
+    }
+
+    /// Boots a program with a configuration of the test's own.
+    pub fn boot_with(name: &str, configure: impl FnOnce(VmConfigBuilder) -> VmConfigBuilder) -> Self {
+        let builder = VmConfig::builder().kernel(program(name)).cmdline("");
+        let config = configure(builder).build().expect("a valid configuration");
+        let output = Output::default();
+        let vm = Vm::with_console(config, output.clone()).and_then(Vm::start).expect("the VM starts");
+        Self { vm, output }
+    }
+
+    /// Sends console input, as fast as the guest takes it.
+    pub fn send(&self, mut bytes: &[u8]) {
+        let deadline = Instant::now() + DEADLINE;
+        while !bytes.is_empty() {
+            bytes = &bytes[self.vm.console().send(bytes)..];
+            if !bytes.is_empty() {
+                wait_readable(self.vm.console().wanted(), deadline, || self.output.text());
+                let _ = self.vm.console().wanted().read();
+            }
+        }
+    }
+
+    /// Waits for the end, with a deadline.
+    pub fn wait(&self) -> Result<ExitReason, kvmlet::Error> {
+        wait_readable(self.vm.ended(), Instant::now() + DEADLINE, || self.output.text());
+        self.vm.wait()
+    }
+
+    /// Waits for the end and returns the reason and all output.
+    pub fn finish(self) -> (ExitReason, String) {
+        let reason = self.wait().unwrap_or_else(|error| {
+            panic!("{error}: {}\noutput: {}", std::error::Error::source(&error).unwrap(), self.output.text())
+        });
+        (reason, self.output.text())
+    }
+}
+
+fn wait_readable(event: &impl std::os::fd::AsRawFd, deadline: Instant, output: impl Fn() -> String) {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let mut fd = libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, of a descriptor that the caller keeps open.
+    let ready = unsafe { libc::poll(&mut fd, 1, left.as_millis() as i32) };
+    assert!(ready == 1, "nothing happened in time; output so far: {:?}", output());
+}
