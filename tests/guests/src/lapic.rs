@@ -17,6 +17,7 @@ const ICR_HIGH: u64 = 0x310;
 
 const MSR_APIC_BASE: u32 = 0x1b;
 const MSR_X2APIC_ID: u32 = 0x802;
+const MSR_X2APIC_SPURIOUS: u32 = 0x80f;
 const MSR_X2APIC_ICR: u32 = 0x830;
 /// IA32_APIC_BASE: x2APIC mode.
 const X2APIC_ENABLE: u64 = 1 << 10;
@@ -30,10 +31,16 @@ const STARTUP: u32 = 0x4600;
 
 static X2APIC: AtomicBool = AtomicBool::new(false);
 
-/// Lets the LAPIC deliver interrupts.
+/// Lets the LAPIC deliver interrupts. KVM's table of destinations may miss the vCPU that
+/// was created last until some LAPIC is enabled, so do this before sending any as well.
 pub fn enable() {
-    // SAFETY: a register of the LAPIC.
-    unsafe { write32(BASE + SPURIOUS, ENABLE_SPURIOUS_3F) };
+    if X2APIC.load(Ordering::Relaxed) {
+        // SAFETY: only enables.
+        unsafe { write_msr(MSR_X2APIC_SPURIOUS, ENABLE_SPURIOUS_3F.into()) };
+    } else {
+        // SAFETY: a register of the LAPIC.
+        unsafe { write32(BASE + SPURIOUS, ENABLE_SPURIOUS_3F) };
+    }
 }
 
 /// Switches this CPU's LAPIC to x2APIC mode.

@@ -28,6 +28,7 @@ pub mod mp_table;
 pub mod port;
 pub mod power;
 pub mod serial;
+pub mod smp;
 
 use boot_info::{BootInfo, Protocol};
 
