@@ -119,13 +119,17 @@ impl Boot {
         if let Some(mask) = self.cpu_mask {
             config = config.cpu_mask(mask);
         }
-        with_default_guest(config)?.build().map_err(|error| Error::from(error).into())
+        with_default_guest(config)?
+            .build()
+            .map_err(|error| Error::from(error).into())
     }
 }
 
 fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
-    let text = std::fs::read_to_string(path).map_err(|source| {
-        Error::Open { what: "configuration", path: path.into(), source }
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Open {
+        what: "configuration",
+        path: path.into(),
+        source,
     })?;
     VmConfigBuilder::from_json(&text).map_err(|error| {
         Failed::new(format!("configuration `{}`: {error}", path.display()))
@@ -139,10 +143,14 @@ fn with_default_guest(config: VmConfigBuilder) -> Result<VmConfigBuilder, Failed
         return Ok(config);
     }
     let missing = |what: &str, path: PathBuf, script: &str| {
-        Failed::new(format!("there is no default {what} at `{}`", path.display()))
-            .help(format!("run `{script}` once, or pass --{what}"))
+        Failed::new(format!(
+            "there is no default {what} at `{}`",
+            path.display()
+        ))
+        .help(format!("run `{script}` once, or pass --{what}"))
     };
-    let kernel = defaults::kernel().ok_or_else(|| Error::from(crate::config::Error::KernelMissing))?;
+    let kernel =
+        defaults::kernel().ok_or_else(|| Error::from(crate::config::Error::KernelMissing))?;
     if !kernel.exists() {
         return Err(missing("kernel", kernel, "kernels/build"));
     }
@@ -171,10 +179,16 @@ fn report(vm: &VmHandle, started: Instant) {
     }
     let since = |at: Instant| at.saturating_duration_since(started).as_secs_f64() * 1e3;
     if let Some(at) = trace.done_at(Phase::FirstEntry) {
-        log::info!("the guest was entered {:.3} ms after the process started", since(at));
+        log::info!(
+            "the guest was entered {:.3} ms after the process started",
+            since(at)
+        );
     }
     if let Some(at) = trace.done_at(Phase::GuestReady) {
-        eprintln!("kvmlet: the guest was ready {:.3} ms after the process started", since(at));
+        eprintln!(
+            "kvmlet: the guest was ready {:.3} ms after the process started",
+            since(at)
+        );
     }
     for (number, stats) in vm.vcpu_stats().into_iter().enumerate() {
         log::debug!("vCPU {number}: {stats:?}");

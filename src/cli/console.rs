@@ -33,7 +33,11 @@ pub(super) fn take_signals() -> io::Result<Signals> {
 /// Connects standard input to the guest until the VM ends or is told to.
 pub(super) fn attend(vm: &VmHandle, signals: &Signals) -> Result<End, Error> {
     let raw = Raw::enter();
-    let mut input = Input { open: true, escape: raw.is_some(), pending: Vec::new() };
+    let mut input = Input {
+        open: true,
+        escape: raw.is_some(),
+        pending: Vec::new(),
+    };
     // A terminal in whose foreground we are not must not be read: the kernel would stop us.
     if raw.is_none() && rustix::termios::isatty(stdin()) {
         input.open = false;
@@ -46,12 +50,18 @@ pub(super) fn attend(vm: &VmHandle, signals: &Signals) -> Result<End, Error> {
 }
 
 fn wait(vm: &VmHandle, signals: &Signals, input: &mut Input) -> Result<End, Error> {
-    let host = |source| Error::Host { what: "events", source };
+    let host = |source| Error::Host {
+        what: "events",
+        source,
+    };
     let wanted = vm.console().wanted();
     loop {
         // SAFETY: both descriptors belong to `vm`, which outlives the borrow.
         let (ended, wanted_fd) = unsafe {
-            (BorrowedFd::borrow_raw(vm.ended().as_raw_fd()), BorrowedFd::borrow_raw(wanted.as_raw_fd()))
+            (
+                BorrowedFd::borrow_raw(vm.ended().as_raw_fd()),
+                BorrowedFd::borrow_raw(wanted.as_raw_fd()),
+            )
         };
         let stdin = stdin();
         let mut fds = vec![

@@ -5,14 +5,20 @@ use std::path::PathBuf;
 
 /// `$XDG_CACHE_HOME/kvmlet`, or `~/.cache/kvmlet` (XDG Base Directory Specification).
 fn cache() -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(base.join("kvmlet"))
 }
 
 /// The kernel of the flavour that this host can boot.
 pub(super) fn kernel() -> Option<PathBuf> {
-    let flavour = Execution::detect().unwrap_or(Execution::Hardware).kernel_flavour();
+    let flavour = Execution::detect()
+        .unwrap_or(Execution::Hardware)
+        .kernel_flavour();
     Some(cache()?.join("kernels").join(flavour).join("vmlinux"))
 }
 

@@ -51,15 +51,30 @@ struct Finding {
 }
 
 fn ok(name: &'static str, text: impl Into<String>) -> Finding {
-    Finding { name, level: Level::Ok, text: text.into(), help: None }
+    Finding {
+        name,
+        level: Level::Ok,
+        text: text.into(),
+        help: None,
+    }
 }
 
 fn warning(name: &'static str, text: impl Into<String>, help: impl Into<String>) -> Finding {
-    Finding { name, level: Level::Warning, text: text.into(), help: Some(help.into()) }
+    Finding {
+        name,
+        level: Level::Warning,
+        text: text.into(),
+        help: Some(help.into()),
+    }
 }
 
 fn error(name: &'static str, text: impl Into<String>, help: impl Into<String>) -> Finding {
-    Finding { name, level: Level::Error, text: text.into(), help: Some(help.into()) }
+    Finding {
+        name,
+        level: Level::Error,
+        text: text.into(),
+        help: Some(help.into()),
+    }
 }
 
 impl Doctor {
@@ -74,7 +89,9 @@ impl Doctor {
         };
         match io::stdout().write_all(text.as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failed::new(error)),
-            _ => Ok(u8::from(findings.iter().any(|finding| finding.level == Level::Error))),
+            _ => Ok(u8::from(
+                findings.iter().any(|finding| finding.level == Level::Error),
+            )),
         }
     }
 }
@@ -90,8 +107,15 @@ fn examine() -> Vec<Finding> {
         Err(cause) => findings.push(error("kvm", cause.to_string(), cause.help())),
     }
     findings.push(guest_file("kernel", defaults::kernel(), "kernels/build"));
-    findings.push(guest_file("initrd", defaults::initrd(), "images/build minimal"));
-    findings.push(ok("memory", format!("{} in all", Memory::from_bytes(total_memory_bytes()))));
+    findings.push(guest_file(
+        "initrd",
+        defaults::initrd(),
+        "images/build minimal",
+    ));
+    findings.push(ok(
+        "memory",
+        format!("{} in all", Memory::from_bytes(total_memory_bytes())),
+    ));
     findings.push(huge_pages());
     findings.push(cgroups());
     findings.push(tap());
@@ -100,15 +124,20 @@ fn examine() -> Vec<Finding> {
 
 fn execution() -> Finding {
     match Execution::detect() {
-        Ok(Execution::Hardware) => ok("execution", "guest kernels run on the processor (VT-x or SVM)"),
+        Ok(Execution::Hardware) => ok(
+            "execution",
+            "guest kernels run on the processor (VT-x or SVM)",
+        ),
         Ok(Execution::Interpreted) => warning(
             "execution",
             "guest kernel code is interpreted: right, but about a thousand times slower than on hardware",
             "boot times here say nothing about other hosts; a kernel of the `software-kvm` flavour is needed",
         ),
-        Err(cause) => {
-            warning("execution", format!("cannot read /proc/cpuinfo: {cause}"), "mount /proc")
-        }
+        Err(cause) => warning(
+            "execution",
+            format!("cannot read /proc/cpuinfo: {cause}"),
+            "mount /proc",
+        ),
     }
 }
 
@@ -120,15 +149,24 @@ fn capabilities(kvm: &Kvm) -> Vec<Finding> {
         ("immediate exit", Cap::ImmediateExit),
         ("user memory", Cap::UserMemory),
     ];
-    const WELCOME: [(&str, Cap); 2] =
-        [("TSC deadline timer", Cap::TscDeadlineTimer), ("signal MSI", Cap::SignalMsi)];
+    const WELCOME: [(&str, Cap); 2] = [
+        ("TSC deadline timer", Cap::TscDeadlineTimer),
+        ("signal MSI", Cap::SignalMsi),
+    ];
     let missing = |list: &[(&'static str, Cap)]| {
-        let names = list.iter().filter(|(_, cap)| !kvm.check_extension(*cap)).map(|(name, _)| *name);
+        let names = list
+            .iter()
+            .filter(|(_, cap)| !kvm.check_extension(*cap))
+            .map(|(name, _)| *name);
         names.collect::<Vec<_>>().join(", ")
     };
     let mut findings = vec![match missing(&NEEDED).as_str() {
         "" => ok("capabilities", "KVM has all that is needed"),
-        names => error("capabilities", format!("KVM lacks {names}"), "use a host kernel from 4.12 on"),
+        names => error(
+            "capabilities",
+            format!("KVM lacks {names}"),
+            "use a host kernel from 4.12 on",
+        ),
     }];
     match missing(&WELCOME).as_str() {
         "" => {}
@@ -138,7 +176,10 @@ fn capabilities(kvm: &Kvm) -> Vec<Finding> {
             "guests fall back to slower timers or interrupts",
         )),
     }
-    findings.push(ok("vcpus", format!("up to {} in a VM", kvm.get_max_vcpus())));
+    findings.push(ok(
+        "vcpus",
+        format!("up to {} in a VM", kvm.get_max_vcpus()),
+    ));
     findings
 }
 
@@ -196,13 +237,23 @@ fn tap() -> Finding {
 
 fn text(findings: &[Finding], color: bool) -> String {
     let mut text = String::new();
-    for Finding { name, level, text: what, help } in findings {
+    for Finding {
+        name,
+        level,
+        text: what,
+        help,
+    } in findings
+    {
         let (mark, code) = match level {
             Level::Ok => ("ok     ", "32"),
             Level::Warning => ("warning", "33"),
             Level::Error => ("error  ", "31"),
         };
-        let mark = if color { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark.into() };
+        let mark = if color {
+            format!("\x1b[{code}m{mark}\x1b[0m")
+        } else {
+            mark.into()
+        };
         text += &format!("{mark}  {name:<12}  {what}\n");
         if let Some(help) = help {
             text += &format!("{:23}help: {help}\n", "");
@@ -228,7 +279,11 @@ mod tests {
     #[test]
     fn whatever_is_not_ok_has_a_way_out() {
         for finding in examine() {
-            assert_eq!(finding.level == Level::Ok, finding.help.is_none(), "{finding:?}");
+            assert_eq!(
+                finding.level == Level::Ok,
+                finding.help.is_none(),
+                "{finding:?}"
+            );
         }
     }
 }

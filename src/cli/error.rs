@@ -12,7 +12,10 @@ pub(super) struct Failed {
 
 impl Failed {
     pub fn new(error: impl Into<Box<dyn StdError>>) -> Self {
-        Self { error: error.into(), help: None }
+        Self {
+            error: error.into(),
+            help: None,
+        }
     }
 
     pub fn help(mut self, help: impl Into<String>) -> Self {
@@ -52,7 +55,10 @@ fn system_message(error: &dyn StdError) -> String {
 impl From<crate::Error> for Failed {
     fn from(error: crate::Error) -> Self {
         let help = error.help();
-        Self { error: error.into(), help }
+        Self {
+            error: error.into(),
+            help,
+        }
     }
 }
 

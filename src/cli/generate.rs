@@ -34,13 +34,18 @@ impl Man {
         let mut command = Cli::command();
         command.build();
         if let Some(verb) = &self.verb {
-            let found = command.get_subcommands().find(|sub| sub.get_name() == verb).cloned();
+            let found = command
+                .get_subcommands()
+                .find(|sub| sub.get_name() == verb)
+                .cloned();
             command = found.ok_or_else(|| {
                 Failed::new(format!("there is no verb `{verb}`")).help("see `kvmlet help`")
             })?;
         }
         let mut page = Vec::new();
-        clap_mangen::Man::new(command).render(&mut page).map_err(Failed::new)?;
+        clap_mangen::Man::new(command)
+            .render(&mut page)
+            .map_err(Failed::new)?;
         print(&page)
     }
 }

@@ -18,7 +18,12 @@ const FAILED: u8 = 125;
 
 /// One service per microVM on Linux KVM.
 #[derive(Parser)]
-#[command(name = "kvmlet", version, max_term_width = 100, propagate_version = true)]
+#[command(
+    name = "kvmlet",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
 struct Cli {
     /// Say more on standard error (-v: what happens, -vv: all details).
     #[arg(short, long, global = true, action = ArgAction::Count)]
@@ -60,7 +65,10 @@ fn start_log(verbose: u8) {
         1 => log::LevelFilter::Info,
         _ => log::LevelFilter::Debug,
     };
-    env_logger::Builder::new().filter_level(level).parse_default_env().init();
+    env_logger::Builder::new()
+        .filter_level(level)
+        .parse_default_env()
+        .init();
 }
 
 /// What a verb returns: the exit code of the process, or what went wrong.

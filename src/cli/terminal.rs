@@ -27,7 +27,10 @@ impl Raw {
         *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         restore_on_panic();
         tcsetattr(stdin(), OptionalActions::Now, &raw).ok()?;
-        log::debug!("terminal of process {} is in raw mode", getpid().as_raw_nonzero());
+        log::debug!(
+            "terminal of process {} is in raw mode",
+            getpid().as_raw_nonzero()
+        );
         Some(Self(()))
     }
 }

@@ -66,10 +66,13 @@ impl CpuMask {
 
     fn push(&mut self, name: &str) -> Result<(), Error> {
         let lower = name.trim().to_ascii_lowercase();
-        let bit = FEATURES.iter().find(|f| f.name == lower).ok_or_else(|| Error::CpuMaskName {
-            name: name.trim().into(),
-            nearest: super::json::nearest(&lower, Self::known_names()),
-        })?;
+        let bit = FEATURES
+            .iter()
+            .find(|f| f.name == lower)
+            .ok_or_else(|| Error::CpuMaskName {
+                name: name.trim().into(),
+                nearest: super::json::nearest(&lower, Self::known_names()),
+            })?;
         if !self.0.contains(&bit) {
             self.0.push(bit);
         }
@@ -92,7 +95,9 @@ impl FromStr for CpuMask {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut mask = CpuMask::default();
-        text.split(',').filter(|name| !name.trim().is_empty()).try_for_each(|name| mask.push(name))?;
+        text.split(',')
+            .filter(|name| !name.trim().is_empty())
+            .try_for_each(|name| mask.push(name))?;
         Ok(mask)
     }
 }
@@ -117,8 +122,14 @@ mod tests {
     #[test]
     fn lists_parse_and_a_typo_gets_a_suggestion() {
         let mask: CpuMask = "cx16, AVX2,cx16".parse().unwrap();
-        assert_eq!(mask.bits().map(|b| b.name).collect::<Vec<_>>(), ["cx16", "avx2"]);
+        assert_eq!(
+            mask.bits().map(|b| b.name).collect::<Vec<_>>(),
+            ["cx16", "avx2"]
+        );
         let error = "cx61".parse::<CpuMask>().unwrap_err().to_string();
-        assert_eq!(error, "`cx61` is not a CPUID bit that can be masked; did you mean `cx16`?");
+        assert_eq!(
+            error,
+            "`cx61` is not a CPUID bit that can be masked; did you mean `cx16`?"
+        );
     }
 }

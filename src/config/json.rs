@@ -50,7 +50,10 @@ mod tests {
         assert_eq!(config.kernel.to_str(), Some("vmlinux"));
         assert_eq!(config.initrd.unwrap().to_str(), Some("root.cpio"));
         assert_eq!((config.cmdline.as_str(), config.vcpus.get()), ("quiet", 3));
-        assert_eq!((config.memory, config.huge_pages), (256.mib(), HugePages::Transparent));
+        assert_eq!(
+            (config.memory, config.huge_pages),
+            (256.mib(), HugePages::Transparent)
+        );
         assert!(config.prefault);
         assert_eq!(config.cpu_mask.bits().count(), 1);
     }
@@ -63,7 +66,10 @@ mod tests {
             "unknown key `memroy`; did you mean `memory`? (line 1, column 24)"
         );
         let error = VmConfig::from_json(r#"{"zzz": 1}"#).unwrap_err();
-        assert!(matches!(error, Error::UnknownKey { nearest: None, .. }), "{error}");
+        assert!(
+            matches!(error, Error::UnknownKey { nearest: None, .. }),
+            "{error}"
+        );
     }
 
     #[test]

@@ -42,7 +42,10 @@ impl Memory {
         }
         let page = pages.page_bytes();
         if !self.0.is_multiple_of(page) {
-            return Err(Error::MemoryAlignment { bytes: self.0, page });
+            return Err(Error::MemoryAlignment {
+                bytes: self.0,
+                page,
+            });
         }
         Ok(())
     }
@@ -82,7 +85,10 @@ impl FromStr for Memory {
 impl<'de> Deserialize<'de> for Memory {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a memory size must be text such as \"512M\" or a number of bytes")]
+        #[serde(
+            untagged,
+            expecting = "a memory size must be text such as \"512M\" or a number of bytes"
+        )]
         enum Written {
             Bytes(u64),
             Text(String),
@@ -167,8 +173,15 @@ mod tests {
     #[test]
     fn limits_name_both_ends() {
         let error = 8.mib().check(HugePages::Off).unwrap_err().to_string();
-        assert_eq!(error, "8 MiB of guest memory is outside the limits: 16 MiB to 4 TiB");
-        assert!(Memory::from_bytes(16 * MIB + 1).check(HugePages::Off).is_err());
+        assert_eq!(
+            error,
+            "8 MiB of guest memory is outside the limits: 16 MiB to 4 TiB"
+        );
+        assert!(
+            Memory::from_bytes(16 * MIB + 1)
+                .check(HugePages::Off)
+                .is_err()
+        );
         assert!(17.mib().check(HugePages::Reserved).is_err());
         assert!(18.mib().check(HugePages::Reserved).is_ok());
     }

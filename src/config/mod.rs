@@ -35,7 +35,11 @@ pub enum Error {
         text: String,
     },
     /// A memory size outside the limits.
-    #[error("{size} of guest memory is outside the limits: {} to {}", Memory::MIN, Memory::MAX)]
+    #[error(
+        "{size} of guest memory is outside the limits: {} to {}",
+        Memory::MIN,
+        Memory::MAX
+    )]
     MemoryRange {
         /// The size asked for.
         size: Memory,
@@ -276,7 +280,10 @@ mod tests {
 
     #[test]
     fn defaults_fill_everything_but_the_kernel() {
-        assert!(matches!(VmConfig::builder().build(), Err(Error::KernelMissing)));
+        assert!(matches!(
+            VmConfig::builder().build(),
+            Err(Error::KernelMissing)
+        ));
         let config = VmConfig::builder().kernel("vmlinux").build().unwrap();
         assert_eq!(config.vcpus.get(), 1);
         assert_eq!(config.memory, 128.mib());
@@ -285,7 +292,13 @@ mod tests {
 
     #[test]
     fn vcpu_counts_are_limited() {
-        for (count, ok) in [(0, false), (1, true), (254, true), (255, false), (1 << 40, false)] {
+        for (count, ok) in [
+            (0, false),
+            (1, true),
+            (254, true),
+            (255, false),
+            (1 << 40, false),
+        ] {
             let result = VmConfig::builder().kernel("k").vcpus(count).build();
             assert_eq!(result.is_ok(), ok, "{count}");
         }
@@ -293,8 +306,16 @@ mod tests {
 
     #[test]
     fn command_lines_are_one_line() {
-        for (text, what) in [("a\0b", "NUL"), ("a\nb", "line break"), ("a\x1bb", "control")] {
-            let error = VmConfig::builder().kernel("k").cmdline(text).build().unwrap_err();
+        for (text, what) in [
+            ("a\0b", "NUL"),
+            ("a\nb", "line break"),
+            ("a\x1bb", "control"),
+        ] {
+            let error = VmConfig::builder()
+                .kernel("k")
+                .cmdline(text)
+                .build()
+                .unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
         }
     }

@@ -43,11 +43,16 @@ impl Bus {
         device: Arc<Mutex<dyn Device>>,
     ) -> Result<(), Overlap> {
         let range = start..start + bytes;
-        let index = self.0.partition_point(|claim| claim.range.start < range.start);
+        let index = self
+            .0
+            .partition_point(|claim| claim.range.start < range.start);
         let neighbours = self.0[index.saturating_sub(1)..].iter().take(2);
         for old in neighbours.map(|claim| &claim.range) {
             if old.start < range.end && range.start < old.end {
-                return Err(Overlap { new: range, old: old.clone() });
+                return Err(Overlap {
+                    new: range,
+                    old: old.clone(),
+                });
             }
         }
         self.0.insert(index, Claim { range, device });
@@ -119,7 +124,14 @@ mod tests {
         };
         assert_eq!(read(0x17, 1), [7]);
         assert_eq!(read(0x20, 4), [0; 4]);
-        for (address, bytes) in [(0x0f, 1), (0x18, 1), (0x17, 2), (0x22, 4), (0x24, 1), (u64::MAX, 8)] {
+        for (address, bytes) in [
+            (0x0f, 1),
+            (0x18, 1),
+            (0x17, 2),
+            (0x22, 4),
+            (0x24, 1),
+            (u64::MAX, 8),
+        ] {
             assert_eq!(read(address, bytes), vec![0xff; bytes], "{address:#x}");
             assert_eq!(bus.write(address, &vec![0; bytes]), Action::None);
         }
@@ -129,7 +141,10 @@ mod tests {
     #[test]
     fn overlaps_are_refused() {
         for (start, bytes) in [(0x0f, 2), (0x10, 8), (0x17, 1), (0x12, 2), (0x0, 0x100)] {
-            assert!(bus(&[(0x10, 8), (0x40, 8), (start, bytes)]).is_err(), "{start:#x}");
+            assert!(
+                bus(&[(0x10, 8), (0x40, 8), (start, bytes)]).is_err(),
+                "{start:#x}"
+            );
         }
         assert!(bus(&[(0x10, 8), (0x18, 8), (0x8, 8)]).is_ok());
     }

@@ -37,7 +37,12 @@ mod tests {
     fn only_the_reset_pulse_resets() {
         let mut i8042 = I8042;
         assert_eq!(i8042.write(COMMAND, &[PULSE_RESET]), Action::Reset);
-        for (offset, data) in [(0, &[PULSE_RESET][..]), (COMMAND, &[0xff]), (COMMAND, &[0xfe, 0xfe]), (9, &[])] {
+        for (offset, data) in [
+            (0, &[PULSE_RESET][..]),
+            (COMMAND, &[0xff]),
+            (COMMAND, &[0xfe, 0xfe]),
+            (9, &[]),
+        ] {
             assert_eq!(i8042.write(offset, data), Action::None);
         }
     }

@@ -146,7 +146,10 @@ impl<R: Router> Device for Ioapic<R> {
     fn write(&mut self, offset: u64, data: &[u8]) -> Action {
         // Registers are 32 bits wide; QEMU and KVM take narrower writes as zero-extended, and so do we.
         let mut bytes = [0; 4];
-        bytes.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+        bytes
+            .iter_mut()
+            .zip(data)
+            .for_each(|(to, from)| *to = *from);
         let value = u32::from_le_bytes(bytes);
         match offset {
             SELECT => self.selected = value as u8,
@@ -207,7 +210,13 @@ mod tests {
         assert!(routes.try_recv().is_err(), "still masked");
         write(&mut ioapic, low, 0x31);
         let message = routes.try_recv().unwrap()[4].unwrap();
-        assert_eq!(message, Message { address: 0xfee0_3000, data: 0x31 });
+        assert_eq!(
+            message,
+            Message {
+                address: 0xfee0_3000,
+                data: 0x31
+            }
+        );
         write(&mut ioapic, low, 0x31);
         assert!(routes.try_recv().is_err(), "nothing changed");
         write(&mut ioapic, low, 0x1_0031);
@@ -219,7 +228,13 @@ mod tests {
         let (mut ioapic, routes) = ioapic();
         write(&mut ioapic, TABLE, (0x40 | LOGICAL | LEVEL) as u32);
         let message = routes.try_recv().unwrap()[0].unwrap();
-        assert_eq!(message, Message { address: 0xfee0_000c, data: 0xc040 });
+        assert_eq!(
+            message,
+            Message {
+                address: 0xfee0_000c,
+                data: 0xc040
+            }
+        );
     }
 
     #[test]

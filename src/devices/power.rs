@@ -38,7 +38,9 @@ impl Device for Power {
             (SLEEP_CONTROL, [value]) => {
                 let kind = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
                 if value & SLEEP_ENABLE != 0 && kind == SLEEP_TYPE_OFF {
-                    return Action::ShutDown { code: self.exit_code };
+                    return Action::ShutDown {
+                        code: self.exit_code,
+                    };
                 }
             }
             (EXIT_CODE, [code]) => self.exit_code = *code,
@@ -57,15 +59,26 @@ mod tests {
     #[test]
     fn power_off_reports_the_code_left_before() {
         let mut power = Power::default();
-        assert_eq!(power.write(SLEEP_CONTROL, &[OFF]), Action::ShutDown { code: 0 });
+        assert_eq!(
+            power.write(SLEEP_CONTROL, &[OFF]),
+            Action::ShutDown { code: 0 }
+        );
         assert_eq!(power.write(EXIT_CODE, &[7]), Action::None);
-        assert_eq!(power.write(SLEEP_CONTROL, &[OFF]), Action::ShutDown { code: 7 });
+        assert_eq!(
+            power.write(SLEEP_CONTROL, &[OFF]),
+            Action::ShutDown { code: 7 }
+        );
     }
 
     #[test]
     fn other_sleep_states_and_widths_do_nothing() {
         let mut power = Power::default();
-        for data in [&[OFF & !SLEEP_ENABLE][..], &[SLEEP_ENABLE | 3 << SLEEP_TYPE_SHIFT], &[OFF, 0], &[]] {
+        for data in [
+            &[OFF & !SLEEP_ENABLE][..],
+            &[SLEEP_ENABLE | 3 << SLEEP_TYPE_SHIFT],
+            &[OFF, 0],
+            &[],
+        ] {
             assert_eq!(power.write(SLEEP_CONTROL, data), Action::None);
         }
         assert_eq!(power.write(1, &[OFF]), Action::None);

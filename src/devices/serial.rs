@@ -41,7 +41,12 @@ impl Serial {
     /// when it can take input again after it could not.
     pub fn new(interrupt: EventFd, output: Output, input_wanted: Arc<EventFd>) -> Self {
         let uart = Uart::new(Line(interrupt), output);
-        Self { uart, input_wanted, starved: false, output_lost: false }
+        Self {
+            uart,
+            input_wanted,
+            starved: false,
+            output_lost: false,
+        }
     }
 
     /// Bytes that the guest would take now. A driver that starts up empties the FIFO before it raises RTS, so
@@ -105,7 +110,10 @@ impl SerialInput {
     /// The input side of a port.
     pub fn new(serial: &Arc<Mutex<Serial>>) -> Self {
         let wanted = lock(serial).input_wanted.clone();
-        Self { serial: serial.clone(), wanted }
+        Self {
+            serial: serial.clone(),
+            wanted,
+        }
     }
 
     /// Hands bytes to the guest and returns how many it took: none while it has not raised "request to
@@ -149,7 +157,10 @@ mod tests {
 
     impl Write for Wire {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            bytes.iter().try_for_each(|b| self.0.send(*b)).map_err(io::Error::other)?;
+            bytes
+                .iter()
+                .try_for_each(|b| self.0.send(*b))
+                .map_err(io::Error::other)?;
             Ok(bytes.len())
         }
 
@@ -183,7 +194,10 @@ mod tests {
         let input = SerialInput::new(&serial);
         let text = [b'x'; 100];
         assert_eq!(input.send(&text), 0, "not ready to receive");
-        let _ = serial.lock().unwrap().write(MODEM_CONTROL.into(), &[REQUEST_TO_SEND]);
+        let _ = serial
+            .lock()
+            .unwrap()
+            .write(MODEM_CONTROL.into(), &[REQUEST_TO_SEND]);
         assert_eq!(input.wanted().read().unwrap(), 1);
         let taken = input.send(&text);
         assert!(taken > 0 && taken < text.len(), "{taken}");

@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 pub fn process_start() -> Instant {
     let spent = clock_gettime(ClockId::ProcessCPUTime);
     let now = Instant::now();
-    let cpu = Duration::new(spent.tv_sec.unsigned_abs(), spent.tv_nsec.unsigned_abs() as u32);
+    let cpu = Duration::new(
+        spent.tv_sec.unsigned_abs(),
+        spent.tv_nsec.unsigned_abs() as u32,
+    );
     now.checked_sub(cpu).unwrap_or(now)
 }
 

@@ -53,7 +53,10 @@ impl ReservedPages {
             let text = fs::read_to_string(pool.join(name)).unwrap_or_default();
             text.trim().parse().unwrap_or(0)
         };
-        Self { total: count("nr_hugepages"), free: count("free_hugepages") }
+        Self {
+            total: count("nr_hugepages"),
+            free: count("free_hugepages"),
+        }
     }
 }
 
@@ -82,7 +85,11 @@ pub fn has_capability(number: u32) -> bool {
 /// # Errors
 /// What `open` says.
 pub fn open_tun() -> io::Result<()> {
-    fs::File::options().read(true).write(true).open("/dev/net/tun").map(drop)
+    fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .map(drop)
 }
 
 #[cfg(test)]

@@ -34,8 +34,12 @@ impl Error {
                 "load the module (`modprobe kvm_intel` or `kvm_amd`) and switch virtualization on in the \
                  firmware; inside a VM, the outer hypervisor must offer nested virtualization"
             }
-            Error::Denied => "join the `kvm` group (`sudo usermod -aG kvm $USER`, then log in again)",
-            Error::Open(_) | Error::Version(_) => "run `kvmlet doctor` to see what this host offers",
+            Error::Denied => {
+                "join the `kvm` group (`sudo usermod -aG kvm $USER`, then log in again)"
+            }
+            Error::Open(_) | Error::Version(_) => {
+                "run `kvmlet doctor` to see what this host offers"
+            }
         }
     }
 }
@@ -71,12 +75,20 @@ impl Execution {
     /// # Errors
     /// When `/proc/cpuinfo` cannot be read.
     pub fn detect() -> io::Result<Self> {
-        Ok(Self::from_cpuinfo(&std::fs::read_to_string("/proc/cpuinfo")?))
+        Ok(Self::from_cpuinfo(&std::fs::read_to_string(
+            "/proc/cpuinfo",
+        )?))
     }
 
     fn from_cpuinfo(text: &str) -> Self {
-        let flags = text.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
-        if flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm") {
+        let flags = text
+            .lines()
+            .find(|line| line.starts_with("flags"))
+            .unwrap_or_default();
+        if flags
+            .split_whitespace()
+            .any(|flag| flag == "vmx" || flag == "svm")
+        {
             Execution::Hardware
         } else {
             Execution::Interpreted
@@ -100,8 +112,14 @@ mod tests {
     fn flags_tell_hardware_from_interpretation() {
         let hardware = "processor : 0\nflags\t\t: fpu vme svm sse\n";
         assert_eq!(Execution::from_cpuinfo(hardware), Execution::Hardware);
-        assert_eq!(Execution::from_cpuinfo("flags : fpu vmx\n"), Execution::Hardware);
-        assert_eq!(Execution::from_cpuinfo("flags : fpu vmxish\n"), Execution::Interpreted);
+        assert_eq!(
+            Execution::from_cpuinfo("flags : fpu vmx\n"),
+            Execution::Hardware
+        );
+        assert_eq!(
+            Execution::from_cpuinfo("flags : fpu vmxish\n"),
+            Execution::Interpreted
+        );
         assert_eq!(Execution::from_cpuinfo(""), Execution::Interpreted);
     }
 

@@ -8,5 +8,6 @@ pub mod signals;
 /// All RAM of the host, in bytes.
 pub fn total_memory_bytes() -> u64 {
     let info = rustix::system::sysinfo();
-    info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)))
+    info.totalram
+        .saturating_mul(u64::from(info.mem_unit.max(1)))
 }

@@ -152,7 +152,10 @@ mod tests {
 
     #[test]
     fn prefault_touches_every_page() {
-        let backing = Backing { pages: HugePages::Off, prefault: true };
+        let backing = Backing {
+            pages: HugePages::Off,
+            prefault: true,
+        };
         let ram = GuestRam::allocate(&[(GuestAddress(0), 4 << 20)], backing).unwrap();
         let start = ram.get_host_address(GuestAddress(0)).unwrap();
         let mut resident = vec![0u8; 1024];

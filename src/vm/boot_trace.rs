@@ -62,7 +62,10 @@ pub struct BootTrace {
 
 impl BootTrace {
     pub(super) fn begin() -> Self {
-        Self { begun: Instant::now(), done: Default::default() }
+        Self {
+            begun: Instant::now(),
+            done: Default::default(),
+        }
     }
 
     /// A phase is done now; only the first time counts.
@@ -110,11 +113,19 @@ mod tests {
         trace.mark(Phase::FirstExit);
         let total: Duration = trace.phases().iter().map(|(_, time)| *time).sum();
         assert_eq!(trace.phases().len(), 2);
-        assert_eq!(trace.begun() + total, trace.done_at(Phase::FirstExit).unwrap());
+        assert_eq!(
+            trace.begun() + total,
+            trace.done_at(Phase::FirstExit).unwrap()
+        );
     }
 
     #[test]
     fn phases_are_indexed_by_their_order() {
-        assert!(Phase::ALL.iter().enumerate().all(|(index, phase)| *phase as usize == index));
+        assert!(
+            Phase::ALL
+                .iter()
+                .enumerate()
+                .all(|(index, phase)| *phase as usize == index)
+        );
     }
 }

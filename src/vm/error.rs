@@ -39,7 +39,9 @@ pub enum Error {
         limit: usize,
     },
     /// More memory than the guest can address.
-    #[error("{memory} of guest memory would end at {end:#x}, and this host's guests have {bits}-bit physical addresses")]
+    #[error(
+        "{memory} of guest memory would end at {end:#x}, and this host's guests have {bits}-bit physical addresses"
+    )]
     AddressWidth {
         /// Memory asked for.
         memory: Memory,
@@ -121,9 +123,10 @@ impl Error {
         match self {
             Error::Kvm(error) => Some(error.help().into()),
             Error::Boot { source, .. } => source.help().map(Into::into),
-            Error::Open { what: "guest kernel", .. } => {
-                Some("build one with `kernels/build`, or pass --kernel".into())
-            }
+            Error::Open {
+                what: "guest kernel",
+                ..
+            } => Some("build one with `kernels/build`, or pass --kernel".into()),
             Error::Config(config::Error::KernelMissing) => {
                 Some("pass --kernel, or run `kernels/build` once to get a default one".into())
             }
@@ -143,6 +146,9 @@ pub(super) trait Doing<T> {
 
 impl<T> Doing<T> for Result<T, kvm_ioctls::Error> {
     fn doing(self, what: &'static str) -> Result<T, Error> {
-        self.map_err(|errno| Error::KvmCall { doing: what, source: errno.into() })
+        self.map_err(|errno| Error::KvmCall {
+            doing: what,
+            source: errno.into(),
+        })
     }
 }

@@ -45,7 +45,9 @@ impl ExitReason {
 impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ExitReason::Shutdown { code } => write!(f, "the guest powered off with exit code {code}"),
+            ExitReason::Shutdown { code } => {
+                write!(f, "the guest powered off with exit code {code}")
+            }
             ExitReason::Reset => write!(f, "the guest asked for a reset"),
             ExitReason::Panic => write!(f, "the guest kernel panicked"),
             ExitReason::TripleFault => write!(f, "the guest crashed with a triple fault"),

@@ -49,15 +49,24 @@ impl fmt::Display for Failure {
         match &self.cause {
             Cause::Emulation => write!(f, "KVM cannot emulate an instruction")?,
             Cause::Internal(suberror) => write!(f, "KVM internal error, suberror {suberror}")?,
-            Cause::Entry(reason) => write!(f, "the processor refused to enter the guest, reason {reason:#x}")?,
+            Cause::Entry(reason) => write!(
+                f,
+                "the processor refused to enter the guest, reason {reason:#x}"
+            )?,
             Cause::Unexpected(exit) => write!(f, "unexpected exit from the guest ({exit})")?,
             Cause::Run(errno) => {
-                write!(f, "KVM_RUN failed ({})", std::io::Error::from_raw_os_error(*errno))?;
+                write!(
+                    f,
+                    "KVM_RUN failed ({})",
+                    std::io::Error::from_raw_os_error(*errno)
+                )?;
             }
         }
         if !self.instruction.is_empty() {
             write!(f, "; bytes")?;
-            self.instruction.iter().try_for_each(|byte| write!(f, " {byte:02x}"))?;
+            self.instruction
+                .iter()
+                .try_for_each(|byte| write!(f, " {byte:02x}"))?;
             if let Some(name) = mnemonic(&self.instruction) {
                 write!(f, " ({name})")?;
             }
@@ -104,7 +113,13 @@ impl Failure {
         if let (true, Some(rip), Some(special)) = (instruction.is_empty(), rip, &special) {
             instruction = bytes_at(fd, ram, special.cs.base.wrapping_add(rip));
         }
-        Self { vcpu, cause, rip, privilege: special.map(|s| s.cs.dpl), instruction }
+        Self {
+            vcpu,
+            cause,
+            rip,
+            privilege: special.map(|s| s.cs.dpl),
+            instruction,
+        }
     }
 
     /// Tells the kinds of internal error apart.
@@ -145,7 +160,9 @@ fn bytes_at(fd: &VcpuFd, ram: &GuestMemory, linear: u64) -> Vec<u8> {
         return Vec::new();
     }
     let mut bytes = vec![0; LONGEST_INSTRUCTION];
-    let count = ram.read(&mut bytes, GuestAddress(translation.physical_address)).unwrap_or(0);
+    let count = ram
+        .read(&mut bytes, GuestAddress(translation.physical_address))
+        .unwrap_or(0);
     bytes.truncate(count);
     bytes
 }

@@ -31,11 +31,23 @@ impl VmHandle {
     pub(super) fn start(vm: Vm) -> Result<Self, Error> {
         let host = |what| move |source| Error::Host { what, source };
         kick::install().map_err(host("a signal for vCPU threads"))?;
-        let Vm { vcpus, fd, shared, console, ready } = vm;
+        let Vm {
+            vcpus,
+            fd,
+            shared,
+            console,
+            ready,
+        } = vm;
         let shared = Arc::new(shared);
         let counters = vcpus.iter().map(|vcpu| vcpu.counters.clone()).collect();
-        let mut handle =
-            Self { shared, counters, threads: Vec::new(), console, ready, _fd: fd };
+        let mut handle = Self {
+            shared,
+            counters,
+            threads: Vec::new(),
+            console,
+            ready,
+            _fd: fd,
+        };
         for vcpu in vcpus {
             let shared = handle.shared.clone();
             // Should a thread be refused, dropping the handle stops those before it.
@@ -58,7 +70,13 @@ impl VmHandle {
     /// # Errors
     /// [`Error::Transition`] when the VM is not running.
     pub fn pause(&self) -> Result<(), Error> {
-        self.shared.lifecycle.pause().map_err(|from| Error::Transition { verb: "pause", from })
+        self.shared
+            .lifecycle
+            .pause()
+            .map_err(|from| Error::Transition {
+                verb: "pause",
+                from,
+            })
     }
 
     /// Paused → Running.
@@ -66,7 +84,13 @@ impl VmHandle {
     /// # Errors
     /// [`Error::Transition`] when the VM is not paused.
     pub fn resume(&self) -> Result<(), Error> {
-        self.shared.lifecycle.resume().map_err(|from| Error::Transition { verb: "resume", from })
+        self.shared
+            .lifecycle
+            .resume()
+            .map_err(|from| Error::Transition {
+                verb: "resume",
+                from,
+            })
     }
 
     /// Ends the VM as if its power were cut. When this returns, its vCPUs are gone; a VM that had already
@@ -97,7 +121,10 @@ impl VmHandle {
 
     /// How often each vCPU has come back to user space, in the order of their numbers.
     pub fn vcpu_stats(&self) -> Vec<VcpuStats> {
-        self.counters.iter().map(|counters| counters.read()).collect()
+        self.counters
+            .iter()
+            .map(|counters| counters.read())
+            .collect()
     }
 
     /// What the start has taken, phase by phase, as far as it has got.

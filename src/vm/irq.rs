@@ -4,7 +4,8 @@ use super::error::{Doing, Error};
 use crate::arch::x86_64::address_map::IOAPIC_PINS;
 use crate::devices::ioapic::{Message, PINS, Router};
 use kvm_bindings::{
-    KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_enable_cap, kvm_irq_routing_entry,
+    KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_enable_cap,
+    kvm_irq_routing_entry,
 };
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
@@ -12,16 +13,24 @@ use vmm_sys_util::eventfd::EventFd;
 
 /// Local APICs in the kernel, the I/O APIC here (api.rst §7.5). Comes after memory and before vCPUs.
 pub(super) fn enable_split_irqchip(vm: &VmFd) -> Result<(), Error> {
-    let mut cap = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
+    let mut cap = kvm_enable_cap {
+        cap: KVM_CAP_SPLIT_IRQCHIP,
+        ..Default::default()
+    };
     cap.args[0] = IOAPIC_PINS as u64;
-    vm.enable_cap(&cap).doing("split the interrupt controller (KVM_CAP_SPLIT_IRQCHIP)")
+    vm.enable_cap(&cap)
+        .doing("split the interrupt controller (KVM_CAP_SPLIT_IRQCHIP)")
 }
 
 /// A device's line to a pin: writing the event raises an edge.
 pub(super) fn connect(vm: &VmFd, pin: u32) -> Result<EventFd, Error> {
-    let line = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
-        .map_err(|source| Error::Host { what: "an event for an interrupt", source })?;
-    vm.register_irqfd(&line, pin).doing("connect an interrupt line")?;
+    let line =
+        EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(|source| Error::Host {
+            what: "an event for an interrupt",
+            source,
+        })?;
+    vm.register_irqfd(&line, pin)
+        .doing("connect an interrupt line")?;
     Ok(line)
 }
 
@@ -36,7 +45,11 @@ impl Router for GsiRouter {
             .collect();
         let set = KvmIrqRouting::from_entries(&entries)
             .map_err(|error| format!("{error:?}"))
-            .and_then(|table| self.0.set_gsi_routing(&table).map_err(|error| error.to_string()));
+            .and_then(|table| {
+                self.0
+                    .set_gsi_routing(&table)
+                    .map_err(|error| error.to_string())
+            });
         if let Err(error) = set {
             log::warn!("interrupt routes were not changed: {error}");
         }
@@ -44,8 +57,11 @@ impl Router for GsiRouter {
 }
 
 fn entry(gsi: u32, message: Message) -> kvm_irq_routing_entry {
-    let mut entry =
-        kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    let mut entry = kvm_irq_routing_entry {
+        gsi,
+        type_: KVM_IRQ_ROUTING_MSI,
+        ..Default::default()
+    };
     entry.u.msi.address_lo = message.address;
     entry.u.msi.data = message.data;
     entry

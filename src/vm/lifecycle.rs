@@ -48,8 +48,17 @@ pub(super) struct Lifecycle {
 
 impl Lifecycle {
     pub fn new(ended: EventFd) -> Self {
-        let inner = Inner { state: State::Running, threads: Vec::new(), parked: 0, outcome: None };
-        Self { inner: Mutex::new(inner), changed: Condvar::new(), ended }
+        let inner = Inner {
+            state: State::Running,
+            threads: Vec::new(),
+            parked: 0,
+            outcome: None,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            changed: Condvar::new(),
+            ended,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -57,7 +66,9 @@ impl Lifecycle {
     }
 
     fn wait<'a>(&self, guard: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
-        self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
+        self.changed
+            .wait(guard)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn state(&self) -> State {
@@ -191,9 +202,14 @@ mod tests {
         lifecycle.end(Ok(ExitReason::Stopped));
         lifecycle.end(Ok(ExitReason::Panic));
         assert_eq!(lifecycle.wait_for_end(), Ok(ExitReason::Stopped));
-        assert_eq!((lifecycle.pause(), lifecycle.resume()), (Err(State::Stopped), Err(State::Stopped)));
+        assert_eq!(
+            (lifecycle.pause(), lifecycle.resume()),
+            (Err(State::Stopped), Err(State::Stopped))
+        );
         assert_eq!(lifecycle.ended().read().unwrap(), 1);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
     }
 
     #[test]

@@ -64,8 +64,11 @@ impl Vm {
         let trace = BootTrace::begin();
         // Files first: a wrong path should be told before anything is set up.
         let mut kernel = open("guest kernel", &config.kernel)?;
-        let mut initrd =
-            config.initrd.as_deref().map(|path| open("initrd", path)).transpose()?;
+        let mut initrd = config
+            .initrd
+            .as_deref()
+            .map(|path| open("initrd", path))
+            .transpose()?;
 
         let kvm = host::kvm::open()?;
         let fd = Arc::new(kvm.create_vm().doing("create a VM")?);
@@ -90,10 +93,29 @@ impl Vm {
         trace.mark(Phase::VcpusReady);
 
         let ended = event("an event for the end of the VM")?;
-        let Devices { ports, mmio, console, ready, on_eoi } = devices;
+        let Devices {
+            ports,
+            mmio,
+            console,
+            ready,
+            on_eoi,
+        } = devices;
         let lifecycle = Lifecycle::new(ended);
-        let shared = Shared { ram, ports, mmio, on_eoi, lifecycle, trace };
-        Ok(Self { vcpus, fd, shared, console, ready })
+        let shared = Shared {
+            ram,
+            ports,
+            mmio,
+            on_eoi,
+            lifecycle,
+            trace,
+        };
+        Ok(Self {
+            vcpus,
+            fd,
+            shared,
+            console,
+            ready,
+        })
     }
 
     /// Starts the vCPU threads and returns at once.
@@ -106,7 +128,11 @@ impl Vm {
 }
 
 fn open(what: &'static str, path: &Path) -> Result<File, Error> {
-    let failed = |source| Error::Open { what, path: path.into(), source };
+    let failed = |source| Error::Open {
+        what,
+        path: path.into(),
+        source,
+    };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_dir() {
@@ -125,8 +151,10 @@ fn event(what: &'static str) -> Result<EventFd, Error> {
 
 /// Pages that KVM needs on Intel processors without unrestricted guest mode; elsewhere it ignores them.
 fn set_reserved_pages(fd: &VmFd) -> Result<(), Error> {
-    fd.set_identity_map_address(map::KVM_IDENTITY_MAP).doing("place its identity map")?;
-    fd.set_tss_address(map::KVM_TSS as usize).doing("place its task state segment")
+    fd.set_identity_map_address(map::KVM_IDENTITY_MAP)
+        .doing("place its identity map")?;
+    fd.set_tss_address(map::KVM_TSS as usize)
+        .doing("place its task state segment")
 }
 
 fn plan_cpuid(kvm: &Kvm, fd: &VmFd, config: &VmConfig) -> Result<CpuidPlan, Error> {
@@ -154,7 +182,9 @@ fn tsc_khz(fd: &VmFd) -> Option<u32> {
 
 fn check_limits(kvm: &Kvm, config: &VmConfig, cpuid: &CpuidPlan) -> Result<(), Error> {
     if !kvm.check_extension(Cap::SplitIrqchip) {
-        return Err(Error::KvmLacks("split irqchip (KVM_CAP_SPLIT_IRQCHIP, Linux 4.4)"));
+        return Err(Error::KvmLacks(
+            "split irqchip (KVM_CAP_SPLIT_IRQCHIP, Linux 4.4)",
+        ));
     }
     let (asked, limit) = (config.vcpus.get(), kvm.get_max_vcpus());
     if usize::from(asked) > limit {
@@ -173,15 +203,24 @@ fn check_limits(kvm: &Kvm, config: &VmConfig, cpuid: &CpuidPlan) -> Result<(), E
 }
 
 fn allocate_ram(config: &VmConfig) -> Result<GuestRam, Error> {
-    let backing = Backing { pages: config.huge_pages, prefault: config.prefault };
-    Ok(GuestRam::allocate(&map::ram_ranges(config.memory), backing)?)
+    let backing = Backing {
+        pages: config.huge_pages,
+        prefault: config.prefault,
+    };
+    Ok(GuestRam::allocate(
+        &map::ram_ranges(config.memory),
+        backing,
+    )?)
 }
 
 fn register_ram(fd: &VmFd, ram: &GuestRam) -> Result<(), Error> {
     for (slot, region) in (0u32..).zip(ram.iter()) {
         let host = region
             .get_host_address(MemoryRegionAddress(0))
-            .map_err(|error| Error::Host { what: "guest memory", source: std::io::Error::other(error) })?;
+            .map_err(|error| Error::Host {
+                what: "guest memory",
+                source: std::io::Error::other(error),
+            })?;
         let slot = kvm_userspace_memory_region {
             slot,
             guest_phys_addr: region.start_addr().0,
@@ -209,7 +248,11 @@ fn load_guest(
             Some(path) => ("with initrd", path),
             None => ("guest kernel", &config.kernel),
         };
-        Error::Boot { what, path: path.clone(), source }
+        Error::Boot {
+            what,
+            path: path.clone(),
+            source,
+        }
     };
     let loaded = boot::load_kernel(ram, config.memory, kernel).map_err(failed)?;
     let rsdp = acpi::write(&**ram, config.vcpus, &[])?;
@@ -243,25 +286,35 @@ impl Devices {
 
         let ready = Ready::default();
         let timer = BootTimer::new(ready.clone());
-        mmio.insert(map::BOOT_TIMER, BootTimer::BYTES, Arc::new(Mutex::new(timer)))?;
+        mmio.insert(
+            map::BOOT_TIMER,
+            BootTimer::BYTES,
+            Arc::new(Mutex::new(timer)),
+        )?;
         ports.insert(map::I8042.into(), I8042::PORTS, Arc::new(Mutex::new(I8042)))?;
         ports.insert(map::PVPANIC.into(), 1, Arc::new(Mutex::new(Pvpanic)))?;
-        ports.insert(map::POWER.into(), Power::PORTS, Arc::new(Mutex::new(Power::default())))?;
+        ports.insert(
+            map::POWER.into(),
+            Power::PORTS,
+            Arc::new(Mutex::new(Power::default())),
+        )?;
 
         let on_eoi = Box::new(move |vector| lock(&ioapic).end_of_interrupt(vector));
-        Ok(Self { ports, mmio, console, ready, on_eoi })
+        Ok(Self {
+            ports,
+            mmio,
+            console,
+            ready,
+            on_eoi,
+        })
     }
 }
 
 /// Creates a vCPU. The first gets the boot state; the others wait for the guest to start them (INIT, SIPI).
-fn build_vcpu(
-    vm: &VmFd,
-    number: u8,
-    cpuid: &CpuidPlan,
-    state: &BootState,
-) -> Result<Vcpu, Error> {
+fn build_vcpu(vm: &VmFd, number: u8, cpuid: &CpuidPlan, state: &BootState) -> Result<Vcpu, Error> {
     let fd = vm.create_vcpu(number.into()).doing("create a vCPU")?;
-    fd.set_cpuid2(&cpuid.for_vcpu(number).map_err(Error::List)?).doing("set a vCPU's CPUID")?;
+    fd.set_cpuid2(&cpuid.for_vcpu(number).map_err(Error::List)?)
+        .doing("set a vCPU's CPUID")?;
     fd.set_msrs(&msr::boot_msrs().map_err(Error::List)?)
         .doing("set a vCPU's model-specific registers")?;
     let mut local_apic = fd.get_lapic().doing("read a vCPU's local APIC")?;
@@ -270,8 +323,14 @@ fn build_vcpu(
     if number == 0 {
         let mut special = fd.get_sregs().doing("read a vCPU's registers")?;
         state.apply(&mut special);
-        fd.set_sregs(&special).doing("set a vCPU's special registers")?;
-        fd.set_regs(&state.registers).doing("set a vCPU's registers")?;
+        fd.set_sregs(&special)
+            .doing("set a vCPU's special registers")?;
+        fd.set_regs(&state.registers)
+            .doing("set a vCPU's registers")?;
     }
-    Ok(Vcpu { number, fd, counters: Default::default() })
+    Ok(Vcpu {
+        number,
+        fd,
+        counters: Default::default(),
+    })
 }

@@ -7,7 +7,9 @@ use super::kick;
 use super::lifecycle::{Lifecycle, Outcome};
 use crate::devices::{Action, Bus};
 use crate::memory::GuestRam;
-use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run};
+use kvm_bindings::{
+    KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
+};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -58,7 +60,14 @@ pub struct VcpuStats {
 impl VcpuStats {
     /// All of them together.
     pub fn exits(&self) -> u64 {
-        let Self { port_reads, port_writes, mmio_reads, mmio_writes, end_of_interrupts, kicks } = self;
+        let Self {
+            port_reads,
+            port_writes,
+            mmio_reads,
+            mmio_writes,
+            end_of_interrupts,
+            kicks,
+        } = self;
         port_reads + port_writes + mmio_reads + mmio_writes + end_of_interrupts + kicks
     }
 }
@@ -141,10 +150,9 @@ impl Vcpu {
         match self.fd.run() {
             Ok(VcpuExit::IoOut(port, data)) => {
                 count(&counters.port_writes);
-                each_access(run, data.len()).find_map(|part| {
-                    act(shared.ports.write(port.into(), &data[part]))
-                })
-                .unwrap_or(Next::Enter)
+                each_access(run, data.len())
+                    .find_map(|part| act(shared.ports.write(port.into(), &data[part])))
+                    .unwrap_or(Next::Enter)
             }
             Ok(VcpuExit::IoIn(port, data)) => {
                 count(&counters.port_reads);
@@ -210,7 +218,9 @@ fn each_access(run: *const kvm_run, bytes: usize) -> impl Iterator<Item = std::o
     // SAFETY: `run` is this vCPU's mapped kvm_run, and the exit just seen is KVM_EXIT_IO, for which `io` is
     // the union's member. The data that the exit refers to lies on another page of the mapping.
     let size = unsafe { usize::from((*run).__bindgen_anon_1.io.size) }.max(1);
-    (0..bytes).step_by(size).map(move |start| start..(start + size).min(bytes))
+    (0..bytes)
+        .step_by(size)
+        .map(move |start| start..(start + size).min(bytes))
 }
 
 /// Leaves the lifecycle on every way out, a panic included, which then ends the VM.
@@ -221,7 +231,13 @@ impl Drop for Leave<'_> {
         if std::thread::panicking() {
             let cause = Cause::Unexpected("a bug: the vCPU thread panicked".into());
             let instruction = Vec::new();
-            self.0.end(Err(Failure { vcpu: 0, cause, rip: None, privilege: None, instruction }));
+            self.0.end(Err(Failure {
+                vcpu: 0,
+                cause,
+                rip: None,
+                privilege: None,
+                instruction,
+            }));
         }
         self.0.leave();
     }

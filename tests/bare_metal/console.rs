@@ -6,13 +6,19 @@ use kvmlet::ExitReason;
 pub const TESTS: &[Test] = &[
     ("first_byte", first_byte),
     ("serial_echo", serial_echo),
-    ("serial_echo_of_more_than_the_fifo_holds", serial_echo_of_much),
+    (
+        "serial_echo_of_more_than_the_fifo_holds",
+        serial_echo_of_much,
+    ),
     ("serial_interrupts", serial_interrupts),
 ];
 
 fn first_byte() {
     let (reason, output) = Guest::boot("first_byte").finish();
-    assert_eq!((reason, output.as_str()), (ExitReason::Shutdown { code: 0 }, "R"));
+    assert_eq!(
+        (reason, output.as_str()),
+        (ExitReason::Shutdown { code: 0 }, "R")
+    );
 }
 
 fn serial_echo() {

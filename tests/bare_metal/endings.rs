@@ -29,7 +29,10 @@ fn panic() {
 }
 
 fn triple_fault() {
-    assert_eq!(Guest::boot("triple_fault").finish().0, ExitReason::TripleFault);
+    assert_eq!(
+        Guest::boot("triple_fault").finish().0,
+        ExitReason::TripleFault
+    );
 }
 
 /// Only an interpreting KVM has gaps in supervisor mode; elsewhere the program runs to its end.

@@ -27,13 +27,18 @@ fn memory() {
         let output = success(Guest::boot_with("memory_map", |c| c.memory(memory)));
         // Less the 385 KiB of the BIOS area, as on every PC.
         let expected = memory.bytes() - (0x10_0000 - 0x9_fc00);
-        assert!(output.contains(&format!("ram={expected}")), "{memory}: {output}");
+        assert!(
+            output.contains(&format!("ram={expected}")),
+            "{memory}: {output}"
+        );
     }
 }
 
 fn backing() {
     let transparent = |c: kvmlet::config::VmConfigBuilder| {
-        c.memory(64.mib()).huge_pages(HugePages::Transparent).prefault(true)
+        c.memory(64.mib())
+            .huge_pages(HugePages::Transparent)
+            .prefault(true)
     };
     success(Guest::boot_with("memory_map", transparent));
 }
@@ -41,28 +46,39 @@ fn backing() {
 fn smp(via: &str) {
     for vcpus in [1, 2, 8, 32] {
         let output = success(Guest::boot_with("smp", |c| c.vcpus(vcpus).cmdline(via)));
-        let ids = (0..vcpus).map(|id| id.to_string()).collect::<Vec<_>>().join(",");
-        assert!(output.contains(&format!("cpus={vcpus} ids={ids}")), "{output}");
+        let ids = (0..vcpus)
+            .map(|id| id.to_string())
+            .collect::<Vec<_>>()
+            .join(",");
+        assert!(
+            output.contains(&format!("cpus={vcpus} ids={ids}")),
+            "{output}"
+        );
     }
 }
 
-/// `cpuid` prints `LEAF.SUBLEAF EAX EBX ECX EDX`, all in hex.
+/// `cpuid` prints `cpuid LEAF SUBLEAF: EAX EBX ECX EDX`, all in hex.
 fn leaf(output: &str, name: &str) -> [u32; 4] {
-    let line = output.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{output}"));
-    let mut words = line.split_whitespace().map(|word| u32::from_str_radix(word, 16).unwrap());
+    let line = output
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap_or_else(|| panic!("{output}"));
+    let mut words = line
+        .split_whitespace()
+        .map(|word| u32::from_str_radix(word, 16).unwrap());
     std::array::from_fn(|_| words.next().unwrap())
 }
 
 fn cpuid() {
     let output = success(Guest::boot_with("cpuid", |c| c.vcpus(5)));
-    let [_, ebx, ecx, _] = leaf(&output, "00000001.0 ");
+    let [_, ebx, ecx, _] = leaf(&output, "cpuid 00000001 0:");
     assert_ne!(ecx & 1 << 31, 0, "hypervisor bit");
     assert_eq!(ebx >> 16 & 0xff, 5, "logical processors");
-    let [_, signature, ..] = leaf(&output, "40000000.0 ");
+    let [_, signature, ..] = leaf(&output, "cpuid 40000000 0:");
     assert_eq!(&signature.to_le_bytes(), b"KVMK");
-    let [tsc_khz, ..] = leaf(&output, "40000010.0 ");
+    let [tsc_khz, ..] = leaf(&output, "cpuid 40000010 0:");
     assert!((500_000..10_000_000).contains(&tsc_khz), "{tsc_khz} kHz");
-    let [shift, count, kind, id] = leaf(&output, "0000000b.1 ");
+    let [shift, count, kind, id] = leaf(&output, "cpuid 0000000b 1:");
     assert_eq!((shift, count, kind >> 8, id), (3, 5, 2, 0));
 }
 
@@ -70,7 +86,7 @@ fn masked() {
     let bit = |mask: &str| {
         let mask: CpuMask = mask.parse().unwrap();
         let output = success(Guest::boot_with("cpuid", |c| c.cpu_mask(mask)));
-        leaf(&output, "00000001.0 ")[2] >> 13 & 1
+        leaf(&output, "cpuid 00000001 0:")[2] >> 13 & 1
     };
     assert_eq!((bit(""), bit("cx16")), (1, 0));
 }
@@ -80,17 +96,29 @@ fn nowhere() {
 }
 
 fn pvh() {
-    let output = success(Guest::boot("pvh"));
-    assert!(output.contains("magic=336ec578"), "{output}");
+    let output = success(Guest::boot_with("pvh_entry", |c| c.cmdline("some words")));
+    assert!(
+        output.contains("pvh version=1") && output.contains("cmdline=some words"),
+        "{output}"
+    );
 }
 
 fn too_large() {
     // Loaded at 2 MiB, so 16 MiB is enough for the program and an initrd of 15 MiB is too much.
     let initrd = tempfile::NamedTempFile::new().unwrap();
     initrd.as_file().set_len(15 << 20).unwrap();
-    let config = VmConfig::builder().kernel(program("spin")).initrd(initrd.path()).memory(16.mib());
+    let config = VmConfig::builder()
+        .kernel(program("spin"))
+        .initrd(initrd.path())
+        .memory(16.mib());
     let error = Vm::new(config.build().unwrap()).err().unwrap();
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert!(cause.starts_with("too little guest memory for the initrd"), "{cause}");
-    assert!(error.to_string().contains(initrd.path().to_str().unwrap()), "{error}");
+    assert!(
+        cause.starts_with("too little guest memory for the initrd"),
+        "{cause}"
+    );
+    assert!(
+        error.to_string().contains(initrd.path().to_str().unwrap()),
+        "{error}"
+    );
 }

@@ -11,6 +11,12 @@ mod machine;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let tests = [console::TESTS, endings::TESTS, lifecycle::TESTS, machine::TESTS].concat();
+    let tests = [
+        console::TESTS,
+        endings::TESTS,
+        lifecycle::TESTS,
+        machine::TESTS,
+    ]
+    .concat();
     harness::run(libtest_mimic::Arguments::from_args(), &tests, harness::kvm)
 }

@@ -16,7 +16,11 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 pub type Test = (&'static str, fn());
 
 /// Runs tests that need KVM. Without it they are ignored, and the run says so and why.
-pub fn run(mut arguments: Arguments, tests: &[Test], needs: impl Fn() -> Result<(), String>) -> ExitCode {
+pub fn run(
+    mut arguments: Arguments,
+    tests: &[Test],
+    needs: impl Fn() -> Result<(), String>,
+) -> ExitCode {
     let reason = needs().err();
     let trials = tests
         .iter()
@@ -36,14 +40,19 @@ pub fn run(mut arguments: Arguments, tests: &[Test], needs: impl Fn() -> Result<
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let Some(reason) = reason {
-        println!("SKIPPED: {} tests on real KVM did not run: {reason}", tests.len());
+        println!(
+            "SKIPPED: {} tests on real KVM did not run: {reason}",
+            tests.len()
+        );
     }
     conclusion.exit_code()
 }
 
 /// Can VMs run here?
 pub fn kvm() -> Result<(), String> {
-    kvmlet::host::kvm::open().map(drop).map_err(|error| error.to_string())
+    kvmlet::host::kvm::open()
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 /// The ELF file of a program in `tests/guests`, built when first asked for.
@@ -55,7 +64,14 @@ pub fn program(name: &str) -> PathBuf {
         let target = root.join("target/guests");
         let status = Command::new(env!("CARGO"))
             .current_dir(root)
-            .args(["build", "--quiet", "--release", "--package", "kvmlet-guests", "--target-dir"])
+            .args([
+                "build",
+                "--quiet",
+                "--release",
+                "--package",
+                "kvmlet-guests",
+                "--target-dir",
+            ])
             .arg(&target)
             .status()
             .expect("cargo runs");
@@ -74,13 +90,22 @@ impl Output {
         String::from_utf8_lossy(&self.0.0.lock().unwrap()).into_owned()
     }
 
+    /// How many hold this output, the caller included.
+    pub fn writers(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// Waits until the output has `text` in it.
     pub fn expect(&self, text: &str) {
         let deadline = Instant::now() + DEADLINE;
         let mut bytes = self.0.0.lock().unwrap();
         while !String::from_utf8_lossy(&bytes).contains(text) {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no {text:?} in {:?}", String::from_utf8_lossy(&bytes));
+            assert!(
+                !left.is_zero(),
+                "no {text:?} in {:?}",
+                String::from_utf8_lossy(&bytes)
+            );
             bytes = self.0.1.wait_timeout(bytes, left).unwrap().0;
         }
     }
@@ -111,11 +136,16 @@ impl Guest {
     }
 
     /// Boots a program with a configuration of the test's own.
-    pub fn boot_with(name: &str, configure: impl FnOnce(VmConfigBuilder) -> VmConfigBuilder) -> Self {
+    pub fn boot_with(
+        name: &str,
+        configure: impl FnOnce(VmConfigBuilder) -> VmConfigBuilder,
+    ) -> Self {
         let builder = VmConfig::builder().kernel(program(name)).cmdline("");
         let config = configure(builder).build().expect("a valid configuration");
         let output = Output::default();
-        let vm = Vm::with_console(config, output.clone()).and_then(Vm::start).expect("the VM starts");
+        let vm = Vm::with_console(config, output.clone())
+            .and_then(Vm::start)
+            .expect("the VM starts");
         Self { vm, output }
     }
 
@@ -133,23 +163,41 @@ impl Guest {
 
     /// Waits for the end, with a deadline.
     pub fn wait(&self) -> Result<ExitReason, kvmlet::Error> {
-        wait_readable(self.vm.ended(), Instant::now() + DEADLINE, || self.output.text());
+        wait_readable(self.vm.ended(), Instant::now() + DEADLINE, || {
+            self.output.text()
+        });
         self.vm.wait()
     }
 
     /// Waits for the end and returns the reason and all output.
     pub fn finish(self) -> (ExitReason, String) {
         let reason = self.wait().unwrap_or_else(|error| {
-            panic!("{error}: {}\noutput: {}", std::error::Error::source(&error).unwrap(), self.output.text())
+            panic!(
+                "{error}: {}\noutput: {}",
+                std::error::Error::source(&error).unwrap(),
+                self.output.text()
+            )
         });
         (reason, self.output.text())
     }
 }
 
-fn wait_readable(event: &impl std::os::fd::AsRawFd, deadline: Instant, output: impl Fn() -> String) {
+fn wait_readable(
+    event: &impl std::os::fd::AsRawFd,
+    deadline: Instant,
+    output: impl Fn() -> String,
+) {
     let left = deadline.saturating_duration_since(Instant::now());
-    let mut fd = libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut fd = libc::pollfd {
+        fd: event.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     // SAFETY: one pollfd, of a descriptor that the caller keeps open.
     let ready = unsafe { libc::poll(&mut fd, 1, left.as_millis() as i32) };
-    assert!(ready == 1, "nothing happened in time; output so far: {:?}", output());
+    assert!(
+        ready == 1,
+        "nothing happened in time; output so far: {:?}",
+        output()
+    );
 }

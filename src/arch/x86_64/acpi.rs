@@ -11,7 +11,9 @@ use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Pac
 use acpi_tables::aml::{ResourceTemplate, Scope};
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
-use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
+use acpi_tables::madt::{
+    EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
+};
 use acpi_tables::{Aml, rsdp::Rsdp, sdt::Sdt, xsdt::XSDT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
@@ -73,7 +75,10 @@ pub fn write<M: Bytes<GuestAddress, E = GuestMemoryError>>(
         place = (at + bytes.len() as u64).next_multiple_of(16);
         if place > MP_TABLE.0 {
             let base = ACPI_TABLES.0;
-            return Err(Error::Room { bytes: place - base, room: MP_TABLE.0 - base });
+            return Err(Error::Room {
+                bytes: place - base,
+                room: MP_TABLE.0 - base,
+            });
         }
         memory.write_slice(&bytes, GuestAddress(at))?;
         Ok(at)
@@ -92,7 +97,13 @@ pub fn write<M: Bytes<GuestAddress, E = GuestMemoryError>>(
 }
 
 fn byte_port(port: u16) -> GAS {
-    GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, port.into())
+    GAS::new(
+        AddressSpace::SystemIo,
+        8,
+        0,
+        AccessSize::ByteAccess,
+        port.into(),
+    )
 }
 
 /// ACPI 6.5 §5.2.9.
@@ -127,7 +138,11 @@ fn madt(vcpus: u8) -> MADT {
 fn dsdt(slots: &[MmioSlot]) -> Sdt {
     let mut aml = Vec::new();
     let (off, zero) = (SLEEP_TYPE_OFF, 0u8);
-    Name::new("_S5_".into(), &Package::new(vec![&off, &zero, &zero, &zero])).to_aml_bytes(&mut aml);
+    Name::new(
+        "_S5_".into(),
+        &Package::new(vec![&off, &zero, &zero, &zero]),
+    )
+    .to_aml_bytes(&mut aml);
     serial().to_aml_bytes(&mut aml);
     pvpanic().to_aml_bytes(&mut aml);
     for (index, slot) in slots.iter().enumerate() {
@@ -172,17 +187,32 @@ fn interrupt(irq: u32) -> Interrupt {
 
 fn serial() -> Node {
     let ports = IO::new(COM1, COM1, 1, 8);
-    node("COM1", &EISAName::new("PNP0501"), 0, vec![&ports, &interrupt(COM1_IRQ)])
+    node(
+        "COM1",
+        &EISAName::new("PNP0501"),
+        0,
+        vec![&ports, &interrupt(COM1_IRQ)],
+    )
 }
 
 fn pvpanic() -> Node {
-    node("PEVT", &"QEMU0001", 0, vec![&IO::new(PVPANIC, PVPANIC, 1, 1)])
+    node(
+        "PEVT",
+        &"QEMU0001",
+        0,
+        vec![&IO::new(PVPANIC, PVPANIC, 1, 1)],
+    )
 }
 
 fn virtio_mmio(index: usize, slot: MmioSlot) -> Node {
     let registers = Memory32Fixed::new(true, slot.address as u32, slot.bytes);
     let name = format!("V{index:03}");
-    node(&name, &VIRTIO_MMIO_HID, index as u32, vec![&registers, &interrupt(slot.irq)])
+    node(
+        &name,
+        &VIRTIO_MMIO_HID,
+        index as u32,
+        vec![&registers, &interrupt(slot.irq)],
+    )
 }
 
 #[cfg(test)]
@@ -204,14 +234,21 @@ mod tests {
     fn table(memory: &GuestMemory, at: u64) -> Vec<u8> {
         let length: u32 = memory.read_obj(GuestAddress(at + 4)).unwrap();
         let bytes = read(memory, at, length as usize);
-        assert_eq!(bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+        assert_eq!(
+            bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)),
+            0
+        );
         bytes
     }
 
     #[test]
     fn tables_hang_together() {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-        let slots = [MmioSlot { address: 0xd000_1000, bytes: 0x1000, irq: 5 }];
+        let slots = [MmioSlot {
+            address: 0xd000_1000,
+            bytes: 0x1000,
+            irq: 5,
+        }];
         let rsdp = write(&memory, 3.try_into().unwrap(), &slots).unwrap();
         assert_eq!(read(&memory, rsdp.0, 8), b"RSD PTR ");
         let xsdt_at = read_u64(&memory, rsdp.0 + 24);
@@ -221,7 +258,10 @@ mod tests {
         let flags = u32::from_le_bytes(fadt[112..116].try_into().unwrap());
         assert_ne!(flags & 1 << 20, 0, "hardware-reduced");
         assert_eq!(fadt[128], RESET_VALUE);
-        let dsdt = table(&memory, u64::from_le_bytes(fadt[140..148].try_into().unwrap()));
+        let dsdt = table(
+            &memory,
+            u64::from_le_bytes(fadt[140..148].try_into().unwrap()),
+        );
         assert_eq!(&dsdt[..4], b"DSDT");
         assert!(dsdt.windows(8).any(|window| window == b"LNRO0005"));
         let madt = table(&memory, read_u64(&memory, xsdt_at + 44));
@@ -232,8 +272,17 @@ mod tests {
     #[test]
     fn the_largest_machine_fits() {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-        let slots = [MmioSlot { address: 0xd000_1000, bytes: 0x1000, irq: 5 }; 19];
-        write(&memory, u64::from(VcpuCount::MAX).try_into().unwrap(), &slots).unwrap();
+        let slots = [MmioSlot {
+            address: 0xd000_1000,
+            bytes: 0x1000,
+            irq: 5,
+        }; 19];
+        write(
+            &memory,
+            u64::from(VcpuCount::MAX).try_into().unwrap(),
+            &slots,
+        )
+        .unwrap();
         let many = [slots[0]; 1000];
         let error = write(&memory, 1.try_into().unwrap(), &many).unwrap_err();
         assert!(matches!(error, Error::Room { .. }), "{error}");

@@ -112,7 +112,11 @@ pub struct MapEntry {
 
 /// The memory map for a size, in ascending order and without overlaps.
 pub fn memory_map(memory: Memory) -> Vec<MapEntry> {
-    let entry = |start: u64, end: u64, kind| MapEntry { start, bytes: end - start, kind };
+    let entry = |start: u64, end: u64, kind| MapEntry {
+        start,
+        bytes: end - start,
+        kind,
+    };
     let low_end = memory.bytes().min(MMIO_GAP.0);
     let mut map = vec![
         entry(0, EBDA.0, RangeKind::Ram),
@@ -133,10 +137,19 @@ mod tests {
 
     #[test]
     fn ram_goes_around_the_gap() {
-        for (memory, regions) in [(16.mib(), 1), (3.gib(), 1), (3073.mib(), 2), (4.gib(), 2), (6.gib(), 2)] {
+        for (memory, regions) in [
+            (16.mib(), 1),
+            (3.gib(), 1),
+            (3073.mib(), 2),
+            (4.gib(), 2),
+            (6.gib(), 2),
+        ] {
             let ranges = ram_ranges(memory);
             assert_eq!(ranges.len(), regions, "{memory}");
-            assert_eq!(ranges.iter().map(|r| r.1 as u64).sum::<u64>(), memory.bytes());
+            assert_eq!(
+                ranges.iter().map(|r| r.1 as u64).sum::<u64>(),
+                memory.bytes()
+            );
             assert!(ranges[0].0.0 + ranges[0].1 as u64 <= MMIO_GAP.0);
             let last = ranges.last().unwrap();
             assert_eq!(last.0.0 + last.1 as u64, ram_end(memory));
@@ -150,7 +163,11 @@ mod tests {
             for pair in map.windows(2) {
                 assert!(pair[0].start + pair[0].bytes <= pair[1].start, "{memory}");
             }
-            let ram: u64 = map.iter().filter(|e| e.kind == RangeKind::Ram).map(|e| e.bytes).sum();
+            let ram: u64 = map
+                .iter()
+                .filter(|e| e.kind == RangeKind::Ram)
+                .map(|e| e.bytes)
+                .sum();
             assert_eq!(ram, memory.bytes() - (HIGH_RAM.0 - EBDA.0));
         }
     }

@@ -68,7 +68,16 @@ fn configuration_table(vcpus: u8) -> Vec<u8> {
     entry(&[BUS, 0, b'I', b'S', b'A', b' ', b' ', b' ']);
     let ioapic_id = vcpus;
     let address = (IOAPIC as u32).to_le_bytes();
-    entry(&[IO_APIC, ioapic_id, IOAPIC_VERSION, 1, address[0], address[1], address[2], address[3]]);
+    entry(&[
+        IO_APIC,
+        ioapic_id,
+        IOAPIC_VERSION,
+        1,
+        address[0],
+        address[1],
+        address[2],
+        address[3],
+    ]);
     for pin in 0..IOAPIC_PINS as u8 {
         entry(&[IO_INTERRUPT, INT, 0, 0, 0, pin, ioapic_id, pin]);
     }

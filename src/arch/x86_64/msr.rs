@@ -16,7 +16,11 @@ const MTRR_ON_WRITE_BACK: u64 = 1 << 11 | 6;
 /// # Errors
 /// Never in practice: the list is far below KVM's limit.
 pub fn boot_msrs() -> Result<Msrs, vmm_sys_util::fam::Error> {
-    let entry = |index, data| kvm_msr_entry { index, data, ..Default::default() };
+    let entry = |index, data| kvm_msr_entry {
+        index,
+        data,
+        ..Default::default()
+    };
     Msrs::from_entries(&[
         entry(IA32_MISC_ENABLE, FAST_STRINGS),
         entry(IA32_MTRR_DEF_TYPE, MTRR_ON_WRITE_BACK),

@@ -29,7 +29,9 @@ pub(super) fn is_bzimage(start: &[u8]) -> bool {
 
 fn read_header(start: &[u8]) -> Option<setup_header> {
     let mut header = setup_header::default();
-    header.as_mut_slice().copy_from_slice(start.get(HEADER..HEADER_END)?);
+    header
+        .as_mut_slice()
+        .copy_from_slice(start.get(HEADER..HEADER_END)?);
     Some(header)
 }
 
@@ -43,15 +45,23 @@ pub(super) fn load<I: Image>(
     let header = read_header(start).ok_or_else(|| Error::BzImage("no setup header".into()))?;
     let (version, flags) = (header.version, header.xloadflags);
     if version < PROTOCOL_2_12 {
-        let text = format!("boot protocol {}.{}, and 2.12 is needed", version >> 8, version & 0xff);
+        let text = format!(
+            "boot protocol {}.{}, and 2.12 is needed",
+            version >> 8,
+            version & 0xff
+        );
         return Err(Error::BzImage(text));
     }
     if flags & XLF_KERNEL_64 == 0 {
-        return Err(Error::BzImage("it has no 64-bit entry point (a 32-bit kernel?)".into()));
+        return Err(Error::BzImage(
+            "it has no 64-bit entry point (a 32-bit kernel?)".into(),
+        ));
     }
     let payload = payload_range(&header, file_bytes)?;
     let range = choose_place(&header, payload.end - payload.start, room)?;
-    image.seek(SeekFrom::Start(payload.start)).map_err(Error::Read)?;
+    image
+        .seek(SeekFrom::Start(payload.start))
+        .map_err(Error::Read)?;
     ram.read_exact_volatile_from(
         GuestAddress(range.start),
         image,
@@ -78,11 +88,17 @@ fn payload_range(header: &setup_header, file_bytes: u64) -> Result<Range<u64>, E
     let start = (sectors + 1) * SECTOR;
     let (what, end) = ("the kernel", start + u64::from(header.syssize) * 16);
     if end <= start + ENTRY_64 {
-        return Err(Error::BzImage("there is no kernel behind the setup sectors".into()));
+        return Err(Error::BzImage(
+            "there is no kernel behind the setup sectors".into(),
+        ));
     }
     // The last unit may be partly filled.
     if end - 15 > file_bytes {
-        return Err(Error::Truncated { what, end, bytes: file_bytes });
+        return Err(Error::Truncated {
+            what,
+            end,
+            bytes: file_bytes,
+        });
     }
     Ok(start..end.min(file_bytes))
 }
@@ -102,7 +118,11 @@ fn choose_place(
         .checked_add(start)
         .ok_or_else(|| Error::BzImage(format!("it wants to be at {start:#x}")))?;
     if end > room.end {
-        return Err(Error::KernelRoom { start, end, ram_end: room.end });
+        return Err(Error::KernelRoom {
+            start,
+            end,
+            ram_end: room.end,
+        });
     }
     Ok(start..end)
 }

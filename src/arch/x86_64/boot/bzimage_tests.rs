@@ -46,26 +46,80 @@ fn it_goes_where_it_prefers_to_be() {
     let (ram, kernel) = load_bytes(image(header())).unwrap();
     assert_eq!(kernel.range, 4 * MIB..5 * MIB);
     let entry = GuestAddress(4 * MIB + ENTRY_64);
-    assert!(matches!(kernel.protocol, Protocol::Linux64 { entry: e, header: Some(_) } if e == entry));
-    assert_eq!(ram.read_obj::<u8>(GuestAddress(4 * MIB + 0xfff)).unwrap(), 0x90);
-    assert_eq!((kernel.cmdline_bytes, kernel.initrd_max), (2047, 0x7fff_ffff));
+    assert!(
+        matches!(kernel.protocol, Protocol::Linux64 { entry: e, header: Some(_) } if e == entry)
+    );
+    assert_eq!(
+        ram.read_obj::<u8>(GuestAddress(4 * MIB + 0xfff)).unwrap(),
+        0x90
+    );
+    assert_eq!(
+        (kernel.cmdline_bytes, kernel.initrd_max),
+        (2047, 0x7fff_ffff)
+    );
 }
 
 #[test]
 fn one_that_cannot_move_goes_to_one_mebibyte() {
-    let (_, kernel) = load_bytes(image(setup_header { relocatable_kernel: 0, ..header() })).unwrap();
+    let (_, kernel) = load_bytes(image(setup_header {
+        relocatable_kernel: 0,
+        ..header()
+    }))
+    .unwrap();
     assert_eq!(kernel.range.start, MIB);
 }
 
 #[test]
 fn what_is_missing_is_named() {
-    assert!(message(setup_header { version: 0x204, ..header() }).contains("boot protocol 2.4"));
-    assert!(message(setup_header { xloadflags: 0, ..header() }).contains("64-bit entry"));
-    assert!(message(setup_header { syssize: 0, ..header() }).contains("no kernel behind"));
-    assert!(message(setup_header { syssize: 0x10_0000, ..header() }).contains("truncated"));
-    assert!(message(setup_header { init_size: u32::MAX, ..header() }).contains("too little"));
-    assert!(message(setup_header { pref_address: u64::MAX, ..header() }).contains("wants to be at"));
-    assert!(message(setup_header { boot_flag: 0, ..header() }).contains("neither"));
+    assert!(
+        message(setup_header {
+            version: 0x204,
+            ..header()
+        })
+        .contains("boot protocol 2.4")
+    );
+    assert!(
+        message(setup_header {
+            xloadflags: 0,
+            ..header()
+        })
+        .contains("64-bit entry")
+    );
+    assert!(
+        message(setup_header {
+            syssize: 0,
+            ..header()
+        })
+        .contains("no kernel behind")
+    );
+    assert!(
+        message(setup_header {
+            syssize: 0x10_0000,
+            ..header()
+        })
+        .contains("truncated")
+    );
+    assert!(
+        message(setup_header {
+            init_size: u32::MAX,
+            ..header()
+        })
+        .contains("too little")
+    );
+    assert!(
+        message(setup_header {
+            pref_address: u64::MAX,
+            ..header()
+        })
+        .contains("wants to be at")
+    );
+    assert!(
+        message(setup_header {
+            boot_flag: 0,
+            ..header()
+        })
+        .contains("neither")
+    );
 }
 
 #[test]
@@ -75,7 +129,10 @@ fn other_files_are_named() {
     assert!(message(b"\x1f\x8b\x08").contains("gzip"));
     assert!(message(b"070701 and more").contains("initrd"));
     assert!(message(b"#!/bin/sh").contains("script"));
-    assert_eq!(message(b"hello"), "neither an ELF image (vmlinux) nor a bzImage");
+    assert_eq!(
+        message(b"hello"),
+        "neither an ELF image (vmlinux) nor a bzImage"
+    );
     let mut arm = vec![0; 1024];
     arm[0x38..0x3c].copy_from_slice(b"ARM\x64");
     assert!(message(&arm).contains("arm64"));

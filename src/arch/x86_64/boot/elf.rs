@@ -34,22 +34,38 @@ pub(super) fn load<I: Image>(
 ) -> Result<LoadedKernel, Error> {
     let header = read_header(image, file_bytes)?;
     let segments = read_segments(image, &header, file_bytes)?;
-    let mut loads: Vec<&Elf64_Phdr> =
-        segments.iter().filter(|s| s.p_type == PT_LOAD && s.p_memsz > 0).collect();
+    let mut loads: Vec<&Elf64_Phdr> = segments
+        .iter()
+        .filter(|s| s.p_type == PT_LOAD && s.p_memsz > 0)
+        .collect();
     loads.sort_by_key(|segment| segment.p_paddr);
     let range = check_places(&loads, room)?;
     let protocol = match pvh_entry(image, &segments)? {
         Some(entry) => Protocol::Pvh { entry },
-        None => Protocol::Linux64 { entry: GuestAddress(header.e_entry), header: None },
+        None => Protocol::Linux64 {
+            entry: GuestAddress(header.e_entry),
+            header: None,
+        },
     };
     let (Protocol::Pvh { entry } | Protocol::Linux64 { entry, .. }) = protocol;
     check_entry(entry, &loads)?;
     for segment in loads {
-        image.seek(SeekFrom::Start(segment.p_offset)).map_err(Error::Read)?;
-        ram.read_exact_volatile_from(GuestAddress(segment.p_paddr), image, segment.p_filesz as usize)
-            .map_err(Error::Memory)?;
+        image
+            .seek(SeekFrom::Start(segment.p_offset))
+            .map_err(Error::Read)?;
+        ram.read_exact_volatile_from(
+            GuestAddress(segment.p_paddr),
+            image,
+            segment.p_filesz as usize,
+        )
+        .map_err(Error::Memory)?;
     }
-    Ok(LoadedKernel { protocol, range, cmdline_bytes: CMDLINE_BYTES, initrd_max: RAM_ABOVE_4G.0 - 1 })
+    Ok(LoadedKernel {
+        protocol,
+        range,
+        cmdline_bytes: CMDLINE_BYTES,
+        initrd_max: RAM_ABOVE_4G.0 - 1,
+    })
 }
 
 fn read_header<I: Image>(image: &mut I, file_bytes: u64) -> Result<Elf64_Ehdr, Error> {
@@ -57,7 +73,12 @@ fn read_header<I: Image>(image: &mut I, file_bytes: u64) -> Result<Elf64_Ehdr, E
     let kind = |text: String| Err(Error::ElfKind(text));
     match header.e_ident[4..6] {
         [CLASS_64, LITTLE_ENDIAN] => {}
-        [1, _] => return kind(format!("32-bit, machine is {}", machine_name(header.e_machine))),
+        [1, _] => {
+            return kind(format!(
+                "32-bit, machine is {}",
+                machine_name(header.e_machine)
+            ));
+        }
         [_, 2] => return kind("big-endian".into()),
         [class, order] => return kind(format!("class {class}, byte order {order}")),
         _ => return kind("no class".into()),
@@ -95,7 +116,10 @@ fn read_segments<I: Image>(
 ) -> Result<Vec<Elf64_Phdr>, Error> {
     let damaged = |text: String| Error::ElfDamaged(text);
     if usize::from(header.e_phentsize) != size_of::<Elf64_Phdr>() {
-        return Err(damaged(format!("program headers of {} bytes", header.e_phentsize)));
+        return Err(damaged(format!(
+            "program headers of {} bytes",
+            header.e_phentsize
+        )));
     }
     let mut segments = Vec::new();
     for index in 0..u64::from(header.e_phnum) {
@@ -103,9 +127,12 @@ fn read_segments<I: Image>(
             .e_phoff
             .checked_add(index * size_of::<Elf64_Phdr>() as u64)
             .ok_or_else(|| damaged("program headers beyond all offsets".into()))?;
-        let segment: Elf64_Phdr = read_object(image, offset, "the program header table", file_bytes)?;
+        let segment: Elf64_Phdr =
+            read_object(image, offset, "the program header table", file_bytes)?;
         if segment.p_type == PT_INTERP {
-            return Err(Error::ElfKind("a dynamically linked program for user space".into()));
+            return Err(Error::ElfKind(
+                "a dynamically linked program for user space".into(),
+            ));
         }
         if segment.p_type == PT_LOAD || segment.p_type == PT_NOTE {
             check_file_range(&segment, file_bytes)?;
@@ -121,10 +148,16 @@ fn check_file_range(segment: &Elf64_Phdr, file_bytes: u64) -> Result<(), Error> 
         .checked_add(segment.p_filesz)
         .ok_or_else(|| Error::ElfDamaged("a segment beyond all offsets".into()))?;
     if end > file_bytes {
-        return Err(Error::Truncated { what: "a segment", end, bytes: file_bytes });
+        return Err(Error::Truncated {
+            what: "a segment",
+            end,
+            bytes: file_bytes,
+        });
     }
     if segment.p_type == PT_LOAD && segment.p_filesz > segment.p_memsz {
-        return Err(Error::ElfDamaged("a segment larger in the file than in memory".into()));
+        return Err(Error::ElfDamaged(
+            "a segment larger in the file than in memory".into(),
+        ));
     }
     Ok(())
 }
@@ -142,10 +175,18 @@ fn check_places(loads: &[&Elf64_Phdr], room: Range<u64>) -> Result<Range<u64>, E
             return Err(Error::Misplaced { start, end, why });
         }
         if end > room.end {
-            return Err(Error::KernelRoom { start, end, ram_end: room.end });
+            return Err(Error::KernelRoom {
+                start,
+                end,
+                ram_end: room.end,
+            });
         }
         if start < last_end {
-            return Err(Error::Misplaced { start, end, why: "another of its segments is" });
+            return Err(Error::Misplaced {
+                start,
+                end,
+                why: "another of its segments is",
+            });
         }
         last_end = end;
     }
@@ -160,7 +201,10 @@ fn check_entry(entry: GuestAddress, loads: &[&Elf64_Phdr]) -> Result<(), Error> 
     if loads.iter().any(inside) {
         return Ok(());
     }
-    Err(Error::ElfDamaged(format!("the entry point {:#x} is in no segment", entry.0)))
+    Err(Error::ElfDamaged(format!(
+        "the entry point {:#x} is in no segment",
+        entry.0
+    )))
 }
 
 /// The PVH entry point, if a note segment names one.
@@ -170,10 +214,15 @@ fn pvh_entry<I: Image>(
 ) -> Result<Option<GuestAddress>, Error> {
     for segment in segments.iter().filter(|segment| segment.p_type == PT_NOTE) {
         if segment.p_filesz > NOTES_MAX_BYTES {
-            return Err(Error::ElfDamaged(format!("{} bytes of notes", segment.p_filesz)));
+            return Err(Error::ElfDamaged(format!(
+                "{} bytes of notes",
+                segment.p_filesz
+            )));
         }
         let mut notes = vec![0; segment.p_filesz as usize];
-        image.seek(SeekFrom::Start(segment.p_offset)).map_err(Error::Read)?;
+        image
+            .seek(SeekFrom::Start(segment.p_offset))
+            .map_err(Error::Read)?;
         image.read_exact(&mut notes).map_err(Error::Read)?;
         if let Some(entry) = find_pvh_note(&notes) {
             return Ok(Some(entry));
@@ -208,11 +257,17 @@ fn read_object<T: ByteValued + Default, I: Image>(
 ) -> Result<T, Error> {
     let end = offset.saturating_add(size_of::<T>() as u64);
     if end > file_bytes {
-        return Err(Error::Truncated { what, end, bytes: file_bytes });
+        return Err(Error::Truncated {
+            what,
+            end,
+            bytes: file_bytes,
+        });
     }
     let mut object = T::default();
     image.seek(SeekFrom::Start(offset)).map_err(Error::Read)?;
-    image.read_exact(object.as_mut_slice()).map_err(Error::Read)?;
+    image
+        .read_exact(object.as_mut_slice())
+        .map_err(Error::Read)?;
     Ok(object)
 }
 

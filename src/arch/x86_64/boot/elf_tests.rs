@@ -12,7 +12,10 @@ fn image(note_entry: Option<u32>) -> Vec<u8> {
     let mut notes = Vec::new();
     if let Some(entry) = note_entry {
         // A note of another kind comes first, with a name that needs padding.
-        for (name, kind, desc) in [(&b"GNU12\0"[..], 3u32, 1u32), (b"Xen\0", NOTE_PHYS32_ENTRY, entry)] {
+        for (name, kind, desc) in [
+            (&b"GNU12\0"[..], 3u32, 1u32),
+            (b"Xen\0", NOTE_PHYS32_ENTRY, entry),
+        ] {
             for word in [name.len() as u32, 4, kind] {
                 notes.extend(word.to_le_bytes());
             }
@@ -46,7 +49,14 @@ fn image(note_entry: Option<u32>) -> Vec<u8> {
         p_filesz: notes.len() as u64,
         ..Default::default()
     };
-    [header.as_slice(), load.as_slice(), note.as_slice(), CODE, &notes].concat()
+    [
+        header.as_slice(),
+        load.as_slice(),
+        note.as_slice(),
+        CODE,
+        &notes,
+    ]
+    .concat()
 }
 
 fn load_bytes(bytes: &[u8]) -> Result<(GuestMemory, LoadedKernel), Error> {
@@ -65,7 +75,13 @@ fn message_with(offset: usize, bytes: &[u8]) -> String {
 #[test]
 fn without_a_note_the_entry_is_64_bit() {
     let (ram, kernel) = load_bytes(&image(None)).unwrap();
-    assert_eq!(kernel.protocol, Protocol::Linux64 { entry: GuestAddress(2 * MIB), header: None });
+    assert_eq!(
+        kernel.protocol,
+        Protocol::Linux64 {
+            entry: GuestAddress(2 * MIB),
+            header: None
+        }
+    );
     assert_eq!(kernel.range, 2 * MIB..2 * MIB + 8192);
     let mut code = vec![0; CODE.len()];
     ram.read_slice(&mut code, GuestAddress(2 * MIB)).unwrap();
@@ -75,13 +91,24 @@ fn without_a_note_the_entry_is_64_bit() {
 #[test]
 fn with_a_note_the_entry_is_pvh() {
     let (_, kernel) = load_bytes(&image(Some(2 * MIB as u32 + 4))).unwrap();
-    assert_eq!(kernel.protocol, Protocol::Pvh { entry: GuestAddress(2 * MIB + 4) });
+    assert_eq!(
+        kernel.protocol,
+        Protocol::Pvh {
+            entry: GuestAddress(2 * MIB + 4)
+        }
+    );
 }
 
 #[test]
 fn foreign_images_are_named() {
-    assert_eq!(message_with(18, &[183, 0]), "not a 64-bit x86 ELF image (machine is EM_AARCH64)");
-    assert_eq!(message_with(4, &[1]), "not a 64-bit x86 ELF image (32-bit, machine is EM_X86_64)");
+    assert_eq!(
+        message_with(18, &[183, 0]),
+        "not a 64-bit x86 ELF image (machine is EM_AARCH64)"
+    );
+    assert_eq!(
+        message_with(4, &[1]),
+        "not a 64-bit x86 ELF image (32-bit, machine is EM_X86_64)"
+    );
     assert!(message_with(5, &[2]).contains("big-endian"));
     assert!(message_with(16, &[1, 0]).contains("object file"));
     let interp = size_of::<Elf64_Ehdr>() + size_of::<Elf64_Phdr>();

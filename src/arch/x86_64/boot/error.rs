@@ -65,8 +65,10 @@ pub enum Error {
         ram_end: u64,
     },
     /// No room for the initrd.
-    #[error("too little guest memory for the initrd: it has {bytes} bytes, and between the kernel and \
-        the end of usable RAM there are {room}")]
+    #[error(
+        "too little guest memory for the initrd: it has {bytes} bytes, and between the kernel and \
+        the end of usable RAM there are {room}"
+    )]
     InitrdRoom {
         /// Size of the initrd.
         bytes: u64,
@@ -95,14 +97,21 @@ pub enum Error {
 impl Error {
     /// Is it the initrd, not the kernel, that is to blame?
     pub fn concerns_initrd(&self) -> bool {
-        matches!(self, Error::InitrdRoom { .. } | Error::InitrdEmpty | Error::InitrdRead(_))
+        matches!(
+            self,
+            Error::InitrdRoom { .. } | Error::InitrdEmpty | Error::InitrdRead(_)
+        )
     }
 
     /// The way out, where there is a general one.
     pub fn help(&self) -> Option<&'static str> {
         match self {
-            Error::KernelRoom { .. } | Error::InitrdRoom { .. } => Some("give the VM more --memory"),
-            Error::CmdlineTooLong { .. } => Some("shorten --cmdline, or put settings into the image"),
+            Error::KernelRoom { .. } | Error::InitrdRoom { .. } => {
+                Some("give the VM more --memory")
+            }
+            Error::CmdlineTooLong { .. } => {
+                Some("shorten --cmdline, or put settings into the image")
+            }
             Error::InitrdEmpty | Error::InitrdRead(_) => {
                 Some("build one with `images/build minimal`, or leave --initrd away")
             }

@@ -24,7 +24,10 @@ pub(super) fn load<I: Image>(
     let free = kernel.range.end.next_multiple_of(PAGE)..end;
     let start = end.checked_sub(bytes).map(|start| start / PAGE * PAGE);
     let Some(start) = start.filter(|start| *start >= free.start) else {
-        return Err(Error::InitrdRoom { bytes, room: free.end.saturating_sub(free.start) });
+        return Err(Error::InitrdRoom {
+            bytes,
+            room: free.end.saturating_sub(free.start),
+        });
     };
     ram.read_exact_volatile_from(GuestAddress(start), image, bytes as usize)
         .map_err(Error::Memory)?;
@@ -40,13 +43,25 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn kernel(range: Range<u64>, initrd_max: u64) -> LoadedKernel {
-        let protocol = Protocol::Pvh { entry: GuestAddress(range.start) };
-        LoadedKernel { protocol, range, cmdline_bytes: 0, initrd_max }
+        let protocol = Protocol::Pvh {
+            entry: GuestAddress(range.start),
+        };
+        LoadedKernel {
+            protocol,
+            range,
+            cmdline_bytes: 0,
+            initrd_max,
+        }
     }
 
     fn place(kernel: &LoadedKernel, bytes: u64) -> Result<Range<u64>, Error> {
         let ram = GuestMemory::from_ranges(&[(GuestAddress(0), 16 << 20)]).unwrap();
-        load(&ram, MIB..16 * MIB, kernel, &mut Cursor::new(vec![7u8; bytes as usize]))
+        load(
+            &ram,
+            MIB..16 * MIB,
+            kernel,
+            &mut Cursor::new(vec![7u8; bytes as usize]),
+        )
     }
 
     #[test]
@@ -66,7 +81,10 @@ mod tests {
         let kernel = kernel(MIB..15 * MIB + 1, u64::MAX);
         assert!(place(&kernel, MIB - 4096).is_ok());
         let error = place(&kernel, MIB - 4095).unwrap_err();
-        assert!(matches!(error, Error::InitrdRoom { room: 1044480, .. }), "{error}");
+        assert!(
+            matches!(error, Error::InitrdRoom { room: 1044480, .. }),
+            "{error}"
+        );
         assert!(matches!(place(&kernel, 0), Err(Error::InitrdEmpty)));
         assert!(place(&kernel, 32 * MIB).is_err());
     }

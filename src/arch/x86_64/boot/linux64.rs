@@ -1,6 +1,8 @@
 //! The Linux 64-bit boot protocol (Linux Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
 
-use super::registers::{self, BootState, CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, RFLAGS};
+use super::registers::{
+    self, BootState, CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, RFLAGS,
+};
 use super::{Error, Handoff};
 use crate::arch::x86_64::address_map::{BOOT_STACK, CMDLINE, PAGE_TABLES, ZERO_PAGE, memory_map};
 use crate::memory::GuestMemory;
@@ -72,7 +74,11 @@ fn zero_page(header: Option<setup_header>, handoff: &Handoff) -> boot_params {
     let map = memory_map(handoff.memory);
     params.e820_entries = map.len() as u8;
     for (slot, entry) in params.e820_table.iter_mut().zip(map) {
-        *slot = boot_e820_entry { addr: entry.start, size: entry.bytes, r#type: entry.kind as u32 };
+        *slot = boot_e820_entry {
+            addr: entry.start,
+            size: entry.bytes,
+            r#type: entry.kind as u32,
+        };
     }
     params
 }
@@ -81,15 +87,22 @@ fn zero_page(header: Option<setup_header>, handoff: &Handoff) -> boot_params {
 fn write_page_tables(ram: &GuestMemory) -> Result<(), Error> {
     let pdpt = PAGE_TABLES.0 + TABLE;
     let directories = pdpt + TABLE;
-    let write = |value: u64, at: u64| ram.write_obj(value, GuestAddress(at)).map_err(Error::Memory);
+    let write = |value: u64, at: u64| {
+        ram.write_obj(value, GuestAddress(at))
+            .map_err(Error::Memory)
+    };
     write(pdpt | PRESENT_WRITABLE, PAGE_TABLES.0)?;
     for gigabyte in 0..GIGABYTES {
-        write(directories + gigabyte * TABLE | PRESENT_WRITABLE, pdpt + gigabyte * 8)?;
+        write(
+            directories + gigabyte * TABLE | PRESENT_WRITABLE,
+            pdpt + gigabyte * 8,
+        )?;
     }
     let entries: Vec<u8> = (0..GIGABYTES * 512)
         .flat_map(|page| (page << 21 | PAGE_2M | PRESENT_WRITABLE).to_le_bytes())
         .collect();
-    ram.write_slice(&entries, GuestAddress(directories)).map_err(Error::Memory)
+    ram.write_slice(&entries, GuestAddress(directories))
+        .map_err(Error::Memory)
 }
 
 #[cfg(test)]
@@ -103,14 +116,22 @@ mod tests {
 
     fn handoff() -> Handoff {
         let (memory, initrd) = (16.mib(), Some(0xf0_0000..0xf0_1234));
-        Handoff { memory, cmdline_bytes: 9, initrd, rsdp: GuestAddress(0xe_0000) }
+        Handoff {
+            memory,
+            cmdline_bytes: 9,
+            initrd,
+            rsdp: GuestAddress(0xe_0000),
+        }
     }
 
     #[test]
     fn the_zero_page_tells_all() {
         let ram = ram();
         let state = prepare(&ram, GuestAddress(0x100_0000), None, &handoff()).unwrap();
-        assert_eq!((state.registers.rip, state.registers.rsi), (0x100_0000, ZERO_PAGE.0));
+        assert_eq!(
+            (state.registers.rip, state.registers.rsi),
+            (0x100_0000, ZERO_PAGE.0)
+        );
         let params: boot_params = ram.read_obj(ZERO_PAGE).unwrap();
         assert_eq!({ params.hdr.ramdisk_size }, 0x1234);
         assert_eq!({ params.acpi_rsdp_addr }, 0xe_0000);
@@ -124,7 +145,8 @@ mod tests {
         write_page_tables(&ram).unwrap();
         let walk = |address: u64| {
             let entry = |table: u64, index: u64| -> u64 {
-                ram.read_obj(GuestAddress((table & !0xfff) + index * 8)).unwrap()
+                ram.read_obj(GuestAddress((table & !0xfff) + index * 8))
+                    .unwrap()
             };
             let pdpt = entry(PAGE_TABLES.0, address >> 39 & 511);
             let directory = entry(pdpt, address >> 30 & 511);

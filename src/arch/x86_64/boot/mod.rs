@@ -99,7 +99,12 @@ pub fn finish<I: Image>(
         Some(image) => Some(initrd::load(ram, low_ram(memory), kernel, image)?),
         None => None,
     };
-    let handoff = Handoff { memory, cmdline_bytes: cmdline.len(), initrd, rsdp };
+    let handoff = Handoff {
+        memory,
+        cmdline_bytes: cmdline.len(),
+        initrd,
+        rsdp,
+    };
     match kernel.protocol {
         Protocol::Pvh { entry } => pvh::prepare(ram, entry, &handoff),
         Protocol::Linux64 { entry, header } => linux64::prepare(ram, entry, header, &handoff),
@@ -117,7 +122,10 @@ struct Handoff {
 fn write_cmdline(ram: &GuestMemory, text: &str, limit: usize) -> Result<(), Error> {
     let limit = limit.min(CMDLINE_BYTES - 1);
     if text.len() > limit {
-        return Err(Error::CmdlineTooLong { bytes: text.len(), limit });
+        return Err(Error::CmdlineTooLong {
+            bytes: text.len(),
+            limit,
+        });
     }
     let mut bytes = text.as_bytes().to_vec();
     bytes.push(0);

@@ -33,7 +33,8 @@ pub(super) fn prepare(
             reserved: 0,
         };
         let at = MEMORY_MAP.0 + (index * size_of::<hvm_memmap_table_entry>()) as u64;
-        ram.write_obj(entry, GuestAddress(at)).map_err(Error::Memory)?;
+        ram.write_obj(entry, GuestAddress(at))
+            .map_err(Error::Memory)?;
     }
     let mut info = hvm_start_info {
         magic: MAGIC,
@@ -55,7 +56,11 @@ pub(super) fn prepare(
     }
     ram.write_obj(info, PVH_START_INFO).map_err(Error::Memory)?;
 
-    let (code, data, task) = (registers::code_32(CS), registers::data(DS), registers::task(TSS));
+    let (code, data, task) = (
+        registers::code_32(CS),
+        registers::data(DS),
+        registers::task(TSS),
+    );
     let gdt_bytes = registers::write_gdt(ram, &[code, data, task])?;
     Ok(BootState {
         registers: kvm_regs {
@@ -90,13 +95,22 @@ mod tests {
             rsdp: GuestAddress(0xe_0000),
         };
         let state = prepare(&ram, GuestAddress(0x20_0000), &handoff).unwrap();
-        assert_eq!((state.registers.rip, state.registers.rbx), (0x20_0000, PVH_START_INFO.0));
+        assert_eq!(
+            (state.registers.rip, state.registers.rbx),
+            (0x20_0000, PVH_START_INFO.0)
+        );
         let info: hvm_start_info = ram.read_obj(PVH_START_INFO).unwrap();
-        assert_eq!((info.magic, info.nr_modules, info.memmap_entries), (MAGIC, 1, 4));
+        assert_eq!(
+            (info.magic, info.nr_modules, info.memmap_entries),
+            (MAGIC, 1, 4)
+        );
         let module: hvm_modlist_entry = ram.read_obj(GuestAddress(info.modlist_paddr)).unwrap();
         assert_eq!((module.paddr, module.size), (0xf0_0000, 0x1000));
         let last = GuestAddress(info.memmap_paddr + 3 * 24);
         let ram_entry: hvm_memmap_table_entry = ram.read_obj(last).unwrap();
-        assert_eq!((ram_entry.addr, ram_entry.size, ram_entry.type_), (0x10_0000, 15 << 20, 1));
+        assert_eq!(
+            (ram_entry.addr, ram_entry.size, ram_entry.type_),
+            (0x10_0000, 15 << 20, 1)
+        );
     }
 }

@@ -73,40 +73,64 @@ fn flat(selector: u16, kind: u8) -> kvm_segment {
 
 /// Execute and read, accessed.
 pub(super) fn code_32(selector: u16) -> kvm_segment {
-    kvm_segment { db: 1, ..flat(selector, 0xb) }
+    kvm_segment {
+        db: 1,
+        ..flat(selector, 0xb)
+    }
 }
 
 /// Execute and read, accessed, long mode.
 pub(super) fn code_64(selector: u16) -> kvm_segment {
-    kvm_segment { l: 1, ..flat(selector, 0xb) }
+    kvm_segment {
+        l: 1,
+        ..flat(selector, 0xb)
+    }
 }
 
 /// Read and write, accessed.
 pub(super) fn data(selector: u16) -> kvm_segment {
-    kvm_segment { db: 1, ..flat(selector, 0x3) }
+    kvm_segment {
+        db: 1,
+        ..flat(selector, 0x3)
+    }
 }
 
 /// A busy task state segment at 0, of the least size.
 pub(super) fn task(selector: u16) -> kvm_segment {
-    kvm_segment { limit: 0x67, g: 0, s: 0, ..flat(selector, 0xb) }
+    kvm_segment {
+        limit: 0x67,
+        g: 0,
+        s: 0,
+        ..flat(selector, 0xb)
+    }
 }
 
 /// Writes descriptors for the given segments at their selectors; returns the size of the table.
 pub(super) fn write_gdt(ram: &GuestMemory, segments: &[kvm_segment]) -> Result<u16, Error> {
-    let entries = segments.iter().map(|s| usize::from(s.selector >> 3)).max().unwrap_or(0) + 1;
+    let entries = segments
+        .iter()
+        .map(|s| usize::from(s.selector >> 3))
+        .max()
+        .unwrap_or(0)
+        + 1;
     let mut table = vec![0u64; entries];
     for segment in segments {
         table[usize::from(segment.selector >> 3)] = descriptor(segment);
     }
     for (index, entry) in table.iter().enumerate() {
-        ram.write_obj(*entry, GuestAddress(GDT.0 + index as u64 * 8)).map_err(Error::Memory)?;
+        ram.write_obj(*entry, GuestAddress(GDT.0 + index as u64 * 8))
+            .map_err(Error::Memory)?;
     }
     Ok((entries * 8) as u16)
 }
 
 /// Intel SDM vol. 3A §3.4.5, figure 3-8.
 fn descriptor(segment: &kvm_segment) -> u64 {
-    let limit = u64::from(if segment.g == 1 { segment.limit >> 12 } else { segment.limit });
+    let limit = u64::from(if segment.g == 1 {
+        segment.limit >> 12
+    } else {
+        segment.limit
+    });
     let access = u64::from(segment.type_)
         | u64::from(segment.s) << 4
         | u64::from(segment.dpl) << 5

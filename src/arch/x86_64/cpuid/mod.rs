@@ -44,7 +44,10 @@ pub struct CpuidFacts<'a> {
 impl CpuidPlan {
     /// Starts from what KVM_GET_SUPPORTED_CPUID offers.
     pub fn new(supported: &CpuId, facts: CpuidFacts) -> Self {
-        let mut plan = Self { entries: supported.as_slice().to_vec(), vcpus: facts.vcpus.get() };
+        let mut plan = Self {
+            entries: supported.as_slice().to_vec(),
+            vcpus: facts.vcpus.get(),
+        };
         plan.set_features(facts.tsc_deadline);
         if let Some(khz) = facts.tsc_khz {
             plan.add_timing(khz);
@@ -88,7 +91,8 @@ impl CpuidPlan {
             return;
         };
         base.eax = base.eax.max(HYPERVISOR_TIMING);
-        self.entries.retain(|entry| entry.function != HYPERVISOR_TIMING);
+        self.entries
+            .retain(|entry| entry.function != HYPERVISOR_TIMING);
         self.entries.push(kvm_cpuid_entry2 {
             function: HYPERVISOR_TIMING,
             eax: tsc_khz,
@@ -113,7 +117,9 @@ impl CpuidPlan {
 }
 
 fn find(entries: &[kvm_cpuid_entry2], leaf: u32, subleaf: u32) -> Option<&kvm_cpuid_entry2> {
-    entries.iter().find(|entry| entry.function == leaf && entry.index == subleaf)
+    entries
+        .iter()
+        .find(|entry| entry.function == leaf && entry.index == subleaf)
 }
 
 fn find_mut(
@@ -121,7 +127,9 @@ fn find_mut(
     leaf: u32,
     subleaf: u32,
 ) -> Option<&mut kvm_cpuid_entry2> {
-    entries.iter_mut().find(|entry| entry.function == leaf && entry.index == subleaf)
+    entries
+        .iter_mut()
+        .find(|entry| entry.function == leaf && entry.index == subleaf)
 }
 
 /// An entry that answers one subleaf only.
@@ -139,7 +147,12 @@ mod tests {
     use super::*;
 
     fn leaf(function: u32, eax: u32, ecx: u32) -> kvm_cpuid_entry2 {
-        kvm_cpuid_entry2 { function, eax, ecx, ..Default::default() }
+        kvm_cpuid_entry2 {
+            function,
+            eax,
+            ecx,
+            ..Default::default()
+        }
     }
 
     fn offer() -> CpuId {
@@ -167,17 +180,25 @@ mod tests {
     #[test]
     fn features_are_set_and_masked() {
         let features = find(&plan(1, "").entries, 1, 0).unwrap().ecx;
-        assert_eq!(features & (HYPERVISOR | X2APIC | TSC_DEADLINE), HYPERVISOR | X2APIC | TSC_DEADLINE);
+        assert_eq!(
+            features & (HYPERVISOR | X2APIC | TSC_DEADLINE),
+            HYPERVISOR | X2APIC | TSC_DEADLINE
+        );
         assert_eq!(features & MONITOR, 0);
         assert_ne!(features & 1 << 13, 0);
-        let masked = find(&plan(1, "cx16,tsc_deadline").entries, 1, 0).unwrap().ecx;
+        let masked = find(&plan(1, "cx16,tsc_deadline").entries, 1, 0)
+            .unwrap()
+            .ecx;
         assert_eq!(masked & (1 << 13 | TSC_DEADLINE), 0);
     }
 
     #[test]
     fn timing_leaf_gives_kilohertz() {
         let plan = plan(1, "");
-        assert_eq!(find(&plan.entries, HYPERVISOR_BASE, 0).unwrap().eax, HYPERVISOR_TIMING);
+        assert_eq!(
+            find(&plan.entries, HYPERVISOR_BASE, 0).unwrap().eax,
+            HYPERVISOR_TIMING
+        );
         let timing = find(&plan.entries, HYPERVISOR_TIMING, 0).unwrap();
         assert_eq!((timing.eax, timing.ebx), (2_000_000, APIC_BUS_KHZ));
         assert_eq!(plan.physical_bits(), 48);

@@ -36,7 +36,10 @@ pub(super) fn describe(entries: &mut Vec<kvm_cpuid_entry2>, vcpus: u8) {
         let shared_by = cache_sharers(entry.eax, count);
         entry.eax = entry.eax & !0xffff_c000 | (shared_by - 1) << 14 | (count - 1).min(0x3f) << 26;
     }
-    for entry in entries.iter_mut().filter(|entry| entry.function == AMD_CACHES) {
+    for entry in entries
+        .iter_mut()
+        .filter(|entry| entry.function == AMD_CACHES)
+    {
         entry.eax = entry.eax & !0x03ff_c000 | (cache_sharers(entry.eax, count) - 1) << 14;
     }
     describe_amd(entries, vcpus);
@@ -102,7 +105,11 @@ pub(super) fn identify(entries: &mut [kvm_cpuid_entry2], vcpu: u8) {
 }
 
 fn set_bits(register: &mut u32, bits: u32, on: bool) {
-    if on { *register |= bits } else { *register &= !bits }
+    if on {
+        *register |= bits
+    } else {
+        *register &= !bits
+    }
 }
 
 #[cfg(test)]
@@ -111,14 +118,26 @@ mod tests {
 
     #[test]
     fn ids_need_as_many_bits_as_the_largest() {
-        for (vcpus, bits) in [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (32, 5), (33, 6), (254, 8)] {
+        for (vcpus, bits) in [
+            (1, 0),
+            (2, 1),
+            (3, 2),
+            (4, 2),
+            (5, 3),
+            (32, 5),
+            (33, 6),
+            (254, 8),
+        ] {
             assert_eq!(id_bits(vcpus), bits, "{vcpus}");
         }
     }
 
     #[test]
     fn only_the_last_level_cache_is_shared() {
-        let cache = |level: u32| kvm_cpuid_entry2 { eax: 0xffff_c000 | level << 5, ..indexed(CACHES, level) };
+        let cache = |level: u32| kvm_cpuid_entry2 {
+            eax: 0xffff_c000 | level << 5,
+            ..indexed(CACHES, level)
+        };
         let mut entries = vec![cache(1), cache(2), cache(3)];
         describe(&mut entries, 4);
         let sharers: Vec<u32> = entries.iter().map(|e| (e.eax >> 14 & 0xfff) + 1).collect();
@@ -128,7 +147,10 @@ mod tests {
 
     #[test]
     fn amd_leaves_agree() {
-        let amd = |function| kvm_cpuid_entry2 { function, ..Default::default() };
+        let amd = |function| kvm_cpuid_entry2 {
+            function,
+            ..Default::default()
+        };
         let mut entries = vec![amd(AMD_FEATURES), amd(AMD_CORES), amd(AMD_APIC_ID)];
         describe(&mut entries, 6);
         identify(&mut entries, 5);
