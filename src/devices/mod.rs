@@ -10,6 +10,7 @@ pub mod ioapic;
 pub mod power;
 pub mod pvpanic;
 pub mod serial;
+pub mod virtio;
 
 pub use bus::{Bus, Device};
 

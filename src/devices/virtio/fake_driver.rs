@@ -1,0 +1,224 @@
+//! A guest driver for unit tests: it can follow the rules, and break each of them.
+
+use super::{MmioTransport, VirtioDevice};
+use crate::devices::Device;
+use crate::memory::{Backing, GuestRam};
+use std::time::{Duration, Instant};
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
+
+/// Descriptor flags (virtio 1.2 §2.7.5).
+pub const NEXT: u16 = 1;
+pub const WRITE: u16 = 2;
+pub const INDIRECT: u16 = 4;
+
+/// Where queue number 0 lies; each further queue has its place [`QUEUE_STRIDE`] higher.
+const QUEUES: u64 = 0x1_0000;
+const QUEUE_STRIDE: u64 = 0x1_0000;
+const AVAIL: u64 = 0x4000;
+const USED: u64 = 0x8000;
+/// Buffers that tests use freely.
+pub const BUFFERS: u64 = 0x10_0000;
+const RAM_BYTES: usize = 8 << 20;
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A descriptor: address, bytes, flags, next.
+pub type Descriptor = (u64, u32, u16, u16);
+
+/// The driver side of one device.
+pub struct FakeDriver {
+    pub transport: MmioTransport,
+    pub ram: GuestRam,
+    pub line: EventFd,
+    size: u16,
+    avail: Vec<u16>,
+    used_seen: Vec<u16>,
+}
+
+impl FakeDriver {
+    /// A device that has not been touched yet.
+    pub fn new(device: Box<dyn VirtioDevice>) -> Self {
+        let ram = GuestRam::allocate(&[(GuestAddress(0), RAM_BYTES)], Backing::default()).unwrap();
+        let line = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        let queues = device.queue_sizes().len();
+        let transport = MmioTransport::new(device, ram.clone(), line.try_clone().unwrap()).unwrap();
+        Self {
+            transport,
+            ram,
+            line,
+            size: 16,
+            avail: vec![0; queues],
+            used_seen: vec![0; queues],
+        }
+    }
+
+    /// A device that is ready, with all offered features but EVENT_IDX (so that every answer interrupts) and
+    /// queues of 16 entries.
+    pub fn ready(device: Box<dyn VirtioDevice>) -> Self {
+        let mut driver = Self::new(device);
+        driver.negotiate(!(1 << 29));
+        (0..driver.avail.len()).for_each(|queue| driver.set_up_queue(queue));
+        driver.write(0x70, 15);
+        driver
+    }
+
+    pub fn read(&mut self, register: u64) -> u32 {
+        let mut data = [0; 4];
+        self.transport.read(register, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    pub fn write(&mut self, register: u64, value: u32) {
+        let _ = self.transport.write(register, &value.to_le_bytes());
+    }
+
+    /// Bytes of the configuration space.
+    pub fn config(&mut self, offset: u64, bytes: usize) -> Vec<u8> {
+        let mut data = vec![0; bytes];
+        self.transport.read(0x100 + offset, &mut data);
+        data
+    }
+
+    /// The 64 feature bits that the device offers.
+    pub fn offered(&mut self) -> u64 {
+        self.write(0x14, 0);
+        let low = self.read(0x10);
+        self.write(0x14, 1);
+        u64::from(low) | u64::from(self.read(0x10)) << 32
+    }
+
+    /// Accepts what is offered within `mask`, up to FEATURES_OK; true if the device agrees.
+    pub fn negotiate(&mut self, mask: u64) -> bool {
+        self.write(0x70, 1);
+        self.write(0x70, 3);
+        let features = self.offered() & mask;
+        for half in 0..2 {
+            self.write(0x24, half);
+            self.write(0x20, (features >> (32 * half)) as u32);
+        }
+        self.write(0x70, 11);
+        self.read(0x70) & 8 != 0
+    }
+
+    pub fn set_up_queue(&mut self, queue: usize) {
+        let base = QUEUES + queue as u64 * QUEUE_STRIDE;
+        self.write(0x30, queue as u32);
+        self.write(0x38, self.size.into());
+        for (register, address) in [(0x80, base), (0x90, base + AVAIL), (0xa0, base + USED)] {
+            self.write(register, address as u32);
+            self.write(register + 4, (address >> 32) as u32);
+        }
+        self.write(0x44, 1);
+    }
+
+    pub fn needs_reset(&mut self) -> bool {
+        self.read(0x70) & 64 != 0
+    }
+
+    /// Waits until the device says that it needs a reset.
+    pub fn expect_needs_reset(&mut self) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.needs_reset() {
+            assert!(
+                Instant::now() < deadline,
+                "the device took what it should not"
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    /// Writes a descriptor table entry of a queue.
+    pub fn describe(&self, queue: usize, index: u16, descriptor: Descriptor) {
+        let table = QUEUES + queue as u64 * QUEUE_STRIDE;
+        self.describe_at(table, index, descriptor);
+    }
+
+    /// Writes a descriptor into a table anywhere, for indirect ones.
+    pub fn describe_at(&self, table: u64, index: u16, descriptor: Descriptor) {
+        let (address, bytes, flags, next) = descriptor;
+        let at = table + 16 * u64::from(index);
+        self.ram.write_obj(address, GuestAddress(at)).unwrap();
+        self.ram.write_obj(bytes, GuestAddress(at + 8)).unwrap();
+        self.ram.write_obj(flags, GuestAddress(at + 12)).unwrap();
+        self.ram.write_obj(next, GuestAddress(at + 14)).unwrap();
+    }
+
+    /// Makes the chain that begins at descriptor `head` available and notifies.
+    pub fn offer(&mut self, queue: usize, head: u16) {
+        let ring = QUEUES + queue as u64 * QUEUE_STRIDE + AVAIL;
+        let slot = ring + 4 + 2 * u64::from(self.avail[queue] % self.size);
+        self.ram.write_obj(head, GuestAddress(slot)).unwrap();
+        self.avail[queue] = self.avail[queue].wrapping_add(1);
+        self.set_avail_index(queue, self.avail[queue]);
+        self.write(0x50, queue as u32);
+    }
+
+    /// Writes the index of the available ring as it is given, right or wrong.
+    pub fn set_avail_index(&self, queue: usize, index: u16) {
+        let ring = QUEUES + queue as u64 * QUEUE_STRIDE + AVAIL;
+        self.ram
+            .store(
+                index,
+                GuestAddress(ring + 2),
+                std::sync::atomic::Ordering::SeqCst,
+            )
+            .unwrap();
+    }
+
+    /// Chains the given buffers (readable ones first, by their flags) from descriptor 0 on, and offers them.
+    pub fn send(&mut self, queue: usize, buffers: &[(u64, u32, u16)]) {
+        for (index, (address, bytes, flags)) in (0u16..).zip(buffers) {
+            let last = usize::from(index) + 1 == buffers.len();
+            let flags = flags | if last { 0 } else { NEXT };
+            self.describe(queue, index, (*address, *bytes, flags, index + 1));
+        }
+        self.offer(queue, 0);
+    }
+
+    /// The next answer, if there is one: head and bytes written.
+    pub fn poll_used(&mut self, queue: usize) -> Option<(u32, u32)> {
+        let ring = QUEUES + queue as u64 * QUEUE_STRIDE + USED;
+        let index: u16 = self
+            .ram
+            .load(GuestAddress(ring + 2), std::sync::atomic::Ordering::SeqCst)
+            .unwrap();
+        if index == self.used_seen[queue] {
+            return None;
+        }
+        let slot = ring + 4 + 8 * u64::from(self.used_seen[queue] % self.size);
+        self.used_seen[queue] = self.used_seen[queue].wrapping_add(1);
+        let head = self.ram.read_obj(GuestAddress(slot)).unwrap();
+        let written = self.ram.read_obj(GuestAddress(slot + 4)).unwrap();
+        Some((head, written))
+    }
+
+    /// Waits for the next answer.
+    pub fn used(&mut self, queue: usize) -> (u32, u32) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(answer) = self.poll_used(queue) {
+                return answer;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "no answer; needs reset: {}",
+                self.needs_reset()
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    /// Bytes at a guest address.
+    pub fn bytes(&self, address: u64, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.ram
+            .read_slice(&mut bytes, GuestAddress(address))
+            .unwrap();
+        bytes
+    }
+
+    /// Puts bytes at a guest address.
+    pub fn put(&self, address: u64, bytes: &[u8]) {
+        self.ram.write_slice(bytes, GuestAddress(address)).unwrap();
+    }
+}

@@ -1,0 +1,133 @@
+//! A virtqueue in use: requests in, answers out, and the driver called when it wants to be.
+
+use super::chain::Chain;
+use super::interrupt::Interrupt;
+use crate::memory::{GuestMemory, GuestRam};
+use std::sync::Arc;
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::GuestMemoryError;
+use vmm_sys_util::eventfd::EventFd;
+
+/// What a driver did that makes a queue unusable. The device then needs a reset; the VM goes on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Broken {
+    /// A descriptor points outside RAM.
+    #[error("a descriptor points to {bytes} bytes at {address:#x}, which are not all RAM")]
+    Address {
+        /// Guest physical address.
+        address: u64,
+        /// Size in bytes.
+        bytes: u32,
+    },
+    /// A readable descriptor behind a writable one (§2.7.4.2).
+    #[error("a readable descriptor follows a writable one")]
+    Order,
+    /// More descriptors than the queue has entries (§2.7.5.3.1).
+    #[error("a descriptor chain is longer than its queue")]
+    Length,
+    /// A chain that loops, leaves its table, or nests indirect tables (§2.7.5).
+    #[error("a descriptor chain cannot be followed to its end")]
+    Chain,
+    /// Ring indices that contradict each other, or rings that are not in RAM.
+    #[error("the ring is inconsistent: {0}")]
+    Ring(#[from] virtio_queue::Error),
+    /// A request that its device cannot make sense of.
+    #[error("a request is malformed: {0}")]
+    Request(&'static str),
+    /// Guest memory that cannot be accessed.
+    #[error("guest memory cannot be accessed: {0}")]
+    Memory(#[from] GuestMemoryError),
+}
+
+/// A queue as an active device sees it.
+pub struct Virtqueue {
+    queue: Queue,
+    memory: GuestRam,
+    interrupt: Arc<Interrupt>,
+    notified: EventFd,
+}
+
+impl Virtqueue {
+    pub(super) fn new(
+        queue: Queue,
+        memory: GuestRam,
+        interrupt: Arc<Interrupt>,
+        notified: EventFd,
+    ) -> Self {
+        Self {
+            queue,
+            memory,
+            interrupt,
+            notified,
+        }
+    }
+
+    /// Becomes readable when the driver has made requests available.
+    pub fn notified(&self) -> &EventFd {
+        &self.notified
+    }
+
+    /// Guest RAM, for what chains point to.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    /// Number of entries that the driver has chosen.
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// Takes the next request into `chain`; false when there is none.
+    ///
+    /// # Errors
+    /// When the driver broke the rules; nothing more can be had from this queue then.
+    pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, Broken> {
+        let size = self.queue.size();
+        let memory: &GuestMemory = &self.memory;
+        match self.queue.iter(memory)?.next() {
+            Some(descriptors) => chain.fill(memory, descriptors, size).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Puts the request that was popped last back: the next [`pop`](Self::pop) returns it again.
+    pub fn unpop(&mut self) {
+        self.queue.go_to_previous_position();
+    }
+
+    /// Hands a request back, with the number of bytes written to its writable part.
+    ///
+    /// # Errors
+    /// When the used ring cannot be written.
+    pub fn push(&mut self, head: u16, written: u32) -> Result<(), Broken> {
+        Ok(self.queue.add_used(&*self.memory, head, written)?)
+    }
+
+    /// Raises the interrupt if the driver wants to know of what was pushed since the last call.
+    ///
+    /// # Errors
+    /// When the ring cannot be read.
+    pub fn signal(&mut self) -> Result<(), Broken> {
+        if self.queue.needs_notification(&*self.memory)? {
+            self.interrupt.used_buffers();
+        }
+        Ok(())
+    }
+
+    /// Asks the driver not to notify while the device is looking anyway.
+    ///
+    /// # Errors
+    /// When the ring cannot be written.
+    pub fn mute(&mut self) -> Result<(), Broken> {
+        Ok(self.queue.disable_notification(&*self.memory)?)
+    }
+
+    /// Asks for notifications again; true if requests came in between, which must then be looked at.
+    ///
+    /// # Errors
+    /// When the ring cannot be accessed.
+    pub fn unmute(&mut self) -> Result<bool, Broken> {
+        Ok(self.queue.enable_notification(&*self.memory)?)
+    }
+}

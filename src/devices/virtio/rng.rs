@@ -1,0 +1,89 @@
+//! Entropy source (virtio 1.2 §5.4): fills buffers from the host's random number generator.
+
+use super::{
+    Activation, Broken, Chain, DeviceType, Interrupt, Stop, VirtioDevice, Virtqueue, Worker,
+};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+const QUEUE_SIZE: u16 = 64;
+/// A driver asks for some bytes at a time; more than this in one request is cut, which §5.4.6 allows.
+const REQUEST_BYTES: usize = 4096;
+
+/// The device. It has one queue and no configuration.
+#[derive(Default)]
+pub struct Rng {
+    worker: Option<Worker<()>>,
+}
+
+impl VirtioDevice for Rng {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Rng
+    }
+
+    fn name(&self) -> &str {
+        "rng"
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE]
+    }
+
+    fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        let Activation {
+            queues, interrupt, ..
+        } = activation;
+        let Some(queue) = queues.into_iter().flatten().next() else {
+            return Ok(());
+        };
+        self.worker = Some(Worker::start("rng", move |stop| {
+            serve(queue, &interrupt, stop)
+        })?);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.worker = None;
+    }
+}
+
+fn serve(mut queue: Virtqueue, interrupt: &Arc<Interrupt>, stop: &Stop) {
+    let mut chain = Chain::default();
+    loop {
+        if let Err(why) = serve_all(&mut queue, &mut chain) {
+            return interrupt.needs_reset("rng", &why);
+        }
+        // SAFETY: the descriptor belongs to the queue, which outlives the call.
+        let notified = unsafe { BorrowedFd::borrow_raw(queue.notified().as_raw_fd()) };
+        let mut fds = [
+            PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(notified, PollFlags::IN),
+        ];
+        // Interrupted or not: what is readable decides.
+        let _ = poll(&mut fds, None);
+        if !fds[0].revents().is_empty() {
+            return;
+        }
+        let _ = queue.notified().read();
+    }
+}
+
+fn serve_all(queue: &mut Virtqueue, chain: &mut Chain) -> Result<(), Broken> {
+    let mut bytes = [0; REQUEST_BYTES];
+    loop {
+        while queue.pop(chain)? {
+            let wanted = chain.writable_bytes().min(REQUEST_BYTES as u64) as usize;
+            // From an initialized generator getrandom returns at once and, up to 256 bytes, in full.
+            let filled = getrandom(&mut bytes[..wanted], GetRandomFlags::empty()).unwrap_or(0);
+            let written = chain.write(queue.memory(), 0, &bytes[..filled])?;
+            queue.push(chain.head(), written as u32)?;
+        }
+        queue.signal()?;
+        if !queue.unmute()? {
+            return Ok(());
+        }
+    }
+}
