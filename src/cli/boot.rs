@@ -46,6 +46,18 @@ pub(super) struct Boot {
     /// Read the configuration from a JSON file; flags override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Set an environment variable of the service; without a value, pass on the one set here.
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Directory in which the service starts.
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Host name of the guest.
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// The service to run, with its arguments, instead of the image's own.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

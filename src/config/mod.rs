@@ -12,7 +12,10 @@ pub use cpu_mask::CpuMask;
 pub(crate) use cpu_mask::Register;
 pub use memory::{HugePages, Memory, MemorySize};
 
+pub use kvmlet_init::{GuestSpec, ServiceSpec};
+
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The kernel command line that is used when the user gives none.
@@ -71,6 +74,12 @@ pub enum Error {
     CmdlineCharacter {
         /// What kind of character was found.
         what: &'static str,
+    },
+    /// An environment variable without a name, or with `=` in it.
+    #[error("`{name}` is not the name of an environment variable")]
+    EnvName {
+        /// What the user wrote.
+        name: String,
     },
     /// A key that is not known.
     #[error("unknown key `{key}`{} (line {line}, column {column})", did_you_mean(.nearest))]
@@ -143,6 +152,8 @@ pub struct VmConfig {
     pub vcpus: VcpuCount,
     /// CPUID bits that are hidden from the guest.
     pub cpu_mask: CpuMask,
+    /// What the guest's init is told: which service to run, and how.
+    pub guest: GuestSpec,
 }
 
 impl VmConfig {
@@ -172,6 +183,10 @@ pub struct VmConfigBuilder {
     prefault: bool,
     vcpus: Option<u64>,
     cpu_mask: CpuMask,
+    command: Vec<String>,
+    env: BTreeMap<String, String>,
+    workdir: Option<String>,
+    hostname: Option<String>,
 }
 
 impl VmConfigBuilder {
@@ -241,6 +256,30 @@ impl VmConfigBuilder {
         self
     }
 
+    /// The service that the guest's init runs, with its arguments, instead of the image's own.
+    pub fn command<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.command = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// An environment variable of the service; the last value given to a name counts.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// The directory in which the service starts.
+    pub fn workdir(mut self, path: impl Into<String>) -> Self {
+        self.workdir = Some(path.into());
+        self
+    }
+
+    /// The guest's host name.
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.hostname = Some(name.into());
+        self
+    }
+
     /// Checks everything that can be checked without looking at the host.
     ///
     /// # Errors
@@ -250,6 +289,19 @@ impl VmConfigBuilder {
         memory.check(self.huge_pages)?;
         let cmdline = self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
         check_cmdline(&cmdline)?;
+        if let Some(name) = self
+            .env
+            .keys()
+            .find(|name| name.is_empty() || name.contains('='))
+        {
+            return Err(Error::EnvName { name: name.clone() });
+        }
+        let service = ServiceSpec {
+            command: self.command,
+            env: self.env.into_iter().collect(),
+            workdir: self.workdir,
+            user: None,
+        };
         Ok(VmConfig {
             kernel: self.kernel.ok_or(Error::KernelMissing)?,
             initrd: self.initrd,
@@ -259,6 +311,11 @@ impl VmConfigBuilder {
             prefault: self.prefault,
             vcpus: self.vcpus.unwrap_or(1).try_into()?,
             cpu_mask: self.cpu_mask,
+            guest: GuestSpec {
+                service,
+                hostname: self.hostname,
+                ..Default::default()
+            },
         })
     }
 }
@@ -302,6 +359,19 @@ mod tests {
             let result = VmConfig::builder().kernel("k").vcpus(count).build();
             assert_eq!(result.is_ok(), ok, "{count}");
         }
+    }
+
+    #[test]
+    fn the_service_is_described_to_init() {
+        let config = VmConfig::builder()
+            .kernel("k")
+            .command(["sh", "-c"])
+            .env("A", "1")
+            .env("A", "2");
+        let guest = config.clone().build().unwrap().guest;
+        assert_eq!(guest.service.command, ["sh", "-c"]);
+        assert_eq!(guest.service.env, [("A".to_string(), "2".to_string())]);
+        assert!(config.env("B=C", "").build().is_err());
     }
 
     #[test]

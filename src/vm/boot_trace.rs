@@ -11,10 +11,10 @@ pub enum Phase {
     VmCreated,
     /// Guest RAM is mapped and registered.
     MemoryReady,
-    /// Kernel, initrd, command line and tables are in guest RAM.
-    KernelLoaded,
     /// Interrupt controllers and devices are there.
     DevicesReady,
+    /// Kernel, initrd, command line and tables are in guest RAM.
+    KernelLoaded,
     /// vCPUs are created and have their registers.
     VcpusReady,
     /// The first vCPU is about to enter the guest.
@@ -30,8 +30,8 @@ impl Phase {
     pub const ALL: [Phase; 8] = [
         Phase::VmCreated,
         Phase::MemoryReady,
-        Phase::KernelLoaded,
         Phase::DevicesReady,
+        Phase::KernelLoaded,
         Phase::VcpusReady,
         Phase::FirstEntry,
         Phase::FirstExit,
