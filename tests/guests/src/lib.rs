@@ -15,9 +15,11 @@
 #![no_std]
 
 pub mod acpi;
+mod allocator;
 pub mod boot_info;
 pub mod cpu;
 pub mod entry;
+pub mod ethernet;
 pub mod heap;
 pub mod interrupts;
 pub mod ioapic;
@@ -29,6 +31,7 @@ pub mod port;
 pub mod power;
 pub mod serial;
 pub mod smp;
+pub mod virtio;
 
 use boot_info::{BootInfo, Protocol};
 
