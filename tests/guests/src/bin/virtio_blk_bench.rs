@@ -36,6 +36,9 @@ const SECTOR_BYTES: u64 = 512;
 const SMALL_BYTES: u64 = 4096;
 const LARGE_BYTES: u64 = 1 << 20;
 
+/// Feature bit VIRTIO_BLK_F_FLUSH. Without it a device has to make each write durable before
+/// it answers (virtio 1.2 §5.2.6.2), which is not what Linux guests ask for.
+const FLUSH: u64 = 1 << 9;
 /// Request types (virtio 1.2 §5.2.6).
 const READ: u32 = 0;
 const WRITE: u32 = 1;
@@ -94,7 +97,8 @@ fn capacity_bytes(transport: &MmioTransport<'_>) -> u64 {
 impl Bench {
     fn new(info: &BootInfo) -> Self {
         let mut transport = virtio::device(info, DeviceType::Block);
-        let features = virtio::negotiate(&mut transport, virtio::benchmark_features(info));
+        let wanted = virtio::benchmark_features(info) | FLUSH;
+        let features = virtio::negotiate(&mut transport, wanted);
         let queue = virtio::polled_queue(&mut transport, QUEUE, features);
         let capacity = capacity_bytes(&transport);
         transport.finish_init();
