@@ -23,8 +23,13 @@ pub fn off(code: u8, written: &Written) -> ! {
     // As the kernel does in a container whose first process has ended.
     let _ = sys::kill(-1, SIGKILL as i32);
     while sys::wait_any(0).is_ok() {}
-    sys::sync();
     remount_read_only(written);
+    at_once(code)
+}
+
+/// Reports `code` and powers off with no more than what needs no memory and cannot fail.
+pub fn at_once(code: u8) -> ! {
+    sys::sync();
     // What the service wrote last may still be on its way through the serial port.
     let _ = sys::drain(1);
     report(code);
