@@ -63,7 +63,11 @@ fn response(request: &[u8]) -> String {
         ("405 Method Not Allowed", "Only GET and HEAD are answered\n")
     };
     let length = body.len();
-    let body = if request.starts_with(b"HEAD ") { "" } else { body };
+    let body = if request.starts_with(b"HEAD ") {
+        ""
+    } else {
+        body
+    };
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\
          Connection: close\r\n\r\n{body}"
@@ -79,7 +83,10 @@ mod tests {
         let response = response(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         let (head, body) = response.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"));
-        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+        assert!(
+            head.contains(&format!("Content-Length: {}", body.len())),
+            "{head}"
+        );
     }
 
     #[test]
