@@ -4,6 +4,8 @@
 //! been waited for. The floor in each round is the same executable doing nothing (`kvmlet --version`). The
 //! phases come from inside the library (`Vm::boot_trace`), in this process. All figures are medians.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
+
 #[path = "../tests/harness/mod.rs"]
 #[allow(dead_code)]
 mod harness;

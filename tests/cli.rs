@@ -1,5 +1,7 @@
 //! The command line without a guest: help, errors and their exit codes, configuration files.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -131,6 +131,25 @@ impl Boot {
         if let Some(mask) = self.cpu_mask {
             config = config.cpu_mask(mask);
         }
+        for variable in &self.env {
+            config = match variable.split_once('=') {
+                Some((name, value)) => config.env(name, value),
+                // As docker does: a variable that is not set here is not set there.
+                None => match std::env::var(variable) {
+                    Ok(value) => config.env(variable, value),
+                    Err(_) => config,
+                },
+            };
+        }
+        if let Some(directory) = self.workdir {
+            config = config.workdir(directory);
+        }
+        if let Some(name) = self.hostname {
+            config = config.hostname(name);
+        }
+        if !self.command.is_empty() {
+            config = config.command(self.command);
+        }
         with_default_guest(config)?
             .build()
             .map_err(|error| Error::from(error).into())

@@ -1,8 +1,10 @@
 //! Putting a machine together, in the order that KVM likes best.
 //!
-//! 1. Create the VM. 2. Register memory: after an interrupt controller or vCPUs exist this waits for an SRCU
-//! grace period, 6 to 8 ms. 3. Split irqchip: a full one in the kernel costs 14 ms when the VM ends, a PIT
-//! 12 ms more. 4. vCPUs.
+//! 1. Create the VM.
+//! 2. Register memory: after an interrupt controller or vCPUs exist this waits for an SRCU grace period, 6 to
+//!    8 ms.
+//! 3. Split the interrupt controller: a full one in the kernel costs 14 ms when the VM ends, a PIT 12 ms more.
+//! 4. vCPUs.
 
 use super::boot_trace::{BootTrace, Phase};
 use super::devices::{Devices, event};

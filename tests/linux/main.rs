@@ -1,6 +1,8 @@
 //! Ring 3: Linux guests, end to end through the command line, one at a time. A boot takes seconds where KVM
 //! interprets guest kernels, so each test takes all it can from one.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
+
 #[path = "../harness/mod.rs"]
 #[allow(dead_code)]
 mod harness;
