@@ -1,6 +1,6 @@
 //! The buses of a VM with everything on them, and the ends that the outside holds.
 
-use super::error::{Doing, Error};
+use super::error::Error;
 use super::irq::{self, GsiRouter};
 use super::vcpu::OnEoi;
 use crate::arch::x86_64::acpi::MmioSlot;
@@ -14,11 +14,13 @@ use crate::devices::power::Power;
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::serial::{self, Serial, SerialInput};
 use crate::devices::virtio::rng::Rng;
-use crate::devices::virtio::{MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET, VirtioDevice};
+use crate::devices::virtio::{
+    Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET, VirtioDevice,
+};
 use crate::devices::{Bus, Device};
 use crate::memory::GuestRam;
 use kvm_ioctls::{IoEventAddress, VmFd};
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -100,10 +102,33 @@ fn virtio_devices() -> Vec<Box<dyn VirtioDevice>> {
     vec![Box::new(Rng::default())]
 }
 
-/// Puts a virtio device into the next slot: registers on the bus, a line to a pin, and for each queue an
-/// ioeventfd, so that a notification reaches its worker without an exit to this process.
+/// KVM's short cut for notifications: an ioeventfd (api.rst, KVM_IOEVENTFD).
+struct IoEvents {
+    fd: Arc<VmFd>,
+    address: u64,
+}
+
+impl Doorbell for IoEvents {
+    fn connect(&mut self, queue: u32, event: &EventFd) -> io::Result<()> {
+        Ok(self
+            .fd
+            .register_ioevent(event, &IoEventAddress::Mmio(self.address), queue)?)
+    }
+
+    fn disconnect(&mut self, queue: u32, event: &EventFd) {
+        let undone = self
+            .fd
+            .unregister_ioevent(event, &IoEventAddress::Mmio(self.address), queue);
+        if let Err(error) = undone {
+            log::debug!("an ioeventfd was not removed: {error}");
+        }
+    }
+}
+
+/// Puts a virtio device into the next slot: registers on the bus, a line to a pin, and a short cut for
+/// notifications, so that they reach the device's worker without an exit to this process.
 fn place(
-    fd: &VmFd,
+    fd: &Arc<VmFd>,
     ram: &GuestRam,
     mmio: &mut Bus,
     index: usize,
@@ -116,16 +141,16 @@ fn place(
         return Err(Error::DeviceLimit { limit });
     }
     let line = irq::connect(fd, irq)?;
-    let transport =
-        MmioTransport::new(device, ram.clone(), line).map_err(|source| Error::Host {
+    let doorbell = IoEvents {
+        fd: fd.clone(),
+        address: address + QUEUE_NOTIFY_OFFSET,
+    };
+    let transport = MmioTransport::new(device, ram.clone(), line)
+        .map_err(|source| Error::Host {
             what: "events for a device's queues",
             source,
-        })?;
-    let notify = IoEventAddress::Mmio(address + QUEUE_NOTIFY_OFFSET);
-    for (queue, event) in (0u32..).zip(transport.notifications()) {
-        fd.register_ioevent(event, &notify, queue)
-            .doing("connect a device's notifications")?;
-    }
+        })?
+        .with_doorbell(Box::new(doorbell));
     mmio.insert(address, MMIO_BYTES, shared(transport))?;
     Ok(MmioSlot {
         address,
