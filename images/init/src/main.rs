@@ -13,6 +13,7 @@
 
 extern crate alloc;
 
+mod appear;
 mod console;
 mod mounts;
 mod network;

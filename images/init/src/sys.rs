@@ -188,6 +188,17 @@ pub fn sync() {
     let _ = unsafe { call!(__NR_sync) };
 }
 
+/// Milliseconds since the machine's start.
+pub fn monotonic_ms() -> u64 {
+    let mut time = __kernel_timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes one struct.
+    let _ = unsafe { call!(__NR_clock_gettime, CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
 /// Sleeps; a signal may end it early.
 pub fn sleep_ms(ms: u32) {
     let time = __kernel_timespec {
