@@ -73,8 +73,7 @@ impl Vm {
         set_reserved_pages(&fd)?;
         trace.mark(Phase::VmCreated);
 
-        let cpuid = plan_cpuid(&kvm, &fd, &config)?;
-        check_limits(&kvm, &config, &cpuid)?;
+        check_limits(&kvm, &config)?;
         let ram = allocate_ram(&config)?;
         register_ram(&fd, &ram)?;
         trace.mark(Phase::MemoryReady);
@@ -84,6 +83,9 @@ impl Vm {
 
         let state = load_guest(&ram, &config, &devices.slots, &mut kernel, initrd.as_mut())?;
         trace.mark(Phase::KernelLoaded);
+
+        let cpuid = plan_cpuid(&kvm, &fd, &config)?;
+        trace.mark(Phase::CpuidRead);
 
         let vcpus = (0..config.vcpus.get())
             .map(|number| build_vcpu(&fd, number, &cpuid, &state))
@@ -161,7 +163,13 @@ fn plan_cpuid(kvm: &Kvm, fd: &VmFd, config: &VmConfig) -> Result<CpuidPlan, Erro
         tsc_khz: tsc_khz(fd),
         tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer),
     };
-    Ok(CpuidPlan::new(&offer, facts))
+    let plan = CpuidPlan::new(&offer, facts);
+    let (memory, bits) = (config.memory, plan.physical_bits());
+    let end = map::ram_end(memory);
+    if end > 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX) {
+        return Err(Error::AddressWidth { memory, end, bits });
+    }
+    Ok(plan)
 }
 
 /// The TSC frequency that new vCPUs get, where KVM tells it for a VM (KVM_CAP_VM_TSC_CONTROL) or at all.
@@ -174,7 +182,7 @@ fn tsc_khz(fd: &VmFd) -> Option<u32> {
     u32::try_from(khz).ok().filter(|khz| *khz > 0)
 }
 
-fn check_limits(kvm: &Kvm, config: &VmConfig, cpuid: &CpuidPlan) -> Result<(), Error> {
+fn check_limits(kvm: &Kvm, config: &VmConfig) -> Result<(), Error> {
     if !kvm.check_extension(Cap::SplitIrqchip) {
         return Err(Error::KvmLacks(
             "split irqchip (KVM_CAP_SPLIT_IRQCHIP, Linux 4.4)",
@@ -184,11 +192,7 @@ fn check_limits(kvm: &Kvm, config: &VmConfig, cpuid: &CpuidPlan) -> Result<(), E
     if usize::from(asked) > limit {
         return Err(Error::VcpuLimit { asked, limit });
     }
-    let (memory, bits) = (config.memory, cpuid.physical_bits());
-    let end = map::ram_end(memory);
-    if end > 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX) {
-        return Err(Error::AddressWidth { memory, end, bits });
-    }
+    let memory = config.memory;
     let host_bytes = host::total_memory_bytes();
     if memory.bytes() > host_bytes {
         return Err(Error::HostMemory { memory, host_bytes });
