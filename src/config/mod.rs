@@ -7,10 +7,12 @@
 mod cpu_mask;
 mod json;
 mod memory;
+mod rate_limit;
 
 pub use cpu_mask::CpuMask;
 pub(crate) use cpu_mask::Register;
 pub use memory::{HugePages, Memory, MemorySize};
+pub use rate_limit::{Rate, RateLimit};
 
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -83,6 +85,15 @@ pub enum Error {
         line: usize,
         /// Column, from 1.
         column: usize,
+    },
+    /// A rate limit that lets nothing through.
+    #[error("a rate of zero would stop the device; leave the limit away for no limit")]
+    RateZero,
+    /// A burst to go with no rate.
+    #[error("a burst limits nothing without a rate; add `{of}`")]
+    BurstWithoutRate {
+        /// The key that is missing.
+        of: &'static str,
     },
     /// JSON that does not parse, or a value of the wrong type.
     #[error("{0}")]
