@@ -5,12 +5,17 @@
 //! memory?) is found out by [`Vm::new`](crate::Vm::new).
 
 mod cpu_mask;
+mod disk;
+mod flag;
 mod json;
 mod memory;
+mod rate_limit;
 
 pub use cpu_mask::CpuMask;
 pub(crate) use cpu_mask::Register;
+pub use disk::{Cache, Disk, DiskIo, QueueCount, Serial};
 pub use memory::{HugePages, Memory, MemorySize};
+pub use rate_limit::{Rate, RateLimit};
 
 pub use kvmlet_init::{GuestSpec, ServiceSpec};
 
@@ -93,6 +98,66 @@ pub enum Error {
         /// Column, from 1.
         column: usize,
     },
+    /// A key that a flag does not have.
+    #[error("{flag} has no key `{key}`{}", did_you_mean(.nearest))]
+    FlagKey {
+        /// The flag.
+        flag: &'static str,
+        /// What the user wrote.
+        key: String,
+        /// The nearest known key.
+        nearest: Option<String>,
+    },
+    /// A key that stands more than once in a flag.
+    #[error("{flag} has `{key}` twice")]
+    FlagTwice {
+        /// The flag.
+        flag: &'static str,
+        /// The key.
+        key: String,
+    },
+    /// A value that a key of a flag cannot have.
+    #[error("`{key}` of {flag} {}, not {expected}", has_or_is(.value))]
+    FlagValue {
+        /// The flag.
+        flag: &'static str,
+        /// The key.
+        key: &'static str,
+        /// What the user wrote; empty if nothing.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A disk without a file.
+    #[error("a disk has no file: add `path=FILE`")]
+    DiskPathMissing,
+    /// A serial number that a disk cannot have.
+    #[error(
+        "`{text}` cannot be the serial number of a disk: those are 1 to {} printable ASCII characters",
+        Serial::MAX_BYTES
+    )]
+    DiskSerial {
+        /// What the user wrote.
+        text: String,
+    },
+    /// A number of queues outside the limits.
+    #[error(
+        "{count} queues of a disk is outside the limits: 1 to {}",
+        QueueCount::MAX
+    )]
+    DiskQueues {
+        /// The count asked for.
+        count: u64,
+    },
+    /// A rate limit that lets nothing through.
+    #[error("a rate of zero would stop the device; leave the limit away for no limit")]
+    RateZero,
+    /// A burst to go with no rate.
+    #[error("a burst limits nothing without a rate; add `{of}`")]
+    BurstWithoutRate {
+        /// The key that is missing.
+        of: &'static str,
+    },
     /// JSON that does not parse, or a value of the wrong type.
     #[error("{0}")]
     Json(String),
@@ -102,6 +167,13 @@ fn did_you_mean(nearest: &Option<String>) -> String {
     match nearest {
         Some(name) => format!("; did you mean `{name}`?"),
         None => String::new(),
+    }
+}
+
+fn has_or_is(value: &str) -> String {
+    match value {
+        "" => "has no value".into(),
+        value => format!("is `{value}`"),
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod fake_driver;
 mod interrupt;
 mod mmio;
 mod queue;
+pub mod rate_limiter;
 pub mod rng;
 mod worker;
 
