@@ -5,6 +5,7 @@
 //! transport *activates* it: the front gets its [queues](Virtqueue) and starts a [`Worker`] that owns them,
 //! until a reset takes worker and back end back.
 
+pub mod block;
 mod chain;
 #[cfg(test)]
 pub(crate) mod fake_driver;
