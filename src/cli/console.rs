@@ -25,13 +25,19 @@ pub(super) enum End {
     Signal(libc::c_int),
 }
 
-/// Signals that end the VM cleanly.
+/// Signals that end the VM cleanly, and the one that asks for statistics.
 pub(super) fn take_signals() -> io::Result<Signals> {
-    Signals::take(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT])
+    Signals::take(&[
+        libc::SIGINT,
+        libc::SIGTERM,
+        libc::SIGHUP,
+        libc::SIGQUIT,
+        libc::SIGUSR1,
+    ])
 }
 
-/// Connects standard input to the guest until the VM ends or is told to.
-pub(super) fn attend(vm: &VmHandle, signals: &Signals) -> Result<End, Error> {
+/// Connects standard input to the guest until the VM ends or is told to. SIGUSR1 calls `on_usr1`.
+pub(super) fn attend(vm: &VmHandle, signals: &Signals, on_usr1: impl Fn()) -> Result<End, Error> {
     let raw = Raw::enter();
     let mut input = Input {
         open: true,
@@ -42,14 +48,19 @@ pub(super) fn attend(vm: &VmHandle, signals: &Signals) -> Result<End, Error> {
     if raw.is_none() && rustix::termios::isatty(stdin()) {
         input.open = false;
     }
-    let end = wait(vm, signals, &mut input)?;
+    let end = wait(vm, signals, &mut input, on_usr1)?;
     if !matches!(end, End::Guest(_)) {
         vm.stop();
     }
     Ok(end)
 }
 
-fn wait(vm: &VmHandle, signals: &Signals, input: &mut Input) -> Result<End, Error> {
+fn wait(
+    vm: &VmHandle,
+    signals: &Signals,
+    input: &mut Input,
+    on_usr1: impl Fn(),
+) -> Result<End, Error> {
     let host = |source| Error::Host {
         what: "events",
         source,
@@ -81,10 +92,12 @@ fn wait(vm: &VmHandle, signals: &Signals, input: &mut Input) -> Result<End, Erro
         if ready(0) {
             return vm.wait().map(End::Guest);
         }
-        if ready(1)
-            && let Some(signal) = signals.next().map_err(host)?
-        {
-            return Ok(End::Signal(signal));
+        if ready(1) {
+            match signals.next().map_err(host)? {
+                Some(libc::SIGUSR1) => on_usr1(),
+                Some(signal) => return Ok(End::Signal(signal)),
+                None => {}
+            }
         }
         if ready(2) {
             // Only resets the event.

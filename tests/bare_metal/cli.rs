@@ -21,6 +21,10 @@ pub const TESTS: &[Test] = &[
     ("a_failure_names_the_instruction", failure),
     ("the_boot_timer_is_reported", boot_timer),
     ("a_terminal_is_raw_and_restored", terminal),
+    (
+        "statistics_are_written_at_the_end_and_on_demand",
+        statistics,
+    ),
 ];
 
 fn kvmlet(program_name: &str) -> Command {
@@ -236,4 +240,37 @@ fn terminal() {
     ours.write_all(b"\x1d").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(canonical(&theirs), "restored");
+}
+
+fn statistics() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stats.json");
+    let read =
+        || serde_json::from_slice::<serde_json::Value>(&std::fs::read(&path).unwrap()).unwrap();
+    let mut child = kvmlet("spin")
+        .arg("--stats")
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let pid = child.id() as i32;
+    // SAFETY: the child has not been waited for, so the number is its own.
+    let signal = |signal| unsafe { libc::kill(pid, signal) };
+    signal(libc::SIGUSR1);
+    let deadline = Instant::now() + DEADLINE;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "no statistics");
+        std::thread::yield_now();
+    }
+    let first = read()["vcpus"][0]["port_writes"].as_u64().unwrap();
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut [0; 2])
+        .unwrap();
+    signal(libc::SIGTERM);
+    child.wait().unwrap();
+    assert!(read()["vcpus"][0]["port_writes"].as_u64().unwrap() > first);
 }
