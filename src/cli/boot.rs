@@ -1,6 +1,6 @@
 //! `kvmlet boot`: one VM in the foreground.
 
-use super::console::{self, End};
+use super::console::{Console, End};
 use super::{Failed, Outcome, defaults};
 use crate::config::{CpuMask, Disk, HugePages, Memory, VmConfigBuilder};
 use crate::vm::Phase;
@@ -97,15 +97,15 @@ impl Boot {
     pub fn run(self, started: Instant) -> Outcome {
         let stats = self.stats.clone();
         let config = self.config()?;
-        // Blocked before there are threads, so that all of them leave these signals to us.
-        let signals = console::take_signals().map_err(Failed::new)?;
+        let console = Console::take().map_err(Failed::new)?;
         let vm = Vm::with_console(config, console_output()?)?.start()?;
         let write_stats = || {
             if let Some(path) = &stats {
                 write_stats(&vm, path);
             }
         };
-        let end = console::attend(&vm, &signals, write_stats);
+        let end = console.attend(&vm, write_stats);
+        drop(console);
         write_stats();
         report(&vm, started);
         match end? {
