@@ -18,7 +18,7 @@ mod worker;
 
 pub use chain::{Chain, Segment};
 pub use interrupt::Interrupt;
-pub use mmio::{MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
+pub use mmio::{Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
 pub use queue::{Broken, Virtqueue};
 pub use worker::{Stop, Worker};
 
