@@ -25,7 +25,7 @@ pub(super) struct Boot {
     /// Initial RAM disk.
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// Kernel command line, instead of "console=ttyS0 reboot=k panic=-1".
+    /// Kernel command line, instead of "console=ttyS0 reboot=k panic=-1 loglevel=7".
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
     /// Number of vCPUs [default: 1].
