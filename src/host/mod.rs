@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod facts;
 pub mod kvm;
+pub mod net;
 pub mod signals;
 
 /// All RAM of the host, in bytes.
