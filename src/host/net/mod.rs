@@ -15,6 +15,8 @@
 //! there.
 
 mod error;
+#[cfg(test)]
+pub(crate) mod isolation;
 mod lease;
 mod link;
 mod nat;
@@ -327,3 +329,5 @@ pub fn reap_stale(runtime: &Path) -> Result<(), Error> {
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+#[cfg(test)]
+mod traffic_tests;

@@ -5,7 +5,6 @@
 
 use super::lease::{Leases, Record, namespace};
 use super::{Error, link};
-use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -149,16 +148,19 @@ fn published(script: &mut String, verb: &str, record: &Record) {
 }
 
 /// The table of a base chain that drops what it does not know when packets are forwarded, if one does.
-fn blocking_table(json: &str) -> Option<String> {
-    let document: Value = serde_json::from_str(json).ok()?;
-    let chains = document["nftables"].as_array()?;
-    chains.iter().map(|item| &item["chain"]).find_map(|chain| {
-        let blocks = chain["hook"] == "forward"
-            && chain["policy"] == "drop"
-            && (chain["family"] == "ip" || chain["family"] == "inet");
-        let name = |key: &str| chain[key].as_str();
-        blocks.then(|| Some(format!("{} {}", name("family")?, name("table")?)))?
-    })
+/// (nft prints chains as it reads them; asked for JSON, version 1.0.6 dies of a list in a script.)
+fn blocking_table(chains: &str) -> Option<&str> {
+    let mut table = "";
+    for line in chains.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("table ") {
+            table = name.trim_end_matches('{').trim_end();
+        }
+        let ours = table.starts_with("ip ") || table.starts_with("inet ");
+        if ours && line.contains(" hook forward ") && line.contains("policy drop") {
+            return Some(table);
+        }
+    }
+    None
 }
 
 fn borrowed_file(leases: &Leases) -> PathBuf {
@@ -209,14 +211,14 @@ fn nft_path() -> Result<PathBuf, Error> {
         .ok_or(Error::NftMissing)
 }
 
-/// Runs a script as one transaction and returns what it lists, as JSON.
+/// Runs a script as one transaction and returns what it lists.
 fn nft(script: &str) -> Result<String, Error> {
     let failed = |error: io::Error| Error::Nft {
         message: error.to_string(),
     };
     let mut command = Command::new(nft_path()?);
     command
-        .args(["-j", "-f", "-"])
+        .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -257,19 +259,23 @@ mod tests {
 
     #[test]
     fn a_firewall_that_blocks_is_found() {
-        let chains = |chain: &str| {
-            format!(r#"{{"nftables": [{{"metainfo": {{}}}}, {{"chain": {chain}}}]}}"#)
+        let chains = |table: &str, base: &str| {
+            format!(
+                "table inet other {{\n}}\ntable {table} {{\n\tchain CHAIN {{\n\t\ttype filter {base};\n\t}}\n}}\n"
+            )
         };
-        let docker = chains(
-            r#"{"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}"#,
+        let drops = "hook forward priority filter; policy drop";
+        assert_eq!(
+            blocking_table(&chains("ip filter", drops)),
+            Some("ip filter")
         );
-        assert_eq!(blocking_table(&docker).as_deref(), Some("ip filter"));
-        for harmless in [
-            r#"{"family": "ip", "table": "filter", "name": "INPUT", "hook": "input", "policy": "drop"}"#,
-            r#"{"family": "ip6", "table": "filter", "name": "F", "hook": "forward", "policy": "drop"}"#,
-            r#"{"family": "ip", "table": "kvmlet", "name": "f", "hook": "forward", "policy": "accept"}"#,
+        assert_eq!(blocking_table(&chains("inet fw", drops)), Some("inet fw"));
+        for (table, base) in [
+            ("ip6 filter", drops),
+            ("ip filter", "hook input priority filter; policy drop"),
+            ("ip kvmlet", "hook forward priority filter; policy accept"),
         ] {
-            assert_eq!(blocking_table(&chains(harmless)), None, "{harmless}");
+            assert_eq!(blocking_table(&chains(table, base)), None, "{table} {base}");
         }
         assert_eq!(blocking_table(""), None);
     }
