@@ -8,12 +8,14 @@ mod cpu_mask;
 mod json;
 mod memory;
 mod net;
+mod port_mapping;
 mod rate_limit;
 
 pub use cpu_mask::CpuMask;
 pub(crate) use cpu_mask::Register;
 pub use memory::{HugePages, Memory, MemorySize};
-pub use net::{MacAddress, Mtu, Net, PortMapping, Protocol, QueuePairs, Subnet};
+pub use net::{MacAddress, Mtu, Net, QueuePairs, Subnet};
+pub use port_mapping::{PortMapping, Protocol};
 pub use rate_limit::{Rate, RateLimit};
 
 use serde::Deserialize;

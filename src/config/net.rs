@@ -2,11 +2,10 @@
 
 use super::json::nearest;
 use super::rate_limit::Written;
-use super::{Error, RateLimit};
-use serde::{Deserialize, Deserializer, de};
+use super::{Error, PortMapping, RateLimit};
+use serde::Deserialize;
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::num::NonZeroU16;
 use std::str::FromStr;
 
 /// One network interface of a guest.
@@ -60,10 +59,17 @@ impl Net {
     /// Checks what no single key can get wrong.
     ///
     /// # Errors
-    /// When a tap that exists, whose addresses are not kvmlet's, is to have addresses or published ports.
+    /// When the tap's name is none, or when a tap that exists, whose addresses are not kvmlet's, is to have addresses or published ports.
     pub fn check(&self) -> Result<(), Error> {
+        let Some(tap) = &self.tap else {
+            return Ok(());
+        };
+        interface_name(tap).map_err(|expected| Error::NetValue {
+            key: "tap".into(),
+            value: tap.clone(),
+            expected,
+        })?;
         let key = match () {
-            () if self.tap.is_none() => return Ok(()),
             () if self.subnet.is_some() => "subnet",
             () if self.mtu.is_some() => "mtu",
             () if !self.publish.is_empty() => "publish",
@@ -310,96 +316,18 @@ impl FromStr for Subnet {
     }
 }
 
-/// A transport protocol that has ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl Protocol {
-    /// `tcp` or `udp`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
-}
-
-/// A port of the host that leads to one of the guest: `[HOSTADDR:]HOST:GUEST[/tcp|udp]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortMapping {
-    /// The host's address at which it is reachable; all of them if none.
-    pub address: Option<Ipv4Addr>,
-    /// Port on the host.
-    pub host: NonZeroU16,
-    /// Port in the guest.
-    pub guest: NonZeroU16,
-    /// TCP if not said.
-    pub protocol: Protocol,
-}
-
-impl fmt::Display for PortMapping {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(address) = self.address {
-            write!(f, "{address}:")?;
-        }
-        write!(f, "{}:{}/{}", self.host, self.guest, self.protocol.name())
-    }
-}
-
-impl FromStr for PortMapping {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let invalid = |why| Error::PortMapping {
-            text: text.into(),
-            why,
-        };
-        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let protocol = match protocol {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            _ => return Err(invalid("the protocol is tcp or udp")),
-        };
-        let port = |text: &str| {
-            text.parse()
-                .map_err(|_| invalid("a port is a number from 1 to 65535"))
-        };
-        let Some((host, guest)) = ports.rsplit_once(':') else {
-            return Err(invalid("the guest's port is missing"));
-        };
-        let (address, host) = match host.rsplit_once(':') {
-            Some((address, host)) => {
-                let address: Ipv4Addr = address
-                    .parse()
-                    .map_err(|_| invalid("the host's address is an IPv4 address"))?;
-                (Some(address).filter(|a| !a.is_unspecified()), host)
-            }
-            None => (None, host),
-        };
-        Ok(Self {
-            address,
-            host: port(host)?,
-            guest: port(guest)?,
-            protocol,
-        })
-    }
-}
-
 macro_rules! deserialize_from_text {
     ($($type:ty),*) => {$(
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
             }
         }
     )*};
 }
-deserialize_from_text!(MacAddress, Subnet, PortMapping);
+pub(super) use deserialize_from_text;
+
+deserialize_from_text!(MacAddress, Subnet);
 
 #[cfg(test)]
 #[path = "net_tests.rs"]

@@ -61,31 +61,3 @@ fn what_is_wrong_is_named() {
     let error = serde_json::from_str::<Net>(r#"{"queue": 1}"#).unwrap_err();
     assert!(error.to_string().contains("unknown field `queue`"));
 }
-
-#[test]
-fn ports_parse_like_dockers() {
-    for (text, printed) in [
-        ("8080:80", "8080:80/tcp"),
-        ("53:5353/udp", "53:5353/udp"),
-        ("127.0.0.1:8080:80/tcp", "127.0.0.1:8080:80/tcp"),
-        ("0.0.0.0:1:2", "1:2/tcp"),
-    ] {
-        let mapping: PortMapping = text.parse().unwrap();
-        assert_eq!(mapping.to_string(), printed);
-    }
-    for (text, expected) in [
-        ("8080", "the guest's port is missing"),
-        ("0:80", "from 1 to 65535"),
-        ("8080:65536", "from 1 to 65535"),
-        (":80", "from 1 to 65535"),
-        ("8080:80/sctp", "tcp or udp"),
-        ("localhost:8080:80", "an IPv4 address"),
-        ("[::1]:8080:80", "an IPv4 address"),
-    ] {
-        let error = text.parse::<PortMapping>().unwrap_err().to_string();
-        assert!(
-            error.contains(expected) && error.contains(text),
-            "{text}: {error}"
-        );
-    }
-}

@@ -5,7 +5,7 @@
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, listen, socket_with, sockopt};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddrV4, TcpListener, TcpStream};
@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// The most connections at a time.
 const MOST: usize = 256;
+/// How many more may wait at each port; the host's own bound (`net.core.somaxconn`) may be lower.
+const BACKLOG: i32 = 1024;
 /// What is read at a time, and the most that waits for a slow reader in one direction, in bytes.
 const CHUNK: usize = 64 << 10;
 /// Chunks of one connection before others have their turn.
@@ -44,6 +46,8 @@ impl TcpProxy {
         epoll::add(&epoll, &stop, token, epoll::EventFlags::IN)?;
         for (listener, _) in &listeners {
             listener.set_nonblocking(true)?;
+            // The standard library's backlog is short for a burst of clients.
+            listen(listener, BACKLOG)?;
         }
         let mut serving = Serving {
             epoll,

@@ -57,6 +57,8 @@ fn far_end(namespace: &Namespace, near: &Arc<TapQueue>, address: &str, gateway: 
 
 /// A server that first tells its clients who they are to it, then sends back what they send.
 fn serve_tcp(listener: TcpListener) {
+    // Connections beyond the backlog would be lost silently.
+    rustix::net::listen(&listener, 1024).unwrap();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             std::thread::spawn(move || {
@@ -261,6 +263,18 @@ fn many_clients_are_served_at_once() {
             held[0].set_read_timeout(PATIENCE).unwrap();
             for stream in &mut held {
                 stream.read_exact(&mut greeting).unwrap();
+                    panic!(
+                        "later {n} {e} {}",
+                        String::from_utf8_lossy(
+                            &Command::new("sh")
+                                .arg("-c")
+                                .arg("ss -tnl; ss -tn | head -50; ss -tn | wc -l")
+                                .output()
+                                .unwrap()
+                                .stdout
+                        )
+                    )
+                });
             }
         },
     );

@@ -222,5 +222,4 @@ impl VirtioDevice for NetDevice {
 }
 
 #[cfg(test)]
-#[path = "net_tests.rs"]
 mod tests;
