@@ -9,12 +9,16 @@ mod disk;
 mod flag;
 mod json;
 mod memory;
+mod net;
+mod port_mapping;
 mod rate_limit;
 
 pub use cpu_mask::CpuMask;
 pub(crate) use cpu_mask::Register;
 pub use disk::{Cache, Disk, DiskIo, QueueCount, Serial};
 pub use memory::{HugePages, Memory, MemorySize};
+pub use net::{MacAddress, Mtu, Net, QueuePairs, Subnet};
+pub use port_mapping::{PortMapping, Protocol};
 pub use rate_limit::{Rate, RateLimit};
 
 pub use kvmlet_init::{GuestSpec, Overlay, RootSpec, ServiceSpec};
@@ -89,6 +93,64 @@ pub enum Error {
     EnvName {
         /// What the user wrote.
         name: String,
+    },
+    /// A key of `--net` that is not known.
+    #[error("unknown key `{key}` of a network interface{}", did_you_mean(.nearest))]
+    NetKey {
+        /// What the user wrote.
+        key: String,
+        /// The nearest known key.
+        nearest: Option<String>,
+    },
+    /// A value of `--net` that cannot be.
+    #[error("`{key}={value}` needs {expected}")]
+    NetValue {
+        /// The key.
+        key: String,
+        /// What the user wrote behind it.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// Addresses for a tap that is not kvmlet's.
+    #[error(
+        "`{key}` is for interfaces that kvmlet makes; who makes the tap sets it up (leave out `tap`)"
+    )]
+    NetTapOwned {
+        /// The key that does not go with `tap`.
+        key: &'static str,
+    },
+    /// A hardware address that no interface can have.
+    #[error("`{text}` is not the hardware address of an interface (such as 02:00:00:12:34:56)")]
+    MacAddress {
+        /// What the user wrote.
+        text: String,
+    },
+    /// An MTU outside the limits.
+    #[error("{bytes} bytes is outside the limits of an MTU: 68 to 65521")]
+    MtuRange {
+        /// What the user wrote.
+        bytes: u64,
+    },
+    /// A number of queue pairs outside the limits.
+    #[error("{count} queue pairs is outside the limits: 1 to {}", QueuePairs::MAX)]
+    QueuePairs {
+        /// The count asked for.
+        count: u64,
+    },
+    /// A network that is none, or has no room for host and guest.
+    #[error("`{text}` is not an IPv4 network for host and guest (such as 10.1.2.0/30)")]
+    Subnet {
+        /// What the user wrote.
+        text: String,
+    },
+    /// A published port that does not parse.
+    #[error("`{text}` does not publish a port: {why} (write [ADDRESS:]HOST:GUEST[/tcp|udp])")]
+    PortMapping {
+        /// What the user wrote.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// A key that is not known.
     #[error("unknown key `{key}`{} (line {line}, column {column})", did_you_mean(.nearest))]

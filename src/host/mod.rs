@@ -4,6 +4,7 @@ pub mod clock;
 pub mod disk;
 pub mod facts;
 pub mod kvm;
+pub mod net;
 pub mod ring;
 pub mod signals;
 

@@ -129,6 +129,14 @@ impl FakeDriver {
         self.write(0x44, 1);
     }
 
+    /// After a reset: rings begin anew, empty.
+    pub fn forget_queues(&mut self) {
+        let bytes = QUEUE_STRIDE as usize * self.avail.len();
+        self.put(QUEUES, &vec![0; bytes]);
+        self.avail.fill(0);
+        self.used_seen.fill(0);
+    }
+
     pub fn needs_reset(&mut self) -> bool {
         self.read(0x70) & 64 != 0
     }
@@ -176,6 +184,25 @@ impl FakeDriver {
         }
         self.set_avail_index(queue, self.avail[queue]);
         self.write(0x50, queue as u32);
+    }
+
+    /// Makes several chains available, then notifies once.
+    pub fn offer_all(&mut self, queue: usize, heads: &[u16]) {
+        let ring = QUEUES + queue as u64 * QUEUE_STRIDE + AVAIL;
+        for head in heads {
+            let slot = ring + 4 + 2 * u64::from(self.avail[queue] % self.size);
+            self.ram.write_obj(*head, GuestAddress(slot)).unwrap();
+            self.avail[queue] = self.avail[queue].wrapping_add(1);
+        }
+        self.set_avail_index(queue, self.avail[queue]);
+        self.write(0x50, queue as u32);
+    }
+
+    /// Asks for an interrupt when the device has used this much (EVENT_IDX), or for none (its flag).
+    pub fn set_used_event(&self, queue: usize, index: u16) {
+        let ring = QUEUES + queue as u64 * QUEUE_STRIDE + AVAIL;
+        let at = GuestAddress(ring + 4 + 2 * u64::from(self.size));
+        self.ram.write_obj(index, at).unwrap();
     }
 
     /// Writes the index of the available ring as it is given, right or wrong.

@@ -11,6 +11,7 @@ mod chain;
 pub(crate) mod fake_driver;
 mod interrupt;
 mod mmio;
+pub mod net;
 mod queue;
 pub mod rate_limiter;
 pub mod rng;

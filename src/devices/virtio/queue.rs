@@ -4,9 +4,13 @@ use super::chain::Chain;
 use super::interrupt::Interrupt;
 use crate::memory::{GuestMemory, GuestRam};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::GuestMemoryError;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 use vmm_sys_util::eventfd::EventFd;
+
+/// VIRTQ_AVAIL_F_NO_INTERRUPT (§2.7.6): the driver does not want to be called.
+const NO_INTERRUPT: u16 = 1;
 
 /// What a driver did that makes a queue unusable. The device then needs a reset; the VM goes on.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,8 @@ pub struct Virtqueue {
     memory: GuestRam,
     interrupt: Arc<Interrupt>,
     notified: EventFd,
+    /// The used index when the driver was last told of it.
+    signalled: u16,
 }
 
 impl Virtqueue {
@@ -60,6 +66,7 @@ impl Virtqueue {
             memory,
             interrupt,
             notified,
+            signalled: 0,
         }
     }
 
@@ -104,12 +111,52 @@ impl Virtqueue {
         Ok(self.queue.add_used(&*self.memory, head, written)?)
     }
 
-    /// Raises the interrupt if the driver wants to know of what was pushed since the last call.
+    /// Hands several requests back at once, each with the bytes written to it: the driver sees all of them
+    /// or none, as the buffers of one received frame must be (§5.1.6.4).
+    ///
+    /// # Errors
+    /// When the used ring cannot be written.
+    pub fn push_together(
+        &mut self,
+        requests: impl Iterator<Item = (u16, u32)>,
+    ) -> Result<(), Broken> {
+        let ring = self.queue.used_ring();
+        let mut index = self.queue.next_used();
+        for (head, written) in requests {
+            // §2.7.8: flags and index, then an id and a length for each element.
+            let element = GuestAddress(ring + 4 + 8 * u64::from(index % self.queue.size()));
+            let value = u64::from(written) << 32 | u64::from(head);
+            self.memory.write_obj(value.to_le(), element)?;
+            index = index.wrapping_add(1);
+        }
+        self.queue.set_next_used(index);
+        let at = GuestAddress(ring + 2);
+        Ok(self.memory.store(index.to_le(), at, Ordering::Release)?)
+    }
+
+    /// Raises the interrupt if the driver wants to know of what was pushed since the last call (§2.7.7).
     ///
     /// # Errors
     /// When the ring cannot be read.
     pub fn signal(&mut self) -> Result<(), Broken> {
-        if self.queue.needs_notification(&*self.memory)? {
+        let used = self.queue.next_used();
+        let before = std::mem::replace(&mut self.signalled, used);
+        if used == before {
+            return Ok(());
+        }
+        // What was pushed must be visible before the driver's wish is read, or both sides could sleep.
+        fence(Ordering::SeqCst);
+        let read = |offset: u64| {
+            let at = GuestAddress(self.queue.avail_ring() + offset);
+            self.memory.load(at, Ordering::Relaxed).map(u16::from_le)
+        };
+        let wanted = if self.queue.event_idx_enabled() {
+            let event = read(4 + 2 * u64::from(self.queue.size()))?;
+            used.wrapping_sub(event).wrapping_sub(1) < used.wrapping_sub(before)
+        } else {
+            read(0)? & NO_INTERRUPT == 0
+        };
+        if wanted {
             self.interrupt.used_buffers();
         }
         Ok(())

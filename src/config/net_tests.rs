@@ -1,0 +1,63 @@
+//! Interfaces and ports as text and as JSON.
+
+use super::*;
+use crate::config::Rate;
+
+fn net(text: &str) -> Result<Net, String> {
+    text.parse().map_err(|error: Error| error.to_string())
+}
+
+#[test]
+fn text_and_json_say_the_same() {
+    let text = net(
+        "mac=02:00:5e:10:00:01,mtu=9000,queues=4,subnet=10.9.8.0/30,rx_bandwidth=10M,\
+                    rx_burst=1M,tx_operations=1000",
+    );
+    let json = serde_json::from_str(
+        r#"{"mac": "02:00:5e:10:00:01", "mtu": 9000, "queues": 4, "subnet": "10.9.8.0/30",
+            "rx": {"bandwidth": "10M", "burst": "1M"}, "tx": {"operations": 1000}}"#,
+    )
+    .unwrap();
+    assert_eq!(text, Ok(json));
+    let text = text.unwrap();
+    assert_eq!(text.mac.unwrap().to_string(), "02:00:5e:10:00:01");
+    assert_eq!(
+        text.rx.bandwidth,
+        Some(Rate::per_second(10 << 20).unwrap().burst(1 << 20))
+    );
+    let subnet = text.subnet.unwrap();
+    assert_eq!(subnet.host().to_string(), "10.9.8.1");
+    assert_eq!(subnet.guest().to_string(), "10.9.8.2");
+    assert_eq!(net(""), Ok(Net::default()));
+    assert_eq!(net("tap=tap0").unwrap().tap.as_deref(), Some("tap0"));
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    for (text, expected) in [
+        (
+            "tapp=x",
+            "unknown key `tapp` of a network interface; did you mean `tap`?",
+        ),
+        ("rx_bandwith=1M", "did you mean `rx_bandwidth`?"),
+        ("xyz", "unknown key `xyz` of a network interface"),
+        ("tap=", "`tap=` needs the name of an interface"),
+        ("tap=a/b", "`tap=a/b` needs the name"),
+        ("tap=sixteen_letters_", "`tap=sixteen_letters_` needs"),
+        ("mtu=big", "`mtu=big` needs a number"),
+        ("mtu=67", "67 bytes is outside the limits of an MTU"),
+        ("queues=9", "9 queue pairs"),
+        ("mac=01:00:00:00:00:01", "`01:00:00:00:00:01` is not"),
+        ("mac=2:0:0:0:0:1", "is not the hardware address"),
+        ("subnet=10.0.0.1/30", "`10.0.0.1/30` is not"),
+        ("subnet=10.0.0.0/31", "is not"),
+        ("rx_burst=1M", "`bandwidth`"),
+        ("tx_operations=-1", "needs a number"),
+        ("tap=t,subnet=10.0.0.0/30", "`subnet`"),
+    ] {
+        let error = net(text).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    let error = serde_json::from_str::<Net>(r#"{"queue": 1}"#).unwrap_err();
+    assert!(error.to_string().contains("unknown field `queue`"));
+}

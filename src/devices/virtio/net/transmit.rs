@@ -1,0 +1,132 @@
+//! Frames from the guest: from the transmit queue to the port, without a copy.
+
+use super::header::{self, BYTES};
+use super::port::{Iovecs, Port, Spare};
+use super::stats::{Shared, count};
+use super::worker::{BATCH, Wait};
+use crate::devices::virtio::rate_limiter::{Gate, Take};
+use crate::devices::virtio::{Broken, Chain, Virtqueue};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// The transmit side of a queue pair.
+pub(super) struct Transmitter {
+    queue: Virtqueue,
+    port: Arc<dyn Port>,
+    shared: Arc<Shared>,
+    gate: Gate,
+    features: u64,
+    chain: Chain,
+    /// The first frame of the queue has had its tokens already.
+    admitted: bool,
+    spare: Spare,
+}
+
+enum Sent {
+    /// The frame is gone, well or not.
+    Done,
+    /// The frame must wait, and those behind it.
+    Not(Wait),
+}
+
+impl Transmitter {
+    pub fn new(
+        queue: Virtqueue,
+        port: Arc<dyn Port>,
+        shared: Arc<Shared>,
+        features: u64,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            queue,
+            port,
+            gate: shared.transmit.limiter.gate()?,
+            shared,
+            features,
+            chain: Chain::default(),
+            admitted: false,
+            spare: Spare::default(),
+        })
+    }
+
+    pub fn queue(&self) -> &Virtqueue {
+        &self.queue
+    }
+
+    pub fn timer(&self) -> BorrowedFd<'_> {
+        self.gate.timer()
+    }
+
+    /// Sends a batch, and says what must happen before the next.
+    pub fn run(&mut self) -> Result<Wait, Broken> {
+        self.queue.mute()?;
+        let mut wait = Wait::Again;
+        for _ in 0..BATCH {
+            if !self.queue.pop(&mut self.chain)? {
+                wait = Wait::Queue;
+                break;
+            }
+            match self.send()? {
+                Sent::Done => self.queue.push(self.chain.head(), 0)?,
+                Sent::Not(until) => {
+                    self.queue.unpop();
+                    wait = until;
+                    break;
+                }
+            }
+        }
+        self.queue.signal()?;
+        if wait == Wait::Queue && self.queue.unmute()? {
+            wait = Wait::Again;
+        }
+        Ok(wait)
+    }
+
+    fn send(&mut self) -> Result<Sent, Broken> {
+        let total = self.chain.readable_bytes() as usize;
+        if !self.chain.writable().is_empty() {
+            return Err(Broken::Request("a frame to send is in a writable buffer"));
+        }
+        if total < BYTES {
+            return Err(Broken::Request(
+                "a frame to send is shorter than its header",
+            ));
+        }
+        let counters = &self.shared.transmit.counters;
+        let memory = self.queue.memory();
+        // A copy: what is checked here is what is used.
+        let mut header = [0; BYTES];
+        self.chain.read(memory, 0, &mut header)?;
+        let frame = total - BYTES;
+        if let Err(why) = header::check_transmit(&mut header, frame, self.features) {
+            log::debug!("a frame of {frame} bytes is not sent: {why}");
+            count(&counters.errors, 1);
+            return Ok(Sent::Done);
+        }
+        if !self.admitted && self.gate.take(1, frame as u64) != Take::Ready {
+            return Ok(Sent::Not(Wait::Timer));
+        }
+        let mut iovecs = Iovecs::reusing(&mut self.spare);
+        iovecs.push(&mut header);
+        let parts = self.chain.readable_parts(BYTES as u64, frame as u64);
+        iovecs.push_guest(memory, parts)?;
+        let result = self.port.send(&iovecs);
+        iovecs.put_back(&mut self.spare);
+        match result {
+            Ok(()) => {
+                count(&counters.frames, 1);
+                count(&counters.bytes, frame as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.admitted = true;
+                return Ok(Sent::Not(Wait::Port));
+            }
+            Err(error) => {
+                log::debug!("a frame of {frame} bytes is not sent: {error}");
+                count(&counters.errors, 1);
+            }
+        }
+        self.admitted = false;
+        Ok(Sent::Done)
+    }
+}

@@ -1,0 +1,198 @@
+//! What can go wrong with interfaces, and what a person can do about it.
+
+use crate::config::{PortMapping, Subnet};
+use std::io;
+use std::path::PathBuf;
+
+/// Why a guest's network cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// `/dev/net/tun` cannot be opened.
+    #[error("cannot open /dev/net/tun, which makes network interfaces")]
+    Tun {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// No interface has the name.
+    #[error("there is no network interface `{name}`")]
+    TapMissing {
+        /// What the user wrote.
+        name: String,
+    },
+    /// It is another kind of interface.
+    #[error("the network interface `{name}` is not a tap")]
+    NotATap {
+        /// What the user wrote.
+        name: String,
+    },
+    /// Somebody has it open.
+    #[error("the tap `{name}` is in use by another process")]
+    TapBusy {
+        /// What the user wrote.
+        name: String,
+    },
+    /// It belongs to somebody else.
+    #[error("no permission to use the tap `{name}`")]
+    TapForbidden {
+        /// What the user wrote.
+        name: String,
+    },
+    /// It was made for one queue.
+    #[error("the tap `{name}` has one queue, but {queues} are asked for")]
+    TapSingleQueue {
+        /// What the user wrote.
+        name: String,
+        /// The number asked for.
+        queues: usize,
+    },
+    /// Anything else about a tap.
+    #[error("cannot use the tap `{name}`")]
+    Tap {
+        /// Its name, or what it was to be.
+        name: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// CAP_NET_ADMIN is missing.
+    #[error("no permission to {to}: that takes the capability CAP_NET_ADMIN")]
+    Capability {
+        /// What was tried.
+        to: &'static str,
+    },
+    /// An interface that cannot be set up.
+    #[error("cannot {what} of the network interface `{name}`")]
+    Link {
+        /// Its name.
+        name: String,
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The host's routes are unknown.
+    #[error("cannot read the host's routes")]
+    Routes {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// All ranges of private addresses are in use.
+    #[error("no private network is free for the guest{}", match .route {
+        Some(route) => format!(": the host routes {route}"),
+        None => String::new(),
+    })]
+    NoSubnet {
+        /// A route that is in the way.
+        route: Option<String>,
+    },
+    /// The network that was asked for is another guest's.
+    #[error("the network {subnet} overlaps with that of another guest")]
+    SubnetTaken {
+        /// What the user wrote.
+        subnet: Subnet,
+    },
+    /// The network that was asked for is elsewhere.
+    #[error("the network {subnet} overlaps with what the host routes to: {route}")]
+    SubnetRouted {
+        /// What the user wrote.
+        subnet: Subnet,
+        /// The route.
+        route: String,
+    },
+    /// kvmlet's own directory cannot be used.
+    #[error("cannot use `{}`, where kvmlet notes which networks are taken", .path.display())]
+    State {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A published port cannot be had.
+    #[error("cannot publish {mapping}")]
+    Publish {
+        /// What the user wrote.
+        mapping: PortMapping,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no thread for published ports.
+    #[error("cannot serve published ports")]
+    Proxy {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The `nft` command is missing.
+    #[error("the command `nft` is not installed")]
+    NftMissing,
+    /// The `nft` command failed.
+    #[error("nft: {message}")]
+    Nft {
+        /// What it said.
+        message: String,
+    },
+}
+
+const GRANT: &str = "run as root, or `sudo setcap cap_net_admin+ep` the kvmlet binary, or have a tap made with \
+                     `sudo ip tuntap add dev tap0 mode tap user $(id -un)` and pass --net tap=tap0";
+
+impl Error {
+    /// What a person can do about it, if something is known to help.
+    pub fn help(&self) -> Option<String> {
+        let kind = |source: &io::Error| source.kind();
+        Some(match self {
+            Error::Tun { source } if kind(source) == io::ErrorKind::PermissionDenied => {
+                "make it accessible with `sudo chmod 666 /dev/net/tun`; what may be done with it then is up to \
+                 the interface's owner"
+                    .into()
+            }
+            Error::Tun { .. } => "load the module with `sudo modprobe tun`".into(),
+            Error::TapMissing { name } => format!(
+                "make it with `sudo ip tuntap add dev {name} mode tap user $(id -un)`, or pass --net without \
+                 `tap=` and kvmlet makes one"
+            ),
+            Error::NotATap { name } => format!(
+                "a tap is made with `ip tuntap add dev NAME mode tap`; to reach the network of `{name}` join the \
+                 tap with it in a bridge, or pass --net alone"
+            ),
+            Error::TapBusy { .. } => {
+                "each VM needs a tap of its own; `fuser -v /dev/net/tun` shows who has taps open".into()
+            }
+            Error::TapForbidden { name } => format!(
+                "give it to this user: `sudo ip tuntap add dev {name} mode tap user $(id -un)`, after `sudo ip \
+                 link del {name}`"
+            ),
+            Error::TapSingleQueue { name, .. } => format!(
+                "leave out `queues=`, or make the tap with several: `sudo ip link del {name}; sudo ip tuntap add \
+                 dev {name} mode tap multi_queue user $(id -un)`"
+            ),
+            Error::Capability { .. } => GRANT.into(),
+            Error::Link { source, .. } if kind(source) == io::ErrorKind::PermissionDenied => GRANT.into(),
+            Error::NoSubnet { .. } | Error::SubnetTaken { .. } | Error::SubnetRouted { .. } => {
+                "name a network that is free: --net subnet=10.1.2.0/30".into()
+            }
+            Error::State { source, .. } if kind(source) == io::ErrorKind::PermissionDenied => {
+                "set XDG_RUNTIME_DIR to a directory of this user".into()
+            }
+            Error::Publish { source, mapping } => match kind(source) {
+                io::ErrorKind::AddrInUse => format!(
+                    "another process listens there; `ss -lnp 'sport = {}'` shows which",
+                    mapping.host
+                ),
+                io::ErrorKind::AddrNotAvailable => "the host does not have that address".into(),
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 take the capability CAP_NET_BIND_SERVICE; choose a higher one".into()
+                }
+                _ => return None,
+            },
+            Error::NftMissing => "install it with `sudo apt install nftables`".into(),
+            _ => return None,
+        })
+    }
+}

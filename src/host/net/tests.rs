@@ -1,0 +1,257 @@
+//! What a network sets up and takes down, in namespaces of the tests' own.
+
+use super::isolation::{companion, isolated, role};
+use super::*;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command};
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn lease_files(runtime: &Path) -> usize {
+    let files = std::fs::read_dir(runtime.join("net"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    files
+        .filter(|file| file.path().extension().is_some_and(|end| end == "lease"))
+        .count()
+}
+
+fn net(publish: &[&str]) -> Net {
+    Net {
+        publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
+        ..Net::default()
+    }
+}
+
+#[test]
+fn what_is_set_up_is_taken_down() {
+    isolated("host::net::tests::what_is_set_up_is_taken_down", || {
+        run("ip", &["tuntap", "add", "uplink", "mode", "tap"]);
+        run("ip", &["addr", "add", "192.0.2.2/24", "dev", "uplink"]);
+        run("ip", &["link", "set", "uplink", "up"]);
+        run("ip", &["route", "add", "default", "via", "192.0.2.1"]);
+        let runtime = tempfile::tempdir().unwrap();
+        let config = net(&["8080:80", "192.0.2.2:53:5353/udp"]);
+        let network = Network::set_up(&config, runtime.path()).unwrap();
+        assert_eq!(network.warnings(), [] as [String; 0]);
+        assert_eq!(network.tap(), "kvmlet0");
+        let guest = network.guest().unwrap();
+        assert_eq!(
+            (guest.address, guest.gateway),
+            ([10, 107, 0, 2].into(), [10, 107, 0, 1].into())
+        );
+        assert_eq!(network.mac().octets()[2..], [10, 107, 0, 2]);
+        let routes = link::routes().unwrap();
+        assert!(
+            routes
+                .iter()
+                .any(|route| route.to_string() == "10.107.0.0/30 on kvmlet0")
+        );
+        assert!(link::forwards("uplink") && link::forwards("kvmlet0"));
+        let rules = run("nft", &["list", "table", "ip", "kvmlet"]);
+        assert!(rules.contains("tcp . 8080 : 10.107.0.2 . 80"), "{rules}");
+        assert!(
+            rules.contains("192.0.2.2 . udp . 53 : 10.107.0.2 . 5353"),
+            "{rules}"
+        );
+        assert_eq!(lease_files(runtime.path()), 1);
+        // A second VM, and the first goes.
+        let other = Network::set_up(&net(&["8081:80"]), runtime.path()).unwrap();
+        assert_eq!(other.guest().unwrap().address, Ipv4Addr::new(10, 107, 0, 6));
+        drop(network);
+        let rules = run("nft", &["list", "table", "ip", "kvmlet"]);
+        assert!(
+            rules.contains("8081") && !rules.contains("8080") && !rules.contains("10.107.0.2 "),
+            "{rules}"
+        );
+        assert!(!link::exists("kvmlet0") && link::forwards("uplink"));
+        drop(other);
+        assert_eq!(run("nft", &["list", "tables"]), "");
+        assert!(!link::exists("kvmlet1") && !link::forwards("uplink"));
+        assert_eq!(lease_files(runtime.path()), 0);
+    });
+}
+
+#[test]
+fn what_is_in_the_way_is_named() {
+    isolated("host::net::tests::what_is_in_the_way_is_named", || {
+        let runtime = tempfile::tempdir().unwrap();
+        run("ip", &["link", "set", "lo", "up"]);
+        let _taken = TcpListener::bind("0.0.0.0:8080").unwrap();
+        let refused = |text: &str, publish: &[&str]| {
+            let mut config: Net = text.parse().unwrap();
+            config.publish = net(publish).publish;
+            let error = Network::set_up(&config, runtime.path()).err().unwrap();
+            (error.to_string(), error.help().unwrap_or_default())
+        };
+        let (error, help) = refused("", &["8080:80"]);
+        assert_eq!(error, "cannot publish 8080:80/tcp");
+        assert!(help.contains("another process listens"), "{help}");
+        assert_eq!(
+            lease_files(runtime.path()),
+            0,
+            "a failed attempt leaves nothing behind"
+        );
+        assert!(!link::exists("kvmlet0"));
+        run("ip", &["tuntap", "add", "dev", "single", "mode", "tap"]);
+        run(
+            "ip",
+            &[
+                "tuntap",
+                "add",
+                "dev",
+                "several",
+                "mode",
+                "tap",
+                "multi_queue",
+            ],
+        );
+        run("ip", &["tuntap", "add", "dev", "tun0", "mode", "tun"]);
+        for (text, expected) in [
+            ("tap=nowhere", "there is no network interface `nowhere`"),
+            ("tap=lo", "the network interface `lo` is not a tap"),
+            ("tap=tun0", "the network interface `tun0` is not a tap"),
+            (
+                "tap=single,queues=4",
+                "the tap `single` has one queue, but 4 are asked for",
+            ),
+        ] {
+            let (error, help) = refused(text, &[]);
+            assert_eq!(error, expected);
+            assert!(help.contains("ip tuntap add"), "{help}");
+        }
+        let single = Network::set_up(&"tap=single".parse().unwrap(), runtime.path()).unwrap();
+        assert!(single.warnings()[0].contains("`single` is down"));
+        assert_eq!(
+            refused("tap=single", &[]).0,
+            "the tap `single` is in use by another process"
+        );
+        for queues in [1, 3] {
+            let config = format!("tap=several,queues={queues}").parse().unwrap();
+            let several = Network::set_up(&config, runtime.path()).unwrap();
+            assert_eq!(
+                (several.queues().len(), several.mtu()),
+                (queues, Some(1500))
+            );
+        }
+        drop(single);
+        assert!(
+            link::exists("single") && link::exists("several"),
+            "not ours to remove"
+        );
+        run("ip", &["addr", "add", "10.0.0.1/8", "dev", "single"]);
+        run("ip", &["link", "set", "single", "up"]);
+        let (error, _) = refused("subnet=10.1.2.0/30", &[]);
+        assert!(error.contains("10.0.0.0/8 on single"), "{error}");
+    });
+}
+
+#[test]
+fn a_firewall_that_forwards_nothing_is_told_of() {
+    isolated(
+        "host::net::tests::a_firewall_that_forwards_nothing_is_told_of",
+        || {
+            run(
+                "nft",
+                &[
+                    "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }",
+                ],
+            );
+            let runtime = tempfile::tempdir().unwrap();
+            let network = Network::set_up(&net(&["8080:80"]), runtime.path()).unwrap();
+            assert!(
+                network.warnings()[0].contains("`ip filter`"),
+                "{:?}",
+                network.warnings()
+            );
+            let rules = run("nft", &["list", "table", "ip", "kvmlet"]);
+            assert!(!rules.contains("8080"), "left to the proxy: {rules}");
+            drop(network);
+            assert_eq!(run("nft", &["list", "tables"]), "table ip filter\n");
+        },
+    );
+}
+
+const CROWD: &str = "host::net::tests::processes_share_the_range_and_clear_up_after_each_other";
+
+/// Another process with a network, which it tells and then holds.
+fn neighbour(runtime: &Path, port: u16) -> ((Child, impl Read), String) {
+    let role = format!("{port} {}", runtime.display());
+    let mut child = companion(CROWD, &role).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let told = output
+        .by_ref()
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| {
+            let at = line.find("address ")?;
+            Some(line[at + 8..].to_string())
+        });
+    ((child, output), told.unwrap())
+}
+
+fn be_a_neighbour(role: &str) {
+    let (port, runtime) = role.split_once(' ').unwrap();
+    let network = Network::set_up(&net(&[&format!("{port}:80")]), Path::new(runtime)).unwrap();
+    println!("address {}", network.guest().unwrap().address);
+    // Until it is killed, or the other end is closed.
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+#[test]
+fn processes_share_the_range_and_clear_up_after_each_other() {
+    isolated(CROWD, || {
+        if let Some(role) = role() {
+            return be_a_neighbour(&role);
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = directory.path();
+        let started: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|n| scope.spawn(move || neighbour(runtime, 9000 + n)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        let (mut children, mut addresses): (Vec<_>, Vec<_>) = started.into_iter().unzip();
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 8, "no two have the same: {addresses:?}");
+        assert_eq!(lease_files(runtime), 8);
+        // All but one are killed, which clears nothing.
+        for (child, _) in &mut children[1..] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!(lease_files(runtime), 8);
+        reap_stale(runtime).unwrap();
+        assert_eq!(lease_files(runtime), 1);
+        let rules = run("nft", &["list", "table", "ip", "kvmlet"]);
+        assert!(rules.contains("tcp . 9000"), "{rules}");
+        assert!(
+            !(9001..9008).any(|port| rules.contains(&port.to_string())),
+            "{rules}"
+        );
+        children[0].0.kill().unwrap();
+        children[0].0.wait().unwrap();
+        // The next network clears the last, and has its address.
+        let network = Network::set_up(&net(&["9000:80"]), runtime).unwrap();
+        assert_eq!(
+            network.guest().unwrap().address,
+            Ipv4Addr::new(10, 107, 0, 2)
+        );
+        drop(network);
+        assert_eq!(
+            (lease_files(runtime), run("nft", &["list", "tables"])),
+            (0, String::new())
+        );
+    });
+}
