@@ -2,7 +2,8 @@
 
 use super::console::{Console, End};
 use super::{Failed, Outcome, defaults};
-use crate::config::{CpuMask, Disk, HugePages, Memory, VmConfigBuilder};
+use crate::config::{CpuMask, Disk, HugePages, Memory, Net, PortMapping, VmConfigBuilder};
+use crate::host;
 use crate::vm::Phase;
 use crate::{Error, Vm, VmConfig, VmHandle};
 use clap::{Args, ValueEnum};
@@ -56,6 +57,13 @@ pub(super) struct Boot {
     /// [,bandwidth=SIZE][,burst=SIZE][,iops=N][,iops-burst=N]; can be given again.
     #[arg(long, value_name = "DISK")]
     disk: Vec<Disk>,
+    /// A network interface. Alone: kvmlet makes a tap with addresses and a way out. With keys:
+    /// tap=NAME (one that exists), mac=, mtu=, queues=, subnet=, rx_bandwidth=, tx_bandwidth= ...
+    #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "")]
+    net: Vec<Net>,
+    /// Make a port of the host lead to the guest: [ADDRESS:]HOST:GUEST[/tcp|udp]; implies --net.
+    #[arg(short, long, value_name = "PORTS")]
+    publish: Vec<PortMapping>,
     /// Write statistics to a file as JSON, when the VM ends and on SIGUSR1.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
@@ -97,6 +105,9 @@ impl Boot {
     pub fn run(self, started: Instant) -> Outcome {
         let stats = self.stats.clone();
         let config = self.config()?;
+        if let Err(error) = host::net::reap_stale(&host::net::runtime_directory()) {
+            log::warn!("what killed VMs have left over was not cleared: {error}");
+        }
         let console = Console::take().map_err(Failed::new)?;
         let vm = Vm::with_console(config, console_output()?)?.start()?;
         let write_stats = || {
@@ -159,6 +170,12 @@ impl Boot {
         }
         for disk in self.disk {
             config = config.disk(disk);
+        }
+        for net in self.net {
+            config = config.net(net);
+        }
+        for mapping in self.publish {
+            config = config.publish(mapping);
         }
         for variable in &self.env {
             config = match variable.split_once('=') {

@@ -21,7 +21,7 @@ pub use net::{MacAddress, Mtu, Net, QueuePairs, Subnet};
 pub use port_mapping::{PortMapping, Protocol};
 pub use rate_limit::{Rate, RateLimit};
 
-pub use kvmlet_init::{GuestSpec, Overlay, RootSpec, ServiceSpec};
+pub use kvmlet_init::{GuestSpec, NetworkSpec, Overlay, RootSpec, ServiceSpec};
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -292,6 +292,8 @@ pub struct VmConfig {
     pub cpu_mask: CpuMask,
     /// The disks, in the order in which the guest names them: the root's first, if there is one.
     pub disks: Vec<Disk>,
+    /// The network interfaces, in the order in which the guest names them: `eth0` first.
+    pub nets: Vec<Net>,
     /// What the guest's init is told: which service to run, and how.
     pub guest: GuestSpec,
 }
@@ -326,6 +328,7 @@ pub struct VmConfigBuilder {
     root: Option<PathBuf>,
     scratch: Option<PathBuf>,
     disks: Vec<Disk>,
+    nets: Vec<Net>,
     command: Vec<String>,
     env: BTreeMap<String, String>,
     workdir: Option<String>,
@@ -423,6 +426,26 @@ impl VmConfigBuilder {
         self
     }
 
+    /// One more network interface.
+    pub fn net(mut self, net: Net) -> Self {
+        self.nets.push(net);
+        self
+    }
+
+    /// Makes a port of the host lead to the guest, through the first interface that kvmlet makes; there is
+    /// one then, even if nothing else asks for it.
+    pub fn publish(mut self, mapping: PortMapping) -> Self {
+        match self.nets.iter_mut().find(|net| net.tap.is_none()) {
+            Some(net) => net.publish.push(mapping),
+            None => {
+                let mut net = Net::default();
+                net.publish.push(mapping);
+                self.nets.push(net);
+            }
+        }
+        self
+    }
+
     /// The service that the guest's init runs, with its arguments, instead of the image's own.
     pub fn command<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.command = words.into_iter().map(Into::into).collect();
@@ -465,6 +488,7 @@ impl VmConfigBuilder {
         }
         let (root, mut disks) = root_disks(self.root, self.scratch)?;
         disks.extend(self.disks);
+        self.nets.iter().try_for_each(Net::check)?;
         let service = ServiceSpec {
             command: self.command,
             env: self.env.into_iter().collect(),
@@ -481,6 +505,7 @@ impl VmConfigBuilder {
             vcpus: self.vcpus.unwrap_or(1).try_into()?,
             cpu_mask: self.cpu_mask,
             disks,
+            nets: self.nets,
             guest: GuestSpec {
                 service,
                 hostname: self.hostname,

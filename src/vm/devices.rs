@@ -5,7 +5,7 @@ use super::irq::{self, GsiRouter};
 use super::vcpu::OnEoi;
 use crate::arch::x86_64::acpi::MmioSlot;
 use crate::arch::x86_64::address_map as map;
-use crate::config::VmConfig;
+use crate::config::{Net, NetworkSpec, VmConfig};
 use crate::devices::boot_timer::{BootTimer, Ready};
 use crate::devices::bus::lock;
 use crate::devices::i8042::I8042;
@@ -14,11 +14,13 @@ use crate::devices::power::Power;
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::serial::{self, Serial, SerialInput};
 use crate::devices::virtio::block::{BlockDevice, BlockHandle};
+use crate::devices::virtio::net::{NetDevice, NetHandle, NetParams, Port};
 use crate::devices::virtio::rng::Rng;
 use crate::devices::virtio::{
     Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET, VirtioDevice,
 };
 use crate::devices::{Bus, Device};
+use crate::host::{self, net::Network};
 use crate::memory::GuestRam;
 use kvm_ioctls::{IoEventAddress, VmFd};
 use std::io::{self, Write};
@@ -36,6 +38,16 @@ pub(super) struct Devices {
     pub ready: Ready,
     pub on_eoi: Box<OnEoi>,
     pub disks: Vec<BlockHandle>,
+    pub interfaces: Vec<Interface>,
+}
+
+/// A network interface of the VM, as the outside holds it.
+pub(super) struct Interface {
+    pub handle: NetHandle,
+    /// What the guest's init is to do with it, where kvmlet has chosen the addresses.
+    pub guest: Option<NetworkSpec>,
+    /// The host's side, which goes with this.
+    _network: Network,
 }
 
 impl Devices {
@@ -73,7 +85,7 @@ impl Devices {
             shared(BootTimer::new(ready.clone())),
         )?;
 
-        let Virtio { devices, disks } = Virtio::build(config)?;
+        let Virtio { devices, disks, interfaces } = Virtio::build(config)?;
         let mut slots = Vec::new();
         for device in devices {
             slots.push(place(fd, ram, &mut mmio, slots.len(), device)?);
@@ -87,6 +99,7 @@ impl Devices {
             ready,
             on_eoi,
             disks,
+            interfaces,
         })
     }
 }
@@ -106,6 +119,7 @@ pub(super) fn event(what: &'static str) -> Result<EventFd, Error> {
 struct Virtio {
     devices: Vec<Box<dyn VirtioDevice>>,
     disks: Vec<BlockHandle>,
+    interfaces: Vec<Interface>,
 }
 
 impl Virtio {
@@ -117,8 +131,39 @@ impl Virtio {
             devices.push(Box::new(device));
             disks.push(handle);
         }
-        Ok(Self { devices, disks })
+        let mut interfaces = Vec::new();
+        for (index, net) in config.nets.iter().enumerate() {
+            let (device, interface) = build_interface(net, index)?;
+            devices.push(Box::new(device));
+            interfaces.push(interface);
+        }
+        Ok(Self { devices, disks, interfaces })
     }
+}
+
+fn build_interface(config: &Net, index: usize) -> Result<(NetDevice, Interface), Error> {
+    let network = Network::set_up(config, &host::net::runtime_directory())?;
+    network.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+    let name = format!("eth{index}");
+    let guest = network.guest().map(|guest| NetworkSpec {
+        interface: name.clone(),
+        address: guest.address.into(),
+        prefix: guest.prefix,
+        gateway: Some(guest.gateway.into()),
+        dns: guest.dns.iter().map(|server| (*server).into()).collect(),
+        mtu: None,
+    });
+    let params = NetParams {
+        name,
+        mac: network.mac(),
+        mtu: network.mtu(),
+        receive_limit: config.rx,
+        transmit_limit: config.tx,
+    };
+    let ports = network.queues().iter().map(|queue| queue.clone() as Arc<dyn Port>).collect();
+    let (device, handle) = NetDevice::new(params, ports)
+        .map_err(|source| Error::Host { what: "events for a network interface", source })?;
+    Ok((device, Interface { handle, guest, _network: network }))
 }
 
 /// KVM's short cut for notifications: an ioeventfd (api.rst, KVM_IOEVENTFD).

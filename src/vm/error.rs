@@ -33,6 +33,9 @@ pub enum Error {
     /// A disk that cannot be used.
     #[error("cannot give the VM a disk")]
     Disk(#[from] devices::virtio::block::Error),
+    /// A network that cannot be set up.
+    #[error("cannot give the VM a network interface")]
+    Net(#[from] host::net::Error),
     /// More devices than there are interrupt lines.
     #[error("more than {limit} disks, interfaces and other devices in one VM")]
     DeviceLimit {
@@ -132,6 +135,7 @@ impl Error {
         match self {
             Error::Kvm(error) => Some(error.help().into()),
             Error::Disk(error) => Some(error.help().into()),
+            Error::Net(error) => error.help().map(Into::into),
             Error::Boot { source, .. } => source.help().map(Into::into),
             Error::Open {
                 what: "guest kernel",

@@ -1,6 +1,7 @@
 //! A VM that runs: what can be done with it from outside.
 
 use super::boot_trace::{BootTrace, Phase};
+use super::devices::Interface;
 use super::error::Error;
 use super::exit::ExitReason;
 use super::kick;
@@ -11,6 +12,7 @@ use super::vcpu::{Counters, Shared, VcpuStats};
 use crate::devices::boot_timer::Ready;
 use crate::devices::serial::SerialInput;
 use crate::devices::virtio::block::BlockHandle;
+use crate::devices::virtio::net::NetHandle;
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -26,6 +28,7 @@ pub struct VmHandle {
     console: SerialInput,
     ready: Ready,
     disks: Vec<BlockHandle>,
+    interfaces: Vec<Interface>,
     // Keeps the VM alive until the last vCPU is gone.
     _fd: Arc<VmFd>,
 }
@@ -41,6 +44,7 @@ impl VmHandle {
             console,
             ready,
             disks,
+            interfaces,
         } = vm;
         let shared = Arc::new(shared);
         let counters = vcpus.iter().map(|vcpu| vcpu.counters.clone()).collect();
@@ -51,6 +55,7 @@ impl VmHandle {
             console,
             ready,
             disks,
+            interfaces,
             _fd: fd,
         };
         for vcpu in vcpus {
@@ -129,6 +134,11 @@ impl VmHandle {
         &self.disks
     }
 
+    /// The network interfaces, in the order of the configuration: statistics and limits.
+    pub fn interfaces(&self) -> impl Iterator<Item = &NetHandle> {
+        self.interfaces.iter().map(|interface| &interface.handle)
+    }
+
     /// How often each vCPU has come back to user space, in the order of their numbers.
     pub fn vcpu_stats(&self) -> Vec<VcpuStats> {
         self.counters
@@ -142,6 +152,7 @@ impl VmHandle {
         VmStats {
             vcpus: self.vcpu_stats(),
             disks: self.disks.iter().map(BlockHandle::stats).collect(),
+            interfaces: self.interfaces().map(NetHandle::stats).collect(),
         }
     }
 

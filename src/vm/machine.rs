@@ -7,7 +7,7 @@
 //! 4. vCPUs.
 
 use super::boot_trace::{BootTrace, Phase};
-use super::devices::{Devices, event};
+use super::devices::{Devices, Interface, event};
 use super::error::{Doing, Error};
 use super::handle::VmHandle;
 use super::lifecycle::Lifecycle;
@@ -40,6 +40,7 @@ pub struct Vm {
     pub(super) console: SerialInput,
     pub(super) ready: Ready,
     pub(super) disks: Vec<BlockHandle>,
+    pub(super) interfaces: Vec<Interface>,
 }
 
 impl Vm {
@@ -58,7 +59,7 @@ impl Vm {
     /// KVM missing or too old, files that cannot be read or booted, sizes that do not fit this host: each
     /// names what is to blame.
     pub fn with_console(
-        config: VmConfig,
+        mut config: VmConfig,
         output: impl Write + Send + 'static,
     ) -> Result<Self, Error> {
         let trace = BootTrace::begin();
@@ -81,6 +82,7 @@ impl Vm {
         trace.mark(Phase::MemoryReady);
 
         let devices = Devices::build(&fd, &ram, &config, Box::new(output))?;
+        config.guest.networks.extend(devices.interfaces.iter().filter_map(|i| i.guest.clone()));
         trace.mark(Phase::DevicesReady);
 
         let state = load_guest(&ram, &config, &devices.slots, &mut kernel, initrd.as_mut())?;
@@ -102,6 +104,7 @@ impl Vm {
             ready,
             on_eoi,
             disks,
+            interfaces,
             ..
         } = devices;
         let lifecycle = Lifecycle::new(ended);
@@ -120,6 +123,7 @@ impl Vm {
             console,
             ready,
             disks,
+            interfaces,
         })
     }
 

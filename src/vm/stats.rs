@@ -2,6 +2,7 @@
 
 use super::vcpu::VcpuStats;
 use crate::devices::virtio::block::BlockStats;
+use crate::devices::virtio::net::NetStats;
 use serde::Serialize;
 
 /// A snapshot of everything that is counted, taken while the VM runs or after it has ended.
@@ -12,4 +13,6 @@ pub struct VmStats {
     pub vcpus: Vec<VcpuStats>,
     /// For each disk.
     pub disks: Vec<BlockStats>,
+    /// For each network interface.
+    pub interfaces: Vec<NetStats>,
 }
