@@ -2,7 +2,7 @@
 
 use super::console::{self, End};
 use super::{Failed, Outcome, defaults};
-use crate::config::{CpuMask, HugePages, Memory, VmConfigBuilder};
+use crate::config::{CpuMask, Disk, HugePages, Memory, VmConfigBuilder};
 use crate::vm::Phase;
 use crate::{Error, Vm, VmConfig, VmHandle};
 use clap::{Args, ValueEnum};
@@ -46,6 +46,28 @@ pub(super) struct Boot {
     /// Read the configuration from a JSON file; flags override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Image of a root file system (erofs or ext4), shared and only read: changes go to guest memory.
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+    /// Disk of the VM's own (ext4) that keeps the changes of the root.
+    #[arg(long, value_name = "FILE", requires = "root")]
+    scratch: Option<PathBuf>,
+    /// One more disk: FILE[,ro][,direct][,cache=writethrough][,id=NAME][,queues=N][,io=sync]
+    /// [,bandwidth=SIZE][,burst=SIZE][,iops=N][,iops-burst=N]; can be given again.
+    #[arg(long, value_name = "DISK")]
+    disk: Vec<Disk>,
+    /// Set an environment variable of the service; without a value, pass on the one set here.
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Directory in which the service starts.
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Host name of the guest.
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// The service to run, with its arguments, instead of the image's own.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -119,6 +141,34 @@ impl Boot {
         if let Some(mask) = self.cpu_mask {
             config = config.cpu_mask(mask);
         }
+        if let Some(root) = self.root {
+            config = config.root(root);
+        }
+        if let Some(scratch) = self.scratch {
+            config = config.scratch(scratch);
+        }
+        for disk in self.disk {
+            config = config.disk(disk);
+        }
+        for variable in &self.env {
+            config = match variable.split_once('=') {
+                Some((name, value)) => config.env(name, value),
+                // As docker does: a variable that is not set here is not set there.
+                None => match std::env::var(variable) {
+                    Ok(value) => config.env(variable, value),
+                    Err(_) => config,
+                },
+            };
+        }
+        if let Some(directory) = self.workdir {
+            config = config.workdir(directory);
+        }
+        if let Some(name) = self.hostname {
+            config = config.hostname(name);
+        }
+        if !self.command.is_empty() {
+            config = config.command(self.command);
+        }
         with_default_guest(config)?
             .build()
             .map_err(|error| Error::from(error).into())
@@ -155,12 +205,15 @@ fn with_default_guest(config: VmConfigBuilder) -> Result<VmConfigBuilder, Failed
         return Err(missing("kernel", kernel, "kernels/build"));
     }
     let config = config.kernel(kernel);
-    match defaults::initrd() {
-        Some(initrd) if !config.has_initrd() => match initrd.exists() {
-            true => Ok(config.initrd(initrd)),
-            false => Err(missing("initrd", initrd, "images/build minimal")),
-        },
-        _ => Ok(config),
+    if config.has_initrd() {
+        return Ok(config);
+    }
+    // With a root on a disk, the initrd only has to find it.
+    let image = if config.has_root() { "init" } else { "minimal" };
+    match defaults::initrd(image) {
+        Some(initrd) if initrd.exists() => Ok(config.initrd(initrd)),
+        Some(initrd) => Err(missing("initrd", initrd, &format!("images/build {image}"))),
+        None => Ok(config),
     }
 }
 

@@ -81,10 +81,10 @@ fn wait(vm: &VmHandle, signals: &Signals, input: &mut Input) -> Result<End, Erro
         if ready(0) {
             return vm.wait().map(End::Guest);
         }
-        if ready(1) {
-            if let Some(signal) = signals.next().map_err(host)? {
-                return Ok(End::Signal(signal));
-            }
+        if ready(1)
+            && let Some(signal) = signals.next().map_err(host)?
+        {
+            return Ok(End::Signal(signal));
         }
         if ready(2) {
             // Only resets the event.

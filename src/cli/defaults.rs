@@ -22,7 +22,7 @@ pub(super) fn kernel() -> Option<PathBuf> {
     Some(cache()?.join("kernels").join(flavour).join("vmlinux"))
 }
 
-/// The minimal root as an initrd.
-pub(super) fn initrd() -> Option<PathBuf> {
-    Some(cache()?.join("images").join("minimal.cpio"))
+/// An initramfs by the name that `images/build` knows it by.
+pub(super) fn initrd(image: &str) -> Option<PathBuf> {
+    Some(cache()?.join("images").join(format!("{image}.cpio")))
 }

@@ -109,7 +109,7 @@ fn examine() -> Vec<Finding> {
     findings.push(guest_file("kernel", defaults::kernel(), "kernels/build"));
     findings.push(guest_file(
         "initrd",
-        defaults::initrd(),
+        defaults::initrd("minimal"),
         "images/build minimal",
     ));
     findings.push(ok(

@@ -44,7 +44,8 @@ mod tests {
     fn every_key_is_read() {
         let config = VmConfig::from_json(
             r#"{"kernel": "vmlinux", "initrd": "root.cpio", "cmdline": "quiet", "memory": "256M",
-                "huge_pages": "transparent", "prefault": true, "vcpus": 3, "cpu_mask": ["cx16"]}"#,
+                "huge_pages": "transparent", "prefault": true, "vcpus": 3, "cpu_mask": ["cx16"],
+                "command": ["redis-server"], "env": {"TZ": "UTC"}, "workdir": "/data", "hostname": "a"}"#,
         )
         .unwrap();
         assert_eq!(config.kernel.to_str(), Some("vmlinux"));
@@ -56,6 +57,10 @@ mod tests {
         );
         assert!(config.prefault);
         assert_eq!(config.cpu_mask.bits().count(), 1);
+        assert_eq!(
+            config.guest.to_cmdline(),
+            "kvmlet.arg=redis-server kvmlet.env=TZ=UTC kvmlet.workdir=/data kvmlet.hostname=a"
+        );
     }
 
     #[test]

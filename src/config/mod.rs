@@ -5,6 +5,8 @@
 //! memory?) is found out by [`Vm::new`](crate::Vm::new).
 
 mod cpu_mask;
+mod disk;
+mod flag;
 mod json;
 mod memory;
 mod net;
@@ -13,12 +15,16 @@ mod rate_limit;
 
 pub use cpu_mask::CpuMask;
 pub(crate) use cpu_mask::Register;
+pub use disk::{Cache, Disk, DiskIo, QueueCount, Serial};
 pub use memory::{HugePages, Memory, MemorySize};
 pub use net::{MacAddress, Mtu, Net, QueuePairs, Subnet};
 pub use port_mapping::{PortMapping, Protocol};
 pub use rate_limit::{Rate, RateLimit};
 
+pub use kvmlet_init::{GuestSpec, Overlay, RootSpec, ServiceSpec};
+
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The kernel command line that is used when the user gives none.
@@ -78,24 +84,6 @@ pub enum Error {
         /// What kind of character was found.
         what: &'static str,
     },
-    /// A key of `--net` that is not known.
-    #[error("unknown key `{key}` of a network interface{}", did_you_mean(.nearest))]
-    NetKey {
-        /// What the user wrote.
-        key: String,
-        /// The nearest known key.
-        nearest: Option<String>,
-    },
-    /// A value of `--net` that cannot be.
-    #[error("`{key}={value}` needs {expected}")]
-    NetValue {
-        /// The key.
-        key: String,
-        /// What the user wrote behind it.
-        value: String,
-        /// What would do.
-        expected: &'static str,
-    },
     /// Addresses for a tap that is not kvmlet's.
     #[error(
         "`{key}` is for interfaces that kvmlet makes; who makes the tap sets it up (leave out `tap`)"
@@ -136,6 +124,15 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A scratch disk without a root to lay it over.
+    #[error("a scratch disk keeps the changes of a root, and no root is named")]
+    ScratchAlone,
+    /// An environment variable without a name, or with `=` in it.
+    #[error("`{name}` is not the name of an environment variable")]
+    EnvName {
+        /// What the user wrote.
+        name: String,
+    },
     /// A key that is not known.
     #[error("unknown key `{key}`{} (line {line}, column {column})", did_you_mean(.nearest))]
     UnknownKey {
@@ -147,6 +144,57 @@ pub enum Error {
         line: usize,
         /// Column, from 1.
         column: usize,
+    },
+    /// A key that a flag does not have.
+    #[error("{flag} has no key `{key}`{}", did_you_mean(.nearest))]
+    FlagKey {
+        /// The flag.
+        flag: &'static str,
+        /// What the user wrote.
+        key: String,
+        /// The nearest known key.
+        nearest: Option<String>,
+    },
+    /// A key that stands more than once in a flag.
+    #[error("{flag} has `{key}` twice")]
+    FlagTwice {
+        /// The flag.
+        flag: &'static str,
+        /// The key.
+        key: String,
+    },
+    /// A value that a key of a flag cannot have.
+    #[error("`{key}` of {flag} {}, not {expected}", has_or_is(.value))]
+    FlagValue {
+        /// The flag.
+        flag: &'static str,
+        /// The key.
+        key: &'static str,
+        /// What the user wrote; empty if nothing.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A disk without a file.
+    #[error("a disk has no file: add `path=FILE`")]
+    DiskPathMissing,
+    /// A serial number that a disk cannot have.
+    #[error(
+        "`{text}` cannot be the serial number of a disk: those are 1 to {} printable ASCII characters",
+        Serial::MAX_BYTES
+    )]
+    DiskSerial {
+        /// What the user wrote.
+        text: String,
+    },
+    /// A number of queues outside the limits.
+    #[error(
+        "{count} queues of a disk is outside the limits: 1 to {}",
+        QueueCount::MAX
+    )]
+    DiskQueues {
+        /// The count asked for.
+        count: u64,
     },
     /// A rate limit that lets nothing through.
     #[error("a rate of zero would stop the device; leave the limit away for no limit")]
@@ -166,6 +214,13 @@ fn did_you_mean(nearest: &Option<String>) -> String {
     match nearest {
         Some(name) => format!("; did you mean `{name}`?"),
         None => String::new(),
+    }
+}
+
+fn has_or_is(value: &str) -> String {
+    match value {
+        "" => "has no value".into(),
+        value => format!("is `{value}`"),
     }
 }
 
@@ -216,6 +271,10 @@ pub struct VmConfig {
     pub vcpus: VcpuCount,
     /// CPUID bits that are hidden from the guest.
     pub cpu_mask: CpuMask,
+    /// The disks, in the order in which the guest names them: the root's first, if there is one.
+    pub disks: Vec<Disk>,
+    /// What the guest's init is told: which service to run, and how.
+    pub guest: GuestSpec,
 }
 
 impl VmConfig {
@@ -245,6 +304,13 @@ pub struct VmConfigBuilder {
     prefault: bool,
     vcpus: Option<u64>,
     cpu_mask: CpuMask,
+    root: Option<PathBuf>,
+    scratch: Option<PathBuf>,
+    disks: Vec<Disk>,
+    command: Vec<String>,
+    env: BTreeMap<String, String>,
+    workdir: Option<String>,
+    hostname: Option<String>,
 }
 
 impl VmConfigBuilder {
@@ -314,6 +380,54 @@ impl VmConfigBuilder {
         self
     }
 
+    /// The image of a root file system (erofs or ext4). VMs share it: it is only read, and what the guest
+    /// changes goes to its memory, or to the [scratch](Self::scratch) disk.
+    pub fn root(mut self, image: impl Into<PathBuf>) -> Self {
+        self.root = Some(image.into());
+        self
+    }
+
+    /// Whether a root was named so far.
+    pub fn has_root(&self) -> bool {
+        self.root.is_some()
+    }
+
+    /// A disk of the VM's own that keeps what the guest changes of its root: an ext4 file system.
+    pub fn scratch(mut self, image: impl Into<PathBuf>) -> Self {
+        self.scratch = Some(image.into());
+        self
+    }
+
+    /// One more disk.
+    pub fn disk(mut self, disk: Disk) -> Self {
+        self.disks.push(disk);
+        self
+    }
+
+    /// The service that the guest's init runs, with its arguments, instead of the image's own.
+    pub fn command<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.command = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// An environment variable of the service; the last value given to a name counts.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// The directory in which the service starts.
+    pub fn workdir(mut self, path: impl Into<String>) -> Self {
+        self.workdir = Some(path.into());
+        self
+    }
+
+    /// The guest's host name.
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.hostname = Some(name.into());
+        self
+    }
+
     /// Checks everything that can be checked without looking at the host.
     ///
     /// # Errors
@@ -323,6 +437,21 @@ impl VmConfigBuilder {
         memory.check(self.huge_pages)?;
         let cmdline = self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
         check_cmdline(&cmdline)?;
+        if let Some(name) = self
+            .env
+            .keys()
+            .find(|name| name.is_empty() || name.contains('='))
+        {
+            return Err(Error::EnvName { name: name.clone() });
+        }
+        let (root, mut disks) = root_disks(self.root, self.scratch)?;
+        disks.extend(self.disks);
+        let service = ServiceSpec {
+            command: self.command,
+            env: self.env.into_iter().collect(),
+            workdir: self.workdir,
+            user: None,
+        };
         Ok(VmConfig {
             kernel: self.kernel.ok_or(Error::KernelMissing)?,
             initrd: self.initrd,
@@ -332,8 +461,38 @@ impl VmConfigBuilder {
             prefault: self.prefault,
             vcpus: self.vcpus.unwrap_or(1).try_into()?,
             cpu_mask: self.cpu_mask,
+            disks,
+            guest: GuestSpec {
+                service,
+                hostname: self.hostname,
+                root,
+                ..Default::default()
+            },
         })
     }
+}
+
+/// The disks that make a root, and how the guest puts them together.
+fn root_disks(
+    root: Option<PathBuf>,
+    scratch: Option<PathBuf>,
+) -> Result<(Option<RootSpec>, Vec<Disk>), Error> {
+    let (root, scratch) = match (root, scratch) {
+        (None, None) => return Ok((None, Vec::new())),
+        (None, Some(_)) => return Err(Error::ScratchAlone),
+        (Some(root), scratch) => (Disk::read_only(root), scratch.map(Disk::read_write)),
+    };
+    let overlay = match &scratch {
+        Some(_) => Overlay::Device("/dev/vdb".into()),
+        None => Overlay::Tmpfs,
+    };
+    let spec = RootSpec {
+        device: "/dev/vda".into(),
+        fstype: None,
+        read_only: true,
+        overlay: Some(overlay),
+    };
+    Ok((Some(spec), [root].into_iter().chain(scratch).collect()))
 }
 
 /// A kernel command line is one NUL-terminated line; anything else would be cut or misread silently.
@@ -375,6 +534,44 @@ mod tests {
             let result = VmConfig::builder().kernel("k").vcpus(count).build();
             assert_eq!(result.is_ok(), ok, "{count}");
         }
+    }
+
+    #[test]
+    fn the_service_is_described_to_init() {
+        let config = VmConfig::builder()
+            .kernel("k")
+            .command(["sh", "-c"])
+            .env("A", "1")
+            .env("A", "2");
+        let guest = config.clone().build().unwrap().guest;
+        assert_eq!(guest.service.command, ["sh", "-c"]);
+        assert_eq!(guest.service.env, [("A".to_string(), "2".to_string())]);
+        assert!(config.env("B=C", "").build().is_err());
+    }
+
+    #[test]
+    fn a_root_comes_first_and_stays_as_it_is() {
+        let config = VmConfig::builder()
+            .kernel("k")
+            .disk(Disk::read_write("data"))
+            .root("r.erofs");
+        let alone = config.clone().build().unwrap();
+        assert_eq!(
+            alone.disks,
+            [Disk::read_only("r.erofs"), Disk::read_write("data")]
+        );
+        assert_eq!(
+            alone.guest.to_cmdline(),
+            "kvmlet.root=/dev/vda,ro kvmlet.overlay=tmpfs"
+        );
+        let kept = config.scratch("s.ext4").build().unwrap();
+        assert_eq!(kept.disks[1], Disk::read_write("s.ext4"));
+        assert_eq!(
+            kept.guest.to_cmdline(),
+            "kvmlet.root=/dev/vda,ro kvmlet.overlay=/dev/vdb"
+        );
+        let alone = VmConfig::builder().kernel("k").scratch("s");
+        assert!(matches!(alone.build(), Err(Error::ScratchAlone)));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What we ask of the host: is KVM there, what kind is it, how much memory has the machine?
 
 pub mod clock;
+pub mod disk;
 pub mod facts;
 pub mod kvm;
 pub mod net;
+pub mod ring;
 pub mod signals;
 
 /// All RAM of the host, in bytes.

@@ -11,10 +11,12 @@ pub enum Phase {
     VmCreated,
     /// Guest RAM is mapped and registered.
     MemoryReady,
-    /// Kernel, initrd, command line and tables are in guest RAM.
-    KernelLoaded,
     /// Interrupt controllers and devices are there.
     DevicesReady,
+    /// Kernel, initrd, command line and tables are in guest RAM.
+    KernelLoaded,
+    /// KVM has said which CPU features it supports.
+    CpuidRead,
     /// vCPUs are created and have their registers.
     VcpusReady,
     /// The first vCPU is about to enter the guest.
@@ -27,11 +29,12 @@ pub enum Phase {
 
 impl Phase {
     /// All phases, in order.
-    pub const ALL: [Phase; 8] = [
+    pub const ALL: [Phase; 9] = [
         Phase::VmCreated,
         Phase::MemoryReady,
-        Phase::KernelLoaded,
         Phase::DevicesReady,
+        Phase::KernelLoaded,
+        Phase::CpuidRead,
         Phase::VcpusReady,
         Phase::FirstEntry,
         Phase::FirstExit,
@@ -45,6 +48,7 @@ impl Phase {
             Phase::MemoryReady => "map memory",
             Phase::KernelLoaded => "load kernel",
             Phase::DevicesReady => "devices",
+            Phase::CpuidRead => "ask for CPUID",
             Phase::VcpusReady => "vCPUs",
             Phase::FirstEntry => "start threads",
             Phase::FirstExit => "first exit",

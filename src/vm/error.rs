@@ -30,6 +30,12 @@ pub enum Error {
     /// The host's KVM lacks something that every VM needs.
     #[error("this host's KVM has no {0}")]
     KvmLacks(&'static str),
+    /// More devices than there are interrupt lines.
+    #[error("more than {limit} disks, interfaces and other devices in one VM")]
+    DeviceLimit {
+        /// How many there can be.
+        limit: usize,
+    },
     /// More vCPUs than KVM takes.
     #[error("{asked} vCPUs are more than this host's KVM takes ({limit})")]
     VcpuLimit {

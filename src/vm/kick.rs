@@ -52,7 +52,7 @@ impl Drop for Attention {
 }
 
 /// Kicks threads that are known to be alive.
-pub(super) fn all(threads: &[libc::pthread_t]) {
+pub(super) fn all<'a>(threads: impl IntoIterator<Item = &'a libc::pthread_t>) {
     for thread in threads {
         // SAFETY: a thread takes itself off the list, under its lock, before it ends. The handler is
         // installed before any vCPU thread starts. Failure would mean an invalid signal number.

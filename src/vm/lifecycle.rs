@@ -114,7 +114,10 @@ impl Lifecycle {
         if inner.outcome.is_none() {
             inner.outcome = Some(outcome);
             inner.state = State::Stopped;
-            kick::all(&inner.threads);
+            // A vCPU thread that ends its VM is outside the guest already.
+            // SAFETY: pthread_self has no preconditions.
+            let me = unsafe { libc::pthread_self() };
+            kick::all(inner.threads.iter().filter(|thread| **thread != me));
             // Cannot fail short of 2^64 signals that nobody reads.
             let _ = self.ended.write(1);
         }

@@ -1,26 +1,25 @@
 //! Putting a machine together, in the order that KVM likes best.
 //!
-//! 1. Create the VM. 2. Register memory: after an interrupt controller or vCPUs exist this waits for an SRCU
-//! grace period, 6 to 8 ms. 3. Split irqchip: a full one in the kernel costs 14 ms when the VM ends, a PIT
-//! 12 ms more. 4. vCPUs.
+//! 1. Create the VM.
+//! 2. Register memory: after an interrupt controller or vCPUs exist this waits for an SRCU grace period, 6 to
+//!    8 ms.
+//! 3. Split the interrupt controller: a full one in the kernel costs 14 ms when the VM ends, a PIT 12 ms more.
+//! 4. vCPUs.
 
 use super::boot_trace::{BootTrace, Phase};
+use super::devices::{Devices, event};
 use super::error::{Doing, Error};
 use super::handle::VmHandle;
-use super::irq::{self, GsiRouter};
 use super::lifecycle::Lifecycle;
 use super::vcpu::{Shared, Vcpu};
+use crate::arch::x86_64::acpi::{self, MmioSlot};
 use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot::{self, BootState};
 use crate::arch::x86_64::cpuid::{CpuidFacts, CpuidPlan};
-use crate::arch::x86_64::{acpi, lapic, mptable, msr};
+use crate::arch::x86_64::{lapic, mptable, msr};
 use crate::config::VmConfig;
-use crate::devices::boot_timer::{BootTimer, Ready};
-use crate::devices::bus::lock;
-use crate::devices::ioapic::{self, Ioapic};
-use crate::devices::power::Power;
-use crate::devices::serial::{self, Serial, SerialInput};
-use crate::devices::{Bus, i8042::I8042, pvpanic::Pvpanic};
+use crate::devices::boot_timer::Ready;
+use crate::devices::serial::SerialInput;
 use crate::host;
 use crate::memory::{Backing, GuestRam};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
@@ -28,9 +27,8 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
-use vmm_sys_util::eventfd::EventFd;
 
 /// A microVM that is built and has not run yet.
 pub struct Vm {
@@ -75,17 +73,19 @@ impl Vm {
         set_reserved_pages(&fd)?;
         trace.mark(Phase::VmCreated);
 
-        let cpuid = plan_cpuid(&kvm, &fd, &config)?;
-        check_limits(&kvm, &config, &cpuid)?;
+        check_limits(&kvm, &config)?;
         let ram = allocate_ram(&config)?;
         register_ram(&fd, &ram)?;
         trace.mark(Phase::MemoryReady);
 
-        let state = load_guest(&ram, &config, &mut kernel, initrd.as_mut())?;
+        let devices = Devices::build(&fd, &ram, &config, Box::new(output))?;
+        trace.mark(Phase::DevicesReady);
+
+        let state = load_guest(&ram, &config, &devices.slots, &mut kernel, initrd.as_mut())?;
         trace.mark(Phase::KernelLoaded);
 
-        let devices = Devices::build(&fd, config.vcpus.get(), Box::new(output))?;
-        trace.mark(Phase::DevicesReady);
+        let cpuid = plan_cpuid(&kvm, &fd, &config)?;
+        trace.mark(Phase::CpuidRead);
 
         let vcpus = (0..config.vcpus.get())
             .map(|number| build_vcpu(&fd, number, &cpuid, &state))
@@ -99,6 +99,7 @@ impl Vm {
             console,
             ready,
             on_eoi,
+            ..
         } = devices;
         let lifecycle = Lifecycle::new(ended);
         let shared = Shared {
@@ -144,11 +145,6 @@ fn open(what: &'static str, path: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-fn event(what: &'static str) -> Result<EventFd, Error> {
-    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
-        .map_err(|source| Error::Host { what, source })
-}
-
 /// Pages that KVM needs on Intel processors without unrestricted guest mode; elsewhere it ignores them.
 fn set_reserved_pages(fd: &VmFd) -> Result<(), Error> {
     fd.set_identity_map_address(map::KVM_IDENTITY_MAP)
@@ -167,7 +163,13 @@ fn plan_cpuid(kvm: &Kvm, fd: &VmFd, config: &VmConfig) -> Result<CpuidPlan, Erro
         tsc_khz: tsc_khz(fd),
         tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer),
     };
-    Ok(CpuidPlan::new(&offer, facts))
+    let plan = CpuidPlan::new(&offer, facts);
+    let (memory, bits) = (config.memory, plan.physical_bits());
+    let end = map::ram_end(memory);
+    if end > 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX) {
+        return Err(Error::AddressWidth { memory, end, bits });
+    }
+    Ok(plan)
 }
 
 /// The TSC frequency that new vCPUs get, where KVM tells it for a VM (KVM_CAP_VM_TSC_CONTROL) or at all.
@@ -180,7 +182,7 @@ fn tsc_khz(fd: &VmFd) -> Option<u32> {
     u32::try_from(khz).ok().filter(|khz| *khz > 0)
 }
 
-fn check_limits(kvm: &Kvm, config: &VmConfig, cpuid: &CpuidPlan) -> Result<(), Error> {
+fn check_limits(kvm: &Kvm, config: &VmConfig) -> Result<(), Error> {
     if !kvm.check_extension(Cap::SplitIrqchip) {
         return Err(Error::KvmLacks(
             "split irqchip (KVM_CAP_SPLIT_IRQCHIP, Linux 4.4)",
@@ -190,11 +192,7 @@ fn check_limits(kvm: &Kvm, config: &VmConfig, cpuid: &CpuidPlan) -> Result<(), E
     if usize::from(asked) > limit {
         return Err(Error::VcpuLimit { asked, limit });
     }
-    let (memory, bits) = (config.memory, cpuid.physical_bits());
-    let end = map::ram_end(memory);
-    if end > 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX) {
-        return Err(Error::AddressWidth { memory, end, bits });
-    }
+    let memory = config.memory;
     let host_bytes = host::total_memory_bytes();
     if memory.bytes() > host_bytes {
         return Err(Error::HostMemory { memory, host_bytes });
@@ -239,6 +237,7 @@ fn register_ram(fd: &VmFd, ram: &GuestRam) -> Result<(), Error> {
 fn load_guest(
     ram: &GuestRam,
     config: &VmConfig,
+    slots: &[MmioSlot],
     kernel: &mut File,
     initrd: Option<&mut File>,
 ) -> Result<BootState, Error> {
@@ -255,59 +254,30 @@ fn load_guest(
         }
     };
     let loaded = boot::load_kernel(ram, config.memory, kernel).map_err(failed)?;
-    let rsdp = acpi::write(&**ram, config.vcpus, &[])?;
+    let rsdp = acpi::write(&**ram, config.vcpus, slots)?;
     mptable::write(&**ram, config.vcpus).map_err(Error::MpTable)?;
-    boot::finish(ram, config.memory, &loaded, initrd, &config.cmdline, rsdp).map_err(failed)
+    let cmdline = command_line(config, slots);
+    boot::finish(ram, config.memory, &loaded, initrd, &cmdline, rsdp).map_err(failed)
 }
 
-/// The buses with everything on them, and the ends that the outside holds.
-struct Devices {
-    ports: Bus,
-    mmio: Bus,
-    console: SerialInput,
-    ready: Ready,
-    on_eoi: Box<super::vcpu::OnEoi>,
-}
-
-impl Devices {
-    fn build(fd: &Arc<VmFd>, vcpus: u8, output: Box<dyn Write + Send>) -> Result<Self, Error> {
-        irq::enable_split_irqchip(fd)?;
-        let (mut ports, mut mmio) = (Bus::default(), Bus::default());
-
-        // The I/O APIC's id follows those of the local APICs.
-        let ioapic = Arc::new(Mutex::new(Ioapic::new(vcpus, GsiRouter(fd.clone()))));
-        mmio.insert(map::IOAPIC, ioapic::BYTES, ioapic.clone())?;
-
-        let interrupt = irq::connect(fd, map::COM1_IRQ)?;
-        let wanted = Arc::new(event("an event for console input")?);
-        let serial = Arc::new(Mutex::new(Serial::new(interrupt, output, wanted)));
-        let console = SerialInput::new(&serial);
-        ports.insert(map::COM1.into(), serial::PORTS, serial)?;
-
-        let ready = Ready::default();
-        let timer = BootTimer::new(ready.clone());
-        mmio.insert(
-            map::BOOT_TIMER,
-            BootTimer::BYTES,
-            Arc::new(Mutex::new(timer)),
-        )?;
-        ports.insert(map::I8042.into(), I8042::PORTS, Arc::new(Mutex::new(I8042)))?;
-        ports.insert(map::PVPANIC.into(), 1, Arc::new(Mutex::new(Pvpanic)))?;
-        ports.insert(
-            map::POWER.into(),
-            Power::PORTS,
-            Arc::new(Mutex::new(Power::default())),
-        )?;
-
-        let on_eoi = Box::new(move |vector| lock(&ioapic).end_of_interrupt(vector));
-        Ok(Self {
-            ports,
-            mmio,
-            console,
-            ready,
-            on_eoi,
-        })
+/// What the user gave, what kernels without ACPI need to find devices (Linux
+/// drivers/virtio/virtio_mmio.c, `virtio_mmio.device=`), and what the guest's init is told.
+fn command_line(config: &VmConfig, slots: &[MmioSlot]) -> String {
+    let mut parts = vec![config.cmdline.clone()];
+    for MmioSlot {
+        address,
+        bytes,
+        irq,
+    } in slots
+    {
+        parts.push(format!(
+            "virtio_mmio.device={}K@{address:#x}:{irq}",
+            bytes >> 10
+        ));
     }
+    parts.push(config.guest.to_cmdline());
+    parts.retain(|part| !part.is_empty());
+    parts.join(" ")
 }
 
 /// Creates a vCPU. The first gets the boot state; the others wait for the guest to start them (INIT, SIPI).

@@ -1,6 +1,7 @@
 //! One microVM: from a configuration to running vCPUs and back.
 
 mod boot_trace;
+mod devices;
 mod error;
 mod exit;
 mod failure;

@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("masked_cpuid_bits_are_hidden", masked),
     ("nowhere_reads_as_ones", nowhere),
     ("pvh_entry", pvh),
+    ("the_service_is_on_the_command_line", service),
     ("kernels_that_do_not_fit_are_refused", too_large),
 ];
 
@@ -101,6 +102,14 @@ fn pvh() {
         output.contains("pvh version=1") && output.contains("cmdline=some words"),
         "{output}"
     );
+}
+
+fn service() {
+    let configure =
+        |c: kvmlet::config::VmConfigBuilder| c.command(["sh", "-c", "echo hi"]).env("A", "B");
+    let output = success(Guest::boot_with("pvh_entry", configure));
+    let expected = "kvmlet.arg=sh kvmlet.arg=-c kvmlet.arg=echo%20hi kvmlet.env=A=B";
+    assert!(output.contains(expected), "{output}");
 }
 
 fn too_large() {

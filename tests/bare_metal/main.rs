@@ -1,21 +1,27 @@
 //! Ring 2: small freestanding guests on real KVM, through the library.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
+
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod cli;
 mod console;
 mod endings;
 mod lifecycle;
 mod machine;
+mod virtio;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let tests = [
+        cli::TESTS,
         console::TESTS,
         endings::TESTS,
         lifecycle::TESTS,
         machine::TESTS,
+        virtio::TESTS,
     ]
     .concat();
     harness::run(libtest_mimic::Arguments::from_args(), &tests, harness::kvm)

@@ -70,6 +70,8 @@ pub fn program(name: &str) -> PathBuf {
                 "--release",
                 "--package",
                 "kvmlet-guests",
+                "--features",
+                "virtio",
                 "--target-dir",
             ])
             .arg(&target)

@@ -289,3 +289,6 @@ fn device(key: &str, value: &str) -> Result<String, Error> {
         "should be a device under /dev, such as /dev/vda",
     ))
 }
+
+#[cfg(test)]
+mod tests;

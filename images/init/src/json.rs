@@ -254,3 +254,142 @@ impl Parser<'_> {
         Err(self.error("\\u and four hexadecimal digits are expected"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    /// What another reader makes of a text, in our terms; nothing if it refuses it.
+    fn oracle(text: &str) -> Option<Value> {
+        fn convert(value: serde_json::Value) -> Value {
+            match value {
+                serde_json::Value::Null => Value::Null,
+                serde_json::Value::Bool(_) => Value::Boolean,
+                serde_json::Value::Number(_) => Value::Number,
+                serde_json::Value::String(text) => Value::String(text),
+                serde_json::Value::Array(items) => {
+                    Value::Array(items.into_iter().map(convert).collect())
+                }
+                serde_json::Value::Object(members) => Value::Object(
+                    members
+                        .into_iter()
+                        .map(|(key, value)| (key, convert(value)))
+                        .collect(),
+                ),
+            }
+        }
+        serde_json::from_str(text).ok().map(convert)
+    }
+
+    /// The other reader does not keep the order of members.
+    fn sorted(value: Value) -> Value {
+        match value {
+            Value::Object(mut members) => {
+                members.sort_by(|(a, _), (b, _)| a.cmp(b));
+                Value::Object(
+                    members
+                        .into_iter()
+                        .map(|(key, value)| (key, sorted(value)))
+                        .collect(),
+                )
+            }
+            Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+            other => other,
+        }
+    }
+
+    #[test]
+    fn it_reads_what_others_read() {
+        let texts = [
+            r#"null"#,
+            r#" [true, false, -0, 0.5, 1e3, 12E-7, -1.25e+2, "x", [], {}] "#,
+            r#"{"a": {"b": [1, {"c": null}]}, "d": ""}"#,
+            "\"\\\"\\\\\\/\\b\\f\\n\\r\\t \\u00e9 \\ud83d\\ude00 é😀\"",
+            "\t\r\n[ ]\n",
+        ];
+        for text in texts {
+            assert_eq!(parse(text).ok(), oracle(text), "{text}");
+            assert!(parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn it_refuses_what_others_refuse() {
+        let texts = [
+            "",
+            " ",
+            "nul",
+            "tru",
+            "[",
+            "]",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "{",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{1:2}",
+            "'a'",
+            "\"",
+            "\"\\\"",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\u12g4\"",
+            "\"\\ud800\"",
+            "\"\\ud800\\u0041\"",
+            "\"\\udc00\"",
+            "\"a\nb\"",
+            "01",
+            "-",
+            "1.",
+            ".5",
+            "1e",
+            "+1",
+            "1 2",
+            "[1]]",
+            "null x",
+            "\u{feff}null",
+            "NaN",
+        ];
+        for text in texts {
+            assert!(oracle(text).is_none(), "{text}");
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    /// Every text that differs by one character from a good one is judged as by another reader.
+    #[test]
+    fn mutations_are_judged_as_by_others() {
+        let good = "{\"a\": [\"x\\n\\u00e9\", -1.5e2, true], \"b\": {\"c\": null}}";
+        for at in 0..good.len() {
+            for new in [
+                "", "\"", "\\", "{", "}", "[", "]", ",", ":", "0", "e", ".", " ", "u", "é",
+            ] {
+                let text = [&good[..at], new, &good[at + 1..]].concat();
+                assert_eq!(parse(&text).ok().map(sorted), oracle(&text), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn repeated_keys_are_refused() {
+        let error = parse(r#"{"a": 1, "a": 2}"#).unwrap_err().to_string();
+        assert_eq!(error, "\"a\" is given twice");
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        assert!(parse(&("[".repeat(16) + &"]".repeat(16))).is_ok());
+        let error = parse(&"[".repeat(100_000)).unwrap_err().to_string();
+        assert_eq!(error, "line 1, column 18: too many levels of nesting");
+    }
+
+    #[test]
+    fn errors_say_where() {
+        let error = parse("{\n \"é\": tru }").unwrap_err().to_string();
+        assert_eq!(error, "line 2, column 7: a value is expected");
+    }
+}

@@ -13,6 +13,7 @@
 
 extern crate alloc;
 
+mod appear;
 mod console;
 mod mounts;
 mod network;
@@ -26,6 +27,7 @@ mod sys;
 use alloc::ffi::CString;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use kvmlet_init::{EXIT_INIT_FAILED, GuestSpec, SERVICE_FILE, ServiceSpec};
 use sys::Errno;
@@ -97,21 +99,21 @@ fn service_file() -> Result<ServiceSpec, String> {
 
 /// Reads a small text file. What is not UTF-8 is replaced, which no valid value survives.
 fn read_text(path: &core::ffi::CStr) -> Result<String, Errno> {
+    const LIMIT: usize = 64 << 10;
     let file = sys::File::open(path, sys::O_RDONLY)?;
-    let mut bytes = alloc::vec![0; 64 << 10];
-    let mut length = 0;
-    // A short read is not the end of the file, but a file that has not filled half of the
-    // buffer at once has none: procfs hands out a line as a whole.
-    loop {
-        let read = file.read(&mut bytes[length..])?;
-        length += read;
-        if read == 0 || length < 4096 {
-            break;
-        }
-        if length == bytes.len() {
-            return Err(Errno::EFBIG);
+    let mut chunk = [0; 4096];
+    let mut bytes = Vec::new();
+    while bytes.len() <= LIMIT {
+        let read = file.read(&mut chunk)?;
+        bytes.extend_from_slice(&chunk[..read]);
+        // procfs hands out whole lines, so that a read can stop short of the file's end, but only
+        // where the next line does not fit.
+        if read < chunk.len() / 2 {
+            return Ok(match String::from_utf8(bytes) {
+                Ok(text) => text,
+                Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            });
         }
     }
-    bytes.truncate(length);
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Err(Errno::EFBIG)
 }

@@ -16,11 +16,8 @@ use linux_raw_sys::netlink::{
     RTNH_F_ONLINK, RTPROT_BOOT, rtattr_type_t,
 };
 
-use crate::console;
 use crate::sys::{self, Errno, File};
-
-/// How long an interface may take to appear, in milliseconds.
-const INTERFACE_TIMEOUT_MS: u32 = 5000;
+use crate::{appear, console};
 
 /// The loopback interface's number in every network namespace (LOOPBACK_IFINDEX).
 const LOOPBACK: u32 = 1;
@@ -52,27 +49,10 @@ pub fn configure(networks: &[NetworkSpec]) -> Result<(), String> {
 
 /// The number of the interface, which may have to appear first.
 fn interface_index(socket: &File, name: &str) -> Result<u32, String> {
-    let mut waited_ms = 0;
-    loop {
-        match socket.interface_index(name) {
-            Ok(index) => return Ok(index),
-            Err(Errno::ENODEV) if waited_ms < INTERFACE_TIMEOUT_MS => {}
-            Err(Errno::ENODEV) => {
-                let seconds = INTERFACE_TIMEOUT_MS / 1000;
-                return Err(format!(
-                    "configure {name}: no such interface after {seconds} s"
-                ));
-            }
-            Err(error) => return Err(format!("configure {name}: {error}")),
-        }
-        if waited_ms == 1000 {
-            console::say(format_args!(
-                "waiting for the network interface {name} to appear"
-            ));
-        }
-        sys::sleep_ms(10);
-        waited_ms += 10;
-    }
+    appear::wait_for(name, || socket.interface_index(name)).map_err(|error| match error {
+        Errno::ENODEV => format!("configure {name}: no such interface after 5 s"),
+        error => format!("configure {name}: {error}"),
+    })
 }
 
 /// Netlink messages in the making, each with what it is to achieve.

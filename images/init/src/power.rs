@@ -4,7 +4,9 @@ use core::ffi::CStr;
 
 use alloc::ffi::CString;
 use kvmlet_init::{EXIT_CODE_PORT, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF};
-use linux_raw_sys::general::{MS_RDONLY, MS_REMOUNT, SIGKILL};
+use linux_raw_sys::general::{
+    LINUX_REBOOT_CMD_POWER_OFF, LINUX_REBOOT_CMD_RESTART, MS_RDONLY, MS_REMOUNT, SIGKILL,
+};
 
 use crate::sys::{self, File};
 use crate::{console, read_text};
@@ -21,13 +23,26 @@ pub fn off(code: u8, written: &Written) -> ! {
     // As the kernel does in a container whose first process has ended.
     let _ = sys::kill(-1, SIGKILL as i32);
     while sys::wait_any(0).is_ok() {}
-    sys::sync();
     remount_read_only(written);
+    at_once(code)
+}
+
+/// Reports `code` and powers off with no more than what needs no memory and cannot fail.
+pub fn at_once(code: u8) -> ! {
+    sys::sync();
     // What the service wrote last may still be on its way through the serial port.
     let _ = sys::drain(1);
     report(code);
-    let _ = sys::reboot_power_off();
-    // No power management in this kernel. Ending PID 1 makes it panic, which at least ends.
+    // Some other VMM, or a kernel without /dev/port. To power off, the kernel needs ACPI; without it
+    // it would halt and leave the VM running, so that it rather resets.
+    let acpi = File::open(c"/sys/firmware/acpi", sys::O_RDONLY).is_ok();
+    let command = if acpi {
+        LINUX_REBOOT_CMD_POWER_OFF
+    } else {
+        LINUX_REBOOT_CMD_RESTART
+    };
+    let _ = sys::reboot(command);
+    // Not reached, but for a kernel that cannot even reset; it panics when PID 1 ends.
     sys::exit(code)
 }
 

@@ -8,7 +8,7 @@ use core::ffi::CStr;
 use kvmlet_init::{FileSystem, Overlay, RootSpec};
 use linux_raw_sys::general::{MS_MOVE, MS_NOATIME, MS_RDONLY};
 
-use crate::console;
+use crate::appear;
 use crate::sys::{self, Errno, File};
 
 /// The new root, before it is one.
@@ -17,9 +17,6 @@ const ROOT: &CStr = c"/root";
 const LOWER: &CStr = c"/lower";
 /// Under an overlay: what holds the changes, in `upper` and `work`.
 const SCRATCH: &CStr = c"/scratch";
-
-/// How long a device may take to appear, in milliseconds.
-const DEVICE_TIMEOUT_MS: u32 = 5000;
 
 /// Mounts the root, makes it `/` and takes `/proc` and `/dev` along. Returns the mount of the
 /// overlay's disk, if there is one.
@@ -91,46 +88,44 @@ fn mount_device(
     let candidates = fstype
         .as_ref()
         .map_or(&candidates[..], core::slice::from_ref);
-    let mut waited_ms = 0;
-    loop {
-        let mut error = Errno::EINVAL;
-        for fstype in candidates {
-            let flags = match fstype {
-                FileSystem::Erofs => MS_RDONLY,
-                FileSystem::Ext4 if read_only => MS_RDONLY,
-                // The time of each read is worth no write.
-                FileSystem::Ext4 => MS_NOATIME,
-            };
-            let name = CString::new(fstype.name()).unwrap_or_default();
-            error = match sys::mount(&source, target, &name, flags, c"") {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if error != Errno::EINVAL && error != Errno::ENODEV {
-                break;
-            }
+    appear::wait_for(device, || mount_as(&source, target, candidates, read_only))
+        .map_err(|error| mount_failed(device, fstype, error))
+}
+
+/// Mounts `source` as the first of `candidates` that it turns out to hold.
+fn mount_as(
+    source: &CStr,
+    target: &CStr,
+    candidates: &[FileSystem],
+    read_only: bool,
+) -> Result<(), Errno> {
+    let mut refused = Errno::EINVAL;
+    for fstype in candidates {
+        let flags = match fstype {
+            FileSystem::Erofs => MS_RDONLY,
+            FileSystem::Ext4 if read_only => MS_RDONLY,
+            // The time of each read is worth no write.
+            FileSystem::Ext4 => MS_NOATIME,
+        };
+        let name = CString::new(fstype.name()).unwrap_or_default();
+        match sys::mount(source, target, &name, flags, c"") {
+            // Not in this kernel, which is no reason to wait.
+            Err(Errno::ENODEV) => refused = Errno::EOPNOTSUPP,
+            Err(Errno::EINVAL) => {}
+            other => return other,
         }
-        let absent = matches!(error, Errno::ENOENT | Errno::ENXIO);
-        if !absent || waited_ms >= DEVICE_TIMEOUT_MS {
-            return Err(mount_failed(device, fstype, error));
-        }
-        if waited_ms == 1000 {
-            console::say(format_args!("waiting for {device} to appear"));
-        }
-        sys::sleep_ms(10);
-        waited_ms += 10;
     }
+    Err(refused)
 }
 
 fn mount_failed(device: &str, fstype: Option<FileSystem>, error: Errno) -> String {
     let fstype = fstype.map_or("erofs or ext4", FileSystem::name);
     match error {
-        Errno::ENOENT | Errno::ENXIO => {
-            let seconds = DEVICE_TIMEOUT_MS / 1000;
-            format!("mount {device}: no such device after {seconds} s")
+        error if appear::is_absent(error) => {
+            format!("mount {device}: no such device after 5 s")
         }
         Errno::EINVAL => format!("mount {device}: it does not hold {fstype}"),
-        Errno::ENODEV => format!("mount {device}: this guest kernel knows no {fstype}"),
+        Errno::EOPNOTSUPP => format!("mount {device}: this guest kernel knows no {fstype}"),
         Errno::EACCES | Errno::EROFS => {
             format!("mount {device} as writable {fstype}: the disk is read-only")
         }

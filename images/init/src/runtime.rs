@@ -23,13 +23,15 @@ extern "C" fn start() -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     console::say(format_args!("cannot go on, this is a bug: {info}"));
-    power::off(kvmlet_init::EXIT_INIT_FAILED, &power::Written::default())
+    power::at_once(kvmlet_init::EXIT_INIT_FAILED)
 }
 
 /// Hands out memory from a fixed area and takes back only what was handed out last: init
 /// allocates while it reads its configuration, and not at all once the service runs.
 struct Arena {
     used: Cell<usize>,
+    /// The most that was ever in use; what is beyond is still zero, as the kernel gave it.
+    touched: Cell<usize>,
     bytes: UnsafeCell<[u8; Self::SIZE]>,
 }
 
@@ -37,6 +39,11 @@ impl Arena {
     /// A generous bound: the command line is 2 KiB and a service file at most 64 KiB. Pages that
     /// are never touched cost nothing.
     const SIZE: usize = 1 << 20;
+
+    fn set_used(&self, used: usize) {
+        self.used.set(used);
+        self.touched.set(self.touched.get().max(used));
+    }
 }
 
 // SAFETY: there is one thread, and the child that shares its memory runs while it is suspended.
@@ -51,7 +58,7 @@ unsafe impl GlobalAlloc for Arena {
         let start = start - base as usize;
         match start.checked_add(layout.size()) {
             Some(end) if end <= Self::SIZE => {
-                self.used.set(end);
+                self.set_used(end);
                 // SAFETY: `start` is within the array.
                 unsafe { base.add(start) }
             }
@@ -67,19 +74,41 @@ unsafe impl GlobalAlloc for Arena {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: same contract; a block may have been used before.
+        let untouched = self.touched.get();
+        // SAFETY: the caller's contract is the same.
         let block = unsafe { self.alloc(layout) };
         if !block.is_null() {
-            // SAFETY: the block is `layout.size()` long.
-            unsafe { memset(block, 0, layout.size()) };
+            let start = block as usize - self.bytes.get() as usize;
+            let dirty = untouched.saturating_sub(start).min(layout.size());
+            // SAFETY: `dirty` is at most the length of the block.
+            unsafe { memset(block, 0, dirty) };
         }
         block
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let start = block as usize - self.bytes.get() as usize;
+        if start + layout.size() == self.used.get() && start + size <= Self::SIZE {
+            // It is the last block, and grows or shrinks where it is.
+            self.set_used(start + size);
+            return block;
+        }
+        // SAFETY: the caller says that the layout is the block's and that the size is valid for it.
+        unsafe {
+            let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !new.is_null() {
+                memcpy(new, block, size.min(layout.size()));
+                self.dealloc(block, layout);
+            }
+            new
+        }
     }
 }
 
 #[global_allocator]
 static ARENA: Arena = Arena {
     used: Cell::new(0),
+    touched: Cell::new(0),
     bytes: UnsafeCell::new([0; Arena::SIZE]),
 };
 

@@ -21,7 +21,7 @@ pub struct GuestSpec {
 pub struct ServiceSpec {
     /// The program and its arguments. A program without a slash is looked for in `PATH`.
     pub command: Vec<String>,
-    /// Environment variables, in order; a later one replaces an earlier one of the same name.
+    /// Environment variables, in order; a name holds no `=` and no NUL byte.
     pub env: Vec<(String, String)>,
     /// Directory to start in; `/` if none.
     pub workdir: Option<String>,

@@ -2,84 +2,20 @@
 
 use alloc::ffi::CString;
 use alloc::format;
-use core::arch::{asm, naked_asm};
-use core::ffi::{CStr, c_void};
-use core::fmt;
-use core::ptr::null;
+use core::arch::asm;
+use core::ffi::CStr;
 
-use linux_raw_sys::{errno, general as uapi, ioctl};
-use uapi::*;
+use linux_raw_sys::general::*;
+use linux_raw_sys::ioctl;
 
-pub use uapi::{O_DIRECTORY, O_NOCTTY, O_RDONLY, O_RDWR, O_WRONLY};
+pub use errno::Errno;
+pub use linux_raw_sys::general::{O_DIRECTORY, O_NOCTTY, O_RDONLY, O_RDWR, O_WRONLY};
+pub use process::*;
+
+mod errno;
 
 /// A process id.
 pub type Pid = i32;
-
-/// An error number of the kernel.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Errno(u16);
-
-/// Names the errors that init can meet: as constants, and in messages.
-macro_rules! errors {
-    ($($name:ident $text:literal)*) => {
-        impl Errno {
-            $(#[doc = $text] pub const $name: Self = Self(errno::$name as u16);)*
-        }
-
-        impl fmt::Display for Errno {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match *self {
-                    $(Self::$name => f.write_str($text),)*
-                    Self(number) => write!(f, "error {number}"),
-                }
-            }
-        }
-    };
-}
-
-errors! {
-    EPERM "not permitted"
-    ENOENT "no such file or directory"
-    ESRCH "no such process"
-    EINTR "interrupted"
-    EIO "input/output error"
-    ENXIO "no such device or address"
-    E2BIG "arguments and environment are too long"
-    ENOEXEC "not an executable file (does a script lack its #! line?)"
-    EAGAIN "a resource is used up for now"
-    ENOMEM "out of memory"
-    EACCES "permission denied"
-    EBUSY "in use"
-    EEXIST "it exists already"
-    ENODEV "no such device, or not known to this guest kernel"
-    ENOTDIR "not a directory"
-    EINVAL "invalid argument"
-    ENOTTY "not a terminal"
-    ETXTBSY "the file is being written"
-    EFBIG "too large"
-    ENOSPC "no space left"
-    EROFS "read-only file system"
-    ENAMETOOLONG "name too long"
-    ENOSYS "not built into this guest kernel"
-    ELOOP "too many symbolic links"
-    EAFNOSUPPORT "address family not built into this guest kernel"
-    EADDRNOTAVAIL "address not available"
-    ENETDOWN "network is down"
-    ENETUNREACH "network is unreachable"
-    EOPNOTSUPP "not supported"
-}
-
-impl Errno {
-    /// From the kernel's number.
-    pub fn from_number(number: i32) -> Self {
-        Self(number as u16)
-    }
-
-    /// The kernel's number.
-    pub fn number(self) -> i32 {
-        self.0.into()
-    }
-}
 
 /// # Safety
 ///
@@ -94,7 +30,7 @@ unsafe fn syscall(number: u32, arguments: [usize; 5]) -> Result<usize, Errno> {
              options(nostack));
     }
     match result {
-        -4095..=-1 => Err(Errno((-result) as u16)),
+        -4095..=-1 => Err(Errno::from_number(-result as i32)),
         _ => Ok(result as usize),
     }
 }
@@ -108,6 +44,8 @@ macro_rules! call {
         syscall($number, call!(@five $($argument,)* 0, 0, 0, 0, 0))
     };
 }
+
+mod process;
 
 /// An open file, closed when dropped.
 pub struct File(i32);
@@ -230,9 +168,8 @@ plain_calls! {
     /// Mounts, remounts or moves a file system.
     mount(source: &CStr, target: &CStr, fstype: &CStr, flags: u32, options: &CStr) =
         __NR_mount(source.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, options.as_ptr());
-    /// Powers the machine off.
-    reboot_power_off() = __NR_reboot(
-        LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_POWER_OFF);
+    /// Powers the machine off, or does with it what else `command` says.
+    reboot(command: u32) = __NR_reboot(LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, command);
     /// Sets the host name.
     sethostname(name: &str) = __NR_sethostname(name.as_ptr(), name.len());
     /// Drops supplementary groups.
@@ -251,31 +188,15 @@ pub fn sync() {
     let _ = unsafe { call!(__NR_sync) };
 }
 
-/// The number of this process.
-pub fn getpid() -> Pid {
-    // SAFETY: no arguments; it cannot fail.
-    unsafe { call!(__NR_getpid) }.map_or(0, |pid| pid as Pid)
-}
-
-/// Ends this process.
-pub fn exit(code: u8) -> ! {
-    loop {
-        // SAFETY: no pointers.
-        let _ = unsafe { call!(__NR_exit_group, code) };
-    }
-}
-
-/// Executes a program in place of this one; returns only if it cannot.
-///
-/// # Safety
-///
-/// `argv` and `envp` are arrays of pointers to C strings that end with a null pointer.
-pub unsafe fn execve(path: &CStr, argv: *const *const i8, envp: *const *const i8) -> Errno {
-    // SAFETY: as the caller says.
-    match unsafe { call!(__NR_execve, path.as_ptr(), argv, envp) } {
-        Err(error) => error,
-        Ok(_) => Errno::EINVAL,
-    }
+/// Milliseconds since the machine's start.
+pub fn monotonic_ms() -> u64 {
+    let mut time = __kernel_timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes one struct.
+    let _ = unsafe { call!(__NR_clock_gettime, CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
 /// Sleeps; a signal may end it early.
@@ -304,103 +225,4 @@ pub fn is_mount_point(path: &CStr) -> bool {
         )
     };
     done.is_ok() && status.stx_attributes & u64::from(STATX_ATTR_MOUNT_ROOT) != 0
-}
-
-/// Reaps a child process: its id (0 if WNOHANG is in `options` and none has ended) and its
-/// status.
-pub fn wait_any(options: u32) -> Result<(Pid, i32), Errno> {
-    let mut status = 0i32;
-    // SAFETY: the kernel writes one int.
-    let pid = unsafe { call!(__NR_wait4, -1isize, &raw mut status, options) }?;
-    Ok((pid as Pid, status))
-}
-
-const ALL_SIGNALS: u64 = !0;
-
-fn set_signal_mask(mask: u64) {
-    // SAFETY: the kernel reads one 8-byte signal set.
-    let _ = unsafe {
-        call!(
-            __NR_rt_sigprocmask,
-            SIG_SETMASK,
-            &raw const mask,
-            null::<u64>(),
-            8
-        )
-    };
-}
-
-/// Keeps signals pending until [`wait_for_signal`] takes them.
-pub fn block_all_signals() {
-    set_signal_mask(ALL_SIGNALS);
-}
-
-/// Lets signals do what they do.
-pub fn unblock_all_signals() {
-    set_signal_mask(0);
-}
-
-/// Takes the next signal; [`Errno::EAGAIN`] if none comes in time.
-pub fn wait_for_signal(timeout_s: Option<i64>) -> Result<i32, Errno> {
-    let set = ALL_SIGNALS;
-    let time = timeout_s.map(|tv_sec| __kernel_timespec { tv_sec, tv_nsec: 0 });
-    let time = time
-        .as_ref()
-        .map_or(null(), |time| time as *const __kernel_timespec);
-    // SAFETY: set and time outlive the call; a null pointer asks for no siginfo, or no timeout.
-    let signal = unsafe {
-        call!(
-            __NR_rt_sigtimedwait,
-            &raw const set,
-            null::<c_void>(),
-            time,
-            8
-        )
-    }?;
-    Ok(signal as i32)
-}
-
-/// Starts a child that shares this process's memory, and suspends this process until the child
-/// has executed a program or ended. No page table is copied and no page copied on write, which
-/// is most of what a fork costs. `stack` is the child's.
-///
-/// # Safety
-///
-/// `child` is called with `argument`, on `stack`, whose size must suffice.
-pub unsafe fn spawn(
-    stack: &mut [u128],
-    child: extern "C" fn(*mut c_void) -> !,
-    argument: *mut c_void,
-) -> Result<Pid, Errno> {
-    let flags = CLONE_VM | CLONE_VFORK | SIGCHLD;
-    let top = stack.as_mut_ptr_range().end.cast::<c_void>();
-    // SAFETY: `top` is aligned to 16 bytes as the ABI wants it; the rest is the caller's promise.
-    match unsafe { clone_and_call(flags.into(), top, child, argument) } {
-        pid if pid >= 0 => Ok(pid as Pid),
-        error => Err(Errno((-error) as u16)),
-    }
-}
-
-#[unsafe(naked)]
-unsafe extern "C" fn clone_and_call(
-    flags: u64,
-    stack_top: *mut c_void,
-    child: extern "C" fn(*mut c_void) -> !,
-    argument: *mut c_void,
-) -> isize {
-    // The system call takes flags and stack where they are, and keeps r8 and r9.
-    naked_asm!(
-        "mov r8, rdx",
-        "mov r9, rcx",
-        "mov eax, {clone}",
-        "syscall",
-        "test rax, rax",
-        "jnz 2f",
-        "xor ebp, ebp",
-        "mov rdi, r9",
-        "call r8",
-        "ud2",
-        "2: ret",
-        clone = const __NR_clone,
-    )
 }

@@ -55,11 +55,29 @@ impl FakeDriver {
     /// A device that is ready, with all offered features but EVENT_IDX (so that every answer interrupts) and
     /// queues of 16 entries.
     pub fn ready(device: Box<dyn VirtioDevice>) -> Self {
+        Self::ready_with(device, !0)
+    }
+
+    /// As [`ready`](Self::ready), with none but these features.
+    pub fn ready_with(device: Box<dyn VirtioDevice>, features: u64) -> Self {
         let mut driver = Self::new(device);
-        driver.negotiate(!(1 << 29));
-        (0..driver.avail.len()).for_each(|queue| driver.set_up_queue(queue));
-        driver.write(0x70, 15);
+        driver.start(features & !(1 << 29));
         driver
+    }
+
+    /// From nothing, or from a reset, to a device that runs.
+    pub fn start(&mut self, features: u64) {
+        assert!(self.negotiate(features));
+        self.avail.fill(0);
+        self.used_seen.fill(0);
+        for queue in 0..self.avail.len() {
+            let base = QUEUES + queue as u64 * QUEUE_STRIDE;
+            for index in [base + AVAIL + 2, base + USED + 2] {
+                self.ram.write_obj(0u16, GuestAddress(index)).unwrap();
+            }
+            self.set_up_queue(queue);
+        }
+        self.write(0x70, 15);
     }
 
     pub fn read(&mut self, register: u64) -> u32 {
@@ -153,12 +171,7 @@ impl FakeDriver {
 
     /// Makes the chain that begins at descriptor `head` available and notifies.
     pub fn offer(&mut self, queue: usize, head: u16) {
-        let ring = QUEUES + queue as u64 * QUEUE_STRIDE + AVAIL;
-        let slot = ring + 4 + 2 * u64::from(self.avail[queue] % self.size);
-        self.ram.write_obj(head, GuestAddress(slot)).unwrap();
-        self.avail[queue] = self.avail[queue].wrapping_add(1);
-        self.set_avail_index(queue, self.avail[queue]);
-        self.write(0x50, queue as u32);
+        self.offer_all(queue, &[head]);
     }
 
     /// Makes several chains available, then notifies once.

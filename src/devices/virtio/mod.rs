@@ -5,6 +5,7 @@
 //! transport *activates* it: the front gets its [queues](Virtqueue) and starts a [`Worker`] that owns them,
 //! until a reset takes worker and back end back.
 
+pub mod block;
 mod chain;
 #[cfg(test)]
 pub(crate) mod fake_driver;
@@ -18,7 +19,7 @@ mod worker;
 
 pub use chain::{Chain, Segment};
 pub use interrupt::Interrupt;
-pub use mmio::{MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
+pub use mmio::{Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
 pub use queue::{Broken, Virtqueue};
 pub use worker::{Stop, Worker};
 

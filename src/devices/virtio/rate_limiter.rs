@@ -121,10 +121,11 @@ impl State {
     fn refill(&mut self, now: Duration) {
         let elapsed = now.saturating_sub(self.refilled);
         self.refilled = now.max(self.refilled);
-        for bucket in [&mut self.operations, &mut self.bandwidth] {
-            if let Some(bucket) = bucket {
-                bucket.refill(elapsed);
-            }
+        for bucket in [&mut self.operations, &mut self.bandwidth]
+            .into_iter()
+            .flatten()
+        {
+            bucket.refill(elapsed);
         }
     }
 

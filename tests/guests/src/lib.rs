@@ -1,7 +1,8 @@
 //! Runtime of the bare-metal guests that the tests and benchmarks of kvmlet boot.
 //!
-//! `cargo build -p kvmlet-guests --release` builds one static ELF file per program in
-//! `src/bin/`; the build script adds what the linker has to know. A program is entered by
+//! `cargo build -p kvmlet-guests --release --features virtio` builds one static ELF file per
+//! program in `src/bin/`, without the feature all but the `virtio_*` ones; the build script
+//! adds what the linker has to know. A program is entered by
 //! the Linux 64-bit boot protocol or by PVH, drops to CPL3 within about forty instructions
 //! (see [`entry`]) and stays there, with all RAM and the device window below 4 GiB identity
 //! mapped and every I/O port open. What needs CPL0 goes through
@@ -15,9 +16,13 @@
 #![no_std]
 
 pub mod acpi;
+#[cfg(feature = "virtio")]
+mod allocator;
 pub mod boot_info;
 pub mod cpu;
 pub mod entry;
+#[cfg(feature = "virtio")]
+pub mod ethernet;
 pub mod heap;
 pub mod interrupts;
 pub mod ioapic;
@@ -29,6 +34,8 @@ pub mod port;
 pub mod power;
 pub mod serial;
 pub mod smp;
+#[cfg(feature = "virtio")]
+pub mod virtio;
 
 use boot_info::{BootInfo, Protocol};
 

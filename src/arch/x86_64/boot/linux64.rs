@@ -55,14 +55,17 @@ pub(super) fn prepare(
 }
 
 fn zero_page(header: Option<setup_header>, handoff: &Handoff) -> boot_params {
-    let mut params = boot_params::default();
     // An ELF image comes without a setup header; Linux then reads only these fields.
-    params.hdr = header.unwrap_or(setup_header {
+    let hdr = header.unwrap_or(setup_header {
         boot_flag: 0xaa55,
         header: u32::from_le_bytes(*b"HdrS"),
         kernel_alignment: 0x0100_0000,
         ..Default::default()
     });
+    let mut params = boot_params {
+        hdr,
+        ..Default::default()
+    };
     params.hdr.type_of_loader = LOADER_UNDEFINED;
     params.hdr.cmd_line_ptr = CMDLINE.0 as u32;
     params.hdr.cmdline_size = handoff.cmdline_bytes as u32;
@@ -94,7 +97,7 @@ fn write_page_tables(ram: &GuestMemory) -> Result<(), Error> {
     write(pdpt | PRESENT_WRITABLE, PAGE_TABLES.0)?;
     for gigabyte in 0..GIGABYTES {
         write(
-            directories + gigabyte * TABLE | PRESENT_WRITABLE,
+            (directories + gigabyte * TABLE) | PRESENT_WRITABLE,
             pdpt + gigabyte * 8,
         )?;
     }

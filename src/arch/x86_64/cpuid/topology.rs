@@ -51,7 +51,7 @@ fn cache_sharers(eax: u32, vcpus: u32) -> u32 {
     if eax >> 5 & 7 >= 3 { vcpus } else { 1 }
 }
 
-fn describe_amd(entries: &mut Vec<kvm_cpuid_entry2>, vcpus: u8) {
+fn describe_amd(entries: &mut [kvm_cpuid_entry2], vcpus: u8) {
     if let Some(entry) = find_mut(entries, AMD_CORES, 0) {
         entry.ecx = entry.ecx & !0xf0ff | u32::from(vcpus - 1) | id_bits(vcpus) << 12;
     }

@@ -1,0 +1,242 @@
+//! A container with the real init as its first process.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::process::{Child, Command, Stdio};
+
+use kvmlet_init::{EXIT_CODE_PORT, GuestSpec, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF, ServiceSpec};
+use tempfile::TempDir;
+
+/// What the container's first process does before it becomes init.
+const SET_UP: &str = r#"
+set -e
+echo there are namespaces
+read -r mapped
+cd "$1"
+mount --rbind -o ro /usr usr
+mount -t tmpfs dev dev
+ln -s /port dev/port
+ln -s /null dev/null
+mount -t proc proc proc
+ip link add eth0 type veth peer name peer
+ip link set peer up
+mount --bind cmdline proc/cmdline
+exec chroot . /init
+"#;
+
+/// A root directory, and what runs in it.
+pub struct Guest {
+    pub root: TempDir,
+    pub cmdline: String,
+}
+
+/// How a guest ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The exit code that was reported.
+    pub code: Option<u8>,
+    /// Whether the power was switched off by then.
+    pub powered_off: bool,
+    /// What service and init wrote.
+    pub output: String,
+}
+
+impl Guest {
+    /// Nothing if this host has no user namespaces for us.
+    pub fn new(cmdline: &str) -> Option<Self> {
+        let probe = Command::new("unshare")
+            .args([
+                "--user",
+                "--map-root-user",
+                "--net",
+                "ip",
+                "link",
+                "add",
+                "type",
+                "veth",
+            ])
+            .output();
+        match probe {
+            Ok(probe) if probe.status.success() => {}
+            other => {
+                skipped(&format!(
+                    "no user namespace with a veth can be made here: {other:?}"
+                ));
+                return None;
+            }
+        }
+        let root = TempDir::new().unwrap();
+        let path = root.path();
+        for directory in [
+            "usr",
+            "dev",
+            "proc",
+            "sys",
+            "etc/kvmlet",
+            "run",
+            "tmp",
+            "srv",
+        ] {
+            fs::create_dir_all(path.join(directory)).unwrap();
+        }
+        for directory in ["bin", "lib", "lib64"] {
+            symlink(format!("usr/{directory}"), path.join(directory)).unwrap();
+        }
+        for file in ["port", "null"] {
+            fs::write(path.join(file), "").unwrap();
+        }
+        fs::copy(env!("CARGO_BIN_EXE_kvmlet-init"), path.join("init")).unwrap();
+        Some(Self {
+            root,
+            cmdline: cmdline.into(),
+        })
+    }
+
+    /// A guest whose service is a shell script.
+    pub fn script(script: &str) -> Option<Self> {
+        Self::with(|guest| guest.service = shell(script))
+    }
+
+    pub fn with(describe: impl FnOnce(&mut GuestSpec)) -> Option<Self> {
+        let mut spec = GuestSpec::default();
+        describe(&mut spec);
+        Self::new(&spec.to_cmdline())
+    }
+
+    pub fn file(self, path: &str, content: &str) -> Self {
+        fs::write(self.root.path().join(path), content).unwrap();
+        self
+    }
+
+    pub fn start(self) -> Running {
+        fs::write(
+            self.root.path().join("cmdline"),
+            format!("quiet {}\n", self.cmdline),
+        )
+        .unwrap();
+        let mut child = Command::new("unshare")
+            .args(NAMESPACES)
+            .args(["sh", "-c", SET_UP, "sh"])
+            .arg(self.root.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut running = Running {
+            guest: self,
+            child,
+            output,
+        }
+        .wait_for("there are namespaces");
+        map_users(running.child.id());
+        drop(writeln!(running.child.stdin.take().unwrap()));
+        running
+    }
+
+    pub fn run(self) -> Outcome {
+        self.start().wait()
+    }
+}
+
+/// Says so where the test harness does not swallow it.
+pub fn skipped(reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
+}
+
+/// Makes users of the host known in the user namespace of a process: all that we may.
+fn map_users(process: u32) {
+    let own = fs::metadata("/proc/self").unwrap();
+    let maps = if is_root() {
+        [
+            ("uid_map", "0 0 65536".into()),
+            ("gid_map", "0 0 65536".into()),
+        ]
+    } else {
+        fs::write(format!("/proc/{process}/setgroups"), "deny").unwrap();
+        [
+            ("uid_map", format!("0 {} 1", own.uid())),
+            ("gid_map", format!("0 {} 1", own.gid())),
+        ]
+    };
+    for (file, map) in maps {
+        fs::write(format!("/proc/{process}/{file}"), map).unwrap();
+    }
+}
+
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// All that init touches, and an end of everything in them when the test ends.
+const NAMESPACES: [&str; 8] = [
+    "--user",
+    "--mount",
+    "--pid",
+    "--net",
+    "--uts",
+    "--ipc",
+    "--fork",
+    "--kill-child",
+];
+
+pub struct Running {
+    guest: Guest,
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Running {
+    /// Waits until the service has written a certain line.
+    pub fn wait_for(mut self, expected: &str) -> Self {
+        let mut line = String::new();
+        while self.output.read_line(&mut line).unwrap() > 0 {
+            if line.trim_end() == expected {
+                return self;
+            }
+            line.clear();
+        }
+        panic!("the service never wrote {expected}: {:?}", self.wait());
+    }
+
+    /// Sends a signal to init.
+    pub fn signal(self, name: &str) -> Self {
+        let parent = self.child.id();
+        let children =
+            fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+        let kill = Command::new("kill")
+            .args(["-s", name, children.trim()])
+            .status()
+            .unwrap();
+        assert!(kill.success());
+        self
+    }
+
+    pub fn wait(mut self) -> Outcome {
+        let mut output = String::new();
+        self.output.read_to_string(&mut output).unwrap();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut output)
+            .unwrap();
+        self.child.wait().unwrap();
+        let port = fs::read(self.guest.root.path().join("port")).unwrap();
+        Outcome {
+            code: port.get(usize::from(EXIT_CODE_PORT)).copied(),
+            powered_off: port.get(usize::from(SLEEP_CONTROL_PORT)) == Some(&SLEEP_POWER_OFF),
+            output,
+        }
+    }
+}
+
+pub fn shell(script: &str) -> ServiceSpec {
+    let command = ["sh", "-c", script].map(String::from).into();
+    ServiceSpec {
+        command,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,300 @@
+//! Disks of a VM.
+
+use super::flag::Flag;
+use super::rate_limit::Written;
+use super::{Error, RateLimit};
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// When a write that the guest was told of is safe from a loss of power.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// Once the guest has flushed. The guest is told so, and may choose to write through.
+    #[default]
+    WriteBack,
+    /// At once: every write is durable before it is acknowledged.
+    WriteThrough,
+}
+
+/// How the host reads and writes the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskIo {
+    /// `io_uring` where the host allows it, else `sync`.
+    #[default]
+    Auto,
+    /// Many requests at a time through a ring; an error where the host forbids it.
+    IoUring,
+    /// One request after the other by plain system calls.
+    Sync,
+}
+
+/// A serial number: 1 to 20 printable ASCII characters (virtio 1.2 §5.2.6, VIRTIO_BLK_T_GET_ID).
+/// Linux shows it as `/sys/block/vda/serial`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Serial(String);
+
+impl Serial {
+    /// The most that the protocol has room for.
+    pub const MAX_BYTES: usize = 20;
+
+    /// The number as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Serial {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        let fits = (1..=Self::MAX_BYTES).contains(&text.len());
+        match fits && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true => Ok(Self(text)),
+            false => Err(Error::DiskSerial { text }),
+        }
+    }
+}
+
+/// How many queues a disk has, each served by a thread of its own: 1 to [`QueueCount::MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct QueueCount(u16);
+
+impl QueueCount {
+    /// More queues than that have no use: one for each vCPU is plenty.
+    pub const MAX: u16 = 32;
+    /// One queue, the default.
+    pub const ONE: Self = Self(1);
+
+    /// The count as a number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for QueueCount {
+    fn default() -> Self {
+        Self::ONE
+    }
+}
+
+impl TryFrom<u64> for QueueCount {
+    type Error = Error;
+
+    fn try_from(count: u64) -> Result<Self, Error> {
+        match u16::try_from(count) {
+            Ok(n @ 1..=Self::MAX) => Ok(Self(n)),
+            _ => Err(Error::DiskQueues { count }),
+        }
+    }
+}
+
+/// A raw image file or a block device that the guest sees as a virtio disk.
+///
+/// As text it is a path and keys behind it, [`Disk::KEYS`]:
+///
+/// ```
+/// # use kvmlet::config::Disk;
+/// let root: Disk = "app.erofs,ro".parse()?;
+/// let data: Disk = "path=data.img,direct,cache=writethrough,bandwidth=100M,iops=5000".parse()?;
+/// assert_eq!(root, Disk::read_only("app.erofs"));
+/// # Ok::<(), kvmlet::config::Error>(())
+/// ```
+///
+/// A path with a comma in it can only be given as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// The file or device.
+    pub path: PathBuf,
+    /// Whether the guest may only read. Several VMs can share such a disk.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Whether the host's page cache is bypassed (O_DIRECT).
+    #[serde(default)]
+    pub direct: bool,
+    /// When a write is durable.
+    #[serde(default)]
+    pub cache: Cache,
+    /// What the guest sees as serial number; without one, `kvmlet-0` and so on.
+    #[serde(default)]
+    pub id: Option<Serial>,
+    /// How many queues the guest can use at a time.
+    #[serde(default)]
+    pub queues: QueueCount,
+    /// How the host does the work.
+    #[serde(default)]
+    pub io: DiskIo,
+    /// How much of it the guest may do per second.
+    #[serde(default)]
+    pub rate_limit: RateLimit,
+}
+
+impl Disk {
+    /// The keys of the text form.
+    pub const KEYS: &[&str] = &[
+        "path",
+        "ro",
+        "direct",
+        "cache",
+        "id",
+        "queues",
+        "io",
+        "bandwidth",
+        "burst",
+        "once",
+        "iops",
+        "iops-burst",
+        "iops-once",
+    ];
+
+    /// A disk that the guest cannot change.
+    pub fn read_only(path: impl Into<PathBuf>) -> Self {
+        Self {
+            read_only: true,
+            ..Self::read_write(path)
+        }
+    }
+
+    /// A disk that the guest reads and writes, with write-back caching and no limits.
+    pub fn read_write(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            read_only: false,
+            direct: false,
+            cache: Cache::WriteBack,
+            id: None,
+            queues: QueueCount::ONE,
+            io: DiskIo::Auto,
+            rate_limit: RateLimit::NONE,
+        }
+    }
+}
+
+impl FromStr for Disk {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let flag = Flag::parse("--disk", "path", Self::KEYS, text)?;
+        let path = flag.text("path", "the name of a file or block device")?;
+        let cache = flag.parsed("cache", "writeback or writethrough", |text| match text {
+            "writeback" => Some(Cache::WriteBack),
+            "writethrough" => Some(Cache::WriteThrough),
+            _ => None,
+        })?;
+        let io = flag.parsed("io", "auto, io_uring or sync", |text| match text {
+            "auto" => Some(DiskIo::Auto),
+            "io_uring" => Some(DiskIo::IoUring),
+            "sync" => Some(DiskIo::Sync),
+            _ => None,
+        })?;
+        let id = flag.text("id", "a serial number")?;
+        let rate_limit = Written {
+            bandwidth: flag.bytes("bandwidth")?,
+            burst: flag.bytes("burst")?,
+            once: flag.bytes("once")?,
+            operations: flag.number("iops")?,
+            operations_burst: flag.number("iops-burst")?,
+            operations_once: flag.number("iops-once")?,
+        };
+        Ok(Self {
+            path: path.ok_or(Error::DiskPathMissing)?.into(),
+            read_only: flag.switch("ro")?,
+            direct: flag.switch("direct")?,
+            cache: cache.unwrap_or_default(),
+            id: id.map(|text| text.to_owned().try_into()).transpose()?,
+            queues: flag.number("queues")?.unwrap_or(1).try_into()?,
+            io: io.unwrap_or_default(),
+            rate_limit: rate_limit.try_into()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Rate;
+
+    #[test]
+    fn a_path_alone_is_a_writable_disk() {
+        let parsed: Disk = "data.img".parse().unwrap();
+        assert_eq!(parsed, Disk::read_write("data.img"));
+        let parsed: Disk = serde_json::from_str(r#"{"path": "data.img"}"#).unwrap();
+        assert_eq!(parsed, Disk::read_write("data.img"));
+        assert_eq!("a,ro".parse::<Disk>().unwrap(), Disk::read_only("a"));
+        // A file that is called as a key is still one that can be named.
+        assert_eq!("path=ro".parse::<Disk>().unwrap(), Disk::read_write("ro"));
+    }
+
+    #[test]
+    fn every_key_has_its_place_in_text_and_json() {
+        let expected = Disk {
+            path: "d".into(),
+            read_only: true,
+            direct: true,
+            cache: Cache::WriteThrough,
+            id: Some("db-1".to_owned().try_into().unwrap()),
+            queues: 4.try_into().unwrap(),
+            io: DiskIo::IoUring,
+            rate_limit: RateLimit {
+                bandwidth: Some(Rate::per_second(10 << 20).unwrap().burst(1 << 20).once(3)),
+                operations: Some(Rate::per_second(1000).unwrap().burst(50).once(7)),
+            },
+        };
+        let text = "ro,path=d,direct=on,cache=writethrough,id=db-1,queues=4,io=io_uring,bandwidth=10M,\
+                    burst=1M,once=3,iops=1000,iops-burst=50,iops-once=7";
+        assert_eq!(text.parse::<Disk>().unwrap(), expected);
+        let used = text.split(',').map(|item| item.split('=').next().unwrap());
+        assert!(Disk::KEYS.iter().all(|key| used.clone().any(|k| k == *key)));
+        let json = r#"{"path": "d", "read_only": true, "direct": true, "cache": "writethrough", "id": "db-1",
+            "queues": 4, "io": "io_uring", "rate_limit": {"bandwidth": "10M", "burst": "1M", "once": 3,
+            "operations": 1000, "operations_burst": 50, "operations_once": 7}}"#;
+        assert_eq!(serde_json::from_str::<Disk>(json).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, expected) in [
+            ("", "`path` of --disk"),
+            ("ro", "no file: add `path=FILE`"),
+            ("a,cahce=writeback", "did you mean `cache`?"),
+            ("a,b", "--disk has no key `b`"),
+            ("a,ro,ro", "`ro` twice"),
+            ("a,path=b", "`path` twice"),
+            (
+                "a,cache=none",
+                "`cache` of --disk is `none`, not writeback or writethrough",
+            ),
+            ("a,io=aio", "auto, io_uring or sync"),
+            ("a,ro=maybe", "on or off"),
+            ("a,cache", "`cache` of --disk has no value"),
+            ("a,queues=0", "1 to 32"),
+            ("a,queues=33", "1 to 32"),
+            ("a,queues=x", "a whole number"),
+            ("a,bandwidth=fast", "10M"),
+            ("a,bandwidth=0", "a rate of zero"),
+            ("a,iops-burst=5", "`operations`"),
+            ("a,id=has space", "`has space`"),
+            ("a,id=123456789012345678901", "20"),
+        ] {
+            let error = text.parse::<Disk>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        for (json, expected) in [
+            (
+                r#"{"path": "a", "readonly": true}"#,
+                "unknown field `readonly`",
+            ),
+            (r#"{"path": "a", "id": ""}"#, "serial number"),
+            (r#"{"path": "a", "queues": 99}"#, "1 to 32"),
+            (r#"{}"#, "path"),
+        ] {
+            let error = serde_json::from_str::<Disk>(json).unwrap_err().to_string();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Flags whose value is a list of keys: `--disk root.erofs,ro,cache=writeback`.
+
+use super::{Error, Memory, json};
+
+/// The keys of one flag as a user gave them; each is known and given once.
+pub(super) struct Flag<'a> {
+    name: &'static str,
+    given: Vec<(&'a str, Option<&'a str>)>,
+}
+
+impl<'a> Flag<'a> {
+    /// Splits `text`. What comes first may be a value alone; it then belongs to `main`, unless it is one of
+    /// the keys.
+    ///
+    /// # Errors
+    /// A key that is not among `keys`, with the nearest that is, or one given twice.
+    pub fn parse(
+        name: &'static str,
+        main: &'static str,
+        keys: &[&str],
+        text: &'a str,
+    ) -> Result<Self, Error> {
+        let mut given: Vec<(&'a str, Option<&'a str>)> = Vec::new();
+        for (index, item) in text.split(',').enumerate() {
+            let (key, value) = match item.split_once('=') {
+                Some((key, value)) => (key.trim(), Some(value)),
+                None if index == 0 && !keys.contains(&item) => (main, Some(item)),
+                None => (item.trim(), None),
+            };
+            if !keys.contains(&key) {
+                return Err(Error::FlagKey {
+                    flag: name,
+                    key: key.into(),
+                    nearest: json::nearest(key, keys.iter().copied()),
+                });
+            }
+            if given.iter().any(|(other, _)| *other == key) {
+                let key = key.into();
+                return Err(Error::FlagTwice { flag: name, key });
+            }
+            given.push((key, value));
+        }
+        Ok(Self { name, given })
+    }
+
+    fn find(&self, key: &str) -> Option<Option<&'a str>> {
+        let mut given = self.given.iter();
+        given
+            .find(|(other, _)| *other == key)
+            .map(|(_, value)| *value)
+    }
+
+    /// The value of a key, if it was given.
+    pub fn text(
+        &self,
+        key: &'static str,
+        expected: &'static str,
+    ) -> Result<Option<&'a str>, Error> {
+        match self.find(key) {
+            None => Ok(None),
+            Some(Some(value)) if !value.is_empty() => Ok(Some(value)),
+            Some(_) => Err(self.wrong(key, "", expected)),
+        }
+    }
+
+    /// Whether a key stands there, alone or with `on`, `off` or the like.
+    pub fn switch(&self, key: &'static str) -> Result<bool, Error> {
+        match self.find(key) {
+            None | Some(Some("off" | "no" | "false")) => Ok(false),
+            Some(None | Some("on" | "yes" | "true")) => Ok(true),
+            Some(Some(value)) => Err(self.wrong(key, value, "on or off")),
+        }
+    }
+
+    /// A whole number.
+    pub fn number(&self, key: &'static str) -> Result<Option<u64>, Error> {
+        self.parsed(key, "a whole number", |text| text.parse().ok())
+    }
+
+    /// A number of bytes.
+    pub fn bytes(&self, key: &'static str) -> Result<Option<Memory>, Error> {
+        self.parsed(key, "a size such as 512K or 10M", |text| text.parse().ok())
+    }
+
+    /// A value that `parse` understands.
+    pub fn parsed<T>(
+        &self,
+        key: &'static str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        self.text(key, expected)?
+            .map(|text| parse(text).ok_or_else(|| self.wrong(key, text, expected)))
+            .transpose()
+    }
+
+    fn wrong(&self, key: &'static str, value: &str, expected: &'static str) -> Error {
+        Error::FlagValue {
+            flag: self.name,
+            key,
+            value: value.into(),
+            expected,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! io_uring: a batch of jobs in one system call, answers as they come.
+
+use super::{Backend, Ended};
+use crate::devices::virtio::block::job::{Job, Operation};
+use crate::host::disk::DiskFile;
+use crate::host::ring;
+use io_uring::types::{Fd, FsyncFlags};
+use io_uring::{IoUring, opcode, squeue};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+/// A ring of its own for one queue. Jobs in flight lie in a table whose index the kernel hands back.
+pub(in super::super) struct Ring {
+    ring: IoUring,
+    file: Arc<DiskFile>,
+    jobs: Vec<Option<Job>>,
+    free: Vec<u32>,
+}
+
+impl Ring {
+    /// # Errors
+    /// When the host does not allow io_uring or lacks an operation.
+    pub fn new(file: Arc<DiskFile>, jobs: u16) -> io::Result<Self> {
+        Ok(Self {
+            ring: ring::new(jobs.into())?,
+            file,
+            jobs: (0..jobs).map(|_| None).collect(),
+            free: (0..jobs.into()).collect(),
+        })
+    }
+
+    fn in_flight(&self) -> usize {
+        self.jobs.len() - self.free.len()
+    }
+
+    fn entry(&self, job: &Job) -> squeue::Entry {
+        let whole = Fd(self.file.as_fd().as_raw_fd());
+        let parts = job.buffers.parts();
+        let data = || {
+            let fd = self.file.descriptor(job.offset, job.bytes, |alignment| {
+                job.buffers.is_aligned(alignment)
+            });
+            Fd(fd.as_raw_fd())
+        };
+        // No more parts than a queue has entries.
+        let count = parts.len() as u32;
+        match job.operation {
+            Operation::Read => opcode::Readv::new(data(), parts.as_ptr(), count)
+                .offset(job.offset)
+                .build(),
+            Operation::Write { durable } => opcode::Writev::new(data(), parts.as_ptr(), count)
+                .offset(job.offset)
+                .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
+                .build(),
+            Operation::Sync => opcode::Fsync::new(whole)
+                .flags(FsyncFlags::DATASYNC)
+                .build(),
+            Operation::Punch => allocate(whole, job, libc::FALLOC_FL_PUNCH_HOLE),
+            Operation::Zero => allocate(whole, job, libc::FALLOC_FL_ZERO_RANGE),
+        }
+    }
+
+    fn enter(&self, wait: usize) -> io::Result<()> {
+        loop {
+            match self.ring.submit_and_wait(wait) {
+                Ok(_) => return Ok(()),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    // The kernel is short of something that reaping gives back.
+                    Some(libc::EAGAIN | libc::EBUSY) => return Ok(()),
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    fn reap(&mut self, mut each: impl FnMut(Job, io::Result<u32>)) {
+        for completion in self.ring.completion() {
+            let index = completion.user_data() as u32;
+            let Some(job) = self.jobs.get_mut(index as usize).and_then(Option::take) else {
+                continue; // the kernel answers each index once
+            };
+            self.free.push(index);
+            each(
+                job,
+                u32::try_from(completion.result())
+                    .map_err(|_| io::Error::from_raw_os_error(-completion.result())),
+            );
+        }
+    }
+}
+
+fn allocate(fd: Fd, job: &Job, mode: i32) -> squeue::Entry {
+    if job.bytes == 0 {
+        return opcode::Nop::new().build(); // fallocate refuses an empty range
+    }
+    opcode::Fallocate::new(fd, job.bytes)
+        .offset(job.offset)
+        .mode(mode | libc::FALLOC_FL_KEEP_SIZE)
+        .build()
+}
+
+impl Backend for Ring {
+    fn submit(&mut self, job: Job) {
+        let entry = self.entry(&job);
+        // The caller keeps to the number that the ring was made for, and the kernel takes entries in at each
+        // `advance`: a lack of either is a bug.
+        let Some(index) = self.free.pop() else {
+            unreachable!("more jobs than the ring was made for");
+        };
+        self.jobs[index as usize] = Some(job);
+        let entry = entry.user_data(index.into());
+        // SAFETY: buffers and their list belong to the job, which stays in the table until the kernel has
+        // answered it; the descriptors belong to `file`.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        assert!(pushed.is_ok(), "a ring has entries for all of its jobs");
+    }
+
+    fn advance(&mut self, ended: &mut Vec<Ended>) -> io::Result<()> {
+        self.enter(0)?;
+        self.reap(|job, result| ended.push((job, result)));
+        Ok(())
+    }
+
+    fn progress(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the descriptor belongs to the ring, which outlives the borrow.
+        (self.in_flight() > 0).then(|| unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) })
+    }
+}
+
+impl Drop for Ring {
+    /// The kernel may still write into guest memory: wait until it has let go.
+    fn drop(&mut self) {
+        while self.in_flight() > 0 {
+            if let Err(error) = self.enter(1) {
+                // It cannot be told what is still going on, so nothing of it may be freed.
+                log::error!("io_uring failed with requests in flight: {error}");
+                std::mem::forget(std::mem::take(&mut self.jobs));
+                return;
+            }
+            self.reap(|_, _| ());
+        }
+    }
+}

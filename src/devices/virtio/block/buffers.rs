@@ -1,0 +1,149 @@
+//! Guest memory as the kernel wants it for a transfer.
+
+use crate::devices::virtio::{Broken, Segment};
+use crate::memory::GuestMemory;
+use std::sync::Arc;
+use vm_memory::GuestMemoryBackend;
+
+/// Zeroes to write where the host cannot make them without.
+#[repr(align(4096))]
+struct Zeroes([u8; ZEROES_BYTES]);
+const ZEROES_BYTES: usize = 64 << 10;
+/// Times that the zeroes stand in one transfer.
+const ZEROES_PARTS: usize = 32;
+static ZEROES: Zeroes = Zeroes([0; ZEROES_BYTES]);
+
+/// A list of pieces of guest memory. The value keeps the guest's RAM mapped, so the pieces stay valid as long
+/// as it lives, wherever it is moved; their contents may change at any time, as the guest likes.
+pub(super) struct Buffers {
+    memory: Arc<GuestMemory>,
+    parts: Vec<libc::iovec>,
+    /// Parts before this one are done with.
+    first: usize,
+}
+
+// SAFETY: the pointers are into a mapping that is valid in every thread and that `memory` keeps alive, or
+// into a static.
+unsafe impl Send for Buffers {}
+
+impl Buffers {
+    pub fn new(memory: Arc<GuestMemory>) -> Self {
+        Self {
+            memory,
+            parts: Vec::new(),
+            first: 0,
+        }
+    }
+
+    /// Replaces the list by these pieces; what lies side by side becomes one.
+    pub fn fill(&mut self, segments: impl Iterator<Item = Segment>) -> Result<(), Broken> {
+        self.clear();
+        for segment in segments {
+            let bytes = segment.bytes as usize;
+            let slice = self.memory.get_slice(segment.address, bytes)?;
+            let start = slice.ptr_guard_mut().as_ptr();
+            match self.parts.last_mut() {
+                Some(last) if last.iov_base.cast::<u8>().wrapping_add(last.iov_len) == start => {
+                    last.iov_len += bytes;
+                }
+                _ => self.parts.push(libc::iovec {
+                    iov_base: start.cast(),
+                    iov_len: bytes,
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the list by zeroes to be written: as many as asked for, or as fit; returns how many.
+    pub fn fill_zeroes(&mut self, bytes: u64) -> u64 {
+        self.clear();
+        let mut left = bytes.min((ZEROES_BYTES * ZEROES_PARTS) as u64) as usize;
+        let filled = left as u64;
+        while left > 0 {
+            let iov_len = left.min(ZEROES_BYTES);
+            // Only ever read: zeroes are for writing to a disk.
+            let iov_base = ZEROES.0.as_ptr().cast_mut().cast();
+            self.parts.push(libc::iovec { iov_base, iov_len });
+            left -= iov_len;
+        }
+        filled
+    }
+
+    pub fn clear(&mut self) {
+        self.parts.clear();
+        self.first = 0;
+    }
+
+    /// What is left to be transferred.
+    pub fn parts(&self) -> &[libc::iovec] {
+        &self.parts[self.first..]
+    }
+
+    /// Takes from the front what a transfer has done.
+    pub fn advance(&mut self, mut bytes: usize) {
+        while let Some(part) = self.parts.get_mut(self.first) {
+            if bytes < part.iov_len {
+                part.iov_base = part.iov_base.cast::<u8>().wrapping_add(bytes).cast();
+                part.iov_len -= bytes;
+                return;
+            }
+            bytes -= part.iov_len;
+            self.first += 1;
+        }
+    }
+
+    /// Do all pieces begin and end at multiples of this?
+    pub fn is_aligned(&self, alignment: usize) -> bool {
+        self.parts()
+            .iter()
+            .all(|part| (part.iov_base as usize | part.iov_len).is_multiple_of(alignment))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Backing, GuestRam};
+    use vm_memory::GuestAddress;
+
+    fn lengths(buffers: &Buffers) -> Vec<usize> {
+        buffers.parts().iter().map(|part| part.iov_len).collect()
+    }
+
+    #[test]
+    fn pieces_merge_and_advance() {
+        let ram = GuestRam::allocate(&[(GuestAddress(0), 1 << 16)], Backing::default()).unwrap();
+        let mut buffers = Buffers::new(Arc::new((*ram).clone()));
+        drop(ram);
+        let segment = |address, bytes| Segment {
+            address: GuestAddress(address),
+            bytes,
+        };
+        let list = [
+            segment(0, 512),
+            segment(512, 512),
+            segment(4096, 100),
+            segment(8192, 1),
+        ];
+        buffers.fill(list.into_iter()).unwrap();
+        assert_eq!(lengths(&buffers), [1024, 100, 1]);
+        assert!(!buffers.is_aligned(512));
+        buffers.advance(1000);
+        assert_eq!(lengths(&buffers), [24, 100, 1]);
+        buffers.advance(24);
+        assert_eq!(lengths(&buffers), [100, 1]);
+        buffers.advance(101);
+        assert_eq!(lengths(&buffers), [] as [usize; 0]);
+        assert!(buffers.fill([segment(1 << 16, 1)].into_iter()).is_err());
+    }
+
+    #[test]
+    fn zeroes_come_in_limited_lots() {
+        let ram = GuestRam::allocate(&[(GuestAddress(0), 4096)], Backing::default()).unwrap();
+        let mut buffers = Buffers::new(Arc::new((*ram).clone()));
+        assert_eq!(buffers.fill_zeroes(100_000), 100_000);
+        assert_eq!(lengths(&buffers), [65_536, 34_464]);
+        assert_eq!(buffers.fill_zeroes(1 << 40), 2 << 20);
+    }
+}

@@ -1,0 +1,151 @@
+//! The outside view of a disk in use: statistics, limits, resizing.
+
+use super::Error;
+use super::backend::Medium;
+use super::layout::SECTOR_BYTES;
+use super::request::Limits;
+use crate::config::RateLimit;
+use crate::devices::virtio::Interrupt;
+use crate::devices::virtio::rate_limiter::RateLimiter;
+use serde::Serialize;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a disk has done so far, over all queues and across resets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BlockStats {
+    /// Reads that succeeded.
+    pub reads: u64,
+    /// Writes that succeeded.
+    pub writes: u64,
+    /// Flushes that succeeded.
+    pub flushes: u64,
+    /// Discards that succeeded.
+    pub discards: u64,
+    /// Write-zeroes requests that succeeded.
+    pub write_zeroes: u64,
+    /// Bytes that the guest has read.
+    pub read_bytes: u64,
+    /// Bytes that the guest has written.
+    pub written_bytes: u64,
+    /// Requests that were answered with an error.
+    pub errors: u64,
+    /// Times that a queue had to wait for the rate limit.
+    pub throttled: u64,
+    /// Time that queues stood waiting for it, added up, in microseconds.
+    pub throttled_us: u64,
+    /// Times that the driver notified the device; each may cost an exit.
+    pub notifications: u64,
+    /// Times that the device interrupted the driver.
+    pub interrupts: u64,
+}
+
+/// Counters behind [`BlockStats`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub reads: AtomicU64,
+    pub writes: AtomicU64,
+    pub flushes: AtomicU64,
+    pub discards: AtomicU64,
+    pub write_zeroes: AtomicU64,
+    pub read_bytes: AtomicU64,
+    pub written_bytes: AtomicU64,
+    pub errors: AtomicU64,
+    pub notifications: AtomicU64,
+}
+
+pub(super) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+/// What the front, its workers and the handles share.
+pub(super) struct Shared {
+    pub name: String,
+    pub medium: Box<dyn Medium>,
+    pub identity: [u8; super::request::ID_BYTES],
+    pub read_only: bool,
+    pub discards: bool,
+    pub capacity_sectors: AtomicU64,
+    /// Whether writes may stay in a cache until a flush, as of now.
+    pub writeback: AtomicBool,
+    pub limiter: RateLimiter,
+    pub counters: Counters,
+    /// Whether a failure of the medium is in the log already.
+    pub complained: AtomicBool,
+    /// That of the transport, once the device was activated.
+    pub interrupt: Mutex<Option<Arc<Interrupt>>>,
+}
+
+impl Shared {
+    pub fn interrupt(&self) -> Option<Arc<Interrupt>> {
+        let interrupt = self.interrupt.lock();
+        interrupt.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn limits(&self) -> Limits {
+        Limits {
+            capacity_bytes: self.capacity_sectors.load(Ordering::Acquire) * SECTOR_BYTES,
+            read_only: self.read_only,
+            discards: self.discards,
+        }
+    }
+}
+
+/// A disk in use, for whoever runs the VM. Clones are of the same disk.
+#[derive(Clone)]
+pub struct BlockHandle(pub(super) Arc<Shared>);
+
+impl BlockHandle {
+    /// The name by which the guest most likely knows it: `vda` is the first.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The size that the guest sees, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.0.limits().capacity_bytes
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> BlockStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.0.counters;
+        let throttled = self.0.limiter.throttled();
+        BlockStats {
+            reads: get(&counters.reads),
+            writes: get(&counters.writes),
+            flushes: get(&counters.flushes),
+            discards: get(&counters.discards),
+            write_zeroes: get(&counters.write_zeroes),
+            read_bytes: get(&counters.read_bytes),
+            written_bytes: get(&counters.written_bytes),
+            errors: get(&counters.errors),
+            throttled: throttled.events,
+            throttled_us: u64::try_from(throttled.time.as_micros()).unwrap_or(u64::MAX),
+            notifications: get(&counters.notifications),
+            interrupts: self.0.interrupt().map_or(0, |interrupt| interrupt.raised()),
+        }
+    }
+
+    /// Changes the rate limit; it holds at once.
+    pub fn set_rate_limit(&self, limit: RateLimit) {
+        self.0.limiter.set(limit);
+    }
+
+    /// Looks how large the file or device is now and tells the guest if that has changed. Returns the size
+    /// that the guest sees, in bytes.
+    ///
+    /// # Errors
+    /// When the size cannot be had; the guest then keeps the old one.
+    pub fn resize(&self) -> Result<u64, Error> {
+        let sectors = self.0.medium.bytes()? / SECTOR_BYTES;
+        if self.0.capacity_sectors.swap(sectors, Ordering::AcqRel) != sectors {
+            log::info!("{} is {} bytes now", self.0.name, sectors * SECTOR_BYTES);
+            if let Some(interrupt) = self.0.interrupt() {
+                interrupt.config_changed();
+            }
+        }
+        Ok(sectors * SECTOR_BYTES)
+    }
+}

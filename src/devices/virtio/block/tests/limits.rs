@@ -1,0 +1,159 @@
+//! Rate limits, locks, resizing.
+
+use super::*;
+use crate::config::{Rate, RateLimit};
+use std::time::{Duration, Instant};
+
+/// Waits until the device has said so often that it must wait.
+fn expect_throttled(rig: &Rig, events: u64) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while rig.handle.stats().throttled < events {
+        assert!(Instant::now() < deadline, "never throttled");
+        std::thread::yield_now();
+    }
+}
+
+fn limited(limit: RateLimit) -> (Rig, RateLimiter, TestClock) {
+    let clock = TestClock::default();
+    let limiter = RateLimiter::with_clock(limit, clock.clone());
+    let (medium, disk) = (MemoryMedium::new(pattern()), Disk::read_write("memory"));
+    (
+        Rig::in_memory(&medium, limiter.clone(), &disk, !0),
+        limiter,
+        clock,
+    )
+}
+
+#[test]
+fn operations_wait_for_their_time() {
+    let rate = Rate::per_second(10).unwrap().burst(2);
+    let (mut rig, limiter, clock) = limited(RateLimit {
+        operations: Some(rate),
+        ..RateLimit::NONE
+    });
+    rig.read(0, 1);
+    assert_eq!(rig.status(FLUSH, 0, &[], 0), OK);
+    for round in 1..=3 {
+        rig.send(IN, round, &[], 512);
+        expect_throttled(&rig, round);
+        assert_eq!(rig.driver.poll_used(0), None);
+        clock.advance(Duration::from_millis(100));
+        limiter.wake();
+        let (status, _, data) = rig.answer(512);
+        let start = round as usize * 512;
+        assert_eq!((status, &data[..]), (OK, &pattern()[start..start + 512]));
+    }
+    // What is no work for the disk is not limited.
+    assert_eq!(rig.status(GET_ID, 0, &[], 20), OK);
+    assert_eq!(rig.status(IN, DISK_SECTORS, &[], 512), IOERR);
+    let stats = rig.handle.stats();
+    assert_eq!((stats.throttled, stats.throttled_us), (3, 300_000));
+}
+
+#[test]
+fn bytes_wait_for_their_time_and_a_change_frees_them() {
+    let rate = Rate::per_second(4096).unwrap().burst(4096);
+    let (mut rig, _, _clock) = limited(RateLimit {
+        bandwidth: Some(rate),
+        ..RateLimit::NONE
+    });
+    // Far more than the burst, on credit.
+    rig.read(0, 2048);
+    rig.send(OUT, 0, &[7; 512], 0);
+    expect_throttled(&rig, 1);
+    assert_eq!(rig.driver.poll_used(0), None);
+    rig.handle.set_rate_limit(RateLimit::NONE);
+    assert_eq!(rig.answer(0).0, OK);
+    assert_eq!(rig.read(0, 1), [7; 512]);
+}
+
+#[test]
+fn a_throttled_disk_can_be_reset() {
+    let rate = Rate::per_second(1).unwrap();
+    let (mut rig, limiter, clock) = limited(RateLimit {
+        operations: Some(rate),
+        ..RateLimit::NONE
+    });
+    rig.read(0, 1);
+    rig.send(IN, 0, &[], 512);
+    expect_throttled(&rig, 1);
+    rig.driver.write(0x70, 0);
+    rig.driver.start(!(1 << 29));
+    rig.send(IN, 1, &[], 512);
+    expect_throttled(&rig, 2);
+    clock.advance(Duration::from_secs(1));
+    limiter.wake();
+    assert_eq!(rig.answer(512).0, OK);
+}
+
+#[test]
+fn a_second_writer_is_refused_by_name() {
+    let rig = Rig::on_file(|_| ());
+    let path = rig.image.as_ref().unwrap().path();
+    for disk in [Disk::read_write(path), Disk::read_only(path)] {
+        let Err(error) = BlockDevice::open(&disk, 1) else {
+            panic!("a disk was opened twice")
+        };
+        assert!(matches!(error, Error::Disk(disk::Error::Locked { .. })));
+        assert!(
+            error.to_string().contains(path.to_str().unwrap()),
+            "{error}"
+        );
+        assert!(!error.help().is_empty());
+    }
+    let shared = image();
+    let disk = Disk::read_only(shared.path());
+    let _readers = (
+        BlockDevice::open(&disk, 0).unwrap(),
+        BlockDevice::open(&disk, 1).unwrap(),
+    );
+    assert!(BlockDevice::open(&Disk::read_write(shared.path()), 2).is_err());
+}
+
+#[test]
+fn a_resize_reaches_the_driver() {
+    for io in [DiskIo::Auto, DiskIo::Sync] {
+        let mut rig = Rig::on_file(|disk| disk.io = io);
+        let generation = rig.driver.read(0xfc);
+        assert_eq!(rig.handle.resize().unwrap(), DISK_SECTORS * 512);
+        assert_eq!(
+            (rig.driver.read(0xfc), rig.driver.read(0x60)),
+            (generation, 0)
+        );
+        assert_eq!(rig.status(IN, 4000, &[], 512), IOERR);
+
+        rig.file().set_len(4096 * 512 + 100).unwrap();
+        assert_eq!(rig.handle.resize().unwrap(), 4096 * 512);
+        assert_eq!(rig.driver.config(0, 8), 4096u64.to_le_bytes());
+        assert_ne!(rig.driver.read(0xfc), generation);
+        assert_eq!(rig.driver.read(0x60) & 2, 2, "no configuration interrupt");
+        assert_eq!(rig.read(4000, 1), [0; 512]);
+        assert_eq!(rig.status(IN, 4096, &[], 512), IOERR);
+
+        // Shorter behind the device's back: an error, not old bytes.
+        rig.file().set_len(512).unwrap();
+        assert_eq!(rig.status(IN, 8, &[], 512), IOERR);
+        assert_eq!(rig.handle.resize().unwrap(), 512);
+        rig.file().set_len(0).unwrap();
+        assert!(
+            rig.handle
+                .resize()
+                .unwrap_err()
+                .to_string()
+                .contains("is empty")
+        );
+        assert_eq!(rig.handle.bytes(), 512);
+    }
+}
+
+#[test]
+fn statistics_are_plain_json() {
+    let mut rig = Rig::on_file(|_| ());
+    rig.read(0, 4);
+    let json = serde_json::to_value(rig.handle.stats()).unwrap();
+    assert_eq!(
+        (&json["reads"], &json["read_bytes"]),
+        (&1.into(), &2048.into())
+    );
+    assert_eq!(json.as_object().unwrap().len(), 12);
+}

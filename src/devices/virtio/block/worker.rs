@@ -1,0 +1,307 @@
+//! The thread that serves one queue.
+
+use super::backend::{Backend, Ended};
+use super::handle::{Shared, count};
+use super::job::{Job, Operation, Purpose, Step};
+use super::request::{Command, HEADER_BYTES, Reply, Request, Status};
+use crate::devices::virtio::rate_limiter::{Gate, Take};
+use crate::devices::virtio::{Broken, Chain, Interrupt, Stop, Virtqueue};
+use crate::memory::GuestMemory;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use vm_memory::Bytes;
+
+/// Why a worker ends before it is told to.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Driver(#[from] Broken),
+    #[error("the host's I/O failed: {0}")]
+    Backend(#[from] io::Error),
+}
+
+/// What keeps a worker from taking more requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    /// There are none.
+    Empty,
+    /// As many are in flight as the queue has entries.
+    Full,
+    /// The rate limit.
+    Throttled,
+}
+
+/// A queue with all that its thread needs to serve it.
+pub(super) struct QueueServer {
+    queue: Virtqueue,
+    memory: Arc<GuestMemory>,
+    shared: Arc<Shared>,
+    gate: Gate,
+    /// Made when the first job comes, by the thread that uses it.
+    backend: Option<Box<dyn Backend>>,
+    /// Jobs to be used again, with their lists.
+    spare: Vec<Job>,
+    ended: Vec<Ended>,
+    in_flight: u16,
+    /// Answers since the driver was last told.
+    unsignalled: bool,
+}
+
+impl QueueServer {
+    pub fn new(queue: Virtqueue, shared: Arc<Shared>) -> io::Result<Self> {
+        Ok(Self {
+            memory: Arc::new(queue.memory().clone()),
+            gate: shared.limiter.gate()?,
+            queue,
+            shared,
+            backend: None,
+            spare: Vec::new(),
+            ended: Vec::new(),
+            in_flight: 0,
+            unsignalled: false,
+        })
+    }
+
+    /// Serves until told to stop, or until the driver breaks the rules. When it returns, the kernel works on
+    /// nothing of it any more: dropping a back end waits for what is in flight.
+    pub fn serve(mut self, interrupt: &Interrupt, stop: &Stop) {
+        let mut chain = Chain::default();
+        loop {
+            let more = match self.pass(&mut chain) {
+                Ok(more) => more,
+                Err(why) => {
+                    // First the kernel lets go of the driver's buffers, then the driver hears of it.
+                    self.backend = None;
+                    return interrupt.needs_reset(&self.shared.name, &why);
+                }
+            };
+            if self.wait(more, stop) {
+                return;
+            }
+        }
+    }
+
+    /// One round: take what there is, start it, answer what has ended, tell the driver once. Returns what
+    /// to wait for, or `None` if there is more to be taken now.
+    fn pass(&mut self, chain: &mut Chain) -> Result<Option<Pause>, Failure> {
+        self.queue.mute()?;
+        let pause = self.take(chain)?;
+        self.advance()?;
+        if std::mem::take(&mut self.unsignalled) {
+            self.queue.signal()?;
+        }
+        let more = match pause {
+            Pause::Empty => self.queue.unmute()?,
+            Pause::Full => self.in_flight < self.queue.size(),
+            Pause::Throttled => false,
+        };
+        Ok((!more).then_some(pause))
+    }
+
+    /// Takes requests until there is a reason not to.
+    fn take(&mut self, chain: &mut Chain) -> Result<Pause, Failure> {
+        let limits = self.shared.limits();
+        loop {
+            if self.in_flight == self.queue.size() {
+                return Ok(Pause::Full);
+            }
+            if !self.queue.pop(chain)? {
+                return Ok(Pause::Empty);
+            }
+            let request = Request::parse(chain, &self.memory, &limits)?;
+            match request.command {
+                Err(status) => self.answer(chain.head(), request.reply, status, 0)?,
+                Ok(Command::Identify) => {
+                    let written = chain.write(&self.memory, 0, &self.shared.identity)?;
+                    self.answer(chain.head(), request.reply, Status::Ok, written as u64)?;
+                }
+                Ok(command) => {
+                    let (operations, bytes) = command.cost();
+                    if self.gate.take(operations, bytes) != Take::Ready {
+                        self.queue.unpop();
+                        return Ok(Pause::Throttled);
+                    }
+                    self.start(chain, request.reply, command)?;
+                }
+            }
+        }
+    }
+
+    /// Makes a job of a request and hands it to the back end.
+    fn start(&mut self, chain: &Chain, reply: Reply, command: Command) -> Result<(), Failure> {
+        let durable = !self.shared.writeback.load(Ordering::Acquire);
+        let mut job = self
+            .spare
+            .pop()
+            .unwrap_or_else(|| Job::new(self.memory.clone()));
+        match command {
+            Command::Read { offset, bytes } => {
+                job.begin(Purpose::Read, Operation::Read, offset, bytes);
+                job.buffers.fill(chain.writable_parts(0, bytes))?;
+            }
+            Command::Write { offset, bytes } => {
+                job.begin(Purpose::Write, Operation::Write { durable }, offset, bytes);
+                job.buffers
+                    .fill(chain.readable_parts(HEADER_BYTES, bytes))?;
+            }
+            Command::Flush => job.begin(Purpose::Flush, Operation::Sync, 0, 0),
+            Command::Discard { offset, bytes } => {
+                job.begin(Purpose::Discard, Operation::Punch, offset, bytes);
+            }
+            Command::Zero {
+                offset,
+                bytes,
+                unmap,
+            } => {
+                let operation = if unmap {
+                    Operation::Punch
+                } else {
+                    Operation::Zero
+                };
+                job.begin(Purpose::Zero, operation, offset, bytes);
+                job.durable = durable;
+            }
+            // Answered where it was taken.
+            Command::Identify => return Ok(()),
+        }
+        (job.head, job.reply) = (chain.head(), reply);
+        self.in_flight += 1;
+        self.backend().submit(job);
+        Ok(())
+    }
+
+    fn backend(&mut self) -> &mut dyn Backend {
+        let (shared, jobs) = (&self.shared, self.queue.size());
+        &mut **self
+            .backend
+            .get_or_insert_with(|| shared.medium.backend(&shared.name, jobs))
+    }
+
+    /// Starts what was submitted and answers what has ended.
+    fn advance(&mut self) -> Result<(), Failure> {
+        while let (1.., Some(backend)) = (self.in_flight, &mut self.backend) {
+            let mut ended = std::mem::take(&mut self.ended);
+            backend.advance(&mut ended)?;
+            let mut again = false;
+            for (job, result) in ended.drain(..) {
+                again |= self.end(job, result)?;
+            }
+            self.ended = ended;
+            if !again {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// An operation has ended; true if the job needs another one.
+    fn end(&mut self, mut job: Job, result: io::Result<u32>) -> Result<bool, Failure> {
+        let result = match job.advance(result) {
+            Step::Again => {
+                self.backend().submit(job);
+                return Ok(true);
+            }
+            Step::Done(result) => result,
+        };
+        self.in_flight -= 1;
+        let status = match &result {
+            Ok(()) => self.succeeded(&job),
+            Err(error) => self.failed(&job, error),
+        };
+        let filled = match (job.purpose, status) {
+            (Purpose::Read, Status::Ok) => job.size,
+            _ => 0,
+        };
+        let Job { head, reply, .. } = job;
+        self.spare.push(job);
+        self.answer(head, reply, status, filled)
+            .map(|()| false)
+            .map_err(Failure::from)
+    }
+
+    fn succeeded(&self, job: &Job) -> Status {
+        let counters = &self.shared.counters;
+        let requests = match job.purpose {
+            Purpose::Read => {
+                count(&counters.read_bytes, job.size);
+                &counters.reads
+            }
+            Purpose::Write => {
+                count(&counters.written_bytes, job.size);
+                &counters.writes
+            }
+            Purpose::Flush => &counters.flushes,
+            Purpose::Discard => &counters.discards,
+            Purpose::Zero => &counters.write_zeroes,
+        };
+        count(requests, 1);
+        Status::Ok
+    }
+
+    fn failed(&self, job: &Job, error: &io::Error) -> Status {
+        // Once: a medium that fails does so for every request.
+        if !self.shared.complained.swap(true, Ordering::Relaxed) {
+            let (name, purpose, offset) = (&self.shared.name, job.purpose, job.offset);
+            log::warn!("{name}: {purpose} at byte {offset} failed: {error}");
+        }
+        Status::IoError
+    }
+
+    /// Puts a request into the used ring. `filled` is how much of its data the device has written.
+    fn answer(
+        &mut self,
+        head: u16,
+        reply: Reply,
+        status: Status,
+        filled: u64,
+    ) -> Result<(), Broken> {
+        if status != Status::Ok {
+            count(&self.shared.counters.errors, 1);
+        }
+        self.memory.write_obj(status as u8, reply.status)?;
+        // What is reported is written without a gap from the start on (§2.7.8.2): the status counts only
+        // where it follows at once.
+        let written = filled + u64::from(filled == reply.room);
+        self.queue
+            .push(head, u32::try_from(written).unwrap_or(u32::MAX))?;
+        self.unsignalled = true;
+        Ok(())
+    }
+
+    /// Sleeps until there is something to do, or only looks if nothing keeps it; true is the end.
+    fn wait(&self, pause: Option<Pause>, stop: &Stop) -> bool {
+        // SAFETY: the descriptor belongs to the queue, which outlives the call.
+        let notified = unsafe { BorrowedFd::borrow_raw(self.queue.notified().as_raw_fd()) };
+        // A negative descriptor would be skipped by poll; one that is watched twice does as well.
+        let stopped = PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN);
+        let mut fds = [stopped.clone(), stopped.clone(), stopped];
+        match pause {
+            Some(Pause::Throttled) => {
+                fds[1] = PollFd::from_borrowed_fd(self.gate.timer(), PollFlags::IN)
+            }
+            Some(Pause::Empty) => fds[1] = PollFd::from_borrowed_fd(notified, PollFlags::IN),
+            Some(Pause::Full) | None => {}
+        }
+        if let Some(progress) = self.backend.as_ref().and_then(|backend| backend.progress()) {
+            fds[2] = PollFd::from_borrowed_fd(progress, PollFlags::IN);
+        }
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // Interrupted or not: what is readable decides.
+        let _ = poll(&mut fds, pause.is_none().then_some(&now));
+        if pause == Some(Pause::Empty) && !fds[1].revents().is_empty() {
+            // The counter says how often the driver has notified since it was read last.
+            count(
+                &self.shared.counters.notifications,
+                self.queue.notified().read().unwrap_or(0),
+            );
+        }
+        !fds[0].revents().is_empty()
+    }
+}

@@ -1,0 +1,392 @@
+//! Raw image files and block devices: opened, locked and measured.
+
+use rustix::fs::{
+    AtFlags, FallocateFlags, StatxFlags, fallocate, ioctl_blkpbszget, ioctl_blksszget, statx,
+};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The unit of the virtio block protocol, whatever the medium's own blocks are.
+const SECTOR_BYTES: u32 = 512;
+/// What O_DIRECT is taken to demand where the kernel does not say (STATX_DIOALIGN came with Linux 6.1).
+const SAFE_ALIGNMENT: u32 = 4096;
+
+/// Why a disk cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// It cannot be opened.
+    #[error("cannot open disk `{}`{}", .path.display(), if *.read_only { "" } else { " for writing" })]
+    Open {
+        /// The disk.
+        path: PathBuf,
+        /// Whether it was to be read only.
+        read_only: bool,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Neither a file nor a block device.
+    #[error("disk `{}` is neither a file nor a block device", .path.display())]
+    Kind {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// The file system has no O_DIRECT.
+    #[error("disk `{}` cannot be used without the host's page cache", .path.display())]
+    Direct {
+        /// The disk.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else has it.
+    #[error("disk `{}` is in use by another process{}", .path.display(), if *.read_only { ", which writes to it" } else { "" })]
+    Locked {
+        /// The disk.
+        path: PathBuf,
+        /// Whether it was to be read only.
+        read_only: bool,
+    },
+    /// Its size or geometry cannot be had.
+    #[error("cannot find out the size of disk `{}`", .path.display())]
+    Measure {
+        /// The disk.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Less than a sector.
+    #[error("disk `{}` is empty", .path.display())]
+    Empty {
+        /// The disk.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    /// What a person can do about it.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Error::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "check the path; an empty disk is made by `truncate -s 1G FILE`"
+            }
+            Error::Open {
+                read_only: false, ..
+            } => "give this user write permission, or add `ro` for a disk that is only read",
+            Error::Open { .. } => "give this user read permission",
+            Error::Kind { .. } => "name a raw image file or a block device",
+            Error::Direct { .. } => "leave `direct` away, or put the image on another file system",
+            Error::Locked {
+                read_only: true, ..
+            } => "stop the VM that has it, or make it read-only there as well (`ro`)",
+            Error::Locked { .. } => {
+                "stop whoever has it; only disks that all users open with `ro` can be shared"
+            }
+            Error::Measure { .. } => "check that the device still answers",
+            Error::Empty { .. } => "give it a size, as by `truncate -s 1G FILE`",
+        }
+    }
+}
+
+/// What a disk is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// The smallest unit that should be asked for, in bytes; a power of two, at least 512.
+    pub logical_bytes: u32,
+    /// The unit that the medium works in, in bytes; a power of two, at least the logical one.
+    pub physical_bytes: u32,
+}
+
+/// What O_DIRECT demands of a request.
+#[derive(Clone, Copy, Debug)]
+struct Alignment {
+    memory: u32,
+    offset: u32,
+}
+
+/// An open disk. It is locked until the value is dropped.
+#[derive(Debug)]
+pub struct DiskFile {
+    path: PathBuf,
+    file: File,
+    is_device: bool,
+    direct: Option<(File, Alignment)>,
+}
+
+impl DiskFile {
+    /// Opens and locks a disk: one writer, or any number of readers (open-file-description locks, fcntl(2)).
+    ///
+    /// # Errors
+    /// Whatever stands in the way, with the path.
+    pub fn open(path: &Path, read_only: bool, direct: bool) -> Result<Self, Error> {
+        let refused = |source| Error::Open {
+            path: path.into(),
+            read_only,
+            source,
+        };
+        // A look before opening, because opening a FIFO or a tape does something.
+        let kind = std::fs::metadata(path).map_err(refused)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(Error::Kind { path: path.into() });
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(!read_only);
+        let file = options.open(path).map_err(refused)?;
+        lock(&file, path, read_only)?;
+        let direct = direct
+            .then(|| {
+                let file = options.custom_flags(libc::O_DIRECT).open(path)?;
+                let alignment = direct_alignment(&file);
+                Ok((file, alignment))
+            })
+            .transpose()
+            .map_err(|source| Error::Direct {
+                path: path.into(),
+                source,
+            })?;
+        Ok(Self {
+            path: path.into(),
+            file,
+            is_device: kind.is_block_device(),
+            direct,
+        })
+    }
+
+    /// The path by which it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The size in bytes as it is now; never less than a sector.
+    ///
+    /// # Errors
+    /// When the kernel does not say, or there is nothing.
+    pub fn bytes(&self) -> Result<u64, Error> {
+        let bytes = match self.is_device {
+            true => device_bytes(&self.file),
+            false => self.file.metadata().map(|metadata| metadata.len()),
+        };
+        let path = || self.path.clone();
+        match bytes {
+            Ok(bytes) if bytes < SECTOR_BYTES.into() => Err(Error::Empty { path: path() }),
+            Ok(bytes) => Ok(bytes),
+            Err(source) => Err(Error::Measure {
+                path: path(),
+                source,
+            }),
+        }
+    }
+
+    /// Block sizes: a device's own, and for a file what its file system works in.
+    pub fn geometry(&self) -> Geometry {
+        let (logical, physical) = if self.is_device {
+            (
+                ioctl_blksszget(&self.file).unwrap_or(SECTOR_BYTES),
+                ioctl_blkpbszget(&self.file).unwrap_or(SECTOR_BYTES),
+            )
+        } else {
+            let logical = match &self.direct {
+                Some((_, alignment)) => alignment.offset,
+                None => SECTOR_BYTES,
+            };
+            (logical, SAFE_ALIGNMENT)
+        };
+        let sane = |bytes: u32| match bytes.is_power_of_two() {
+            true => bytes.clamp(SECTOR_BYTES, 1 << 20),
+            false => SECTOR_BYTES,
+        };
+        let logical_bytes = sane(logical);
+        Geometry {
+            logical_bytes,
+            physical_bytes: sane(physical).max(logical_bytes),
+        }
+    }
+
+    /// Whether parts of it can be given back to the host, leaving zeroes.
+    pub fn can_punch(&self) -> bool {
+        // Behind the end there is nothing to lose, and a file system that cannot says so all the same.
+        // A device gets the benefit of the doubt, which costs a refusal later.
+        let end = self.file.metadata().map_or(0, |metadata| metadata.len());
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        self.is_device || fallocate(&self.file, mode, end.next_multiple_of(4096), 4096).is_ok()
+    }
+
+    /// The descriptor for a transfer at `offset` of `bytes`: past the page cache if that was asked for and
+    /// `is_aligned` says of its memory that it suits.
+    ///
+    /// The kernel keeps both ways coherent; a guest that aligns its requests to the logical block size
+    /// never meets the other one.
+    pub fn descriptor(
+        &self,
+        offset: u64,
+        bytes: u64,
+        is_aligned: impl Fn(usize) -> bool,
+    ) -> BorrowedFd<'_> {
+        match &self.direct {
+            Some((file, alignment))
+                if (offset | bytes).is_multiple_of(alignment.offset.into())
+                    && is_aligned(alignment.memory as usize) =>
+            {
+                file.as_fd()
+            }
+            _ => self.file.as_fd(),
+        }
+    }
+}
+
+impl AsFd for DiskFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Error> {
+    let kind = if read_only {
+        libc::F_RDLCK
+    } else {
+        libc::F_WRLCK
+    };
+    // All zeroes: from the start to the end, wherever that will be.
+    // SAFETY: `flock` is plain integers, for which zero is valid.
+    let mut whole: libc::flock = unsafe { std::mem::zeroed() };
+    whole.l_type = kind as libc::c_short;
+    whole.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: the descriptor is open and the kernel only reads the structure.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &whole) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => Err(Error::Locked {
+            path: path.into(),
+            read_only,
+        }),
+        _ => {
+            // Some network file systems have no locks at all; they have images nevertheless.
+            log::warn!(
+                "cannot lock disk `{}` against other users: {error}",
+                path.display()
+            );
+            Ok(())
+        }
+    }
+}
+
+fn device_bytes(device: &File) -> io::Result<u64> {
+    // BLKGETSIZE64 (linux/fs.h) is declared with size_t and stores 64 bits.
+    const OPCODE: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<usize>(0x12, 114);
+    // SAFETY: this request stores 64 bits where the getter has room for them.
+    Ok(unsafe { rustix::ioctl::ioctl(device, rustix::ioctl::Getter::<OPCODE, u64>::new()) }?)
+}
+
+fn direct_alignment(file: &File) -> Alignment {
+    let told = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok();
+    let told = told.filter(|told| told.stx_mask & StatxFlags::DIOALIGN.bits() != 0);
+    let known = |value: u32| {
+        if value.is_power_of_two() {
+            value
+        } else {
+            SAFE_ALIGNMENT
+        }
+    };
+    match told {
+        Some(told) => Alignment {
+            memory: known(told.stx_dio_mem_align),
+            offset: known(told.stx_dio_offset_align),
+        },
+        None => Alignment {
+            memory: SAFE_ALIGNMENT,
+            offset: SAFE_ALIGNMENT,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(bytes: u64) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(bytes).unwrap();
+        file
+    }
+
+    fn open(path: &Path, read_only: bool) -> Result<DiskFile, String> {
+        DiskFile::open(path, read_only, false).map_err(|error| {
+            assert!(!error.help().is_empty());
+            error.to_string()
+        })
+    }
+
+    #[test]
+    fn one_writer_or_many_readers() {
+        let image = image(4096);
+        let path = image.path();
+        let name = path.display();
+        let writer = open(path, false).unwrap();
+        assert_eq!(
+            open(path, false).unwrap_err(),
+            format!("disk `{name}` is in use by another process")
+        );
+        assert_eq!(
+            open(path, true).unwrap_err(),
+            format!("disk `{name}` is in use by another process, which writes to it")
+        );
+        drop(writer);
+        let readers = (open(path, true).unwrap(), open(path, true).unwrap());
+        assert!(open(path, false).unwrap_err().contains("in use"));
+        drop(readers);
+        assert!(open(path, false).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_a_disk_is_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing.img");
+        assert!(open(&missing, true).unwrap_err().contains("missing.img`"));
+        assert!(open(&missing, false).unwrap_err().ends_with("for writing"));
+        let error = open(directory.path(), true).unwrap_err();
+        assert!(error.contains("neither a file nor a block device"));
+        let error = open(Path::new("/dev/null"), true).unwrap_err();
+        assert!(error.contains("`/dev/null` is neither"));
+        let empty = open(image(511).path(), true).unwrap().bytes().unwrap_err();
+        assert!(matches!(empty, Error::Empty { .. }), "{empty}");
+    }
+
+    #[test]
+    fn the_size_is_that_of_now() {
+        let image = image(10_000);
+        let disk = open(image.path(), true).unwrap();
+        assert_eq!(disk.bytes().unwrap(), 10_000);
+        image.as_file().set_len(20_480).unwrap();
+        assert_eq!(disk.bytes().unwrap(), 20_480);
+        assert_eq!(disk.geometry().logical_bytes, 512);
+        assert_eq!(disk.geometry().physical_bytes, 4096);
+    }
+
+    #[test]
+    fn direct_transfers_need_alignment() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(1 << 20).unwrap();
+        let disk = match DiskFile::open(image.path(), false, true) {
+            Ok(disk) => disk,
+            // tmpfs has no O_DIRECT before Linux 6.6.
+            Err(error) => return assert!(matches!(error, Error::Direct { .. }), "{error}"),
+        };
+        let (direct, alignment) = disk.direct.as_ref().unwrap();
+        let is_direct = |offset, bytes, aligned| {
+            disk.descriptor(offset, bytes, |_| aligned).as_raw_fd() == direct.as_raw_fd()
+        };
+        let block = u64::from(alignment.offset);
+        assert!(is_direct(block, 4 * block, true));
+        assert!(!is_direct(block, 4 * block, false));
+        assert!(!is_direct(block / 2, block, true));
+        assert!(!is_direct(block, block / 2, true));
+    }
+}

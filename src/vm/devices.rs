@@ -1,0 +1,160 @@
+//! The buses of a VM with everything on them, and the ends that the outside holds.
+
+use super::error::Error;
+use super::irq::{self, GsiRouter};
+use super::vcpu::OnEoi;
+use crate::arch::x86_64::acpi::MmioSlot;
+use crate::arch::x86_64::address_map as map;
+use crate::config::VmConfig;
+use crate::devices::boot_timer::{BootTimer, Ready};
+use crate::devices::bus::lock;
+use crate::devices::i8042::I8042;
+use crate::devices::ioapic::{self, Ioapic};
+use crate::devices::power::Power;
+use crate::devices::pvpanic::Pvpanic;
+use crate::devices::serial::{self, Serial, SerialInput};
+use crate::devices::virtio::rng::Rng;
+use crate::devices::virtio::{
+    Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET, VirtioDevice,
+};
+use crate::devices::{Bus, Device};
+use crate::memory::GuestRam;
+use kvm_ioctls::{IoEventAddress, VmFd};
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use vmm_sys_util::eventfd::EventFd;
+
+/// First I/O APIC pin for virtio devices; the ones before it belong to the PC's own devices.
+const FIRST_VIRTIO_IRQ: u32 = 5;
+
+pub(super) struct Devices {
+    pub ports: Bus,
+    pub mmio: Bus,
+    pub slots: Vec<MmioSlot>,
+    pub console: SerialInput,
+    pub ready: Ready,
+    pub on_eoi: Box<OnEoi>,
+}
+
+impl Devices {
+    /// Builds everything. The interrupt controller is split here, so memory is registered by now, and
+    /// vCPUs come later.
+    pub fn build(
+        fd: &Arc<VmFd>,
+        ram: &GuestRam,
+        config: &VmConfig,
+        output: Box<dyn Write + Send>,
+    ) -> Result<Self, Error> {
+        irq::enable_split_irqchip(fd)?;
+        let (mut ports, mut mmio) = (Bus::default(), Bus::default());
+
+        // The I/O APIC's id follows those of the local APICs.
+        let ioapic = Arc::new(Mutex::new(Ioapic::new(
+            config.vcpus.get(),
+            GsiRouter(fd.clone()),
+        )));
+        mmio.insert(map::IOAPIC, ioapic::BYTES, ioapic.clone())?;
+
+        let wanted = Arc::new(event("an event for console input")?);
+        let serial = Serial::new(irq::connect(fd, map::COM1_IRQ)?, output, wanted);
+        let serial = Arc::new(Mutex::new(serial));
+        let console = SerialInput::new(&serial);
+        ports.insert(map::COM1.into(), serial::PORTS, serial)?;
+        ports.insert(map::I8042.into(), I8042::PORTS, shared(I8042))?;
+        ports.insert(map::PVPANIC.into(), 1, shared(Pvpanic))?;
+        ports.insert(map::POWER.into(), Power::PORTS, shared(Power::default()))?;
+
+        let ready = Ready::default();
+        mmio.insert(
+            map::BOOT_TIMER,
+            BootTimer::BYTES,
+            shared(BootTimer::new(ready.clone())),
+        )?;
+
+        let mut slots = Vec::new();
+        for device in virtio_devices() {
+            slots.push(place(fd, ram, &mut mmio, slots.len(), device)?);
+        }
+        let on_eoi = Box::new(move |vector| lock(&ioapic).end_of_interrupt(vector));
+        Ok(Self {
+            ports,
+            mmio,
+            slots,
+            console,
+            ready,
+            on_eoi,
+        })
+    }
+}
+
+fn shared(device: impl Device + 'static) -> Arc<Mutex<dyn Device>> {
+    Arc::new(Mutex::new(device))
+}
+
+/// An event that wakes a poller.
+pub(super) fn event(what: &'static str) -> Result<EventFd, Error> {
+    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
+        .map_err(|source| Error::Host { what, source })
+}
+
+/// The virtio devices in the order of their addresses, which is the order in which guests name them.
+fn virtio_devices() -> Vec<Box<dyn VirtioDevice>> {
+    vec![Box::new(Rng::default())]
+}
+
+/// KVM's short cut for notifications: an ioeventfd (api.rst, KVM_IOEVENTFD).
+struct IoEvents {
+    fd: Arc<VmFd>,
+    address: u64,
+}
+
+impl Doorbell for IoEvents {
+    fn connect(&mut self, queue: u32, event: &EventFd) -> io::Result<()> {
+        Ok(self
+            .fd
+            .register_ioevent(event, &IoEventAddress::Mmio(self.address), queue)?)
+    }
+
+    fn disconnect(&mut self, queue: u32, event: &EventFd) {
+        let undone = self
+            .fd
+            .unregister_ioevent(event, &IoEventAddress::Mmio(self.address), queue);
+        if let Err(error) = undone {
+            log::debug!("an ioeventfd was not removed: {error}");
+        }
+    }
+}
+
+/// Puts a virtio device into the next slot: registers on the bus, a line to a pin, and a short cut for
+/// notifications, so that they reach the device's worker without an exit to this process.
+fn place(
+    fd: &Arc<VmFd>,
+    ram: &GuestRam,
+    mmio: &mut Bus,
+    index: usize,
+    device: Box<dyn VirtioDevice>,
+) -> Result<MmioSlot, Error> {
+    let address = map::VIRTIO_MMIO + index as u64 * MMIO_BYTES;
+    let irq = FIRST_VIRTIO_IRQ + index as u32;
+    if irq as usize >= map::IOAPIC_PINS {
+        let limit = map::IOAPIC_PINS - FIRST_VIRTIO_IRQ as usize;
+        return Err(Error::DeviceLimit { limit });
+    }
+    let line = irq::connect(fd, irq)?;
+    let doorbell = IoEvents {
+        fd: fd.clone(),
+        address: address + QUEUE_NOTIFY_OFFSET,
+    };
+    let transport = MmioTransport::new(device, ram.clone(), line)
+        .map_err(|source| Error::Host {
+            what: "events for a device's queues",
+            source,
+        })?
+        .with_doorbell(Box::new(doorbell));
+    mmio.insert(address, MMIO_BYTES, shared(transport))?;
+    Ok(MmioSlot {
+        address,
+        bytes: MMIO_BYTES as u32,
+        irq,
+    })
+}

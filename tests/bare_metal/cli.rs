@@ -1,0 +1,239 @@
+//! `kvmlet boot` with bare-metal guests: exit codes, signals, input from pipes and terminals.
+
+use crate::harness::{DEADLINE, Test, program};
+use rustix::termios::{LocalModes, tcgetattr};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
+
+pub const TESTS: &[Test] = &[
+    ("exit_codes_come_through", exit_codes),
+    ("flags_reach_the_guest", flags),
+    (
+        "a_configuration_file_is_booted_and_flags_override_it",
+        configuration,
+    ),
+    ("a_pipe_feeds_the_guest", pipe),
+    ("no_standard_input_is_no_problem", no_input),
+    ("signals_end_the_vm", signals),
+    ("a_failure_names_the_instruction", failure),
+    ("the_boot_timer_is_reported", boot_timer),
+    ("a_terminal_is_raw_and_restored", terminal),
+];
+
+fn kvmlet(program_name: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvmlet"));
+    command
+        .args(["boot", "--kernel"])
+        .arg(program(program_name))
+        .stdin(Stdio::null());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().unwrap()
+}
+
+fn exit_codes() {
+    let code =
+        |name: &str, cmdline: &str| run(kvmlet(name).args(["--cmdline", cmdline])).status.code();
+    assert_eq!(code("power_off", "code=0"), Some(0));
+    assert_eq!(code("power_off", "code=42"), Some(42));
+    assert_eq!(code("reset", ""), Some(129));
+    assert_eq!(code("panic", ""), Some(134));
+    assert_eq!(code("triple_fault", ""), Some(139));
+}
+
+fn flags() {
+    let output = run(kvmlet("pvh_entry")
+        .args([
+            "--cmdline",
+            "first",
+            "--memory",
+            "32M",
+            "-e",
+            "A=b c",
+            "-w",
+            "/tmp",
+            "--hostname",
+            "box",
+        ])
+        .args(["--", "sh", "-c", "exit 1"]));
+    let console = text(&output.stdout);
+    for part in [
+        "cmdline=first",
+        "kvmlet.env=A=b%20c",
+        "kvmlet.workdir=/tmp",
+        "kvmlet.hostname=box",
+    ] {
+        assert!(console.contains(part), "no {part:?} in {console}");
+    }
+    assert!(
+        console.contains("kvmlet.arg=sh kvmlet.arg=-c kvmlet.arg=exit%201"),
+        "{console}"
+    );
+    assert!(
+        console.contains(&format!("ram={}", (32 << 20) - (0x10_0000 - 0x9_fc00))),
+        "{console}"
+    );
+}
+
+fn configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vm.json");
+    let json = serde_json::json!({
+        "kernel": program("pvh_entry"), "memory": "48M", "cmdline": "from=file", "command": ["file"],
+    });
+    std::fs::write(&path, json.to_string()).unwrap();
+    let output = run(Command::new(env!("CARGO_BIN_EXE_kvmlet"))
+        .args(["boot", "--config"])
+        .arg(&path)
+        .args(["--cmdline", "from=flag"]));
+    let console = text(&output.stdout);
+    assert!(
+        console.contains("cmdline=from=flag") && console.contains("kvmlet.arg=file"),
+        "{console}"
+    );
+    assert!(
+        console.contains(&format!("ram={}", (48 << 20) - (0x10_0000 - 0x9_fc00))),
+        "{console}"
+    );
+}
+
+fn pipe() {
+    let mut child = kvmlet("serial_echo")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let input = "more than any buffer holds, ".repeat(300) + "q";
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(42));
+    assert!(text(&output.stdout).contains(&input.trim_end_matches('q').to_uppercase()));
+}
+
+fn no_input() {
+    let closed = "exec <&-; exec \"$@\"";
+    let output = Command::new("sh")
+        .args([
+            "-c",
+            closed,
+            "sh",
+            env!("CARGO_BIN_EXE_kvmlet"),
+            "boot",
+            "--kernel",
+        ])
+        .arg(program("first_byte"))
+        .output()
+        .unwrap();
+    assert_eq!(
+        (output.status.code(), output.stdout.as_slice()),
+        (Some(0), &b"R"[..])
+    );
+}
+
+/// A guest that has begun to run and will not end.
+fn spinning() -> Child {
+    let mut child = kvmlet("spin").stdout(Stdio::piped()).spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    child
+}
+
+fn signals() {
+    for (signal, code) in [
+        (libc::SIGTERM, 143),
+        (libc::SIGINT, 130),
+        (libc::SIGHUP, 129),
+    ] {
+        let mut child = spinning();
+        // SAFETY: the child has not been waited for, so the number is its own.
+        unsafe { libc::kill(child.id() as i32, signal) };
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+    }
+}
+
+fn failure() {
+    if kvmlet::host::kvm::Execution::detect().unwrap() == kvmlet::host::kvm::Execution::Hardware {
+        return; // there, KVM executes the instruction
+    }
+    let output = run(&mut kvmlet("bad_instruction"));
+    assert_eq!(output.status.code(), Some(125));
+    let message = text(&output.stderr);
+    for part in [
+        "error: the VM cannot go on",
+        "caused by: vCPU 0",
+        "bytes 9b",
+        "(fwait)",
+        "CPL 0",
+        "help:",
+    ] {
+        assert!(message.contains(part), "no {part:?} in {message}");
+    }
+}
+
+fn boot_timer() {
+    let message = text(&run(&mut kvmlet("boot_timer")).stderr);
+    assert!(
+        message.starts_with("kvmlet: the guest was ready "),
+        "{message}"
+    );
+}
+
+/// A pseudo-terminal: our end, and the one that a program takes for its terminal.
+fn pseudo_terminal() -> (File, OwnedFd) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+    let theirs = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).unwrap();
+    (File::from(ours), theirs)
+}
+
+fn terminal() {
+    let (mut ours, theirs) = pseudo_terminal();
+    let canonical = |fd: &OwnedFd| {
+        tcgetattr(fd)
+            .unwrap()
+            .local_modes
+            .contains(LocalModes::ICANON | LocalModes::ECHO)
+    };
+    assert!(canonical(&theirs));
+    let stdio = || Stdio::from(theirs.try_clone().unwrap());
+    let mut child = kvmlet("serial_echo")
+        .stdin(stdio())
+        .stdout(stdio())
+        .spawn()
+        .unwrap();
+    let mut seen = String::new();
+    let mut expect = |ours: &mut File, wanted: &str| {
+        let deadline = Instant::now() + DEADLINE;
+        while !seen.contains(wanted) {
+            assert!(Instant::now() < deadline, "no {wanted:?} in {seen:?}");
+            let mut buffer = [0; 256];
+            let count = ours.read(&mut buffer).unwrap();
+            seen.push_str(&text(&buffer[..count]));
+        }
+    };
+    expect(&mut ours, "ready");
+    assert!(!canonical(&theirs), "raw while the guest runs");
+    // Ctrl-C goes to the guest, which echoes it like any byte; Ctrl-] ends the VM.
+    ours.write_all(b"ab\x03c").unwrap();
+    expect(&mut ours, "AB\x03C");
+    ours.write_all(b"\x1d").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(canonical(&theirs), "restored");
+}

@@ -1,0 +1,176 @@
+//! The command line without a guest: help, errors and their exit codes, configuration files.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn kvmlet(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kvmlet"))
+        .args(arguments)
+        .output()
+        .expect("kvmlet runs")
+}
+
+fn stdout(arguments: &[&str]) -> String {
+    let output = kvmlet(arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Fails with kvmlet's own exit code and says all of `parts`, in one block without Rust's formatting.
+fn fails(arguments: &[&str], parts: &[&str]) {
+    let output = kvmlet(arguments);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(125), "{arguments:?}: {message}");
+    assert!(message.starts_with("error: "), "{message}");
+    for part in parts {
+        assert!(
+            message.contains(part),
+            "{arguments:?}: no {part:?} in {message}"
+        );
+    }
+    for rust in ["os error", "Os {", "Error(", "stack backtrace"] {
+        assert!(!message.contains(rust), "{message}");
+    }
+}
+
+#[test]
+fn help_and_version_need_nothing() {
+    assert!(stdout(&["--help"]).contains("doctor"));
+    assert!(stdout(&["boot", "--help"]).contains("--cpu-mask"));
+    assert!(stdout(&["--version"]).starts_with("kvmlet "));
+}
+
+#[test]
+fn completions_and_man_pages_are_made() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(
+            stdout(&["completions", shell]).contains("cpu-mask"),
+            "{shell}"
+        );
+    }
+    assert!(stdout(&["man"]).contains(".TH kvmlet"));
+    assert!(stdout(&["man", "boot"]).contains("huge"));
+    fails(&["man", "nothing"], &["no verb `nothing`"]);
+}
+
+#[test]
+fn kernels_that_are_none_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let mut arm = b"\x7fELF\x02\x01\x01".to_vec();
+    arm.resize(64, 0);
+    (arm[16], arm[18]) = (2, 183);
+    for (path, cause) in [
+        (file("empty", b""), "the file is empty"),
+        (
+            file("text", b"not a kernel, but some words"),
+            "neither an ELF image",
+        ),
+        (file("gzip", b"\x1f\x8b\x08\x00"), "gzip"),
+        (file("arm", &arm), "machine is EM_AARCH64"),
+        (file("cut", &b"\x7fELF\x02\x01\x01\x00"[..]), "truncated"),
+        (
+            directory.path().to_str().unwrap().to_string(),
+            "is a directory",
+        ),
+        ("/dev/null".to_string(), "not a regular file"),
+        ("/nowhere/vmlinux".to_string(), "no such file or directory"),
+    ] {
+        fails(
+            &["boot", "--kernel", &path],
+            &[&path, cause, "help: build one with `kernels/build`"],
+        );
+    }
+}
+
+#[test]
+fn sizes_and_counts_are_limited() {
+    let kernel = env!("CARGO_BIN_EXE_kvmlet");
+    fails(
+        &["boot", "--kernel", kernel, "--memory", "1M"],
+        &["1 MiB", "16 MiB to 4 TiB"],
+    );
+    fails(
+        &["boot", "--kernel", kernel, "--cpus", "0"],
+        &["0 vCPUs", "1 to 254"],
+    );
+    fails(
+        &[
+            "boot",
+            "--kernel",
+            kernel,
+            "--memory",
+            "17M",
+            "--huge-pages",
+            "reserved",
+        ],
+        &["2097152"],
+    );
+    fails(&["boot", "--kernel", kernel, "--memory", "4T"], &["4 TiB"]);
+    fails(
+        &["boot", "--kernel", kernel, "--cmdline", "a\nb"],
+        &["line break"],
+    );
+    let output = kvmlet(&["boot", "--memory", "12Q"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not a memory size"));
+    let output = kvmlet(&["boot", "--cpu-mask", "cx61"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean `cx16`?"));
+}
+
+#[test]
+fn configuration_files_are_checked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vm.json");
+    let config = |json: &str, parts: &[&str]| {
+        std::fs::write(&path, json).unwrap();
+        fails(&["boot", "--config", path.to_str().unwrap()], parts);
+    };
+    config(
+        r#"{"kernl": "k"}"#,
+        &["vm.json", "unknown key `kernl`", "did you mean `kernel`?"],
+    );
+    config(r#"{"kernel": "#, &["vm.json", "line 1"]);
+    config(r#"{"kernel": "/nowhere/k"}"#, &["`/nowhere/k`"]);
+    config(r#"{"kernel": "/nowhere/k", "vcpus": 999}"#, &["999 vCPUs"]);
+    fails(
+        &["boot", "--config", "/nowhere/vm.json"],
+        &["/nowhere/vm.json", "no such file"],
+    );
+}
+
+#[test]
+fn without_a_default_kernel_the_way_to_one_is_told() {
+    let cache = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_kvmlet"))
+        .arg("boot")
+        .env("XDG_CACHE_HOME", cache.path())
+        .output()
+        .unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        message.contains("no default kernel") && message.contains("kernels/build"),
+        "{message}"
+    );
+}
+
+#[test]
+fn doctor_reports_in_both_formats() {
+    let output = kvmlet(&["doctor", "--format", "json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let kvm = findings
+        .iter()
+        .find(|finding| finding["name"] == "kvm")
+        .unwrap();
+    let works = Path::new("/dev/kvm").exists();
+    assert_eq!(kvm["level"] == "ok", works);
+    assert_eq!(output.status.code(), Some(if works { 0 } else { 1 }));
+    assert!(String::from_utf8_lossy(&kvmlet(&["doctor"]).stdout).contains("cgroups"));
+}

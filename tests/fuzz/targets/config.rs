@@ -1,0 +1,20 @@
+//! Any text as a configuration, a memory size and a CPU mask: an error or values within their limits.
+#![no_main]
+
+use kvmlet::config::{CpuMask, Memory};
+use kvmlet::VmConfig;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    if let Ok(config) = VmConfig::from_json(text) {
+        assert!(config.memory >= Memory::MIN && config.memory <= Memory::MAX);
+        assert!(config.vcpus.get() >= 1);
+        assert!(!config.cmdline.contains(['\0', '\n']));
+    }
+    if let Ok(memory) = text.parse::<Memory>() {
+        // What is printed can be read again.
+        let printed = memory.to_string().replace(" bytes", "b");
+        assert_eq!(printed.parse::<Memory>().ok(), Some(memory));
+    }
+    let _ = text.parse::<CpuMask>();
+});
