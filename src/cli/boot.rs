@@ -1,6 +1,6 @@
 //! `kvmlet boot`: one VM in the foreground.
 
-use super::console::{self, End};
+use super::console::{Console, End};
 use super::{Failed, Outcome, defaults};
 use crate::config::{CpuMask, Disk, HugePages, Memory, VmConfigBuilder};
 use crate::vm::Phase;
@@ -25,7 +25,7 @@ pub(super) struct Boot {
     /// Initial RAM disk.
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// Kernel command line, instead of "console=ttyS0 reboot=k panic=-1".
+    /// Kernel command line, instead of "console=ttyS0 reboot=k panic=-1 loglevel=7".
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
     /// Number of vCPUs [default: 1].
@@ -56,6 +56,9 @@ pub(super) struct Boot {
     /// [,bandwidth=SIZE][,burst=SIZE][,iops=N][,iops-burst=N]; can be given again.
     #[arg(long, value_name = "DISK")]
     disk: Vec<Disk>,
+    /// Write statistics to a file as JSON, when the VM ends and on SIGUSR1.
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
     /// Set an environment variable of the service; without a value, pass on the one set here.
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -92,11 +95,18 @@ impl From<Pages> for HugePages {
 
 impl Boot {
     pub fn run(self, started: Instant) -> Outcome {
+        let stats = self.stats.clone();
         let config = self.config()?;
-        // Blocked before there are threads, so that all of them leave these signals to us.
-        let signals = console::take_signals().map_err(Failed::new)?;
+        let console = Console::take().map_err(Failed::new)?;
         let vm = Vm::with_console(config, console_output()?)?.start()?;
-        let end = console::attend(&vm, &signals);
+        let write_stats = || {
+            if let Some(path) = &stats {
+                write_stats(&vm, path);
+            }
+        };
+        let end = console.attend(&vm, write_stats);
+        drop(console);
+        write_stats();
         report(&vm, started);
         match end? {
             End::Guest(reason) => {
@@ -214,6 +224,20 @@ fn with_default_guest(config: VmConfigBuilder) -> Result<VmConfigBuilder, Failed
         Some(initrd) if initrd.exists() => Ok(config.initrd(initrd)),
         Some(initrd) => Err(missing("initrd", initrd, &format!("images/build {image}"))),
         None => Ok(config),
+    }
+}
+
+/// A file that cannot be written is no reason to end a VM that runs.
+fn write_stats(vm: &VmHandle, path: &Path) {
+    let text = serde_json::to_string_pretty(&vm.stats()).unwrap_or_default() + "\n";
+    // Renamed into place: whoever reads the file sees one whole snapshot.
+    let new = path.with_extension("new");
+    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path));
+    if let Err(error) = written {
+        log::error!(
+            "statistics cannot be written to `{}`: {error}",
+            path.display()
+        );
     }
 }
 

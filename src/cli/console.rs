@@ -25,31 +25,54 @@ pub(super) enum End {
     Signal(libc::c_int),
 }
 
-/// Signals that end the VM cleanly.
-pub(super) fn take_signals() -> io::Result<Signals> {
-    Signals::take(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT])
+/// This process's terminal and signals, taken over before the VM starts: so no key is echoed twice, and all
+/// threads leave the signals to us.
+pub(super) struct Console {
+    signals: Signals,
+    raw: Option<Raw>,
 }
 
-/// Connects standard input to the guest until the VM ends or is told to.
-pub(super) fn attend(vm: &VmHandle, signals: &Signals) -> Result<End, Error> {
-    let raw = Raw::enter();
-    let mut input = Input {
-        open: true,
-        escape: raw.is_some(),
-        pending: Vec::new(),
-    };
-    // A terminal in whose foreground we are not must not be read: the kernel would stop us.
-    if raw.is_none() && rustix::termios::isatty(stdin()) {
-        input.open = false;
+impl Console {
+    /// Takes over the signals that end the VM cleanly and the one that asks for statistics, and the terminal
+    /// if standard input is one. Dropping it restores the terminal.
+    pub fn take() -> io::Result<Self> {
+        let signals = Signals::take(&[
+            libc::SIGINT,
+            libc::SIGTERM,
+            libc::SIGHUP,
+            libc::SIGQUIT,
+            libc::SIGUSR1,
+        ])?;
+        Ok(Self {
+            signals,
+            raw: Raw::enter(),
+        })
     }
-    let end = wait(vm, signals, &mut input)?;
-    if !matches!(end, End::Guest(_)) {
-        vm.stop();
+
+    /// Connects standard input to the guest until the VM ends or is told to. SIGUSR1 calls `on_usr1`.
+    pub fn attend(&self, vm: &VmHandle, on_usr1: impl Fn()) -> Result<End, Error> {
+        let raw = self.raw.is_some();
+        // A terminal in whose foreground we are not must not be read: the kernel would stop us.
+        let open = raw || !rustix::termios::isatty(stdin());
+        let mut input = Input {
+            open,
+            escape: raw,
+            pending: Vec::new(),
+        };
+        let end = wait(vm, &self.signals, &mut input, on_usr1)?;
+        if !matches!(end, End::Guest(_)) {
+            vm.stop();
+        }
+        Ok(end)
     }
-    Ok(end)
 }
 
-fn wait(vm: &VmHandle, signals: &Signals, input: &mut Input) -> Result<End, Error> {
+fn wait(
+    vm: &VmHandle,
+    signals: &Signals,
+    input: &mut Input,
+    on_usr1: impl Fn(),
+) -> Result<End, Error> {
     let host = |source| Error::Host {
         what: "events",
         source,
@@ -81,10 +104,12 @@ fn wait(vm: &VmHandle, signals: &Signals, input: &mut Input) -> Result<End, Erro
         if ready(0) {
             return vm.wait().map(End::Guest);
         }
-        if ready(1)
-            && let Some(signal) = signals.next().map_err(host)?
-        {
-            return Ok(End::Signal(signal));
+        if ready(1) {
+            match signals.next().map_err(host)? {
+                Some(libc::SIGUSR1) => on_usr1(),
+                Some(signal) => return Ok(End::Signal(signal)),
+                None => {}
+            }
         }
         if ready(2) {
             // Only resets the event.

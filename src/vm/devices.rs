@@ -13,6 +13,7 @@ use crate::devices::ioapic::{self, Ioapic};
 use crate::devices::power::Power;
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::serial::{self, Serial, SerialInput};
+use crate::devices::virtio::block::{BlockDevice, BlockHandle};
 use crate::devices::virtio::rng::Rng;
 use crate::devices::virtio::{
     Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET, VirtioDevice,
@@ -34,6 +35,7 @@ pub(super) struct Devices {
     pub console: SerialInput,
     pub ready: Ready,
     pub on_eoi: Box<OnEoi>,
+    pub disks: Vec<BlockHandle>,
 }
 
 impl Devices {
@@ -71,8 +73,9 @@ impl Devices {
             shared(BootTimer::new(ready.clone())),
         )?;
 
+        let Virtio { devices, disks } = Virtio::build(config)?;
         let mut slots = Vec::new();
-        for device in virtio_devices() {
+        for device in devices {
             slots.push(place(fd, ram, &mut mmio, slots.len(), device)?);
         }
         let on_eoi = Box::new(move |vector| lock(&ioapic).end_of_interrupt(vector));
@@ -83,6 +86,7 @@ impl Devices {
             console,
             ready,
             on_eoi,
+            disks,
         })
     }
 }
@@ -97,9 +101,24 @@ pub(super) fn event(what: &'static str) -> Result<EventFd, Error> {
         .map_err(|source| Error::Host { what, source })
 }
 
-/// The virtio devices in the order of their addresses, which is the order in which guests name them.
-fn virtio_devices() -> Vec<Box<dyn VirtioDevice>> {
-    vec![Box::new(Rng::default())]
+/// The virtio devices in the order of their addresses, which is the order in which guests name them, and what
+/// the outside holds of them.
+struct Virtio {
+    devices: Vec<Box<dyn VirtioDevice>>,
+    disks: Vec<BlockHandle>,
+}
+
+impl Virtio {
+    fn build(config: &VmConfig) -> Result<Self, Error> {
+        let mut devices: Vec<Box<dyn VirtioDevice>> = vec![Box::new(Rng::default())];
+        let mut disks = Vec::new();
+        for (index, disk) in config.disks.iter().enumerate() {
+            let (device, handle) = BlockDevice::open(disk, index)?;
+            devices.push(Box::new(device));
+            disks.push(handle);
+        }
+        Ok(Self { devices, disks })
+    }
 }
 
 /// KVM's short cut for notifications: an ioeventfd (api.rst, KVM_IOEVENTFD).

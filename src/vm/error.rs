@@ -30,6 +30,9 @@ pub enum Error {
     /// The host's KVM lacks something that every VM needs.
     #[error("this host's KVM has no {0}")]
     KvmLacks(&'static str),
+    /// A disk that cannot be used.
+    #[error("cannot give the VM a disk")]
+    Disk(#[from] devices::virtio::block::Error),
     /// More devices than there are interrupt lines.
     #[error("more than {limit} disks, interfaces and other devices in one VM")]
     DeviceLimit {
@@ -128,6 +131,7 @@ impl Error {
     pub fn help(&self) -> Option<String> {
         match self {
             Error::Kvm(error) => Some(error.help().into()),
+            Error::Disk(error) => Some(error.help().into()),
             Error::Boot { source, .. } => source.help().map(Into::into),
             Error::Open {
                 what: "guest kernel",

@@ -6,9 +6,11 @@ use super::exit::ExitReason;
 use super::kick;
 use super::lifecycle::State;
 use super::machine::Vm;
+use super::stats::VmStats;
 use super::vcpu::{Counters, Shared, VcpuStats};
 use crate::devices::boot_timer::Ready;
 use crate::devices::serial::SerialInput;
+use crate::devices::virtio::block::BlockHandle;
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -23,6 +25,7 @@ pub struct VmHandle {
     threads: Vec<JoinHandle<()>>,
     console: SerialInput,
     ready: Ready,
+    disks: Vec<BlockHandle>,
     // Keeps the VM alive until the last vCPU is gone.
     _fd: Arc<VmFd>,
 }
@@ -37,6 +40,7 @@ impl VmHandle {
             shared,
             console,
             ready,
+            disks,
         } = vm;
         let shared = Arc::new(shared);
         let counters = vcpus.iter().map(|vcpu| vcpu.counters.clone()).collect();
@@ -46,6 +50,7 @@ impl VmHandle {
             threads: Vec::new(),
             console,
             ready,
+            disks,
             _fd: fd,
         };
         for vcpu in vcpus {
@@ -119,12 +124,25 @@ impl VmHandle {
         &self.console
     }
 
+    /// The disks, in the order of the configuration: statistics, limits, resizing.
+    pub fn disks(&self) -> &[BlockHandle] {
+        &self.disks
+    }
+
     /// How often each vCPU has come back to user space, in the order of their numbers.
     pub fn vcpu_stats(&self) -> Vec<VcpuStats> {
         self.counters
             .iter()
             .map(|counters| counters.read())
             .collect()
+    }
+
+    /// Everything that is counted, as of now.
+    pub fn stats(&self) -> VmStats {
+        VmStats {
+            vcpus: self.vcpu_stats(),
+            disks: self.disks.iter().map(BlockHandle::stats).collect(),
+        }
     }
 
     /// What the start has taken, phase by phase, as far as it has got.

@@ -20,6 +20,7 @@ use crate::arch::x86_64::{lapic, mptable, msr};
 use crate::config::VmConfig;
 use crate::devices::boot_timer::Ready;
 use crate::devices::serial::SerialInput;
+use crate::devices::virtio::block::BlockHandle;
 use crate::host;
 use crate::memory::{Backing, GuestRam};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
@@ -38,6 +39,7 @@ pub struct Vm {
     pub(super) shared: Shared,
     pub(super) console: SerialInput,
     pub(super) ready: Ready,
+    pub(super) disks: Vec<BlockHandle>,
 }
 
 impl Vm {
@@ -99,6 +101,7 @@ impl Vm {
             console,
             ready,
             on_eoi,
+            disks,
             ..
         } = devices;
         let lifecycle = Lifecycle::new(ended);
@@ -116,6 +119,7 @@ impl Vm {
             shared,
             console,
             ready,
+            disks,
         })
     }
 

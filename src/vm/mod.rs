@@ -10,6 +10,7 @@ mod irq;
 mod kick;
 mod lifecycle;
 mod machine;
+mod stats;
 mod vcpu;
 
 pub use boot_trace::{BootTrace, Phase};
@@ -19,4 +20,5 @@ pub use failure::{Cause, Failure};
 pub use handle::VmHandle;
 pub use lifecycle::State;
 pub use machine::Vm;
+pub use stats::VmStats;
 pub use vcpu::VcpuStats;

@@ -21,6 +21,10 @@ pub const TESTS: &[Test] = &[
     ("a_failure_names_the_instruction", failure),
     ("the_boot_timer_is_reported", boot_timer),
     ("a_terminal_is_raw_and_restored", terminal),
+    (
+        "statistics_are_written_at_the_end_and_on_demand",
+        statistics,
+    ),
 ];
 
 fn kvmlet(program_name: &str) -> Command {
@@ -144,9 +148,39 @@ fn no_input() {
     );
 }
 
+/// A child that does not outlive a test that fails: it would hold the test run's output open.
+struct Running(Child);
+
+impl Running {
+    fn spawn(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl std::ops::Deref for Running {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
 /// A guest that has begun to run and will not end.
-fn spinning() -> Child {
-    let mut child = kvmlet("spin").stdout(Stdio::piped()).spawn().unwrap();
+fn spinning() -> Running {
+    let mut child = Running::spawn(kvmlet("spin").stdout(Stdio::piped()));
     child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     child
 }
@@ -194,11 +228,11 @@ fn boot_timer() {
 /// A pseudo-terminal: our end, and the one that a program takes for its terminal.
 fn pseudo_terminal() -> (File, OwnedFd) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&ours).unwrap();
     unlockpt(&ours).unwrap();
     let name = ptsname(&ours, Vec::new()).unwrap();
-    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
     let theirs = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).unwrap();
     (File::from(ours), theirs)
 }
@@ -213,11 +247,7 @@ fn terminal() {
     };
     assert!(canonical(&theirs));
     let stdio = || Stdio::from(theirs.try_clone().unwrap());
-    let mut child = kvmlet("serial_echo")
-        .stdin(stdio())
-        .stdout(stdio())
-        .spawn()
-        .unwrap();
+    let mut child = Running::spawn(kvmlet("serial_echo").stdin(stdio()).stdout(stdio()));
     let mut seen = String::new();
     let mut expect = |ours: &mut File, wanted: &str| {
         let deadline = Instant::now() + DEADLINE;
@@ -236,4 +266,37 @@ fn terminal() {
     ours.write_all(b"\x1d").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(canonical(&theirs), "restored");
+}
+
+fn statistics() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stats.json");
+    let read =
+        || serde_json::from_slice::<serde_json::Value>(&std::fs::read(&path).unwrap()).unwrap();
+    let mut child = Running::spawn(
+        kvmlet("spin")
+            .arg("--stats")
+            .arg(&path)
+            .stdout(Stdio::piped()),
+    );
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let pid = child.id() as i32;
+    // SAFETY: the child has not been waited for, so the number is its own.
+    let signal = |signal| unsafe { libc::kill(pid, signal) };
+    signal(libc::SIGUSR1);
+    let deadline = Instant::now() + DEADLINE;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "no statistics");
+        std::thread::yield_now();
+    }
+    let first = read()["vcpus"][0]["port_writes"].as_u64().unwrap();
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut [0; 2])
+        .unwrap();
+    signal(libc::SIGTERM);
+    child.wait().unwrap();
+    assert!(read()["vcpus"][0]["port_writes"].as_u64().unwrap() > first);
 }

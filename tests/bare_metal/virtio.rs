@@ -3,10 +3,24 @@
 use crate::harness::{Guest, Test};
 use kvmlet::ExitReason;
 
-pub const TESTS: &[Test] = &[("virtio_rng_gives_entropy", rng)];
+use kvmlet::config::{Disk, RateLimit};
+use std::io::{Seek, SeekFrom, Write};
+use tempfile::NamedTempFile;
 
-/// The entropy source has the first slot.
+pub const TESTS: &[Test] = &[
+    ("virtio_rng_gives_entropy", rng),
+    ("virtio_blk_reads_and_writes", block),
+    ("virtio_blk_by_system_calls", block_sync),
+    ("virtio_blk_read_only_disks_are_shared", block_read_only),
+    ("virtio_blk_notifies_once_a_batch", block_batches),
+    ("virtio_blk_has_one_writer", block_lock),
+    ("virtio_blk_is_held_to_its_rate", block_rate),
+];
+
+/// The entropy source has the first slot, the first disk the one behind.
 const RNG: &str = "mmio=0xd0001000";
+const BLK: &str = "mmio=0xd0002000";
+const DISK_BYTES: u64 = 8 << 20;
 
 fn success(guest: Guest) -> String {
     let (reason, output) = guest.finish();
@@ -16,4 +30,122 @@ fn success(guest: Guest) -> String {
 
 fn rng() {
     success(Guest::boot_with("virtio_rng", |c| c.cmdline(RNG)));
+}
+
+/// A disk full of numbers.
+fn image() -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    let bytes: Vec<u8> = (0..DISK_BYTES / 8).flat_map(u64::to_le_bytes).collect();
+    file.write_all(&bytes).unwrap();
+    file
+}
+
+/// FNV-1a, as the guest computes it.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
+/// What the guest says it has read is what is in the file, before and after it wrote there.
+fn read_and_write(disk: Disk, image: &NamedTempFile) {
+    let before = std::fs::read(image.path()).unwrap();
+    let guest = Guest::boot_with("virtio_blk", |c| c.cmdline(BLK).disk(disk.clone()));
+    let output = success(guest);
+    let after = std::fs::read(image.path()).unwrap();
+    assert!(
+        output.contains(&format!("capacity={}", DISK_BYTES / 512)),
+        "{output}"
+    );
+    assert!(
+        output.contains(&format!("fnv1a={:016x}", fnv1a(&after[..1 << 20]))),
+        "{output}"
+    );
+    assert_eq!(before == after, disk.read_only, "{output}");
+}
+
+fn block() {
+    let image = image();
+    read_and_write(Disk::read_write(image.path()), &image);
+}
+
+fn block_sync() {
+    let image = image();
+    let disk = format!(
+        "{},io=sync,cache=writethrough,id=mine",
+        image.path().display()
+    );
+    read_and_write(disk.parse().unwrap(), &image);
+}
+
+fn block_read_only() {
+    let image = image();
+    let disk = Disk::read_only(image.path());
+    let other = Guest::boot_with("spin", |c| c.disk(disk.clone()));
+    read_and_write(disk, &image);
+    drop(other);
+}
+
+/// 2000 requests in batches of 32 are 63 batches; no batch takes more than one exit.
+fn block_batches() {
+    let image = image();
+    let cmdline = format!("{BLK} ops=2000 large_ops=1 only=read");
+    let guest = Guest::boot_with("virtio_blk_bench", |c| {
+        c.cmdline(cmdline).disk(Disk::read_only(image.path()))
+    });
+    guest.wait().unwrap();
+    let output = guest.output.text();
+    let line = output
+        .lines()
+        .find(|line| line.starts_with("read4k depth=32"))
+        .expect(&output);
+    let kicks: u64 = line
+        .split("kicks=")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(kicks <= 63, "{line}");
+    let stats = guest.vm.disks()[0].stats();
+    assert!(stats.reads >= 4000, "{stats:?}");
+    assert_eq!(stats.errors, 0, "{stats:?}");
+}
+
+fn block_lock() {
+    let image = image();
+    let disk = Disk::read_write(image.path());
+    let first = Guest::boot_with("spin", |c| c.disk(disk.clone()));
+    let config = kvmlet::VmConfig::builder()
+        .kernel(crate::harness::program("spin"))
+        .disk(disk.clone());
+    let error = kvmlet::Vm::new(config.clone().build().unwrap())
+        .err()
+        .expect("a refusal");
+    let chain = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+    assert!(chain.contains(image.path().to_str().unwrap()), "{chain}");
+    drop(first);
+    assert!(
+        kvmlet::Vm::new(config.build().unwrap()).is_ok(),
+        "the lock went with the VM"
+    );
+}
+
+/// 100 operations at 1000 a second with a burst of 10 have to wait; how long is a matter for benchmarks.
+fn block_rate() {
+    let mut image = image();
+    image.seek(SeekFrom::Start(0)).unwrap();
+    let disk: Disk = format!("{},ro,iops=1000,iops-burst=10", image.path().display())
+        .parse()
+        .unwrap();
+    let cmdline = format!("{BLK} ops=100 large_ops=1 only=read");
+    let guest = Guest::boot_with("virtio_blk_bench", |c| c.cmdline(cmdline).disk(disk));
+    guest.output.expect("depth=1 ");
+    // Lifted while it runs, so that the rest is quick.
+    guest.vm.disks()[0].set_rate_limit(RateLimit::NONE);
+    guest.wait().unwrap();
+    let stats = guest.vm.disks()[0].stats();
+    assert!(stats.throttled > 0 && stats.throttled_us > 0, "{stats:?}");
 }

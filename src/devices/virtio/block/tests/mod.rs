@@ -12,6 +12,7 @@ use crate::devices::virtio::fake_driver::{BUFFERS, FakeDriver, WRITE};
 use crate::devices::virtio::rate_limiter::tests::TestClock;
 use medium::MemoryMedium;
 use std::fs::File;
+use std::sync::LazyLock;
 use tempfile::NamedTempFile;
 
 /// Request types (virtio 1.2 §5.2.6).
@@ -43,11 +44,13 @@ fn image() -> NamedTempFile {
 }
 
 fn pattern() -> Vec<u8> {
-    (0..DISK_SECTORS as u32)
-        .flat_map(|sector| {
-            (0..SECTOR as u32 / 4).flat_map(move |word| (sector << 8 | word).to_le_bytes())
-        })
-        .collect()
+    static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        (0..DISK_SECTORS as u32)
+            .flat_map(|sector| (0..SECTOR as u32 / 4).map(move |word| sector << 8 | word))
+            .flat_map(u32::to_le_bytes)
+            .collect()
+    });
+    PATTERN.clone()
 }
 
 /// A driver and the disk that it drives.

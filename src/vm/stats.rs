@@ -1,0 +1,15 @@
+//! What a VM has done so far, in one piece.
+
+use super::vcpu::VcpuStats;
+use crate::devices::virtio::block::BlockStats;
+use serde::Serialize;
+
+/// A snapshot of everything that is counted, taken while the VM runs or after it has ended.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct VmStats {
+    /// Exits to user space by kind, for each vCPU.
+    pub vcpus: Vec<VcpuStats>,
+    /// For each disk.
+    pub disks: Vec<BlockStats>,
+}
