@@ -1,6 +1,6 @@
 //! Network interfaces as a user asks for them: `--net`, `-p`, and their keys in JSON.
 
-use super::json::nearest;
+use super::flag::Flag;
 use super::rate_limit::Written;
 use super::{Error, PortMapping, RateLimit};
 use serde::Deserialize;
@@ -10,8 +10,9 @@ use std::str::FromStr;
 
 /// One network interface of a guest.
 ///
-/// As text: keys and values with commas between, `tap=tap0,queues=2`; the empty text is all defaults.
-/// In JSON the limits are objects, `"rx": {"bandwidth": "10M"}`, and the text's `rx_bandwidth=10M`.
+/// As text: keys and values with commas between, `tap=tap0,queues=2`; the empty text is all defaults. In JSON
+/// the limits are objects: what is `rx-bandwidth=10M,rx-packets=1000` as text is
+/// `"rx": {"bandwidth": "10M", "operations": 1000}` there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -35,40 +36,44 @@ pub struct Net {
 }
 
 impl Net {
-    /// The keys of the text form.
-    const KEYS: [&str; 17] = [
+    /// The keys of the text form. What comes first and is none of them is a `tap`.
+    pub const KEYS: &[&str] = &[
         "tap",
         "mac",
         "mtu",
         "queues",
         "subnet",
-        "rx_bandwidth",
-        "rx_burst",
-        "rx_once",
-        "rx_operations",
-        "rx_operations_burst",
-        "rx_operations_once",
-        "tx_bandwidth",
-        "tx_burst",
-        "tx_once",
-        "tx_operations",
-        "tx_operations_burst",
-        "tx_operations_once",
+        "rx-bandwidth",
+        "rx-burst",
+        "rx-once",
+        "rx-packets",
+        "rx-packets-burst",
+        "rx-packets-once",
+        "tx-bandwidth",
+        "tx-burst",
+        "tx-once",
+        "tx-packets",
+        "tx-packets-burst",
+        "tx-packets-once",
     ];
 
-    /// Checks what no single key can get wrong.
+    /// Checks what no single key can get wrong, and the tap's name.
     ///
     /// # Errors
-    /// When the tap's name is none, or when a tap that exists, whose addresses are not kvmlet's, is to have addresses or published ports.
+    /// When the name is none, or when a tap that exists, whose addresses are not kvmlet's, is to have
+    /// addresses or published ports.
     pub fn check(&self) -> Result<(), Error> {
         let Some(tap) = &self.tap else {
             return Ok(());
         };
-        interface_name(tap).map_err(|expected| Error::NetValue {
-            key: "tap".into(),
-            value: tap.clone(),
-            expected,
-        })?;
+        if !is_interface_name(tap) {
+            return Err(Error::FlagValue {
+                flag: FLAG,
+                key: "tap",
+                value: tap.clone(),
+                expected: INTERFACE_NAME,
+            });
+        }
         let key = match () {
             () if self.subnet.is_some() => "subnet",
             () if self.mtu.is_some() => "mtu",
@@ -79,79 +84,58 @@ impl Net {
     }
 }
 
+const FLAG: &str = "--net";
+const INTERFACE_NAME: &str = "the name of an interface, of 1 to 15 bytes";
+
 impl FromStr for Net {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let mut net = Net::default();
-        let (mut rx, mut tx) = (Written::default(), Written::default());
-        for part in text.split(',').filter(|part| !part.is_empty()) {
-            let (key, value) = part.split_once('=').unwrap_or((part, ""));
-            let invalid = |expected: &'static str| Error::NetValue {
-                key: key.into(),
-                value: value.into(),
-                expected,
-            };
-            match key {
-                "tap" => {
-                    let name = interface_name(value).map_err(invalid)?;
-                    net.tap = Some(name.into());
-                }
-                "mac" => net.mac = Some(value.parse()?),
-                "mtu" => net.mtu = Some(number(value).map_err(invalid)?.try_into()?),
-                "queues" => net.queues = number(value).map_err(invalid)?.try_into()?,
-                "subnet" => net.subnet = Some(value.parse()?),
-                _ => match key.split_once('_') {
-                    Some(("rx", key)) if limit(&mut rx, key, value)? => {}
-                    Some(("tx", key)) if limit(&mut tx, key, value)? => {}
-                    _ => {
-                        let nearest = nearest(key, Self::KEYS.into_iter());
-                        let key = key.into();
-                        return Err(Error::NetKey { key, nearest });
-                    }
-                },
-            }
+        if text.is_empty() {
+            return Ok(Self::default());
         }
-        (net.rx, net.tx) = (rx.try_into()?, tx.try_into()?);
+        let flag = Flag::parse(FLAG, "tap", Self::KEYS, text)?;
+        let queues = flag.number("queues")?.map(QueuePairs::try_from);
+        let rx = Written {
+            bandwidth: flag.bytes("rx-bandwidth")?,
+            burst: flag.bytes("rx-burst")?,
+            once: flag.bytes("rx-once")?,
+            operations: flag.number("rx-packets")?,
+            operations_burst: flag.number("rx-packets-burst")?,
+            operations_once: flag.number("rx-packets-once")?,
+        };
+        let tx = Written {
+            bandwidth: flag.bytes("tx-bandwidth")?,
+            burst: flag.bytes("tx-burst")?,
+            once: flag.bytes("tx-once")?,
+            operations: flag.number("tx-packets")?,
+            operations_burst: flag.number("tx-packets-burst")?,
+            operations_once: flag.number("tx-packets-once")?,
+        };
+        let net = Self {
+            tap: flag.text("tap", INTERFACE_NAME)?.map(String::from),
+            mac: flag.parsed("mac", "an address such as 02:00:00:12:34:56", parse)?,
+            mtu: flag.number("mtu")?.map(Mtu::try_from).transpose()?,
+            queues: queues.transpose()?.unwrap_or_default(),
+            subnet: flag.parsed("subnet", "a network such as 10.1.2.0/30", parse)?,
+            rx: rx.try_into()?,
+            tx: tx.try_into()?,
+            publish: Vec::new(),
+        };
         net.check()?;
         Ok(net)
     }
 }
 
-/// Puts one key of a rate limit in place; false if there is no such key.
-fn limit(limit: &mut Written, key: &str, value: &str) -> Result<bool, Error> {
-    let operations = || {
-        number(value).map_err(|expected| Error::NetValue {
-            key: key.into(),
-            value: value.into(),
-            expected,
-        })
-    };
-    match key {
-        "bandwidth" => limit.bandwidth = Some(value.parse()?),
-        "burst" => limit.burst = Some(value.parse()?),
-        "once" => limit.once = Some(value.parse()?),
-        "operations" => limit.operations = Some(operations()?),
-        "operations_burst" => limit.operations_burst = Some(operations()?),
-        "operations_once" => limit.operations_once = Some(operations()?),
-        _ => return Ok(false),
-    }
-    Ok(true)
-}
-
-fn number(text: &str) -> Result<u64, &'static str> {
-    text.parse().map_err(|_| "a number")
+fn parse<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
 }
 
 /// Linux's rule for names of interfaces (`dev_valid_name`).
-fn interface_name(text: &str) -> Result<&str, &'static str> {
-    let fine = (1..=15).contains(&text.len())
+fn is_interface_name(text: &str) -> bool {
+    (1..=15).contains(&text.len())
         && ![".", ".."].contains(&text)
-        && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
-    match fine {
-        true => Ok(text),
-        false => Err("the name of an interface, of 1 to 15 bytes"),
-    }
+        && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
 }
 
 /// A hardware address of one interface.

@@ -10,8 +10,8 @@ fn net(text: &str) -> Result<Net, String> {
 #[test]
 fn text_and_json_say_the_same() {
     let text = net(
-        "mac=02:00:5e:10:00:01,mtu=9000,queues=4,subnet=10.9.8.0/30,rx_bandwidth=10M,\
-                    rx_burst=1M,tx_operations=1000",
+        "mac=02:00:5e:10:00:01,mtu=9000,queues=4,subnet=10.9.8.0/30,rx-bandwidth=10M,\
+                    rx-burst=1M,tx-packets=1000",
     );
     let json = serde_json::from_str(
         r#"{"mac": "02:00:5e:10:00:01", "mtu": 9000, "queues": 4, "subnet": "10.9.8.0/30",
@@ -30,29 +30,35 @@ fn text_and_json_say_the_same() {
     assert_eq!(subnet.guest().to_string(), "10.9.8.2");
     assert_eq!(net(""), Ok(Net::default()));
     assert_eq!(net("tap=tap0").unwrap().tap.as_deref(), Some("tap0"));
+    assert_eq!(net("tap0,queues=2").unwrap().tap.as_deref(), Some("tap0"));
 }
 
 #[test]
 fn what_is_wrong_is_named() {
     for (text, expected) in [
+        ("tapp=x", "--net has no key `tapp`; did you mean `tap`?"),
+        ("mtu=1500,rx-bandwith=1M", "did you mean `rx-bandwidth`?"),
+        ("tap=", "`tap` of --net has no value"),
         (
-            "tapp=x",
-            "unknown key `tapp` of a network interface; did you mean `tap`?",
+            "tap=a/b",
+            "`tap` of --net is `a/b`, not the name of an interface",
         ),
-        ("rx_bandwith=1M", "did you mean `rx_bandwidth`?"),
-        ("xyz", "unknown key `xyz` of a network interface"),
-        ("tap=", "`tap=` needs the name of an interface"),
-        ("tap=a/b", "`tap=a/b` needs the name"),
-        ("tap=sixteen_letters_", "`tap=sixteen_letters_` needs"),
-        ("mtu=big", "`mtu=big` needs a number"),
+        (
+            "sixteen_letters_",
+            "`tap` of --net is `sixteen_letters_`, not",
+        ),
+        ("mtu=big", "`mtu` of --net is `big`, not a whole number"),
         ("mtu=67", "67 bytes is outside the limits of an MTU"),
         ("queues=9", "9 queue pairs"),
-        ("mac=01:00:00:00:00:01", "`01:00:00:00:00:01` is not"),
-        ("mac=2:0:0:0:0:1", "is not the hardware address"),
-        ("subnet=10.0.0.1/30", "`10.0.0.1/30` is not"),
-        ("subnet=10.0.0.0/31", "is not"),
-        ("rx_burst=1M", "`bandwidth`"),
-        ("tx_operations=-1", "needs a number"),
+        (
+            "mac=01:00:00:00:00:01",
+            "is `01:00:00:00:00:01`, not an address",
+        ),
+        ("mac=2:0:0:0:0:1", "not an address"),
+        ("subnet=10.0.0.1/30", "is `10.0.0.1/30`, not a network"),
+        ("subnet=10.0.0.0/31", "not a network"),
+        ("rx-burst=1M", "`bandwidth`"),
+        ("tx-packets=-1", "not a whole number"),
         ("tap=t,subnet=10.0.0.0/30", "`subnet`"),
     ] {
         let error = net(text).unwrap_err();

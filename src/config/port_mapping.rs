@@ -93,31 +93,31 @@ deserialize_from_text!(PortMapping);
 mod tests {
     use super::*;
 
-#[test]
-fn ports_parse_like_dockers() {
-    for (text, printed) in [
-        ("8080:80", "8080:80/tcp"),
-        ("53:5353/udp", "53:5353/udp"),
-        ("127.0.0.1:8080:80/tcp", "127.0.0.1:8080:80/tcp"),
-        ("0.0.0.0:1:2", "1:2/tcp"),
-    ] {
-        let mapping: PortMapping = text.parse().unwrap();
-        assert_eq!(mapping.to_string(), printed);
+    #[test]
+    fn ports_parse_like_dockers() {
+        for (text, printed) in [
+            ("8080:80", "8080:80/tcp"),
+            ("53:5353/udp", "53:5353/udp"),
+            ("127.0.0.1:8080:80/tcp", "127.0.0.1:8080:80/tcp"),
+            ("0.0.0.0:1:2", "1:2/tcp"),
+        ] {
+            let mapping: PortMapping = text.parse().unwrap();
+            assert_eq!(mapping.to_string(), printed);
+        }
+        for (text, expected) in [
+            ("8080", "the guest's port is missing"),
+            ("0:80", "from 1 to 65535"),
+            ("8080:65536", "from 1 to 65535"),
+            (":80", "from 1 to 65535"),
+            ("8080:80/sctp", "tcp or udp"),
+            ("localhost:8080:80", "an IPv4 address"),
+            ("[::1]:8080:80", "an IPv4 address"),
+        ] {
+            let error = text.parse::<PortMapping>().unwrap_err().to_string();
+            assert!(
+                error.contains(expected) && error.contains(text),
+                "{text}: {error}"
+            );
+        }
     }
-    for (text, expected) in [
-        ("8080", "the guest's port is missing"),
-        ("0:80", "from 1 to 65535"),
-        ("8080:65536", "from 1 to 65535"),
-        (":80", "from 1 to 65535"),
-        ("8080:80/sctp", "tcp or udp"),
-        ("localhost:8080:80", "an IPv4 address"),
-        ("[::1]:8080:80", "an IPv4 address"),
-    ] {
-        let error = text.parse::<PortMapping>().unwrap_err().to_string();
-        assert!(
-            error.contains(expected) && error.contains(text),
-            "{text}: {error}"
-        );
-    }
-}
 }

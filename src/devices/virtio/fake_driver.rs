@@ -174,18 +174,6 @@ impl FakeDriver {
         self.offer_all(queue, &[head]);
     }
 
-    /// Makes several chains available at once, with one notification.
-    pub fn offer_all(&mut self, queue: usize, heads: &[u16]) {
-        let ring = QUEUES + queue as u64 * QUEUE_STRIDE + AVAIL;
-        for head in heads {
-            let slot = ring + 4 + 2 * u64::from(self.avail[queue] % self.size);
-            self.ram.write_obj(*head, GuestAddress(slot)).unwrap();
-            self.avail[queue] = self.avail[queue].wrapping_add(1);
-        }
-        self.set_avail_index(queue, self.avail[queue]);
-        self.write(0x50, queue as u32);
-    }
-
     /// Makes several chains available, then notifies once.
     pub fn offer_all(&mut self, queue: usize, heads: &[u16]) {
         let ring = QUEUES + queue as u64 * QUEUE_STRIDE + AVAIL;

@@ -46,6 +46,9 @@ impl Record {
     }
 }
 
+/// A lease that nobody holds, with what could be read of it.
+pub(super) type Leftover = (PathBuf, Option<Record>);
+
 /// The directory of leases, locked against other processes until this value is dropped.
 pub(super) struct Leases {
     directory: PathBuf,
@@ -101,8 +104,8 @@ impl Leases {
         Ok(files)
     }
 
-    /// All leases: those whose owners live, and the paths of those left over with what could be read of them.
-    pub fn all(&self) -> Result<(Vec<Record>, Vec<(PathBuf, Option<Record>)>), Error> {
+    /// All leases: those whose owners live, and those left over.
+    pub fn all(&self) -> Result<(Vec<Record>, Vec<Leftover>), Error> {
         let failed = |source| Error::State {
             path: self.directory.clone(),
             source,

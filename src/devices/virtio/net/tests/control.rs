@@ -63,7 +63,6 @@ fn command(bench: &mut Bench, queue: usize, bytes: &[u8]) -> u8 {
     bench.driver.bytes(BUFFERS + 64, 1)[0]
 }
 
-
 #[test]
 fn queue_pairs_are_switched_by_command() {
     let mut bench = Bench::ready("pairs", 2, !EVENT_IDX);
@@ -103,7 +102,6 @@ fn queue_pairs_are_switched_by_command() {
     );
 }
 
-
 #[test]
 fn offloads_are_switched_by_command() {
     // Without MQ the control queue is the third, however many pairs there could be.
@@ -135,7 +133,6 @@ fn offloads_are_switched_by_command() {
     bench.driver.write(0x70, 0);
     assert_eq!(current(&bench), Offloads::default());
 }
-
 
 #[test]
 fn limits_hold_and_can_be_lifted() {

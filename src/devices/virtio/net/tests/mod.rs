@@ -183,4 +183,3 @@ fn the_configuration_is_that_of_the_specification() {
     assert_eq!(single.driver.offered() & feature::MQ, 0);
     assert_eq!(single.driver.config(8, 2), [0, 0]);
 }
-

@@ -16,7 +16,6 @@ fn frames_come_in_one_buffer() {
     });
 }
 
-
 #[test]
 fn a_large_frame_fills_several_buffers_at_once() {
     let mut bench = Bench::ready("merge", 1, !EVENT_IDX);
@@ -43,7 +42,6 @@ fn a_large_frame_fills_several_buffers_at_once() {
     assert_eq!(bench.driver.bytes(places[4] + 12, 60), frame(60, 4));
 }
 
-
 #[test]
 fn a_frame_waits_for_the_buffers_that_it_lacks() {
     let mut bench = Bench::ready("wait", 1, !EVENT_IDX);
@@ -62,7 +60,6 @@ fn a_frame_waits_for_the_buffers_that_it_lacks() {
     assert_eq!(bytes.concat()[HEADER..], frame(4000, 5));
 }
 
-
 #[test]
 fn a_frame_does_not_wait_forever() {
     let mut bench = Bench::ready("late", 1, !EVENT_IDX);
@@ -72,7 +69,6 @@ fn a_frame_does_not_wait_forever() {
     bench.expect("a drop", |stats| stats.receive.drops == 1);
     assert_eq!(bench.driver.used(RX), (0, 112));
 }
-
 
 #[test]
 fn a_frame_too_long_for_its_buffer_is_dropped() {
@@ -88,7 +84,6 @@ fn a_frame_too_long_for_its_buffer_is_dropped() {
     let stats = bench.handle.stats();
     assert_eq!((stats.receive.drops, stats.receive.frames), (3, 1));
 }
-
 
 #[test]
 fn frames_that_were_not_agreed_upon_do_not_reach_the_guest() {
@@ -106,7 +101,6 @@ fn frames_that_were_not_agreed_upon_do_not_reach_the_guest() {
         Offloads::default()
     );
 }
-
 
 #[test]
 fn a_guest_that_does_not_receive_can_still_send() {
@@ -146,4 +140,3 @@ fn cpu_ticks(name: &str) -> u64 {
         .collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
-

@@ -29,7 +29,6 @@ fn frames_go_out_as_they_are() {
     assert!(stats.interrupts >= 1 && stats.notifications <= 1);
 }
 
-
 #[test]
 fn a_port_that_takes_nothing_holds_frames_back() {
     let mut bench = Bench::ready("full", 1, !EVENT_IDX);
@@ -59,7 +58,6 @@ fn a_port_that_takes_nothing_holds_frames_back() {
     assert_eq!(bench.handle.stats().transmit.errors, 0);
 }
 
-
 #[test]
 fn a_batch_takes_one_interrupt() {
     let heads: Vec<u16> = (0..10).collect();
@@ -83,7 +81,6 @@ fn a_batch_takes_one_interrupt() {
     }
 }
 
-
 #[test]
 fn frames_with_bad_headers_are_counted_and_nothing_more() {
     let mut bench = Bench::ready("bad", 1, !EVENT_IDX);
@@ -103,4 +100,3 @@ fn frames_with_bad_headers_are_counted_and_nothing_more() {
     let stats = bench.handle.stats().transmit;
     assert_eq!((stats.errors, stats.frames), (5, 1));
 }
-
