@@ -85,7 +85,11 @@ impl Devices {
             shared(BootTimer::new(ready.clone())),
         )?;
 
-        let Virtio { devices, disks, interfaces } = Virtio::build(config)?;
+        let Virtio {
+            devices,
+            disks,
+            interfaces,
+        } = Virtio::build(config)?;
         let mut slots = Vec::new();
         for device in devices {
             slots.push(place(fd, ram, &mut mmio, slots.len(), device)?);
@@ -137,13 +141,20 @@ impl Virtio {
             devices.push(Box::new(device));
             interfaces.push(interface);
         }
-        Ok(Self { devices, disks, interfaces })
+        Ok(Self {
+            devices,
+            disks,
+            interfaces,
+        })
     }
 }
 
 fn build_interface(config: &Net, index: usize) -> Result<(NetDevice, Interface), Error> {
     let network = Network::set_up(config, &host::net::runtime_directory())?;
-    network.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+    network
+        .warnings()
+        .iter()
+        .for_each(|warning| log::warn!("{warning}"));
     let name = format!("eth{index}");
     let guest = network.guest().map(|guest| NetworkSpec {
         interface: name.clone(),
@@ -160,10 +171,23 @@ fn build_interface(config: &Net, index: usize) -> Result<(NetDevice, Interface),
         receive_limit: config.rx,
         transmit_limit: config.tx,
     };
-    let ports = network.queues().iter().map(|queue| queue.clone() as Arc<dyn Port>).collect();
-    let (device, handle) = NetDevice::new(params, ports)
-        .map_err(|source| Error::Host { what: "events for a network interface", source })?;
-    Ok((device, Interface { handle, guest, _network: network }))
+    let ports = network
+        .queues()
+        .iter()
+        .map(|queue| queue.clone() as Arc<dyn Port>)
+        .collect();
+    let (device, handle) = NetDevice::new(params, ports).map_err(|source| Error::Host {
+        what: "events for a network interface",
+        source,
+    })?;
+    Ok((
+        device,
+        Interface {
+            handle,
+            guest,
+            _network: network,
+        },
+    ))
 }
 
 /// KVM's short cut for notifications: an ioeventfd (api.rst, KVM_IOEVENTFD).

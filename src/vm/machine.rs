@@ -82,7 +82,10 @@ impl Vm {
         trace.mark(Phase::MemoryReady);
 
         let devices = Devices::build(&fd, &ram, &config, Box::new(output))?;
-        config.guest.networks.extend(devices.interfaces.iter().filter_map(|i| i.guest.clone()));
+        config
+            .guest
+            .networks
+            .extend(devices.interfaces.iter().filter_map(|i| i.guest.clone()));
         trace.mark(Phase::DevicesReady);
 
         let state = load_guest(&ram, &config, &devices.slots, &mut kernel, initrd.as_mut())?;
