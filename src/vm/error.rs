@@ -135,7 +135,7 @@ impl Error {
         match self {
             Error::Kvm(error) => Some(error.help().into()),
             Error::Disk(error) => Some(error.help().into()),
-            Error::Net(error) => error.help().map(Into::into),
+            Error::Net(error) => error.help(),
             Error::Boot { source, .. } => source.help().map(Into::into),
             Error::Open {
                 what: "guest kernel",

@@ -259,7 +259,10 @@ mod tests {
         let ours = route("10.107.0.0/30", "kvmlet0");
         assert_eq!(choice(&[], &[ours]).unwrap(), "10.107.0.4/30");
         let vpn = route("10.0.0.0/8", "tun0");
-        assert_eq!(choice(&[], &[vpn.clone()]).unwrap(), "172.30.0.0/30");
+        assert_eq!(
+            choice(&[], std::slice::from_ref(&vpn)).unwrap(),
+            "172.30.0.0/30"
+        );
         let all = [
             vpn,
             route("172.16.0.0/12", "a"),
