@@ -190,6 +190,20 @@ impl FakeDriver {
             .unwrap();
     }
 
+    /// Waits until the device asks to be notified of the request with that index (EVENT_IDX, §2.7.10).
+    pub fn expect_avail_event(&self, queue: usize, index: u16) {
+        let ring = QUEUES + queue as u64 * QUEUE_STRIDE + USED;
+        let place = GuestAddress(ring + 4 + 8 * u64::from(self.size));
+        let deadline = Instant::now() + DEADLINE;
+        while self.ram.read_obj::<u16>(place).unwrap() != index {
+            assert!(
+                Instant::now() < deadline,
+                "the device asks for no notification"
+            );
+            std::thread::yield_now();
+        }
+    }
+
     /// Chains the given buffers (readable ones first, by their flags) from descriptor 0 on, and offers them.
     pub fn send(&mut self, queue: usize, buffers: &[(u64, u32, u16)]) {
         for (index, (address, bytes, flags)) in (0u16..).zip(buffers) {

@@ -42,7 +42,7 @@ fn write_through_writes_are_durable_when_answered() {
     assert_eq!(rig.ranged(WRITE_ZEROES, 0, 8, 1), OK);
     assert_eq!(medium.log(), [Zero, Sync, Punch, Sync]);
     // The driver has no switch for it.
-    let _ = rig.driver.transport.device().write_config(32, &[1]);
+    rig.driver.transport.device().write_config(32, &[1]);
     assert_eq!(write_operation(&mut rig, &medium), [DURABLE]);
 }
 

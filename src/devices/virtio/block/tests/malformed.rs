@@ -83,7 +83,8 @@ fn a_read_only_disk_stays_as_it_is() {
 
 #[test]
 fn without_a_place_for_the_answer_the_device_needs_a_reset() {
-    let requests: [(&str, &[(u64, u32, u16)]); 7] = [
+    type Buffers = &'static [(u64, u32, u16)];
+    let requests: [(&str, Buffers); 7] = [
         ("nothing", &[(HEADER, 0, 0)]),
         ("short header", &[(HEADER, 15, 0), (INCOMING, 513, WRITE)]),
         ("no header", &[(INCOMING, 513, WRITE)]),

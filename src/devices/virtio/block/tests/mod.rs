@@ -75,7 +75,7 @@ impl Rig {
     }
 
     fn in_memory(medium: &MemoryMedium, limiter: RateLimiter, disk: &Disk, features: u64) -> Self {
-        let (device, handle) = BlockDevice::on(Box::new(medium.clone()), limiter, disk, 0).unwrap();
+        let (device, handle) = BlockDevice::on(Arc::new(medium.clone()), limiter, disk, 0).unwrap();
         Self {
             driver: FakeDriver::ready_with(Box::new(device), features),
             handle,
