@@ -168,6 +168,31 @@ impl FakeDriver {
 
     /// Makes several chains available at once, with one notification.
     pub fn offer_all(&mut self, queue: usize, heads: &[u16]) {
+        self.offer_quietly(queue, heads);
+        self.write(0x50, queue as u32);
+    }
+
+    /// Makes chains available and notifies only if the device has asked for it (EVENT_IDX, §2.7.10).
+    pub fn offer_if_asked(&mut self, queue: usize, heads: &[u16]) {
+        let old = self.avail[queue];
+        self.offer_quietly(queue, heads);
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        let new = self.avail[queue];
+        let event = self.avail_event(queue);
+        if new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old) {
+            self.write(0x50, queue as u32);
+        }
+    }
+
+    fn avail_event(&self, queue: usize) -> u16 {
+        let ring = QUEUES + queue as u64 * QUEUE_STRIDE + USED;
+        let place = GuestAddress(ring + 4 + 8 * u64::from(self.size));
+        self.ram
+            .load(place, std::sync::atomic::Ordering::SeqCst)
+            .unwrap()
+    }
+
+    fn offer_quietly(&mut self, queue: usize, heads: &[u16]) {
         let ring = QUEUES + queue as u64 * QUEUE_STRIDE + AVAIL;
         for head in heads {
             let slot = ring + 4 + 2 * u64::from(self.avail[queue] % self.size);
@@ -175,7 +200,6 @@ impl FakeDriver {
             self.avail[queue] = self.avail[queue].wrapping_add(1);
         }
         self.set_avail_index(queue, self.avail[queue]);
-        self.write(0x50, queue as u32);
     }
 
     /// Writes the index of the available ring as it is given, right or wrong.
@@ -192,10 +216,8 @@ impl FakeDriver {
 
     /// Waits until the device asks to be notified of the request with that index (EVENT_IDX, §2.7.10).
     pub fn expect_avail_event(&self, queue: usize, index: u16) {
-        let ring = QUEUES + queue as u64 * QUEUE_STRIDE + USED;
-        let place = GuestAddress(ring + 4 + 8 * u64::from(self.size));
         let deadline = Instant::now() + DEADLINE;
-        while self.ram.read_obj::<u16>(place).unwrap() != index {
+        while self.avail_event(queue) != index {
             assert!(
                 Instant::now() < deadline,
                 "the device asks for no notification"

@@ -1,6 +1,7 @@
 //! The device behind the transport, driven by the fake driver, on each kind of back end.
 
 mod caching;
+mod fallback;
 mod limits;
 mod malformed;
 mod medium;

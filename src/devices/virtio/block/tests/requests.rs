@@ -124,19 +124,23 @@ fn discards_and_zeroes() {
 #[test]
 fn a_discard_gives_space_back_and_zeroes_without_unmap_do_not() {
     use std::os::unix::fs::MetadataExt;
-    let mut rig = Rig::on_file(|_| ());
     let blocks = |rig: &Rig| {
         rig.file().sync_all().unwrap();
         rig.file().metadata().unwrap().blocks()
     };
-    let before = blocks(&rig);
-    assert_eq!(rig.ranged(WRITE_ZEROES, 0, 256, 0), OK);
-    assert_eq!(blocks(&rig), before);
-    assert_eq!(rig.ranged(WRITE_ZEROES, 0, 256, 1), OK);
-    assert_eq!(blocks(&rig), before - 256);
-    assert_eq!(rig.ranged(DISCARD, 256, 256, 0), OK);
-    assert_eq!(blocks(&rig), before - 512);
-    assert_eq!(rig.file().metadata().unwrap().len(), DISK_SECTORS * 512);
+    for mut rig in Rig::each(|_| ()) {
+        if rig.image.is_none() {
+            continue;
+        }
+        let before = blocks(&rig);
+        assert_eq!(rig.ranged(WRITE_ZEROES, 0, 256, 0), OK);
+        assert_eq!(blocks(&rig), before);
+        assert_eq!(rig.ranged(WRITE_ZEROES, 0, 256, 1), OK);
+        assert_eq!(blocks(&rig), before - 256);
+        assert_eq!(rig.ranged(DISCARD, 256, 256, 0), OK);
+        assert_eq!(blocks(&rig), before - 512);
+        assert_eq!(rig.file().metadata().unwrap().len(), DISK_SECTORS * 512);
+    }
 }
 
 #[test]
@@ -278,4 +282,29 @@ fn event_indices_spare_interrupts_and_ask_for_the_next_request() {
         assert_eq!(rig.handle.stats().interrupts, before + 1);
         assert_eq!(rig.handle.stats().reads, 15);
     }
+}
+
+#[test]
+fn no_request_is_overlooked_between_looking_and_sleeping() {
+    let medium = MemoryMedium::new(pattern());
+    let disk = Disk::read_write("memory");
+    let mut rig = Rig::in_memory(&medium, RateLimiter::new(disk.rate_limit), &disk, !0);
+    rig.driver.write(0x70, 0);
+    rig.driver.start(!0);
+    rig.header(FLUSH, 0);
+    for head in 0..4 {
+        rig.driver
+            .describe(0, 2 * head, (HEADER, 16, NEXT, 2 * head + 1));
+        rig.driver
+            .describe(0, 2 * head + 1, (INCOMING, 1, WRITE, 0));
+    }
+    // Two in flight, and each notified only if the device asks for it: the device is about to sleep most
+    // of the time when the next one comes.
+    rig.driver.offer_if_asked(0, &[0]);
+    for round in 0..20_000u16 {
+        rig.driver.offer_if_asked(0, &[2 * ((round + 1) % 4)]);
+        assert_eq!(rig.driver.used(0).0, u32::from(2 * (round % 4)));
+    }
+    let stats = rig.handle.stats();
+    assert!(stats.notifications < 20_000, "{stats:?}");
 }
