@@ -176,6 +176,31 @@ impl FakeDriver {
 
     /// Makes several chains available, then notifies once.
     pub fn offer_all(&mut self, queue: usize, heads: &[u16]) {
+        self.offer_quietly(queue, heads);
+        self.write(0x50, queue as u32);
+    }
+
+    /// Makes chains available and notifies only if the device has asked for it (EVENT_IDX, §2.7.10).
+    pub fn offer_if_asked(&mut self, queue: usize, heads: &[u16]) {
+        let old = self.avail[queue];
+        self.offer_quietly(queue, heads);
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        let new = self.avail[queue];
+        let event = self.avail_event(queue);
+        if new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old) {
+            self.write(0x50, queue as u32);
+        }
+    }
+
+    fn avail_event(&self, queue: usize) -> u16 {
+        let ring = QUEUES + queue as u64 * QUEUE_STRIDE + USED;
+        let place = GuestAddress(ring + 4 + 8 * u64::from(self.size));
+        self.ram
+            .load(place, std::sync::atomic::Ordering::SeqCst)
+            .unwrap()
+    }
+
+    fn offer_quietly(&mut self, queue: usize, heads: &[u16]) {
         let ring = QUEUES + queue as u64 * QUEUE_STRIDE + AVAIL;
         for head in heads {
             let slot = ring + 4 + 2 * u64::from(self.avail[queue] % self.size);
@@ -183,7 +208,6 @@ impl FakeDriver {
             self.avail[queue] = self.avail[queue].wrapping_add(1);
         }
         self.set_avail_index(queue, self.avail[queue]);
-        self.write(0x50, queue as u32);
     }
 
     /// Asks for an interrupt when the device has used this much (EVENT_IDX), or for none (its flag).
@@ -203,6 +227,18 @@ impl FakeDriver {
                 std::sync::atomic::Ordering::SeqCst,
             )
             .unwrap();
+    }
+
+    /// Waits until the device asks to be notified of the request with that index (EVENT_IDX, §2.7.10).
+    pub fn expect_avail_event(&self, queue: usize, index: u16) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.avail_event(queue) != index {
+            assert!(
+                Instant::now() < deadline,
+                "the device asks for no notification"
+            );
+            std::thread::yield_now();
+        }
     }
 
     /// Chains the given buffers (readable ones first, by their flags) from descriptor 0 on, and offers them.

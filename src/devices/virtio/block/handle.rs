@@ -9,7 +9,7 @@ use crate::devices::virtio::Interrupt;
 use crate::devices::virtio::rate_limiter::RateLimiter;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// What a disk has done so far, over all queues and across resets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -62,7 +62,8 @@ pub(super) fn count(counter: &AtomicU64, by: u64) {
 /// What the front, its workers and the handles share.
 pub(super) struct Shared {
     pub name: String,
-    pub medium: Box<dyn Medium>,
+    /// Owned by the device, so that a handle that is kept does not keep the disk locked.
+    pub medium: Weak<dyn Medium>,
     pub identity: [u8; super::request::ID_BYTES],
     pub read_only: bool,
     pub discards: bool,
@@ -137,9 +138,13 @@ impl BlockHandle {
     /// that the guest sees, in bytes.
     ///
     /// # Errors
-    /// When the size cannot be had; the guest then keeps the old one.
+    /// When the size cannot be had, and the guest keeps the old one; or when the VM is gone.
     pub fn resize(&self) -> Result<u64, Error> {
-        let sectors = self.0.medium.bytes()? / SECTOR_BYTES;
+        let Some(medium) = self.0.medium.upgrade() else {
+            let name = self.0.name.clone();
+            return Err(Error::Gone { name });
+        };
+        let sectors = medium.bytes()? / SECTOR_BYTES;
         if self.0.capacity_sectors.swap(sectors, Ordering::AcqRel) != sectors {
             log::info!("{} is {} bytes now", self.0.name, sectors * SECTOR_BYTES);
             if let Some(interrupt) = self.0.interrupt() {

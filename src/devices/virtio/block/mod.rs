@@ -51,6 +51,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The device of a [`BlockHandle`] has ended.
+    #[error("disk {name} is no longer in use")]
+    Gone {
+        /// The name by which the guest knew it.
+        name: String,
+    },
 }
 
 impl Error {
@@ -58,6 +64,7 @@ impl Error {
     pub fn help(&self) -> &'static str {
         match self {
             Error::Disk(error) => error.help(),
+            Error::Gone { .. } => "its VM has ended; start it again",
             Error::IoUring { .. } => {
                 "see /proc/sys/kernel/io_uring_disabled and the seccomp profile; with `io=auto` plain system \
                  calls serve where there is no io_uring"
@@ -69,6 +76,7 @@ impl Error {
 /// The front of a disk.
 pub struct BlockDevice {
     shared: Arc<Shared>,
+    medium: Arc<dyn Medium>,
     cache: Cache,
     queue_sizes: Vec<u16>,
     /// What the driver accepted, while active.
@@ -94,11 +102,11 @@ impl BlockDevice {
             io: config.io,
         };
         let limiter = RateLimiter::new(config.rate_limit);
-        Self::on(Box::new(medium), limiter, config, index)
+        Self::on(Arc::new(medium), limiter, config, index)
     }
 
     fn on(
-        medium: Box<dyn Medium>,
+        medium: Arc<dyn Medium>,
         limiter: RateLimiter,
         config: &Disk,
         index: usize,
@@ -124,7 +132,7 @@ impl BlockDevice {
             identity,
             read_only: config.read_only,
             discards: !config.read_only && medium.can_punch(),
-            medium,
+            medium: Arc::downgrade(&medium),
             capacity_sectors: AtomicU64::new(bytes / SECTOR_BYTES),
             writeback: AtomicBool::new(config.cache == Cache::WriteBack),
             limiter,
@@ -134,6 +142,7 @@ impl BlockDevice {
         });
         let device = Self {
             shared: shared.clone(),
+            medium,
             cache: config.cache,
             queue_sizes: vec![QUEUE_SIZE; config.queues.get().into()],
             negotiated: 0,
@@ -155,7 +164,7 @@ impl BlockDevice {
         };
         for (number, queue) in queues.into_iter().take(usable).enumerate() {
             let Some(queue) = queue else { continue };
-            let server = QueueServer::new(queue, self.shared.clone())?;
+            let server = QueueServer::new(queue, self.shared.clone(), self.medium.clone())?;
             let interrupt = interrupt.clone();
             let thread = format!("{}.{number}", self.shared.name);
             let worker = Worker::start(&thread, move |stop| server.serve(&interrupt, stop))?;
@@ -222,7 +231,7 @@ impl VirtioDevice for BlockDevice {
         let space = ConfigSpace {
             capacity_sectors: self.shared.capacity_sectors.load(Ordering::Acquire),
             segments: SEGMENTS.into(),
-            geometry: self.shared.medium.geometry(),
+            geometry: self.medium.geometry(),
             writeback: self.shared.writeback.load(Ordering::Acquire),
             queues: self.queue_sizes.len() as u16,
             discards: self.shared.discards,

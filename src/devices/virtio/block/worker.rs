@@ -1,6 +1,6 @@
 //! The thread that serves one queue.
 
-use super::backend::{Backend, Ended};
+use super::backend::{Backend, Ended, Medium};
 use super::handle::{Shared, count};
 use super::job::{Job, Operation, Purpose, Step};
 use super::request::{Command, HEADER_BYTES, Reply, Request, Status};
@@ -40,6 +40,7 @@ pub(super) struct QueueServer {
     queue: Virtqueue,
     memory: Arc<GuestMemory>,
     shared: Arc<Shared>,
+    medium: Arc<dyn Medium>,
     gate: Gate,
     /// Made when the first job comes, by the thread that uses it.
     backend: Option<Box<dyn Backend>>,
@@ -52,12 +53,13 @@ pub(super) struct QueueServer {
 }
 
 impl QueueServer {
-    pub fn new(queue: Virtqueue, shared: Arc<Shared>) -> io::Result<Self> {
+    pub fn new(queue: Virtqueue, shared: Arc<Shared>, medium: Arc<dyn Medium>) -> io::Result<Self> {
         Ok(Self {
             memory: Arc::new(queue.memory().clone()),
             gate: shared.limiter.gate()?,
             queue,
             shared,
+            medium,
             backend: None,
             spare: Vec::new(),
             ended: Vec::new(),
@@ -175,10 +177,11 @@ impl QueueServer {
     }
 
     fn backend(&mut self) -> &mut dyn Backend {
-        let (shared, jobs) = (&self.shared, self.queue.size());
-        &mut **self
+        let (name, medium, jobs) = (&self.shared.name, &self.medium, self.queue.size());
+        let backend = self
             .backend
-            .get_or_insert_with(|| shared.medium.backend(&shared.name, jobs))
+            .get_or_insert_with(|| medium.backend(name, jobs));
+        &mut **backend
     }
 
     /// Starts what was submitted and answers what has ended.

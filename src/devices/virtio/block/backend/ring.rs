@@ -118,7 +118,13 @@ impl Backend for Ring {
     }
 
     fn advance(&mut self, ended: &mut Vec<Ended>) -> io::Result<()> {
-        self.enter(0)?;
+        let submission = self.ring.submission();
+        let kernel_is_due =
+            !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        if kernel_is_due {
+            self.enter(0)?;
+        }
         self.reap(|job, result| ended.push((job, result)));
         Ok(())
     }

@@ -157,3 +157,14 @@ fn statistics_are_plain_json() {
     );
     assert_eq!(json.as_object().unwrap().len(), 12);
 }
+
+#[test]
+fn a_handle_that_is_kept_keeps_no_lock() {
+    let mut rig = Rig::on_file(|_| ());
+    rig.read(0, 8);
+    let path = rig.image.as_ref().unwrap().path();
+    drop(rig.driver);
+    assert_eq!(rig.handle.stats().reads, 1);
+    assert!(matches!(rig.handle.resize(), Err(Error::Gone { .. })));
+    BlockDevice::open(&Disk::read_write(path), 0).unwrap();
+}

@@ -3,9 +3,12 @@
 use super::super::backend::{Backend, Ended, Medium};
 use super::super::job::{Job, Operation};
 use crate::host::disk::{self, Geometry};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
+use vmm_sys_util::eventfd::EventFd;
 
 #[derive(Clone)]
 pub struct MemoryMedium {
@@ -13,6 +16,8 @@ pub struct MemoryMedium {
     log: Arc<Mutex<Vec<Operation>>>,
     /// The most that a transfer moves at a time.
     pub lot: usize,
+    /// Ends nothing before this is readable.
+    pub hold: Option<Arc<EventFd>>,
     /// Fails operations of a kind with that error number.
     pub fails: Option<(Operation, i32)>,
 }
@@ -23,6 +28,7 @@ impl MemoryMedium {
             bytes: Arc::new(Mutex::new(bytes)),
             log: Arc::default(),
             lot: usize::MAX,
+            hold: None,
             fails: None,
         }
     }
@@ -104,11 +110,30 @@ impl Backend for MemoryBackend {
     }
 
     fn advance(&mut self, ended: &mut Vec<Ended>) -> io::Result<()> {
-        ended.append(&mut self.ended);
+        if self.held().is_none_or(|hold| ready(hold)) {
+            ended.append(&mut self.ended);
+        }
         Ok(())
     }
 
     fn progress(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.held()
     }
+}
+
+impl MemoryBackend {
+    fn held(&self) -> Option<BorrowedFd<'_>> {
+        let hold = self.medium.hold.as_ref()?;
+        // SAFETY: the descriptor belongs to the medium, which outlives the borrow.
+        Some(unsafe { BorrowedFd::borrow_raw(hold.as_raw_fd()) })
+    }
+}
+
+fn ready(fd: BorrowedFd<'_>) -> bool {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    poll(&mut fds, Some(&now)).unwrap() == 1
 }

@@ -1,6 +1,7 @@
 //! The device behind the transport, driven by the fake driver, on each kind of back end.
 
 mod caching;
+mod fallback;
 mod limits;
 mod malformed;
 mod medium;
@@ -75,7 +76,7 @@ impl Rig {
     }
 
     fn in_memory(medium: &MemoryMedium, limiter: RateLimiter, disk: &Disk, features: u64) -> Self {
-        let (device, handle) = BlockDevice::on(Box::new(medium.clone()), limiter, disk, 0).unwrap();
+        let (device, handle) = BlockDevice::on(Arc::new(medium.clone()), limiter, disk, 0).unwrap();
         Self {
             driver: FakeDriver::ready_with(Box::new(device), features),
             handle,

@@ -64,6 +64,8 @@ fn reads_see_the_disk_and_writes_change_it() {
         if let Some(image) = &rig.image {
             assert!(std::fs::read(image.path()).unwrap() == expected);
         }
+        // The last interrupt comes behind the last answer; the reset waits for it.
+        rig.driver.write(0x70, 0);
         let stats = rig.handle.stats();
         assert_eq!((stats.reads, stats.writes, stats.flushes), (3, 1, 1));
         assert_eq!(
@@ -122,19 +124,23 @@ fn discards_and_zeroes() {
 #[test]
 fn a_discard_gives_space_back_and_zeroes_without_unmap_do_not() {
     use std::os::unix::fs::MetadataExt;
-    let mut rig = Rig::on_file(|_| ());
     let blocks = |rig: &Rig| {
         rig.file().sync_all().unwrap();
         rig.file().metadata().unwrap().blocks()
     };
-    let before = blocks(&rig);
-    assert_eq!(rig.ranged(WRITE_ZEROES, 0, 256, 0), OK);
-    assert_eq!(blocks(&rig), before);
-    assert_eq!(rig.ranged(WRITE_ZEROES, 0, 256, 1), OK);
-    assert_eq!(blocks(&rig), before - 256);
-    assert_eq!(rig.ranged(DISCARD, 256, 256, 0), OK);
-    assert_eq!(blocks(&rig), before - 512);
-    assert_eq!(rig.file().metadata().unwrap().len(), DISK_SECTORS * 512);
+    for mut rig in Rig::each(|_| ()) {
+        if rig.image.is_none() {
+            continue;
+        }
+        let before = blocks(&rig);
+        assert_eq!(rig.ranged(WRITE_ZEROES, 0, 256, 0), OK);
+        assert_eq!(blocks(&rig), before);
+        assert_eq!(rig.ranged(WRITE_ZEROES, 0, 256, 1), OK);
+        assert_eq!(blocks(&rig), before - 256);
+        assert_eq!(rig.ranged(DISCARD, 256, 256, 0), OK);
+        assert_eq!(blocks(&rig), before - 512);
+        assert_eq!(rig.file().metadata().unwrap().len(), DISK_SECTORS * 512);
+    }
 }
 
 #[test]
@@ -227,29 +233,78 @@ fn every_queue_serves() {
     }
 }
 
-#[test]
-fn a_batch_takes_one_notification_and_one_interrupt() {
-    let medium = MemoryMedium::new(pattern());
-    let disk = Disk::read_write("memory");
-    let mut rig = Rig::in_memory(&medium, RateLimiter::new(disk.rate_limit), &disk, !0);
+/// Offers five reads at once and takes the answers.
+fn batch(rig: &mut Rig) {
     rig.header(IN, 11);
     for head in 0..5 {
         let place = INCOMING + 0x1000 * u64::from(head);
-        rig.driver
-            .describe(0, 3 * head, (HEADER, 16, NEXT, 3 * head + 1));
-        rig.driver
-            .describe(0, 3 * head + 1, (place, 512, NEXT | WRITE, 3 * head + 2));
-        rig.driver
-            .describe(0, 3 * head + 2, (place + 512, 1, WRITE, 0));
+        let request = [
+            (HEADER, 16, NEXT, 3 * head + 1),
+            (place, 512, NEXT | WRITE, 3 * head + 2),
+            (place + 512, 1, WRITE, 0),
+        ];
+        for (index, descriptor) in (3 * head..).zip(request) {
+            rig.driver.describe(0, index, descriptor);
+        }
     }
     rig.driver.offer_all(0, &[0, 3, 6, 9, 12]);
     for head in [0, 3, 6, 9, 12] {
         assert_eq!(rig.driver.used(0), (head, 513));
     }
+}
+
+#[test]
+fn a_batch_takes_one_notification_and_one_interrupt() {
+    let medium = MemoryMedium::new(pattern());
+    let disk = Disk::read_write("memory");
+    let mut rig = Rig::in_memory(&medium, RateLimiter::new(disk.rate_limit), &disk, !0);
+    batch(&mut rig);
     rig.driver.write(0x70, 0);
     let stats = rig.handle.stats();
     assert_eq!(
         (stats.reads, stats.notifications, stats.interrupts),
         (5, 1, 1)
     );
+}
+
+#[test]
+fn event_indices_spare_interrupts_and_ask_for_the_next_request() {
+    for mut rig in Rig::each(|_| ()) {
+        rig.driver.write(0x70, 0);
+        rig.driver.start(!0);
+        rig.driver.expect_avail_event(0, 0);
+        let before = rig.handle.stats().interrupts;
+        for round in 1..=3 {
+            batch(&mut rig);
+            rig.driver.expect_avail_event(0, 5 * round);
+        }
+        // The driver wanted to hear of the first answer (its used_event stays 0) and of no other.
+        assert_eq!(rig.handle.stats().interrupts, before + 1);
+        assert_eq!(rig.handle.stats().reads, 15);
+    }
+}
+
+#[test]
+fn no_request_is_overlooked_between_looking_and_sleeping() {
+    let medium = MemoryMedium::new(pattern());
+    let disk = Disk::read_write("memory");
+    let mut rig = Rig::in_memory(&medium, RateLimiter::new(disk.rate_limit), &disk, !0);
+    rig.driver.write(0x70, 0);
+    rig.driver.start(!0);
+    rig.header(FLUSH, 0);
+    for head in 0..4 {
+        rig.driver
+            .describe(0, 2 * head, (HEADER, 16, NEXT, 2 * head + 1));
+        rig.driver
+            .describe(0, 2 * head + 1, (INCOMING, 1, WRITE, 0));
+    }
+    // Two in flight, and each notified only if the device asks for it: the device is about to sleep most
+    // of the time when the next one comes.
+    rig.driver.offer_if_asked(0, &[0]);
+    for round in 0..20_000u16 {
+        rig.driver.offer_if_asked(0, &[2 * ((round + 1) % 4)]);
+        assert_eq!(rig.driver.used(0).0, u32::from(2 * (round % 4)));
+    }
+    let stats = rig.handle.stats();
+    assert!(stats.notifications < 20_000, "{stats:?}");
 }
