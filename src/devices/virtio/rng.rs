@@ -3,7 +3,7 @@
 use super::{
     Activation, Broken, Chain, DeviceType, Interrupt, Stop, VirtioDevice, Virtqueue, Worker,
 };
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -53,17 +53,18 @@ impl VirtioDevice for Rng {
 fn serve(mut queue: Virtqueue, interrupt: &Arc<Interrupt>, stop: &Stop) {
     let mut chain = Chain::default();
     loop {
-        if let Err(why) = serve_all(&mut queue, &mut chain) {
-            return interrupt.needs_reset("rng", &why);
-        }
+        let more = match serve_some(&mut queue, &mut chain) {
+            Ok(more) => more,
+            Err(why) => return interrupt.needs_reset("rng", &why),
+        };
         // SAFETY: the descriptor belongs to the queue, which outlives the call.
         let notified = unsafe { BorrowedFd::borrow_raw(queue.notified().as_raw_fd()) };
         let mut fds = [
             PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(notified, PollFlags::IN),
         ];
-        // Interrupted or not: what is readable decides.
-        let _ = poll(&mut fds, None);
+        // With work left this only looks whether to stop. Interrupted or not: what is readable decides.
+        let _ = poll(&mut fds, more.then_some(&Timespec::default()));
         if !fds[0].revents().is_empty() {
             return;
         }
@@ -71,19 +72,23 @@ fn serve(mut queue: Virtqueue, interrupt: &Arc<Interrupt>, stop: &Stop) {
     }
 }
 
-fn serve_all(queue: &mut Virtqueue, chain: &mut Chain) -> Result<(), Broken> {
+/// Answers what there is, but no more than a queue full, so that a driver that never ceases to ask cannot
+/// keep the device from being reset; true if there may be more.
+fn serve_some(queue: &mut Virtqueue, chain: &mut Chain) -> Result<bool, Broken> {
     let mut bytes = [0; REQUEST_BYTES];
-    loop {
-        while queue.pop(chain)? {
-            let wanted = chain.writable_bytes().min(REQUEST_BYTES as u64) as usize;
-            // From an initialized generator getrandom returns at once and, up to 256 bytes, in full.
-            let filled = getrandom(&mut bytes[..wanted], GetRandomFlags::empty()).unwrap_or(0);
-            let written = chain.write(queue.memory(), 0, &bytes[..filled])?;
-            queue.push(chain.head(), written as u32)?;
+    for answered in 0..queue.size() {
+        if !queue.pop(chain)? {
+            if answered > 0 {
+                queue.signal()?;
+            }
+            return queue.unmute();
         }
-        queue.signal()?;
-        if !queue.unmute()? {
-            return Ok(());
-        }
+        let wanted = chain.writable_bytes().min(REQUEST_BYTES as u64) as usize;
+        // From an initialized generator getrandom returns at once and, up to 256 bytes, in full.
+        let filled = getrandom(&mut bytes[..wanted], GetRandomFlags::empty()).unwrap_or(0);
+        let written = chain.write(queue.memory(), 0, &bytes[..filled])?;
+        queue.push(chain.head(), written as u32)?;
     }
+    queue.signal()?;
+    Ok(true)
 }
