@@ -7,6 +7,8 @@
 #[allow(dead_code)]
 mod harness;
 
+mod services;
+
 use harness::Test;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -25,7 +27,8 @@ const DEADLINE: Duration = Duration::from_secs(200);
 fn main() -> ExitCode {
     let mut arguments = libtest_mimic::Arguments::from_args();
     arguments.test_threads = Some(1);
-    harness::run(arguments, TESTS, || {
+    let tests = [TESTS, services::TESTS].concat();
+    harness::run(arguments, &tests, || {
         harness::kvm()?;
         if std::env::var_os("KVMLET_WITHOUT_LINUX").is_some() {
             return Err("left away on request (KVMLET_WITHOUT_LINUX)".into());
