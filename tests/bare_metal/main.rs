@@ -10,6 +10,7 @@ mod console;
 mod endings;
 mod lifecycle;
 mod machine;
+mod network;
 mod virtio;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         endings::TESTS,
         lifecycle::TESTS,
         machine::TESTS,
+        network::TESTS,
         virtio::TESTS,
     ]
     .concat();
