@@ -37,17 +37,7 @@ const WORK: [(&str, usize, usize, bool); 6] = [
 ];
 
 fn main() {
-    let words: Vec<String> = std::env::args().collect();
-    let value = |flag: &str| {
-        words
-            .iter()
-            .skip_while(|word| *word != flag)
-            .nth(1)
-            .cloned()
-    };
-    let rounds: usize = value("--rounds")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(5);
+    let rounds = harness::argument("--rounds", 5);
     if let Err(reason) = harness::kvm() {
         println!("SKIPPED: {reason}");
         return;

@@ -23,17 +23,7 @@ const WARM_UP: usize = 10;
 const GUEST_BYTES: u64 = 128 << 20;
 
 fn main() {
-    let words: Vec<String> = std::env::args().collect();
-    let value = |flag: &str| {
-        words
-            .iter()
-            .skip_while(|word| *word != flag)
-            .nth(1)
-            .cloned()
-    };
-    let rounds = value("--rounds")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(100);
+    let rounds = harness::argument("--rounds", 100);
     if let Err(reason) = harness::kvm() {
         println!("SKIPPED: {reason}");
         return;
@@ -41,7 +31,7 @@ fn main() {
     end_to_end(rounds);
     phases(rounds);
     memory();
-    if words.iter().any(|word| word == "--linux") {
+    if std::env::args().any(|word| word == "--linux") {
         linux();
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
 
 #[path = "../harness/mod.rs"]
+#[allow(dead_code)] // parts are for benchmarks
 mod harness;
 
 mod cli;

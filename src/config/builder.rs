@@ -1,0 +1,246 @@
+//! A configuration under construction, and the checks that end it.
+
+use super::{
+    CpuMask, DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory, Net, Overlay, PortMapping,
+};
+use super::{RootSpec, ServiceSpec, VmConfig, json};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A configuration under construction; every field is optional until [`build`](Self::build).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VmConfigBuilder {
+    kernel: Option<PathBuf>,
+    initrd: Option<PathBuf>,
+    cmdline: Option<String>,
+    memory: Option<Memory>,
+    huge_pages: HugePages,
+    prefault: bool,
+    vcpus: Option<u64>,
+    cpu_mask: CpuMask,
+    root: Option<PathBuf>,
+    scratch: Option<PathBuf>,
+    disks: Vec<Disk>,
+    nets: Vec<Net>,
+    command: Vec<String>,
+    env: BTreeMap<String, String>,
+    workdir: Option<String>,
+    hostname: Option<String>,
+}
+
+impl VmConfigBuilder {
+    /// Reads the given keys from JSON text; the others keep their defaults.
+    ///
+    /// # Errors
+    /// Unknown keys are refused with the nearest known one, and so are values of the wrong type.
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        json::parse(text)
+    }
+
+    /// The guest kernel: an ELF `vmlinux` or a bzImage.
+    pub fn kernel(mut self, path: impl Into<PathBuf>) -> Self {
+        self.kernel = Some(path.into());
+        self
+    }
+
+    /// The kernel that was named so far.
+    pub fn has_kernel(&self) -> bool {
+        self.kernel.is_some()
+    }
+
+    /// The initial RAM disk.
+    pub fn initrd(mut self, path: impl Into<PathBuf>) -> Self {
+        self.initrd = Some(path.into());
+        self
+    }
+
+    /// Whether an initial RAM disk was named so far.
+    pub fn has_initrd(&self) -> bool {
+        self.initrd.is_some()
+    }
+
+    /// The kernel command line, instead of [`DEFAULT_CMDLINE`].
+    pub fn cmdline(mut self, text: impl Into<String>) -> Self {
+        self.cmdline = Some(text.into());
+        self
+    }
+
+    /// Guest RAM.
+    pub fn memory(mut self, size: Memory) -> Self {
+        self.memory = Some(size);
+        self
+    }
+
+    /// Which pages back guest RAM.
+    pub fn huge_pages(mut self, pages: HugePages) -> Self {
+        self.huge_pages = pages;
+        self
+    }
+
+    /// Touch all guest RAM before the guest starts.
+    pub fn prefault(mut self, yes: bool) -> Self {
+        self.prefault = yes;
+        self
+    }
+
+    /// How many vCPUs; checked by [`build`](Self::build).
+    pub fn vcpus(mut self, count: u64) -> Self {
+        self.vcpus = Some(count);
+        self
+    }
+
+    /// CPUID bits to hide from the guest.
+    pub fn cpu_mask(mut self, mask: CpuMask) -> Self {
+        self.cpu_mask = mask;
+        self
+    }
+
+    /// The image of a root file system (erofs or ext4). VMs share it: it is only read, and what the guest
+    /// changes goes to its memory, or to the [scratch](Self::scratch) disk.
+    pub fn root(mut self, image: impl Into<PathBuf>) -> Self {
+        self.root = Some(image.into());
+        self
+    }
+
+    /// Whether a root was named so far.
+    pub fn has_root(&self) -> bool {
+        self.root.is_some()
+    }
+
+    /// A disk of the VM's own that keeps what the guest changes of its root: an ext4 file system.
+    pub fn scratch(mut self, image: impl Into<PathBuf>) -> Self {
+        self.scratch = Some(image.into());
+        self
+    }
+
+    /// One more disk.
+    pub fn disk(mut self, disk: Disk) -> Self {
+        self.disks.push(disk);
+        self
+    }
+
+    /// One more network interface.
+    pub fn net(mut self, net: Net) -> Self {
+        self.nets.push(net);
+        self
+    }
+
+    /// Makes a port of the host lead to the guest, through the first interface that kvmlet makes; there is
+    /// one then, even if nothing else asks for it.
+    pub fn publish(mut self, mapping: PortMapping) -> Self {
+        match self.nets.iter_mut().find(|net| net.tap.is_none()) {
+            Some(net) => net.publish.push(mapping),
+            None => {
+                let mut net = Net::default();
+                net.publish.push(mapping);
+                self.nets.push(net);
+            }
+        }
+        self
+    }
+
+    /// The service that the guest's init runs, with its arguments, instead of the image's own.
+    pub fn command<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.command = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// An environment variable of the service; the last value given to a name counts.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// The directory in which the service starts.
+    pub fn workdir(mut self, path: impl Into<String>) -> Self {
+        self.workdir = Some(path.into());
+        self
+    }
+
+    /// The guest's host name.
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.hostname = Some(name.into());
+        self
+    }
+
+    /// Checks everything that can be checked without looking at the host.
+    ///
+    /// # Errors
+    /// The first value that cannot work, by name, with its limits.
+    pub fn build(self) -> Result<VmConfig, Error> {
+        let memory = self.memory.unwrap_or(Memory::DEFAULT);
+        memory.check(self.huge_pages)?;
+        let cmdline = self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
+        check_cmdline(&cmdline)?;
+        if let Some(name) = self
+            .env
+            .keys()
+            .find(|name| name.is_empty() || name.contains('='))
+        {
+            return Err(Error::EnvName { name: name.clone() });
+        }
+        let (root, mut disks) = root_disks(self.root, self.scratch)?;
+        disks.extend(self.disks);
+        self.nets.iter().try_for_each(Net::check)?;
+        let service = ServiceSpec {
+            command: self.command,
+            env: self.env.into_iter().collect(),
+            workdir: self.workdir,
+            user: None,
+        };
+        Ok(VmConfig {
+            kernel: self.kernel.ok_or(Error::KernelMissing)?,
+            initrd: self.initrd,
+            cmdline,
+            memory,
+            huge_pages: self.huge_pages,
+            prefault: self.prefault,
+            vcpus: self.vcpus.unwrap_or(1).try_into()?,
+            cpu_mask: self.cpu_mask,
+            disks,
+            nets: self.nets,
+            guest: GuestSpec {
+                service,
+                hostname: self.hostname,
+                root,
+                ..Default::default()
+            },
+        })
+    }
+}
+
+/// The disks that make a root, and how the guest puts them together.
+fn root_disks(
+    root: Option<PathBuf>,
+    scratch: Option<PathBuf>,
+) -> Result<(Option<RootSpec>, Vec<Disk>), Error> {
+    let (root, scratch) = match (root, scratch) {
+        (None, None) => return Ok((None, Vec::new())),
+        (None, Some(_)) => return Err(Error::ScratchAlone),
+        (Some(root), scratch) => (Disk::read_only(root), scratch.map(Disk::read_write)),
+    };
+    let overlay = match &scratch {
+        Some(_) => Overlay::Device("/dev/vdb".into()),
+        None => Overlay::Tmpfs,
+    };
+    let spec = RootSpec {
+        device: "/dev/vda".into(),
+        fstype: None,
+        read_only: true,
+        overlay: Some(overlay),
+    };
+    Ok((Some(spec), [root].into_iter().chain(scratch).collect()))
+}
+
+/// A kernel command line is one NUL-terminated line; anything else would be cut or misread silently.
+fn check_cmdline(text: &str) -> Result<(), Error> {
+    let what = match text.chars().find(|c| c.is_control()) {
+        None => return Ok(()),
+        Some('\0') => "NUL byte",
+        Some('\n' | '\r') => "line break",
+        Some(_) => "control character",
+    };
+    Err(Error::CmdlineCharacter { what })
+}

@@ -1,0 +1,212 @@
+//! What can be wrong with a configuration.
+
+use super::{Memory, QueueCount, QueuePairs, Serial, VcpuCount};
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No kernel was named.
+    #[error("no guest kernel is named")]
+    KernelMissing,
+    /// A memory size that does not parse.
+    #[error("`{text}` is not a memory size (write a number with a unit, such as 512M or 2G)")]
+    MemorySyntax {
+        /// What the user wrote.
+        text: String,
+    },
+    /// A memory size outside the limits.
+    #[error(
+        "{size} of guest memory is outside the limits: {} to {}",
+        Memory::MIN,
+        Memory::MAX
+    )]
+    MemoryRange {
+        /// The size asked for.
+        size: Memory,
+    },
+    /// A memory size that is not made of whole pages.
+    #[error("{bytes} bytes of guest memory is not a multiple of the page size, {page} bytes")]
+    MemoryAlignment {
+        /// The size asked for, in bytes.
+        bytes: u64,
+        /// The page size that applies, in bytes.
+        page: u64,
+    },
+    /// A vCPU count outside the limits.
+    #[error("{count} vCPUs is outside the limits: 1 to {}", VcpuCount::MAX)]
+    VcpuRange {
+        /// The count asked for.
+        count: u64,
+    },
+    /// A CPUID bit that is not known by that name.
+    #[error("`{name}` is not a CPUID bit that can be masked{}", did_you_mean(.nearest))]
+    CpuMaskName {
+        /// What the user wrote.
+        name: String,
+        /// The nearest known name.
+        nearest: Option<String>,
+    },
+    /// A command line that cannot be passed to a kernel.
+    #[error("the kernel command line contains a {what}")]
+    CmdlineCharacter {
+        /// What kind of character was found.
+        what: &'static str,
+    },
+    /// A scratch disk without a root to lay it over.
+    #[error("a scratch disk keeps the changes of a root, and no root is named")]
+    ScratchAlone,
+    /// An environment variable without a name, or with `=` in it.
+    #[error("`{name}` is not the name of an environment variable")]
+    EnvName {
+        /// What the user wrote.
+        name: String,
+    },
+    /// A key of `--net` that is not known.
+    #[error("unknown key `{key}` of a network interface{}", did_you_mean(.nearest))]
+    NetKey {
+        /// What the user wrote.
+        key: String,
+        /// The nearest known key.
+        nearest: Option<String>,
+    },
+    /// A value of `--net` that cannot be.
+    #[error("`{key}={value}` needs {expected}")]
+    NetValue {
+        /// The key.
+        key: String,
+        /// What the user wrote behind it.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// Addresses for a tap that is not kvmlet's.
+    #[error(
+        "`{key}` is for interfaces that kvmlet makes; who makes the tap sets it up (leave out `tap`)"
+    )]
+    NetTapOwned {
+        /// The key that does not go with `tap`.
+        key: &'static str,
+    },
+    /// A hardware address that no interface can have.
+    #[error("`{text}` is not the hardware address of an interface (such as 02:00:00:12:34:56)")]
+    MacAddress {
+        /// What the user wrote.
+        text: String,
+    },
+    /// An MTU outside the limits.
+    #[error("{bytes} bytes is outside the limits of an MTU: 68 to 65521")]
+    MtuRange {
+        /// What the user wrote.
+        bytes: u64,
+    },
+    /// A number of queue pairs outside the limits.
+    #[error("{count} queue pairs is outside the limits: 1 to {}", QueuePairs::MAX)]
+    QueuePairs {
+        /// The count asked for.
+        count: u64,
+    },
+    /// A network that is none, or has no room for host and guest.
+    #[error("`{text}` is not an IPv4 network for host and guest (such as 10.1.2.0/30)")]
+    Subnet {
+        /// What the user wrote.
+        text: String,
+    },
+    /// A published port that does not parse.
+    #[error("`{text}` does not publish a port: {why} (write [ADDRESS:]HOST:GUEST[/tcp|udp])")]
+    PortMapping {
+        /// What the user wrote.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A key that is not known.
+    #[error("unknown key `{key}`{} (line {line}, column {column})", did_you_mean(.nearest))]
+    UnknownKey {
+        /// The key in the file.
+        key: String,
+        /// The nearest known key.
+        nearest: Option<String>,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+    },
+    /// A key that a flag does not have.
+    #[error("{flag} has no key `{key}`{}", did_you_mean(.nearest))]
+    FlagKey {
+        /// The flag.
+        flag: &'static str,
+        /// What the user wrote.
+        key: String,
+        /// The nearest known key.
+        nearest: Option<String>,
+    },
+    /// A key that stands more than once in a flag.
+    #[error("{flag} has `{key}` twice")]
+    FlagTwice {
+        /// The flag.
+        flag: &'static str,
+        /// The key.
+        key: String,
+    },
+    /// A value that a key of a flag cannot have.
+    #[error("`{key}` of {flag} {}, not {expected}", has_or_is(.value))]
+    FlagValue {
+        /// The flag.
+        flag: &'static str,
+        /// The key.
+        key: &'static str,
+        /// What the user wrote; empty if nothing.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A disk without a file.
+    #[error("a disk has no file: add `path=FILE`")]
+    DiskPathMissing,
+    /// A serial number that a disk cannot have.
+    #[error(
+        "`{text}` cannot be the serial number of a disk: those are 1 to {} printable ASCII characters",
+        Serial::MAX_BYTES
+    )]
+    DiskSerial {
+        /// What the user wrote.
+        text: String,
+    },
+    /// A number of queues outside the limits.
+    #[error(
+        "{count} queues of a disk is outside the limits: 1 to {}",
+        QueueCount::MAX
+    )]
+    DiskQueues {
+        /// The count asked for.
+        count: u64,
+    },
+    /// A rate limit that lets nothing through.
+    #[error("a rate of zero would stop the device; leave the limit away for no limit")]
+    RateZero,
+    /// A burst to go with no rate.
+    #[error("a burst limits nothing without a rate; add `{of}`")]
+    BurstWithoutRate {
+        /// The key that is missing.
+        of: &'static str,
+    },
+    /// JSON that does not parse, or a value of the wrong type.
+    #[error("{0}")]
+    Json(String),
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    match nearest {
+        Some(name) => format!("; did you mean `{name}`?"),
+        None => String::new(),
+    }
+}
+
+fn has_or_is(value: &str) -> String {
+    match value {
+        "" => "has no value".into(),
+        value => format!("is `{value}`"),
+    }
+}
