@@ -114,7 +114,10 @@ fn examine() -> Vec<Finding> {
     ));
     findings.push(ok(
         "memory",
-        format!("{} in all", Memory::from_bytes(total_memory_bytes())),
+        format!(
+            "{} in all",
+            Memory::from_bytes(total_memory_bytes() >> 20 << 20)
+        ),
     ));
     findings.push(huge_pages());
     findings.push(cgroups());

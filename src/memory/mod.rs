@@ -20,7 +20,7 @@ pub const VMA_NAME: &std::ffi::CStr = c"guest-ram";
 pub enum Error {
     /// The host refused the mapping.
     #[error("the host cannot map {bytes} bytes of guest memory{}", match .pages {
-        HugePages::Reserved => " from its reserved huge pages (see /proc/sys/vm/nr_hugepages)",
+        HugePages::Reserved => " from its reserved huge pages",
         _ => "",
     })]
     Map {
@@ -92,10 +92,13 @@ impl Deref for GuestRam {
 }
 
 fn map(bytes: usize, backing: Backing) -> Result<MmapRegion, Error> {
-    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    if backing.pages == HugePages::Reserved {
-        flags |= libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
-    }
+    let flags = libc::MAP_PRIVATE
+        | libc::MAP_ANONYMOUS
+        | match backing.pages {
+            // The pool's pages are promised here and now; otherwise a guest would die of touching one.
+            HugePages::Reserved => libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
+            HugePages::Off | HugePages::Transparent => libc::MAP_NORESERVE,
+        };
     let region = MmapRegion::build(None, bytes, libc::PROT_READ | libc::PROT_WRITE, flags)
         .map_err(|error| Error::Map {
             bytes,

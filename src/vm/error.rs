@@ -144,6 +144,10 @@ impl Error {
             Error::Config(config::Error::KernelMissing) => {
                 Some("pass --kernel, or run `kernels/build` once to get a default one".into())
             }
+            Error::Memory(memory::Error::Map { pages: config::HugePages::Reserved, .. }) => Some(
+                "reserve pages of 2 MiB (`sysctl vm.nr_hugepages=N`), or take `--huge-pages transparent`"
+                    .into(),
+            ),
             Error::Memory(_) | Error::HostMemory { .. } => Some("ask for less --memory".into()),
             Error::KvmLacks(_) => Some("run `kvmlet doctor` to see what this host offers".into()),
             Error::Failed(failure) => Some(failure.help()),

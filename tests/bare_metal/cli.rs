@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("no_standard_input_is_no_problem", no_input),
     ("signals_end_the_vm", signals),
     ("a_failure_names_the_instruction", failure),
+    ("huge_pages_that_are_not_there_are_refused", no_huge_pages),
     ("the_boot_timer_is_reported", boot_timer),
     ("a_terminal_is_raw_and_restored", terminal),
     (
@@ -215,6 +216,24 @@ fn failure() {
     ] {
         assert!(message.contains(part), "no {part:?} in {message}");
     }
+}
+
+fn no_huge_pages() {
+    let free = kvmlet::host::facts::ReservedPages::read().free;
+    // One page of 2 MiB more than there are.
+    let memory = ((free + 1) * 2).max(16);
+    let output = run(kvmlet("spin").args([
+        "--huge-pages",
+        "reserved",
+        "--memory",
+        &format!("{memory}M"),
+    ]));
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{message}");
+    assert!(
+        message.contains("reserved huge pages") && message.contains("nr_hugepages"),
+        "{message}"
+    );
 }
 
 fn boot_timer() {
