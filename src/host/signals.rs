@@ -10,6 +10,7 @@ pub struct Signals(OwnedFd);
 
 impl Signals {
     /// Blocks the signals for this thread, and for all that it starts from now on, and makes them readable.
+    /// Those that this process was started to ignore (`nohup`, jobs in the background of a script) stay so.
     ///
     /// # Errors
     /// When the host gives no descriptor.
@@ -18,7 +19,7 @@ impl Signals {
         // SAFETY: sigemptyset initializes the set; the others get an initialized set and valid numbers.
         let fd = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
-            for signal in signals {
+            for signal in signals.iter().filter(|signal| !is_ignored(**signal)) {
                 libc::sigaddset(set.as_mut_ptr(), *signal);
             }
             let error = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
@@ -48,6 +49,15 @@ impl Signals {
             Err(rustix::io::Errno::AGAIN) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action the call only writes the old one, which is read only if it did.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
     }
 }
 

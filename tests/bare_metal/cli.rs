@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("a_pipe_feeds_the_guest", pipe),
     ("no_standard_input_is_no_problem", no_input),
     ("signals_end_the_vm", signals),
+    ("signals_that_were_ignored_stay_so", ignored_signals),
     ("a_failure_names_the_instruction", failure),
     ("huge_pages_that_are_not_there_are_refused", no_huge_pages),
     ("the_boot_timer_is_reported", boot_timer),
@@ -29,8 +30,10 @@ pub const TESTS: &[Test] = &[
 ];
 
 fn kvmlet(program_name: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvmlet"));
+    // Whoever runs the tests may ignore signals, which kvmlet then does, too.
+    let mut command = Command::new("env");
     command
+        .args(["--default-signal", env!("CARGO_BIN_EXE_kvmlet")])
         .args(["boot", "--kernel"])
         .arg(program(program_name))
         .stdin(Stdio::null());
@@ -197,6 +200,39 @@ fn signals() {
         unsafe { libc::kill(child.id() as i32, signal) };
         assert_eq!(child.wait().unwrap().code(), Some(code));
     }
+}
+
+fn ignored_signals() {
+    let mut child = Running::spawn(
+        Command::new("nohup")
+            .args([env!("CARGO_BIN_EXE_kvmlet"), "boot", "--kernel"])
+            .arg(program("spin"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped()),
+    );
+    let mut next = || {
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut [0; 2])
+            .unwrap()
+    };
+    next();
+    // SAFETY: the child has not been waited for, so the number is its own.
+    let signal = |child: &Child, signal| unsafe { libc::kill(child.id() as i32, signal) };
+    signal(&child, libc::SIGHUP);
+    let mut next = || {
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut [0; 2])
+            .unwrap()
+    };
+    next();
+    signal(&child, libc::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
 }
 
 fn failure() {

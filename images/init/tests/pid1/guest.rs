@@ -115,7 +115,9 @@ impl Guest {
             format!("quiet {}\n", self.cmdline),
         )
         .unwrap();
-        let mut child = Command::new("unshare")
+        // A kernel starts its init with no signal ignored; whoever runs the tests may ignore some.
+        let mut child = Command::new("env")
+            .args(["--default-signal", "unshare"])
             .args(NAMESPACES)
             .args(["sh", "-c", SET_UP, "sh"])
             .arg(self.root.path())
