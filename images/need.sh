@@ -1,0 +1,24 @@
+# shellcheck shell=bash
+#
+# Installs Debian packages whose commands are missing; sourced by images/demo and tests/run.
+
+# need COMMAND:PACKAGE... installs the packages of those commands that are not there.
+need() {
+    local pair missing=() sudo=()
+    for pair in "$@"; do
+        # Some are where only root's PATH leads.
+        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+    done
+    if [ ${#missing[@]} -eq 0 ]; then
+        return
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! command -v sudo >/dev/null; then
+            printf 'missing packages; as root: apt-get install %s\n' "${missing[*]}" >&2
+            exit 1
+        fi
+        sudo=(sudo)
+    fi
+    "${sudo[@]}" apt-get update -qq >&2
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >&2
+}
