@@ -6,6 +6,9 @@
 #[allow(dead_code)] // parts are for benchmarks
 mod harness;
 
+#[path = "../harness/packets.rs"]
+mod packets;
+
 mod cli;
 mod console;
 mod endings;
