@@ -90,6 +90,16 @@ pub fn program(name: &str) -> PathBuf {
     directory.join(name)
 }
 
+/// Waits until something that another thread does has happened: counters are kept by workers, which count what
+/// they did just after it shows.
+pub fn eventually(what: &str, happened: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !happened() {
+        assert!(Instant::now() < deadline, "it never happened: {what}");
+        std::thread::yield_now();
+    }
+}
+
 /// Everything that a guest has written to its console.
 #[derive(Clone, Default)]
 pub struct Output(Arc<(Mutex<Vec<u8>>, Condvar)>);
