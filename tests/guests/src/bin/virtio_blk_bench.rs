@@ -18,6 +18,8 @@
 #![no_std]
 #![no_main]
 
+use core::sync::atomic::{Ordering, fence};
+
 use kvmlet_guests::boot_info::BootInfo;
 use kvmlet_guests::heap::{PAGE_BYTES, take_pages};
 use kvmlet_guests::virtio::{self, Identity};
@@ -183,6 +185,9 @@ impl Bench {
     /// Notifies the device, unless it has asked not to be. With event indices always: the
     /// driver crate's comparison is wrong once the index wraps around.
     fn kick(&mut self) {
+        // The barrier between making requests available and asking whether to notify (virtio 1.2
+        // §2.7.13.4.1), which the crate leaves out: without it a notification is lost now and then.
+        fence(Ordering::SeqCst);
         if self.event_idx || self.queue.should_notify() {
             self.transport.notify(QUEUE);
             self.kicks += 1;

@@ -19,6 +19,8 @@ extern crate alloc;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use core::sync::atomic::{Ordering, fence};
+
 use kvmlet_guests::boot_info::BootInfo;
 use kvmlet_guests::ethernet::{self, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Mac};
 use kvmlet_guests::virtio::{self, Identity};
@@ -205,6 +207,9 @@ impl Ring {
     /// Notifies the device, unless it has asked not to be. With event indices always: the
     /// driver crate's comparison is wrong once the index wraps around.
     fn kick(&mut self, transport: &mut MmioTransport<'_>) {
+        // The barrier between making requests available and asking whether to notify (virtio 1.2
+        // §2.7.13.4.1), which the crate leaves out: without it a notification is lost now and then.
+        fence(Ordering::SeqCst);
         if self.event_idx || self.queue.should_notify() {
             transport.notify(self.index);
             self.kicks += 1;
