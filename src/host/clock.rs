@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 ///
 /// `/proc/self/stat` counts starts in 10 ms ticks, which is coarser than what is measured here. The CPU time
 /// of the process is exact, and before `main` a process hardly ever waits; so the start is taken to lie that
-/// much CPU time back. Call this first thing in `main`. It counts `exec` and the loading of the program but
-/// not the `fork` before them.
+/// much CPU time back. Call this first thing in `main`. It counts `exec`, the loading of the program, and what the
+/// child did between `fork` and `exec`, which for a shell can be more than all the rest.
 pub fn process_start() -> Instant {
     let spent = clock_gettime(ClockId::ProcessCPUTime);
     let now = Instant::now();
