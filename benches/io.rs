@@ -106,13 +106,7 @@ fn in_guest(path: &Path) -> Vec<(&'static str, f64, f64)> {
             .lines()
             .find(|line| line.starts_with(&format!("{name} ")))
             .expect(&output);
-        let number = |key: &str| -> f64 {
-            let rest = line.split(key).nth(1).expect(line);
-            rest.split(' ')
-                .next()
-                .and_then(|text| text.parse().ok())
-                .expect(line)
-        };
+        let number = |key| harness::number(line, key);
         let seconds = number("tsc=") / (number("khz=") * 1e3);
         (
             name,

@@ -78,13 +78,7 @@ fn rate(output: &str) -> f64 {
         .lines()
         .find(|line| line.contains("tsc="))
         .expect(output);
-    let number = |key: &str| -> f64 {
-        let rest = line.split(key).nth(1).expect(line);
-        rest.split(' ')
-            .next()
-            .and_then(|text| text.parse().ok())
-            .expect(line)
-    };
+    let number = |key| harness::number(line, key);
     number("frames=") * number("khz=") * 1e3 / number("tsc=")
 }
 

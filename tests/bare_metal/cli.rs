@@ -159,6 +159,12 @@ impl Running {
     fn spawn(command: &mut Command) -> Self {
         Self(command.spawn().unwrap())
     }
+
+    /// The guest goes on: it writes at least two more bytes.
+    fn expect_two_bytes(&mut self) {
+        let console = self.0.stdout.as_mut().unwrap();
+        console.read_exact(&mut [0; 2]).unwrap();
+    }
 }
 
 impl Drop for Running {
@@ -210,27 +216,11 @@ fn ignored_signals() {
             .stdin(Stdio::null())
             .stdout(Stdio::piped()),
     );
-    let mut next = || {
-        child
-            .stdout
-            .as_mut()
-            .unwrap()
-            .read_exact(&mut [0; 2])
-            .unwrap()
-    };
-    next();
+    child.expect_two_bytes();
     // SAFETY: the child has not been waited for, so the number is its own.
     let signal = |child: &Child, signal| unsafe { libc::kill(child.id() as i32, signal) };
     signal(&child, libc::SIGHUP);
-    let mut next = || {
-        child
-            .stdout
-            .as_mut()
-            .unwrap()
-            .read_exact(&mut [0; 2])
-            .unwrap()
-    };
-    next();
+    child.expect_two_bytes();
     signal(&child, libc::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(143));
 }

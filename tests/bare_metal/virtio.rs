@@ -1,6 +1,6 @@
 //! virtio devices driven by someone else's drivers (the `virtio-drivers` crate), at native speed.
 
-use crate::harness::{Guest, Test, eventually};
+use crate::harness::{Guest, Test, eventually, number};
 use kvmlet::ExitReason;
 
 use kvmlet::config::{Disk, RateLimit};
@@ -99,16 +99,8 @@ fn block_batches() {
         .lines()
         .find(|line| line.starts_with("read4k depth=32"))
         .expect(&output);
-    let kicks: u64 = line
-        .split("kicks=")
-        .nth(1)
-        .unwrap()
-        .split(' ')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
-    assert!(kicks <= 63, "{line}");
+    let kicks = number(line, "kicks=");
+    assert!(kicks <= 63.0, "{line}");
     eventually("each read is counted", || {
         guest.vm.disks()[0].stats().reads >= 4000
     });
