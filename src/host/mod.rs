@@ -7,6 +7,7 @@ pub mod kvm;
 pub mod net;
 pub mod ring;
 pub mod signals;
+pub mod thread;
 
 /// All RAM of the host, in bytes.
 pub fn total_memory_bytes() -> u64 {

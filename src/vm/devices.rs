@@ -20,7 +20,7 @@ use crate::devices::virtio::{
     Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET, VirtioDevice,
 };
 use crate::devices::{Bus, Device};
-use crate::host::{self, net::Network};
+use crate::host::net::Endpoint;
 use crate::memory::GuestRam;
 use kvm_ioctls::{IoEventAddress, VmFd};
 use std::io::{self, Write};
@@ -37,18 +37,13 @@ pub(super) struct Devices {
     pub console: SerialInput,
     pub ready: Ready,
     pub on_eoi: Box<OnEoi>,
+    pub transports: Vec<Transport>,
     pub disks: Vec<BlockHandle>,
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Vec<NetHandle>,
 }
 
-/// A network interface of the VM, as the outside holds it.
-pub(super) struct Interface {
-    pub handle: NetHandle,
-    /// What the guest's init is to do with it, where kvmlet has chosen the addresses.
-    pub guest: Option<NetworkSpec>,
-    /// The host's side, which goes with this.
-    _network: Network,
-}
+/// A virtio device behind its registers.
+pub(super) type Transport = Arc<Mutex<MmioTransport>>;
 
 impl Devices {
     /// Builds everything. The interrupt controller is split here, so memory is registered by now, and
@@ -57,6 +52,7 @@ impl Devices {
         fd: &Arc<VmFd>,
         ram: &GuestRam,
         config: &VmConfig,
+        endpoints: Vec<Endpoint>,
         output: Box<dyn Write + Send>,
     ) -> Result<Self, Error> {
         irq::enable_split_irqchip(fd)?;
@@ -89,10 +85,12 @@ impl Devices {
             devices,
             disks,
             interfaces,
-        } = Virtio::build(config)?;
-        let mut slots = Vec::new();
+        } = Virtio::build(config, endpoints)?;
+        let (mut slots, mut transports) = (Vec::new(), Vec::new());
         for device in devices {
-            slots.push(place(fd, ram, &mut mmio, slots.len(), device)?);
+            let (slot, transport) = place(fd, ram, &mut mmio, slots.len(), device)?;
+            slots.push(slot);
+            transports.push(transport);
         }
         let on_eoi = Box::new(move |vector| lock(&ioapic).end_of_interrupt(vector));
         Ok(Self {
@@ -102,6 +100,7 @@ impl Devices {
             console,
             ready,
             on_eoi,
+            transports,
             disks,
             interfaces,
         })
@@ -123,12 +122,16 @@ pub(super) fn event(what: &'static str) -> Result<EventFd, Error> {
 struct Virtio {
     devices: Vec<Box<dyn VirtioDevice>>,
     disks: Vec<BlockHandle>,
-    interfaces: Vec<Interface>,
+    interfaces: Vec<NetHandle>,
 }
 
 impl Virtio {
-    fn build(config: &VmConfig) -> Result<Self, Error> {
-        let mut devices: Vec<Box<dyn VirtioDevice>> = vec![Box::new(Rng::default())];
+    fn build(config: &VmConfig, endpoints: Vec<Endpoint>) -> Result<Self, Error> {
+        let rng = Rng::new().map_err(|source| Error::Host {
+            what: "events for the entropy source",
+            source,
+        })?;
+        let mut devices: Vec<Box<dyn VirtioDevice>> = vec![Box::new(rng)];
         let mut disks = Vec::new();
         for (index, disk) in config.disks.iter().enumerate() {
             let (device, handle) = BlockDevice::open(disk, index)?;
@@ -136,8 +139,8 @@ impl Virtio {
             disks.push(handle);
         }
         let mut interfaces = Vec::new();
-        for (index, net) in config.nets.iter().enumerate() {
-            let (device, interface) = build_interface(net, index)?;
+        for (index, (net, endpoint)) in config.nets.iter().zip(endpoints).enumerate() {
+            let (device, interface) = build_interface(net, endpoint, index)?;
             devices.push(Box::new(device));
             interfaces.push(interface);
         }
@@ -149,45 +152,45 @@ impl Virtio {
     }
 }
 
-fn build_interface(config: &Net, index: usize) -> Result<(NetDevice, Interface), Error> {
-    let network = Network::set_up(config, &host::net::runtime_directory())?;
-    network
-        .warnings()
-        .iter()
-        .for_each(|warning| log::warn!("{warning}"));
-    let name = format!("eth{index}");
-    let guest = network.guest().map(|guest| NetworkSpec {
-        interface: name.clone(),
-        address: guest.address.into(),
-        prefix: guest.prefix,
-        gateway: Some(guest.gateway.into()),
-        dns: guest.dns.iter().map(|server| (*server).into()).collect(),
-        mtu: None,
-    });
+/// The name by which a guest knows its interface of that number.
+fn interface_name(index: usize) -> String {
+    format!("eth{index}")
+}
+
+/// What the guest's init is to do with its interfaces, where kvmlet has chosen the addresses.
+pub(super) fn network_specs(endpoints: &[Endpoint]) -> Vec<NetworkSpec> {
+    let spec = |(index, endpoint): (usize, &Endpoint)| {
+        let guest = endpoint.guest.as_ref()?;
+        Some(NetworkSpec {
+            interface: interface_name(index),
+            address: guest.address.into(),
+            prefix: guest.prefix,
+            gateway: Some(guest.gateway.into()),
+            dns: guest.dns.iter().map(|server| (*server).into()).collect(),
+            mtu: None,
+        })
+    };
+    endpoints.iter().enumerate().filter_map(spec).collect()
+}
+
+fn build_interface(
+    config: &Net,
+    endpoint: Endpoint,
+    index: usize,
+) -> Result<(NetDevice, NetHandle), Error> {
     let params = NetParams {
-        name,
-        mac: network.mac(),
-        mtu: network.mtu(),
+        name: interface_name(index),
+        mac: endpoint.mac,
+        mtu: endpoint.mtu,
         receive_limit: config.rx,
         transmit_limit: config.tx,
     };
-    let ports = network
-        .queues()
-        .iter()
-        .map(|queue| queue.clone() as Arc<dyn Port>)
-        .collect();
-    let (device, handle) = NetDevice::new(params, ports).map_err(|source| Error::Host {
+    let queues = endpoint.queues.into_iter();
+    let ports = queues.map(|queue| queue as Arc<dyn Port>).collect();
+    NetDevice::new(params, ports).map_err(|source| Error::Host {
         what: "events for a network interface",
         source,
-    })?;
-    Ok((
-        device,
-        Interface {
-            handle,
-            guest,
-            _network: network,
-        },
-    ))
+    })
 }
 
 /// KVM's short cut for notifications: an ioeventfd (api.rst, KVM_IOEVENTFD).
@@ -221,7 +224,7 @@ fn place(
     mmio: &mut Bus,
     index: usize,
     device: Box<dyn VirtioDevice>,
-) -> Result<MmioSlot, Error> {
+) -> Result<(MmioSlot, Transport), Error> {
     let address = map::VIRTIO_MMIO + index as u64 * MMIO_BYTES;
     let irq = FIRST_VIRTIO_IRQ + index as u32;
     if irq as usize >= map::IOAPIC_PINS {
@@ -239,10 +242,12 @@ fn place(
             source,
         })?
         .with_doorbell(Box::new(doorbell));
-    mmio.insert(address, MMIO_BYTES, shared(transport))?;
-    Ok(MmioSlot {
+    let transport = Arc::new(Mutex::new(transport));
+    mmio.insert(address, MMIO_BYTES, transport.clone())?;
+    let slot = MmioSlot {
         address,
         bytes: MMIO_BYTES as u32,
         irq,
-    })
+    };
+    Ok((slot, transport))
 }

@@ -1,19 +1,23 @@
 //! A VM that runs: what can be done with it from outside.
 
 use super::boot_trace::{BootTrace, Phase};
-use super::devices::Interface;
+use super::devices::Transport;
 use super::error::Error;
 use super::exit::ExitReason;
 use super::kick;
 use super::lifecycle::State;
 use super::machine::Vm;
 use super::stats::VmStats;
-use super::vcpu::{Counters, Shared, VcpuStats};
+use super::vcpu::{Counters, Shared, Vcpu, VcpuStats};
 use crate::devices::boot_timer::Ready;
+use crate::devices::bus::lock;
 use crate::devices::serial::SerialInput;
 use crate::devices::virtio::block::BlockHandle;
 use crate::devices::virtio::net::NetHandle;
+use crate::host::net::Network;
+use crate::host::thread::{self, OnStart, ThreadKind};
 use kvm_ioctls::VmFd;
+use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use vmm_sys_util::eventfd::EventFd;
@@ -28,15 +32,55 @@ pub struct VmHandle {
     console: SerialInput,
     ready: Ready,
     disks: Vec<BlockHandle>,
-    interfaces: Vec<Interface>,
+    interfaces: Vec<NetHandle>,
+    // Taken down when the VM is gone.
+    _networks: Vec<Network>,
     // Keeps the VM alive until the last vCPU is gone.
     _fd: Arc<VmFd>,
 }
 
 impl VmHandle {
     pub(super) fn start(vm: Vm) -> Result<Self, Error> {
-        let host = |what| move |source| Error::Host { what, source };
-        kick::install().map_err(host("a signal for vCPU threads"))?;
+        let (mut handle, vcpus, _) = Self::of(vm)?;
+        for vcpu in vcpus {
+            let shared = handle.shared.clone();
+            // Should a thread be refused, dropping the handle stops those before it.
+            let thread = Builder::new()
+                .name(vcpu_thread(&vcpu))
+                .spawn(move || vcpu.run(&shared))
+                .map_err(no_thread)?;
+            handle.threads.push(thread);
+        }
+        Ok(handle)
+    }
+
+    /// Every thread exists when this returns, has called `on_start`, and waits.
+    pub(super) fn start_paused(vm: Vm, on_start: Arc<OnStart>) -> Result<Self, Error> {
+        let (mut handle, vcpus, transports) = Self::of(vm)?;
+        handle.shared.lifecycle.begin_paused();
+        for transport in transports {
+            let started = lock(&transport).start_workers(&on_start);
+            started.map_err(|source| Error::Host {
+                what: "a thread for a device",
+                source,
+            })?;
+        }
+        for vcpu in vcpus {
+            let shared = handle.shared.clone();
+            let name = vcpu_thread(&vcpu);
+            let body = move || vcpu.run(&shared);
+            let thread = thread::spawn(&name, ThreadKind::Vcpu, &on_start, body);
+            handle.threads.push(thread.map_err(no_thread)?);
+        }
+        Ok(handle)
+    }
+
+    /// Takes a VM apart: what stays with the handle, and what goes to threads.
+    fn of(vm: Vm) -> Result<(Self, Vec<Vcpu>, Vec<Transport>), Error> {
+        kick::install().map_err(|source| Error::Host {
+            what: "a signal for vCPU threads",
+            source,
+        })?;
         let Vm {
             vcpus,
             fd,
@@ -45,29 +89,21 @@ impl VmHandle {
             ready,
             disks,
             interfaces,
+            transports,
+            networks,
         } = vm;
-        let shared = Arc::new(shared);
-        let counters = vcpus.iter().map(|vcpu| vcpu.counters.clone()).collect();
-        let mut handle = Self {
-            shared,
-            counters,
+        let handle = Self {
+            shared: Arc::new(shared),
+            counters: vcpus.iter().map(|vcpu| vcpu.counters.clone()).collect(),
             threads: Vec::new(),
             console,
             ready,
             disks,
             interfaces,
+            _networks: networks,
             _fd: fd,
         };
-        for vcpu in vcpus {
-            let shared = handle.shared.clone();
-            // Should a thread be refused, dropping the handle stops those before it.
-            let thread = Builder::new()
-                .name(format!("vcpu{}", vcpu.number))
-                .spawn(move || vcpu.run(&shared))
-                .map_err(host("a thread for a vCPU"))?;
-            handle.threads.push(thread);
-        }
-        Ok(handle)
+        Ok((handle, vcpus, transports))
     }
 
     /// Where the VM is in its life.
@@ -136,7 +172,7 @@ impl VmHandle {
 
     /// The network interfaces, in the order of the configuration: statistics and limits.
     pub fn interfaces(&self) -> impl Iterator<Item = &NetHandle> {
-        self.interfaces.iter().map(|interface| &interface.handle)
+        self.interfaces.iter()
     }
 
     /// How often each vCPU has come back to user space, in the order of their numbers.
@@ -163,6 +199,17 @@ impl VmHandle {
             trace.mark_at(Phase::GuestReady, *at);
         }
         trace
+    }
+}
+
+fn vcpu_thread(vcpu: &Vcpu) -> String {
+    format!("vcpu{}", vcpu.number)
+}
+
+fn no_thread(source: io::Error) -> Error {
+    Error::Host {
+        what: "a thread for a vCPU",
+        source,
     }
 }
 

@@ -124,6 +124,11 @@ impl Lifecycle {
         self.changed.notify_all();
     }
 
+    /// Has vCPU threads wait, before there are any.
+    pub fn begin_paused(&self) {
+        self.lock().state = State::Paused;
+    }
+
     /// Running → Paused; returns when no vCPU is inside the guest any more. The state found is the error.
     pub fn pause(&self) -> Result<(), State> {
         let mut inner = self.lock();

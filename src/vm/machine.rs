@@ -7,7 +7,7 @@
 //! 4. vCPUs.
 
 use super::boot_trace::{BootTrace, Phase};
-use super::devices::{Devices, Interface, event};
+use super::devices::{self, Devices, Transport, event};
 use super::error::{Doing, Error};
 use super::handle::VmHandle;
 use super::lifecycle::Lifecycle;
@@ -21,12 +21,15 @@ use crate::config::VmConfig;
 use crate::devices::boot_timer::Ready;
 use crate::devices::serial::SerialInput;
 use crate::devices::virtio::block::BlockHandle;
+use crate::devices::virtio::net::NetHandle;
 use crate::host;
+use crate::host::net::{Endpoint, Network};
+use crate::host::thread::ThreadKind;
 use crate::memory::{Backing, GuestRam};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
@@ -40,7 +43,10 @@ pub struct Vm {
     pub(super) console: SerialInput,
     pub(super) ready: Ready,
     pub(super) disks: Vec<BlockHandle>,
-    pub(super) interfaces: Vec<Interface>,
+    pub(super) interfaces: Vec<NetHandle>,
+    pub(super) transports: Vec<Transport>,
+    /// The host's side of the interfaces, where this process has it.
+    pub(super) networks: Vec<Network>,
 }
 
 impl Vm {
@@ -59,8 +65,31 @@ impl Vm {
     /// KVM missing or too old, files that cannot be read or booted, sizes that do not fit this host: each
     /// names what is to blame.
     pub fn with_console(
+        config: VmConfig,
+        output: impl Write + Send + 'static,
+    ) -> Result<Self, Error> {
+        let mut networks = set_up_networks(&config)?;
+        for network in &mut networks {
+            network.serve()?;
+        }
+        let endpoints = networks
+            .iter()
+            .map(|network| network.endpoint().clone())
+            .collect();
+        let mut vm = Self::with_endpoints(config, output, endpoints)?;
+        vm.networks = networks;
+        Ok(vm)
+    }
+
+    /// Builds a VM on [networks](set_up_networks) that somebody else holds, one for each interface of the
+    /// configuration.
+    ///
+    /// # Errors
+    /// See [`with_console`](Self::with_console).
+    pub fn with_endpoints(
         mut config: VmConfig,
         output: impl Write + Send + 'static,
+        endpoints: Vec<Endpoint>,
     ) -> Result<Self, Error> {
         let trace = BootTrace::begin();
         // Files first: a wrong path should be told before anything is set up.
@@ -81,11 +110,9 @@ impl Vm {
         register_ram(&fd, &ram)?;
         trace.mark(Phase::MemoryReady);
 
-        let devices = Devices::build(&fd, &ram, &config, Box::new(output))?;
-        config
-            .guest
-            .networks
-            .extend(devices.interfaces.iter().filter_map(|i| i.guest.clone()));
+        let networks = devices::network_specs(&endpoints);
+        config.guest.networks.extend(networks);
+        let devices = Devices::build(&fd, &ram, &config, endpoints, Box::new(output))?;
         trace.mark(Phase::DevicesReady);
 
         let state = load_guest(&ram, &config, &devices.slots, &mut kernel, initrd.as_mut())?;
@@ -106,6 +133,7 @@ impl Vm {
             console,
             ready,
             on_eoi,
+            transports,
             disks,
             interfaces,
             ..
@@ -127,6 +155,8 @@ impl Vm {
             ready,
             disks,
             interfaces,
+            transports,
+            networks: Vec::new(),
         })
     }
 
@@ -137,6 +167,36 @@ impl Vm {
     pub fn start(self) -> Result<VmHandle, Error> {
         VmHandle::start(self)
     }
+
+    /// Starts all threads that the VM will ever have, each of which calls `on_start` before anything else, and
+    /// leaves the VM paused: [`VmHandle::resume`] lets the guest run.
+    ///
+    /// # Errors
+    /// When the host gives no threads, and what `on_start` says.
+    pub fn start_paused(
+        self,
+        on_start: impl Fn(ThreadKind) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Result<VmHandle, Error> {
+        VmHandle::start_paused(self, Arc::new(on_start))
+    }
+}
+
+/// Sets up the host's side of a configuration's interfaces, in their order, and says in the log what will not
+/// work.
+///
+/// # Errors
+/// Names what cannot be had.
+pub fn set_up_networks(config: &VmConfig) -> Result<Vec<Network>, Error> {
+    let runtime = host::net::runtime_directory();
+    let mut networks = Vec::new();
+    for net in &config.nets {
+        let network = Network::set_up(net, &runtime)?;
+        for warning in network.warnings() {
+            log::warn!("{warning}");
+        }
+        networks.push(network);
+    }
+    Ok(networks)
 }
 
 fn open(what: &'static str, path: &Path) -> Result<File, Error> {
@@ -151,7 +211,7 @@ fn open(what: &'static str, path: &Path) -> Result<File, Error> {
         return Err(failed(std::io::ErrorKind::IsADirectory.into()));
     }
     if !metadata.is_file() {
-        return Err(failed(std::io::Error::other("not a regular file")));
+        return Err(failed(io::Error::other("not a regular file")));
     }
     Ok(file)
 }
@@ -228,7 +288,7 @@ fn register_ram(fd: &VmFd, ram: &GuestRam) -> Result<(), Error> {
             .get_host_address(MemoryRegionAddress(0))
             .map_err(|error| Error::Host {
                 what: "guest memory",
-                source: std::io::Error::other(error),
+                source: io::Error::other(error),
             })?;
         let slot = kvm_userspace_memory_region {
             slot,

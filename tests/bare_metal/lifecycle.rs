@@ -1,8 +1,12 @@
 //! Pause, resume, stop, and wrong moves.
 
-use crate::harness::{Guest, Test};
+use crate::harness::{Guest, Output, Test, program};
+use kvmlet::config::Disk;
+use kvmlet::host::thread::ThreadKind;
 use kvmlet::vm::{Phase, State};
 use kvmlet::{Error, ExitReason, MemorySize, Vm, VmConfig};
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 pub const TESTS: &[Test] = &[
@@ -14,6 +18,8 @@ pub const TESTS: &[Test] = &[
     ("a_start_is_traced", traced),
     ("a_vm_that_never_started_leaves_nothing", never_started),
     ("stopping_at_once", stopping_at_once),
+    ("threads_begin_with_what_they_must_do", threads_begin),
+    ("a_thread_that_cannot_begin_ends_the_start", thread_refused),
 ];
 
 fn endless_loop() {
@@ -109,5 +115,59 @@ fn stopping_at_once() {
         let guest = Guest::boot_with("spin", |c| c.vcpus(3));
         guest.vm.stop();
         assert_eq!(guest.vm.wait().unwrap(), ExitReason::Stopped);
+    }
+}
+
+/// A VM with a thread of each kind that needs no privileges, and its console.
+fn with_disk(name: &str) -> (Vm, Output, tempfile::NamedTempFile) {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    let config = VmConfig::builder()
+        .kernel(program(name))
+        .disk(Disk::read_write(image.path()))
+        .vcpus(2);
+    let output = Output::default();
+    let vm = Vm::with_console(config.build().unwrap(), output.clone()).unwrap();
+    (vm, output, image)
+}
+
+fn threads_begin() {
+    let (vm, output, _image) = with_disk("spin");
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let list = begun.clone();
+    let vm = vm
+        .start_paused(move |kind| {
+            list.lock().unwrap().push(kind);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(
+        *begun.lock().unwrap(),
+        [
+            ThreadKind::Rng,
+            ThreadKind::Block,
+            ThreadKind::Vcpu,
+            ThreadKind::Vcpu
+        ]
+    );
+    assert_eq!((vm.state(), output.text()), (State::Paused, String::new()));
+    vm.resume().unwrap();
+    output.expect("..");
+    vm.pause().unwrap();
+    vm.stop();
+}
+
+fn thread_refused() {
+    for refused in [ThreadKind::Block, ThreadKind::Vcpu] {
+        let (vm, output, _image) = with_disk("spin");
+        let error = vm
+            .start_paused(move |kind| match kind == refused {
+                true => Err(io::Error::other("not here")),
+                false => Ok(()),
+            })
+            .err()
+            .unwrap();
+        assert!(error.to_string().contains("a thread for a"), "{error}");
+        assert_eq!(output.text(), "");
     }
 }

@@ -4,6 +4,7 @@ use super::interrupt::Interrupt;
 use super::queue::Virtqueue;
 use super::{Activation, VirtioDevice};
 use crate::devices::{Action, Device};
+use crate::host::thread::OnStart;
 use crate::memory::GuestRam;
 use std::io;
 use std::sync::Arc;
@@ -203,6 +204,16 @@ impl MmioTransport {
     pub fn with_doorbell(mut self, doorbell: Box<dyn Doorbell>) -> Self {
         self.doorbell = Some(doorbell);
         self
+    }
+
+    /// Starts the threads that will serve the queues. Those that are not started here start when they are
+    /// needed.
+    ///
+    /// # Errors
+    /// When the host gives no threads, and what `on_start` says.
+    pub fn start_workers(&mut self, on_start: &Arc<OnStart>) -> io::Result<()> {
+        let mut workers = self.device.workers().iter_mut();
+        workers.try_for_each(|worker| worker.start(on_start))
     }
 
     /// The device behind the registers.

@@ -5,11 +5,11 @@ use crate::devices::virtio::fake_driver::{BUFFERS, FakeDriver, INDIRECT, NEXT, W
 use crate::devices::virtio::rng::Rng;
 
 fn driver() -> FakeDriver {
-    FakeDriver::new(Box::new(Rng::default()))
+    FakeDriver::new(Box::new(Rng::new().unwrap()))
 }
 
 fn ready() -> FakeDriver {
-    FakeDriver::ready(Box::new(Rng::default()))
+    FakeDriver::ready(Box::new(Rng::new().unwrap()))
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! A device is two things. Its *front* ([`VirtioDevice`]) has an id, features and a configuration space and
 //! sits behind the transport's registers; it knows neither KVM nor threads. When the driver is ready the
-//! transport *activates* it: the front gets its [queues](Virtqueue) and starts a [`Worker`] that owns them,
-//! until a reset takes worker and back end back.
+//! transport *activates* it: the front gets its [queues](Virtqueue) and gives them to a [`Worker`],
+//! until a reset takes the queues back.
 
 pub mod block;
 mod chain;
@@ -70,6 +70,9 @@ pub trait VirtioDevice: Send {
 
     /// The driver resets the device: stop, and be ready to be activated anew. Called only when active.
     fn reset(&mut self);
+
+    /// The threads that serve the queues.
+    fn workers(&mut self) -> &mut [Worker];
 }
 
 /// What a device gets when its driver is ready.

@@ -3,6 +3,7 @@
 use super::{
     Activation, Broken, Chain, DeviceType, Interrupt, Stop, VirtioDevice, Virtqueue, Worker,
 };
+use crate::host::thread::ThreadKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
@@ -14,9 +15,20 @@ const QUEUE_SIZE: u16 = 64;
 const REQUEST_BYTES: usize = 4096;
 
 /// The device. It has one queue and no configuration.
-#[derive(Default)]
 pub struct Rng {
-    worker: Option<Worker<()>>,
+    worker: Worker,
+}
+
+impl Rng {
+    /// An entropy source.
+    ///
+    /// # Errors
+    /// When the host gives no event for its thread.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            worker: Worker::new("rng", ThreadKind::Rng)?,
+        })
+    }
 }
 
 impl VirtioDevice for Rng {
@@ -39,14 +51,15 @@ impl VirtioDevice for Rng {
         let Some(queue) = queues.into_iter().flatten().next() else {
             return Ok(());
         };
-        self.worker = Some(Worker::start("rng", move |stop| {
-            serve(queue, &interrupt, stop)
-        })?);
-        Ok(())
+        self.worker.work(move |stop| serve(queue, &interrupt, stop))
     }
 
     fn reset(&mut self) {
-        self.worker = None;
+        self.worker.halt();
+    }
+
+    fn workers(&mut self) -> &mut [Worker] {
+        std::slice::from_mut(&mut self.worker)
     }
 }
 

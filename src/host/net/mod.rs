@@ -59,12 +59,23 @@ pub struct GuestAddress {
     pub dns: Vec<Ipv4Addr>,
 }
 
+/// What a VM needs of a network: it may live in another process than the [`Network`].
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The queues, as many as the configuration asks for.
+    pub queues: Vec<Arc<TapQueue>>,
+    /// The guest's hardware address.
+    pub mac: MacAddress,
+    /// The tap's MTU in bytes, for the device to tell.
+    pub mtu: Option<u16>,
+    /// The guest's address, if kvmlet has chosen it.
+    pub guest: Option<GuestAddress>,
+}
+
 /// The host's side of one interface of a guest. Dropping it takes down what it has set up.
 pub struct Network {
     tap: Tap,
-    mac: MacAddress,
-    mtu: Option<u16>,
-    guest: Option<GuestAddress>,
+    endpoint: Endpoint,
     warnings: Vec<String>,
     made: Option<Made>,
 }
@@ -73,8 +84,15 @@ pub struct Network {
 struct Made {
     runtime: PathBuf,
     lease: Lease,
-    _tcp: Option<TcpProxy>,
-    _udp: Option<UdpProxy>,
+    published: Option<Published>,
+    _proxies: (Option<TcpProxy>, Option<UdpProxy>),
+}
+
+/// Ports of the host that lead to the guest, before anybody serves them.
+#[derive(Default)]
+struct Published {
+    tcp: Vec<(TcpListener, SocketAddrV4)>,
+    udp: Vec<(UdpSocket, SocketAddrV4)>,
 }
 
 impl Network {
@@ -83,7 +101,8 @@ impl Network {
     ///
     /// # Errors
     /// When it cannot be had; each error knows a [way out](Error::help), mostly. That the guest reaches only
-    /// the host is not an error but a [warning](Self::warnings).
+    /// the host is not an error but a [warning](Self::warnings). Clients on this host are not
+    /// [served](Self::serve) yet: they wait.
     pub fn set_up(config: &Net, runtime: &Path) -> Result<Self, Error> {
         match &config.tap {
             Some(name) => Self::open(name, config),
@@ -110,11 +129,15 @@ impl Network {
             Some(mac) => mac,
             None => random_mac(),
         };
-        Ok(Self {
-            tap,
+        let endpoint = Endpoint {
+            queues: tap.queues().to_vec(),
             mac,
             mtu: u16::try_from(mtu).ok().filter(|mtu| *mtu >= 68),
             guest: None,
+        };
+        Ok(Self {
+            tap,
+            endpoint,
             warnings,
             made: None,
         })
@@ -129,7 +152,8 @@ impl Network {
         let mtu = config.mtu.unwrap_or(Mtu::ETHERNET).get();
         let [a, b, c, d] = subnet.guest().octets();
         // From here on dropping `network` undoes what was done.
-        let mut network = Self {
+        let endpoint = Endpoint {
+            queues: tap.queues().to_vec(),
             mac: config.mac.unwrap_or(MacAddress::local([b'k', a, b, c, d])),
             mtu: Some(mtu),
             guest: Some(GuestAddress {
@@ -138,25 +162,28 @@ impl Network {
                 gateway: subnet.host(),
                 dns: resolver::name_servers(),
             }),
+        };
+        let mut network = Self {
+            endpoint,
             warnings: Vec::new(),
             made: None,
             tap,
         };
         let result = network.bring_up(config, subnet, mtu).and_then(|()| {
-            let (tcp, udp) = publish(&config.publish, subnet.guest())?;
+            let published = publish(&config.publish, subnet.guest())?;
             match nat::add(&leases, &lease.record, others.is_empty()) {
                 Ok(warnings) => network.warnings = warnings,
                 Err(error) => network.warnings.push(no_way_out(&error)),
             }
-            Ok((tcp, udp))
+            Ok(published)
         });
         match result {
-            Ok((tcp, udp)) => {
+            Ok(published) => {
                 network.made = Some(Made {
                     runtime: runtime.into(),
                     lease,
-                    _tcp: tcp,
-                    _udp: udp,
+                    published: Some(published),
+                    _proxies: (None, None),
                 });
                 Ok(network)
             }
@@ -189,9 +216,30 @@ impl Network {
             .map_err(failed("change the state"))
     }
 
-    /// The queues, for the device: as many as the configuration asks for.
-    pub fn queues(&self) -> &[Arc<TapQueue>] {
-        self.tap.queues()
+    /// Serves clients of published ports on this host, by threads of this process.
+    ///
+    /// # Errors
+    /// When the host gives no threads or events.
+    pub fn serve(&mut self) -> Result<(), Error> {
+        let Some(made) = &mut self.made else {
+            return Ok(());
+        };
+        let Some(Published { tcp, udp }) = made.published.take() else {
+            return Ok(());
+        };
+        let failed = |source| Error::Proxy { source };
+        if !tcp.is_empty() {
+            made._proxies.0 = Some(TcpProxy::start(tcp).map_err(failed)?);
+        }
+        if !udp.is_empty() {
+            made._proxies.1 = Some(UdpProxy::start(udp).map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    /// What the VM gets.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// The tap's name.
@@ -199,19 +247,9 @@ impl Network {
         self.tap.name()
     }
 
-    /// The guest's hardware address.
-    pub fn mac(&self) -> MacAddress {
-        self.mac
-    }
-
-    /// The tap's MTU in bytes, for the device to tell.
-    pub fn mtu(&self) -> Option<u16> {
-        self.mtu
-    }
-
-    /// The guest's address, if kvmlet has chosen it.
-    pub fn guest(&self) -> Option<&GuestAddress> {
-        self.guest.as_ref()
+    /// Leaves all that is set up to the process that this one was forked from.
+    pub fn abandon(mut self) {
+        self.made = None;
     }
 
     /// What will not work, in words for the user.
@@ -259,12 +297,9 @@ fn random_mac() -> MacAddress {
     MacAddress::local(end)
 }
 
-/// Takes the host's ports, and serves those who come to them on the host.
-fn publish(
-    ports: &[PortMapping],
-    guest: Ipv4Addr,
-) -> Result<(Option<TcpProxy>, Option<UdpProxy>), Error> {
-    let (mut tcp, mut udp) = (Vec::new(), Vec::new());
+/// Takes the host's ports.
+fn publish(ports: &[PortMapping], guest: Ipv4Addr) -> Result<Published, Error> {
+    let mut published = Published::default();
     for mapping in ports {
         let here = SocketAddrV4::new(
             mapping.address.unwrap_or(Ipv4Addr::UNSPECIFIED),
@@ -276,23 +311,17 @@ fn publish(
             source,
         };
         match mapping.protocol {
-            Protocol::Tcp => tcp.push((TcpListener::bind(here).map_err(failed)?, there)),
-            Protocol::Udp => udp.push((UdpSocket::bind(here).map_err(failed)?, there)),
+            Protocol::Tcp => {
+                let listener = TcpListener::bind(here).map_err(failed)?;
+                published.tcp.push((listener, there));
+            }
+            Protocol::Udp => {
+                let socket = UdpSocket::bind(here).map_err(failed)?;
+                published.udp.push((socket, there));
+            }
         }
     }
-    let failed = |source| Error::Proxy { source };
-    let start_tcp = || TcpProxy::start(tcp);
-    let start_udp = || UdpProxy::start(udp);
-    let has = |protocol| ports.iter().any(|mapping| mapping.protocol == protocol);
-    let tcp = has(Protocol::Tcp)
-        .then(start_tcp)
-        .transpose()
-        .map_err(failed)?;
-    let udp = has(Protocol::Udp)
-        .then(start_udp)
-        .transpose()
-        .map_err(failed)?;
-    Ok((tcp, udp))
+    Ok(published)
 }
 
 /// Clears what a VM that ends, and those that were killed, have left over; returns those that live in this

@@ -41,12 +41,12 @@ fn what_is_set_up_is_taken_down() {
         let network = Network::set_up(&config, runtime.path()).unwrap();
         assert_eq!(network.warnings(), [] as [String; 0]);
         assert_eq!(network.tap(), "kvmlet0");
-        let guest = network.guest().unwrap();
+        let guest = network.endpoint().guest.as_ref().unwrap();
         assert_eq!(
             (guest.address, guest.gateway),
             ([10, 107, 0, 2].into(), [10, 107, 0, 1].into())
         );
-        assert_eq!(network.mac().octets()[2..], [10, 107, 0, 2]);
+        assert_eq!(network.endpoint().mac.octets()[2..], [10, 107, 0, 2]);
         let routes = link::routes().unwrap();
         assert!(
             routes
@@ -63,7 +63,10 @@ fn what_is_set_up_is_taken_down() {
         assert_eq!(lease_files(runtime.path()), 1);
         // A second VM, and the first goes.
         let other = Network::set_up(&net(&["8081:80"]), runtime.path()).unwrap();
-        assert_eq!(other.guest().unwrap().address, Ipv4Addr::new(10, 107, 0, 6));
+        assert_eq!(
+            other.endpoint().guest.as_ref().unwrap().address,
+            Ipv4Addr::new(10, 107, 0, 6)
+        );
         drop(network);
         let rules = run("nft", &["list", "table", "ip", "kvmlet"]);
         assert!(
@@ -136,7 +139,7 @@ fn what_is_in_the_way_is_named() {
             let config = format!("tap=several,queues={queues}").parse().unwrap();
             let several = Network::set_up(&config, runtime.path()).unwrap();
             assert_eq!(
-                (several.queues().len(), several.mtu()),
+                (several.endpoint().queues.len(), several.endpoint().mtu),
                 (queues, Some(1500))
             );
         }
@@ -199,7 +202,10 @@ fn neighbour(runtime: &Path, port: u16) -> ((Child, impl Read), String) {
 fn be_a_neighbour(role: &str) {
     let (port, runtime) = role.split_once(' ').unwrap();
     let network = Network::set_up(&net(&[&format!("{port}:80")]), Path::new(runtime)).unwrap();
-    println!("address {}", network.guest().unwrap().address);
+    println!(
+        "address {}",
+        network.endpoint().guest.as_ref().unwrap().address
+    );
     // Until it is killed, or the other end is closed.
     let _ = std::io::stdin().read(&mut [0]);
 }
@@ -245,7 +251,7 @@ fn processes_share_the_range_and_clear_up_after_each_other() {
         // The next network clears the last, and has its address.
         let network = Network::set_up(&net(&["9000:80"]), runtime).unwrap();
         assert_eq!(
-            network.guest().unwrap().address,
+            network.endpoint().guest.as_ref().unwrap().address,
             Ipv4Addr::new(10, 107, 0, 2)
         );
         drop(network);

@@ -145,8 +145,14 @@ fn world(publish: &[&str]) -> World {
         publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
         ..Net::default()
     };
-    let network = Network::set_up(&config, runtime.path()).unwrap();
-    let guest_tap = far_end(&guest, &network.queues()[0], "10.107.0.2/30", "10.107.0.1");
+    let mut network = Network::set_up(&config, runtime.path()).unwrap();
+    network.serve().unwrap();
+    let guest_tap = far_end(
+        &guest,
+        &network.endpoint().queues[0],
+        "10.107.0.2/30",
+        "10.107.0.1",
+    );
     for namespace in [&guest, &outside] {
         namespace.run(|| {
             serve_tcp(TcpListener::bind("0.0.0.0:80").unwrap());

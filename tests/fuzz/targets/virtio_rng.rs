@@ -6,4 +6,4 @@ mod driver;
 use kvmlet::devices::virtio::rng::Rng;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| driver::drive(Box::new(Rng::default()), bytes));
+fuzz_target!(|bytes: &[u8]| driver::drive(Box::new(Rng::new().unwrap()), bytes));

@@ -20,6 +20,7 @@ use super::{Activation, DeviceType, VirtioDevice, Worker};
 use crate::config::{Cache, Disk, DiskIo};
 use crate::host::disk::{self, DiskFile};
 use crate::host::ring;
+use crate::host::thread::ThreadKind;
 use backend::{FileMedium, Medium};
 use handle::{Counters, Shared};
 use layout::{ConfigSpace, SECTOR_BYTES, WRITEBACK_OFFSET, feature};
@@ -51,6 +52,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The host gives no events for the disk's threads.
+    #[error("the host gives no events for a disk's threads")]
+    Events(#[source] io::Error),
     /// The device of a [`BlockHandle`] has ended.
     #[error("disk {name} is no longer in use")]
     Gone {
@@ -64,6 +68,7 @@ impl Error {
     pub fn help(&self) -> &'static str {
         match self {
             Error::Disk(error) => error.help(),
+            Error::Events(_) => "raise the limit of open files (`ulimit -n`)",
             Error::Gone { .. } => "its VM has ended; start it again",
             Error::IoUring { .. } => {
                 "see /proc/sys/kernel/io_uring_disabled and the seccomp profile; with `io=auto` plain system \
@@ -81,7 +86,8 @@ pub struct BlockDevice {
     queue_sizes: Vec<u16>,
     /// What the driver accepted, while active.
     negotiated: u64,
-    workers: Vec<Worker<()>>,
+    /// One for each queue.
+    workers: Vec<Worker>,
 }
 
 impl BlockDevice {
@@ -113,6 +119,11 @@ impl BlockDevice {
     ) -> Result<(Self, BlockHandle), Error> {
         let bytes = medium.bytes()?;
         let name = name(index);
+        let queues = config.queues.get();
+        let workers = (0..queues)
+            .map(|number| Worker::new(format!("{name}.{number}"), ThreadKind::Block))
+            .collect::<io::Result<_>>()
+            .map_err(Error::Events)?;
         if !bytes.is_multiple_of(SECTOR_BYTES) {
             let path = config.path.display();
             let rest = bytes % SECTOR_BYTES;
@@ -144,9 +155,9 @@ impl BlockDevice {
             shared: shared.clone(),
             medium,
             cache: config.cache,
-            queue_sizes: vec![QUEUE_SIZE; config.queues.get().into()],
+            queue_sizes: vec![QUEUE_SIZE; queues.into()],
             negotiated: 0,
-            workers: Vec::new(),
+            workers,
         };
         Ok((device, BlockHandle(shared)))
     }
@@ -166,9 +177,7 @@ impl BlockDevice {
             let Some(queue) = queue else { continue };
             let server = QueueServer::new(queue, self.shared.clone(), self.medium.clone())?;
             let interrupt = interrupt.clone();
-            let thread = format!("{}.{number}", self.shared.name);
-            let worker = Worker::start(&thread, move |stop| server.serve(&interrupt, stop))?;
-            self.workers.push(worker);
+            self.workers[number].work(move |stop| server.serve(&interrupt, stop))?;
         }
         Ok(())
     }
@@ -264,16 +273,20 @@ impl VirtioDevice for BlockDevice {
             .unwrap_or_else(PoisonError::into_inner) = Some(activation.interrupt.clone());
         let started = self.start(activation);
         if started.is_err() {
-            self.workers.clear();
+            self.workers.iter_mut().for_each(Worker::halt);
         }
         started
     }
 
     fn reset(&mut self) {
-        self.workers.clear();
+        self.workers.iter_mut().for_each(Worker::halt);
         self.negotiated = 0;
         let writeback = self.cache == Cache::WriteBack;
         self.shared.writeback.store(writeback, Ordering::Release);
+    }
+
+    fn workers(&mut self) -> &mut [Worker] {
+        &mut self.workers
     }
 }
 

@@ -18,6 +18,7 @@ pub use stats::{Direction, DirectionStats, NetHandle, NetStats};
 
 use super::{Activation, DeviceType, VirtioDevice, Virtqueue, Worker};
 use crate::config::{MacAddress, RateLimit};
+use crate::host::thread::ThreadKind;
 use control::Control;
 use header::feature;
 use receive::Receiver;
@@ -69,7 +70,8 @@ pub struct NetDevice {
     lanes: Arc<[Lane]>,
     queue_sizes: Vec<u16>,
     shared: Arc<Shared>,
-    workers: Vec<Worker<()>>,
+    /// One for each queue pair.
+    workers: Vec<Worker>,
 }
 
 impl NetDevice {
@@ -84,6 +86,9 @@ impl NetDevice {
         let lanes: Arc<[Lane]> = ports.into_iter().map(Lane::new).collect::<Result<_, _>>()?;
         let mut queue_sizes = vec![QUEUE_SIZE; 2 * lanes.len()];
         queue_sizes.push(CONTROL_QUEUE_SIZE);
+        let workers = (0..lanes.len())
+            .map(|index| Worker::new(format!("{}-{index}", params.name), ThreadKind::Net))
+            .collect::<io::Result<_>>()?;
         let shared = Arc::new(Shared::new(params.receive_limit, params.transmit_limit));
         let handle = NetHandle(shared.clone());
         let device = Self {
@@ -91,7 +96,7 @@ impl NetDevice {
             lanes,
             queue_sizes,
             shared,
-            workers: Vec::new(),
+            workers,
         };
         Ok((device, handle))
     }
@@ -156,9 +161,7 @@ impl NetDevice {
                 shared: self.shared.clone(),
                 interrupt: interrupt.clone(),
             };
-            let name = format!("{}-{index}", self.params.name);
-            let worker = Worker::start(&name, move |stop| pair.serve(stop))?;
-            self.workers.push(worker);
+            self.workers[index].work(move |stop| pair.serve(stop))?;
         }
         Ok(())
     }
@@ -207,7 +210,7 @@ impl VirtioDevice for NetDevice {
     }
 
     fn reset(&mut self) {
-        self.workers.clear();
+        self.workers.iter_mut().for_each(Worker::halt);
         for (index, lane) in self.lanes.iter().enumerate() {
             // What waits in the first port, such as a client's first packet, is for the next driver. A port
             // that cannot be switched off is still not read.
@@ -218,6 +221,10 @@ impl VirtioDevice for NetDevice {
                 log::warn!("{}: queue pair {index}: {error}", self.params.name);
             }
         }
+    }
+
+    fn workers(&mut self) -> &mut [Worker] {
+        &mut self.workers
     }
 }
 

@@ -34,13 +34,14 @@ fn bench(pairs: u64, mask: u64) -> Bench {
     let network = Network::set_up(&config, runtime.path()).unwrap();
     let params = NetParams {
         name: "eth0".into(),
-        mac: network.mac(),
-        mtu: network.mtu(),
+        mac: network.endpoint().mac,
+        mtu: network.endpoint().mtu,
         receive_limit: RateLimit::NONE,
         transmit_limit: RateLimit::NONE,
     };
     let ports = network
-        .queues()
+        .endpoint()
+        .queues
         .iter()
         .map(|queue| queue.clone() as Arc<dyn Port>)
         .collect();
@@ -113,7 +114,7 @@ impl Bench {
 
     /// Asks for the host's hardware address, as any guest does first.
     fn resolve(&mut self) {
-        let mac = self.network.mac().octets();
+        let mac = self.network.endpoint().mac.octets();
         let request = [
             &[0xff; 6][..],
             &mac,
@@ -145,7 +146,7 @@ impl Bench {
         ip[10..12].copy_from_slice(&sum.to_be_bytes());
         [
             &self.host_mac[..],
-            &self.network.mac().octets(),
+            &self.network.endpoint().mac.octets(),
             &[8, 0],
             &ip,
             payload,
