@@ -1,10 +1,12 @@
 //! `kvmlet boot`: one VM in the foreground.
 
 use super::console::{Console, End};
+use super::stats::StatsSink;
+use super::supervisor::supervise;
 use super::{Failed, Outcome, defaults};
 use crate::config::{CpuMask, Disk, HugePages, Memory, Net, PortMapping, VmConfigBuilder};
 use crate::host;
-use crate::vm::Phase;
+use crate::vm::{Phase, set_up_networks};
 use crate::{Error, Vm, VmConfig, VmHandle};
 use clap::{Args, ValueEnum};
 use std::fs::File;
@@ -109,27 +111,17 @@ impl Boot {
             log::warn!("what killed VMs have left over was not cleared: {error}");
         }
         let console = Console::take().map_err(Failed::new)?;
-        let vm = Vm::with_console(config, console_output()?)?.start()?;
-        let write_stats = || {
-            if let Some(path) = &stats {
-                write_stats(&vm, path);
-            }
-        };
-        let end = console.attend(&vm, write_stats);
-        drop(console);
-        write_stats();
-        report(&vm, started);
-        match end? {
-            End::Guest(reason) => {
-                log::info!("{reason}");
-                Ok(reason.exit_code())
-            }
-            End::Escape => Ok(0),
-            End::Signal(signal) => {
-                log::info!("ended by signal {signal}");
-                Ok(128 + signal as u8)
-            }
+        if !console.is_interactive() {
+            let networks = set_up_networks(&config)?;
+            return supervise(console, networks, stats, |given| {
+                let output = console_output()?;
+                let vm = Vm::with_endpoints(config, output, given.endpoints)?.start()?;
+                attend(given.console, &vm, &given.stats, started)
+            });
         }
+        let vm = Vm::with_console(config, console_output()?)?.start()?;
+        let stats = stats.map_or(StatsSink::Nowhere, StatsSink::File);
+        attend(console, &vm, &stats, started)
     }
 
     /// The file's configuration, overridden by flags, and defaults where neither says anything.
@@ -244,17 +236,22 @@ fn with_default_guest(config: VmConfigBuilder) -> Result<VmConfigBuilder, Failed
     }
 }
 
-/// A file that cannot be written is no reason to end a VM that runs.
-fn write_stats(vm: &VmHandle, path: &Path) {
-    let text = serde_json::to_string_pretty(&vm.stats()).unwrap_or_default() + "\n";
-    // Renamed into place: whoever reads the file sees one whole snapshot.
-    let new = path.with_extension("new");
-    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path));
-    if let Err(error) = written {
-        log::error!(
-            "statistics cannot be written to `{}`: {error}",
-            path.display()
-        );
+/// Connects a VM that runs to its user until it ends, and tells how it has.
+fn attend(console: Console, vm: &VmHandle, stats: &StatsSink, started: Instant) -> Outcome {
+    let end = console.attend(vm, || stats.put(&vm.stats()));
+    drop(console);
+    stats.put(&vm.stats());
+    report(vm, started);
+    match end? {
+        End::Guest(reason) => {
+            log::info!("{reason}");
+            Ok(reason.exit_code())
+        }
+        End::Escape => Ok(0),
+        End::Signal(signal) => {
+            log::info!("ended by signal {signal}");
+            Ok(128 + signal as u8)
+        }
     }
 }
 

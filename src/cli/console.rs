@@ -30,6 +30,8 @@ pub(super) enum End {
 pub(super) struct Console {
     signals: Signals,
     raw: Option<Raw>,
+    /// Keys come one by one.
+    interactive: bool,
 }
 
 impl Console {
@@ -43,20 +45,38 @@ impl Console {
             libc::SIGQUIT,
             libc::SIGUSR1,
         ])?;
+        let raw = Raw::enter();
         Ok(Self {
             signals,
-            raw: Raw::enter(),
+            interactive: raw.is_some(),
+            raw,
         })
+    }
+
+    /// Is the user at a terminal that passes each key on?
+    pub fn is_interactive(&self) -> bool {
+        self.interactive
+    }
+
+    /// The signals that this process is sent.
+    pub fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// Leaves the terminal's restoration to the process that this one was forked from.
+    pub fn disown_terminal(&mut self) {
+        if let Some(raw) = self.raw.take() {
+            raw.disown();
+        }
     }
 
     /// Connects standard input to the guest until the VM ends or is told to. SIGUSR1 calls `on_usr1`.
     pub fn attend(&self, vm: &VmHandle, on_usr1: impl Fn()) -> Result<End, Error> {
-        let raw = self.raw.is_some();
         // A terminal in whose foreground we are not must not be read: the kernel would stop us.
-        let open = raw || !rustix::termios::isatty(stdin());
+        let open = self.interactive || !rustix::termios::isatty(stdin());
         let mut input = Input {
             open,
-            escape: raw,
+            escape: self.interactive,
             pending: Vec::new(),
         };
         let end = wait(vm, &self.signals, &mut input, on_usr1)?;

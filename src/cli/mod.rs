@@ -6,6 +6,8 @@ mod defaults;
 mod doctor;
 mod error;
 mod generate;
+mod stats;
+mod supervisor;
 mod terminal;
 
 use clap::{ArgAction, Parser, Subcommand};

@@ -35,6 +35,13 @@ impl Raw {
     }
 }
 
+impl Raw {
+    /// Leaves the terminal as it is.
+    pub fn disown(self) {
+        *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 impl Drop for Raw {
     fn drop(&mut self) {
         restore();

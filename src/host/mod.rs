@@ -5,6 +5,7 @@ pub mod disk;
 pub mod facts;
 pub mod kvm;
 pub mod net;
+pub mod process;
 pub mod ring;
 pub mod signals;
 pub mod thread;

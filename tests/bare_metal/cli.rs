@@ -1,6 +1,6 @@
 //! `kvmlet boot` with bare-metal guests: exit codes, signals, input from pipes and terminals.
 
-use crate::harness::{DEADLINE, Test, program};
+use crate::harness::{DEADLINE, Test, eventually, program};
 use rustix::termios::{LocalModes, tcgetattr};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -19,6 +19,8 @@ pub const TESTS: &[Test] = &[
     ("no_standard_input_is_no_problem", no_input),
     ("signals_end_the_vm", signals),
     ("signals_that_were_ignored_stay_so", ignored_signals),
+    ("a_killed_vm_is_told_of", killed_vm),
+    ("a_killed_supervisor_takes_its_vm_along", killed_supervisor),
     ("a_failure_names_the_instruction", failure),
     ("huge_pages_that_are_not_there_are_refused", no_huge_pages),
     ("the_boot_timer_is_reported", boot_timer),
@@ -206,6 +208,47 @@ fn signals() {
         unsafe { libc::kill(child.id() as i32, signal) };
         assert_eq!(child.wait().unwrap().code(), Some(code));
     }
+}
+
+/// The process that runs the VM.
+fn vm_process(supervisor: &Child) -> i32 {
+    let pid = supervisor.id();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.trim().parse().unwrap()
+}
+
+fn kill(pid: i32, signal: i32) {
+    // SAFETY: both processes are the test's own, and neither has been waited for.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+fn killed_vm() {
+    let mut child = Running::spawn(kvmlet("spin").stdout(Stdio::piped()).stderr(Stdio::piped()));
+    child.expect_two_bytes();
+    kill(vm_process(&child), libc::SIGKILL);
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+    let mut message = String::new();
+    let stderr = child.stderr.as_mut().unwrap();
+    stderr.read_to_string(&mut message).unwrap();
+    assert!(message.contains("killed by signal 9"), "{message}");
+}
+
+fn killed_supervisor() {
+    let mut child = spinning();
+    let vm = vm_process(&child);
+    kill(child.id() as i32, libc::SIGKILL);
+    child.wait().unwrap();
+    // The pipe ends when the last process that could write to it has ended.
+    let mut rest = Vec::new();
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_to_end(&mut rest)
+        .unwrap();
+    eventually("the VM's process is gone", || {
+        !std::path::Path::new(&format!("/proc/{vm}/fd")).exists()
+    });
 }
 
 fn ignored_signals() {

@@ -1,0 +1,113 @@
+//! The process that a user starts, when the VM has another one: it keeps what must outlive the VM or must not
+//! be within its reach, and clears it away.
+//!
+//! The supervisor holds networks (taps, addresses, published ports), the terminal's modes and the files that
+//! statistics go to. Its child builds and runs the VM. If the supervisor is killed, so is its child.
+
+use super::console::Console;
+use super::stats::{StatsSink, StatsSource};
+use super::{Failed, Outcome};
+use crate::host::net::{Endpoint, Network};
+use crate::host::process::{self, Child, Ended};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Who asks for the end again after this long does not want to wait for it. (`timeout`, for one, sends its
+/// signal twice at once.)
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the VM's process is given.
+pub(super) struct Given {
+    pub console: Console,
+    pub endpoints: Vec<Endpoint>,
+    pub stats: StatsSink,
+}
+
+/// Runs `vmm` in a child of this process, and returns when all is cleared away: in the supervisor how the
+/// child has ended, in the child what `vmm` returns.
+pub(super) fn supervise(
+    mut console: Console,
+    mut networks: Vec<Network>,
+    stats: Option<PathBuf>,
+    vmm: impl FnOnce(Given) -> Outcome,
+) -> Outcome {
+    let pair = stats.map(StatsSource::pair).transpose();
+    let (source, sink) = pair
+        .map_err(|error| Failed::new(format!("no channel for statistics: {error}")))?
+        .unzip();
+    let forked =
+        process::fork().map_err(|error| Failed::new(format!("no process for the VM: {error}")))?;
+    let Some(child) = forked else {
+        drop(source);
+        console.disown_terminal();
+        let endpoints = networks.iter().map(|net| net.endpoint().clone()).collect();
+        networks.into_iter().for_each(Network::abandon);
+        return vmm(Given {
+            console,
+            endpoints,
+            stats: sink.unwrap_or(StatsSink::Nowhere),
+        });
+    };
+    drop(sink);
+    let served = networks.iter_mut().try_for_each(Network::serve);
+    if let Err(error) = served {
+        let _ = child.signal(Signal::KILL);
+        let _ = child.wait();
+        return Err(crate::Error::from(error).into());
+    }
+    let ended = attend(child, &console, source.as_ref())
+        .map_err(|error| Failed::new(format!("the VM's process is lost: {error}")))?;
+    drop(console);
+    drop(networks);
+    Ok(match ended {
+        Ended::Exited(code) => code,
+        Ended::Killed(signal) => {
+            Failed::new(format!("the VM's process was killed by signal {signal}")).print();
+            128 + signal as u8
+        }
+    })
+}
+
+/// Passes signals on to the child, and its statistics to their file, until it has ended.
+fn attend(
+    child: Child,
+    console: &Console,
+    mut stats: Option<&StatsSource>,
+) -> std::io::Result<Ended> {
+    let mut told_to_end: Option<Instant> = None;
+    loop {
+        let mut fds = vec![
+            PollFd::new(&child, PollFlags::IN),
+            PollFd::from_borrowed_fd(console.signals().as_fd(), PollFlags::IN),
+        ];
+        fds.extend(stats.map(|stats| PollFd::from_borrowed_fd(stats.as_fd(), PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        // What was sent before the end is there now.
+        if stats.is_some_and(|stats| !stats.pass_on()) {
+            stats = None;
+        }
+        if ready[0] {
+            return child.wait();
+        }
+        while let Some(signal) = console.signals().next()? {
+            let ends = signal != libc::SIGUSR1;
+            let impatient = told_to_end.is_some_and(|at| at.elapsed() > PATIENCE);
+            let signal = match ends && impatient {
+                true => Signal::KILL,
+                false => Signal::from_named_raw(signal).unwrap_or(Signal::TERM),
+            };
+            if ends {
+                told_to_end.get_or_insert_with(Instant::now);
+            }
+            child.signal(signal)?;
+        }
+    }
+}
