@@ -1,9 +1,10 @@
 //! A configuration under construction, and the checks that end it.
 
+use super::{CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit, Quota};
 use super::{
-    CpuMask, DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory, Net, Overlay, PortMapping,
+    DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory, Net, Overlay, PortMapping,
 };
-use super::{RootSpec, ServiceSpec, VmConfig, json};
+use super::{RootSpec, ServiceSpec, VcpuCount, VmConfig, json};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +21,12 @@ pub struct VmConfigBuilder {
     prefault: bool,
     vcpus: Option<u64>,
     cpu_mask: CpuMask,
+    cpu_quota: Option<CpuQuota>,
+    cpuset: Option<CpuSet>,
+    cpu_weight: Option<CpuWeight>,
+    cpu_scope: CpuScope,
+    memory_mode: Option<MemoryMode>,
+    overcommit: Overcommit,
     root: Option<PathBuf>,
     scratch: Option<PathBuf>,
     disks: Vec<Disk>,
@@ -94,6 +101,42 @@ impl VmConfigBuilder {
     /// CPUID bits to hide from the guest.
     pub fn cpu_mask(mut self, mask: CpuMask) -> Self {
         self.cpu_mask = mask;
+        self
+    }
+
+    /// How much CPU time the VM may use.
+    pub fn cpu_quota(mut self, quota: CpuQuota) -> Self {
+        self.cpu_quota = Some(quota);
+        self
+    }
+
+    /// The CPUs of the host that the VM may use.
+    pub fn cpuset(mut self, cpus: CpuSet) -> Self {
+        self.cpuset = Some(cpus);
+        self
+    }
+
+    /// The VM's weight when CPUs are short.
+    pub fn cpu_weight(mut self, weight: CpuWeight) -> Self {
+        self.cpu_weight = Some(weight);
+        self
+    }
+
+    /// Which threads the CPU quota and the CPU set hold.
+    pub fn cpu_scope(mut self, scope: CpuScope) -> Self {
+        self.cpu_scope = scope;
+        self
+    }
+
+    /// Whether the memory behind guest RAM is shared or reserved, with a limit on what the VMM takes.
+    pub fn memory_mode(mut self, mode: MemoryMode) -> Self {
+        self.memory_mode = Some(mode);
+        self
+    }
+
+    /// How much more than the host has may be promised to all VMs together.
+    pub fn overcommit(mut self, overcommit: Overcommit) -> Self {
+        self.overcommit = overcommit;
         self
     }
 
@@ -184,6 +227,15 @@ impl VmConfigBuilder {
         let (root, mut disks) = root_disks(self.root, self.scratch)?;
         disks.extend(self.disks);
         self.nets.iter().try_for_each(Net::check)?;
+        let vcpus: VcpuCount = self.vcpus.unwrap_or(1).try_into()?;
+        let quota = Quota {
+            cpu: self.cpu_quota,
+            cpus: self.cpuset,
+            weight: self.cpu_weight,
+            scope: self.cpu_scope,
+            memory: self.memory_mode,
+        };
+        quota.check(vcpus)?;
         let service = ServiceSpec {
             command: self.command,
             env: self.env.into_iter().collect(),
@@ -196,9 +248,11 @@ impl VmConfigBuilder {
             cmdline,
             memory,
             huge_pages: self.huge_pages,
-            prefault: self.prefault,
-            vcpus: self.vcpus.unwrap_or(1).try_into()?,
+            prefault: self.prefault || self.memory_mode == Some(MemoryMode::Reserved),
+            vcpus,
             cpu_mask: self.cpu_mask,
+            quota,
+            overcommit: self.overcommit,
             disks,
             nets: self.nets,
             guest: GuestSpec {

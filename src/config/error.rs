@@ -1,6 +1,6 @@
 //! What can be wrong with a configuration.
 
-use super::{Memory, QueueCount, QueuePairs, Serial, VcpuCount};
+use super::{CpuQuota, CpuWeight, Memory, QueueCount, QueuePairs, Serial, VcpuCount};
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,69 @@ pub enum Error {
     VcpuRange {
         /// The count asked for.
         count: u64,
+    },
+    /// A CPU quota that does not parse.
+    #[error(
+        "`{text}` is not a share in CPUs (write a number with at most three decimals, such as 0.5)"
+    )]
+    CpuQuotaSyntax {
+        /// What the user wrote.
+        text: String,
+    },
+    /// A CPU quota outside the limits.
+    #[error(
+        "{quota} CPUs is outside the limits of a quota: {} to {}",
+        CpuQuota::MIN,
+        CpuQuota::MAX
+    )]
+    CpuQuotaRange {
+        /// The quota asked for.
+        quota: CpuQuota,
+    },
+    /// A CPU quota that is more than can be used.
+    #[error("a quota of {quota} CPUs is more than {of} can use ({count})")]
+    CpuQuotaUnusable {
+        /// The quota asked for.
+        quota: CpuQuota,
+        /// How many there are.
+        count: usize,
+        /// Of what.
+        of: &'static str,
+    },
+    /// A CPU weight that does not parse.
+    #[error(
+        "`{text}` is not a CPU weight (write a number from 1 to {})",
+        CpuWeight::MAX
+    )]
+    CpuWeightSyntax {
+        /// What the user wrote.
+        text: String,
+    },
+    /// A CPU weight outside the limits.
+    #[error(
+        "{weight} is outside the limits of a CPU weight: 1 to {}",
+        CpuWeight::MAX
+    )]
+    CpuWeightRange {
+        /// The weight asked for.
+        weight: u64,
+    },
+    /// A scope without anything that it could apply to.
+    #[error("a CPU scope changes nothing alone; add a CPU quota or a CPU set")]
+    CpuScopeAlone,
+    /// A set of CPUs that does not parse.
+    #[error("`{text}` is not a set of CPUs: {why} (write a list such as 0,2-3)")]
+    CpuSet {
+        /// What the user wrote.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A factor that does not parse, or is outside the limits.
+    #[error("`{text}` is not a factor from 0.001 to 1000, such as 1.5")]
+    Factor {
+        /// What the user wrote.
+        text: String,
     },
     /// A CPUID bit that is not known by that name.
     #[error("`{name}` is not a CPUID bit that can be masked{}", did_you_mean(.nearest))]

@@ -6,6 +6,7 @@
 
 mod builder;
 mod cpu_mask;
+mod cpu_set;
 mod disk;
 mod error;
 mod flag;
@@ -13,16 +14,20 @@ mod json;
 mod memory;
 mod net;
 mod port_mapping;
+mod quota;
 mod rate_limit;
 
 pub use builder::VmConfigBuilder;
 pub use cpu_mask::CpuMask;
 pub(crate) use cpu_mask::Register;
+pub use cpu_set::CpuSet;
 pub use disk::{Cache, Disk, DiskIo, QueueCount, Serial};
 pub use error::Error;
 pub use memory::{HugePages, Memory, MemorySize};
 pub use net::{MacAddress, Mtu, Net, QueuePairs, Subnet};
 pub use port_mapping::{PortMapping, Protocol};
+pub(crate) use quota::thousandths;
+pub use quota::{CpuQuota, CpuScope, CpuWeight, Factor, MemoryMode, Overcommit, Quota};
 pub use rate_limit::{Rate, RateLimit};
 
 pub use kvmlet_init::{GuestSpec, NetworkSpec, Overlay, RootSpec, ServiceSpec};
@@ -84,6 +89,10 @@ pub struct VmConfig {
     pub vcpus: VcpuCount,
     /// CPUID bits that are hidden from the guest.
     pub cpu_mask: CpuMask,
+    /// What the VM may use of its host.
+    pub quota: Quota,
+    /// How much more than the host has may be promised to all VMs together.
+    pub overcommit: Overcommit,
     /// The disks, in the order in which the guest names them: the root's first, if there is one.
     pub disks: Vec<Disk>,
     /// The network interfaces, in the order in which the guest names them: `eth0` first.
