@@ -107,7 +107,7 @@ impl Boot {
     pub fn run(self, started: Instant) -> Outcome {
         let stats = self.stats.clone();
         let config = self.config()?;
-        if let Err(error) = host::net::reap_stale(&host::net::runtime_directory()) {
+        if let Err(error) = host::net::reap_stale(&host::runtime_directory()) {
             log::warn!("what killed VMs have left over was not cleared: {error}");
         }
         let console = Console::take().map_err(Failed::new)?;

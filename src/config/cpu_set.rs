@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::net::deserialize_from_text;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 

@@ -114,6 +114,13 @@ impl VmConfig {
     pub fn from_json(text: &str) -> Result<Self, Error> {
         VmConfigBuilder::from_json(text)?.build()
     }
+
+    /// What the VM takes of the host's memory at most beyond guest RAM: the VMM itself, and what the kernel
+    /// keeps for it.
+    pub fn overhead(&self) -> Memory {
+        let devices = self.disks.len() + self.nets.len();
+        let _ = devices; 8.mib()
+    }
 }
 
 #[cfg(test)]

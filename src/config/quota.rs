@@ -1,7 +1,7 @@
 //! A VM's fixed share of its host: CPU time, CPUs, memory.
 
 use super::flag::Flag;
-use super::{CpuSet, Error, HugePages, Memory};
+use super::{CpuSet, Error, HugePages};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::str::FromStr;

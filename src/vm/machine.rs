@@ -187,7 +187,7 @@ impl Vm {
 /// # Errors
 /// Names what cannot be had.
 pub fn set_up_networks(config: &VmConfig) -> Result<Vec<Network>, Error> {
-    let runtime = host::net::runtime_directory();
+    let runtime = host::runtime_directory();
     let mut networks = Vec::new();
     for net in &config.nets {
         let network = Network::set_up(net, &runtime)?;

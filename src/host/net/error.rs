@@ -1,8 +1,8 @@
 //! What can go wrong with interfaces, and what a person can do about it.
 
 use crate::config::{PortMapping, Subnet};
+use crate::host::claims;
 use std::io;
-use std::path::PathBuf;
 
 /// Why a guest's network cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -104,14 +104,8 @@ pub enum Error {
         route: String,
     },
     /// kvmlet's own directory cannot be used.
-    #[error("cannot use `{}`, where kvmlet notes which networks are taken", .path.display())]
-    State {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    State(#[from] claims::Error),
     /// A published port cannot be had.
     #[error("cannot publish {mapping}")]
     Publish {
@@ -177,9 +171,7 @@ impl Error {
             Error::NoSubnet { .. } | Error::SubnetTaken { .. } | Error::SubnetRouted { .. } => {
                 "name a network that is free: --net subnet=10.1.2.0/30".into()
             }
-            Error::State { source, .. } if kind(source) == io::ErrorKind::PermissionDenied => {
-                "set XDG_RUNTIME_DIR to a directory of this user".into()
-            }
+            Error::State(error) => return error.help(),
             Error::Publish { source, mapping } => match kind(source) {
                 io::ErrorKind::AddrInUse => format!(
                     "another process listens there; `ss -lnp 'sport = {}'` shows which",

@@ -1,19 +1,14 @@
-//! Who has which network: a file for each interface that kvmlet has made, locked by its owner.
-//!
-//! The lock ends with the process, however that ends; so a file that can be locked is left over, and what it
-//! names can be cleared.
+//! Who has which network: a [claim](crate::host::claims) for each interface that kvmlet has made.
 
 use super::link::Route;
 use super::{Error, link};
 use crate::config::{PortMapping, Subnet};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use crate::host::claims::{Claim, Claims};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Where networks are taken from, in this order: the first range that no route of the host touches but those
 /// to kvmlet's own interfaces.
@@ -46,142 +41,38 @@ impl Record {
     }
 }
 
-/// A lease that nobody holds, with what could be read of it.
-pub(super) type Leftover = (PathBuf, Option<Record>);
-
 /// The directory of leases, locked against other processes until this value is dropped.
-pub(super) struct Leases {
-    directory: PathBuf,
-    _lock: File,
+pub(super) type Leases = Claims<Record>;
+/// A lease that this process holds.
+pub(super) type Lease = Claim<Record>;
+
+/// Locks the leases below the runtime directory, and makes their directory if it is not there.
+pub(super) fn lock(runtime: &Path) -> Result<Leases, Error> {
+    Ok(Leases::lock(runtime.join("net"))?)
 }
 
-/// A lease that this process holds. Dropping it lets go of it, but leaves the file to be found.
-pub(super) struct Lease {
-    path: PathBuf,
-    _lock: File,
-    pub record: Record,
-}
-
-impl Leases {
-    /// Makes the directory if it is not there, and waits for the lock.
-    pub fn lock(runtime: &Path) -> Result<Self, Error> {
-        let directory = runtime.join("net");
-        let failed = |source| Error::State {
-            path: directory.clone(),
-            source,
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .map_err(failed)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(directory.join("lock"))
-            .map_err(failed)?;
-        flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-        Ok(Self {
-            directory,
-            _lock: lock,
-        })
-    }
-
-    /// A file of this directory, for what else is to be remembered.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    fn files(&self) -> io::Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.directory)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|end| end == "lease") {
-                files.push(path);
-            }
-        }
-        Ok(files)
-    }
-
-    /// All leases: those whose owners live, and those left over.
-    pub fn all(&self) -> Result<(Vec<Record>, Vec<Leftover>), Error> {
-        let failed = |source| Error::State {
-            path: self.directory.clone(),
-            source,
-        };
-        let (mut live, mut stale) = (Vec::new(), Vec::new());
-        for path in self.files().map_err(failed)? {
-            let Ok(mut file) = File::open(&path) else {
-                continue;
-            };
-            let mut text = String::new();
-            let record = file
-                .read_to_string(&mut text)
-                .ok()
-                .and_then(|_| serde_json::from_str(&text).ok());
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => stale.push((path, record)),
-                Err(Errno::WOULDBLOCK) => live.extend(record),
-                Err(error) => return Err(failed(error.into())),
-            }
-        }
-        Ok((live, stale))
-    }
-
-    /// Takes a network for a tap: the given one, or one that is free.
-    pub fn take(
-        &self,
-        tap: &str,
-        wanted: Option<Subnet>,
-        publish: &[PortMapping],
-    ) -> Result<(Lease, Subnet), Error> {
-        let (live, _) = self.all()?;
-        let taken = live.iter().filter_map(|record| record.subnet.parse().ok());
-        let taken: Vec<Subnet> = taken.collect();
-        let routes = link::routes().map_err(|source| Error::Routes { source })?;
-        let subnet = choose(wanted, &taken, &routes)?;
-        let record = Record {
-            pid: std::process::id(),
-            namespace: namespace(),
-            tap: tap.into(),
-            subnet: subnet.to_string(),
-            guest: subnet.guest(),
-            published: publish.iter().map(PortMapping::to_string).collect(),
-        };
-        let path = self.file(&format!("{}.lease", subnet.address()));
-        let failed = |source| Error::State {
-            path: path.clone(),
-            source,
-        };
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .map_err(failed)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| failed(e.into()))?;
-        let text = serde_json::to_string(&record).map_err(|error| failed(error.into()))?;
-        file.write_all(text.as_bytes()).map_err(failed)?;
-        let lease = Lease {
-            path,
-            _lock: file,
-            record,
-        };
-        Ok((lease, subnet))
-    }
-
-    /// Gives a lease back.
-    pub fn release(&self, lease: &Lease) {
-        self.remove(&lease.path);
-    }
-
-    /// Removes a lease that nobody holds.
-    pub fn remove(&self, path: &Path) {
-        if let Err(error) = fs::remove_file(path) {
-            log::warn!("cannot remove {}: {error}", path.display());
-        }
-    }
+/// Takes a network for a tap: the given one, or one that is free.
+pub(super) fn take(
+    leases: &Leases,
+    tap: &str,
+    wanted: Option<Subnet>,
+    publish: &[PortMapping],
+) -> Result<(Lease, Subnet), Error> {
+    let (live, _) = leases.all()?;
+    let taken = live.iter().filter_map(|record| record.subnet.parse().ok());
+    let taken: Vec<Subnet> = taken.collect();
+    let routes = link::routes().map_err(|source| Error::Routes { source })?;
+    let subnet = choose(wanted, &taken, &routes)?;
+    let record = Record {
+        pid: std::process::id(),
+        namespace: namespace(),
+        tap: tap.into(),
+        subnet: subnet.to_string(),
+        guest: subnet.guest(),
+        published: publish.iter().map(PortMapping::to_string).collect(),
+    };
+    let lease = leases.claim(&subnet.address().to_string(), record)?;
+    Ok((lease, subnet))
 }
 
 /// The network namespace of this thread; 0 where that cannot be known.
@@ -278,15 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_stale_when_its_owner_is_gone() {
+    fn what_a_killed_owner_had_is_known() {
         let runtime = tempfile::tempdir().unwrap();
-        let leases = Leases::lock(runtime.path()).unwrap();
-        let (first, one) = leases.take("kvmlet0", None, &[]).unwrap();
-        let (_second, other) = leases.take("kvmlet1", None, &[]).unwrap();
+        let leases = lock(runtime.path()).unwrap();
+        let (first, one) = take(&leases, "kvmlet0", None, &[]).unwrap();
+        let (_second, other) = take(&leases, "kvmlet1", None, &[]).unwrap();
         assert_ne!(one, other);
-        let (live, stale) = leases.all().unwrap();
-        assert_eq!((live.len(), stale.len()), (2, 0));
-        // The lock goes, the file stays: as after a kill.
         drop(first);
         let (live, stale) = leases.all().unwrap();
         assert_eq!((live.len(), stale.len()), (1, 1));

@@ -36,16 +36,6 @@ use std::sync::Arc;
 use tcp_proxy::TcpProxy;
 use udp_proxy::UdpProxy;
 
-/// Where kvmlet notes what it has set up: `/run/kvmlet` for root, `$XDG_RUNTIME_DIR/kvmlet` for others.
-pub fn runtime_directory() -> PathBuf {
-    let user = rustix::process::geteuid();
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(directory) if !user.is_root() => PathBuf::from(directory).join("kvmlet"),
-        None if !user.is_root() => std::env::temp_dir().join(format!("kvmlet-{}", user.as_raw())),
-        _ => PathBuf::from("/run/kvmlet"),
-    }
-}
-
 /// What a guest must be told to use its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestAddress {
@@ -97,7 +87,7 @@ struct Published {
 
 impl Network {
     /// Opens the tap that the configuration names, or makes one with all that goes with it. `runtime` is the
-    /// [directory](runtime_directory) of notes. What is left over from VMs that were killed is cleared.
+    /// [directory](super::runtime_directory) of notes. What is left over from VMs that were killed is cleared.
     ///
     /// # Errors
     /// When it cannot be had; each error knows a [way out](Error::help), mostly. That the guest reaches only
@@ -144,11 +134,11 @@ impl Network {
     }
 
     fn make(config: &Net, runtime: &Path) -> Result<Self, Error> {
-        let leases = Leases::lock(runtime)?;
+        let leases = lease::lock(runtime)?;
         let others = reap(&leases, None)?;
         let name = format!("{}%d", lease::TAP_PREFIX);
         let tap = Tap::create(&name, config.queues.get().into())?;
-        let (lease, subnet) = leases.take(tap.name(), config.subnet, &config.publish)?;
+        let (lease, subnet) = lease::take(&leases, tap.name(), config.subnet, &config.publish)?;
         let mtu = config.mtu.unwrap_or(Mtu::ETHERNET).get();
         let [a, b, c, d] = subnet.guest().octets();
         // From here on dropping `network` undoes what was done.
@@ -188,7 +178,7 @@ impl Network {
                 Ok(network)
             }
             Err(error) => {
-                leases.release(&lease);
+                lease.release();
                 Err(error)
             }
         }
@@ -270,9 +260,9 @@ impl Drop for Network {
                 .clear_address(name)
                 .and_then(|()| socket.set_up(name, false));
         }
-        match Leases::lock(&made.runtime) {
+        match lease::lock(&made.runtime) {
             Ok(leases) => {
-                leases.release(&made.lease);
+                made.lease.release();
                 if let Err(error) = reap(&leases, Some(&made.lease.record)) {
                     log::warn!("the network of a VM is left over: {error}");
                 }
@@ -346,13 +336,13 @@ fn reap(leases: &Leases, ending: Option<&Record>) -> Result<Vec<Record>, Error> 
 /// Clears what VMs have left over that were killed. Every command that deals with VMs does so first.
 ///
 /// # Errors
-/// When the [directory](runtime_directory) of notes cannot be used.
+/// When the [directory](super::runtime_directory) of notes cannot be used.
 pub fn reap_stale(runtime: &Path) -> Result<(), Error> {
     // Nothing was ever set up: there is no need to make a directory for it.
     if !runtime.join("net").is_dir() {
         return Ok(());
     }
-    reap(&Leases::lock(runtime)?, None).map(drop)
+    reap(&lease::lock(runtime)?, None).map(drop)
 }
 
 #[cfg(test)]

@@ -1,0 +1,124 @@
+//! What can go wrong with cgroups, and what a person can do about it.
+
+use super::Controller;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a quota cannot be held.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The host has no such controller.
+    #[error("this host has no cgroup controller `{}`, which {} need", .controller.name(), .controller.purpose())]
+    Missing {
+        /// The controller.
+        controller: Controller,
+    },
+    /// The controller is not there for this process.
+    #[error(
+        "the cgroup controller `{}`, which {} need, is not delegated to `{}`",
+        .controller.name(), .controller.purpose(), .directory.display()
+    )]
+    Withheld {
+        /// The controller.
+        controller: Controller,
+        /// The cgroup of this process.
+        directory: PathBuf,
+    },
+    /// Cgroups can be made by others only.
+    #[error("no permission to make cgroups in `{}`, which {} need", .directory.display(), .controller.purpose())]
+    Denied {
+        /// The controller.
+        controller: Controller,
+        /// The cgroup of this process.
+        directory: PathBuf,
+    },
+    /// Limits cannot be set below a cgroup of version 2 that has processes (cgroup-v2.rst, "No Internal
+    /// Process Constraint").
+    #[error("other processes are in the cgroup `{}`, so limited ones cannot be made in it", .directory.display())]
+    Occupied {
+        /// The cgroup of this process.
+        directory: PathBuf,
+    },
+    /// What the kernel says about this process cannot be read.
+    #[error("cannot read `{}`", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A cgroup cannot be made.
+    #[error("cannot make the cgroup `{}`", .path.display())]
+    Make {
+        /// Its directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A limit cannot be set.
+    #[error("cannot write `{text}` to `{}`", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What was to be written.
+        text: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A process or thread cannot be put into the cgroup.
+    #[error("cannot join the cgroup `{}`", .path.display())]
+    Join {
+        /// Its directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be taken away.
+    #[error("cannot remove the cgroup `{}`", .path.display())]
+    Remove {
+        /// Its directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+const OWN_SCOPE: &str = "start it in a cgroup of its own: `systemd-run --user --scope -p Delegate=yes kvmlet ...` (as \
+                         root without --user)";
+
+impl Error {
+    /// What a person can do about it, if something is known to help.
+    pub fn help(&self) -> Option<String> {
+        let kind = |source: &io::Error| source.kind();
+        Some(match self {
+            Self::Missing { controller } => format!(
+                "boot the host with cgroup version 2, or mount the controller: `mount -t cgroup -o {0} {0} \
+                 /sys/fs/cgroup/{0}`",
+                controller.name()
+            ),
+            Self::Withheld { controller, .. } => format!(
+                "{OWN_SCOPE}; for users, root allows it once: `Delegate={}` below `[Service]` in \
+                 /etc/systemd/system/user@.service.d/kvmlet.conf",
+                controller.name()
+            ),
+            Self::Denied { .. } => format!("run as root, or {OWN_SCOPE}"),
+            Self::Occupied { .. } => OWN_SCOPE.into(),
+            Self::Write { source, path, .. } if kind(source) == io::ErrorKind::InvalidInput => {
+                let above = path.parent().and_then(std::path::Path::parent);
+                format!("a cgroup above has less to give: look at {}", above.unwrap_or(path).display())
+            }
+            Self::Make { source, .. } | Self::Write { source, .. } | Self::Join { source, .. }
+                if kind(source) == io::ErrorKind::PermissionDenied =>
+            {
+                format!("run as root, or {OWN_SCOPE}")
+            }
+            _ => return None,
+        })
+    }
+}

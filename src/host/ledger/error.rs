@@ -1,0 +1,165 @@
+//! Why a VM is not admitted, with all figures.
+
+use crate::config::{CpuSet, Factor, thousandths};
+use crate::host::{cgroup, claims};
+use std::io;
+
+/// Why a VM cannot have what it asks for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The ledger's directory cannot be used.
+    #[error(transparent)]
+    Claims(#[from] claims::Error),
+    /// The cgroups that hold the VM to its share cannot be made.
+    #[error("cannot hold the VM to its share")]
+    Cgroup(#[from] cgroup::Error),
+    /// The kernel does not tell which CPUs there are.
+    #[error("cannot find out which CPUs this process may use")]
+    Cpus(#[source] io::Error),
+    /// CPUs that the host does not have, or not for this process.
+    #[error("CPU set {asked}: this process may not use {lacking}, only {host}")]
+    NoSuchCpu {
+        /// The set asked for.
+        asked: CpuSet,
+        /// What is wrong with it.
+        lacking: CpuSet,
+        /// The CPUs that can be used.
+        host: CpuSet,
+    },
+    /// More CPU time than the host has left.
+    #[error(
+        "{} CPUs are asked for and {} are left: {} of the {} CPUs of this host{} are promised to {}",
+        thousandths(*.asked), thousandths(.limit.saturating_sub(*.promised)), thousandths(*.promised), .cpus.len(),
+        overcommitted(*.factor, &thousandths(*.limit)), other_vms(*.vms)
+    )]
+    Cpu {
+        /// Asked for, in thousandths of a CPU.
+        asked: u64,
+        /// Promised to others, in thousandths.
+        promised: u64,
+        /// What may be promised in all, in thousandths.
+        limit: u64,
+        /// How many others there are with a quota.
+        vms: usize,
+        /// The CPUs of the host.
+        cpus: CpuSet,
+        /// How much of them may be promised.
+        factor: Factor,
+    },
+    /// The sum fits, but not on the CPUs to which VMs are bound.
+    #[error(
+        "{} CPUs are asked for, but then {} would be promised of {cpus} (CPU set), where {} can be{}",
+        thousandths(*.asked), thousandths(*.promised), thousandths(*.limit),
+        overcommitted(*.factor, &thousandths(*.limit))
+    )]
+    BoundCpus {
+        /// Asked for, in thousandths of a CPU.
+        asked: u64,
+        /// What VMs that cannot go elsewhere would have, with this one, in thousandths.
+        promised: u64,
+        /// What may be promised of these CPUs, in thousandths.
+        limit: u64,
+        /// The CPUs that are too few.
+        cpus: CpuSet,
+        /// How much of them may be promised.
+        factor: Factor,
+    },
+    /// More memory than the host has left.
+    #[error(
+        "{} of memory are asked for and {} are left: {} of the {} of this host{} are promised to {}",
+        mib(*.asked), mib(.limit.saturating_sub(*.promised)), mib(*.promised), mib(*.host),
+        overcommitted(*.factor, &mib(*.limit)), other_vms(*.vms)
+    )]
+    Memory {
+        /// Asked for, in bytes: guest RAM and what the VMM needs.
+        asked: u64,
+        /// Promised to others, in bytes.
+        promised: u64,
+        /// What may be promised in all, in bytes.
+        limit: u64,
+        /// How many others there are.
+        vms: usize,
+        /// All memory of the host, in bytes.
+        host: u64,
+        /// How much of it may be promised.
+        factor: Factor,
+    },
+    /// More memory than can be reserved.
+    #[error(
+        "{} of reserved memory are asked for and {} are left: {} of the {} of this host are reserved for {}",
+        mib(*.asked), mib(.host.saturating_sub(*.promised)), mib(*.promised), mib(*.host), other_vms(*.vms)
+    )]
+    Reserved {
+        /// Asked for, in bytes: guest RAM and what the VMM needs.
+        asked: u64,
+        /// Reserved for others, in bytes.
+        promised: u64,
+        /// How many others have reserved memory.
+        vms: usize,
+        /// All memory of the host, in bytes.
+        host: u64,
+    },
+}
+
+impl Error {
+    /// What a person can do about it, if something is known to help.
+    pub fn help(&self) -> Option<String> {
+        // Rounded up, for the advice to be enough.
+        let factor = |sum: u64, of: u64| thousandths((sum * 100).div_ceil(of.max(1)) * 10);
+        Some(match self {
+            Self::Claims(error) => return error.help(),
+            Self::Cgroup(error) => return error.help(),
+            Self::Cpus(_) => return None,
+            Self::NoSuchCpu { host, .. } => format!("choose among {host}"),
+            Self::Cpu {
+                asked,
+                promised,
+                cpus,
+                ..
+            } => format!(
+                "ask for less with --cpu-quota, end other VMs, or let CPUs be promised more than once: \
+                 --overcommit cpus={}",
+                factor(asked + promised, cpus.len() as u64 * 1000)
+            ),
+            Self::BoundCpus { promised, cpus, .. } => format!(
+                "ask for less with --cpu-quota, for other CPUs with --cpuset, or let CPUs be promised more than \
+                 once: --overcommit cpus={}",
+                factor(*promised, cpus.len() as u64 * 1000)
+            ),
+            Self::Memory {
+                asked,
+                promised,
+                host,
+                ..
+            } => format!(
+                "ask for less with --memory, end other VMs, or let memory be promised more than once: \
+                 --overcommit memory={}",
+                factor(asked.saturating_add(*promised), *host)
+            ),
+            Self::Reserved { .. } => {
+                "ask for less with --memory, end other VMs, or share with --memory-mode shared".into()
+            }
+        })
+    }
+}
+
+fn other_vms(count: usize) -> String {
+    match count {
+        0 => "no other VM".into(),
+        1 => "1 other VM".into(),
+        count => format!("{count} other VMs"),
+    }
+}
+
+/// What a factor makes of what the host has; nothing if that is the same.
+fn overcommitted(factor: Factor, limit: &str) -> String {
+    if factor == Factor::default() {
+        return String::new();
+    }
+    format!(" (overcommit {factor}: {limit})")
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}

@@ -1,0 +1,267 @@
+//! What running VMs were promised of this host, and whether one more can be.
+//!
+//! A [claim](crate::host::claims) for each VM says how much CPU time and memory it was promised. A new one is
+//! admitted while the ledger is locked, so two that start at the same instant cannot both take the last share.
+//! There is no daemon: whoever comes next clears what a killed VM had.
+//!
+//! A VM without a CPU quota is promised no CPU time (its weight decides what it gets) and counts for none.
+//! Every VM counts with its memory. Users have ledgers of their own, so VMs of other users are not seen.
+
+mod error;
+mod placement;
+
+pub use error::Error;
+
+use super::cgroup::{self, Cgroup, Plan};
+use super::claims::{Claim, Claims};
+use super::facts::ReservedPages;
+use crate::config::{CpuQuota, CpuSet, HugePages, MemoryMode, Overcommit, VmConfig};
+use placement::{Tight, place};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What a host has to give.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The CPUs that this process may use.
+    pub cpus: CpuSet,
+    /// RAM in bytes, without what is set aside for [huge pages](HugePages::Reserved).
+    pub memory_bytes: u64,
+}
+
+impl Host {
+    /// This host.
+    ///
+    /// # Errors
+    /// When the kernel does not tell which CPUs this process may use.
+    pub fn here() -> Result<Self, Error> {
+        use rustix::thread::CpuSet as Mask;
+        let mask = rustix::thread::sched_getaffinity(None);
+        let mask = mask.map_err(|error| Error::Cpus(error.into()))?;
+        let cpus = (0..Mask::MAX_CPU).filter(|cpu| mask.is_set(*cpu));
+        let cpus = CpuSet::from_cpus(cpus.filter_map(|cpu| u16::try_from(cpu).ok()));
+        let pool = ReservedPages::read().total * HugePages::Reserved.page_bytes();
+        Ok(Self {
+            cpus: cpus.ok_or_else(|| Error::Cpus(std::io::ErrorKind::InvalidData.into()))?,
+            memory_bytes: super::total_memory_bytes().saturating_sub(pool),
+        })
+    }
+}
+
+/// What a VM asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// CPU time, in thousandths of a CPU; 0 if nothing is promised.
+    pub cpu_milli: u32,
+    /// The CPUs to which it is bound, if it is.
+    pub cpus: Option<CpuSet>,
+    /// Memory in bytes, without reserved huge pages, for which the kernel keeps its own ledger.
+    pub memory_bytes: u64,
+    /// Can the memory not be shared?
+    pub reserved: bool,
+}
+
+impl Promise {
+    /// What a configuration asks for.
+    pub fn of(config: &VmConfig) -> Self {
+        let ram = match config.huge_pages {
+            HugePages::Reserved => 0,
+            HugePages::Off | HugePages::Transparent => config.memory.bytes(),
+        };
+        let mode = config.quota.memory_mode(config.huge_pages);
+        Self {
+            cpu_milli: config.quota.cpu.map_or(0, CpuQuota::milli),
+            cpus: config.quota.cpus.clone(),
+            memory_bytes: ram.saturating_add(config.overhead().bytes()),
+            reserved: mode == MemoryMode::Reserved,
+        }
+    }
+}
+
+/// What is written down for a VM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Entry {
+    pid: u32,
+    promise: Promise,
+    cgroups: Vec<PathBuf>,
+}
+
+/// All promises, locked against other processes until this value is dropped.
+pub struct Ledger {
+    claims: Claims<Entry>,
+    live: Vec<Promise>,
+}
+
+impl Ledger {
+    /// Locks the ledger below a [runtime directory](super::runtime_directory), and clears what VMs that were
+    /// killed have left over.
+    ///
+    /// # Errors
+    /// When the directory cannot be used.
+    pub fn lock(runtime: &Path) -> Result<Self, Error> {
+        let claims = Claims::<Entry>::lock(runtime.join("ledger"))?;
+        let (live, stale) = claims.all()?;
+        let mut live: Vec<Promise> = live.into_iter().map(|entry| entry.promise).collect();
+        for (path, entry) in stale {
+            let cgroups = entry.as_ref().map_or(&[][..], |entry| &entry.cgroups);
+            match (cgroup::remove_left_over(cgroups), entry) {
+                (Err(error), Some(entry)) => {
+                    // Whoever is still in there has what was promised.
+                    log::warn!("a VM that was killed (process {}) is not gone: {error}", entry.pid);
+                    live.push(entry.promise);
+                }
+                _ => claims.remove(&path),
+            }
+        }
+        Ok(Self { claims, live })
+    }
+
+    /// What running VMs were promised.
+    pub fn promises(&self) -> &[Promise] {
+        &self.live
+    }
+
+    /// Promises a VM what it asks for, and makes the cgroup that holds it to that.
+    ///
+    /// # Errors
+    /// When the host has not as much left, with all figures; or when the cgroup cannot be made.
+    pub fn admit(
+        self,
+        promise: Promise,
+        overcommit: Overcommit,
+        host: &Host,
+        plan: Option<Plan>,
+    ) -> Result<Share, Error> {
+        self.check_cpu(&promise, overcommit, host)?;
+        self.check_memory(&promise, overcommit, host)?;
+        let entry = Entry {
+            pid: std::process::id(),
+            promise,
+            cgroups: plan.as_ref().map(Plan::directories).unwrap_or_default(),
+        };
+        let name = plan.as_ref().map_or_else(cgroup::unique_name, |plan| plan.name().into());
+        let mut share = Share {
+            claim: self.claims.claim(&name, entry)?,
+            cgroup: None,
+            holder: std::process::id(),
+        };
+        // Others can be admitted while this one's cgroup is made.
+        drop(self);
+        share.cgroup = plan.map(Cgroup::create).transpose()?;
+        Ok(share)
+    }
+
+    fn check_cpu(&self, asked: &Promise, overcommit: Overcommit, host: &Host) -> Result<(), Error> {
+        if let Some(cpus) = &asked.cpus
+            && let Some(lacking) = cpus.beyond(&host.cpus)
+        {
+            return Err(Error::NoSuchCpu {
+                asked: cpus.clone(),
+                lacking,
+                host: host.cpus.clone(),
+            });
+        }
+        if asked.cpu_milli == 0 {
+            return Ok(());
+        }
+        let factor = overcommit.cpus;
+        let limit = |cpus: &CpuSet| factor.of(cpus.len() as u64 * 1000);
+        let others = self.live.iter().filter(|promise| promise.cpu_milli > 0);
+        let promised = others.clone().map(|promise| u64::from(promise.cpu_milli)).sum();
+        if promised + u64::from(asked.cpu_milli) > limit(&host.cpus) {
+            return Err(Error::Cpu {
+                asked: asked.cpu_milli.into(),
+                promised,
+                limit: limit(&host.cpus),
+                vms: others.count(),
+                cpus: host.cpus.clone(),
+                factor,
+            });
+        }
+        let all = others.chain([asked]);
+        if all.clone().all(|promise| promise.cpus.is_none()) {
+            return Ok(());
+        }
+        let demands: Vec<(CpuSet, u64)> = all
+            .map(|promise| {
+                let cpus = promise.cpus.as_ref().unwrap_or(&host.cpus);
+                (cpus.clone(), promise.cpu_milli.into())
+            })
+            .collect();
+        place(&demands, factor.of(1000)).map_err(|Tight { cpus, promised }| Error::BoundCpus {
+            asked: asked.cpu_milli.into(),
+            promised,
+            limit: limit(&cpus),
+            cpus,
+            factor,
+        })
+    }
+
+    fn check_memory(&self, asked: &Promise, overcommit: Overcommit, host: &Host) -> Result<(), Error> {
+        let sum = |reserved_only: bool| {
+            let counted = self.live.iter().filter(|promise| promise.reserved || !reserved_only);
+            let bytes = counted.clone().map(|promise| promise.memory_bytes);
+            (bytes.fold(0, u64::saturating_add), counted.count())
+        };
+        let (promised, vms) = sum(false);
+        let limit = overcommit.memory.of(host.memory_bytes);
+        if promised.saturating_add(asked.memory_bytes) > limit {
+            return Err(Error::Memory {
+                asked: asked.memory_bytes,
+                promised,
+                limit,
+                vms,
+                host: host.memory_bytes,
+                factor: overcommit.memory,
+            });
+        }
+        let (promised, vms) = sum(true);
+        if asked.reserved && promised.saturating_add(asked.memory_bytes) > host.memory_bytes {
+            return Err(Error::Reserved {
+                asked: asked.memory_bytes,
+                promised,
+                vms,
+                host: host.memory_bytes,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What one VM was promised, as long as this value lives, and the cgroup that holds the VM to it. Dropping it in
+/// the process that was admitted kills whoever is in the cgroup, removes it, and gives the share back.
+pub struct Share {
+    claim: Claim<Entry>,
+    cgroup: Option<Cgroup>,
+    holder: u32,
+}
+
+impl Share {
+    /// The cgroup, if there was a plan for one.
+    pub fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
+    }
+
+    /// What was promised.
+    pub fn promise(&self) -> &Promise {
+        &self.claim.record.promise
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        // A child of the holder has a copy of this value.
+        if self.holder != std::process::id() {
+            return;
+        }
+        let removed = self.cgroup.as_mut().map_or(Ok(()), Cgroup::remove);
+        match removed {
+            Ok(()) => self.claim.release(),
+            // The next command finds the claim and tries again.
+            Err(error) => log::warn!("the share of a VM is left over: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
