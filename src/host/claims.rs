@@ -203,9 +203,6 @@ mod tests {
         let claims = Claims::<u32>::lock(runtime.path().into()).unwrap();
         fs::write(claims.file("x.claim"), "{").unwrap();
         fs::write(claims.file("other"), "1").unwrap();
-        assert_eq!(
-            claims.all().unwrap().1,
-            [(claims.file("x.claim"), None)]
-        );
+        assert_eq!(claims.all().unwrap().1, [(claims.file("x.claim"), None)]);
     }
 }

@@ -111,7 +111,10 @@ impl Error {
             Self::Occupied { .. } => OWN_SCOPE.into(),
             Self::Write { source, path, .. } if kind(source) == io::ErrorKind::InvalidInput => {
                 let above = path.parent().and_then(std::path::Path::parent);
-                format!("a cgroup above has less to give: look at {}", above.unwrap_or(path).display())
+                format!(
+                    "a cgroup above has less to give: look at {}",
+                    above.unwrap_or(path).display()
+                )
             }
             Self::Make { source, .. } | Self::Write { source, .. } | Self::Join { source, .. }
                 if kind(source) == io::ErrorKind::PermissionDenied =>

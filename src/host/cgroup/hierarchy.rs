@@ -90,7 +90,9 @@ impl Hierarchies {
             let named = |line: &&str| match mount.options {
                 None => line.starts_with("0::"),
                 Some(options) => line.split(':').nth(1).is_some_and(|names| {
-                    names.split(',').any(|name| !name.is_empty() && has(options, name))
+                    names
+                        .split(',')
+                        .any(|name| !name.is_empty() && has(options, name))
                 }),
             };
             let Some(line) = cgroup.lines().find(named) else {
@@ -145,7 +147,8 @@ impl Hierarchies {
 /// Is a controller in a cgroup's list?
 pub(super) fn listed(cgroup: &Path, file: &str, controller: Controller) -> bool {
     let text = fs::read_to_string(cgroup.join(file)).unwrap_or_default();
-    text.split_whitespace().any(|name| name == controller.name())
+    text.split_whitespace()
+        .any(|name| name == controller.name())
 }
 
 fn has(options: &str, name: &str) -> bool {

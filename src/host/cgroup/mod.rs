@@ -26,6 +26,9 @@ use std::path::{Path, PathBuf};
 /// What the names of kvmlet's cgroups begin with.
 const PREFIX: &str = "kvmlet-";
 
+/// The flag of clone3(2) for a [domain](Cgroup::domain) (linux/sched.h; libc's constant is cut to 32 bits).
+pub const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
 /// A name that no other cgroup has: with the number of this process, for people, and a random one.
 pub fn unique_name() -> String {
     let mut random = [0; 4];
@@ -125,7 +128,10 @@ impl Cgroup {
             })?;
             self.before = Some((directory.into(), controllers.replace('+', "-")));
             let moved = write(&aside.join("cgroup.procs"), "0");
-            moved.map_err(|source| Error::Join { path: aside, source })?;
+            moved.map_err(|source| Error::Join {
+                path: aside,
+                source,
+            })?;
             result = enable();
         }
         if busy(&result) {
@@ -169,7 +175,11 @@ impl Cgroup {
         }
         // A directory has a link for each entry, and two of its own.
         let threads = fs::metadata("/proc/self/task").map_or(0, |data| data.nlink());
-        let file = if threads == 3 { "tasks" } else { "cgroup.procs" };
+        let file = if threads == 3 {
+            "tasks"
+        } else {
+            "cgroup.procs"
+        };
         let mut places = self.plan.processes.iter();
         places.try_for_each(|path| enter(path, file))
     }
@@ -198,10 +208,14 @@ impl Cgroup {
     /// How many processes in it the kernel has killed because the memory limit was reached.
     pub fn oom_kills(&self) -> u64 {
         let path = self.plan.oom.as_ref();
-        let text = path.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        let text = path
+            .and_then(|path| fs::read_to_string(path).ok())
+            .unwrap_or_default();
         let mut lines = text.lines();
         let count = lines.find_map(|line| line.strip_prefix("oom_kill "));
-        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        count
+            .and_then(|count| count.trim().parse().ok())
+            .unwrap_or(0)
     }
 
     /// Kills whoever is in it and removes it.

@@ -36,11 +36,13 @@ impl Limits {
 
     /// The controllers that it takes.
     fn controllers(&self) -> impl Iterator<Item = Controller> + '_ {
-        Controller::ALL.into_iter().filter(|controller| match controller {
-            Controller::Cpu => self.cpu.is_some() || self.weight.is_some(),
-            Controller::Cpuset => self.cpus.is_some(),
-            Controller::Memory => self.memory_bytes.is_some(),
-        })
+        Controller::ALL
+            .into_iter()
+            .filter(|controller| match controller {
+                Controller::Cpu => self.cpu.is_some() || self.weight.is_some(),
+                Controller::Cpuset => self.cpus.is_some(),
+                Controller::Memory => self.memory_bytes.is_some(),
+            })
     }
 }
 
@@ -71,7 +73,7 @@ pub struct Plan {
     pub(super) vcpus: Vec<PathBuf>,
     /// Where the kernel counts what it killed for want of memory.
     pub(super) oom: Option<PathBuf>,
-    missing: Vec<Error>,
+    pub(super) missing: Vec<Error>,
 }
 
 impl Plan {
@@ -89,7 +91,10 @@ impl Plan {
             match hierarchies.place(controller) {
                 Some(Place::V1(own)) if !is_writable(&own) => {
                     let directory = own;
-                    plan.missing.push(Error::Denied { controller, directory });
+                    plan.missing.push(Error::Denied {
+                        controller,
+                        directory,
+                    });
                 }
                 Some(Place::V1(own)) => plan.v1(controller, &own, limits),
                 Some(Place::V2) => unified.push(controller),
@@ -206,13 +211,15 @@ impl Plan {
     fn v2(&mut self, tree: &Unified, controllers: &[Controller], limits: &Limits) {
         let base = base(tree, controllers);
         if !is_writable(base) {
-            self.missing.extend(controllers.iter().map(|controller| Error::Denied {
-                controller: *controller,
-                directory: base.into(),
-            }));
+            self.missing
+                .extend(controllers.iter().map(|controller| Error::Denied {
+                    controller: *controller,
+                    directory: base.into(),
+                }));
             return;
         }
-        let enabled = |controller: &&Controller| listed(base, "cgroup.subtree_control", **controller);
+        let enabled =
+            |controller: &&Controller| listed(base, "cgroup.subtree_control", **controller);
         if !controllers.iter().all(|controller| enabled(&controller)) {
             self.steps.push(Step::Enable {
                 directory: base.into(),
@@ -266,11 +273,15 @@ pub(super) const SWAP: &str = "memory.swap.max";
 /// This process's cgroup; or one above it which already gives its children what is needed, up to where the
 /// tree was handed to us: systemd marks that (systemd's "Control Group APIs and Delegation").
 fn base<'a>(tree: &'a Unified, controllers: &[Controller]) -> &'a Path {
-    let delegated = tree.own.ancestors().take_while(|path| path.starts_with(&tree.mount));
+    let delegated = tree
+        .own
+        .ancestors()
+        .take_while(|path| path.starts_with(&tree.mount));
     let top = delegated.clone().position(is_delegated).unwrap_or(0);
     let gives = |path: &&Path| {
         let mut wanted = controllers.iter();
-        is_writable(path) && wanted.all(|controller| listed(path, "cgroup.subtree_control", *controller))
+        is_writable(path)
+            && wanted.all(|controller| listed(path, "cgroup.subtree_control", *controller))
     };
     delegated.take(top + 1).find(gives).unwrap_or(&tree.own)
 }
@@ -298,6 +309,9 @@ fn absent(hierarchies: &Hierarchies, controller: Controller) -> Error {
 }
 
 fn plus(controllers: &[Controller]) -> String {
-    let names: Vec<String> = controllers.iter().map(|controller| format!("+{}", controller.name())).collect();
+    let names: Vec<String> = controllers
+        .iter()
+        .map(|controller| format!("+{}", controller.name()))
+        .collect();
     names.join(" ")
 }

@@ -43,7 +43,9 @@ pub fn remove_left_over(directories: &[PathBuf]) -> Result<(), Error> {
 /// The processes in a cgroup.
 fn members(directory: &Path) -> Vec<Pid> {
     let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
+    text.lines()
+        .filter_map(|line| Pid::from_raw(line.parse().ok()?))
+        .collect()
 }
 
 /// Kills processes and waits until they are gone.
@@ -53,7 +55,11 @@ fn end(mut pids: Vec<Pid>, directories: &[PathBuf], deadline: Instant) -> io::Re
     if pids.contains(&rustix::process::getpid()) {
         return Err(io::Error::other("this process is in it"));
     }
-    let open = |pid: &Pid| pidfd_open(*pid, PidfdFlags::empty()).ok().map(|fd| (*pid, fd));
+    let open = |pid: &Pid| {
+        pidfd_open(*pid, PidfdFlags::empty())
+            .ok()
+            .map(|fd| (*pid, fd))
+    };
     let opened: Vec<(Pid, OwnedFd)> = pids.iter().filter_map(open).collect();
     // Who is still a member now is whom the descriptor means; the number could have been used again.
     let still: Vec<Pid> = directories.iter().flat_map(|path| members(path)).collect();

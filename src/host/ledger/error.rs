@@ -18,7 +18,9 @@ pub enum Error {
     #[error("cannot find out which CPUs this process may use")]
     Cpus(#[source] io::Error),
     /// CPUs that the host does not have, or not for this process.
-    #[error("CPU set {asked}: this process may not use {lacking}, only {host}")]
+    #[error(
+        "the CPU set {asked} cannot be used: this process may use the CPUs {host}, but not {lacking}"
+    )]
     NoSuchCpu {
         /// The set asked for.
         asked: CpuSet,
@@ -49,7 +51,7 @@ pub enum Error {
     },
     /// The sum fits, but not on the CPUs to which VMs are bound.
     #[error(
-        "{} CPUs are asked for, but then {} would be promised of {cpus} (CPU set), where {} can be{}",
+        "{} CPUs are asked for, but then {} would be promised of the CPUs {cpus}, where {} can be{}",
         thousandths(*.asked), thousandths(*.promised), thousandths(*.limit),
         overcommitted(*.factor, &thousandths(*.limit))
     )]
@@ -138,7 +140,8 @@ impl Error {
                 factor(asked.saturating_add(*promised), *host)
             ),
             Self::Reserved { .. } => {
-                "ask for less with --memory, end other VMs, or share with --memory-mode shared".into()
+                "ask for less with --memory, end other VMs, or share with --memory-mode shared"
+                    .into()
             }
         })
     }

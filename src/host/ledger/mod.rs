@@ -107,7 +107,10 @@ impl Ledger {
             match (cgroup::remove_left_over(cgroups), entry) {
                 (Err(error), Some(entry)) => {
                     // Whoever is still in there has what was promised.
-                    log::warn!("a VM that was killed (process {}) is not gone: {error}", entry.pid);
+                    log::warn!(
+                        "a VM that was killed (process {}) is not gone: {error}",
+                        entry.pid
+                    );
                     live.push(entry.promise);
                 }
                 _ => claims.remove(&path),
@@ -139,7 +142,9 @@ impl Ledger {
             promise,
             cgroups: plan.as_ref().map(Plan::directories).unwrap_or_default(),
         };
-        let name = plan.as_ref().map_or_else(cgroup::unique_name, |plan| plan.name().into());
+        let name = plan
+            .as_ref()
+            .map_or_else(cgroup::unique_name, |plan| plan.name().into());
         let mut share = Share {
             claim: self.claims.claim(&name, entry)?,
             cgroup: None,
@@ -167,7 +172,10 @@ impl Ledger {
         let factor = overcommit.cpus;
         let limit = |cpus: &CpuSet| factor.of(cpus.len() as u64 * 1000);
         let others = self.live.iter().filter(|promise| promise.cpu_milli > 0);
-        let promised = others.clone().map(|promise| u64::from(promise.cpu_milli)).sum();
+        let promised = others
+            .clone()
+            .map(|promise| u64::from(promise.cpu_milli))
+            .sum();
         if promised + u64::from(asked.cpu_milli) > limit(&host.cpus) {
             return Err(Error::Cpu {
                 asked: asked.cpu_milli.into(),
@@ -197,9 +205,17 @@ impl Ledger {
         })
     }
 
-    fn check_memory(&self, asked: &Promise, overcommit: Overcommit, host: &Host) -> Result<(), Error> {
+    fn check_memory(
+        &self,
+        asked: &Promise,
+        overcommit: Overcommit,
+        host: &Host,
+    ) -> Result<(), Error> {
         let sum = |reserved_only: bool| {
-            let counted = self.live.iter().filter(|promise| promise.reserved || !reserved_only);
+            let counted = self
+                .live
+                .iter()
+                .filter(|promise| promise.reserved || !reserved_only);
             let bytes = counted.clone().map(|promise| promise.memory_bytes);
             (bytes.fold(0, u64::saturating_add), counted.count())
         };

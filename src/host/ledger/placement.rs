@@ -82,7 +82,10 @@ impl Flow {
         let found = CpuSet::from_cpus(found.map(|cpu| self.cpus[cpu]));
         // A set has a CPU at least, and all CPUs of the group were found.
         let cpus = found.unwrap_or_else(|| self.groups[group].0.clone());
-        let bound = self.groups.iter().filter(|(set, _)| set.beyond(&cpus).is_none());
+        let bound = self
+            .groups
+            .iter()
+            .filter(|(set, _)| set.beyond(&cpus).is_none());
         Err(Tight {
             promised: bound.map(|(_, amount)| amount).sum(),
             cpus,

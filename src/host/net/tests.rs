@@ -18,7 +18,7 @@ fn lease_files(runtime: &Path) -> usize {
         .flatten()
         .flatten();
     files
-        .filter(|file| file.path().extension().is_some_and(|end| end == "lease"))
+        .filter(|file| file.path().extension().is_some_and(|end| end == "claim"))
         .count()
 }
 
