@@ -1,10 +1,12 @@
 //! `kvmlet doctor`: what this host can do, and what to do where it cannot.
 
 use super::{Failed, Outcome, defaults};
-use crate::config::Memory;
-use crate::host::facts::{self, Cgroups, ReservedPages};
+use crate::config::{Memory, thousandths};
+use crate::host::cgroup::{Controller, Hierarchies};
+use crate::host::facts::{self, ReservedPages};
 use crate::host::kvm::{self, Execution};
-use crate::host::total_memory_bytes;
+use crate::host::ledger::{Host, Ledger};
+use crate::host::{runtime_directory, total_memory_bytes};
 use clap::{Args, ValueEnum};
 use kvm_ioctls::{Cap, Kvm};
 use serde::Serialize;
@@ -120,7 +122,8 @@ fn examine() -> Vec<Finding> {
         ),
     ));
     findings.push(huge_pages());
-    findings.push(cgroups());
+    findings.extend(quotas());
+    findings.push(promises());
     findings.push(tap());
     findings
 }
@@ -210,15 +213,50 @@ fn huge_pages() -> Finding {
     ok("huge pages", text)
 }
 
-fn cgroups() -> Finding {
-    match Cgroups::detect() {
-        Cgroups::V2 => ok("cgroups", "version 2, with cpu and memory"),
-        Cgroups::V1 => ok("cgroups", "version 1 holds cpu and memory"),
-        Cgroups::None => warning(
-            "cgroups",
-            "no hierarchy with cpu and memory",
-            "delegate the controllers to this user (systemd: `Delegate=cpu memory`), or mount them",
-        ),
+/// What VMs can be held to.
+fn quotas() -> Vec<Finding> {
+    let hierarchies = match Hierarchies::find() {
+        Ok(found) => found,
+        Err(cause) => return vec![warning("quotas", cause.to_string(), "mount /proc")],
+    };
+    let finding = |controller: Controller| {
+        let name = match controller {
+            Controller::Cpu => "CPU quota",
+            Controller::Cpuset => "CPU set",
+            Controller::Memory => "memory limit",
+        };
+        match hierarchies.offer(controller) {
+            Ok(place) => ok(name, place),
+            Err(cause) => warning(name, cause.to_string(), cause.help().unwrap_or_default()),
+        }
+    };
+    Controller::ALL.into_iter().map(finding).collect()
+}
+
+/// What is left for new VMs.
+fn promises() -> Finding {
+    let examine = || {
+        let host = Host::here()?;
+        let ledger = Ledger::lock(&runtime_directory())?;
+        let promises = ledger.promises();
+        let milli = promises.iter().map(|p| u64::from(p.cpu_milli)).sum();
+        let bytes: u64 = promises.iter().map(|p| p.memory_bytes).sum();
+        Ok(format!(
+            "{} of {} CPUs and {} of {} MiB are promised to running VMs ({})",
+            thousandths(milli),
+            host.cpus.len(),
+            bytes.div_ceil(1 << 20),
+            host.memory_bytes >> 20,
+            promises.len()
+        ))
+    };
+    match examine() {
+        Ok(text) => ok("promises", text),
+        Err::<_, crate::host::ledger::Error>(cause) => {
+            let help = cause.help();
+            let help = help.unwrap_or_else(|| "make the directory usable".into());
+            warning("promises", cause.to_string(), help)
+        }
     }
 }
 

@@ -18,7 +18,7 @@ impl CpuQuota {
     pub const MIN: CpuQuota = CpuQuota(10);
     /// All vCPUs of the largest VM.
     pub const MAX: CpuQuota = CpuQuota(super::VcpuCount::MAX as u32 * 1000);
-    /// The time in which the quota may be used up, in microseconds: the kernel's default.
+    /// The time in which the quota may be used up, in microseconds: what a new cgroup has.
     pub const PERIOD_US: u64 = 100_000;
 
     /// Thousandths of a CPU.

@@ -4,38 +4,6 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Which cgroup hierarchy holds the controllers that quotas need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cgroups {
-    /// The unified hierarchy has `cpu` and `memory`.
-    V2,
-    /// Controllers are mounted one by one (with or without an empty unified tree beside them).
-    V1,
-    /// Neither.
-    None,
-}
-
-impl Cgroups {
-    /// Looks at the mounts of this process.
-    pub fn detect() -> Self {
-        Self::below(Path::new("/sys/fs/cgroup"))
-    }
-
-    fn below(root: &Path) -> Self {
-        let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-        let has = |name: &str| controllers.split_whitespace().any(|word| word == name);
-        if has("cpu") && has("memory") {
-            return Cgroups::V2;
-        }
-        let quota = ["cpu/cpu.cfs_quota_us", "cpu,cpuacct/cpu.cfs_quota_us"];
-        let memory = root.join("memory/memory.limit_in_bytes");
-        if memory.exists() && quota.iter().any(|file| root.join(file).exists()) {
-            return Cgroups::V1;
-        }
-        Cgroups::None
-    }
-}
-
 /// The host's reserved 2 MiB pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReservedPages {
@@ -48,15 +16,21 @@ pub struct ReservedPages {
 impl ReservedPages {
     /// Reads the pool's size; a kernel without hugetlb has none.
     pub fn read() -> Self {
-        let pool = Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB");
-        let count = |name| {
-            let text = fs::read_to_string(pool.join(name)).unwrap_or_default();
-            text.trim().parse().unwrap_or(0)
-        };
         Self {
-            total: count("nr_hugepages"),
-            free: count("free_hugepages"),
+            total: Self::total(),
+            free: Self::count("free_hugepages"),
         }
+    }
+
+    /// Pages in the pool.
+    pub fn total() -> u64 {
+        Self::count("nr_hugepages")
+    }
+
+    fn count(name: &str) -> u64 {
+        let pool = Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB");
+        let text = fs::read_to_string(pool.join(name)).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
     }
 }
 
@@ -90,33 +64,4 @@ pub fn open_tun() -> io::Result<()> {
         .write(true)
         .open("/dev/net/tun")
         .map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        root
-    }
-
-    #[test]
-    fn the_hierarchy_with_the_controllers_counts() {
-        let v2 = tree(&[("cgroup.controllers", "cpuset cpu io memory pids\n")]);
-        assert_eq!(Cgroups::below(v2.path()), Cgroups::V2);
-        let v1 = tree(&[
-            ("unified/cgroup.controllers", "\n"),
-            ("cpu/cpu.cfs_quota_us", "-1\n"),
-            ("memory/memory.limit_in_bytes", "1\n"),
-        ]);
-        assert_eq!(Cgroups::below(v1.path()), Cgroups::V1);
-        let empty = tree(&[("cgroup.controllers", "pids\n")]);
-        assert_eq!(Cgroups::below(empty.path()), Cgroups::None);
-    }
 }

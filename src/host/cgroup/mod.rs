@@ -120,7 +120,7 @@ impl Cgroup {
             error == Some(io::ErrorKind::ResourceBusy)
         };
         let mut result = enable();
-        if busy(&result) && is_alone(directory) {
+        if busy(&result) && plan::is_ours(directory) {
             let aside = self.plan.aside(directory);
             fs::create_dir(&aside).map_err(|source| Error::Make {
                 path: aside.clone(),
@@ -257,11 +257,6 @@ impl Drop for Cgroup {
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::options().write(true).open(path)?;
     file.write_all(text.as_bytes())
-}
-
-fn is_alone(directory: &Path) -> bool {
-    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    text.trim() == std::process::id().to_string()
 }
 
 #[cfg(test)]

@@ -34,6 +34,17 @@ impl Limits {
         }
     }
 
+    /// Limits that take one controller.
+    pub(super) fn any_of(controller: Controller) -> Self {
+        let mut limits = Self::default();
+        match controller {
+            Controller::Cpu => limits.cpu = Some(CpuQuota::MIN),
+            Controller::Cpuset => limits.cpus = CpuSet::from_cpus([0]),
+            Controller::Memory => limits.memory_bytes = Some(0),
+        }
+        limits
+    }
+
     /// The controllers that it takes.
     fn controllers(&self) -> impl Iterator<Item = Controller> + '_ {
         Controller::ALL
@@ -174,7 +185,6 @@ impl Plan {
                         self.make(&held);
                         self.vcpus.push(held.join("tasks"));
                     }
-                    self.write(&held, "cpu.cfs_period_us", CpuQuota::PERIOD_US);
                     self.write(&held, "cpu.cfs_quota_us", quota.period_share_us());
                 }
             }
@@ -210,43 +220,55 @@ impl Plan {
     /// Version 2 (Linux Documentation/admin-guide/cgroup-v2.rst).
     fn v2(&mut self, tree: &Unified, controllers: &[Controller], limits: &Limits) {
         let base = base(tree, controllers);
+        let enabled = |controller: &Controller| listed(base, "cgroup.subtree_control", *controller);
+        let enabled = controllers.iter().all(enabled);
+        let directory = || base.to_path_buf();
         if !is_writable(base) {
-            self.missing
-                .extend(controllers.iter().map(|controller| Error::Denied {
-                    controller: *controller,
-                    directory: base.into(),
-                }));
+            let denied = |controller: &Controller| Error::Denied {
+                controller: *controller,
+                directory: directory(),
+            };
+            self.missing.extend(controllers.iter().map(denied));
             return;
         }
-        let enabled =
-            |controller: &&Controller| listed(base, "cgroup.subtree_control", **controller);
-        if !controllers.iter().all(|controller| enabled(&controller)) {
+        if !enabled && !is_ours(base) {
+            let directory = directory();
+            self.missing.push(Error::Occupied { directory });
+            return;
+        }
+        if !enabled {
             self.steps.push(Step::Enable {
-                directory: base.into(),
+                directory: directory(),
                 controllers: plus(controllers),
             });
         }
         let directory = base.join(&self.name);
         self.make(&directory);
+        self.v2_limits(&directory, controllers, limits);
+        self.domain = Some(directory);
+    }
+
+    fn v2_limits(&mut self, directory: &Path, controllers: &[Controller], limits: &Limits) {
         let has = |controller| controllers.contains(&controller);
         let cpu = limits.cpu.filter(|_| has(Controller::Cpu));
         let cpus = limits.cpus.as_ref().filter(|_| has(Controller::Cpuset));
-        let mut held = directory.clone();
+        let mut held = directory.to_path_buf();
         if limits.scope == CpuScope::Vcpus && (cpu.is_some() || cpus.is_some()) {
-            held = directory.join("vcpus");
+            held.push("vcpus");
             self.make(&held);
             self.write(&held, "cgroup.type", "threaded");
-            let threaded: Vec<Controller> = [Controller::Cpu, Controller::Cpuset]
-                .into_iter()
-                .filter(|controller| has(*controller))
-                .collect();
-            self.write(&directory, "cgroup.subtree_control", plus(&threaded));
+            let threaded = [
+                cpu.map(|_| Controller::Cpu),
+                cpus.map(|_| Controller::Cpuset),
+            ];
+            let threaded: Vec<Controller> = threaded.into_iter().flatten().collect();
+            self.write(directory, "cgroup.subtree_control", plus(&threaded));
             self.vcpus.push(held.join("cgroup.threads"));
         }
         if has(Controller::Cpu)
             && let Some(weight) = limits.weight
         {
-            self.write(&directory, "cpu.weight", weight.get());
+            self.write(directory, "cpu.weight", weight.get());
         }
         if let Some(quota) = cpu {
             let text = format!("{} {}", quota.period_share_us(), CpuQuota::PERIOD_US);
@@ -255,19 +277,15 @@ impl Plan {
         if let Some(cpus) = cpus {
             self.write(&held, "cpuset.cpus", cpus);
         }
-        if has(Controller::Memory)
-            && let Some(bytes) = limits.memory_bytes
-        {
-            self.write(&directory, "memory.max", bytes);
-            // A kernel without swap has no such file.
-            self.write(&directory, SWAP, 0);
+        if let Some(bytes) = limits.memory_bytes.filter(|_| has(Controller::Memory)) {
+            self.write(directory, "memory.max", bytes);
+            self.write(directory, SWAP, 0);
             self.oom = Some(directory.join("memory.events"));
         }
-        self.domain = Some(directory);
     }
 }
 
-/// The one file that may be missing.
+/// The one file that may be missing: where the kernel has no swap.
 pub(super) const SWAP: &str = "memory.swap.max";
 
 /// This process's cgroup; or one above it which already gives its children what is needed, up to where the
@@ -284,6 +302,14 @@ fn base<'a>(tree: &'a Unified, controllers: &[Controller]) -> &'a Path {
             && wanted.all(|controller| listed(path, "cgroup.subtree_control", *controller))
     };
     delegated.take(top + 1).find(gives).unwrap_or(&tree.own)
+}
+
+/// Is nobody in a cgroup but this process? Then it can give controllers to its children. (The root, which has
+/// no `cgroup.type`, always can.)
+pub(super) fn is_ours(cgroup: &Path) -> bool {
+    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    let own = std::process::id().to_string();
+    text.lines().all(|pid| pid == own) || !cgroup.join("cgroup.type").exists()
 }
 
 fn is_delegated(cgroup: &Path) -> bool {

@@ -192,6 +192,32 @@ fn what_cannot_be_had_is_told_and_left_out() {
 }
 
 #[test]
+fn others_in_this_cgroup_are_in_the_way_in_version_2() {
+    let (root, found) = tree(&[("cg", "memory", "memory"), ("cg/a", "memory", "")], "/a");
+    let own = root.path().join("cg/a");
+    fs::write(own.join("cgroup.type"), "domain\n").unwrap();
+    let limits = Limits::new(&Quota::default(), 1 << 24);
+    let plan = |procs: String| {
+        fs::write(own.join("cgroup.procs"), procs).unwrap();
+        Plan::new(&found, "vm", &limits)
+    };
+    let ours = std::process::id();
+    assert!(plan(format!("{ours}\n")).missing().is_empty());
+    let occupied = plan(format!("1\n{ours}\n"));
+    assert!(matches!(occupied.missing(), [Error::Occupied { directory }] if *directory == own));
+    assert!(occupied.directories().is_empty());
+    assert!(matches!(
+        found.offer(Controller::Memory),
+        Err(Error::Occupied { .. })
+    ));
+    fs::remove_file(own.join("cgroup.type")).unwrap();
+    assert!(
+        plan("1\n".into()).missing().is_empty(),
+        "the root has no such rule"
+    );
+}
+
+#[test]
 fn what_fails_halfway_leaves_nothing() {
     let all = "cpu memory";
     let (root, found) = tree(&[("cg", all, all)], "/");

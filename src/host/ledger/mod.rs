@@ -40,7 +40,7 @@ impl Host {
         let mask = mask.map_err(|error| Error::Cpus(error.into()))?;
         let cpus = (0..Mask::MAX_CPU).filter(|cpu| mask.is_set(*cpu));
         let cpus = CpuSet::from_cpus(cpus.filter_map(|cpu| u16::try_from(cpu).ok()));
-        let pool = ReservedPages::read().total * HugePages::Reserved.page_bytes();
+        let pool = ReservedPages::total() * HugePages::Reserved.page_bytes();
         Ok(Self {
             cpus: cpus.ok_or_else(|| Error::Cpus(std::io::ErrorKind::InvalidData.into()))?,
             memory_bytes: super::total_memory_bytes().saturating_sub(pool),
