@@ -32,6 +32,8 @@ pub enum Error {
         controller: Controller,
         /// The cgroup of this process.
         directory: PathBuf,
+        /// The version of its tree; only version 2 can be delegated.
+        version: u8,
     },
     /// Limits cannot be set below a cgroup of version 2 that has processes (cgroup-v2.rst, "No Internal
     /// Process Constraint").
@@ -107,6 +109,9 @@ impl Error {
                  /etc/systemd/system/user@.service.d/kvmlet.conf",
                 controller.name()
             ),
+            Self::Denied { version: 1, .. } => {
+                "run as root, or boot the host with cgroup version 2, which can be delegated to users".into()
+            }
             Self::Denied { .. } => format!("run as root, or {OWN_SCOPE}"),
             Self::Occupied { .. } => OWN_SCOPE.into(),
             Self::Write { source, path, .. } if kind(source) == io::ErrorKind::InvalidInput => {

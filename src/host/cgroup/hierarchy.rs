@@ -106,7 +106,8 @@ impl Hierarchies {
                 continue;
             };
             let point = root.join(mount.point.strip_prefix("/").unwrap_or(&mount.point));
-            let own = point.join(below);
+            // Joining nothing would leave a slash at the end.
+            let own: PathBuf = point.components().chain(below.components()).collect();
             // Of two mounts of one tree the first will do.
             match mount.options {
                 None => {

@@ -105,6 +105,7 @@ impl Plan {
                     plan.missing.push(Error::Denied {
                         controller,
                         directory,
+                        version: 1,
                     });
                 }
                 Some(Place::V1(own)) => plan.v1(controller, &own, limits),
@@ -227,6 +228,7 @@ impl Plan {
             let denied = |controller: &Controller| Error::Denied {
                 controller: *controller,
                 directory: directory(),
+                version: 2,
             };
             self.missing.extend(controllers.iter().map(denied));
             return;

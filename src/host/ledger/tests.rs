@@ -273,11 +273,11 @@ fn what_a_killed_process_has_left_in_its_cgroup_goes_with_the_next_command() {
         };
         // SAFETY: between fork and exec small files are read and written.
         unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, enter) };
-        let child = command.arg("1000").stdin(Stdio::null()).spawn().unwrap();
+        let mut child = command.arg("1000").stdin(Stdio::null()).spawn().unwrap();
         println!("kvmlet-test:ready");
         println!("kvmlet-test:{}", child.id());
         told();
-        unreachable!("it is killed");
+        panic!("this process is killed, not told: {:?}", child.wait());
     }
     // Makes nothing; where it fails is where the other process would.
     if let Err(error) = plan.whole() {

@@ -1,0 +1,305 @@
+//! Real cgroups, where this host lets us make them.
+
+use super::tests::{ALL, quota};
+use super::*;
+use crate::config::{CpuScope, CpuSet, Quota};
+use std::collections::BTreeMap;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Cgroups of the tests' own in each tree of version 1, below those of this process. Removed with whoever is
+/// in them.
+struct Trees(Hierarchies);
+
+impl Trees {
+    fn new() -> Option<Self> {
+        let mut found = Hierarchies::find().unwrap();
+        found.unified = None;
+        let mut trees = Self(Hierarchies::default());
+        for (controller, own) in found.v1 {
+            let path = own.join(unique_name());
+            if let Err(error) = fs::create_dir(&path) {
+                println!(
+                    "SKIPPED: no cgroups can be made in {}: {error}",
+                    own.display()
+                );
+                return None;
+            }
+            trees.0.v1.push((controller, path.clone()));
+            for file in ["cpuset.mems", "cpuset.cpus"] {
+                if controller == Controller::Cpuset {
+                    let text = fs::read_to_string(own.join(file)).unwrap();
+                    write(&path.join(file), text.trim()).unwrap();
+                }
+            }
+        }
+        if trees.0.v1.len() < 3 {
+            println!("SKIPPED: this host has not all controllers in version 1");
+            return None;
+        }
+        Some(trees)
+    }
+
+    fn create(&self, quota: &Quota, memory_bytes: u64) -> Arc<Cgroup> {
+        let limits = Limits::new(quota, memory_bytes);
+        let plan = Plan::new(&self.0, &unique_name(), &limits).whole().unwrap();
+        Arc::new(Cgroup::create(plan).unwrap())
+    }
+
+    fn read(&self, controller: Controller, file: &str) -> String {
+        let (_, base) = self
+            .0
+            .v1
+            .iter()
+            .find(|(known, _)| *known == controller)
+            .unwrap();
+        fs::read_to_string(base.join(file)).unwrap().trim().into()
+    }
+}
+
+impl Drop for Trees {
+    fn drop(&mut self) {
+        let paths: Vec<PathBuf> = self.0.v1.iter().map(|(_, path)| path.clone()).collect();
+        let removed = remove_left_over(&paths);
+        assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
+    }
+}
+
+/// A process that joins the cgroup before it becomes `program`.
+fn start(cgroup: &Arc<Cgroup>, program: &str, arguments: &[&str]) -> Child {
+    let cgroup = Arc::clone(cgroup);
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // SAFETY: between fork and exec small files are read and written.
+    unsafe { command.pre_exec(move || cgroup.join().map_err(io::Error::other)) };
+    command.spawn().unwrap()
+}
+
+fn eventually(what: &str, happened: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !happened() {
+        assert!(Instant::now() < deadline, "it never happened: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Which cgroup a process or thread is in, by controller.
+fn membership(path: &str) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(path).unwrap();
+    let parts = text.lines().map(|line| line.splitn(3, ':').skip(1));
+    parts
+        .map(|mut parts| (parts.next().unwrap().into(), parts.next().unwrap().into()))
+        .collect()
+}
+
+#[test]
+fn a_process_joins_before_it_does_anything_and_goes_with_its_cgroup() {
+    let Some(trees) = Trees::new() else { return };
+    let cgroup = trees.create(&quota(ALL), 256 << 20);
+    let name = cgroup.name().to_string();
+    let read = |controller, file: &str| trees.read(controller, &format!("{name}/{file}"));
+    assert_eq!(read(Controller::Cpu, "cpu.cfs_quota_us"), "50000");
+    assert_eq!(read(Controller::Cpu, "cpu.shares"), "3072");
+    assert_eq!(read(Controller::Cpuset, "cpuset.cpus"), "0");
+    assert_eq!(
+        read(Controller::Memory, "memory.limit_in_bytes"),
+        "268435456"
+    );
+    let sum = read(Controller::Memory, "memory.memsw.limit_in_bytes");
+    assert_eq!(sum, "268435456", "nothing is swapped out");
+
+    let mut child = start(&cgroup, "cat", &["/dev/zero"]);
+    let places = membership(&format!("/proc/{}/cgroup", child.id()));
+    for controller in ["cpu", "cpuset", "memory"] {
+        assert!(places[controller].ends_with(&name), "{places:?}");
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
+    drop(cgroup);
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    for (_, base) in &trees.0.v1 {
+        assert!(!base.join(&name).exists(), "{} is left", base.display());
+    }
+}
+
+#[test]
+fn a_busy_process_is_throttled() {
+    let Some(trees) = Trees::new() else { return };
+    let cgroup = trees.create(&quota(r#""cpu_quota": 0.1"#), 256 << 20);
+    let mut child = start(&cgroup, "sh", &["-c", "while :; do :; done"]);
+    let stat = format!("{}/cpu.stat", cgroup.name());
+    eventually("the quota is used up", || {
+        !trees
+            .read(Controller::Cpu, &stat)
+            .contains("nr_throttled 0\n")
+    });
+    drop(cgroup);
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+}
+
+#[test]
+fn a_process_that_leaks_is_killed_alone() {
+    let Some(trees) = Trees::new() else { return };
+    let leaky = trees.create(&Quota::default(), 16 << 20);
+    let good = trees.create(&Quota::default(), 16 << 20);
+    let mut neighbour = start(&good, "cat", &["/dev/zero"]);
+    // Keeps the whole last line, and there never is another.
+    let mut child = start(&leaky, "tail", &["/dev/zero"]);
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    assert_eq!((leaky.oom_kills(), good.oom_kills()), (1, 0));
+    assert!(
+        neighbour.try_wait().unwrap().is_none(),
+        "the neighbour lives"
+    );
+    drop(good);
+    neighbour.wait().unwrap();
+}
+
+#[test]
+fn vcpu_threads_are_held_and_others_are_not() {
+    let Some(trees) = Trees::new() else { return };
+    let quota = quota(&format!(r#"{ALL}, "cpu_scope": "vcpus""#));
+    let cgroup = trees.create(&quota, 256 << 20);
+    let mut child = start(&cgroup, "cat", &["/dev/zero"]);
+    let places = membership(&format!("/proc/{}/cgroup", child.id()));
+    assert!(
+        places["cpu"].ends_with(cgroup.name()),
+        "weight holds all: {places:?}"
+    );
+    assert!(!places["cpuset"].ends_with(cgroup.name()), "{places:?}");
+    assert_eq!(
+        trees.read(
+            Controller::Cpu,
+            &format!("{}/cpu.cfs_quota_us", cgroup.name())
+        ),
+        "-1"
+    );
+    let vcpus = format!("{}/vcpus", cgroup.name());
+    assert_eq!(
+        trees.read(Controller::Cpu, &format!("{vcpus}/cpu.cfs_quota_us")),
+        "50000"
+    );
+
+    let thread = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            cgroup.join_vcpu().unwrap();
+            membership("/proc/thread-self/cgroup")
+        });
+        thread.join().unwrap()
+    });
+    assert!(thread["cpu"].ends_with(&vcpus), "{thread:?}");
+    assert!(thread["cpuset"].ends_with(cgroup.name()), "{thread:?}");
+    let rest = membership("/proc/thread-self/cgroup");
+    assert!(!rest["cpu"].contains(cgroup.name()), "{rest:?}");
+    drop(cgroup);
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_cpu_that_the_cgroup_above_lacks_is_refused() {
+    let Some(trees) = Trees::new() else { return };
+    let limits = Limits {
+        cpus: CpuSet::from_cpus([CpuSet::MAX_CPU]),
+        scope: CpuScope::Vm,
+        ..Limits::default()
+    };
+    let name = unique_name();
+    let error = Cgroup::create(Plan::new(&trees.0, &name, &limits)).unwrap_err();
+    assert!(
+        error.to_string().contains("cannot write `8191` to"),
+        "{error}"
+    );
+    for (_, base) in &trees.0.v1 {
+        assert!(!base.join(&name).exists());
+    }
+}
+
+/// Version 2 as far as it needs no controllers, which may all be elsewhere.
+#[test]
+fn who_is_born_in_a_domain_of_version_2_need_not_move() {
+    let tree = Hierarchies::find().unwrap().unified;
+    let name = unique_name();
+    let Some(base) = tree.map(|tree| tree.own.join(&name)) else {
+        println!("SKIPPED: this host has no tree of version 2");
+        return;
+    };
+    let held = base.join("vcpus");
+    let cgroup = Cgroup::create(Plan {
+        name: name.clone(),
+        steps: vec![
+            Step::Make(base.clone()),
+            Step::Make(held.clone()),
+            Step::Write(held.join("cgroup.type"), "threaded".into()),
+        ],
+        domain: Some(base.clone()),
+        vcpus: vec![held.join("cgroup.threads")],
+        ..Plan::default()
+    });
+    let cgroup = match cgroup {
+        Err(Error::Make { path, source }) => {
+            println!("SKIPPED: {} cannot be made: {source}", path.display());
+            return;
+        }
+        other => other.unwrap(),
+    };
+    let child = fork_into(cgroup.domain().unwrap(), || {
+        cgroup.join().and_then(|()| {
+            let path = base.clone();
+            cgroup
+                .join_vcpu()
+                .map_err(|source| Error::Join { path, source })
+        })
+    });
+    let place = || membership(&format!("/proc/{child}/cgroup"))[""].clone();
+    assert!(place().contains(&name), "{}", place());
+    eventually("a thread goes where vCPUs are", || {
+        place().ends_with("/vcpus")
+    });
+    let pid = rustix::process::Pid::from_raw(child);
+    drop(cgroup);
+    let status = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
+    let status = status.unwrap().unwrap().1;
+    assert_eq!(
+        status.terminating_signal(),
+        Some(libc::SIGKILL),
+        "{status:?}"
+    );
+    assert!(!base.exists());
+}
+
+/// A process that is born in a cgroup, calls `body`, and waits to be killed if that goes well.
+fn fork_into(cgroup: BorrowedFd<'_>, body: impl FnOnce() -> Result<(), Error>) -> i32 {
+    use std::os::fd::AsRawFd;
+    // SAFETY: all-zero is a valid value of this structure of numbers.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = CLONE_INTO_CGROUP;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.cgroup = cgroup.as_raw_fd() as u64;
+    // SAFETY: without a stack of its own the child has a copy of this process, as after fork.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &arguments, size_of_val(&arguments)) };
+    assert!(pid >= 0, "{}", io::Error::last_os_error());
+    if pid == 0 {
+        let good = body().is_ok();
+        // SAFETY: these end or stop the process, and touch no memory.
+        unsafe {
+            if !good {
+                libc::_exit(1);
+            }
+            loop {
+                libc::pause();
+            }
+        }
+    }
+    pid as i32
+}
+
+#[test]
+fn names_are_unique() {
+    assert_ne!(unique_name(), unique_name());
+}
