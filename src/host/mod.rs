@@ -5,6 +5,7 @@ pub mod claims;
 pub mod clock;
 pub mod disk;
 pub mod facts;
+pub mod jail;
 pub mod kvm;
 pub mod ledger;
 pub mod net;

@@ -1,0 +1,122 @@
+//! Who a process in the jail is, and what it may do by rank: nobody, and nothing.
+
+use super::check;
+use crate::host::facts::has_capability;
+use std::io;
+
+/// Users of jails are numbered from here. Up to 2^31 nobody else gives out numbers: systemd's containers end
+/// before (<https://systemd.io/UIDS-GIDS/>), and there are no more than 2^22 processes.
+const FIRST_USER: libc::uid_t = 0x7000_0000;
+const USERS: u32 = 1 << 22;
+
+/// What making the namespaces and changing the user takes (linux/capability.h): SETGID, SETUID, SETPCAP,
+/// SYS_ADMIN.
+const PRIVILEGES: [u32; 4] = [6, 7, 8, 21];
+
+/// Securebits with their locks (linux/securebits.h): root is nobody special, and no set of capabilities is
+/// kept or regained by any means.
+const SECUREBITS: libc::c_ulong = 0b1110_1111;
+/// Changing the user leaves capabilities alone, which are needed a little longer.
+const NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+
+const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+
+/// Can this process make namespaces as it is, and become that user?
+pub(super) fn is_privileged(user: libc::uid_t) -> bool {
+    PRIVILEGES
+        .iter()
+        .all(|capability| has_capability(*capability))
+        && ["/proc/self/uid_map", "/proc/self/gid_map"]
+            .iter()
+            .all(|map| is_mapped(&std::fs::read_to_string(map).unwrap_or_default(), user))
+}
+
+/// Is there such a user in a namespace with this map (user_namespaces(7))? In a container there may be few.
+fn is_mapped(map: &str, user: libc::uid_t) -> bool {
+    map.lines().any(|line| {
+        let mut words = line.split_whitespace().map(str::parse::<u64>);
+        match (words.next(), words.nth(1)) {
+            (Some(Ok(first)), Some(Ok(count))) => (first..first + count).contains(&user.into()),
+            _ => false,
+        }
+    })
+}
+
+/// The user of the jail with this number.
+pub(super) fn user(number: u32) -> libc::uid_t {
+    FIRST_USER + number % USERS
+}
+
+/// Becomes a user and a group of the same number, in no other group. Capabilities stay for now.
+pub(super) fn become_user(user: libc::uid_t) -> io::Result<()> {
+    // System calls, because the C library's functions ask all threads, and there is one.
+    // SAFETY: numbers, and an empty list of groups.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_SECUREBITS, NO_SETUID_FIXUP).into())?;
+        check(libc::syscall(libc::SYS_setgroups, 0, 0))?;
+        check(libc::syscall(libc::SYS_setresgid, user, user, user))?;
+        check(libc::syscall(libc::SYS_setresuid, user, user, user))?;
+    }
+    Ok(())
+}
+
+/// A new and empty session keyring, instead of that of the user who started the VM.
+pub(super) fn join_new_keyring() -> io::Result<()> {
+    // SAFETY: without a name a new keyring is made.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0) };
+    match check(result) {
+        // A kernel without keys.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// Drops all capabilities, closes the ways to get some, and closes the process to other processes of its user.
+pub(super) fn drop_capabilities() -> io::Result<()> {
+    // Until the kernel knows no more.
+    // SAFETY: PR_CAPBSET_DROP takes a number.
+    while_ok(|number| unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number) })?;
+    let header = [0x2008_0522_u32, 0]; // _LINUX_CAPABILITY_VERSION_3, this thread
+    let none = [0u32; 6];
+    // SAFETY: numbers, and structures of the sizes that capset(2) reads.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_SECUREBITS, SECUREBITS).into())?;
+        // Ambient capabilities go with the permitted ones.
+        check(libc::syscall(
+            libc::SYS_capset,
+            header.as_ptr(),
+            none.as_ptr(),
+        ))?;
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into())?;
+        check(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).into())?;
+    }
+    Ok(())
+}
+
+/// Drops one capability after the other from the bounding set, up to the last that the kernel has.
+fn while_ok(drop: impl Fn(libc::c_ulong) -> libc::c_int) -> io::Result<()> {
+    for number in 0..64 {
+        match check(drop(number).into()) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && number > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jails_have_users_where_there_are_any() {
+        assert!(is_mapped("         0          0 4294967295\n", user(1)));
+        assert!(!is_mapped("0 100000 65536\n", user(1)));
+        assert!(is_mapped("0 100000 65536\n1879048192 200000 9\n", user(8)));
+        assert!(!is_mapped("0 100000 65536\n1879048192 200000 9\n", user(9)));
+        assert!(!is_mapped("", user(0)));
+        assert_eq!(user(0), 1_879_048_192);
+        assert_ne!(user(1), user(2));
+    }
+}

@@ -1,0 +1,143 @@
+//! What the process of a VM gives up once it has opened all that it needs: a jail in which descriptors are the
+//! only things of the host that are left.
+//!
+//! Whoever starts the VM [forks](Jail::fork) a process into a PID namespace; that process opens its files and
+//! devices and then [enters](Jail::enter) for good, before it starts a thread. In the jail it has namespaces
+//! of its own, an empty root that cannot be written, a user and a group that nobody else has, no capability,
+//! and no way to get any of this back. What its threads may still ask of the kernel is for
+//! [`seccomp`](super::seccomp) to say.
+//!
+//! A process with the capabilities for it makes the namespaces as it is, and they belong to the host's
+//! administrator. Any other makes a user namespace first, which owns them. That one maps no user at all: a
+//! process needs no name to use what it has open, and whose user has no name inside can make no further user
+//! namespace (`create_user_ns` in Linux's kernel/user_namespace.c).
+
+#[cfg(test)]
+mod attempts;
+mod descriptors;
+mod fork;
+mod identity;
+mod landlock;
+mod limits;
+mod namespaces;
+mod root;
+mod survey;
+#[cfg(test)]
+mod tests;
+mod wall;
+
+pub use descriptors::keep_only;
+pub use fork::{Child, Fork, Lifeline};
+pub use survey::survey;
+pub use wall::{Missing, Wall};
+
+use std::io;
+
+/// The jail of one VM, as planned by whoever starts it.
+#[derive(Clone, Copy, Debug)]
+pub struct Jail {
+    privileged: bool,
+    user: libc::uid_t,
+}
+
+impl Jail {
+    /// A jail for a VM that is attended by this process: `number` is that of its user, and no two VMs that run
+    /// at once may have the same one. The number of the process that attends it will do.
+    pub fn new(number: u32) -> Self {
+        let user = identity::user(number);
+        Self {
+            privileged: identity::is_privileged(user),
+            user,
+        }
+    }
+
+    /// Gives up everything but what is open. There is no way back, and no other thread may exist: the kernel
+    /// moves no process of several threads into a user namespace.
+    ///
+    /// `threads` is how many threads the process is going to have. What this host refuses is an error, unless
+    /// it is [optional](Wall::is_optional) or `best_effort` is set; all that is missing is returned.
+    ///
+    /// # Errors
+    /// The first wall that cannot be had. The process is then neither free nor confined, and should end.
+    pub fn enter(
+        &self,
+        lifeline: &Lifeline,
+        threads: usize,
+        best_effort: bool,
+    ) -> Result<Vec<Missing>, Missing> {
+        let mut walls = Walls {
+            missing: Vec::new(),
+            best_effort,
+        };
+        walls.build(Wall::Descriptors, || limits::set(threads))?;
+        forget_environment();
+        // A session of its own: a terminal sends its signals to whoever attends the VM.
+        let _ = rustix::process::setsid();
+        for (wall, flag) in namespaces::KINDS {
+            walls.build(wall, || namespaces::unshare(flag))?;
+        }
+        // Elsewhere it would be the host's root that is taken away.
+        if !walls.is_missing(Wall::Mounts) {
+            walls.build(Wall::Root, root::leave)?;
+        }
+        if self.privileged {
+            walls.build(Wall::User, || identity::become_user(self.user))?;
+            walls.build(Wall::UserNamespace, || {
+                namespaces::unshare(libc::CLONE_NEWUSER)
+            })?;
+        }
+        walls.build(Wall::Keyring, identity::join_new_keyring)?;
+        walls.build(Wall::Capabilities, identity::drop_capabilities)?;
+        walls.build(Wall::Landlock, landlock::enter)?;
+        // The kernel forgets it when a process changes its user.
+        walls.build(Wall::Lifeline, || lifeline.hold())?;
+        Ok(walls.missing)
+    }
+}
+
+/// The walls that could not be built.
+struct Walls {
+    missing: Vec<Missing>,
+    best_effort: bool,
+}
+
+impl Walls {
+    fn build(&mut self, wall: Wall, build: impl FnOnce() -> io::Result<()>) -> Result<(), Missing> {
+        let Err(source) = build() else { return Ok(()) };
+        let missing = Missing { wall, source };
+        if !wall.is_optional() && !self.best_effort {
+            return Err(missing);
+        }
+        self.missing.push(missing);
+        Ok(())
+    }
+
+    fn is_missing(&self, wall: Wall) -> bool {
+        self.missing.iter().any(|missing| missing.wall == wall)
+    }
+}
+
+/// Overwrites the environment, where keys of all kinds tend to lie.
+fn forget_environment() {
+    unsafe extern "C" {
+        static mut environ: *mut *mut libc::c_char;
+    }
+    // SAFETY: there is one thread, so nobody reads the environment meanwhile. Each entry is a string that ends
+    // with a zero and may be written to (environ(7)), and the list ends with a null.
+    unsafe {
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            libc::memset((*entry).cast(), 0, libc::strlen(*entry));
+            entry = entry.add(1);
+        }
+        libc::clearenv();
+    }
+}
+
+/// The result of a system call that says -1.
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        other => Ok(other),
+    }
+}

@@ -1,0 +1,190 @@
+//! From inside: what can still be reached? Each test runs in a process of its own that has one thread, and
+//! forks from there.
+
+use super::attempts::{ATTEMPTS, Host};
+use super::*;
+use rustix::pipe::pipe;
+use rustix::process::{WaitOptions, waitpid};
+use std::fs::{File, read_link, read_to_string};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+
+const INSIDE: &str = "KVMLET_TEST_JAIL";
+/// A user of no rank.
+const ORDINARY: libc::uid_t = 12345;
+
+/// Runs `body` in a process with one thread.
+fn alone(test: &str, body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        // Whoever runs the tests may have left more open.
+        let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        keep_only(&[input.as_fd(), output.as_fd(), error.as_fd()]).unwrap();
+        return body();
+    }
+    let test = format!("host::jail::tests::{test}");
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "--test-threads=1", &test])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    // A name that matches no test would pass, too.
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
+/// Forks, and runs `body` in the child, which ends with it.
+fn forked(jail: &Jail, body: impl FnOnce(&Lifeline)) -> Child {
+    match jail.fork(false).unwrap() {
+        (Fork::Parent(child), None) => child,
+        (Fork::Child(lifeline), None) => {
+            let good = catch_unwind(AssertUnwindSafe(|| body(&lifeline))).is_ok();
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(if good { 0 } else { 101 }) }
+        }
+        (_, Some(missing)) => panic!("{missing}: {}", missing.source),
+    }
+}
+
+fn succeeded(child: &Child) {
+    let (_, status) = waitpid(Some(child.pid), WaitOptions::empty())
+        .unwrap()
+        .unwrap();
+    assert_eq!(status.exit_status(), Some(0), "{status:?}");
+}
+
+/// Runs `body` in a jail, with all that this kernel has for one.
+fn jailed(body: impl FnOnce()) -> Child {
+    let jail = Jail::new(std::process::id());
+    forked(&jail, |lifeline| {
+        let missing = jail.enter(lifeline, 1, false).unwrap();
+        assert!(missing.is_empty(), "{missing:?}");
+        body();
+    })
+}
+
+/// Becomes a user of no rank, as whom the rest of this process goes on.
+fn become_ordinary() {
+    // SAFETY: numbers. A process that has changed its user may not be looked into, which it has to be to
+    // make a user namespace from a test.
+    unsafe {
+        assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
+        assert_eq!(libc::setresgid(ORDINARY, ORDINARY, ORDINARY), 0);
+        assert_eq!(libc::setresuid(ORDINARY, ORDINARY, ORDINARY), 0);
+    }
+}
+
+#[test]
+fn the_jail_as_seen_from_outside() {
+    alone("the_jail_as_seen_from_outside", || {
+        assert!(Jail::new(1).privileged, "this test needs root");
+        let (wait, go) = pipe().unwrap();
+        let (tell, told) = pipe().map(|(read, write)| (write, read)).unwrap();
+        let child = jailed(|| {
+            File::from(tell.try_clone().unwrap())
+                .write_all(b"x")
+                .unwrap();
+            File::from(wait).read_exact(&mut [0]).unwrap();
+        });
+        drop(tell);
+        File::from(told).read_exact(&mut [0]).unwrap();
+        let proc = format!("/proc/{}", child.pid.as_raw_nonzero());
+        for kind in ["mnt", "pid", "ipc", "uts", "net", "user"] {
+            let own = read_link(format!("/proc/self/ns/{kind}")).unwrap();
+            assert_ne!(read_link(format!("{proc}/ns/{kind}")).unwrap(), own);
+        }
+        let user = identity::user(std::process::id());
+        let status = read_to_string(format!("{proc}/status")).unwrap();
+        for line in [
+            format!("Uid:\t{user}\t{user}\t{user}\t{user}"),
+            format!("Gid:\t{user}\t{user}\t{user}\t{user}"),
+            "Groups:\t ".into(),
+            "CapInh:\t0000000000000000".into(),
+            "CapPrm:\t0000000000000000".into(),
+            "CapEff:\t0000000000000000".into(),
+            "CapBnd:\t0000000000000000".into(),
+            "CapAmb:\t0000000000000000".into(),
+            "NoNewPrivs:\t1".into(),
+            "Threads:\t1".into(),
+        ] {
+            assert!(status.lines().any(|have| have == line), "{line}\n{status}");
+        }
+        assert_eq!(read_to_string(format!("{proc}/uid_map")).unwrap(), "");
+        let mounts = read_to_string(format!("{proc}/mounts")).unwrap();
+        assert_eq!(mounts.lines().count(), 1, "{mounts}");
+        assert!(
+            mounts.starts_with("jail / tmpfs ro,nosuid,nodev,noexec"),
+            "{mounts}"
+        );
+        let interfaces = read_to_string(format!("{proc}/net/dev")).unwrap();
+        let names: Vec<_> = interfaces
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .collect();
+        assert!(
+            names.iter().all(|(name, _)| name.trim() == "lo"),
+            "{interfaces}"
+        );
+        let environment = std::fs::read(format!("{proc}/environ")).unwrap();
+        assert!(environment.iter().all(|byte| *byte == 0));
+        let limits = read_to_string(format!("{proc}/limits")).unwrap();
+        for (name, least, most) in [
+            ("Max core file size", 0, 0),
+            ("Max open files", 65, 200),
+            ("Max processes", 64, 128),
+            ("Max msgqueue size", 0, 0),
+        ] {
+            let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
+            let mut words = line[name.len()..].split_whitespace();
+            let hard: u64 = words.nth(1).unwrap().parse().unwrap();
+            assert!((least..=most).contains(&hard), "{line}");
+        }
+        File::from(go).write_all(b"x").unwrap();
+        succeeded(&child);
+    });
+}
+
+/// Tries all there is, with the things of the host in reach as far as they can be.
+fn nothing_of_the_host_can_be_reached() {
+    let host = Host::new();
+    succeeded(&jailed(|| {
+        for (what, attempt) in ATTEMPTS {
+            assert_eq!(attempt(&host), -1, "{what} can be had");
+        }
+        assert_eq!(std::env::vars_os().count(), 0);
+    }));
+    // From outside, the same things are there.
+    for what in [
+        "a file of the host",
+        "a service of the host",
+        "a socket by name",
+        "the user's keys",
+    ] {
+        let (_, attempt) = ATTEMPTS.iter().find(|(name, _)| *name == what).unwrap();
+        assert_ne!(attempt(&host), -1, "{what}: {}", io::Error::last_os_error());
+    }
+}
+
+#[test]
+fn nothing_of_the_host_can_be_reached_by_roots_vm() {
+    alone("nothing_of_the_host_can_be_reached_by_roots_vm", || {
+        assert!(Jail::new(1).privileged, "this test needs root");
+        nothing_of_the_host_can_be_reached();
+    });
+}
+
+#[test]
+fn nothing_of_the_host_can_be_reached_by_an_ordinary_users_vm() {
+    alone(
+        "nothing_of_the_host_can_be_reached_by_an_ordinary_users_vm",
+        || {
+            become_ordinary();
+            assert!(!Jail::new(1).privileged);
+            nothing_of_the_host_can_be_reached();
+        },
+    );
+}
