@@ -40,17 +40,20 @@ pub(super) fn supervise(
         .map_err(|error| Failed::new(format!("no channel for statistics: {error}")))?
         .unzip();
     let forked =
-        process::fork().map_err(|error| Failed::new(format!("no process for the VM: {error}")))?;
-    let Some(child) = forked else {
-        drop(source);
-        console.disown_terminal();
-        let endpoints = networks.iter().map(|net| net.endpoint().clone()).collect();
-        networks.into_iter().for_each(Network::abandon);
-        return vmm(Given {
-            console,
-            endpoints,
-            stats: sink.unwrap_or(StatsSink::Nowhere),
-        });
+        process::fork(0).map_err(|error| Failed::new(format!("no process for the VM: {error}")))?;
+    let child = match forked {
+        process::Fork::Parent(child) => child,
+        process::Fork::Child(_) => {
+            drop(source);
+            console.disown_terminal();
+            let endpoints = networks.iter().map(|net| net.endpoint().clone()).collect();
+            networks.into_iter().for_each(Network::abandon);
+            return vmm(Given {
+                console,
+                endpoints,
+                stats: sink.unwrap_or(StatsSink::Nowhere),
+            });
+        }
     };
     drop(sink);
     let served = networks.iter_mut().try_for_each(Network::serve);

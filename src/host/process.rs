@@ -1,11 +1,12 @@
 //! Processes forked from this one.
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
+    set_parent_process_death_signal, waitid,
 };
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 /// How a process ended.
@@ -69,49 +70,88 @@ impl AsFd for Child {
     }
 }
 
-/// Splits this process in two: the parent gets the child, and the child `None`. The child is killed when its
-/// parent ends first, as long as it keeps its credentials (prctl(2), PR_SET_PDEATHSIG).
+/// Which of the two processes this is, after a [fork].
+#[derive(Debug)]
+pub enum Fork {
+    /// The one that forked.
+    Parent(Child),
+    /// The new one.
+    Child(Lifeline),
+}
+
+/// Splits this process in two. The child is in new namespaces of the kinds that are given (`CLONE_NEW*`), and
+/// is killed when its parent ends first; see [`Lifeline::hold`].
 ///
 /// # Errors
 /// When this process has more than one thread (the child would have one, and maybe the others' locks), or the
-/// host gives no process.
-pub fn fork() -> io::Result<Option<Child>> {
+/// host gives no process, or no such namespace.
+pub fn fork(namespaces: libc::c_int) -> io::Result<Fork> {
     // A directory has two links more than it has directories in it.
     if std::fs::metadata("/proc/self/task")?.nlink() != 3 {
         return Err(io::Error::other(
             "a process with several threads cannot be forked",
         ));
     }
-    let parent = rustix::process::getpid();
-    let alive = rustix::process::pidfd_open(parent, PidfdFlags::empty())?;
-    // SAFETY: this is the only thread, so the child has all of what the parent has.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => {
-            die_with_parent()?;
-            // It may have ended before it was to be noticed.
-            let mut fds = [PollFd::new(&alive, PollFlags::IN)];
-            let now = rustix::event::Timespec::default();
-            if poll(&mut fds, Some(&now))? > 0 {
-                std::process::exit(128 + libc::SIGKILL);
-            }
-            Ok(None)
+    let parent = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    let mut pidfd: libc::c_int = -1;
+    let mut flags = namespaces | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let number = thread_number();
+    if number != 0 {
+        flags |= libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
+    }
+    // SAFETY: without CLONE_VM and a stack this is fork(2), which takes no flags: the child, the only thread
+    // as its parent is, has a copy of everything. The addresses are of variables that outlive the call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, number, 0) };
+    if pid == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    let Some(pid) = Pid::from_raw(pid as i32) else {
+        let lifeline = Lifeline(parent);
+        if lifeline.hold().is_err() {
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(128 + libc::SIGKILL) };
         }
-        pid => {
-            let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
-            // The child is not waited for yet, so the number is its own.
-            let fd = pidfd_open(pid, PidfdFlags::empty())?;
-            Ok(Some(Child { pid, fd }))
+        return Ok(Fork::Child(lifeline));
+    };
+    // SAFETY: the kernel has just made the descriptor, for us alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Fork::Parent(Child { pid, fd }))
+}
+
+/// Where the C library keeps the number of this thread: as for a fork of its own, the kernel is asked to write
+/// the child's there. Zero if it cannot be told (Linux without CONFIG_CHECKPOINT_RESTORE); only who signals
+/// the child's first thread by its `pthread_t` would notice.
+fn thread_number() -> usize {
+    let mut address = 0;
+    // SAFETY: PR_GET_TID_ADDRESS stores a pointer, or nothing.
+    unsafe { libc::prctl(libc::PR_GET_TID_ADDRESS, &raw mut address) };
+    address
+}
+
+/// Ties a process's life to that of its parent.
+#[derive(Debug)]
+pub struct Lifeline(OwnedFd);
+
+impl Lifeline {
+    /// Has the kernel kill this process when its parent ends. It forgets that when the process changes its user,
+    /// group or capabilities: then this is to be called again.
+    ///
+    /// # Errors
+    /// When the parent has ended already.
+    pub fn hold(&self) -> io::Result<()> {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have ended before it was to be noticed.
+        let mut parent = [PollFd::new(&self.0, PollFlags::IN)];
+        poll(&mut parent, Some(&Timespec::default()))?;
+        match parent[0].revents().is_empty() {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
         }
     }
 }
 
-/// Has this process killed when its parent ends. To be said again after a change of user or group.
-///
-/// # Errors
-/// What prctl says.
-pub fn die_with_parent() -> io::Result<()> {
-    Ok(rustix::process::set_parent_process_death_signal(Some(
-        Signal::KILL,
-    ))?)
+impl AsFd for Lifeline {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }

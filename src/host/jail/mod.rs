@@ -15,7 +15,6 @@
 #[cfg(test)]
 mod attempts;
 mod descriptors;
-mod fork;
 mod identity;
 mod landlock;
 mod limits;
@@ -27,10 +26,10 @@ mod tests;
 mod wall;
 
 pub use descriptors::keep_only;
-pub use fork::{Child, Fork, Lifeline};
 pub use survey::survey;
 pub use wall::{Missing, Wall};
 
+use super::process::{self, Fork, Lifeline};
 use std::io;
 
 /// The jail of one VM, as planned by whoever starts it.
@@ -48,6 +47,32 @@ impl Jail {
         Self {
             privileged: identity::is_privileged(user),
             user,
+        }
+    }
+
+    /// Forks a process into a PID namespace of its own, as its first process. One without privileges gets a
+    /// user namespace with it. With `best_effort` the process comes without the namespace where it must.
+    ///
+    /// As the first of its namespace, the process ignores signals that it neither handles nor blocks.
+    ///
+    /// # Errors
+    /// [`Wall::Pids`] when the host gives no such namespace, or no process.
+    pub fn fork(&self, best_effort: bool) -> Result<(Fork, Option<Missing>), Missing> {
+        let namespaces = match self.privileged {
+            true => libc::CLONE_NEWPID,
+            false => libc::CLONE_NEWPID | libc::CLONE_NEWUSER,
+        };
+        let missing = |source| Missing {
+            wall: Wall::Pids,
+            source,
+        };
+        match process::fork(namespaces) {
+            Ok(fork) => Ok((fork, None)),
+            Err(source) if best_effort => {
+                let fork = process::fork(0).map_err(missing)?;
+                Ok((fork, Some(missing(source))))
+            }
+            Err(source) => Err(missing(source)),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Which walls this host gives, found out by a process that goes there.
 
-use super::{Fork, Jail, Missing, Wall};
+use super::{Jail, Missing, Wall};
+use crate::host::process::Fork;
 use std::fs::File;
 use std::io::{self, Read, Write};
 
@@ -25,7 +26,7 @@ pub fn survey() -> io::Result<Vec<Missing>> {
             drop(write);
             let mut text = String::new();
             let received = File::from(read).read_to_string(&mut text);
-            rustix::process::waitpid(Some(child.pid), rustix::process::WaitOptions::empty())?;
+            child.wait()?;
             received?;
             Ok(pids
                 .into_iter()
