@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod net;
 pub mod process;
 pub mod ring;
+pub mod seccomp;
 pub mod signals;
 pub mod thread;
 

@@ -1,33 +1,52 @@
 //! io_uring, where the host has it.
 
+use io_uring::register::Restriction;
 use io_uring::{IoUring, Probe, opcode};
 use std::io;
 
-/// A ring for reads, writes, syncs and allocation of files, to be used by the calling thread alone.
+/// All that a ring of ours does.
+const OPERATIONS: [(u8, &str); 5] = [
+    (opcode::Readv::CODE, "readv"),
+    (opcode::Writev::CODE, "writev"),
+    (opcode::Fsync::CODE, "fsync"),
+    (opcode::Fallocate::CODE, "fallocate"),
+    (opcode::Nop::CODE, "nop"),
+];
+
+/// A ring for reads, writes, syncs and allocation of files, and nothing else: what a ring does is not held to
+/// the lists of system calls, so the kernel is told to hold it to these (io_uring_register(2),
+/// IORING_REGISTER_RESTRICTIONS, Linux 5.10). It takes no requests before the thread that is to use it alone has
+/// [enabled](enable) it.
 ///
 /// # Errors
-/// When the host forbids io_uring (seccomp, `/proc/sys/kernel/io_uring_disabled`), is too old for one of the
-/// operations, or has not the memory.
+/// When the host forbids io_uring (seccomp, `/proc/sys/kernel/io_uring_disabled`), is too old for restrictions
+/// or one of the operations, or has not the memory.
 pub fn new(entries: u32) -> io::Result<IoUring> {
     let ring = tuned(entries).or_else(|error| match error.raw_os_error() {
         // A flag that this kernel does not know yet.
-        Some(libc::EINVAL) => IoUring::new(entries),
+        Some(libc::EINVAL) => IoUring::builder().setup_r_disabled().build(entries),
         _ => Err(error),
     })?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
-    let needed = [
-        (opcode::Readv::CODE, "readv"),
-        (opcode::Writev::CODE, "writev"),
-        (opcode::Fsync::CODE, "fsync"),
-        (opcode::Fallocate::CODE, "fallocate"),
-    ];
-    match needed.iter().find(|(code, _)| !probe.is_supported(*code)) {
-        None => Ok(ring),
-        Some((_, name)) => Err(io::Error::other(format!(
-            "this kernel's io_uring has no {name}"
-        ))),
+    let missing = OPERATIONS
+        .iter()
+        .find(|(code, _)| !probe.is_supported(*code));
+    if let Some((_, name)) = missing {
+        let text = format!("this kernel's io_uring has no {name}");
+        return Err(io::Error::other(text));
     }
+    let mut allowed = OPERATIONS.map(|(code, _)| Restriction::sqe_op(code));
+    ring.submitter().register_restrictions(&mut allowed)?;
+    Ok(ring)
+}
+
+/// Lets a new ring be used, by the calling thread.
+///
+/// # Errors
+/// When it is in use.
+pub fn enable(ring: &IoUring) -> io::Result<()> {
+    ring.submitter().register_enable_rings()
 }
 
 /// One thread submits and reaps, and the kernel finishes requests when that thread enters it anyway instead of
@@ -38,8 +57,49 @@ pub fn new(entries: u32) -> io::Result<IoUring> {
 fn tuned(entries: u32) -> io::Result<IoUring> {
     IoUring::builder()
         .dontfork()
+        .setup_r_disabled()
         .setup_single_issuer()
         .setup_coop_taskrun()
         .setup_taskrun_flag()
         .build(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io_uring::types::Fd;
+    use io_uring::{opcode, squeue};
+
+    fn run(ring: &mut IoUring, entry: squeue::Entry) -> i32 {
+        // SAFETY: the entries of these tests point to nothing, or to constants.
+        unsafe { ring.submission().push(&entry).unwrap() };
+        ring.submit_and_wait(1).unwrap();
+        ring.completion().next().unwrap().result()
+    }
+
+    #[test]
+    fn a_ring_does_what_it_is_for_and_nothing_else() {
+        let Ok(mut ring) = new(4) else {
+            return; // forbidden here
+        };
+        assert!(ring.submit().is_err(), "it is not enabled");
+        enable(&ring).unwrap();
+        assert_eq!(run(&mut ring, opcode::Nop::new().build()), 0);
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let fd = Fd(std::os::fd::AsRawFd::as_raw_fd(&null));
+        let read = opcode::Readv::new(fd, std::ptr::null(), 0).build();
+        assert_eq!(run(&mut ring, read), 0);
+        let path = c"/etc/passwd".as_ptr();
+        for forbidden in [
+            opcode::OpenAt::new(Fd(libc::AT_FDCWD), path).build(),
+            opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build(),
+            opcode::Close::new(fd).build(),
+        ] {
+            assert_eq!(run(&mut ring, forbidden), -libc::EACCES);
+        }
+        // Nor can it be given anything, or be loosened.
+        assert!(ring.submitter().register_files(&[0]).is_err());
+        assert!(enable(&ring).is_err());
+        assert!(ring.submitter().register_restrictions(&mut []).is_err());
+    }
 }

@@ -15,7 +15,9 @@ mod endings;
 mod lifecycle;
 mod machine;
 mod network;
+mod seccomp;
 mod virtio;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         machine::TESTS,
         network::TESTS,
+        seccomp::TESTS,
         virtio::TESTS,
     ]
     .concat();

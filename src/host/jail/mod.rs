@@ -13,7 +13,7 @@
 //! namespace (`create_user_ns` in Linux's kernel/user_namespace.c).
 
 #[cfg(test)]
-mod attempts;
+pub(super) mod attempts;
 mod descriptors;
 mod identity;
 mod landlock;
@@ -22,7 +22,7 @@ mod namespaces;
 mod root;
 mod survey;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod wall;
 
 pub use descriptors::keep_only;

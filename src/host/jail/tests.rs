@@ -16,7 +16,7 @@ const INSIDE: &str = "KVMLET_TEST_JAIL";
 const ORDINARY: libc::uid_t = 12345;
 
 /// Runs `body` in a process with one thread and no more open than it needs.
-fn alone(test: &str, body: impl FnOnce()) {
+pub(in crate::host) fn alone(room: &str, test: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         // The test's thread has another one beside it, which waits, and so holds no lock.
         // SAFETY: as above.
@@ -34,7 +34,7 @@ fn alone(test: &str, body: impl FnOnce()) {
         assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
         return assert_eq!(status, 0);
     }
-    let test = format!("host::jail::tests::{test}");
+    let test = format!("host::{room}::tests::{test}");
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "--nocapture", "--test-threads=1", &test])
         .env(INSIDE, "1")
@@ -49,7 +49,7 @@ fn alone(test: &str, body: impl FnOnce()) {
 }
 
 /// Runs `body` and ends the process.
-fn end(body: impl FnOnce()) -> ! {
+pub(in crate::host) fn end(body: impl FnOnce()) -> ! {
     let good = catch_unwind(AssertUnwindSafe(body)).is_ok();
     // SAFETY: ends the process.
     unsafe { libc::_exit(if good { 0 } else { 101 }) }
@@ -91,7 +91,7 @@ fn become_ordinary() {
 
 #[test]
 fn the_jail_as_seen_from_outside() {
-    alone("the_jail_as_seen_from_outside", || {
+    alone("jail", "the_jail_as_seen_from_outside", || {
         assert!(Jail::new(1).privileged, "this test needs root");
         let (wait, go) = pipe().unwrap();
         let (tell, told) = pipe().map(|(read, write)| (write, read)).unwrap();
@@ -182,15 +182,20 @@ fn nothing_of_the_host_can_be_reached() {
 
 #[test]
 fn nothing_of_the_host_can_be_reached_by_roots_vm() {
-    alone("nothing_of_the_host_can_be_reached_by_roots_vm", || {
-        assert!(Jail::new(1).privileged, "this test needs root");
-        nothing_of_the_host_can_be_reached();
-    });
+    alone(
+        "jail",
+        "nothing_of_the_host_can_be_reached_by_roots_vm",
+        || {
+            assert!(Jail::new(1).privileged, "this test needs root");
+            nothing_of_the_host_can_be_reached();
+        },
+    );
 }
 
 #[test]
 fn nothing_of_the_host_can_be_reached_by_an_ordinary_users_vm() {
     alone(
+        "jail",
         "nothing_of_the_host_can_be_reached_by_an_ordinary_users_vm",
         || {
             become_ordinary();

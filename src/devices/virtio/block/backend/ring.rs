@@ -22,8 +22,10 @@ impl Ring {
     /// # Errors
     /// When the host does not allow io_uring or lacks an operation.
     pub fn new(file: Arc<DiskFile>, jobs: u16) -> io::Result<Self> {
+        let ring = ring::new(jobs.into())?;
+        ring::enable(&ring)?;
         Ok(Self {
-            ring: ring::new(jobs.into())?,
+            ring,
             file,
             jobs: (0..jobs).map(|_| None).collect(),
             free: (0..jobs.into()).collect(),

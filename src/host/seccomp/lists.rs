@@ -1,0 +1,148 @@
+//! The lists. A bare-metal test watches all calls of VMs that do all there is to do, and finds each entry used
+//! and no other needed.
+
+use crate::host::thread::ThreadKind;
+
+/// A system call that may be made, as far as `check` goes. Two rules for one call are alternatives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its number.
+    pub call: libc::c_long,
+    /// What must hold of an argument.
+    pub check: Check,
+}
+
+/// A condition on the lower 32 bits of an argument, which has the number that comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Any argument will do.
+    None,
+    /// It has this value.
+    Equal(u8, u32),
+    /// It has none of these bits.
+    Without(u8, u32),
+    /// It is the number of this process.
+    OwnProcess(u8),
+}
+
+/// The list for a kind of thread.
+pub fn rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
+    let own = match kind {
+        ThreadKind::EventLoop => EVENT_LOOP,
+        ThreadKind::Vcpu => VCPU,
+        ThreadKind::Block => BLOCK,
+        ThreadKind::Net => NET,
+        ThreadKind::Rng => RNG,
+    };
+    EVERY.iter().chain(own)
+}
+
+const fn any(call: libc::c_long) -> Rule {
+    Rule {
+        call,
+        check: Check::None,
+    }
+}
+
+const fn equal(call: libc::c_long, argument: u8, value: u32) -> Rule {
+    Rule {
+        call,
+        check: Check::Equal(argument, value),
+    }
+}
+
+const fn ioctl(request: u32) -> Rule {
+    equal(libc::SYS_ioctl, 1, request)
+}
+
+/// What every thread does: wait for others and wake them, write to the log and to events, close what it has,
+/// take memory, and end.
+const EVERY: &[Rule] = &[
+    any(libc::SYS_brk),
+    any(libc::SYS_close),
+    any(libc::SYS_exit),
+    any(libc::SYS_exit_group),
+    any(libc::SYS_futex),
+    equal(libc::SYS_madvise, 2, libc::MADV_DONTNEED as u32),
+    any(libc::SYS_munmap),
+    any(libc::SYS_read),
+    any(libc::SYS_rt_sigprocmask),
+    any(libc::SYS_sigaltstack),
+    any(libc::SYS_write),
+    // Rust's debug builds look whether a descriptor is open before they close it.
+    #[cfg(debug_assertions)]
+    equal(libc::SYS_fcntl, 1, libc::F_GETFD as u32),
+];
+
+/// Attends the VM: polls, moves input to the serial port, sends statistics, pauses and stops vCPUs.
+const EVENT_LOOP: &[Rule] = &[
+    any(libc::SYS_getpid),
+    ioctl(TIOCGWINSZ),
+    any(libc::SYS_ppoll),
+    any(libc::SYS_sendto),
+    kick(),
+];
+
+/// Runs the guest, sets interrupt routes, connects and disconnects queues, and looks at a guest that failed.
+const VCPU: &[Rule] = &[
+    equal(libc::SYS_fcntl, 1, libc::F_DUPFD_CLOEXEC as u32),
+    any(libc::SYS_getpid),
+    ioctl(KVM_RUN),
+    ioctl(KVM_IOEVENTFD),
+    ioctl(KVM_SET_GSI_ROUTING),
+    ioctl(KVM_GET_REGS),
+    ioctl(KVM_GET_SREGS),
+    ioctl(KVM_TRANSLATE),
+    ioctl(libc::TUNSETOFFLOAD as u32),
+    ioctl(libc::TUNSETQUEUE as u32),
+    any(libc::SYS_rt_sigreturn),
+    kick(),
+    any(libc::SYS_timerfd_create),
+];
+
+/// Serves a disk, by a ring that was made before or by system calls.
+const BLOCK: &[Rule] = &[
+    any(libc::SYS_fallocate),
+    any(libc::SYS_fdatasync),
+    any(libc::SYS_io_uring_enter),
+    equal(libc::SYS_io_uring_register, 1, IORING_REGISTER_ENABLE_RINGS),
+    any(libc::SYS_ppoll),
+    any(libc::SYS_preadv),
+    any(libc::SYS_pwritev2),
+    any(libc::SYS_timerfd_settime),
+];
+
+/// Serves a tap.
+const NET: &[Rule] = &[
+    ioctl(libc::TUNSETOFFLOAD as u32),
+    ioctl(libc::TUNSETQUEUE as u32),
+    any(libc::SYS_ppoll),
+    any(libc::SYS_readv),
+    any(libc::SYS_timerfd_settime),
+    any(libc::SYS_writev),
+];
+
+/// Serves random bytes.
+const RNG: &[Rule] = &[any(libc::SYS_getrandom), any(libc::SYS_ppoll)];
+
+/// A signal to a thread of this process: calls a vCPU back.
+const fn kick() -> Rule {
+    Rule {
+        call: libc::SYS_tgkill,
+        check: Check::OwnProcess(0),
+    }
+}
+
+/// Is a descriptor a terminal?
+const TIOCGWINSZ: u32 = libc::TIOCGWINSZ as u32;
+
+// linux/kvm.h
+const KVM_RUN: u32 = 0xae80;
+const KVM_IOEVENTFD: u32 = 0x4040_ae79;
+const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
+const KVM_GET_REGS: u32 = 0x8090_ae81;
+const KVM_GET_SREGS: u32 = 0x8138_ae83;
+const KVM_TRANSLATE: u32 = 0xc018_ae85;
+
+/// linux/io_uring.h
+const IORING_REGISTER_ENABLE_RINGS: u32 = 12;

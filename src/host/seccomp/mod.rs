@@ -1,0 +1,102 @@
+//! What each thread of a VM's process may ask of the kernel: a list of system calls for each kind of thread, as
+//! a seccomp filter (seccomp(2)). A thread that makes any other call ends the process, with a message that
+//! names the two.
+//!
+//! A list holds for the thread that [seals](Filters::seal) itself, and for good. What the calls work on is
+//! for descriptors to decide: no list has one that opens, connects, starts or maps executable memory.
+
+mod alarm;
+mod lists;
+#[cfg(test)]
+mod tests;
+
+pub use alarm::EXIT_CODE;
+pub use lists::{Check, Rule, rules};
+
+use super::thread::ThreadKind;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+use std::collections::BTreeMap;
+use std::io;
+
+/// The filters for some kinds of threads, ready to be installed.
+#[derive(Debug)]
+pub struct Filters(Vec<(ThreadKind, BpfProgram)>);
+
+impl Filters {
+    /// Makes the filters, and installs the handler by which a thread that leaves its list ends the process.
+    /// It holds for the process that calls this, whatever becomes of its number.
+    ///
+    /// # Errors
+    /// When the kernel knows no such filters, or gives no handler.
+    pub fn new(kinds: &[ThreadKind]) -> io::Result<Self> {
+        check_support()?;
+        alarm::install()?;
+        let compile = |kind: &ThreadKind| Ok((*kind, compile(rules(*kind))?));
+        Ok(Self(kinds.iter().map(compile).collect::<io::Result<_>>()?))
+    }
+
+    /// Holds the calling thread to the list of its kind.
+    ///
+    /// # Errors
+    /// When there is no filter for that kind, or the kernel refuses it.
+    pub fn seal(&self, kind: ThreadKind) -> io::Result<()> {
+        let filter = self.0.iter().find(|(have, _)| *have == kind);
+        let (_, program) = filter.ok_or(io::ErrorKind::NotFound)?;
+        alarm::remember_thread();
+        seccompiler::apply_filter(program).map_err(io::Error::other)
+    }
+}
+
+/// Does the kernel know filters that trap?
+///
+/// # Errors
+/// What it says if not.
+pub fn check_support() -> io::Result<()> {
+    let action = libc::SECCOMP_RET_TRAP;
+    // SAFETY: reads a number.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_ACTION_AVAIL,
+            0,
+            &raw const action,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn compile(rules: impl Iterator<Item = &'static Rule>) -> io::Result<BpfProgram> {
+    let mut map: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for rule in rules {
+        let of_call = map.entry(rule.call).or_default();
+        of_call.extend(condition(rule.check).map_err(io::Error::other)?);
+    }
+    let filter = SeccompFilter::new(
+        map,
+        SeccompAction::Trap,
+        SeccompAction::Allow,
+        TargetArch::x86_64,
+    );
+    filter.and_then(TryInto::try_into).map_err(io::Error::other)
+}
+
+fn condition(check: Check) -> Result<Option<SeccompRule>, seccompiler::BackendError> {
+    let (argument, operator, value) = match check {
+        Check::None => return Ok(None),
+        Check::Equal(argument, value) => (argument, SeccompCmpOp::Eq, value),
+        Check::Without(argument, bits) => (argument, SeccompCmpOp::MaskedEq(bits.into()), 0),
+        // SAFETY: getpid has no preconditions.
+        Check::OwnProcess(argument) => {
+            (argument, SeccompCmpOp::Eq, unsafe { libc::getpid() } as u32)
+        }
+    };
+    let condition =
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value.into())?;
+    SeccompRule::new(vec![condition]).map(Some)
+}

@@ -1,0 +1,144 @@
+//! Each kind of thread tries what no list has.
+
+use super::*;
+use crate::host::jail::attempts::{ATTEMPTS, Attempt, HARMLESS, Host};
+use crate::host::jail::tests::{alone, end};
+use std::io::Read;
+
+const KINDS: [ThreadKind; 5] = [
+    ThreadKind::EventLoop,
+    ThreadKind::Vcpu,
+    ThreadKind::Block,
+    ThreadKind::Net,
+    ThreadKind::Rng,
+];
+
+/// Runs an attempt in a process of its own whose only thread is sealed; returns its exit code and what it
+/// said.
+fn sealed(kind: ThreadKind, host: &Host, attempt: Attempt) -> (i32, String) {
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    // SAFETY: the only thread.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        rustix::stdio::dup2_stderr(&write).unwrap();
+        end(|| {
+            rustix::thread::set_name(c"probe").unwrap();
+            Filters::new(&[kind]).unwrap().seal(kind).unwrap();
+            attempt(host);
+        });
+    }
+    drop(write);
+    let mut said = String::new();
+    std::fs::File::from(read).read_to_string(&mut said).unwrap();
+    let mut status = 0;
+    // SAFETY: stores a number.
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    let code = match libc::WIFEXITED(status) {
+        true => libc::WEXITSTATUS(status),
+        false => -libc::WTERMSIG(status),
+    };
+    (code, said)
+}
+
+#[test]
+fn no_list_has_a_way_out() {
+    alone("seccomp", "no_list_has_a_way_out", || {
+        let host = Host::new();
+        for kind in KINDS {
+            for (what, attempt) in ATTEMPTS.iter().chain(HARMLESS) {
+                let (code, said) = sealed(kind, &host, *attempt);
+                assert_eq!(code, i32::from(EXIT_CODE), "{kind:?}: {what}: {said}");
+                assert!(
+                    said.starts_with("kvmlet: thread `probe` made the system call `"),
+                    "{said}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn the_message_names_thread_and_call() {
+    alone("seccomp", "the_message_names_thread_and_call", || {
+        let host = Host::new();
+        let open = ATTEMPTS
+            .iter()
+            .find(|(what, _)| *what == "a file of the host");
+        let (code, said) = sealed(ThreadKind::Rng, &host, open.unwrap().1);
+        assert_eq!(code, 159);
+        assert!(
+            said.contains("thread `probe` made the system call `openat` (257)"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn arguments_count() {
+    alone("seccomp", "arguments_count", || {
+        let host = Host::new();
+        let run = |kind, attempt| sealed(kind, &host, attempt).0;
+        // SAFETY: requests of a descriptor that is none.
+        let kvm_run: Attempt = |_| unsafe { libc::ioctl(-1, 0xae80) }.into();
+        // SAFETY: as above.
+        let sti: Attempt = |_| unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) }.into();
+        assert_eq!(run(ThreadKind::Vcpu, kvm_run), 0);
+        assert_eq!(run(ThreadKind::Block, kvm_run), 159);
+        for kind in KINDS {
+            assert_eq!(run(kind, sti), 159);
+        }
+        // SAFETY: signal 0 only asks.
+        let own: Attempt = |_| unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), 1, 0) };
+        // SAFETY: as above.
+        let init: Attempt = |_| unsafe { libc::syscall(libc::SYS_tgkill, 1, 1, 0) };
+        assert_eq!(run(ThreadKind::Vcpu, own), 0);
+        assert_eq!(run(ThreadKind::Vcpu, init), 159);
+    });
+}
+
+#[test]
+fn lists_are_short() {
+    // Firecracker's: 27 for a vCPU, 50 for the loop that serves all devices.
+    for kind in KINDS {
+        let calls: std::collections::BTreeSet<_> = rules(kind).map(|rule| rule.call).collect();
+        let limit = if kind == ThreadKind::Vcpu { 27 } else { 50 };
+        println!(
+            "{kind:?}: {} calls, {} rules",
+            calls.len(),
+            rules(kind).count()
+        );
+        assert!(rules(kind).count() <= limit, "{kind:?}");
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn costs() {
+    let start = std::time::Instant::now();
+    for _ in 0..1000 {
+        std::hint::black_box(Filters::new(&KINDS).unwrap());
+    }
+    println!("compiling five lists: {:?}", start.elapsed() / 1000);
+    let filters = Filters::new(&KINDS).unwrap();
+    for kind in KINDS {
+        let mut all = Vec::new();
+        for _ in 0..50 {
+            let filters = &filters;
+            all.push(std::thread::scope(|scope| {
+                let sealing = scope.spawn(move || {
+                    rustix::thread::set_no_new_privs(true).unwrap();
+                    let start = std::time::Instant::now();
+                    filters.seal(kind).unwrap();
+                    start.elapsed()
+                });
+                sealing.join().unwrap()
+            }));
+        }
+        all.sort();
+        println!(
+            "sealing {kind:?}: {:?}; {} instructions",
+            all[25],
+            filters.0.iter().find(|f| f.0 == kind).unwrap().1.len()
+        );
+    }
+}
