@@ -15,9 +15,7 @@ mod endings;
 mod lifecycle;
 mod machine;
 mod network;
-mod seccomp;
 mod virtio;
-mod watch;
 
 use std::process::ExitCode;
 
@@ -29,7 +27,6 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         machine::TESTS,
         network::TESTS,
-        seccomp::TESTS,
         virtio::TESTS,
     ]
     .concat();

@@ -85,7 +85,7 @@ fn text(text: &CStr) -> usize {
     text.as_ptr().addr()
 }
 
-/// What is tried, and how. Names are in the order of the brief: files, mounts, programs, rank, processes, networks, the kernel.
+/// What is tried, and how: files, mounts, namespaces, programs, rank, processes, networks, the kernel.
 pub(in crate::host) const ATTEMPTS: &[(&str, Attempt)] = &[
     ("a file of the host", |_| {
         open(c"/etc/passwd", libc::O_RDONLY)

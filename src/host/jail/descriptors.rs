@@ -68,15 +68,15 @@ impl Inventory {
 }
 
 /// Calls `look` with each open descriptor.
-fn each(mut look: impl FnMut(RawFd) -> io::Result<()>) -> io::Result<()> {
+fn each(look: impl FnMut(RawFd) -> io::Result<()>) -> io::Result<()> {
     let directory = std::fs::read_dir("/proc/self/fd")?;
     let numbers: Vec<RawFd> = directory
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     // The directory's own descriptor is among them, and closed by now.
-    let open = numbers.into_iter().filter(|fd| {
+    let mut open = numbers.into_iter().filter(|fd| {
         // SAFETY: F_GETFD only reads.
         unsafe { libc::fcntl(*fd, libc::F_GETFD) != -1 }
     });
-    open.map(|fd| look(fd)).collect()
+    open.try_for_each(look)
 }

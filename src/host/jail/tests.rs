@@ -204,3 +204,161 @@ fn nothing_of_the_host_can_be_reached_by_an_ordinary_users_vm() {
         },
     );
 }
+
+#[test]
+fn landlock_is_a_wall_by_itself() {
+    alone("jail", "landlock_is_a_wall_by_itself", || {
+        let host = Host::new();
+        let open = |path: &str| std::fs::File::open(path).map_err(|error| error.raw_os_error());
+        let null = open("/dev/null").unwrap();
+        rustix::thread::set_no_new_privs(true).unwrap();
+        landlock::enter().unwrap();
+        assert_eq!(open("/etc/passwd").unwrap_err(), Some(libc::EACCES));
+        assert_eq!(open("/").unwrap_err(), Some(libc::EACCES));
+        for what in ["a service of the host", "a socket by name"] {
+            let (_, attempt) = ATTEMPTS.iter().find(|(name, _)| *name == what).unwrap();
+            assert_eq!(attempt(&host), -1, "{what}");
+        }
+        // SAFETY: signal 0 only asks.
+        assert_eq!(unsafe { libc::kill(libc::getppid(), 0) }, -1);
+        // What is open can be used.
+        assert_eq!((&null).read(&mut [0]).unwrap(), 0);
+    });
+}
+
+#[test]
+fn this_host_has_all_walls() {
+    alone("jail", "this_host_has_all_walls", || {
+        let missing = survey().unwrap();
+        assert!(missing.is_empty(), "{missing:?}");
+        become_ordinary();
+        let missing = survey().unwrap();
+        assert!(missing.is_empty(), "{missing:?}");
+    });
+}
+
+/// Becomes root of a container in which few users are and no network namespaces can be made.
+fn enter_container() {
+    namespaces::unshare(libc::CLONE_NEWUSER).unwrap();
+    for (file, text) in [
+        ("/proc/self/setgroups", "deny"),
+        ("/proc/self/uid_map", "0 0 1"),
+        ("/proc/self/gid_map", "0 0 1"),
+        ("/proc/sys/user/max_net_namespaces", "0"),
+    ] {
+        std::fs::write(file, text).unwrap();
+    }
+}
+
+#[test]
+fn what_the_host_refuses_is_named() {
+    alone("jail", "what_the_host_refuses_is_named", || {
+        enter_container();
+        let jail = Jail::new(1);
+        assert!(!jail.privileged, "it has no user to become");
+        succeeded(forked(&jail, |lifeline| {
+            let missing = jail.enter(lifeline, 1, false).unwrap_err();
+            assert_eq!(
+                missing.to_string(),
+                "the jail cannot have a network namespace"
+            );
+            assert!(missing.help().contains("user namespaces"));
+        }));
+        let host = Host::new();
+        succeeded(forked(&jail, |lifeline| {
+            let missing = jail.enter(lifeline, 1, true).unwrap();
+            let walls: Vec<_> = missing.iter().map(|missing| missing.wall).collect();
+            assert_eq!(walls, [Wall::Network]);
+            // All others stand.
+            for (what, attempt) in ATTEMPTS {
+                assert_eq!(attempt(&host), -1, "{what} can be had");
+            }
+        }));
+        assert_eq!(survey().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn the_end_of_the_parent_is_the_end_of_the_jail() {
+    alone(
+        "jail",
+        "the_end_of_the_parent_is_the_end_of_the_jail",
+        || {
+            let (alive, inside) = pipe().unwrap();
+            let parent = match process::fork(0).unwrap() {
+                Fork::Parent(parent) => parent,
+                Fork::Child(_) => end(|| {
+                    jailed(|| {
+                        File::from(inside.try_clone().unwrap())
+                            .write_all(b"x")
+                            .unwrap();
+                        // SAFETY: waits for a signal.
+                        unsafe { libc::pause() };
+                    });
+                    // SAFETY: as above.
+                    unsafe { libc::pause() };
+                }),
+            };
+            drop(inside);
+            let mut alive = File::from(alive);
+            alive.read_exact(&mut [0]).unwrap();
+            parent.signal(rustix::process::Signal::KILL).unwrap();
+            parent.wait().unwrap();
+            // The last that held the other end has ended.
+            assert_eq!(alive.read(&mut [0]).unwrap(), 0);
+        },
+    );
+}
+
+#[test]
+fn an_open_directory_is_refused() {
+    alone("jail", "an_open_directory_is_refused", || {
+        let root = File::open("/").unwrap();
+        let jail = Jail::new(1);
+        let child = forked(&jail, |lifeline| {
+            let missing = jail.enter(lifeline, 1, false).unwrap_err();
+            assert_eq!(missing.wall, Wall::Descriptors);
+            assert!(
+                missing.source.to_string().contains("is a directory"),
+                "{missing:?}"
+            );
+        });
+        succeeded(child);
+        drop(root);
+    });
+}
+
+#[test]
+fn only_what_is_kept_stays_open() {
+    alone("jail", "only_what_is_kept_stays_open", || {
+        let files: Vec<File> = (0..5).map(|_| File::open("/dev/null").unwrap()).collect();
+        let error = std::io::stderr();
+        keep_only(&[files[3].as_fd(), error.as_fd(), files[1].as_fd()]).unwrap();
+        let open = |file: &File| rustix::io::fcntl_getfd(file).is_ok();
+        assert_eq!(
+            files.iter().map(open).collect::<Vec<_>>(),
+            [false, true, false, true, false]
+        );
+        assert!(rustix::io::fcntl_getfd(std::io::stdin()).is_err());
+        std::mem::forget(files);
+    });
+}
+
+#[test]
+fn the_first_thread_keeps_its_number_to_signal_it_by() {
+    alone(
+        "jail",
+        "the_first_thread_keeps_its_number_to_signal_it_by",
+        || {
+            succeeded(jailed(|| {
+                // SAFETY: this thread lives as long as the other.
+                let me = unsafe { libc::pthread_self() };
+                let other = std::thread::spawn(move || {
+                    // SAFETY: as above; signal 0 only asks.
+                    unsafe { libc::pthread_kill(me, 0) }
+                });
+                assert_eq!(other.join().unwrap(), 0);
+            }));
+        },
+    );
+}

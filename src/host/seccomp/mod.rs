@@ -91,10 +91,7 @@ fn condition(check: Check) -> Result<Option<SeccompRule>, seccompiler::BackendEr
         Check::None => return Ok(None),
         Check::Equal(argument, value) => (argument, SeccompCmpOp::Eq, value),
         Check::Without(argument, bits) => (argument, SeccompCmpOp::MaskedEq(bits.into()), 0),
-        // SAFETY: getpid has no preconditions.
-        Check::OwnProcess(argument) => {
-            (argument, SeccompCmpOp::Eq, unsafe { libc::getpid() } as u32)
-        }
+        Check::OwnProcess(argument) => (argument, SeccompCmpOp::Eq, std::process::id()),
     };
     let condition =
         SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value.into())?;

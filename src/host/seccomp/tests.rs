@@ -100,45 +100,7 @@ fn arguments_count() {
 fn lists_are_short() {
     // Firecracker's: 27 for a vCPU, 50 for the loop that serves all devices.
     for kind in KINDS {
-        let calls: std::collections::BTreeSet<_> = rules(kind).map(|rule| rule.call).collect();
         let limit = if kind == ThreadKind::Vcpu { 27 } else { 50 };
-        println!(
-            "{kind:?}: {} calls, {} rules",
-            calls.len(),
-            rules(kind).count()
-        );
         assert!(rules(kind).count() <= limit, "{kind:?}");
-    }
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn costs() {
-    let start = std::time::Instant::now();
-    for _ in 0..1000 {
-        std::hint::black_box(Filters::new(&KINDS).unwrap());
-    }
-    println!("compiling five lists: {:?}", start.elapsed() / 1000);
-    let filters = Filters::new(&KINDS).unwrap();
-    for kind in KINDS {
-        let mut all = Vec::new();
-        for _ in 0..50 {
-            let filters = &filters;
-            all.push(std::thread::scope(|scope| {
-                let sealing = scope.spawn(move || {
-                    rustix::thread::set_no_new_privs(true).unwrap();
-                    let start = std::time::Instant::now();
-                    filters.seal(kind).unwrap();
-                    start.elapsed()
-                });
-                sealing.join().unwrap()
-            }));
-        }
-        all.sort();
-        println!(
-            "sealing {kind:?}: {:?}; {} instructions",
-            all[25],
-            filters.0.iter().find(|f| f.0 == kind).unwrap().1.len()
-        );
     }
 }
