@@ -52,6 +52,12 @@ pub enum Error {
         /// Whether it was to be read only.
         read_only: bool,
     },
+    /// A block device that the host itself uses.
+    #[error("disk `{}` is in use by this host: mounted, or part of another device, or open for writing", .path.display())]
+    Busy {
+        /// The device.
+        path: PathBuf,
+    },
     /// Its size or geometry cannot be had.
     #[error("cannot find out the size of disk `{}`", .path.display())]
     Measure {
@@ -88,6 +94,7 @@ impl Error {
             Error::Locked { .. } => {
                 "stop whoever has it; only disks that all users open with `ro` can be shared"
             }
+            Error::Busy { .. } => "unmount it, or stop whoever has it; `lsblk` tells",
             Error::Measure { .. } => "check that the device still answers",
             Error::Empty { .. } => "give it a size, as by `truncate -s 1G FILE`",
         }
@@ -135,9 +142,16 @@ impl DiskFile {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(Error::Kind { path: path.into() });
         }
+        let is_device = kind.is_block_device();
         let mut options = OpenOptions::new();
         options.read(true).write(!read_only);
-        let file = options.open(path).map_err(refused)?;
+        let file =
+            open_for_one(&options, path, is_device && !read_only).map_err(|source| match source
+                .raw_os_error()
+            {
+                Some(libc::EBUSY) => Error::Busy { path: path.into() },
+                _ => refused(source),
+            })?;
         lock(&file, path, read_only)?;
         let direct = direct
             .then(|| {
@@ -153,7 +167,7 @@ impl DiskFile {
         Ok(Self {
             path: path.into(),
             file,
-            is_device: kind.is_block_device(),
+            is_device,
             direct,
         })
     }
@@ -244,6 +258,13 @@ impl AsFd for DiskFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// Opens a disk. A block device is claimed by whoever writes to it (O_EXCL without O_CREAT, open(2)): locks are
+/// of a device's node, of which there can be several, and file systems that are mounted take none.
+fn open_for_one(options: &OpenOptions, path: &Path, claim: bool) -> io::Result<File> {
+    let flags = if claim { libc::O_EXCL } else { 0 };
+    options.clone().custom_flags(flags).open(path)
 }
 
 fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Error> {

@@ -19,10 +19,10 @@ pub const TESTS: &[Test] = &[
 
 /// The entropy source has the first slot, the first disk the one behind.
 const RNG: &str = "mmio=0xd0001000";
-const BLK: &str = "mmio=0xd0002000";
-const DISK_BYTES: u64 = 8 << 20;
+pub const BLK: &str = "mmio=0xd0002000";
+pub const DISK_BYTES: u64 = 8 << 20;
 
-fn success(guest: Guest) -> String {
+pub fn success(guest: Guest) -> String {
     let (reason, output) = guest.finish();
     assert_eq!(reason, ExitReason::Shutdown { code: 0 }, "{output}");
     output
@@ -33,7 +33,7 @@ fn rng() {
 }
 
 /// A disk full of numbers.
-fn image() -> NamedTempFile {
+pub fn image() -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     let bytes: Vec<u8> = (0..DISK_BYTES / 8).flat_map(u64::to_le_bytes).collect();
     file.write_all(&bytes).unwrap();
@@ -48,7 +48,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 }
 
 /// What the guest says it has read is what is in the file, before and after it wrote there.
-fn read_and_write(disk: Disk, image: &NamedTempFile) {
+pub fn read_and_write(disk: Disk, image: &NamedTempFile) {
     let before = std::fs::read(image.path()).unwrap();
     let guest = Guest::boot_with("virtio_blk", |c| c.cmdline(BLK).disk(disk.clone()));
     let output = success(guest);

@@ -149,9 +149,9 @@ fn bytes(seed: u64, count: usize) -> Vec<u8> {
 
 /// A directory of several blocks, of small files.
 fn many(at: &Path) {
-    for number in 0..1000 {
+    for number in 0..500 {
         let contents = bytes(number, (number * 7 % 300) as usize);
-        fs::write(at.join(format!("{number:04}")), contents).unwrap();
+        fs::write(at.join(format!("{number:03}")), contents).unwrap();
     }
 }
 
