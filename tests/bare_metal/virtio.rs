@@ -15,6 +15,10 @@ pub const TESTS: &[Test] = &[
     ("virtio_blk_notifies_once_a_batch", block_batches),
     ("virtio_blk_has_one_writer", block_lock),
     ("virtio_blk_is_held_to_its_rate", block_rate),
+    (
+        "virtio_blk_ten_vms_share_the_pages_of_an_image",
+        block_shared,
+    ),
 ];
 
 /// The entropy source has the first slot, the first disk the one behind.
@@ -143,4 +147,38 @@ fn block_rate() {
         let stats = guest.vm.disks()[0].stats();
         stats.throttled > 0 && stats.throttled_us > 0
     });
+}
+
+/// Ten VMs at a time that each read all of an image, which the host's page cache does not hold at first: the host
+/// fetches it once. (Each guest has what it reads in RAM of its own: that is not shared.)
+fn block_shared() {
+    let image = image();
+    image.as_file().sync_all().unwrap();
+    let advice = rustix::fs::Advice::DontNeed;
+    rustix::fs::fadvise(image.as_file(), 0, None, advice).unwrap();
+    // 1 MiB requests one after the other over the whole disk.
+    let cmdline = format!("{BLK} ops=1 large_ops={} only=read", DISK_BYTES >> 20);
+    let before = storage_bytes();
+    let guests: Vec<_> = (0..10)
+        .map(|_| {
+            let disk = Disk::read_only(image.path());
+            Guest::boot_with("virtio_blk_bench", |c| c.cmdline(&*cmdline).disk(disk))
+        })
+        .collect();
+    for guest in &guests {
+        guest.wait().unwrap();
+        eventually("all of the image was read", || {
+            guest.vm.disks()[0].stats().read_bytes >= DISK_BYTES
+        });
+    }
+    // Other tests may read something at the same time; ten copies would be 80 MiB.
+    let fetched = storage_bytes() - before;
+    assert!(fetched < 3 * DISK_BYTES, "{fetched} bytes for ten VMs");
+}
+
+/// What this process made the host fetch from its storage.
+fn storage_bytes() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap();
+    let line = io.lines().find(|line| line.starts_with("read_bytes: "));
+    number(line.unwrap(), "read_bytes: ") as u64
 }
