@@ -76,6 +76,22 @@ impl Service {
         }
     }
 
+    /// The line of the console that begins so.
+    fn line(&mut self, start: &str) -> String {
+        let console = self.console.clone();
+        self.until(|| {
+            let text = std::fs::read(&console)?;
+            let text = String::from_utf8_lossy(&text);
+            let whole = text
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
+            let found = whole
+                .map(str::trim_end)
+                .find(|line| line.starts_with(start));
+            found.map(str::to_owned).ok_or(ErrorKind::NotFound.into())
+        })
+    }
+
     fn signal(&mut self, signal: i32) -> std::process::ExitStatus {
         // SAFETY: the child has not been waited for, so the number is its own.
         unsafe { libc::kill(self.vm.id() as i32, signal) };
@@ -164,19 +180,15 @@ fn nginx() {
         .chain(["--", "/usr/sbin/nginx", "-c", "/etc/nginx/kvmlet.conf"])
         .collect::<Vec<_>>(),
     );
+    for tree in trees {
+        let told = service.line(&format!("tree {tree} "));
+        assert_eq!(told, tree::tell(&root.join(&tree[1..]), tree));
+    }
     let index = service.until(|| get("/"));
     assert!(
         String::from_utf8_lossy(&index).contains("microVM"),
         "{index:?}"
     );
-    let console = std::fs::read_to_string(&service.console).unwrap();
-    for tree in trees {
-        let expected = tree::tell(&root.join(&tree[1..]), tree);
-        assert!(
-            console.contains(&expected),
-            "{expected}, console:\n{console}"
-        );
-    }
     assert_eq!(taps(), 1);
     assert!(
         service.until(|| get("/big")) == big,
