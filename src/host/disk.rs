@@ -44,8 +44,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Somebody else has it.
-    #[error("disk `{}` is in use by another process{}", .path.display(), if *.read_only { ", which writes to it" } else { "" })]
+    /// Another VM, another disk of this one, or some other process has it.
+    #[error("disk `{}` is in use already{}", .path.display(), if *.read_only { ", by one who writes to it" } else { "" })]
     Locked {
         /// The disk.
         path: PathBuf,
@@ -68,10 +68,12 @@ pub enum Error {
         source: io::Error,
     },
     /// Less than a sector.
-    #[error("disk `{}` is empty", .path.display())]
+    #[error("disk `{}` has {bytes} bytes, which is no sector of {SECTOR_BYTES}", .path.display())]
     Empty {
         /// The disk.
         path: PathBuf,
+        /// Its size.
+        bytes: u64,
     },
 }
 
@@ -79,9 +81,12 @@ impl Error {
     /// What a person can do about it.
     pub fn help(&self) -> &'static str {
         match self {
-            Error::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                "check the path; an empty disk is made by `truncate -s 1G FILE`"
-            }
+            Error::Open {
+                source, read_only, ..
+            } if source.kind() == io::ErrorKind::NotFound => match read_only {
+                true => "check the path",
+                false => "check the path; an empty disk is made by `truncate -s 1G FILE`",
+            },
             Error::Open {
                 read_only: false, ..
             } => "give this user write permission, or add `ro` for a disk that is only read",
@@ -90,9 +95,9 @@ impl Error {
             Error::Direct { .. } => "leave `direct` away, or put the image on another file system",
             Error::Locked {
                 read_only: true, ..
-            } => "stop the VM that has it, or make it read-only there as well (`ro`)",
+            } => "stop whoever has it, or make it read-only there as well (`ro`)",
             Error::Locked { .. } => {
-                "stop whoever has it; only disks that all users open with `ro` can be shared"
+                "stop whoever has it, and name it once; only disks that all open with `ro` can be shared"
             }
             Error::Busy { .. } => "unmount it, or stop whoever has it; `lsblk` tells",
             Error::Measure { .. } => "check that the device still answers",
@@ -188,7 +193,10 @@ impl DiskFile {
         };
         let path = || self.path.clone();
         match bytes {
-            Ok(bytes) if bytes < SECTOR_BYTES.into() => Err(Error::Empty { path: path() }),
+            Ok(bytes) if bytes < SECTOR_BYTES.into() => Err(Error::Empty {
+                path: path(),
+                bytes,
+            }),
             Ok(bytes) => Ok(bytes),
             Err(source) => Err(Error::Measure {
                 path: path(),
@@ -353,11 +361,11 @@ mod tests {
         let writer = open(path, false).unwrap();
         assert_eq!(
             open(path, false).unwrap_err(),
-            format!("disk `{name}` is in use by another process")
+            format!("disk `{name}` is in use already")
         );
         assert_eq!(
             open(path, true).unwrap_err(),
-            format!("disk `{name}` is in use by another process, which writes to it")
+            format!("disk `{name}` is in use already, by one who writes to it")
         );
         drop(writer);
         let readers = (open(path, true).unwrap(), open(path, true).unwrap());

@@ -33,7 +33,13 @@ pub fn success(guest: Guest) -> String {
 }
 
 fn rng() {
-    success(Guest::boot_with("virtio_rng", |c| c.cmdline(RNG)));
+    let guest = Guest::boot_with("virtio_rng", |c| c.cmdline(RNG));
+    guest.wait().unwrap();
+    eventually("what was given is counted", || {
+        let stats = guest.vm.stats().entropy;
+        stats.requests > 0 && stats.bytes >= stats.requests && stats.notifications > 0
+    });
+    success(guest);
 }
 
 /// A disk full of numbers.

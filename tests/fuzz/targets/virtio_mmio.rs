@@ -26,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let device: Box<dyn VirtioDevice> = match kind % 4 {
-        0 => Box::new(Rng::default()),
+        0 => Box::new(Rng::new().expect("events")),
         1 => devices::block("io=sync,queues=2"),
         2 => devices::block("ro"),
         _ => devices::net(moves),
