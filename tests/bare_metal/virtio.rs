@@ -9,6 +9,10 @@ use tempfile::NamedTempFile;
 
 pub const TESTS: &[Test] = &[
     ("virtio_rng_gives_entropy", rng),
+    (
+        "virtio_queues_that_are_malformed_leave_the_vm_running",
+        malformed,
+    ),
     ("virtio_blk_reads_and_writes", block),
     ("virtio_blk_by_system_calls", block_sync),
     ("virtio_blk_read_only_disks_are_shared", block_read_only),
@@ -40,6 +44,21 @@ fn rng() {
         stats.requests > 0 && stats.bytes >= stats.requests && stats.notifications > 0
     });
     success(guest);
+}
+
+/// Each way to break the rules is the end of a queue, until its device is reset, and of nothing else.
+fn malformed() {
+    for io in ["sync", "auto"] {
+        let image = image();
+        let disk = format!("{},io={io}", image.path().display());
+        let guest = Guest::boot_with("virtio_malformed", |c| {
+            c.cmdline("devices=0xd0001000,0xd0002000")
+                .disk(disk.parse().unwrap())
+        });
+        let output = success(guest);
+        assert!(output.contains("device 4: 12 ways"), "{output}");
+        assert!(output.contains("device 2: 12 ways"), "{output}");
+    }
 }
 
 /// A disk full of numbers.
