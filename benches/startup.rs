@@ -13,14 +13,11 @@ mod harness;
 use kvmlet::vm::Phase;
 use kvmlet::{Vm, VmConfig};
 use std::io::Read;
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const KVMLET: &str = env!("CARGO_BIN_EXE_kvmlet");
 const WARM_UP: usize = 10;
-/// kvmlet's default.
-const GUEST_BYTES: u64 = 128 << 20;
 
 fn main() {
     let rounds = harness::argument("--rounds", 100);
@@ -30,7 +27,6 @@ fn main() {
     }
     end_to_end(rounds);
     phases(rounds);
-    memory();
     if std::env::args().any(|word| word == "--linux") {
         linux();
     }
@@ -120,52 +116,6 @@ fn phases(rounds: usize) {
             report(phase.name(), samples);
         }
     }
-}
-
-/// Proportional set size of a running VMM, without what backs guest RAM.
-fn memory() {
-    let program = harness::program("first_byte_spin");
-    let (mut child, mut stdout) = spawn(&["boot", "--kernel", program.to_str().expect("a path")]);
-    stdout.read_exact(&mut [0]).expect("a byte");
-    let smaps = std::fs::read_to_string(
-        Path::new("/proc")
-            .join(child.id().to_string())
-            .join("smaps"),
-    )
-    .expect("smaps");
-    child.kill().expect("a signal");
-    child.wait().expect("an end");
-    let (mut guest, mut vmm, mut of_guest) = (0, 0, false);
-    for line in smaps.lines() {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("Pss:") => {
-                let kib: u64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-                *if of_guest { &mut guest } else { &mut vmm } += kib;
-            }
-            // A mapping's range. Guest RAM has a name where the kernel keeps names, and its size everywhere.
-            Some(range) if !range.ends_with(':') => {
-                of_guest = line.contains("guest-ram") || range_bytes(range) == Some(GUEST_BYTES);
-            }
-            _ => {}
-        }
-    }
-    println!("-- memory of that guest's VMM (proportional set size)");
-    println!(
-        "{:<44} {:>9.2} MiB",
-        "beyond guest RAM",
-        vmm as f64 / 1024.0
-    );
-    println!(
-        "{:<44} {:>9.2} MiB",
-        "guest RAM touched",
-        guest as f64 / 1024.0
-    );
-}
-
-fn range_bytes(range: &str) -> Option<u64> {
-    let (start, end) = range.split_once('-')?;
-    Some(u64::from_str_radix(end, 16).ok()? - u64::from_str_radix(start, 16).ok()?)
 }
 
 /// One boot of the default guest, to the end of its init's work.

@@ -1,5 +1,6 @@
 //! A configuration under construction, and the checks that end it.
 
+use super::net::check_ports;
 use super::{CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit, Quota};
 use super::{
     DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory, Net, Overlay, PortMapping,
@@ -236,6 +237,7 @@ impl VmConfigBuilder {
             memory: self.memory_mode,
         };
         quota.check(vcpus)?;
+        check_ports(&self.nets)?;
         let service = ServiceSpec {
             command: self.command,
             env: self.env.into_iter().collect(),

@@ -1,6 +1,6 @@
 //! What can be wrong with a configuration.
 
-use super::{CpuQuota, CpuWeight, Memory, QueueCount, QueuePairs, Serial, VcpuCount};
+use super::{CpuQuota, CpuWeight, Memory, PortMapping, QueueCount, QueuePairs, Serial, VcpuCount};
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +182,12 @@ pub enum Error {
         text: String,
         /// What is wrong with it.
         why: &'static str,
+    },
+    /// A port of the host that is to lead to two places.
+    #[error("port {mapping} is published twice: a port of the host leads to one of the guest")]
+    PublishedTwice {
+        /// The later one.
+        mapping: PortMapping,
     },
     /// A key that is not known.
     #[error("unknown key `{key}`{} (line {line}, column {column})", did_you_mean(.nearest))]

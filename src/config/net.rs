@@ -84,6 +84,18 @@ impl Net {
     }
 }
 
+/// Checks that no port of the host is published twice.
+pub(super) fn check_ports(nets: &[Net]) -> Result<(), Error> {
+    let mut seen: Vec<&PortMapping> = Vec::new();
+    for mapping in nets.iter().flat_map(|net| &net.publish) {
+        if seen.iter().any(|other| other.collides_with(mapping)) {
+            return Err(Error::PublishedTwice { mapping: *mapping });
+        }
+        seen.push(mapping);
+    }
+    Ok(())
+}
+
 const FLAG: &str = "--net";
 const INTERFACE_NAME: &str = "the name of an interface, of 1 to 15 bytes";
 

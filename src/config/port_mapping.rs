@@ -39,6 +39,15 @@ pub struct PortMapping {
     pub protocol: Protocol,
 }
 
+impl PortMapping {
+    /// Whether both want the same port of the host.
+    pub fn collides_with(&self, other: &Self) -> bool {
+        let addresses = (self.address, other.address);
+        (self.host, self.protocol) == (other.host, other.protocol)
+            && !matches!(addresses, (Some(one), Some(another)) if one != another)
+    }
+}
+
 impl fmt::Display for PortMapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(address) = self.address {
@@ -92,6 +101,30 @@ deserialize_from_text!(PortMapping);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::VmConfig;
+
+    #[test]
+    fn a_port_is_published_once() {
+        let mapping = |text: &str| text.parse::<PortMapping>().unwrap();
+        for (one, other, collide) in [
+            ("80:80", "80:81", true),
+            ("80:80", "80:80/udp", false),
+            ("80:80", "81:80", false),
+            ("80:80", "127.0.0.1:80:80", true),
+            ("127.0.0.1:80:80", "127.0.0.1:80:81", true),
+            ("127.0.0.2:80:80", "127.0.0.1:80:80", false),
+        ] {
+            assert_eq!(mapping(one).collides_with(&mapping(other)), collide);
+            assert_eq!(mapping(other).collides_with(&mapping(one)), collide);
+        }
+        let config = VmConfig::builder().kernel("k");
+        let twice = config.publish(mapping("80:80")).publish(mapping("80:81"));
+        let error = twice.build().unwrap_err().to_string();
+        assert!(
+            error.contains("port 80:81/tcp is published twice"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn ports_parse_like_dockers() {

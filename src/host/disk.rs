@@ -44,13 +44,19 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Somebody else has it.
-    #[error("disk `{}` is in use by another process{}", .path.display(), if *.read_only { ", which writes to it" } else { "" })]
+    /// Another VM, another disk of this one, or some other process has it.
+    #[error("disk `{}` is in use already{}", .path.display(), if *.read_only { ", by one who writes to it" } else { "" })]
     Locked {
         /// The disk.
         path: PathBuf,
         /// Whether it was to be read only.
         read_only: bool,
+    },
+    /// A block device that the host itself uses.
+    #[error("disk `{}` is in use by this host: mounted, or part of another device, or open for writing", .path.display())]
+    Busy {
+        /// The device.
+        path: PathBuf,
     },
     /// Its size or geometry cannot be had.
     #[error("cannot find out the size of disk `{}`", .path.display())]
@@ -62,10 +68,12 @@ pub enum Error {
         source: io::Error,
     },
     /// Less than a sector.
-    #[error("disk `{}` is empty", .path.display())]
+    #[error("disk `{}` has {bytes} bytes, which is no sector of {SECTOR_BYTES}", .path.display())]
     Empty {
         /// The disk.
         path: PathBuf,
+        /// Its size.
+        bytes: u64,
     },
 }
 
@@ -73,9 +81,12 @@ impl Error {
     /// What a person can do about it.
     pub fn help(&self) -> &'static str {
         match self {
-            Error::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                "check the path; an empty disk is made by `truncate -s 1G FILE`"
-            }
+            Error::Open {
+                source, read_only, ..
+            } if source.kind() == io::ErrorKind::NotFound => match read_only {
+                true => "check the path",
+                false => "check the path; an empty disk is made by `truncate -s 1G FILE`",
+            },
             Error::Open {
                 read_only: false, ..
             } => "give this user write permission, or add `ro` for a disk that is only read",
@@ -84,10 +95,11 @@ impl Error {
             Error::Direct { .. } => "leave `direct` away, or put the image on another file system",
             Error::Locked {
                 read_only: true, ..
-            } => "stop the VM that has it, or make it read-only there as well (`ro`)",
+            } => "stop whoever has it, or make it read-only there as well (`ro`)",
             Error::Locked { .. } => {
-                "stop whoever has it; only disks that all users open with `ro` can be shared"
+                "stop whoever has it, and name it once; only disks that all open with `ro` can be shared"
             }
+            Error::Busy { .. } => "unmount it, or stop whoever has it; `lsblk` tells",
             Error::Measure { .. } => "check that the device still answers",
             Error::Empty { .. } => "give it a size, as by `truncate -s 1G FILE`",
         }
@@ -135,9 +147,16 @@ impl DiskFile {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(Error::Kind { path: path.into() });
         }
+        let is_device = kind.is_block_device();
         let mut options = OpenOptions::new();
         options.read(true).write(!read_only);
-        let file = options.open(path).map_err(refused)?;
+        let file =
+            open_for_one(&options, path, is_device && !read_only).map_err(|source| match source
+                .raw_os_error()
+            {
+                Some(libc::EBUSY) => Error::Busy { path: path.into() },
+                _ => refused(source),
+            })?;
         lock(&file, path, read_only)?;
         let direct = direct
             .then(|| {
@@ -153,7 +172,7 @@ impl DiskFile {
         Ok(Self {
             path: path.into(),
             file,
-            is_device: kind.is_block_device(),
+            is_device,
             direct,
         })
     }
@@ -174,7 +193,10 @@ impl DiskFile {
         };
         let path = || self.path.clone();
         match bytes {
-            Ok(bytes) if bytes < SECTOR_BYTES.into() => Err(Error::Empty { path: path() }),
+            Ok(bytes) if bytes < SECTOR_BYTES.into() => Err(Error::Empty {
+                path: path(),
+                bytes,
+            }),
             Ok(bytes) => Ok(bytes),
             Err(source) => Err(Error::Measure {
                 path: path(),
@@ -244,6 +266,13 @@ impl AsFd for DiskFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// Opens a disk. A block device is claimed by whoever writes to it (O_EXCL without O_CREAT, open(2)): locks are
+/// of a device's node, of which there can be several, and file systems that are mounted take none.
+fn open_for_one(options: &OpenOptions, path: &Path, claim: bool) -> io::Result<File> {
+    let flags = if claim { libc::O_EXCL } else { 0 };
+    options.clone().custom_flags(flags).open(path)
 }
 
 fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Error> {
@@ -332,11 +361,11 @@ mod tests {
         let writer = open(path, false).unwrap();
         assert_eq!(
             open(path, false).unwrap_err(),
-            format!("disk `{name}` is in use by another process")
+            format!("disk `{name}` is in use already")
         );
         assert_eq!(
             open(path, true).unwrap_err(),
-            format!("disk `{name}` is in use by another process, which writes to it")
+            format!("disk `{name}` is in use already, by one who writes to it")
         );
         drop(writer);
         let readers = (open(path, true).unwrap(), open(path, true).unwrap());

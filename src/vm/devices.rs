@@ -15,7 +15,7 @@ use crate::devices::pvpanic::Pvpanic;
 use crate::devices::serial::{self, Serial, SerialInput};
 use crate::devices::virtio::block::{BlockDevice, BlockHandle};
 use crate::devices::virtio::net::{NetDevice, NetHandle, NetParams, Port};
-use crate::devices::virtio::rng::Rng;
+use crate::devices::virtio::rng::{Rng, RngHandle};
 use crate::devices::virtio::{
     Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET, VirtioDevice,
 };
@@ -38,6 +38,7 @@ pub(super) struct Devices {
     pub ready: Ready,
     pub on_eoi: Box<OnEoi>,
     pub transports: Vec<Transport>,
+    pub entropy: RngHandle,
     pub disks: Vec<BlockHandle>,
     pub interfaces: Vec<NetHandle>,
 }
@@ -83,6 +84,7 @@ impl Devices {
 
         let Virtio {
             devices,
+            entropy,
             disks,
             interfaces,
         } = Virtio::build(config, endpoints)?;
@@ -101,6 +103,7 @@ impl Devices {
             ready,
             on_eoi,
             transports,
+            entropy,
             disks,
             interfaces,
         })
@@ -121,6 +124,7 @@ pub(super) fn event(what: &'static str) -> Result<EventFd, Error> {
 /// the outside holds of them.
 struct Virtio {
     devices: Vec<Box<dyn VirtioDevice>>,
+    entropy: RngHandle,
     disks: Vec<BlockHandle>,
     interfaces: Vec<NetHandle>,
 }
@@ -131,6 +135,7 @@ impl Virtio {
             what: "events for the entropy source",
             source,
         })?;
+        let entropy = rng.handle();
         let mut devices: Vec<Box<dyn VirtioDevice>> = vec![Box::new(rng)];
         let mut disks = Vec::new();
         for (index, disk) in config.disks.iter().enumerate() {
@@ -146,6 +151,7 @@ impl Virtio {
         }
         Ok(Self {
             devices,
+            entropy,
             disks,
             interfaces,
         })

@@ -14,6 +14,7 @@ use crate::devices::bus::lock;
 use crate::devices::serial::SerialInput;
 use crate::devices::virtio::block::BlockHandle;
 use crate::devices::virtio::net::NetHandle;
+use crate::devices::virtio::rng::RngHandle;
 use crate::host::net::Network;
 use crate::host::thread::{self, OnStart, ThreadKind};
 use kvm_ioctls::VmFd;
@@ -31,6 +32,7 @@ pub struct VmHandle {
     threads: Vec<JoinHandle<()>>,
     console: SerialInput,
     ready: Ready,
+    entropy: RngHandle,
     disks: Vec<BlockHandle>,
     interfaces: Vec<NetHandle>,
     // Taken down when the VM is gone.
@@ -87,6 +89,7 @@ impl VmHandle {
             shared,
             console,
             ready,
+            entropy,
             disks,
             interfaces,
             transports,
@@ -98,6 +101,7 @@ impl VmHandle {
             threads: Vec::new(),
             console,
             ready,
+            entropy,
             disks,
             interfaces,
             _networks: networks,
@@ -187,6 +191,7 @@ impl VmHandle {
     pub fn stats(&self) -> VmStats {
         VmStats {
             vcpus: self.vcpu_stats(),
+            entropy: self.entropy.stats(),
             disks: self.disks.iter().map(BlockHandle::stats).collect(),
             interfaces: self.interfaces().map(NetHandle::stats).collect(),
         }

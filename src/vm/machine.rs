@@ -22,6 +22,7 @@ use crate::devices::boot_timer::Ready;
 use crate::devices::serial::SerialInput;
 use crate::devices::virtio::block::BlockHandle;
 use crate::devices::virtio::net::NetHandle;
+use crate::devices::virtio::rng::RngHandle;
 use crate::host;
 use crate::host::net::{Endpoint, Network};
 use crate::host::thread::ThreadKind;
@@ -42,6 +43,7 @@ pub struct Vm {
     pub(super) shared: Shared,
     pub(super) console: SerialInput,
     pub(super) ready: Ready,
+    pub(super) entropy: RngHandle,
     pub(super) disks: Vec<BlockHandle>,
     pub(super) interfaces: Vec<NetHandle>,
     pub(super) transports: Vec<Transport>,
@@ -134,6 +136,7 @@ impl Vm {
             ready,
             on_eoi,
             transports,
+            entropy,
             disks,
             interfaces,
             ..
@@ -153,6 +156,7 @@ impl Vm {
             shared,
             console,
             ready,
+            entropy,
             disks,
             interfaces,
             transports,

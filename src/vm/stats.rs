@@ -3,6 +3,7 @@
 use super::vcpu::VcpuStats;
 use crate::devices::virtio::block::BlockStats;
 use crate::devices::virtio::net::NetStats;
+use crate::devices::virtio::rng::RngStats;
 use serde::Serialize;
 
 /// A snapshot of everything that is counted, taken while the VM runs or after it has ended.
@@ -11,6 +12,8 @@ use serde::Serialize;
 pub struct VmStats {
     /// Exits to user space by kind, for each vCPU.
     pub vcpus: Vec<VcpuStats>,
+    /// For the entropy source.
+    pub entropy: RngStats,
     /// For each disk.
     pub disks: Vec<BlockStats>,
     /// For each network interface.

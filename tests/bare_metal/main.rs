@@ -9,6 +9,7 @@ mod harness;
 #[path = "../harness/packets.rs"]
 mod packets;
 
+mod block_device;
 mod cli;
 mod console;
 mod endings;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let tests = [
+        block_device::TESTS,
         cli::TESTS,
         console::TESTS,
         endings::TESTS,

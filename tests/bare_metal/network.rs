@@ -7,7 +7,10 @@ use kvmlet::config::Net;
 use std::io::{Read, Write};
 use std::time::Instant;
 
-pub const TESTS: &[Test] = &[("virtio_net_echoes_frames_of_a_tap", echo)];
+pub const TESTS: &[Test] = &[
+    ("virtio_net_echoes_frames_of_a_tap", echo),
+    ("virtio_net_with_malformed_queues_goes_on", malformed),
+];
 
 /// The entropy source has the first slot, the interface the one behind.
 const CMDLINE: &str = "mmio=0xd0002000";
@@ -42,6 +45,23 @@ fn echo() {
         let (reason, output) = guest.finish();
         assert_eq!(reason, ExitReason::Shutdown { code: 0 });
         assert!(output.contains(&format!("echoed={sent}")), "{output}");
+    })
+    .join()
+    .unwrap();
+}
+
+fn malformed() {
+    std::thread::spawn(|| {
+        if let Err(reason) = enter_own_network() {
+            eprintln!("SKIPPED: {reason}");
+            return;
+        }
+        let guest = Guest::boot_with("virtio_malformed", |c| {
+            c.cmdline("devices=0xd0002000").net(Net::default())
+        });
+        let (reason, output) = guest.finish();
+        assert_eq!(reason, ExitReason::Shutdown { code: 0 }, "{output}");
+        assert!(output.contains("device 1: 12 ways"), "{output}");
     })
     .join()
     .unwrap();

@@ -9,31 +9,60 @@ use tempfile::NamedTempFile;
 
 pub const TESTS: &[Test] = &[
     ("virtio_rng_gives_entropy", rng),
+    (
+        "virtio_queues_that_are_malformed_leave_the_vm_running",
+        malformed,
+    ),
     ("virtio_blk_reads_and_writes", block),
     ("virtio_blk_by_system_calls", block_sync),
     ("virtio_blk_read_only_disks_are_shared", block_read_only),
     ("virtio_blk_notifies_once_a_batch", block_batches),
     ("virtio_blk_has_one_writer", block_lock),
     ("virtio_blk_is_held_to_its_rate", block_rate),
+    (
+        "virtio_blk_ten_vms_share_the_pages_of_an_image",
+        block_shared,
+    ),
 ];
 
 /// The entropy source has the first slot, the first disk the one behind.
 const RNG: &str = "mmio=0xd0001000";
-const BLK: &str = "mmio=0xd0002000";
-const DISK_BYTES: u64 = 8 << 20;
+pub const BLK: &str = "mmio=0xd0002000";
+pub const DISK_BYTES: u64 = 8 << 20;
 
-fn success(guest: Guest) -> String {
+pub fn success(guest: Guest) -> String {
     let (reason, output) = guest.finish();
     assert_eq!(reason, ExitReason::Shutdown { code: 0 }, "{output}");
     output
 }
 
 fn rng() {
-    success(Guest::boot_with("virtio_rng", |c| c.cmdline(RNG)));
+    let guest = Guest::boot_with("virtio_rng", |c| c.cmdline(RNG));
+    guest.wait().unwrap();
+    eventually("what was given is counted", || {
+        let stats = guest.vm.stats().entropy;
+        stats.requests > 0 && stats.bytes >= stats.requests && stats.notifications > 0
+    });
+    success(guest);
+}
+
+/// Each way to break the rules is the end of a queue, until its device is reset, and of nothing else.
+fn malformed() {
+    for io in ["sync", "auto"] {
+        let image = image();
+        let disk = format!("{},io={io}", image.path().display());
+        let guest = Guest::boot_with("virtio_malformed", |c| {
+            c.cmdline("devices=0xd0001000,0xd0002000")
+                .disk(disk.parse().unwrap())
+        });
+        let output = success(guest);
+        assert!(output.contains("device 4: 12 ways"), "{output}");
+        assert!(output.contains("device 2: 12 ways"), "{output}");
+    }
 }
 
 /// A disk full of numbers.
-fn image() -> NamedTempFile {
+pub fn image() -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     let bytes: Vec<u8> = (0..DISK_BYTES / 8).flat_map(u64::to_le_bytes).collect();
     file.write_all(&bytes).unwrap();
@@ -48,7 +77,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 }
 
 /// What the guest says it has read is what is in the file, before and after it wrote there.
-fn read_and_write(disk: Disk, image: &NamedTempFile) {
+pub fn read_and_write(disk: Disk, image: &NamedTempFile) {
     let before = std::fs::read(image.path()).unwrap();
     let guest = Guest::boot_with("virtio_blk", |c| c.cmdline(BLK).disk(disk.clone()));
     let output = success(guest);
@@ -143,4 +172,38 @@ fn block_rate() {
         let stats = guest.vm.disks()[0].stats();
         stats.throttled > 0 && stats.throttled_us > 0
     });
+}
+
+/// Ten VMs at a time that each read all of an image, which the host's page cache does not hold at first: the host
+/// fetches it once. (Each guest has what it reads in RAM of its own: that is not shared.)
+fn block_shared() {
+    let image = image();
+    image.as_file().sync_all().unwrap();
+    let advice = rustix::fs::Advice::DontNeed;
+    rustix::fs::fadvise(image.as_file(), 0, None, advice).unwrap();
+    // 1 MiB requests one after the other over the whole disk.
+    let cmdline = format!("{BLK} ops=1 large_ops={} only=read", DISK_BYTES >> 20);
+    let before = storage_bytes();
+    let guests: Vec<_> = (0..10)
+        .map(|_| {
+            let disk = Disk::read_only(image.path());
+            Guest::boot_with("virtio_blk_bench", |c| c.cmdline(&*cmdline).disk(disk))
+        })
+        .collect();
+    for guest in &guests {
+        guest.wait().unwrap();
+        eventually("all of the image was read", || {
+            guest.vm.disks()[0].stats().read_bytes >= DISK_BYTES
+        });
+    }
+    // Other tests may read something at the same time; ten copies would be 80 MiB.
+    let fetched = storage_bytes() - before;
+    assert!(fetched < 3 * DISK_BYTES, "{fetched} bytes for ten VMs");
+}
+
+/// What this process made the host fetch from its storage.
+fn storage_bytes() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap();
+    let line = io.lines().find(|line| line.starts_with("read_bytes: "));
+    number(line.unwrap(), "read_bytes: ") as u64
 }

@@ -6,8 +6,12 @@
 #[path = "../harness/mod.rs"]
 #[allow(dead_code)]
 mod harness;
+#[path = "../harness/packets.rs"]
+#[allow(dead_code)]
+mod packets;
 
 mod services;
+mod tree;
 
 use harness::Test;
 use std::path::PathBuf;
@@ -25,6 +29,9 @@ const TESTS: &[Test] = &[
 const DEADLINE: Duration = Duration::from_secs(200);
 
 fn main() -> ExitCode {
+    if let Some(code) = tree::program() {
+        return code;
+    }
     let mut arguments = libtest_mimic::Arguments::from_args();
     arguments.test_threads = Some(1);
     let tests = [TESTS, services::TESTS].concat();

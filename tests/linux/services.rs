@@ -1,6 +1,8 @@
 //! Real services on virtio disks and interfaces, reached over TCP in a network namespace of the tests' own.
 
 use crate::harness::Test;
+use crate::packets::enter_own_network;
+use crate::tree;
 use crate::{DEADLINE, cache};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -9,12 +11,29 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
-    ("nginx_serves_a_large_file_and_many_small_ones", nginx),
+    ("nginx_serves_a_large_file_and_many_small_ones", || {
+        in_own_network(nginx)
+    }),
     (
         "redis_keeps_what_it_acknowledged_when_the_vmm_is_killed",
-        redis,
+        || in_own_network(redis),
     ),
 ];
+
+/// Runs a test on a thread of its own, because a network namespace belongs to a thread; it ends with the test.
+fn in_own_network(test: fn()) {
+    let thread = std::thread::spawn(move || {
+        if let Err(reason) = enter_own_network() {
+            println!("SKIPPED: {reason}");
+            return;
+        }
+        run(Command::new("ip").args(["link", "set", "lo", "up"]));
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
 
 const BIG: usize = 8 << 20;
 
@@ -57,6 +76,22 @@ impl Service {
         }
     }
 
+    /// The line of the console that begins so.
+    fn line(&mut self, start: &str) -> String {
+        let console = self.console.clone();
+        self.until(|| {
+            let text = std::fs::read(&console)?;
+            let text = String::from_utf8_lossy(&text);
+            let whole = text
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
+            let found = whole
+                .map(str::trim_end)
+                .find(|line| line.starts_with(start));
+            found.map(str::to_owned).ok_or(ErrorKind::NotFound.into())
+        })
+    }
+
     fn signal(&mut self, signal: i32) -> std::process::ExitStatus {
         // SAFETY: the child has not been waited for, so the number is its own.
         unsafe { libc::kill(self.vm.id() as i32, signal) };
@@ -73,7 +108,8 @@ impl Drop for Service {
 
 fn run(command: &mut Command) {
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {output:?}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {errors}");
 }
 
 fn image(name: &str) -> String {
@@ -82,7 +118,7 @@ fn image(name: &str) -> String {
 
 /// Taps of kvmlet's in this namespace.
 fn taps() -> usize {
-    let interfaces = std::fs::read_to_string("/proc/self/net/dev").unwrap();
+    let interfaces = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     interfaces
         .lines()
         .filter(|line| line.trim_start().starts_with("kvmlet"))
@@ -115,11 +151,16 @@ fn nginx() {
         .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
         .collect();
     std::fs::write(root.join("srv/big"), &big).unwrap();
+    // And a tree, with the program that tells in the guest what it looks like there.
+    tree::make(&root.join("srv/tree"));
+    std::fs::copy(std::env::current_exe().unwrap(), root.join("tell")).unwrap();
     run(Command::new("mkfs.erofs")
         .arg("--all-root")
         .arg(&with_file)
         .arg(&root));
 
+    // What the packages have installed, and what was made for the purpose.
+    let trees = ["/usr", "/srv/tree"];
     let stats = path("stats.json");
     let mut service = Service::start(
         path("console"),
@@ -130,8 +171,19 @@ fn nginx() {
             "8080:80",
             "--stats",
             stats.to_str().unwrap(),
-        ],
+            "--",
+            "/tell",
+            tree::PROGRAM,
+        ]
+        .into_iter()
+        .chain(trees)
+        .chain(["--", "/usr/sbin/nginx", "-c", "/etc/nginx/kvmlet.conf"])
+        .collect::<Vec<_>>(),
     );
+    for tree in trees {
+        let told = service.line(&format!("tree {tree} "));
+        assert_eq!(told, tree::tell(&root.join(&tree[1..]), tree));
+    }
     let index = service.until(|| get("/"));
     assert!(
         String::from_utf8_lossy(&index).contains("microVM"),

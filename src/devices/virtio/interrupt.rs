@@ -1,6 +1,7 @@
 //! How a device calls its driver.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
 /// InterruptStatus bits (virtio 1.2 §4.2.2).
@@ -13,7 +14,7 @@ const CONFIG_CHANGE: u32 = 2;
 pub struct Interrupt {
     line: EventFd,
     status: AtomicU32,
-    generation: AtomicU32,
+    generation: Mutex<u32>,
     needs_reset: AtomicBool,
     raised: AtomicU64,
 }
@@ -24,7 +25,7 @@ impl Interrupt {
         Self {
             line,
             status: AtomicU32::new(0),
-            generation: AtomicU32::new(0),
+            generation: Mutex::new(0),
             needs_reset: AtomicBool::new(false),
             raised: AtomicU64::new(0),
         }
@@ -35,10 +36,26 @@ impl Interrupt {
         self.raise(USED_BUFFER);
     }
 
-    /// The device's configuration space has changed (§2.5): readers see a new generation.
+    /// The device's configuration space has changed in a field that is read at once (§2.5): readers see a new
+    /// generation.
     pub fn config_changed(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.raise(CONFIG_CHANGE);
+        self.change_config(|| true);
+    }
+
+    /// Changes the device's configuration space; `change` says whether it did. No reader sees the new contents
+    /// with the old generation: whoever reads a field in pieces, a generation before and one after, notices
+    /// (§2.5.1).
+    pub fn change_config(&self, change: impl FnOnce() -> bool) {
+        let mut generation = self.lock_generation();
+        if change() {
+            *generation = generation.wrapping_add(1);
+            drop(generation);
+            self.raise(CONFIG_CHANGE);
+        }
+    }
+
+    fn lock_generation(&self) -> MutexGuard<'_, u32> {
+        (self.generation.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The device cannot go on before it is reset (§2.1.2, DEVICE_NEEDS_RESET). Says so once in the log.
@@ -63,7 +80,7 @@ impl Interrupt {
     }
 
     pub(super) fn generation(&self) -> u32 {
-        self.generation.load(Ordering::Acquire)
+        *self.lock_generation()
     }
 
     pub(super) fn acknowledge(&self, bits: u32) {
@@ -80,5 +97,35 @@ impl Interrupt {
         self.raised.fetch_add(1, Ordering::Relaxed);
         // The line is an eventfd: a full counter still raises it.
         let _ = self.line.write(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    /// A generation that is read while the configuration changes is the new one, whenever the reader comes.
+    #[test]
+    fn a_generation_waits_for_the_change() {
+        let interrupt = Interrupt::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
+        let (reads, reading) = channel();
+        let (seen, generation) = channel();
+        std::thread::scope(|scope| {
+            interrupt.change_config(|| {
+                let interrupt = &interrupt;
+                scope.spawn(move || {
+                    reads.send(()).unwrap();
+                    seen.send(interrupt.generation()).unwrap();
+                });
+                reading.recv().unwrap();
+                (0..100).for_each(|_| std::thread::yield_now());
+                assert!(generation.try_recv().is_err());
+                true
+            });
+            assert_eq!(generation.recv().unwrap(), 1);
+        });
+        interrupt.change_config(|| false);
+        assert_eq!((interrupt.generation(), interrupt.raised()), (1, 1));
     }
 }

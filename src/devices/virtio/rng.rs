@@ -6,17 +6,61 @@ use super::{
 use crate::host::thread::ThreadKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::rand::{GetRandomFlags, getrandom};
+use serde::Serialize;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 const QUEUE_SIZE: u16 = 64;
 /// A driver asks for some bytes at a time; more than this in one request is cut, which §5.4.6 allows.
 const REQUEST_BYTES: usize = 4096;
 
+/// What an entropy source has given so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RngStats {
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Random bytes in the answers.
+    pub bytes: u64,
+    /// Notifications by the driver.
+    pub notifications: u64,
+    /// Interrupts to the driver.
+    pub interrupts: u64,
+}
+
+/// Counters behind [`RngStats`].
+#[derive(Default)]
+struct Shared {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    notifications: AtomicU64,
+    /// That of the transport, from the first activation on.
+    interrupt: OnceLock<Arc<Interrupt>>,
+}
+
+/// Watches an entropy source while its guest runs.
+#[derive(Clone)]
+pub struct RngHandle(Arc<Shared>);
+
+impl RngHandle {
+    /// The counts so far.
+    pub fn stats(&self) -> RngStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RngStats {
+            requests: read(&self.0.requests),
+            bytes: read(&self.0.bytes),
+            notifications: read(&self.0.notifications),
+            interrupts: self.0.interrupt.get().map_or(0, |line| line.raised()),
+        }
+    }
+}
+
 /// The device. It has one queue and no configuration.
 pub struct Rng {
     worker: Worker,
+    shared: Arc<Shared>,
 }
 
 impl Rng {
@@ -27,7 +71,13 @@ impl Rng {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             worker: Worker::new("rng", ThreadKind::Rng)?,
+            shared: Arc::default(),
         })
+    }
+
+    /// What the outside holds of it.
+    pub fn handle(&self) -> RngHandle {
+        RngHandle(self.shared.clone())
     }
 }
 
@@ -51,7 +101,10 @@ impl VirtioDevice for Rng {
         let Some(queue) = queues.into_iter().flatten().next() else {
             return Ok(());
         };
-        self.worker.work(move |stop| serve(queue, &interrupt, stop))
+        let shared = self.shared.clone();
+        let _ = shared.interrupt.set(interrupt.clone());
+        self.worker
+            .work(move |stop| serve(queue, &shared, &interrupt, stop))
     }
 
     fn reset(&mut self) {
@@ -63,10 +116,10 @@ impl VirtioDevice for Rng {
     }
 }
 
-fn serve(mut queue: Virtqueue, interrupt: &Arc<Interrupt>, stop: &Stop) {
+fn serve(mut queue: Virtqueue, shared: &Shared, interrupt: &Arc<Interrupt>, stop: &Stop) {
     let mut chain = Chain::default();
     loop {
-        let more = match serve_some(&mut queue, &mut chain) {
+        let more = match serve_some(&mut queue, &mut chain, shared) {
             Ok(more) => more,
             Err(why) => return interrupt.needs_reset("rng", &why),
         };
@@ -81,13 +134,14 @@ fn serve(mut queue: Virtqueue, interrupt: &Arc<Interrupt>, stop: &Stop) {
         if !fds[0].revents().is_empty() {
             return;
         }
-        let _ = queue.notified().read();
+        let notified = queue.notified().read().unwrap_or(0);
+        (shared.notifications).fetch_add(notified, Ordering::Relaxed);
     }
 }
 
 /// Answers what there is, but no more than a queue full, so that a driver that never ceases to ask cannot
 /// keep the device from being reset; true if there may be more.
-fn serve_some(queue: &mut Virtqueue, chain: &mut Chain) -> Result<bool, Broken> {
+fn serve_some(queue: &mut Virtqueue, chain: &mut Chain, shared: &Shared) -> Result<bool, Broken> {
     let mut bytes = [0; REQUEST_BYTES];
     for answered in 0..queue.size() {
         if !queue.pop(chain)? {
@@ -101,6 +155,8 @@ fn serve_some(queue: &mut Virtqueue, chain: &mut Chain) -> Result<bool, Broken> 
         let filled = getrandom(&mut bytes[..wanted], GetRandomFlags::empty()).unwrap_or(0);
         let written = chain.write(queue.memory(), 0, &bytes[..filled])?;
         queue.push(chain.head(), written as u32)?;
+        shared.requests.fetch_add(1, Ordering::Relaxed);
+        shared.bytes.fetch_add(written as u64, Ordering::Relaxed);
     }
     queue.signal()?;
     Ok(true)

@@ -1,8 +1,8 @@
 //! Any text as a configuration, a memory size and a CPU mask: an error or values within their limits.
 #![no_main]
 
-use kvmlet::config::{CpuMask, Memory};
 use kvmlet::VmConfig;
+use kvmlet::config::{CpuMask, Memory};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -11,9 +11,8 @@ use vm_memory::GuestAddress;
 
 const RAM_BYTES: usize = 16 << 20;
 
-static RAM: LazyLock<GuestMemory> = LazyLock::new(|| {
-    GuestMemory::from_ranges(&[(GuestAddress(0), RAM_BYTES)]).expect("16 MiB")
-});
+static RAM: LazyLock<GuestMemory> =
+    LazyLock::new(|| GuestMemory::from_ranges(&[(GuestAddress(0), RAM_BYTES)]).expect("16 MiB"));
 
 fuzz_target!(|bytes: &[u8]| {
     let memory = 16.mib();
@@ -23,5 +22,12 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(kernel.range.start < kernel.range.end && kernel.range.end <= RAM_BYTES as u64);
     let mut initrd = Cursor::new(bytes);
     // Whatever loads can be finished, or is refused with a reason.
-    let _ = boot::finish(&RAM, memory, &kernel, Some(&mut initrd), "console=ttyS0", GuestAddress(0xe_0000));
+    let _ = boot::finish(
+        &RAM,
+        memory,
+        &kernel,
+        Some(&mut initrd),
+        "console=ttyS0",
+        GuestAddress(0xe_0000),
+    );
 });

@@ -61,6 +61,11 @@ pub fn device(info: &BootInfo, kind: DeviceType) -> MmioTransport<'static> {
     let Some(address) = info.number("mmio") else {
         panic!("command line: mmio=ADDRESS of the virtio device is missing")
     };
+    device_at(address, kind)
+}
+
+/// The device at an address. Panics, saying why, if there is none of the right type.
+pub fn device_at(address: u64, kind: DeviceType) -> MmioTransport<'static> {
     let Some(header) = NonNull::new(address as *mut VirtIOHeader) else {
         panic!("command line: mmio=0 is no device")
     };

@@ -145,12 +145,18 @@ impl BlockHandle {
             return Err(Error::Gone { name });
         };
         let sectors = medium.bytes()? / SECTOR_BYTES;
-        if self.0.capacity_sectors.swap(sectors, Ordering::AcqRel) != sectors {
-            log::info!("{} is {} bytes now", self.0.name, sectors * SECTOR_BYTES);
-            if let Some(interrupt) = self.0.interrupt() {
-                interrupt.config_changed();
+        let bytes = sectors * SECTOR_BYTES;
+        let change = || {
+            let changed = self.0.capacity_sectors.swap(sectors, Ordering::AcqRel) != sectors;
+            if changed {
+                log::info!("{} is {bytes} bytes now", self.0.name);
             }
+            changed
+        };
+        match self.0.interrupt() {
+            Some(interrupt) => interrupt.change_config(change),
+            None => drop(change()),
         }
-        Ok(sectors * SECTOR_BYTES)
+        Ok(bytes)
     }
 }

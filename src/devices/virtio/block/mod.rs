@@ -128,7 +128,7 @@ impl BlockDevice {
             let path = config.path.display();
             let rest = bytes % SECTOR_BYTES;
             log::warn!(
-                "the last {rest} bytes of disk `{path}` are no whole sector; {name} ends before them"
+                "disk `{path}` is {rest} B longer than whole sectors of {SECTOR_BYTES}, which {name} leaves out"
             );
         }
         let mut identity = [0; ID_BYTES];

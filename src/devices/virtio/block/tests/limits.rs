@@ -140,7 +140,7 @@ fn a_resize_reaches_the_driver() {
                 .resize()
                 .unwrap_err()
                 .to_string()
-                .contains("is empty")
+                .contains("has 0 bytes")
         );
         assert_eq!(rig.handle.bytes(), 512);
     }
