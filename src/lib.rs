@@ -25,6 +25,7 @@
 //! ```
 
 pub mod arch;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod devices;

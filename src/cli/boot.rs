@@ -238,9 +238,10 @@ fn with_default_guest(config: VmConfigBuilder) -> Result<VmConfigBuilder, Failed
 
 /// Connects a VM that runs to its user until it ends, and tells how it has.
 fn attend(console: Console, vm: &VmHandle, stats: &StatsSink, started: Instant) -> Outcome {
-    let end = console.attend(vm, || stats.put(&vm.stats()));
+    let put = || stats.put(vm, started);
+    let end = console.attend(vm, put);
     drop(console);
-    stats.put(&vm.stats());
+    put();
     report(vm, started);
     match end? {
         End::Guest(reason) => {

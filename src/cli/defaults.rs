@@ -26,3 +26,8 @@ pub(super) fn kernel() -> Option<PathBuf> {
 pub(super) fn initrd(image: &str) -> Option<PathBuf> {
     Some(cache()?.join("images").join(format!("{image}.cpio")))
 }
+
+/// The programs that benchmarks start.
+pub(super) fn bench() -> Option<PathBuf> {
+    Some(cache()?.join("images").join("bench.dir"))
+}

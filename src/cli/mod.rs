@@ -1,5 +1,6 @@
 //! The command line: one file per verb. Turns flags into a configuration and results into text.
 
+mod bench;
 mod boot;
 mod console;
 mod defaults;
@@ -37,6 +38,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Boot(Box<boot::Boot>),
+    Bench(bench::Bench),
     Doctor(doctor::Doctor),
     Completions(generate::Completions),
     Man(generate::Man),
@@ -49,6 +51,7 @@ pub fn run(started: Instant) -> ExitCode {
     start_log(cli.verbose);
     let result = match cli.verb {
         Verb::Boot(verb) => verb.run(started),
+        Verb::Bench(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(),

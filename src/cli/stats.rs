@@ -1,10 +1,13 @@
 //! Where a VM's statistics go: into a file, by way of the supervisor where there is one.
 
-use crate::vm::VmStats;
+use crate::VmHandle;
+use crate::vm::{StartRecord, VmStats};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
+use serde::Serialize;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// More than any VM has to tell, and less than a socket takes at once.
 const MESSAGE_BYTES: usize = 128 << 10;
@@ -21,8 +24,8 @@ pub(super) enum StatsSink {
 
 impl StatsSink {
     /// A file that cannot be written is no reason to end a VM that runs.
-    pub fn put(&self, stats: &VmStats) {
-        let text = || serde_json::to_string_pretty(stats).unwrap_or_default() + "\n";
+    pub fn put(&self, vm: &VmHandle, started: Instant) {
+        let text = || Snapshot::of(vm, started).text();
         match self {
             StatsSink::Nowhere => {}
             StatsSink::File(path) => replace(path, text().as_bytes()),
@@ -33,6 +36,28 @@ impl StatsSink {
                 }
             }
         }
+    }
+}
+
+/// What is written.
+#[derive(Serialize)]
+struct Snapshot {
+    start: StartRecord,
+    #[serde(flatten)]
+    stats: VmStats,
+}
+
+impl Snapshot {
+    /// Of a VM whose process began to run at `started`.
+    fn of(vm: &VmHandle, started: Instant) -> Self {
+        Self {
+            start: vm.boot_trace().record(started),
+            stats: vm.stats(),
+        }
+    }
+
+    fn text(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 }
 

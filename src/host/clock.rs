@@ -19,8 +19,28 @@ pub fn process_start() -> Instant {
     now.checked_sub(cpu).unwrap_or(now)
 }
 
+/// An instant in nanoseconds of CLOCK_MONOTONIC, which all processes of the host share.
+pub fn monotonic_ns(at: Instant) -> u64 {
+    let clock = clock_gettime(ClockId::Monotonic);
+    let clock = Duration::new(
+        clock.tv_sec.unsigned_abs(),
+        clock.tv_nsec.unsigned_abs() as u32,
+    );
+    let past = clock.saturating_sub(at.elapsed());
+    u64::try_from(past.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn instants_are_on_the_clock_that_processes_share() {
+        let before = std::time::Instant::now();
+        let after = before + std::time::Duration::from_micros(250);
+        // Read one after the other, so the difference may grow, hardly shrink.
+        let (first, second) = (super::monotonic_ns(before), super::monotonic_ns(after));
+        assert!(second.abs_diff(first) < 1_000_000_000);
+    }
+
     #[test]
     fn the_start_lies_in_the_past() {
         assert!(super::process_start() <= std::time::Instant::now());

@@ -1,5 +1,7 @@
 //! When each phase of a start was done.
 
+use crate::host::clock;
+use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -106,9 +108,64 @@ impl BootTrace {
     }
 }
 
+/// A start as other processes can understand it: in nanoseconds of the host's CLOCK_MONOTONIC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartRecord {
+    /// When the process began to run.
+    pub process_ns: u64,
+    /// When the VM began to be built.
+    pub begun_ns: u64,
+    /// The phases that are done, in order.
+    pub phases: Vec<PhaseRecord>,
+}
+
+/// One phase of a start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseRecord {
+    /// Its short name.
+    pub name: String,
+    /// When it was done.
+    pub done_ns: u64,
+}
+
+impl BootTrace {
+    /// The start of a process that began to run at `process`.
+    pub fn record(&self, process: Instant) -> StartRecord {
+        let done = |phase: Phase| {
+            Some(PhaseRecord {
+                name: phase.name().into(),
+                done_ns: clock::monotonic_ns(self.done_at(phase)?),
+            })
+        };
+        StartRecord {
+            process_ns: clock::monotonic_ns(process),
+            begun_ns: clock::monotonic_ns(self.begun),
+            phases: Phase::ALL.into_iter().filter_map(done).collect(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_has_the_phases_that_are_done_in_order() {
+        let before = Instant::now();
+        let trace = BootTrace::begin();
+        trace.mark(Phase::VmCreated);
+        trace.mark(Phase::FirstExit);
+        let record = trace.record(before);
+        let names: Vec<_> = record
+            .phases
+            .iter()
+            .map(|phase| phase.name.as_str())
+            .collect();
+        assert_eq!(names, ["create VM", "first exit"]);
+        assert!(record.process_ns <= record.begun_ns);
+        assert!(record.begun_ns <= record.phases[0].done_ns);
+        assert!(record.phases[0].done_ns <= record.phases[1].done_ns);
+    }
 
     #[test]
     fn phases_add_up() {

@@ -13,7 +13,7 @@ mod machine;
 mod stats;
 mod vcpu;
 
-pub use boot_trace::{BootTrace, Phase};
+pub use boot_trace::{BootTrace, Phase, PhaseRecord, StartRecord};
 pub use error::Error;
 pub use exit::ExitReason;
 pub use failure::{Cause, Failure};

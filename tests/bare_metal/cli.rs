@@ -145,12 +145,12 @@ fn no_input() {
             "boot",
             "--kernel",
         ])
-        .arg(program("first_byte"))
+        .arg(program("ready"))
         .output()
         .unwrap();
     assert_eq!(
         (output.status.code(), output.stdout.as_slice()),
-        (Some(0), &b"R"[..])
+        (Some(0), &b"ready\n"[..])
     );
 }
 

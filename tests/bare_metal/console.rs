@@ -4,7 +4,7 @@ use crate::harness::{Guest, Test};
 use kvmlet::ExitReason;
 
 pub const TESTS: &[Test] = &[
-    ("first_byte", first_byte),
+    ("a_line_comes_out", line),
     ("serial_echo", serial_echo),
     (
         "serial_echo_of_more_than_the_fifo_holds",
@@ -13,11 +13,11 @@ pub const TESTS: &[Test] = &[
     ("serial_interrupts", serial_interrupts),
 ];
 
-fn first_byte() {
-    let (reason, output) = Guest::boot("first_byte").finish();
+fn line() {
+    let (reason, output) = Guest::boot("ready").finish();
     assert_eq!(
         (reason, output.as_str()),
-        (ExitReason::Shutdown { code: 0 }, "R")
+        (ExitReason::Shutdown { code: 0 }, "ready\n")
     );
 }
 

@@ -48,10 +48,13 @@ macro_rules! program {
 }
 
 /// Adds the ELF note XEN_ELFNOTE_PHYS32_ENTRY (type 18), so that a VMM enters the program
-/// by PVH.
+/// by PVH, at the runtime's entry or at a symbol of the program's own.
 #[macro_export]
 macro_rules! pvh_note {
     () => {
+        $crate::pvh_note!("guest_entry_pvh");
+    };
+    ($entry:literal) => {
         core::arch::global_asm!(
             ".section .note.Xen, \"a\", @note",
             ".balign 4",
@@ -59,7 +62,7 @@ macro_rules! pvh_note {
             ".long 8", // size of the value
             ".long 18",
             ".asciz \"Xen\"",
-            ".quad guest_entry_pvh",
+            concat!(".quad ", $entry),
             ".text",
         );
     };

@@ -1,0 +1,126 @@
+//! kvmlet itself: a bare-metal guest, which shows the VMM's own share, and Linux.
+
+use super::linux::Guest;
+use super::{Contestant, Kind, Presence, Service};
+use crate::bench::launch::Launch;
+use crate::bench::workshop::Programs;
+use crate::host::kvm;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// kvmlet's version, if this host has a KVM.
+fn probe() -> Presence {
+    match kvm::open() {
+        Ok(_) => Presence::Present {
+            version: concat!("kvmlet ", env!("CARGO_PKG_VERSION")).into(),
+        },
+        Err(error) => Presence::Unusable {
+            message: format!("{error}; {}", error.help()),
+        },
+    }
+}
+
+/// `kvmlet boot` with a guest that is nothing but the service.
+pub(super) struct Metal {
+    kvmlet: PathBuf,
+    ends: PathBuf,
+    stays: PathBuf,
+}
+
+impl Metal {
+    pub fn new(programs: &Programs) -> Self {
+        Self {
+            kvmlet: programs.kvmlet.clone(),
+            ends: programs.guest("ready"),
+            stays: programs.guest("ready_stay"),
+        }
+    }
+}
+
+impl Contestant for Metal {
+    fn name(&self) -> &'static str {
+        "kvmlet-metal"
+    }
+
+    fn about(&self) -> &'static str {
+        "kvmlet boot of a guest without a kernel, 128 MiB, 1 vCPU: the VMM's own share"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::BareMetal
+    }
+
+    fn probe(&self) -> Presence {
+        probe()
+    }
+
+    fn launch(&self, _number: usize, service: Service) -> Result<Launch, String> {
+        let guest = if service == Service::Ends {
+            &self.ends
+        } else {
+            &self.stays
+        };
+        let words = [
+            self.kvmlet.as_os_str(),
+            OsStr::new("boot"),
+            OsStr::new("--kernel"),
+            guest.as_os_str(),
+        ];
+        Ok(Launch::new(words))
+    }
+}
+
+/// `kvmlet boot` with Linux, kvmlet's init, and the service as a program in the guest.
+pub(super) struct Linux {
+    kvmlet: PathBuf,
+    guest: Guest,
+}
+
+impl Linux {
+    pub fn new(programs: &Programs) -> Self {
+        Self {
+            kvmlet: programs.kvmlet.clone(),
+            guest: Guest::new(programs),
+        }
+    }
+}
+
+impl Contestant for Linux {
+    fn name(&self) -> &'static str {
+        "kvmlet-linux"
+    }
+
+    fn about(&self) -> &'static str {
+        "kvmlet boot of Linux, 128 MiB, 1 vCPU"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::MicroVm
+    }
+
+    fn probe(&self) -> Presence {
+        match self.guest.missing() {
+            Some(message) => Presence::Unusable { message },
+            None => probe(),
+        }
+    }
+
+    fn launch(&self, _number: usize, service: Service) -> Result<Launch, String> {
+        let kernel = self
+            .guest
+            .kernel
+            .clone()
+            .ok_or("there is no guest kernel")?;
+        let words: [OsString; 8] = [
+            self.kvmlet.clone().into(),
+            "boot".into(),
+            "--kernel".into(),
+            kernel.into(),
+            "--initrd".into(),
+            self.guest.initramfs.clone().into(),
+            "--cmdline".into(),
+            Guest::cmdline(service).into(),
+        ];
+        Ok(Launch::new(words))
+    }
+}

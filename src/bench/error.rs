@@ -1,0 +1,60 @@
+//! Why a benchmark, or one start of it, ends early.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a benchmark cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A program that is started is not built.
+    #[error("there is no `{}`", path.display())]
+    NotBuilt {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The directory for bundles, images and sockets cannot be made or used.
+    #[error("cannot use the directory `{}`", path.display())]
+    Directory {
+        /// The directory or a file below.
+        path: PathBuf,
+        /// What the host says.
+        #[source]
+        source: io::Error,
+    },
+    /// Signals cannot be waited for.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+    /// A name of a contestant that there is not.
+    #[error("there is no contestant `{name}`; there are {known}")]
+    UnknownContestant {
+        /// The name asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// A signal ended it.
+    #[error("interrupted by signal {0}")]
+    Interrupted(i32),
+}
+
+impl Error {
+    /// What a person can do about it.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Error::NotBuilt { .. } => Some("run `images/build bench` once"),
+            Error::Directory { .. } => {
+                Some("set TMPDIR to a directory in which programs may be executed")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why one start gave no times.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// It failed, and why; the benchmark goes on.
+    Failed(String),
+    /// A signal arrived; the benchmark ends.
+    Interrupted(i32),
+}

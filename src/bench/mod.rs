@@ -1,0 +1,21 @@
+//! What starting a service costs: as a process, in containers and in microVMs, side by side.
+//!
+//! [`contestant`] knows how each is started, [`launch`] times one start, [`contest`] interleaves them in rounds,
+//! [`sample`] keeps every measurement and [`statistics`] says what they come to. [`Startup`] is the whole, as plain
+//! data.
+
+pub mod contest;
+pub mod contestant;
+mod error;
+pub mod facts;
+pub mod launch;
+pub mod phases;
+pub mod sample;
+mod startup;
+pub mod statistics;
+pub mod workshop;
+
+pub use contest::{Plan, Step};
+pub use error::Error;
+pub use startup::{Contender, Startup};
+pub use workshop::Programs;

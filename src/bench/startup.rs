@@ -1,0 +1,158 @@
+//! The start-up benchmark as a whole, and its result.
+
+use super::contest::{Contest, Entrant, Plan, Step};
+use super::contestant::{Kind, Presence, named};
+use super::error::{Error, Halt};
+use super::facts::HostFacts;
+use super::launch::Launch;
+use super::phases::{self, Segment};
+use super::sample::{Figures, Series};
+use super::workshop::{Programs, Workshop, cover_unified_cgroups};
+use crate::host::signals::Signals;
+use serde::Serialize;
+use std::time::Duration;
+
+/// When clocks start and stop, for whoever reads a result.
+pub const CLOCK: &str = "CLOCK_MONOTONIC of the benchmark's process. It starts right before the command is spawned \
+    (posix_spawn, so fork and exec count) and stops when the line `ready` has been read from the command's standard \
+    output, and a second time when the command has ended and was waited for.";
+/// What is started.
+pub const SERVICE: &str = "One static program without a C library: it writes the line `ready` and exits with 0. It is \
+    the process itself, the first process of each container, and a program of the guest in Linux microVMs. A \
+    bare-metal guest writes the same line to its serial port with its first instructions.";
+
+/// Starts of kvmlet for its phases.
+const PHASE_STARTS: usize = 30;
+
+/// What `kvmlet bench startup` has found.
+#[derive(Serialize)]
+pub struct Startup {
+    /// `startup`.
+    pub benchmark: &'static str,
+    /// kvmlet's version.
+    pub kvmlet: &'static str,
+    /// When clocks start and stop.
+    pub clock: &'static str,
+    /// What is started.
+    pub service: &'static str,
+    /// Rounds that were asked for.
+    pub rounds: usize,
+    /// The host.
+    pub host: HostFacts,
+    /// What makes the figures special, or doubtful.
+    pub warnings: Vec<String>,
+    /// All contestants, those that are absent included.
+    pub contestants: Vec<Contender>,
+    /// The phases of kvmlet's start with a bare-metal guest, in order, in milliseconds.
+    pub phases: Vec<Segment>,
+}
+
+/// One contestant and its figures.
+#[derive(Serialize)]
+pub struct Contender {
+    /// Its short name.
+    pub name: &'static str,
+    /// What is started.
+    pub about: &'static str,
+    /// What kind of isolation it gives.
+    pub kind: Kind,
+    /// Whether it took part.
+    pub presence: Presence,
+    /// The exact command of its last start.
+    pub command: Vec<String>,
+    /// What its starts come to.
+    pub figures: Figures,
+    /// Every start.
+    pub samples: Series,
+}
+
+impl Startup {
+    /// Runs the benchmark with the contestants of these names, or all, and tells `watch` each step.
+    ///
+    /// # Errors
+    /// When there is nothing to start or no place to work in, and when a signal ends it. Contestants that fail
+    /// are part of the result.
+    pub fn measure(
+        plan: Plan,
+        programs: &Programs,
+        names: &[String],
+        watch: &mut dyn FnMut(Step<'_>),
+    ) -> Result<Self, Error> {
+        programs.check()?;
+        let contestants = named(programs, names)?;
+        let host = HostFacts::read();
+        let mut warnings = host.warnings();
+        match cover_unified_cgroups() {
+            Ok(false) => {}
+            Ok(true) => warnings.push(
+                "cgroup v1 with an empty unified tree beside it, which crun refuses: all contestants ran with mounts of \
+                 their own in which the unified tree is covered."
+                    .into(),
+            ),
+            Err(error) => log::warn!("the unified cgroup tree cannot be covered, crun will refuse it: {error}"),
+        }
+        let workshop = Workshop::open()?;
+        let signals =
+            Signals::take(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]).map_err(Error::Signals)?;
+        let mut entrants = Contest::enter(contestants, &workshop);
+        Contest::new(plan, &workshop, &signals, watch).run(&mut entrants)?;
+        let phases = match phases::measure(programs, &workshop, PHASE_STARTS, &signals) {
+            Ok(phases) => phases,
+            Err(Halt::Interrupted(signal)) => return Err(Error::Interrupted(signal)),
+            Err(Halt::Failed(message)) => {
+                warnings.push(format!(
+                    "The phases of kvmlet's start could not be measured: {message}"
+                ));
+                Vec::new()
+            }
+        };
+        Ok(Self {
+            benchmark: "startup",
+            kvmlet: env!("CARGO_PKG_VERSION"),
+            clock: CLOCK,
+            service: SERVICE,
+            rounds: plan.rounds,
+            host,
+            warnings,
+            contestants: contenders(entrants),
+            phases,
+        })
+    }
+}
+
+fn contenders(entrants: Vec<Entrant>) -> Vec<Contender> {
+    let base = entrants
+        .iter()
+        .find(|one| one.contestant.kind() == Kind::Process)
+        .map(|one| one.series.clone());
+    let contender = |entrant: Entrant| Contender {
+        name: entrant.contestant.name(),
+        about: entrant.contestant.about(),
+        kind: entrant.contestant.kind(),
+        presence: entrant.presence,
+        command: command(entrant.launch.as_ref()),
+        figures: entrant.series.figures(base.as_ref()),
+        samples: entrant.series,
+    };
+    entrants.into_iter().map(contender).collect()
+}
+
+fn command(launch: Option<&Launch>) -> Vec<String> {
+    let argv = launch
+        .map(|launch| launch.argv.as_slice())
+        .unwrap_or_default();
+    argv.iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect()
+}
+
+impl Default for Plan {
+    /// 100 rounds, 20 s for each contestant, 2 minutes for a start.
+    fn default() -> Self {
+        Self {
+            rounds: 100,
+            budget: Duration::from_secs(20),
+            deadline: Duration::from_secs(120),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Where a benchmark makes its bundles and images: a directory and mounts of its own.
+
+use super::error::Error;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const PREFIX: &str = "kvmlet-bench-";
+const LOCK: &str = "lock";
+
+/// What is started, and where it was built.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// kvmlet itself.
+    pub kvmlet: PathBuf,
+    /// The guest kernel; without one there are no Linux guests.
+    pub kernel: Option<PathBuf>,
+    /// What `images/build bench` makes: `ready` (the service), `ready.cpio` (an initramfs with it) and `guests/`
+    /// (bare-metal guests).
+    pub built: PathBuf,
+}
+
+impl Programs {
+    /// The service, a static program.
+    pub fn service(&self) -> PathBuf {
+        self.built.join("ready")
+    }
+
+    /// An initramfs with init and the service.
+    pub fn initramfs(&self) -> PathBuf {
+        self.built.join("ready.cpio")
+    }
+
+    /// A bare-metal guest.
+    pub fn guest(&self, name: &str) -> PathBuf {
+        self.built.join("guests").join(name)
+    }
+
+    /// Is everything there?
+    ///
+    /// # Errors
+    /// Names the first file that is missing.
+    pub fn check(&self) -> Result<(), Error> {
+        let files = [
+            self.service(),
+            self.initramfs(),
+            self.guest("ready"),
+            self.guest("ready_stay"),
+        ];
+        match files.into_iter().find(|path| !path.exists()) {
+            Some(path) => Err(Error::NotBuilt { path }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A directory that goes when this is dropped, and a lock in it that tells that its owner lives.
+#[derive(Debug)]
+pub struct Workshop {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Workshop {
+    /// Makes the directory in `$TMPDIR` or `/tmp`, and removes those whose owners were killed.
+    ///
+    /// # Errors
+    /// When there is no place to write to.
+    pub fn open() -> Result<Self, Error> {
+        let parent = std::env::temp_dir();
+        reap(&parent);
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
+        let error = |source| Error::Directory {
+            path: path.clone(),
+            source,
+        };
+        // Whoever had this process id before is gone.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).map_err(error)?;
+        // Services may run as other users.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(error)?;
+        let lock = File::create(path.join(LOCK)).map_err(error)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|errno| error(errno.into()))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes the directories of benchmarks that were killed: nobody holds their lock.
+fn reap(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let free = |lock: File| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if File::open(entry.path().join(LOCK)).is_ok_and(free) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Gives this thread, and what it starts, mounts of its own in which container runtimes can work: where cgroup v1
+/// holds the controllers and an empty unified tree stands beside them, crun refuses both, so the tree is covered.
+///
+/// True if the tree was covered.
+///
+/// # Errors
+/// What the host says, for users that may not do this: their mounts stay as they are.
+pub fn cover_unified_cgroups() -> io::Result<bool> {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    let controllers = fs::read_to_string(unified.join("cgroup.controllers"));
+    if !controllers.is_ok_and(|names| names.trim().is_empty()) {
+        return Ok(false);
+    }
+    // SAFETY: only mounts become this thread's own; no descriptors are shared or unshared.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
+    mount_change(
+        "/",
+        MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
+    )?;
+    mount(
+        "tmpfs",
+        unified,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        None,
+    )?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_goes_with_its_owner_and_stays_while_it_lives() {
+        let parent = tempfile::tempdir().unwrap();
+        let abandoned = parent.path().join(format!("{PREFIX}1"));
+        let held = parent.path().join(format!("{PREFIX}2"));
+        let other = parent.path().join("something else");
+        for path in [&abandoned, &held, &other] {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join(LOCK), "").unwrap();
+        }
+        let lock = File::open(held.join(LOCK)).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        reap(parent.path());
+        assert!(!abandoned.exists());
+        assert!(held.exists() && other.exists());
+    }
+
+    #[test]
+    fn the_missing_program_is_named() {
+        let built = tempfile::tempdir().unwrap();
+        let programs = Programs {
+            kvmlet: "kvmlet".into(),
+            kernel: None,
+            built: built.path().into(),
+        };
+        let error = programs.check().unwrap_err();
+        assert!(error.to_string().ends_with("ready`"), "{error}");
+        assert_eq!(error.help(), Some("run `images/build bench` once"));
+    }
+}

@@ -1,0 +1,74 @@
+//! `kvmlet bench`: what a microVM costs on this host, beside containers and processes.
+
+mod progress;
+mod startup;
+mod table;
+
+use super::{Failed, Outcome, defaults};
+use crate::bench::{Error, Programs};
+use clap::{Args, Subcommand, ValueEnum};
+use std::io::{self, Write};
+
+/// Measure what a microVM costs on this host, beside containers and processes.
+///
+/// What is started is built by `images/build bench`, and the guest kernel by `kernels/build`.
+#[derive(Args)]
+pub(super) struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Startup(startup::Startup),
+}
+
+/// How to print a result.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Format {
+    /// A table, for people.
+    #[default]
+    Text,
+    /// Everything that was measured, for programs.
+    Json,
+}
+
+impl Bench {
+    pub fn run(self) -> Outcome {
+        match self.what {
+            What::Startup(verb) => verb.run(),
+        }
+    }
+}
+
+/// What is started, from the cache.
+fn programs() -> Result<Programs, Failed> {
+    let built = defaults::bench()
+        .ok_or_else(|| Failed::new("there is no cache directory").help("set HOME"))?;
+    let kvmlet = std::env::current_exe()
+        .map_err(|error| Failed::new(format!("kvmlet cannot find its own executable: {error}")))?;
+    Ok(Programs {
+        kvmlet,
+        kernel: defaults::kernel(),
+        built,
+    })
+}
+
+/// Writes a result to standard output; whoever closed it wants no more.
+fn print(text: &str) -> Result<(), Failed> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failed::new(error)),
+        _ => Ok(()),
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        let help = error.help();
+        let failed = Failed::new(error);
+        match help {
+            Some(help) => failed.help(help),
+            None => failed,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! `kvmlet bench startup`.
+
+use super::super::{Failed, Outcome};
+use super::progress::Progress;
+use super::table::{Table, ms};
+use super::{Format, print, programs};
+use crate::bench::contestant::Presence;
+use crate::bench::{self, Contender, Error, Plan};
+use clap::Args;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Start the same service as a process, in containers, and in microVMs, and compare the times.
+///
+/// Clocks start right before each command is spawned and stop when the service's line `ready` has been read. Rounds
+/// are interleaved: every contestant starts once in each. Those that take long take part in fewer rounds.
+#[derive(Args)]
+pub(super) struct Startup {
+    /// Rounds to measure [default: 100].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rounds: Option<u32>,
+    /// Seconds for each contestant; who is slow takes part in fewer rounds, but at least 3 [default: 20].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    budget: Option<u32>,
+    /// Start only these, beside the bare process.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    only: Vec<String>,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Startup {
+    pub fn run(self) -> Outcome {
+        let mut plan = Plan::default();
+        if let Some(rounds) = self.rounds {
+            plan.rounds = rounds as usize;
+        }
+        if let Some(seconds) = self.budget {
+            plan.budget = Duration::from_secs(seconds.into());
+        }
+        let mut progress = Progress::begin();
+        let result = bench::Startup::measure(plan, &programs()?, &self.only, &mut |step| {
+            progress.step(step)
+        });
+        drop(progress);
+        let result = match result {
+            Err(Error::Interrupted(signal)) => return Ok(128 + signal as u8),
+            other => other?,
+        };
+        print(&match self.format {
+            Format::Text => text(&result),
+            Format::Json => serde_json::to_string_pretty(&result).map_err(Failed::new)? + "\n",
+        })?;
+        Ok(0)
+    }
+}
+
+fn text(result: &bench::Startup) -> String {
+    let mut text = format!(
+        "{} rounds, interleaved; milliseconds from right before the spawn to the line `ready` being read\n",
+        result.rounds
+    );
+    let host = &result.host;
+    text += &format!(
+        "{}, {} CPUs ({}), KVM: {}\n",
+        host.kernel, host.cpus, host.cpu, host.kvm
+    );
+    for warning in &result.warnings {
+        text += &format!("warning: {warning}\n");
+    }
+    text += &format!("\n{}", times(&result.contestants));
+    text += &notes(&result.contestants);
+    if !result.phases.is_empty() {
+        text += &format!(
+            "\nkvmlet's own start, bare metal (medians):\n{}",
+            phases(result)
+        );
+    }
+    text
+}
+
+fn times(contestants: &[Contender]) -> String {
+    let head = [
+        "",
+        "n",
+        "median",
+        "p95",
+        "p99",
+        "min",
+        "max",
+        "x process",
+        "95 %",
+        "gone",
+    ];
+    let mut table = Table::new(head);
+    for one in contestants {
+        let Some(ready) = one.figures.ready_ms else {
+            continue;
+        };
+        let (ratio, interval) = match one.figures.to_process {
+            Some(ratio) => (
+                format!("{:.1}", ratio.ratio),
+                format!("{:.1}-{:.1}", ratio.low, ratio.high),
+            ),
+            None => Default::default(),
+        };
+        let gone = one
+            .figures
+            .gone_ms
+            .map_or("-".into(), |gone| ms(gone.median));
+        let figures = [ready.median, ready.p95, ready.p99, ready.min, ready.max].map(ms);
+        let row = [one.name.into(), ready.n.to_string()]
+            .into_iter()
+            .chain(figures);
+        table.row(row.chain([ratio, interval, gone]));
+    }
+    table.text()
+}
+
+/// Who did not take part, and what failed.
+fn notes(contestants: &[Contender]) -> String {
+    let mut text = String::new();
+    for one in contestants {
+        match &one.presence {
+            Presence::Present { .. } => {}
+            Presence::Absent { install } => {
+                text += &format!("absent: {}; to install it: {install}\n", one.name)
+            }
+            Presence::Unusable { message } => {
+                text += &format!("unusable: {}: {message}\n", one.name)
+            }
+        }
+        // Each message once.
+        let mut messages: BTreeMap<&str, usize> = BTreeMap::new();
+        for error in one.samples.failures() {
+            *messages.entry(error).or_default() += 1;
+        }
+        let all = one.samples.samples().len();
+        for (message, count) in messages {
+            text += &format!(
+                "failed: {} ({count} of {all} starts): {message}\n",
+                one.name
+            );
+        }
+    }
+    text
+}
+
+fn phases(result: &bench::Startup) -> String {
+    let longest = result
+        .phases
+        .iter()
+        .map(|segment| segment.summary.median)
+        .fold(0.0, f64::max);
+    let mut text = String::new();
+    for segment in &result.phases {
+        let median = segment.summary.median;
+        let bar = "#".repeat((median / longest * 40.0).round() as usize);
+        text += format!("{:<16} {median:>7.3} ms  {bar}\n", segment.name).as_str();
+    }
+    text
+}
