@@ -178,11 +178,6 @@ impl Running {
         })
     }
 
-    /// The process that was spawned.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// When it was about to be spawned.
     pub fn started(&self) -> Instant {
         self.started

@@ -10,6 +10,7 @@ mod error;
 pub mod facts;
 pub mod launch;
 pub mod phases;
+pub mod report;
 pub mod sample;
 mod startup;
 pub mod statistics;

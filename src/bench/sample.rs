@@ -2,6 +2,7 @@
 
 use super::statistics::{Ratio, Summary};
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What one start took.
@@ -94,6 +95,15 @@ impl Series {
                 Outcome::Failed { error } => Some(error.as_str()),
                 Outcome::Ready(_) => None,
             })
+    }
+
+    /// Each message of a failure once, with how often it came.
+    pub fn failures_by_message(&self) -> BTreeMap<&str, usize> {
+        let mut messages = BTreeMap::new();
+        for error in self.failures() {
+            *messages.entry(error).or_default() += 1;
+        }
+        messages
     }
 
     /// The figures of this series, with its time to `ready` in terms of that of `base`.

@@ -85,8 +85,8 @@ impl Startup {
         match cover_unified_cgroups() {
             Ok(false) => {}
             Ok(true) => warnings.push(
-                "cgroup v1 with an empty unified tree beside it, which crun refuses: all contestants ran with mounts of \
-                 their own in which the unified tree is covered."
+                "cgroup v1 holds the controllers and a unified tree stands beside it, which crun refuses: all contestants \
+                 ran with mounts of their own in which the unified tree is covered."
                     .into(),
             ),
             Err(error) => log::warn!("the unified cgroup tree cannot be covered, crun will refuse it: {error}"),

@@ -1,6 +1,7 @@
 //! Where a benchmark makes its bundles and images: a directory and mounts of its own.
 
 use super::error::Error;
+use crate::host::facts::Cgroups;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
 use std::io;
@@ -116,7 +117,7 @@ fn reap(parent: &Path) {
 }
 
 /// Gives this thread, and what it starts, mounts of its own in which container runtimes can work: where cgroup v1
-/// holds the controllers and an empty unified tree stands beside them, crun refuses both, so the tree is covered.
+/// holds cpu and memory and a unified tree stands beside it (hybrid mode), crun refuses both, so the tree is covered.
 ///
 /// True if the tree was covered.
 ///
@@ -125,8 +126,7 @@ fn reap(parent: &Path) {
 pub fn cover_unified_cgroups() -> io::Result<bool> {
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
     let unified = Path::new("/sys/fs/cgroup/unified");
-    let controllers = fs::read_to_string(unified.join("cgroup.controllers"));
-    if !controllers.is_ok_and(|names| names.trim().is_empty()) {
+    if Cgroups::detect() != Cgroups::V1 || !unified.join("cgroup.controllers").exists() {
         return Ok(false);
     }
     // SAFETY: only mounts become this thread's own; no descriptors are shared or unshared.

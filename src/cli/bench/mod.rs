@@ -8,6 +8,7 @@ use super::{Failed, Outcome, defaults};
 use crate::bench::{Error, Programs};
 use clap::{Args, Subcommand, ValueEnum};
 use std::io::{self, Write};
+use std::path::Path;
 
 /// Measure what a microVM costs on this host, beside containers and processes.
 ///
@@ -60,6 +61,16 @@ fn print(text: &str) -> Result<(), Failed> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failed::new(error)),
         _ => Ok(()),
     }
+}
+
+/// Writes a page for a browser.
+fn write_report(path: &Path, page: &str) -> Result<(), Failed> {
+    std::fs::write(path, page).map_err(|error| {
+        Failed::new(format!(
+            "the report cannot be written to `{}`: {error}",
+            path.display()
+        ))
+    })
 }
 
 impl From<Error> for Failed {

@@ -3,11 +3,11 @@
 use super::super::{Failed, Outcome};
 use super::progress::Progress;
 use super::table::{Table, ms};
-use super::{Format, print, programs};
+use super::{Format, print, programs, write_report};
 use crate::bench::contestant::Presence;
 use crate::bench::{self, Contender, Error, Plan};
 use clap::Args;
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Start the same service as a process, in containers, and in microVMs, and compare the times.
@@ -28,6 +28,9 @@ pub(super) struct Startup {
     /// How to print the result.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Write a page with pictures as well, for a browser.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 impl Startup {
@@ -48,6 +51,9 @@ impl Startup {
             Err(Error::Interrupted(signal)) => return Ok(128 + signal as u8),
             other => other?,
         };
+        if let Some(path) = &self.report {
+            write_report(path, &bench::report::startup(&result))?;
+        }
         print(&match self.format {
             Format::Text => text(&result),
             Format::Json => serde_json::to_string_pretty(&result).map_err(Failed::new)? + "\n",
@@ -131,13 +137,8 @@ fn notes(contestants: &[Contender]) -> String {
                 text += &format!("unusable: {}: {message}\n", one.name)
             }
         }
-        // Each message once.
-        let mut messages: BTreeMap<&str, usize> = BTreeMap::new();
-        for error in one.samples.failures() {
-            *messages.entry(error).or_default() += 1;
-        }
         let all = one.samples.samples().len();
-        for (message, count) in messages {
+        for (message, count) in one.samples.failures_by_message() {
             text += &format!(
                 "failed: {} ({count} of {all} starts): {message}\n",
                 one.name
