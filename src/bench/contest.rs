@@ -173,7 +173,7 @@ impl<'a> Contest<'a> {
         let outcome = match result {
             Ok(times) => Outcome::Ready(times),
             Err(Halt::Failed(error)) => Outcome::Failed { error },
-            Err(Halt::Interrupted(signal)) => return Err(Error::Interrupted(signal)),
+            Err(Halt::Interrupted) => return Err(Error::interrupted(self.signals)),
         };
         entrant.series.push(Sample {
             round: step.round - 1,

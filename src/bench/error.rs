@@ -1,5 +1,6 @@
 //! Why a benchmark, or one start of it, ends early.
 
+use crate::host::signals::Signals;
 use std::io;
 use std::path::PathBuf;
 
@@ -55,6 +56,14 @@ impl Error {
 pub(super) enum Halt {
     /// It failed, and why; the benchmark goes on.
     Failed(String),
-    /// A signal arrived; the benchmark ends.
-    Interrupted(i32),
+    /// A signal arrived, and can still be read; the benchmark ends.
+    Interrupted,
+}
+
+impl Error {
+    /// The error of a benchmark that a signal ends.
+    pub(super) fn interrupted(signals: &Signals) -> Self {
+        let signal = signals.next().ok().flatten();
+        Error::Interrupted(signal.unwrap_or(libc::SIGINT))
+    }
 }

@@ -6,17 +6,21 @@
 
 pub mod contest;
 pub mod contestant;
+pub mod density;
 mod error;
 pub mod facts;
 pub mod launch;
+pub mod memory;
 pub mod phases;
 pub mod report;
+mod running;
 pub mod sample;
 mod startup;
 pub mod statistics;
 pub mod workshop;
 
 pub use contest::{Plan, Step};
+pub use density::Density;
 pub use error::Error;
 pub use startup::{Contender, Startup};
 pub use workshop::Programs;

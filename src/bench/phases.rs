@@ -1,7 +1,8 @@
 //! Where the time of kvmlet's own start goes.
 
 use super::error::Halt;
-use super::launch::{Launch, Running};
+use super::launch::Launch;
+use super::running::Running;
 use super::statistics::Summary;
 use super::workshop::{Programs, Workshop};
 use crate::host::clock::monotonic_ns;

@@ -7,7 +7,7 @@ use super::facts::HostFacts;
 use super::launch::Launch;
 use super::phases::{self, Segment};
 use super::sample::{Figures, Series};
-use super::workshop::{Programs, Workshop, cover_unified_cgroups};
+use super::workshop::{Programs, Workshop, own_mounts};
 use crate::host::signals::Signals;
 use serde::Serialize;
 use std::time::Duration;
@@ -21,6 +21,8 @@ pub const SERVICE: &str = "One static program without a C library: it writes the
     the process itself, the first process of each container, and a program of the guest in Linux microVMs. A \
     bare-metal guest writes the same line to its serial port with its first instructions.";
 
+/// The signals that end a benchmark, and all that it has started.
+pub(super) const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 /// Starts of kvmlet for its phases.
 const PHASE_STARTS: usize = 30;
 
@@ -82,15 +84,7 @@ impl Startup {
         let contestants = named(programs, names)?;
         let host = HostFacts::read();
         let mut warnings = host.warnings();
-        match cover_unified_cgroups() {
-            Ok(false) => {}
-            Ok(true) => warnings.push(
-                "cgroup v1 holds the controllers and a unified tree stands beside it, which crun refuses: all contestants \
-                 ran with mounts of their own in which the unified tree is covered."
-                    .into(),
-            ),
-            Err(error) => log::warn!("the unified cgroup tree cannot be covered, crun will refuse it: {error}"),
-        }
+        warnings.extend(own_mounts());
         let workshop = Workshop::open()?;
         let signals =
             Signals::take(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]).map_err(Error::Signals)?;
@@ -98,7 +92,7 @@ impl Startup {
         Contest::new(plan, &workshop, &signals, watch).run(&mut entrants)?;
         let phases = match phases::measure(programs, &workshop, PHASE_STARTS, &signals) {
             Ok(phases) => phases,
-            Err(Halt::Interrupted(signal)) => return Err(Error::Interrupted(signal)),
+            Err(Halt::Interrupted) => return Err(Error::interrupted(&signals)),
             Err(Halt::Failed(message)) => {
                 warnings.push(format!(
                     "The phases of kvmlet's start could not be measured: {message}"
@@ -137,7 +131,7 @@ fn contenders(entrants: Vec<Entrant>) -> Vec<Contender> {
     entrants.into_iter().map(contender).collect()
 }
 
-fn command(launch: Option<&Launch>) -> Vec<String> {
+pub(super) fn command(launch: Option<&Launch>) -> Vec<String> {
     let argv = launch
         .map(|launch| launch.argv.as_slice())
         .unwrap_or_default();

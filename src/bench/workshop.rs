@@ -118,17 +118,27 @@ fn reap(parent: &Path) {
 
 /// Gives this thread, and what it starts, mounts of its own in which container runtimes can work: where cgroup v1
 /// holds cpu and memory and a unified tree stands beside it (hybrid mode), crun refuses both, so the tree is covered.
-///
-/// True if the tree was covered.
-///
-/// # Errors
-/// What the host says, for users that may not do this: their mounts stay as they are.
-pub fn cover_unified_cgroups() -> io::Result<bool> {
-    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+/// Returns what a reader of the result has to know about it.
+pub(super) fn own_mounts() -> Option<String> {
     let unified = Path::new("/sys/fs/cgroup/unified");
     if Cgroups::detect() != Cgroups::V1 || !unified.join("cgroup.controllers").exists() {
-        return Ok(false);
+        return None;
     }
+    let text = match cover(unified) {
+        Ok(()) => {
+            "cgroup v1 holds the controllers and a unified tree stands beside it, which crun refuses: all contestants \
+             ran with mounts of their own in which the unified tree is covered."
+        }
+        Err(_) => {
+            "cgroup v1 holds the controllers and a unified tree stands beside it, which crun refuses; only root can \
+             cover it for the time of the benchmark."
+        }
+    };
+    Some(text.into())
+}
+
+fn cover(path: &Path) -> io::Result<()> {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
     // SAFETY: only mounts become this thread's own; no descriptors are shared or unshared.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
     mount_change(
@@ -137,12 +147,12 @@ pub fn cover_unified_cgroups() -> io::Result<bool> {
     )?;
     mount(
         "tmpfs",
-        unified,
+        path,
         "tmpfs",
         MountFlags::NOSUID | MountFlags::NODEV,
         None,
     )?;
-    Ok(true)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! `kvmlet bench`: what a microVM costs on this host, beside containers and processes.
 
+mod density;
 mod progress;
 mod startup;
 mod table;
 
 use super::{Failed, Outcome, defaults};
+use crate::bench::contestant::Presence;
+use crate::bench::facts::HostFacts;
 use crate::bench::{Error, Programs};
 use clap::{Args, Subcommand, ValueEnum};
 use std::io::{self, Write};
@@ -22,6 +25,7 @@ pub(super) struct Bench {
 #[derive(Subcommand)]
 enum What {
     Startup(startup::Startup),
+    Density(density::Density),
 }
 
 /// How to print a result.
@@ -38,6 +42,7 @@ impl Bench {
     pub fn run(self) -> Outcome {
         match self.what {
             What::Startup(verb) => verb.run(),
+            What::Density(verb) => verb.run(),
         }
     }
 }
@@ -60,6 +65,27 @@ fn print(text: &str) -> Result<(), Failed> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failed::new(error)),
         _ => Ok(()),
+    }
+}
+
+/// What stands above every table.
+fn heading(title: &str, host: &HostFacts, warnings: &[String]) -> String {
+    let mut text = format!(
+        "{title}\n{}, {} CPUs ({}), KVM: {}\n",
+        host.kernel, host.cpus, host.cpu, host.kvm
+    );
+    for warning in warnings {
+        text += &format!("warning: {warning}\n");
+    }
+    text
+}
+
+/// Why a contestant did not take part, if it did not.
+fn absences(name: &str, presence: &Presence) -> String {
+    match presence {
+        Presence::Present { .. } => String::new(),
+        Presence::Absent { install } => format!("absent: {name}; to install it: {install}\n"),
+        Presence::Unusable { message } => format!("unusable: {name}: {message}\n"),
     }
 }
 

@@ -3,8 +3,7 @@
 use super::super::{Failed, Outcome};
 use super::progress::Progress;
 use super::table::{Table, ms};
-use super::{Format, print, programs, write_report};
-use crate::bench::contestant::Presence;
+use super::{Format, absences, heading, print, programs, write_report};
 use crate::bench::{self, Contender, Error, Plan};
 use clap::Args;
 use std::path::PathBuf;
@@ -63,18 +62,11 @@ impl Startup {
 }
 
 fn text(result: &bench::Startup) -> String {
-    let mut text = format!(
-        "{} rounds, interleaved; milliseconds from right before the spawn to the line `ready` being read\n",
+    let title = format!(
+        "{} rounds, interleaved; milliseconds from right before the spawn to the line `ready` being read",
         result.rounds
     );
-    let host = &result.host;
-    text += &format!(
-        "{}, {} CPUs ({}), KVM: {}\n",
-        host.kernel, host.cpus, host.cpu, host.kvm
-    );
-    for warning in &result.warnings {
-        text += &format!("warning: {warning}\n");
-    }
+    let mut text = heading(&title, &result.host, &result.warnings);
     text += &format!("\n{}", times(&result.contestants));
     text += &notes(&result.contestants);
     if !result.phases.is_empty() {
@@ -128,15 +120,7 @@ fn times(contestants: &[Contender]) -> String {
 fn notes(contestants: &[Contender]) -> String {
     let mut text = String::new();
     for one in contestants {
-        match &one.presence {
-            Presence::Present { .. } => {}
-            Presence::Absent { install } => {
-                text += &format!("absent: {}; to install it: {install}\n", one.name)
-            }
-            Presence::Unusable { message } => {
-                text += &format!("unusable: {}: {message}\n", one.name)
-            }
-        }
+        text += &absences(one.name, &one.presence);
         let all = one.samples.samples().len();
         for (message, count) in one.samples.failures_by_message() {
             text += &format!(

@@ -1,0 +1,106 @@
+//! `kvmlet bench density`.
+
+use super::super::{Failed, Outcome};
+use super::progress::Progress;
+use super::table::Table;
+use super::{Format, absences, heading, print, programs};
+use crate::bench::{self, Error, density::Plan};
+use clap::Args;
+use std::time::Duration;
+
+/// Run more and more instances at once, and tell what each keeps of memory and how fast they start.
+///
+/// The same service, which stays this time, as a process, in containers and in microVMs: 1, 2, 4, 8 ... instances,
+/// until there are --limit, or memory or time is used up.
+#[derive(Args)]
+pub(super) struct Density {
+    /// Most instances at once [default: 64].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: Option<u32>,
+    /// How many start at the same time [default: the number of CPUs].
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    parallel: Option<u32>,
+    /// Seconds for each contestant [default: 60].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    budget: Option<u32>,
+    /// Start only these, beside the bare process.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    only: Vec<String>,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Density {
+    pub fn run(self) -> Outcome {
+        let mut plan = Plan::default();
+        if let Some(limit) = self.limit {
+            plan.limit = limit as usize;
+        }
+        if let Some(parallel) = self.parallel {
+            plan.parallel = parallel as usize;
+        }
+        if let Some(seconds) = self.budget {
+            plan.budget = Duration::from_secs(seconds.into());
+        }
+        let mut progress = Progress::begin();
+        let result = bench::Density::measure(plan, &programs()?, &self.only, &mut |step| {
+            progress.step(step)
+        });
+        drop(progress);
+        let result = match result {
+            Err(Error::Interrupted(signal)) => return Ok(128 + signal as u8),
+            other => other?,
+        };
+        print(&match self.format {
+            Format::Text => text(&result),
+            Format::Json => serde_json::to_string_pretty(&result).map_err(Failed::new)? + "\n",
+        })?;
+        Ok(0)
+    }
+}
+
+fn text(result: &bench::Density) -> String {
+    let title = format!(
+        "{} starts at a time; memory as MiB for each instance (PSS)",
+        result.parallel
+    );
+    let mut text = heading(&title, &result.host, &result.warnings);
+    let head = [
+        "",
+        "instances",
+        "starts/s",
+        "guest RAM",
+        "private",
+        "page cache",
+        "sum",
+        "from host",
+    ];
+    let mut table = Table::new(head);
+    for one in &result.contestants {
+        for level in &one.levels {
+            let each = &level.each;
+            let sizes = [
+                each.guest_ram,
+                each.private,
+                each.page_cache,
+                each.sum(),
+                level.host_each,
+            ];
+            let row = [
+                one.name.into(),
+                level.instances.to_string(),
+                format!("{:.1}", level.starts_per_second),
+            ];
+            table.row(row.into_iter().chain(sizes.map(|mib| format!("{mib:.2}"))));
+        }
+    }
+    text += &format!("\n{}", table.text());
+    for one in &result.contestants {
+        text += &absences(one.name, &one.presence);
+        if !one.stopped.is_empty() {
+            text += &format!("{} stopped at: {}\n", one.name, one.stopped);
+        }
+    }
+    text
+}
