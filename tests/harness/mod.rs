@@ -72,29 +72,30 @@ pub fn kvm() -> Result<(), String> {
 /// The ELF file of a program in `tests/guests`, built when first asked for.
 pub fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let directory = BUILT.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        // A directory of its own: cargo may hold the lock of the usual one while it runs us.
-        let target = root.join("target/guests");
-        let status = Command::new(env!("CARGO"))
-            .current_dir(root)
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "--package",
-                "kvmlet-guests",
-                "--features",
-                "virtio",
-                "--target-dir",
-            ])
-            .arg(&target)
-            .status()
-            .expect("cargo runs");
-        assert!(status.success(), "the guests do not build");
-        target.join("x86_64-unknown-linux-gnu/release")
-    });
+    let directory = BUILT.get_or_init(|| build("kvmlet-guests", &["--features", "virtio"]));
     directory.join(name)
+}
+
+/// The service that start-up benchmarks start, built when first asked for.
+pub fn service() -> PathBuf {
+    build("kvmlet-ready", &[]).join("kvmlet-ready")
+}
+
+/// Builds a package of this workspace and returns the directory of its programs.
+fn build(package: &str, features: &[&str]) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // A directory of its own: cargo may hold the lock of the usual one while it runs us.
+    let target = root.join("target/guests");
+    let status = Command::new(env!("CARGO"))
+        .current_dir(root)
+        .args(["build", "--quiet", "--release", "--package", package])
+        .args(features)
+        .arg("--target-dir")
+        .arg(&target)
+        .status()
+        .expect("cargo runs");
+    assert!(status.success(), "{package} does not build");
+    target.join("x86_64-unknown-linux-gnu/release")
 }
 
 /// Waits until something that another thread does has happened: counters are kept by workers, which count what

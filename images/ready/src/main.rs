@@ -23,20 +23,20 @@ extern "C" fn _start() -> ! {
 extern "C" fn run(arguments: usize) -> ! {
     // SAFETY: the kernel reads the line and nothing else.
     let written = unsafe { syscall(WRITE, 1, LINE.as_ptr() as usize, LINE.len()) };
-    while arguments > 1 {
-        // SAFETY: no pointers.
-        unsafe { syscall(PAUSE, 0, 0, 0) };
+    if arguments > 1 {
+        loop {
+            // SAFETY: no pointers.
+            unsafe { syscall(PAUSE, 0, 0, 0) };
+        }
     }
-    // SAFETY: no pointers; it does not return.
-    unsafe {
-        syscall(
-            EXIT_GROUP,
-            usize::from(written != LINE.len() as isize),
-            0,
-            0,
-        )
-    };
-    loop {}
+    exit(usize::from(written != LINE.len() as isize))
+}
+
+fn exit(code: usize) -> ! {
+    loop {
+        // SAFETY: no pointers; it does not return.
+        unsafe { syscall(EXIT_GROUP, code, 0, 0) };
+    }
 }
 
 /// # Safety
@@ -54,5 +54,5 @@ unsafe fn syscall(number: usize, a: usize, b: usize, c: usize) -> isize {
 
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
-    loop {}
+    exit(2)
 }

@@ -1,0 +1,93 @@
+//! A cache with what benchmarks start, so that tests need no `images/build bench`.
+
+use crate::harness;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// A cache of the test's own; gone when dropped.
+pub struct Cache(tempfile::TempDir);
+
+impl Cache {
+    /// With the real service and the bare-metal guests. There is no kernel, so no Linux guest.
+    pub fn new() -> Self {
+        Self::with_service(&harness::service())
+    }
+
+    /// With another program in the service's place.
+    pub fn with_service(service: &Path) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let built = directory.path().join("kvmlet/images/bench.dir");
+        fs::create_dir_all(built.join("guests")).unwrap();
+        fs::copy(service, built.join("ready")).unwrap();
+        fs::write(built.join("ready.cpio"), "").unwrap();
+        for guest in ["ready", "ready_stay"] {
+            fs::copy(harness::program(guest), built.join("guests").join(guest)).unwrap();
+        }
+        Self(directory)
+    }
+
+    /// `kvmlet bench` on this cache, with its temporary files in a directory of the test's own.
+    pub fn bench(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("/usr/bin/env");
+        let temporary = self.temporary();
+        fs::create_dir_all(&temporary).unwrap();
+        command
+            // Whoever runs the tests may ignore signals, which kvmlet then does, too.
+            .args(["--default-signal", env!("CARGO_BIN_EXE_kvmlet"), "bench"])
+            .args(arguments)
+            .env("XDG_CACHE_HOME", self.0.path())
+            .env("TMPDIR", temporary)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The directory for temporary files.
+    pub fn temporary(&self) -> std::path::PathBuf {
+        self.0.path().join("temporary")
+    }
+
+    /// The result as JSON, which follows the schema.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self
+            .bench(arguments)
+            .args(["--format", "json"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let schema: Value =
+            serde_json::from_str(include_str!("../../src/bench/schema.json")).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let errors: Vec<String> = validator
+            .iter_errors(&value)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+        self.expect_nothing_left();
+        value
+    }
+
+    /// Benchmarks remove all that they make.
+    pub fn expect_nothing_left(&self) {
+        let left: Vec<_> = fs::read_dir(self.temporary())
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The contestant of this name.
+pub fn contestant<'a>(result: &'a Value, name: &str) -> &'a Value {
+    let all = result["contestants"].as_array().unwrap();
+    all.iter()
+        .find(|one| one["name"] == name)
+        .unwrap_or_else(|| panic!("no {name} in {result:#}"))
+}

@@ -1,0 +1,310 @@
+//! Benchmarks of processes, containers and bare-metal guests, and the ways in which they fail.
+
+use crate::cache::{Cache, contestant, said};
+use crate::harness::{self, DEADLINE, eventually};
+use crate::{Test, program};
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+pub const TESTS: &[Test] = &[
+    (
+        "without_its_programs_it_names_the_script",
+        nothing,
+        no_programs,
+    ),
+    (
+        "an_unknown_contestant_is_named",
+        nothing,
+        unknown_contestant,
+    ),
+    ("crun_starts_containers", crun, || {
+        starts(&["crun", "crun-nocgroup"])
+    }),
+    ("runc_starts_containers", runc, || starts(&["runc"])),
+    (
+        "kvmlet_starts_a_guest_and_tells_its_phases",
+        harness::kvm,
+        starts_guest,
+    ),
+    (
+        "a_linux_guest_without_a_kernel_is_unusable",
+        harness::kvm,
+        no_kernel,
+    ),
+    (
+        "a_service_that_fails_is_a_failed_sample_everywhere",
+        both,
+        failing_service,
+    ),
+    (
+        "a_runtime_that_is_not_there_is_absent_with_the_way_to_install_it",
+        nothing,
+        absent_runtime,
+    ),
+    ("a_signal_ends_it_and_leaves_nothing", crun, interrupted),
+    ("density_doubles_and_measures", both, density),
+    ("a_closed_pipe_is_no_error", nothing, closed_pipe),
+];
+
+fn nothing() -> Result<(), String> {
+    Ok(())
+}
+
+fn root() -> Result<(), String> {
+    if rustix::process::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err("containers need root".into())
+    }
+}
+
+fn crun() -> Result<(), String> {
+    root().and_then(|()| program("crun"))
+}
+
+fn runc() -> Result<(), String> {
+    root().and_then(|()| program("runc"))
+}
+
+fn both() -> Result<(), String> {
+    crun().and_then(|()| runc())
+}
+
+fn no_programs() {
+    let empty = tempfile::tempdir().unwrap();
+    for what in ["startup", "density"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_kvmlet"))
+            .args(["bench", what])
+            .env("XDG_CACHE_HOME", empty.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(125));
+        let message = said(&output);
+        assert!(message.contains("bench.dir/ready`"), "{message}");
+        assert!(
+            message.contains("help: run `images/build bench` once"),
+            "{message}"
+        );
+    }
+}
+
+fn unknown_contestant() {
+    let output = Cache::new()
+        .bench(&["startup", "--only", "crum"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        said(&output).contains("there is no contestant `crum`; there are process, "),
+        "{}",
+        said(&output)
+    );
+}
+
+/// Three rounds of each, without a failure, and the bare process beside them.
+fn starts(names: &[&str]) {
+    let result = Cache::new().json(&["startup", "--rounds", "3", "--only", &names.join(",")]);
+    assert_eq!(
+        result["contestants"].as_array().unwrap().len(),
+        names.len() + 1
+    );
+    for name in names.iter().chain(&["process"]) {
+        let one = contestant(&result, name);
+        assert_eq!(one["presence"]["state"], "present", "{one:#}");
+        assert_eq!(one["figures"]["failed"], 0, "{one:#}");
+        assert_eq!(one["figures"]["ready_ms"]["n"], 3, "{one:#}");
+        assert_eq!(one["figures"]["gone_ms"]["n"], 3, "{one:#}");
+    }
+    let command = contestant(&result, names[0])["command"].as_array().unwrap();
+    assert!(command.iter().any(|word| word == "run"), "{command:?}");
+    expect_no_cgroups();
+}
+
+fn starts_guest() {
+    let result = Cache::new().json(&["startup", "--rounds", "3", "--only", "kvmlet-metal"]);
+    let one = contestant(&result, "kvmlet-metal");
+    assert_eq!(one["figures"]["ready_ms"]["n"], 3, "{one:#}");
+    let phases: Vec<&str> = result["phases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|phase| phase["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(phases.first(), Some(&"spawn"));
+    assert_eq!(phases.last(), Some(&"end"));
+    assert!(
+        phases.contains(&"create VM") && phases.contains(&"first exit"),
+        "{phases:?}"
+    );
+}
+
+fn no_kernel() {
+    let result = Cache::new().json(&["startup", "--rounds", "1", "--only", "kvmlet-linux"]);
+    let one = contestant(&result, "kvmlet-linux");
+    assert_eq!(one["presence"]["state"], "unusable");
+    let message = one["presence"]["message"].as_str().unwrap();
+    assert!(message.contains("run `kernels/build` once"), "{message}");
+    assert!(one["samples"].as_array().unwrap().is_empty());
+}
+
+/// kvmlet without arguments in the service's place: it says how it is used, and ends with 2.
+fn failing_service() {
+    // A static program, which runs in a container's empty root.
+    let directory = tempfile::tempdir().unwrap();
+    let service = directory.path().join("fails");
+    fs::copy(env!("CARGO_BIN_EXE_kvmlet"), &service).unwrap();
+    let result =
+        Cache::with_service(&service).json(&["startup", "--rounds", "2", "--only", "crun,runc"]);
+    for name in ["process", "crun", "runc"] {
+        let one = contestant(&result, name);
+        assert_eq!(one["presence"]["state"], "present");
+        let samples = one["samples"].as_array().unwrap();
+        assert!(samples.len() >= 2);
+        for sample in samples {
+            let error = sample["error"].as_str().unwrap();
+            assert!(
+                error.contains("exit status: 2") && error.contains("it said: "),
+                "{name}: {error}"
+            );
+        }
+        assert!(one["figures"]["ready_ms"].is_null());
+    }
+    expect_no_cgroups();
+}
+
+fn absent_runtime() {
+    let empty = tempfile::tempdir().unwrap();
+    let cache = Cache::new();
+    let output = cache
+        .bench(&["startup", "--rounds", "1", "--only", "crun,runc"])
+        .env("PATH", empty.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for name in ["crun", "runc"] {
+        assert!(
+            text.contains(&format!(
+                "absent: {name}; to install it: apt-get install {name}"
+            )),
+            "{text}"
+        );
+    }
+}
+
+fn interrupted() {
+    let cache = Cache::new();
+    let child = cache
+        .bench(&[
+            "startup", "--rounds", "100000", "--budget", "3600", "--only", "crun",
+        ])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Killed(child);
+    // Once there are bundles, containers come and go.
+    let begun = Instant::now();
+    while !bundles(&cache.temporary()) {
+        assert!(begun.elapsed() < DEADLINE, "it never began");
+        std::thread::yield_now();
+    }
+    // SAFETY: the child has not been waited for, so the number is its own.
+    unsafe { libc::kill(child.0.id() as i32, libc::SIGINT) };
+    assert_eq!(child.0.wait().unwrap().code(), Some(130));
+    cache.expect_nothing_left();
+    expect_no_cgroups();
+}
+
+/// A child that does not outlive a test that fails.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn bundles(temporary: &Path) -> bool {
+    let benches = fs::read_dir(temporary).into_iter().flatten().flatten();
+    benches.into_iter().any(|bench| {
+        let files = fs::read_dir(bench.path().join("crun"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        files
+            .into_iter()
+            .any(|file| file.file_name().to_string_lossy().starts_with("bundle-"))
+    })
+}
+
+fn density() {
+    let cache = Cache::new();
+    let with_kvm = harness::kvm().is_ok();
+    let names = if with_kvm {
+        "crun,runc,kvmlet-metal"
+    } else {
+        "crun,runc"
+    };
+    let result = cache.json(&[
+        "density",
+        "--limit",
+        "4",
+        "--parallel",
+        "2",
+        "--only",
+        names,
+    ]);
+    for name in names.split(',').chain(["process"]) {
+        let one = contestant(&result, name);
+        let levels = one["levels"].as_array().unwrap();
+        let instances: Vec<_> = levels
+            .iter()
+            .map(|level| level["instances"].as_u64().unwrap())
+            .collect();
+        assert_eq!(instances, [1, 2, 4], "{one:#}");
+        let last = &levels[2]["each"];
+        assert!(last["private"].as_f64().unwrap() > 0.0, "{one:#}");
+        // A guest touches little of its 128 MiB; no other process has any.
+        let guest = last["guest_ram"].as_f64().unwrap();
+        assert_eq!(guest > 0.0, name == "kvmlet-metal", "{one:#}");
+        assert!(guest < 8.0, "{one:#}");
+    }
+    expect_no_cgroups();
+}
+
+fn closed_pipe() {
+    let cache = Cache::new();
+    let mut child = cache
+        .bench(&["startup", "--rounds", "1", "--only", "process"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// Containers' cgroups go with them; the kernel may take its time.
+fn expect_no_cgroups() {
+    eventually("the containers' cgroups are gone", || {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut groups = hierarchies.flat_map(|hierarchy| {
+            fs::read_dir(hierarchy.path())
+                .into_iter()
+                .flatten()
+                .flatten()
+        });
+        !groups.any(|group| {
+            group
+                .file_name()
+                .to_string_lossy()
+                .starts_with("kvmlet-bench-")
+        })
+    });
+}

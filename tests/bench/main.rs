@@ -1,0 +1,57 @@
+//! `kvmlet bench` with the real runtimes of this host, through the command. What is not installed is skipped aloud.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code)] // parts are for benchmarks
+mod harness;
+
+mod cache;
+mod containers;
+mod page;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+
+/// A name, what it needs (an error tells what is missing), and a test.
+type Test = (&'static str, fn() -> Result<(), String>, fn());
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    let mut missing = Vec::new();
+    let trial = |(name, needs, test): &Test| {
+        let (reason, test) = (needs().err(), *test);
+        let trial = Trial::test(*name, move || -> Result<(), Failed> {
+            test();
+            Ok(())
+        });
+        let ignored = reason.is_some();
+        missing.extend(reason.map(|reason| format!("SKIPPED: {name}: {reason}")));
+        trial.with_ignored_flag(ignored)
+    };
+    let trials: Vec<Trial> = [containers::TESTS, page::TESTS]
+        .concat()
+        .iter()
+        .map(trial)
+        .collect();
+    // Asking for ignored tests cannot make programs appear. One at a time: they measure, and look for leftovers.
+    arguments.ignored = false;
+    arguments.include_ignored = false;
+    arguments.test_threads = Some(1);
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    for line in missing {
+        println!("{line}");
+    }
+    conclusion.exit_code()
+}
+
+/// Is there a program of this name?
+fn program(name: &str) -> Result<(), String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|directory| directory.join(name).is_file());
+    if found {
+        Ok(())
+    } else {
+        Err(format!("there is no {name} (apt-get install {name})"))
+    }
+}
