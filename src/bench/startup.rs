@@ -14,10 +14,10 @@ use std::time::Duration;
 
 /// When clocks start and stop, for whoever reads a result.
 pub const CLOCK: &str = "CLOCK_MONOTONIC of the benchmark's process. It starts right before the command is spawned \
-    (posix_spawn, so fork and exec count) and stops when the line `ready` has been read from the command's standard \
+    (posix_spawn, so fork and exec count) and stops when the line “ready” has been read from the command's standard \
     output, and a second time when the command has ended and was waited for.";
 /// What is started.
-pub const SERVICE: &str = "One static program without a C library: it writes the line `ready` and exits with 0. It is \
+pub const SERVICE: &str = "One static program without a C library: it writes the line “ready” and exits with 0. It is \
     the process itself, the first process of each container, and a program of the guest in Linux microVMs. A \
     bare-metal guest writes the same line to its serial port with its first instructions.";
 

@@ -378,6 +378,14 @@ fn statistics() {
         std::thread::yield_now();
     }
     let first = read()["vcpus"][0]["port_writes"].as_u64().unwrap();
+    let start = read()["start"].take();
+    let phases = start["phases"].as_array().unwrap();
+    let times = phases.iter().map(|phase| phase["done_ns"].as_u64());
+    let times: Vec<_> = [start["process_ns"].as_u64(), start["begun_ns"].as_u64()]
+        .into_iter()
+        .chain(times)
+        .collect();
+    assert!(times.is_sorted() && times.len() > 8, "{start:#}");
     child
         .stdout
         .as_mut()

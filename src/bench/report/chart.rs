@@ -100,8 +100,8 @@ fn plot(
          <line class=\"whisker\" x1=\"{q3:.1}\" x2=\"{p95:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
          <rect class=\"box\" x=\"{q1:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"18\" rx=\"2\"/>\
          <line class=\"median\" x1=\"{median:.1}\" x2=\"{median:.1}\" y1=\"{top:.1}\" y2=\"{end:.1}\"/>\
-         <text x=\"{x}\" y=\"{ty:.1}\">{} ms<tspan class=\"quiet\">{ratio}</tspan></text></g>",
-        short(summary.median),
+         <text x=\"{x}\" y=\"{ty:.1}\">{}<tspan class=\"quiet\">{ratio}</tspan></text></g>",
+        time(summary.median),
         top = y - 9.0,
         end = y + 9.0,
         width = (q3 - q1).max(1.0),
@@ -241,11 +241,20 @@ fn grid(svg: &mut String, scale: &LogScale, bottom: f64) {
     }
 }
 
-/// Three digits that say something.
+/// Milliseconds with three digits that say something.
 pub(super) fn short(value: f64) -> String {
     match value {
         value if value < 10.0 => format!("{value:.2}"),
         value if value < 100.0 => format!("{value:.1}"),
         value => format!("{value:.0}"),
+    }
+}
+
+/// A time with its unit.
+fn time(ms: f64) -> String {
+    if ms < 1000.0 {
+        format!("{} ms", short(ms))
+    } else {
+        format!("{} s", short(ms / 1000.0))
     }
 }

@@ -103,7 +103,7 @@ fn figures(all: &[&Contender]) -> String {
         return rows;
     }
     format!(
-        "<p class=\"quiet\">Milliseconds. The ratio's interval holds 95 % of 2000 bootstrap resamples. With fewer than 100 \
+        "<p class=\"quiet\">Milliseconds. The ratio's interval holds 95 % of 2000 bootstrap resamples; a handful of starts makes it too narrow. With fewer than 100 \
          starts p99 is little more than the largest, with fewer than 20 so is p95.</p><div class=\"scroll\"><table><tr>\
          <th></th><th>n</th><th>median</th><th>p95</th><th>p99</th><th>min</th><th>max</th><th>× process</th><th>gone</th>\
          <th>failed</th></tr>{rows}</table></div>"
