@@ -7,6 +7,7 @@
 pub mod contest;
 pub mod contestant;
 pub mod density;
+mod effort;
 mod error;
 pub mod facts;
 pub mod launch;
@@ -21,6 +22,7 @@ pub mod workshop;
 
 pub use contest::{Plan, Step};
 pub use density::Density;
+pub use effort::Effort;
 pub use error::Error;
 pub use startup::{Contender, Startup};
 pub use workshop::Programs;

@@ -2,6 +2,7 @@
 
 use super::contest::{Contest, Entrant, Plan, Step};
 use super::contestant::{Kind, Presence, named};
+use super::effort::Effort;
 use super::error::{Error, Halt};
 use super::facts::HostFacts;
 use super::launch::Launch;
@@ -64,6 +65,8 @@ pub struct Contender {
     pub command: Vec<String>,
     /// What its starts come to.
     pub figures: Figures,
+    /// What a start takes of a virtual machine monitor; only they have it.
+    pub effort: Option<Effort>,
     /// Every start.
     pub samples: Series,
 }
@@ -90,6 +93,7 @@ impl Startup {
             Signals::take(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]).map_err(Error::Signals)?;
         let mut entrants = Contest::enter(contestants, &workshop);
         Contest::new(plan, &workshop, &signals, watch).run(&mut entrants)?;
+        let efforts = efforts(&entrants, plan, &workshop, &signals)?;
         let phases = match phases::measure(programs, &workshop, PHASE_STARTS, &signals) {
             Ok(phases) => phases,
             Err(Halt::Interrupted) => return Err(Error::interrupted(&signals)),
@@ -108,27 +112,51 @@ impl Startup {
             rounds: plan.rounds,
             host,
             warnings,
-            contestants: contenders(entrants),
+            contestants: contenders(entrants, efforts),
             phases,
         })
     }
 }
 
-fn contenders(entrants: Vec<Entrant>) -> Vec<Contender> {
+/// For each of the entrants that is a virtual machine monitor and works.
+fn efforts(
+    entrants: &[Entrant],
+    plan: Plan,
+    workshop: &Workshop,
+    signals: &Signals,
+) -> Result<Vec<Option<Effort>>, Error> {
+    let of = |entrant: &Entrant| {
+        let vmm = matches!(entrant.contestant.kind(), Kind::BareMetal | Kind::MicroVm);
+        if !vmm || entrant.series.ready_ms().is_empty() {
+            return Ok(None);
+        }
+        let effort = Effort::measure(
+            entrant.contestant.as_ref(),
+            plan.deadline,
+            workshop,
+            signals,
+        );
+        effort.map(Some).map_err(|_| Error::interrupted(signals))
+    };
+    entrants.iter().map(of).collect()
+}
+
+fn contenders(entrants: Vec<Entrant>, efforts: Vec<Option<Effort>>) -> Vec<Contender> {
     let base = entrants
         .iter()
         .find(|one| one.contestant.kind() == Kind::Process)
         .map(|one| one.series.clone());
-    let contender = |entrant: Entrant| Contender {
+    let contender = |(entrant, effort): (Entrant, Option<Effort>)| Contender {
         name: entrant.contestant.name(),
         about: entrant.contestant.about(),
         kind: entrant.contestant.kind(),
         presence: entrant.presence,
         command: command(entrant.launch.as_ref()),
         figures: entrant.series.figures(base.as_ref()),
+        effort,
         samples: entrant.series,
     };
-    entrants.into_iter().map(contender).collect()
+    entrants.into_iter().zip(efforts).map(contender).collect()
 }
 
 pub(super) fn command(launch: Option<&Launch>) -> Vec<String> {

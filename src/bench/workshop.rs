@@ -3,6 +3,7 @@
 use super::error::Error;
 use crate::host::facts::Cgroups;
 use rustix::fs::{FlockOperation, flock};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -116,15 +117,24 @@ fn reap(parent: &Path) {
     }
 }
 
-/// Gives this thread, and what it starts, mounts of its own in which container runtimes can work: where cgroup v1
-/// holds cpu and memory and a unified tree stands beside it (hybrid mode), crun refuses both, so the tree is covered.
+/// Gives this thread, and what it starts, mounts of its own in which container runtimes and tracepoints can be used.
 /// Returns what a reader of the result has to know about it.
+///
+/// Where cgroup v1 holds cpu and memory and a unified tree stands beside it (hybrid mode), crun refuses both, so the
+/// tree is covered.
 pub(super) fn own_mounts() -> Option<String> {
+    let separated = separate();
+    if separated.is_ok() && !Path::new(TRACEFS).join("events").exists() {
+        // Without it some figures are not available, which then is said.
+        let _ = mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None);
+    }
     let unified = Path::new("/sys/fs/cgroup/unified");
     if Cgroups::detect() != Cgroups::V1 || !unified.join("cgroup.controllers").exists() {
         return None;
     }
-    let text = match cover(unified) {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let covered = separated.and_then(|()| Ok(mount("tmpfs", unified, "tmpfs", flags, None)?));
+    let text = match covered {
         Ok(()) => {
             "cgroup v1 holds the controllers and a unified tree stands beside it, which crun refuses: all contestants \
              ran with mounts of their own in which the unified tree is covered."
@@ -137,20 +147,15 @@ pub(super) fn own_mounts() -> Option<String> {
     Some(text.into())
 }
 
-fn cover(path: &Path) -> io::Result<()> {
-    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+/// Where tracepoints are described.
+pub(super) const TRACEFS: &str = "/sys/kernel/tracing";
+
+fn separate() -> io::Result<()> {
     // SAFETY: only mounts become this thread's own; no descriptors are shared or unshared.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
     mount_change(
         "/",
         MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
-    )?;
-    mount(
-        "tmpfs",
-        path,
-        "tmpfs",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        None,
     )?;
     Ok(())
 }

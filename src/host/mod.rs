@@ -14,6 +14,7 @@ pub mod ring;
 pub mod seccomp;
 pub mod signals;
 pub mod thread;
+pub mod trace;
 
 use std::path::PathBuf;
 

@@ -126,6 +126,15 @@ fn starts_guest() {
     let result = Cache::new().json(&["startup", "--rounds", "3", "--only", "kvmlet-metal"]);
     let one = contestant(&result, "kvmlet-metal");
     assert_eq!(one["figures"]["ready_ms"]["n"], 3, "{one:#}");
+    // Tracepoints take root. The guest writes six bytes up to the end of the line, each an exit.
+    let effort = &one["effort"];
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(effort["exits"], 6.0, "{effort:#}");
+        for time in ["vmm_cpu_ms", "guest_cpu_ms"] {
+            assert!(effort[time].as_f64().unwrap() > 0.0, "{effort:#}");
+        }
+    }
+    assert!(contestant(&result, "process")["effort"].is_null());
     let phases: Vec<&str> = result["phases"]
         .as_array()
         .unwrap()

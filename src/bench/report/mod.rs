@@ -4,6 +4,7 @@ mod chart;
 mod scale;
 
 use super::contestant::Presence;
+use super::effort::Effort;
 use super::startup::{Contender, Startup};
 use chart::{class, short};
 use std::fmt::Write;
@@ -33,6 +34,7 @@ pub fn startup(result: &Startup) -> String {
     section(&mut page, "Time to ready", &boxes(&all));
     section(&mut page, "How starts are distributed", &curves(&all));
     section(&mut page, "Figures", &figures(&all));
+    section(&mut page, "What a start takes of the VMM", &efforts(&all));
     section(&mut page, "Not measured, or failed", &missing(&all));
     section(&mut page, "Where kvmlet's own start goes", &phases(result));
     section(&mut page, "How it was measured", &method(result, &all));
@@ -107,6 +109,43 @@ fn figures(all: &[&Contender]) -> String {
          starts p99 is little more than the largest, with fewer than 20 so is p95.</p><div class=\"scroll\"><table><tr>\
          <th></th><th>n</th><th>median</th><th>p95</th><th>p99</th><th>min</th><th>max</th><th>× process</th><th>gone</th>\
          <th>failed</th></tr>{rows}</table></div>"
+    )
+}
+
+fn efforts(all: &[&Contender]) -> String {
+    let mut rows = String::new();
+    for one in all {
+        let Some(effort) = &one.effort else { continue };
+        let cells = match effort {
+            Effort::Measured {
+                n,
+                exits,
+                guest_cpu_ms,
+                vmm_cpu_ms,
+            } => format!(
+                "<td>{n}</td><td>{exits:.0}</td><td>{}</td><td>{}</td>",
+                short(*vmm_cpu_ms),
+                short(*guest_cpu_ms)
+            ),
+            Effort::Unavailable { reason } => {
+                format!("<td colspan=\"4\">not available: {}</td>", escape(reason))
+            }
+        };
+        let (class, name) = (class(one.kind), escape(one.name));
+        let _ = write!(
+            rows,
+            "<tr class=\"{class}\"><td><span class=\"key\"></span>{name}</td>{cells}</tr>"
+        );
+    }
+    if rows.is_empty() {
+        return rows;
+    }
+    format!(
+        "<p class=\"quiet\">From spawn to ready, started apart from all rounds. Exits: returns of KVM_RUN to user space. CPU \
+         time in milliseconds, of all threads, counted by the kernel’s tracepoints: the VMM’s is all outside of KVM_RUN, its \
+         exec and its system calls included; the guest’s is all in KVM_RUN, which on a host that interprets guest kernels is \
+         mostly KVM’s interpreter.</p><div class=\"scroll\"><table><tr><th></th><th>n</th><th>exits</th><th>VMM CPU</th>\
+         <th>guest CPU</th></tr>{rows}</table></div>"
     )
 }
 

@@ -33,6 +33,7 @@ fn contender(name: &'static str, kind: Kind, samples: Series, base: &Series) -> 
         },
         command: vec![name.into(), "a&b".into()],
         figures: samples.figures(Some(base)),
+        effort: None,
         samples,
     }
 }

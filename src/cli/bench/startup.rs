@@ -4,7 +4,7 @@ use super::super::{Failed, Outcome};
 use super::progress::Progress;
 use super::table::{Table, ms};
 use super::{Format, absences, heading, print, programs, write_report};
-use crate::bench::{self, Contender, Error, Plan};
+use crate::bench::{self, Contender, Effort, Error, Plan};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -68,6 +68,7 @@ fn text(result: &bench::Startup) -> String {
     );
     let mut text = heading(&title, &result.host, &result.warnings);
     text += &format!("\n{}", times(&result.contestants));
+    text += &efforts(&result.contestants);
     text += &notes(&result.contestants);
     if !result.phases.is_empty() {
         text += &format!(
@@ -114,6 +115,43 @@ fn times(contestants: &[Contender]) -> String {
         table.row(row.chain([ratio, interval, gone]));
     }
     table.text()
+}
+
+/// What starts took of the VMMs.
+fn efforts(contestants: &[Contender]) -> String {
+    let head = ["", "n", "exits", "VMM CPU ms", "guest CPU ms"];
+    let (mut table, mut reasons) = (Table::new(head), String::new());
+    for one in contestants {
+        match &one.effort {
+            None => {}
+            Some(Effort::Measured {
+                n,
+                exits,
+                guest_cpu_ms,
+                vmm_cpu_ms,
+            }) => {
+                let cpu = [*vmm_cpu_ms, *guest_cpu_ms].map(ms);
+                table.row(
+                    [one.name.into(), n.to_string(), format!("{exits:.0}")]
+                        .into_iter()
+                        .chain(cpu),
+                );
+            }
+            Some(Effort::Unavailable { reason }) => {
+                reasons += &format!(
+                    "exits and CPU time of {} are not available: {reason}\n",
+                    one.name
+                );
+            }
+        }
+    }
+    if table.is_empty() {
+        return reasons;
+    }
+    format!(
+        "\nFrom spawn to ready: exits to the VMM, its CPU time outside of KVM_RUN, and CPU time in KVM_RUN\n{}{reasons}",
+        table.text()
+    )
 }
 
 /// Who did not take part, and what failed.

@@ -16,6 +16,11 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
+    /// Is there nothing below the head?
+    pub fn is_empty(&self) -> bool {
+        self.rows.len() < 2
+    }
+
     pub fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {

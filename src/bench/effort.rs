@@ -1,0 +1,98 @@
+//! What a start takes of a virtual machine monitor: exits to it, and its CPU time beside the guest's.
+//!
+//! Unlike the time of a Linux guest's start, both mean the same on a host that interprets guest kernel code: the
+//! guest does there what it does elsewhere, so it needs the VMM as often.
+
+use super::contestant::{Contestant, Service};
+use super::error::Halt;
+use super::running::Running;
+use super::sample::ms;
+use super::statistics::Summary;
+use super::workshop::{TRACEFS, Workshop};
+use crate::host::clock::monotonic_ns;
+use crate::host::signals::Signals;
+use crate::host::trace::{KvmUse, KvmWatch};
+use serde::Serialize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// From the spawn to the line `ready`; medians of starts apart from all rounds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Effort {
+    /// It was measured.
+    Measured {
+        /// Number of starts.
+        n: usize,
+        /// Times that KVM_RUN returned to the VMM.
+        exits: f64,
+        /// Milliseconds of CPU time in KVM_RUN: the guest's and KVM's.
+        guest_cpu_ms: f64,
+        /// Milliseconds of CPU time elsewhere, of all threads: the VMM's, with its `exec` and the system calls that
+        /// it makes.
+        vmm_cpu_ms: f64,
+    },
+    /// It could not be.
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Most starts, and the time after which there are no more.
+const STARTS: usize = 10;
+const BUDGET: Duration = Duration::from_secs(1);
+
+impl Effort {
+    /// Watches a few starts. An error is an interruption.
+    pub(super) fn measure(
+        contestant: &dyn Contestant,
+        deadline: Duration,
+        workshop: &Workshop,
+        signals: &Signals,
+    ) -> Result<Self, Halt> {
+        let begun = Instant::now();
+        let mut uses = Vec::new();
+        while uses.len() < STARTS && begun.elapsed() < BUDGET {
+            match once(contestant, deadline, workshop, signals) {
+                Ok(used) => uses.push(used),
+                Err(Halt::Interrupted) => return Err(Halt::Interrupted),
+                Err(Halt::Failed(reason)) => return Ok(Effort::Unavailable { reason }),
+            }
+        }
+        let median = |value: &dyn Fn(&KvmUse) -> f64| {
+            let values: Vec<f64> = uses.iter().map(value).collect();
+            Summary::of(&values).map_or(0.0, |summary| summary.median)
+        };
+        Ok(Effort::Measured {
+            n: uses.len(),
+            exits: median(&|used| used.exits as f64),
+            guest_cpu_ms: median(&|used| ms(used.inside)),
+            vmm_cpu_ms: median(&|used| ms(used.outside)),
+        })
+    }
+}
+
+fn once(
+    contestant: &dyn Contestant,
+    deadline: Duration,
+    workshop: &Workshop,
+    signals: &Signals,
+) -> Result<KvmUse, Halt> {
+    let failed = |what: &str, error: std::io::Error| Halt::Failed(format!("{what}: {error}"));
+    let launch = contestant.launch(0, Service::Ends).map_err(Halt::Failed)?;
+    let watch = KvmWatch::begin(Path::new(TRACEFS))
+        .map_err(|error| failed("tracepoints cannot be used", error))?;
+    let mut running = Running::start(&launch, &workshop.path().join("stderr"), deadline)?;
+    let ready = running.wait_ready(signals);
+    let until = ready.map(|ready| monotonic_ns(running.started() + ready));
+    if until.is_ok() && !launch.stays {
+        // An end that is not clean has shown in the rounds.
+        let _ = running.wait_gone(signals);
+    }
+    drop(running);
+    launch.clean_up();
+    watch
+        .end(until?)
+        .map_err(|error| failed("tracepoints", error))
+}
