@@ -1,6 +1,6 @@
 //! What a reader has to know of the host, to know what figures are worth.
 
-use crate::host::facts::Cgroups;
+use crate::host::cgroup::Hierarchies;
 use crate::host::kvm::{self, Execution};
 use serde::Serialize;
 use std::fs;
@@ -40,11 +40,7 @@ impl HostFacts {
                 (Ok(_), Ok(Execution::Interpreted)) => "interpreted",
                 (Ok(_), _) => "hardware",
             },
-            cgroup_version: match Cgroups::detect() {
-                Cgroups::V2 => 2,
-                Cgroups::V1 => 1,
-                Cgroups::None => 0,
-            },
+            cgroup_version: Hierarchies::find().map_or(0, |found| found.version()),
             load: load
                 .split_whitespace()
                 .next()

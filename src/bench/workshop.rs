@@ -1,7 +1,7 @@
 //! Where a benchmark makes its bundles and images: a directory and mounts of its own.
 
 use super::error::Error;
-use crate::host::facts::Cgroups;
+use crate::host::cgroup::Hierarchies;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use std::fs::{self, File};
@@ -128,10 +128,8 @@ pub(super) fn own_mounts() -> Option<String> {
         // Without it some figures are not available, which then is said.
         let _ = mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None);
     }
-    let unified = Path::new("/sys/fs/cgroup/unified");
-    if Cgroups::detect() != Cgroups::V1 || !unified.join("cgroup.controllers").exists() {
-        return None;
-    }
+    let cgroups = Hierarchies::find().ok()?;
+    let unified = cgroups.hybrid()?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let covered = separated.and_then(|()| Ok(mount("tmpfs", unified, "tmpfs", flags, None)?));
     let text = match covered {

@@ -138,6 +138,21 @@ impl Hierarchies {
         Some(Place::V1(own.clone()))
     }
 
+    /// The version of the tree that has `cpu`; 0 if none has.
+    pub fn version(&self) -> u8 {
+        match self.place(Controller::Cpu) {
+            Some(Place::V2) => 2,
+            Some(Place::V1(_)) => 1,
+            None => 0,
+        }
+    }
+
+    /// The mount of the unified tree where it stands beside trees of version 1 (hybrid mode).
+    pub fn hybrid(&self) -> Option<&Path> {
+        let unified = self.unified.as_ref()?;
+        (self.version() == 1).then_some(&unified.mount)
+    }
+
     /// Where VMs can be held by a controller, in words.
     ///
     /// # Errors
