@@ -2,7 +2,7 @@
 
 use super::super::{Failed, Outcome};
 use super::progress::Progress;
-use super::table::{Table, ms};
+use super::table::{Table, short};
 use super::{Format, absences, heading, print, programs, write_report};
 use crate::bench::{self, Contender, Effort, Error, Plan};
 use clap::Args;
@@ -99,16 +99,16 @@ fn times(contestants: &[Contender]) -> String {
         };
         let (ratio, interval) = match one.figures.to_process {
             Some(ratio) => (
-                format!("{:.1}", ratio.ratio),
-                format!("{:.1}-{:.1}", ratio.low, ratio.high),
+                short(ratio.ratio),
+                format!("{}-{}", short(ratio.low), short(ratio.high)),
             ),
             None => Default::default(),
         };
         let gone = one
             .figures
             .gone_ms
-            .map_or("-".into(), |gone| ms(gone.median));
-        let figures = [ready.median, ready.p95, ready.p99, ready.min, ready.max].map(ms);
+            .map_or("-".into(), |gone| short(gone.median));
+        let figures = [ready.median, ready.p95, ready.p99, ready.min, ready.max].map(short);
         let row = [one.name.into(), ready.n.to_string()]
             .into_iter()
             .chain(figures);
@@ -130,7 +130,7 @@ fn efforts(contestants: &[Contender]) -> String {
                 guest_cpu_ms,
                 vmm_cpu_ms,
             }) => {
-                let cpu = [*vmm_cpu_ms, *guest_cpu_ms].map(ms);
+                let cpu = [*vmm_cpu_ms, *guest_cpu_ms].map(short);
                 table.row(
                     [one.name.into(), n.to_string(), format!("{exits:.0}")]
                         .into_iter()

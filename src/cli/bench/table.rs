@@ -44,8 +44,8 @@ impl Table {
     }
 }
 
-/// Milliseconds with three digits that say something.
-pub(super) fn ms(value: f64) -> String {
+/// A number with three digits that say something.
+pub(super) fn short(value: f64) -> String {
     match value {
         value if value < 10.0 => format!("{value:.2}"),
         value if value < 100.0 => format!("{value:.1}"),
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn numbers_keep_three_digits() {
         assert_eq!(
-            [0.312, 9.994, 12.34, 335.2].map(ms),
+            [0.312, 9.994, 12.34, 335.2].map(short),
             ["0.31", "9.99", "12.3", "335"]
         );
     }

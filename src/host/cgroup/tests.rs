@@ -39,9 +39,12 @@ fn trees_are_found_by_their_mounts() {
         found.place(Controller::Memory),
         Some(Place::V1("/odd place/a:b".into()))
     );
+    assert_eq!(found.version(), 1);
+    assert_eq!(found.hybrid(), Some(Path::new("/sys/fs/cgroup/unified")));
     // A mount that begins elsewhere leads nowhere.
     let elsewhere = Hierarchies::parse(mounts, "5:memory:/other\n", Path::new("/"));
     assert!(elsewhere.v1.is_empty() && elsewhere.unified.is_none());
+    assert_eq!((elsewhere.version(), elsewhere.hybrid()), (0, None));
 }
 
 /// A tree of version 2 in files: cgroups with what they list as controllers and give to children.
