@@ -36,7 +36,7 @@ fn main() {
         return;
     }
     println!("-- proportional set size of the VMM");
-    let idle = Vmm::boot("first_byte_spin", &[]);
+    let idle = Vmm::boot("ready_stay", &[]);
     idle.wait_for("R");
     idle.footprint().report("a guest that halts");
     drop(idle);
