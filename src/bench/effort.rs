@@ -80,16 +80,13 @@ fn once(
     signals: &Signals,
 ) -> Result<KvmUse, Halt> {
     let failed = |what: &str, error: std::io::Error| Halt::Failed(format!("{what}: {error}"));
-    let launch = contestant.launch(0, Service::Ends).map_err(Halt::Failed)?;
+    // It stays: what a guest does after the line is none of this, however late the line is read.
+    let launch = contestant.launch(0, Service::Stays).map_err(Halt::Failed)?;
     let watch = KvmWatch::begin(Path::new(TRACEFS))
         .map_err(|error| failed("tracepoints cannot be used", error))?;
     let mut running = Running::start(&launch, &workshop.path().join("stderr"), deadline)?;
     let ready = running.wait_ready(signals);
     let until = ready.map(|ready| monotonic_ns(running.started() + ready));
-    if until.is_ok() && !launch.stays {
-        // An end that is not clean has shown in the rounds.
-        let _ = running.wait_gone(signals);
-    }
     drop(running);
     launch.clean_up();
     watch
