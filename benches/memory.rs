@@ -1,7 +1,7 @@
 //! What a VMM costs in memory: `cargo bench --bench memory`.
 //!
-//! Figures are the proportional set size (PSS, /proc/PID/smaps) of `kvmlet boot` processes: a page that several
-//! processes map counts for each by its share. Guest RAM, which is one mapping, is told apart from all else. The
+//! Figures are the proportional set size (PSS, /proc/PID/smaps) of `kvmlet boot`, supervisor and VMM together: a
+//! page that several processes map counts for each by its share. Guest RAM, which is one mapping, is told apart from all else. The
 //! guests are bare metal: one that halts, and one that keeps two disks and an interface busy while frames come in,
 //! in a network namespace of the benchmark's own. Then ten VMs read the same image, and the host's page cache
 //! and the reads from its storage tell how often the image is there.
@@ -77,15 +77,24 @@ impl Vmm {
         }
     }
 
-    fn file(&self, name: &str) -> String {
-        let path = format!("/proc/{}/{name}", self.child.id());
-        std::fs::read_to_string(&path).expect(&path)
+    /// A file of /proc for the process that was started, and for each of its children.
+    fn files(&self, name: &str) -> Vec<String> {
+        let pid = self.child.id().to_string();
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let children = std::fs::read_to_string(&children).expect(&children);
+        std::iter::once(&*pid)
+            .chain(children.split_whitespace())
+            .map(|pid| {
+                let path = format!("/proc/{pid}/{name}");
+                std::fs::read_to_string(&path).expect(&path)
+            })
+            .collect()
     }
 
     fn footprint(&self) -> Footprint {
         let mut footprint = Footprint::default();
         let mut of_guest = false;
-        for line in self.file("smaps").lines() {
+        for line in self.files("smaps").iter().flat_map(|file| file.lines()) {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("Pss:") => {
@@ -204,7 +213,8 @@ fn one_image() {
     vms.iter().for_each(|vm| vm.wait_for("loaded"));
     let after = cached(image.path());
     let footprints: Vec<Footprint> = vms.iter().map(Vmm::footprint).collect();
-    let stored: u64 = vms.iter().map(|vm| storage_bytes(&vm.file("io"))).sum();
+    let files = vms.iter().flat_map(|vm| vm.files("io"));
+    let stored: u64 = files.map(|io| storage_bytes(&io)).sum();
     let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
     println!(
         "-- {VMS} VMs at a time that each read all of one image of {:.1} MiB",

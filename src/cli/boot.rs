@@ -60,7 +60,8 @@ pub(super) struct Boot {
     #[arg(long, value_name = "DISK")]
     disk: Vec<Disk>,
     /// A network interface. Alone: kvmlet makes a tap with addresses and a way out. With keys:
-    /// tap=NAME (one that exists), mac=, mtu=, queues=, subnet=, rx_bandwidth=, tx_bandwidth= ...
+    /// tap=NAME (one that exists), mac=, mtu=, queues=, subnet=, and with rx- or tx- before them the limits of
+    /// a direction: bandwidth=, burst=, packets=, packets-burst=.
     #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "")]
     net: Vec<Net>,
     /// Make a port of the host lead to the guest: [ADDRESS:]HOST:GUEST[/tcp|udp]; implies --net.
