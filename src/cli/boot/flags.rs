@@ -1,5 +1,6 @@
 //! The flags that describe a VM, and the configuration that they make.
 
+use super::quota::QuotaFlags;
 use crate::cli::{Failed, defaults};
 use crate::config::{CpuMask, Disk, HugePages, Memory, Net, PortMapping, VmConfigBuilder};
 use crate::{Error, VmConfig};
@@ -33,6 +34,8 @@ pub(super) struct Flags {
     /// CPUID bits to hide from the guest, by the names of /proc/cpuinfo.
     #[arg(long, value_name = "NAME,...")]
     cpu_mask: Option<CpuMask>,
+    #[command(flatten)]
+    quota: QuotaFlags,
     /// Read the configuration from a JSON file; flags override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -118,6 +121,7 @@ impl Flags {
         if let Some(mask) = self.cpu_mask {
             config = config.cpu_mask(mask);
         }
+        config = self.quota.apply(config);
         if let Some(root) = self.root {
             config = config.root(root);
         }

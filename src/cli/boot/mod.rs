@@ -1,14 +1,18 @@
 //! `kvmlet boot`: one VM in the foreground.
 
+mod admission;
 mod flags;
+mod quota;
 
 use super::console::{Console, End};
 use super::stats::StatsSink;
 use super::supervisor::supervise;
 use super::{Failed, Outcome};
 use crate::host;
+use crate::host::ledger::Share;
+use crate::host::thread::ThreadKind;
 use crate::vm::{Phase, set_up_networks};
-use crate::{Vm, VmHandle};
+use crate::{Error, Vm, VmHandle};
 use clap::Args;
 use flags::Flags;
 use std::fs::File;
@@ -29,6 +33,9 @@ pub(in crate::cli) struct Boot {
     /// Write statistics to a file as JSON, when the VM ends and on SIGUSR1.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
+    /// Go on, with a warning, where this host cannot hold the VM to what is asked for.
+    #[arg(long)]
+    best_effort: bool,
 }
 
 impl Boot {
@@ -38,11 +45,14 @@ impl Boot {
             log::warn!("what killed VMs have left over was not cleared: {error}");
         }
         let console = Console::take().map_err(Failed::new)?;
-        if !console.is_interactive() {
+        let share = admission::admit(&config, self.best_effort)?;
+        let held = share.as_ref().is_some_and(|share| share.cgroup().is_some());
+        if held || !console.is_interactive() {
             let networks = set_up_networks(&config)?;
-            return supervise(console, networks, stats, |given| {
+            return supervise(console, networks, share, stats, |given| {
                 let output = console_output()?;
-                let vm = Vm::with_endpoints(config, output, given.endpoints)?.start()?;
+                let vm = Vm::with_endpoints(config, output, given.endpoints)?;
+                let vm = start(vm, given.share)?;
                 attend(given.console, &vm, &given.stats, started)
             });
         }
@@ -50,6 +60,19 @@ impl Boot {
         let stats = stats.map_or(StatsSink::Nowhere, StatsSink::File);
         attend(console, &vm, &stats, started)
     }
+}
+
+/// Starts the VM's threads, those of vCPUs where their share is.
+fn start(vm: Vm, share: Option<Share>) -> Result<VmHandle, Error> {
+    let Some(share) = share else {
+        return vm.start();
+    };
+    let vm = vm.start_paused(move |kind| match (kind, share.cgroup()) {
+        (ThreadKind::Vcpu, Some(cgroup)) => cgroup.join_vcpu(),
+        _ => Ok(()),
+    })?;
+    vm.resume()?;
+    Ok(vm)
 }
 
 /// Connects a VM that runs to its user until it ends, and tells how it has.

@@ -16,6 +16,7 @@ pub use hierarchy::{Controller, Hierarchies};
 pub use plan::{Limits, Plan};
 pub use removal::remove_left_over;
 
+use crate::config::Memory;
 use plan::Step;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -38,7 +39,7 @@ pub fn unique_name() -> String {
     format!("{PREFIX}{}-{random:08x}", std::process::id())
 }
 
-/// The cgroup of one VM. Dropping it in the process that made it kills whoever is in it and removes it.
+/// The cgroup of one VM. Dropping it kills whoever is in it and removes it.
 #[derive(Debug)]
 pub struct Cgroup {
     plan: Plan,
@@ -47,7 +48,6 @@ pub struct Cgroup {
     before: Option<(PathBuf, String)>,
     domain: Option<File>,
     vcpus: Vec<File>,
-    maker: u32,
 }
 
 impl Cgroup {
@@ -61,7 +61,6 @@ impl Cgroup {
             before: None,
             domain: None,
             vcpus: Vec::new(),
-            maker: std::process::id(),
             plan,
         };
         // From here on dropping `cgroup` undoes what was done.
@@ -218,6 +217,17 @@ impl Cgroup {
             .unwrap_or(0)
     }
 
+    /// The limit of all memory in it.
+    pub fn memory_limit(&self) -> Option<Memory> {
+        self.plan.memory
+    }
+
+    /// Leaves its removal to the process that this one was forked from.
+    pub fn abandon(&mut self) {
+        self.made.clear();
+        self.before = None;
+    }
+
     /// Kills whoever is in it and removes it.
     ///
     /// # Errors
@@ -242,10 +252,6 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A child of the maker has a copy of this value, and is in the cgroup.
-        if self.maker != std::process::id() {
-            return;
-        }
         if let Err(error) = self.remove() {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             log::warn!("{error}: {}", cause.unwrap_or_default());

@@ -2,7 +2,7 @@
 
 use super::hierarchy::{Place, Unified, listed};
 use super::{Controller, Error, Hierarchies};
-use crate::config::{CpuQuota, CpuScope, CpuSet, CpuWeight, Quota};
+use crate::config::{CpuQuota, CpuScope, CpuSet, CpuWeight, Memory, Quota};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,6 +84,8 @@ pub struct Plan {
     pub(super) vcpus: Vec<PathBuf>,
     /// Where the kernel counts what it killed for want of memory.
     pub(super) oom: Option<PathBuf>,
+    /// The limit, where there is one.
+    pub(super) memory: Option<Memory>,
     pub(super) missing: Vec<Error>,
 }
 
@@ -203,6 +205,7 @@ impl Plan {
             }
             Controller::Memory => {
                 if let Some(bytes) = limits.memory_bytes {
+                    self.memory = Some(Memory::from_bytes(bytes));
                     self.write(&directory, "memory.limit_in_bytes", bytes);
                     // The sum of RAM and swap, where swap is counted.
                     let sum = "memory.memsw.limit_in_bytes";
@@ -280,6 +283,7 @@ impl Plan {
             self.write(&held, "cpuset.cpus", cpus);
         }
         if let Some(bytes) = limits.memory_bytes.filter(|_| has(Controller::Memory)) {
+            self.memory = Some(Memory::from_bytes(bytes));
             self.write(directory, "memory.max", bytes);
             self.write(directory, SWAP, 0);
             self.oom = Some(directory.join("memory.events"));

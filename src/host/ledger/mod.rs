@@ -148,7 +148,7 @@ impl Ledger {
         let mut share = Share {
             claim: self.claims.claim(&name, entry)?,
             cgroup: None,
-            holder: std::process::id(),
+            abandoned: false,
         };
         // Others can be admitted while this one's cgroup is made.
         drop(self);
@@ -244,18 +244,27 @@ impl Ledger {
     }
 }
 
-/// What one VM was promised, as long as this value lives, and the cgroup that holds the VM to it. Dropping it in
-/// the process that was admitted kills whoever is in the cgroup, removes it, and gives the share back.
+/// What one VM was promised, as long as this value lives, and the cgroup that holds the VM to it. Dropping it
+/// kills whoever is in the cgroup, removes it, and gives the share back.
 pub struct Share {
     claim: Claim<Entry>,
     cgroup: Option<Cgroup>,
-    holder: u32,
+    abandoned: bool,
 }
 
 impl Share {
     /// The cgroup, if there was a plan for one.
     pub fn cgroup(&self) -> Option<&Cgroup> {
         self.cgroup.as_ref()
+    }
+
+    /// Leaves giving back to the process that this one was forked from. The share is not free before both have
+    /// ended.
+    pub fn abandon(&mut self) {
+        self.abandoned = true;
+        if let Some(cgroup) = &mut self.cgroup {
+            cgroup.abandon();
+        }
     }
 
     /// What was promised.
@@ -266,8 +275,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        // A child of the holder has a copy of this value.
-        if self.holder != std::process::id() {
+        if self.abandoned {
             return;
         }
         let removed = self.cgroup.as_mut().map_or(Ok(()), Cgroup::remove);
