@@ -7,7 +7,7 @@
 use super::console::Console;
 use super::stats::{StatsSink, StatsSource};
 use super::{Failed, Outcome};
-use crate::host::cgroup::Cgroup;
+use crate::host::cgroup::{Cgroup, OutOfMemory};
 use crate::host::ledger::Share;
 use crate::host::net::{Endpoint, Network};
 use crate::host::process::{self, Child, Ended};
@@ -88,16 +88,18 @@ pub(super) fn supervise(
 }
 
 fn killed(signal: i32, share: Option<&Share>) -> Failed {
-    let cgroup = share
-        .and_then(Share::cgroup)
-        .filter(|cgroup| cgroup.oom_kills() > 0);
-    match cgroup.and_then(Cgroup::memory_limit) {
-        Some(limit) => Failed::new(format!(
-            "the VM's process was killed for want of memory: its limit is {:.1} MiB, for guest RAM and what \
-             kvmlet needs beside",
+    match share.and_then(Share::cgroup).and_then(Cgroup::out_of_memory) {
+        Some(OutOfMemory::Limit(limit)) => Failed::new(format!(
+            "the VM was killed because it took more memory than its limit of {:.1} MiB",
             limit.bytes() as f64 / f64::from(1 << 20)
         ))
-        .help("kvmlet should never need more beside; please report this, or try with more --memory"),
+        .help(
+            "that is guest RAM and what kvmlet may need beside; if it happens again, report it as a bug of kvmlet",
+        ),
+        Some(OutOfMemory::Host) => Failed::new(
+            "the VM was killed because this host, or a cgroup that kvmlet was started in, ran out of memory",
+        )
+        .help("end other programs, or ask for less with --memory"),
         None => Failed::new(format!("the VM's process was killed by signal {signal}")),
     }
 }

@@ -39,6 +39,15 @@ pub fn unique_name() -> String {
     format!("{PREFIX}{}-{random:08x}", std::process::id())
 }
 
+/// Why there was no memory for a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutOfMemory {
+    /// The cgroup had reached its limit.
+    Limit(Memory),
+    /// The host, or a cgroup above, had no more.
+    Host,
+}
+
 /// The cgroup of one VM. Dropping it kills whoever is in it and removes it.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -204,22 +213,22 @@ impl Cgroup {
         self.vcpus.iter().map(AsFd::as_fd)
     }
 
-    /// How many processes in it the kernel has killed because the memory limit was reached.
-    pub fn oom_kills(&self) -> u64 {
-        let path = self.plan.oom.as_ref();
-        let text = path
-            .and_then(|path| fs::read_to_string(path).ok())
-            .unwrap_or_default();
-        let mut lines = text.lines();
-        let count = lines.find_map(|line| line.strip_prefix("oom_kill "));
-        count
-            .and_then(|count| count.trim().parse().ok())
-            .unwrap_or(0)
-    }
-
-    /// The limit of all memory in it.
-    pub fn memory_limit(&self) -> Option<Memory> {
-        self.plan.memory
+    /// Why the kernel has killed a process in it for want of memory, if it has.
+    pub fn out_of_memory(&self) -> Option<OutOfMemory> {
+        let memory = self.plan.memory.as_ref()?;
+        let count = |(file, key): &(PathBuf, &str)| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let mut lines = text.lines().filter_map(|line| line.strip_prefix(key));
+            lines
+                .next()
+                .and_then(|count| count.trim().parse().ok())
+                .unwrap_or(0u64)
+        };
+        match (count(&memory.kills), count(&memory.refusals)) {
+            (0, _) => None,
+            (_, 0) => Some(OutOfMemory::Host),
+            _ => Some(OutOfMemory::Limit(memory.limit)),
+        }
     }
 
     /// Leaves its removal to the process that this one was forked from.

@@ -27,6 +27,8 @@ pub struct Host {
     pub cpus: CpuSet,
     /// RAM in bytes, without what is set aside for [huge pages](HugePages::Reserved).
     pub memory_bytes: u64,
+    /// Tells how much of it can be had now, in bytes.
+    pub available_bytes: fn() -> u64,
 }
 
 impl Host {
@@ -44,6 +46,7 @@ impl Host {
         Ok(Self {
             cpus: cpus.ok_or_else(|| Error::Cpus(std::io::ErrorKind::InvalidData.into()))?,
             memory_bytes: super::total_memory_bytes().saturating_sub(pool),
+            available_bytes: super::available_memory_bytes,
         })
     }
 }
@@ -73,7 +76,7 @@ impl Promise {
             cpu_milli: config.quota.cpu.map_or(0, CpuQuota::milli),
             cpus: config.quota.cpus.clone(),
             memory_bytes: ram.saturating_add(config.overhead().bytes()),
-            reserved: mode == MemoryMode::Reserved,
+            reserved: mode == MemoryMode::Reserved || config.prefault,
         }
     }
 }
@@ -231,8 +234,11 @@ impl Ledger {
                 factor: overcommit.memory,
             });
         }
+        if !asked.reserved {
+            return Ok(());
+        }
         let (promised, vms) = sum(true);
-        if asked.reserved && promised.saturating_add(asked.memory_bytes) > host.memory_bytes {
+        if promised.saturating_add(asked.memory_bytes) > host.memory_bytes {
             return Err(Error::Reserved {
                 asked: asked.memory_bytes,
                 promised,
@@ -240,7 +246,15 @@ impl Ledger {
                 host: host.memory_bytes,
             });
         }
-        Ok(())
+        // What is taken at once must be there: else the kernel kills somebody.
+        let available = (host.available_bytes)();
+        match asked.memory_bytes > available {
+            true => Err(Error::Unavailable {
+                asked: asked.memory_bytes,
+                available,
+            }),
+            false => Ok(()),
+        }
     }
 }
 
