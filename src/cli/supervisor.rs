@@ -1,12 +1,14 @@
 //! The process that a user starts, when the VM has another one: it keeps what must outlive the VM or must not
 //! be within its reach, and clears it away.
 //!
-//! The supervisor holds networks (taps, addresses, published ports), the terminal's modes and the files that
-//! statistics go to. Its child builds and runs the VM. If the supervisor is killed, so is its child.
+//! The supervisor holds networks (taps, addresses, published ports), the VM's share of the host with its cgroup,
+//! the terminal's modes and the files that statistics go to. Its child builds and runs the VM. If the supervisor is killed, so is its child.
 
 use super::console::Console;
 use super::stats::{StatsSink, StatsSource};
 use super::{Failed, Outcome};
+use crate::host::cgroup::{Cgroup, OutOfMemory};
+use crate::host::ledger::Share;
 use crate::host::net::{Endpoint, Network};
 use crate::host::process::{self, Child, Ended};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Given {
     pub console: Console,
     pub endpoints: Vec<Endpoint>,
+    /// The process is in the share's cgroup already; its threads can be put further down.
+    pub share: Option<Share>,
     pub stats: StatsSink,
 }
 
@@ -32,6 +36,7 @@ pub(super) struct Given {
 pub(super) fn supervise(
     mut console: Console,
     mut networks: Vec<Network>,
+    mut share: Option<Share>,
     stats: Option<PathBuf>,
     vmm: impl FnOnce(Given) -> Outcome,
 ) -> Outcome {
@@ -48,9 +53,16 @@ pub(super) fn supervise(
             console.disown_terminal();
             let endpoints = networks.iter().map(|net| net.endpoint().clone()).collect();
             networks.into_iter().for_each(Network::abandon);
+            if let Some(share) = &mut share {
+                share.abandon();
+                if let Some(cgroup) = share.cgroup() {
+                    cgroup.join().map_err(Failed::new)?;
+                }
+            }
             return vmm(Given {
                 console,
                 endpoints,
+                share,
                 stats: sink.unwrap_or(StatsSink::Nowhere),
             });
         }
@@ -69,10 +81,27 @@ pub(super) fn supervise(
     Ok(match ended {
         Ended::Exited(code) => code,
         Ended::Killed(signal) => {
-            Failed::new(format!("the VM's process was killed by signal {signal}")).print();
+            killed(signal, share.as_ref()).print();
             128 + signal as u8
         }
     })
+}
+
+fn killed(signal: i32, share: Option<&Share>) -> Failed {
+    match share.and_then(Share::cgroup).and_then(Cgroup::out_of_memory) {
+        Some(OutOfMemory::Limit(limit)) => Failed::new(format!(
+            "the VM was killed because it took more memory than its limit of {:.1} MiB",
+            limit.bytes() as f64 / f64::from(1 << 20)
+        ))
+        .help(
+            "that is guest RAM and what kvmlet may need beside; if it happens again, report it as a bug of kvmlet",
+        ),
+        Some(OutOfMemory::Host) => Failed::new(
+            "the VM was killed because this host, or a cgroup that kvmlet was started in, ran out of memory",
+        )
+        .help("end other programs, or ask for less with --memory"),
+        None => Failed::new(format!("the VM's process was killed by signal {signal}")),
+    }
 }
 
 /// Passes signals on to the child, and its statistics to their file, until it has ended.

@@ -152,7 +152,9 @@ fn a_process_that_leaks_is_killed_alone() {
     // Keeps the whole last line, and there never is another.
     let mut child = start(&leaky, "tail", &["/dev/zero"]);
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
-    assert_eq!((leaky.oom_kills(), good.oom_kills()), (1, 0));
+    let limit = OutOfMemory::Limit(Memory::from_bytes(16 << 20));
+    assert_eq!(leaky.out_of_memory(), Some(limit));
+    assert_eq!(good.out_of_memory(), None);
     assert!(
         neighbour.try_wait().unwrap().is_none(),
         "the neighbour lives"

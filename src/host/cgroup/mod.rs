@@ -16,6 +16,7 @@ pub use hierarchy::{Controller, Hierarchies};
 pub use plan::{Limits, Plan};
 pub use removal::remove_left_over;
 
+use crate::config::Memory;
 use plan::Step;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -38,7 +39,16 @@ pub fn unique_name() -> String {
     format!("{PREFIX}{}-{random:08x}", std::process::id())
 }
 
-/// The cgroup of one VM. Dropping it in the process that made it kills whoever is in it and removes it.
+/// Why there was no memory for a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutOfMemory {
+    /// The cgroup had reached its limit.
+    Limit(Memory),
+    /// The host, or a cgroup above, had no more.
+    Host,
+}
+
+/// The cgroup of one VM. Dropping it kills whoever is in it and removes it.
 #[derive(Debug)]
 pub struct Cgroup {
     plan: Plan,
@@ -47,7 +57,6 @@ pub struct Cgroup {
     before: Option<(PathBuf, String)>,
     domain: Option<File>,
     vcpus: Vec<File>,
-    maker: u32,
 }
 
 impl Cgroup {
@@ -61,7 +70,6 @@ impl Cgroup {
             before: None,
             domain: None,
             vcpus: Vec::new(),
-            maker: std::process::id(),
             plan,
         };
         // From here on dropping `cgroup` undoes what was done.
@@ -205,17 +213,28 @@ impl Cgroup {
         self.vcpus.iter().map(AsFd::as_fd)
     }
 
-    /// How many processes in it the kernel has killed because the memory limit was reached.
-    pub fn oom_kills(&self) -> u64 {
-        let path = self.plan.oom.as_ref();
-        let text = path
-            .and_then(|path| fs::read_to_string(path).ok())
-            .unwrap_or_default();
-        let mut lines = text.lines();
-        let count = lines.find_map(|line| line.strip_prefix("oom_kill "));
-        count
-            .and_then(|count| count.trim().parse().ok())
-            .unwrap_or(0)
+    /// Why the kernel has killed a process in it for want of memory, if it has.
+    pub fn out_of_memory(&self) -> Option<OutOfMemory> {
+        let memory = self.plan.memory.as_ref()?;
+        let count = |(file, key): &(PathBuf, &str)| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let mut lines = text.lines().filter_map(|line| line.strip_prefix(key));
+            lines
+                .next()
+                .and_then(|count| count.trim().parse().ok())
+                .unwrap_or(0u64)
+        };
+        match (count(&memory.kills), count(&memory.refusals)) {
+            (0, _) => None,
+            (_, 0) => Some(OutOfMemory::Host),
+            _ => Some(OutOfMemory::Limit(memory.limit)),
+        }
+    }
+
+    /// Leaves its removal to the process that this one was forked from.
+    pub fn abandon(&mut self) {
+        self.made.clear();
+        self.before = None;
     }
 
     /// Kills whoever is in it and removes it.
@@ -242,10 +261,6 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A child of the maker has a copy of this value, and is in the cgroup.
-        if self.maker != std::process::id() {
-            return;
-        }
         if let Err(error) = self.remove() {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             log::warn!("{error}: {}", cause.unwrap_or_default());

@@ -102,6 +102,17 @@ pub enum Error {
         /// All memory of the host, in bytes.
         host: u64,
     },
+    /// More memory than can be taken now, whoever uses the rest.
+    #[error(
+        "{} of memory are to be taken before the guest starts, and {} are available on this host now",
+        mib(*.asked), mib(*.available)
+    )]
+    Unavailable {
+        /// Asked for, in bytes: guest RAM and what the VMM needs.
+        asked: u64,
+        /// What the kernel says is available, in bytes.
+        available: u64,
+    },
 }
 
 impl Error {
@@ -139,6 +150,11 @@ impl Error {
                  --overcommit memory={}",
                 factor(asked.saturating_add(*promised), *host)
             ),
+            Self::Unavailable { .. } => {
+                "ask for less with --memory, end other programs, or leave --memory-mode reserved and --prefault \
+                 away"
+                    .into()
+            }
             Self::Reserved { .. } => {
                 "ask for less with --memory, end other VMs, or share with --memory-mode shared"
                     .into()

@@ -27,6 +27,8 @@ pub struct Host {
     pub cpus: CpuSet,
     /// RAM in bytes, without what is set aside for [huge pages](HugePages::Reserved).
     pub memory_bytes: u64,
+    /// Tells how much of it can be had now, in bytes.
+    pub available_bytes: fn() -> u64,
 }
 
 impl Host {
@@ -44,6 +46,7 @@ impl Host {
         Ok(Self {
             cpus: cpus.ok_or_else(|| Error::Cpus(std::io::ErrorKind::InvalidData.into()))?,
             memory_bytes: super::total_memory_bytes().saturating_sub(pool),
+            available_bytes: super::available_memory_bytes,
         })
     }
 }
@@ -73,7 +76,7 @@ impl Promise {
             cpu_milli: config.quota.cpu.map_or(0, CpuQuota::milli),
             cpus: config.quota.cpus.clone(),
             memory_bytes: ram.saturating_add(config.overhead().bytes()),
-            reserved: mode == MemoryMode::Reserved,
+            reserved: mode == MemoryMode::Reserved || config.prefault,
         }
     }
 }
@@ -148,7 +151,7 @@ impl Ledger {
         let mut share = Share {
             claim: self.claims.claim(&name, entry)?,
             cgroup: None,
-            holder: std::process::id(),
+            abandoned: false,
         };
         // Others can be admitted while this one's cgroup is made.
         drop(self);
@@ -231,8 +234,11 @@ impl Ledger {
                 factor: overcommit.memory,
             });
         }
+        if !asked.reserved {
+            return Ok(());
+        }
         let (promised, vms) = sum(true);
-        if asked.reserved && promised.saturating_add(asked.memory_bytes) > host.memory_bytes {
+        if promised.saturating_add(asked.memory_bytes) > host.memory_bytes {
             return Err(Error::Reserved {
                 asked: asked.memory_bytes,
                 promised,
@@ -240,22 +246,39 @@ impl Ledger {
                 host: host.memory_bytes,
             });
         }
-        Ok(())
+        // What is taken at once must be there: else the kernel kills somebody.
+        let available = (host.available_bytes)();
+        match asked.memory_bytes > available {
+            true => Err(Error::Unavailable {
+                asked: asked.memory_bytes,
+                available,
+            }),
+            false => Ok(()),
+        }
     }
 }
 
-/// What one VM was promised, as long as this value lives, and the cgroup that holds the VM to it. Dropping it in
-/// the process that was admitted kills whoever is in the cgroup, removes it, and gives the share back.
+/// What one VM was promised, as long as this value lives, and the cgroup that holds the VM to it. Dropping it
+/// kills whoever is in the cgroup, removes it, and gives the share back.
 pub struct Share {
     claim: Claim<Entry>,
     cgroup: Option<Cgroup>,
-    holder: u32,
+    abandoned: bool,
 }
 
 impl Share {
     /// The cgroup, if there was a plan for one.
     pub fn cgroup(&self) -> Option<&Cgroup> {
         self.cgroup.as_ref()
+    }
+
+    /// Leaves giving back to the process that this one was forked from. The share is not free before both have
+    /// ended.
+    pub fn abandon(&mut self) {
+        self.abandoned = true;
+        if let Some(cgroup) = &mut self.cgroup {
+            cgroup.abandon();
+        }
     }
 
     /// What was promised.
@@ -266,8 +289,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        // A child of the holder has a copy of this value.
-        if self.holder != std::process::id() {
+        if self.abandoned {
             return;
         }
         let removed = self.cgroup.as_mut().map_or(Ok(()), Cgroup::remove);

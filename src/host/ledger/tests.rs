@@ -13,6 +13,7 @@ fn host() -> Host {
     Host {
         cpus: "0-1".parse().unwrap(),
         memory_bytes: 1.gib().bytes(),
+        available_bytes: || 700 << 20,
     }
 }
 
@@ -95,6 +96,12 @@ fn memory_is_shared_or_reserved() {
     let ask = |mib, reserved, overcommit: &str| {
         admit(runtime, promise(0, None, mib, reserved), overcommit)
     };
+    let text = refusal(ask(701, true, ""));
+    assert_eq!(
+        text,
+        "701 MiB of memory are to be taken before the guest starts, and 700 MiB are available on this host now\n\
+         ask for less with --memory, end other programs, or leave --memory-mode reserved and --prefault away"
+    );
     let _reserved = ask(600, true, "").unwrap();
     let text = refusal(ask(500, false, ""));
     assert_eq!(

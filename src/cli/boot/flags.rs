@@ -1,27 +1,15 @@
-//! `kvmlet boot`: one VM in the foreground.
+//! The flags that describe a VM, and the configuration that they make.
 
-use super::console::{Console, End};
-use super::stats::StatsSink;
-use super::supervisor::supervise;
-use super::{Failed, Outcome, defaults};
+use super::quota::QuotaFlags;
+use crate::cli::{Failed, defaults};
 use crate::config::{CpuMask, Disk, HugePages, Memory, Net, PortMapping, VmConfigBuilder};
-use crate::host;
-use crate::vm::{Phase, set_up_networks};
-use crate::{Error, Vm, VmConfig, VmHandle};
+use crate::{Error, VmConfig};
 use clap::{Args, ValueEnum};
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-/// Boot a guest in a microVM, connect it to this terminal, and end with its exit code.
-///
-/// Without --kernel and --initrd, boots the kernel that `kernels/build` and the root that `images/build
-/// minimal` have left in the cache. Ctrl-] ends the VM from the keyboard.
+/// What the VM is. All can be said in a file, too.
 #[derive(Args)]
-#[command(after_help = "\
-Exit codes: the service's own code; 125 if kvmlet fails, 129 if the guest asked for a reset, 134 if its \
-kernel panicked, 139 if it crashed with a triple fault, 128+N if kvmlet was ended by signal N.")]
-pub(super) struct Boot {
+pub(super) struct Flags {
     /// Guest kernel: an ELF vmlinux or a bzImage.
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -46,6 +34,8 @@ pub(super) struct Boot {
     /// CPUID bits to hide from the guest, by the names of /proc/cpuinfo.
     #[arg(long, value_name = "NAME,...")]
     cpu_mask: Option<CpuMask>,
+    #[command(flatten)]
+    quota: QuotaFlags,
     /// Read the configuration from a JSON file; flags override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -67,9 +57,6 @@ pub(super) struct Boot {
     /// Make a port of the host lead to the guest: [ADDRESS:]HOST:GUEST[/tcp|udp]; implies --net.
     #[arg(short, long, value_name = "PORTS")]
     publish: Vec<PortMapping>,
-    /// Write statistics to a file as JSON, when the VM ends and on SIGUSR1.
-    #[arg(long, value_name = "FILE")]
-    stats: Option<PathBuf>,
     /// Set an environment variable of the service; without a value, pass on the one set here.
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -104,29 +91,9 @@ impl From<Pages> for HugePages {
     }
 }
 
-impl Boot {
-    pub fn run(self, started: Instant) -> Outcome {
-        let stats = self.stats.clone();
-        let config = self.config()?;
-        if let Err(error) = host::net::reap_stale(&host::runtime_directory()) {
-            log::warn!("what killed VMs have left over was not cleared: {error}");
-        }
-        let console = Console::take().map_err(Failed::new)?;
-        if !console.is_interactive() {
-            let networks = set_up_networks(&config)?;
-            return supervise(console, networks, stats, |given| {
-                let output = console_output()?;
-                let vm = Vm::with_endpoints(config, output, given.endpoints)?.start()?;
-                attend(given.console, &vm, &given.stats, started)
-            });
-        }
-        let vm = Vm::with_console(config, console_output()?)?.start()?;
-        let stats = stats.map_or(StatsSink::Nowhere, StatsSink::File);
-        attend(console, &vm, &stats, started)
-    }
-
+impl Flags {
     /// The file's configuration, overridden by flags, and defaults where neither says anything.
-    fn config(self) -> Result<VmConfig, Failed> {
+    pub fn config(self) -> Result<VmConfig, Failed> {
         let mut config = match &self.config {
             Some(path) => read_config(path)?,
             None => VmConfig::builder(),
@@ -155,6 +122,7 @@ impl Boot {
         if let Some(mask) = self.cpu_mask {
             config = config.cpu_mask(mask);
         }
+        config = self.quota.apply(config);
         if let Some(root) = self.root {
             config = config.root(root);
         }
@@ -234,56 +202,5 @@ fn with_default_guest(config: VmConfigBuilder) -> Result<VmConfigBuilder, Failed
         Some(initrd) if initrd.exists() => Ok(config.initrd(initrd)),
         Some(initrd) => Err(missing("initrd", initrd, &format!("images/build {image}"))),
         None => Ok(config),
-    }
-}
-
-/// Connects a VM that runs to its user until it ends, and tells how it has.
-fn attend(console: Console, vm: &VmHandle, stats: &StatsSink, started: Instant) -> Outcome {
-    let put = || stats.put(vm, started);
-    let end = console.attend(vm, put);
-    drop(console);
-    put();
-    report(vm, started);
-    match end? {
-        End::Guest(reason) => {
-            log::info!("{reason}");
-            Ok(reason.exit_code())
-        }
-        End::Escape => Ok(0),
-        End::Signal(signal) => {
-            log::info!("ended by signal {signal}");
-            Ok(128 + signal as u8)
-        }
-    }
-}
-
-/// Standard output without Rust's line buffer: a guest's prompt has no line end.
-fn console_output() -> Result<File, Failed> {
-    let fd = rustix::io::dup(rustix::stdio::stdout())
-        .map_err(|error| Failed::new(format!("standard output cannot be used: {error}")))?;
-    Ok(File::from(fd))
-}
-
-/// Times since the process started, as far as the guest has told them.
-fn report(vm: &VmHandle, started: Instant) {
-    let trace = vm.boot_trace();
-    for (phase, time) in trace.phases() {
-        log::debug!("{:<14} {:>8.3} ms", phase.name(), time.as_secs_f64() * 1e3);
-    }
-    let since = |at: Instant| at.saturating_duration_since(started).as_secs_f64() * 1e3;
-    if let Some(at) = trace.done_at(Phase::FirstEntry) {
-        log::info!(
-            "the guest was entered {:.3} ms after the process started",
-            since(at)
-        );
-    }
-    if let Some(at) = trace.done_at(Phase::GuestReady) {
-        eprintln!(
-            "kvmlet: the guest was ready {:.3} ms after the process started",
-            since(at)
-        );
-    }
-    for (number, stats) in vm.vcpu_stats().into_iter().enumerate() {
-        log::debug!("vCPU {number}: {stats:?}");
     }
 }

@@ -1,0 +1,73 @@
+//! What a VM is promised of its host, and what holds it to that, settled before it is built.
+
+use crate::VmConfig;
+use crate::cli::Failed;
+use crate::host::cgroup::{self, Hierarchies, Limits, Plan};
+use crate::host::ledger::{self, Host, Ledger, Promise, Share};
+use crate::host::runtime_directory;
+use std::error::Error;
+
+/// Has a VM noted in the ledger, and makes its cgroup if it is to have one. What this host cannot do is an
+/// error, and with `best_effort` a warning; but nobody gets what others were promised.
+pub(super) fn admit(config: &VmConfig, best_effort: bool) -> Result<Option<Share>, Failed> {
+    let plan = plan(config, best_effort)?;
+    match enter(config, plan) {
+        Err(error @ ledger::Error::Cgroup(_)) if best_effort => {
+            warn(&error);
+            enter(config, None).map(Some).map_err(refused)
+        }
+        Err(error @ ledger::Error::Claims(_)) if best_effort => {
+            warn(&error);
+            Ok(None)
+        }
+        result => result.map(Some).map_err(refused),
+    }
+}
+
+fn enter(config: &VmConfig, plan: Option<Plan>) -> Result<Share, ledger::Error> {
+    let (promise, host) = (Promise::of(config), Host::here()?);
+    Ledger::lock(&runtime_directory())?.admit(promise, config.overcommit, &host, plan)
+}
+
+/// The cgroup of a VM that asks for one.
+fn plan(config: &VmConfig, best_effort: bool) -> Result<Option<Plan>, Failed> {
+    if !config.quota.is_asked() {
+        return Ok(None);
+    }
+    let memory_bytes = config.memory.bytes() + config.overhead().bytes();
+    let limits = Limits::new(&config.quota, memory_bytes);
+    let hierarchies = Hierarchies::find().map_err(|error| refused(error.into()))?;
+    let plan = Plan::new(&hierarchies, &cgroup::unique_name(), &limits);
+    if !best_effort {
+        return plan
+            .whole()
+            .map(Some)
+            .map_err(|error| refused(error.into()));
+    }
+    plan.missing().iter().for_each(|error| warn(error));
+    Ok(Some(plan))
+}
+
+fn refused(error: ledger::Error) -> Failed {
+    let can_do_without = matches!(error, ledger::Error::Cgroup(_) | ledger::Error::Claims(_));
+    let ways = [
+        error.help(),
+        can_do_without.then(|| "go on without it: --best-effort".into()),
+    ];
+    let ways: Vec<String> = ways.into_iter().flatten().collect();
+    match ways.is_empty() {
+        true => Failed::new(error),
+        false => Failed::new(error).help(ways.join("; or ")),
+    }
+}
+
+/// Tells what is done without.
+fn warn(error: &dyn Error) {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    log::warn!("{text}");
+}

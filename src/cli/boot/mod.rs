@@ -1,0 +1,127 @@
+//! `kvmlet boot`: one VM in the foreground.
+
+mod admission;
+mod flags;
+mod quota;
+
+use super::console::{Console, End};
+use super::stats::StatsSink;
+use super::supervisor::supervise;
+use super::{Failed, Outcome};
+use crate::host;
+use crate::host::ledger::Share;
+use crate::host::thread::ThreadKind;
+use crate::vm::{Phase, set_up_networks};
+use crate::{Error, Vm, VmHandle};
+use clap::Args;
+use flags::Flags;
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Boot a guest in a microVM, connect it to this terminal, and end with its exit code.
+///
+/// Without --kernel and --initrd, boots the kernel that `kernels/build` and the root that `images/build
+/// minimal` have left in the cache. Ctrl-] ends the VM from the keyboard.
+#[derive(Args)]
+#[command(after_help = "\
+Exit codes: the service's own code; 125 if kvmlet fails, 129 if the guest asked for a reset, 134 if its \
+kernel panicked, 139 if it crashed with a triple fault, 128+N if kvmlet was ended by signal N.")]
+pub(in crate::cli) struct Boot {
+    #[command(flatten)]
+    flags: Flags,
+    /// Write statistics to a file as JSON, when the VM ends and on SIGUSR1.
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+    /// Go on, with a warning, where this host cannot hold the VM to what is asked for.
+    #[arg(long)]
+    best_effort: bool,
+}
+
+impl Boot {
+    pub fn run(self, started: Instant) -> Outcome {
+        let (config, stats) = (self.flags.config()?, self.stats);
+        if let Err(error) = host::net::reap_stale(&host::runtime_directory()) {
+            log::warn!("what killed VMs have left over was not cleared: {error}");
+        }
+        let console = Console::take().map_err(Failed::new)?;
+        let share = admission::admit(&config, self.best_effort)?;
+        let held = share.as_ref().is_some_and(|share| share.cgroup().is_some());
+        if held || !console.is_interactive() {
+            let networks = set_up_networks(&config)?;
+            return supervise(console, networks, share, stats, |given| {
+                let output = console_output()?;
+                let vm = Vm::with_endpoints(config, output, given.endpoints)?;
+                let vm = start(vm, given.share)?;
+                attend(given.console, &vm, &given.stats, started)
+            });
+        }
+        let vm = Vm::with_console(config, console_output()?)?.start()?;
+        let stats = stats.map_or(StatsSink::Nowhere, StatsSink::File);
+        attend(console, &vm, &stats, started)
+    }
+}
+
+/// Starts the VM's threads, those of vCPUs where their share is.
+fn start(vm: Vm, share: Option<Share>) -> Result<VmHandle, Error> {
+    let Some(share) = share else {
+        return vm.start();
+    };
+    let vm = vm.start_paused(move |kind| match (kind, share.cgroup()) {
+        (ThreadKind::Vcpu, Some(cgroup)) => cgroup.join_vcpu(),
+        _ => Ok(()),
+    })?;
+    vm.resume()?;
+    Ok(vm)
+}
+
+/// Connects a VM that runs to its user until it ends, and tells how it has.
+fn attend(console: Console, vm: &VmHandle, stats: &StatsSink, started: Instant) -> Outcome {
+    let put = || stats.put(vm, started);
+    let end = console.attend(vm, put);
+    drop(console);
+    put();
+    report(vm, started);
+    match end? {
+        End::Guest(reason) => {
+            log::info!("{reason}");
+            Ok(reason.exit_code())
+        }
+        End::Escape => Ok(0),
+        End::Signal(signal) => {
+            log::info!("ended by signal {signal}");
+            Ok(128 + signal as u8)
+        }
+    }
+}
+
+/// Standard output without Rust's line buffer: a guest's prompt has no line end.
+fn console_output() -> Result<File, Failed> {
+    let fd = rustix::io::dup(rustix::stdio::stdout())
+        .map_err(|error| Failed::new(format!("standard output cannot be used: {error}")))?;
+    Ok(File::from(fd))
+}
+
+/// Times since the process started, as far as the guest has told them.
+fn report(vm: &VmHandle, started: Instant) {
+    let trace = vm.boot_trace();
+    for (phase, time) in trace.phases() {
+        log::debug!("{:<14} {:>8.3} ms", phase.name(), time.as_secs_f64() * 1e3);
+    }
+    let since = |at: Instant| at.saturating_duration_since(started).as_secs_f64() * 1e3;
+    if let Some(at) = trace.done_at(Phase::FirstEntry) {
+        log::info!(
+            "the guest was entered {:.3} ms after the process started",
+            since(at)
+        );
+    }
+    if let Some(at) = trace.done_at(Phase::GuestReady) {
+        eprintln!(
+            "kvmlet: the guest was ready {:.3} ms after the process started",
+            since(at)
+        );
+    }
+    for (number, stats) in vm.vcpu_stats().into_iter().enumerate() {
+        log::debug!("vCPU {number}: {stats:?}");
+    }
+}
