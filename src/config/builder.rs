@@ -1,10 +1,10 @@
 //! A configuration under construction, and the checks that end it.
 
 use super::net::check_ports;
-use super::{CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit, Quota};
 use super::{
-    DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory, Net, Overlay, PortMapping,
+    Balloon, DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory, Net, Overlay, PortMapping,
 };
+use super::{CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit, Quota};
 use super::{RootSpec, ServiceSpec, VcpuCount, VmConfig, json};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -32,6 +32,7 @@ pub struct VmConfigBuilder {
     scratch: Option<PathBuf>,
     disks: Vec<Disk>,
     nets: Vec<Net>,
+    balloon: Option<Balloon>,
     command: Vec<String>,
     env: BTreeMap<String, String>,
     workdir: Option<String>,
@@ -171,6 +172,12 @@ impl VmConfigBuilder {
         self
     }
 
+    /// A memory balloon, by which the guest gives memory back to the host.
+    pub fn balloon(mut self, balloon: Balloon) -> Self {
+        self.balloon = Some(balloon);
+        self
+    }
+
     /// Makes a port of the host lead to the guest, through the first interface that kvmlet makes; there is
     /// one then, even if nothing else asks for it.
     pub fn publish(mut self, mapping: PortMapping) -> Self {
@@ -238,6 +245,10 @@ impl VmConfigBuilder {
         };
         quota.check(vcpus)?;
         check_ports(&self.nets)?;
+        let prefault = self.prefault || self.memory_mode == Some(MemoryMode::Reserved);
+        if let Some(balloon) = &self.balloon {
+            balloon.check(memory, self.huge_pages, prefault)?;
+        }
         let service = ServiceSpec {
             command: self.command,
             env: self.env.into_iter().collect(),
@@ -250,13 +261,14 @@ impl VmConfigBuilder {
             cmdline,
             memory,
             huge_pages: self.huge_pages,
-            prefault: self.prefault || self.memory_mode == Some(MemoryMode::Reserved),
+            prefault,
             vcpus,
             cpu_mask: self.cpu_mask,
             quota,
             overcommit: self.overcommit,
             disks,
             nets: self.nets,
+            balloon: self.balloon,
             guest: GuestSpec {
                 service,
                 hostname: self.hostname,

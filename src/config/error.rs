@@ -1,6 +1,8 @@
 //! What can be wrong with a configuration.
 
-use super::{CpuQuota, CpuWeight, Memory, PortMapping, QueueCount, QueuePairs, Serial, VcpuCount};
+use super::{
+    Balloon, CpuQuota, CpuWeight, Memory, PortMapping, QueueCount, QueuePairs, Serial, VcpuCount,
+};
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -252,6 +254,27 @@ pub enum Error {
         /// The count asked for.
         count: u64,
     },
+    /// A balloon that leaves the guest too little.
+    #[error(
+        "a balloon of {size} leaves less than {} of the guest's {memory}; {} is the most",
+        Memory::MIN,
+        Balloon::limit(*.memory)
+    )]
+    BalloonSize {
+        /// The size asked for.
+        size: Memory,
+        /// Guest RAM.
+        memory: Memory,
+    },
+    /// A balloon in memory that stays with its VM.
+    #[error("reserved huge pages stay with their VM, so a balloon cannot give them back")]
+    BalloonReserved,
+    /// Memory that is touched beforehand, only to be given back.
+    #[error(
+        "all memory is touched before the start (`prefault`, or reserved memory), and free page reporting \
+         gives back what is not used: add `reporting=off` to the balloon, or leave one of them away"
+    )]
+    BalloonPrefault,
     /// A rate limit that lets nothing through.
     #[error("a rate of zero would stop the device; leave the limit away for no limit")]
     RateZero,

@@ -65,8 +65,14 @@ impl<'a> Flag<'a> {
 
     /// Whether a key stands there, alone or with `on`, `off` or the like.
     pub fn switch(&self, key: &'static str) -> Result<bool, Error> {
+        self.switch_or(key, false)
+    }
+
+    /// The same, with what holds when the key does not stand there.
+    pub fn switch_or(&self, key: &'static str, default: bool) -> Result<bool, Error> {
         match self.find(key) {
-            None | Some(Some("off" | "no" | "false")) => Ok(false),
+            None => Ok(default),
+            Some(Some("off" | "no" | "false")) => Ok(false),
             Some(None | Some("on" | "yes" | "true")) => Ok(true),
             Some(Some(value)) => Err(self.wrong(key, value, "on or off")),
         }

@@ -4,6 +4,7 @@
 //! names in it are in range. What depends on the host (does the file exist, has the machine that much
 //! memory?) is found out by [`Vm::new`](crate::Vm::new).
 
+mod balloon;
 mod builder;
 mod cpu_mask;
 mod cpu_set;
@@ -17,6 +18,7 @@ mod port_mapping;
 mod quota;
 mod rate_limit;
 
+pub use balloon::Balloon;
 pub use builder::VmConfigBuilder;
 pub use cpu_mask::CpuMask;
 pub(crate) use cpu_mask::Register;
@@ -97,6 +99,8 @@ pub struct VmConfig {
     pub disks: Vec<Disk>,
     /// The network interfaces, in the order in which the guest names them: `eth0` first.
     pub nets: Vec<Net>,
+    /// How memory that the guest does not need comes back.
+    pub balloon: Option<Balloon>,
     /// What the guest's init is told: which service to run, and how.
     pub guest: GuestSpec,
 }

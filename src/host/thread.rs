@@ -18,6 +18,8 @@ pub enum ThreadKind {
     Net,
     /// Serves the entropy source.
     Rng,
+    /// Serves the balloon: gives guest memory back.
+    Balloon,
 }
 
 /// What each thread does before anything else: confine itself, say. An error keeps the VM from running.

@@ -1,5 +1,9 @@
 //! Guest RAM: which host pages stand behind which guest physical addresses.
 
+mod resident;
+
+pub use resident::PAGE_BYTES;
+
 use crate::config::HugePages;
 use std::io;
 use std::ops::Deref;

@@ -13,6 +13,7 @@ use crate::devices::ioapic::{self, Ioapic};
 use crate::devices::power::Power;
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::serial::{self, Serial, SerialInput};
+use crate::devices::virtio::balloon::{BalloonDevice, BalloonHandle};
 use crate::devices::virtio::block::{BlockDevice, BlockHandle};
 use crate::devices::virtio::net::{NetDevice, NetHandle, NetParams, Port};
 use crate::devices::virtio::rng::{Rng, RngHandle};
@@ -41,6 +42,7 @@ pub(super) struct Devices {
     pub entropy: RngHandle,
     pub disks: Vec<BlockHandle>,
     pub interfaces: Vec<NetHandle>,
+    pub balloon: Option<BalloonHandle>,
 }
 
 /// A virtio device behind its registers.
@@ -87,6 +89,7 @@ impl Devices {
             entropy,
             disks,
             interfaces,
+            balloon,
         } = Virtio::build(config, endpoints)?;
         let (mut slots, mut transports) = (Vec::new(), Vec::new());
         for device in devices {
@@ -106,6 +109,7 @@ impl Devices {
             entropy,
             disks,
             interfaces,
+            balloon,
         })
     }
 }
@@ -127,6 +131,7 @@ struct Virtio {
     entropy: RngHandle,
     disks: Vec<BlockHandle>,
     interfaces: Vec<NetHandle>,
+    balloon: Option<BalloonHandle>,
 }
 
 impl Virtio {
@@ -149,11 +154,22 @@ impl Virtio {
             devices.push(Box::new(device));
             interfaces.push(interface);
         }
+        let mut balloon = None;
+        if let Some(wanted) = &config.balloon {
+            let (device, handle) =
+                BalloonDevice::new(wanted, config.memory).map_err(|source| Error::Host {
+                    what: "an event for the balloon",
+                    source,
+                })?;
+            devices.push(Box::new(device));
+            balloon = Some(handle);
+        }
         Ok(Self {
             devices,
             entropy,
             disks,
             interfaces,
+            balloon,
         })
     }
 }

@@ -7,11 +7,12 @@ use super::exit::ExitReason;
 use super::kick;
 use super::lifecycle::State;
 use super::machine::Vm;
-use super::stats::VmStats;
+use super::stats::{MemoryStats, VmStats};
 use super::vcpu::{Counters, Shared, Vcpu, VcpuStats};
 use crate::devices::boot_timer::Ready;
 use crate::devices::bus::lock;
 use crate::devices::serial::SerialInput;
+use crate::devices::virtio::balloon::BalloonHandle;
 use crate::devices::virtio::block::BlockHandle;
 use crate::devices::virtio::net::NetHandle;
 use crate::devices::virtio::rng::RngHandle;
@@ -35,6 +36,7 @@ pub struct VmHandle {
     entropy: RngHandle,
     disks: Vec<BlockHandle>,
     interfaces: Vec<NetHandle>,
+    balloon: Option<BalloonHandle>,
     // Taken down when the VM is gone.
     _networks: Vec<Network>,
     // Keeps the VM alive until the last vCPU is gone.
@@ -92,6 +94,7 @@ impl VmHandle {
             entropy,
             disks,
             interfaces,
+            balloon,
             transports,
             networks,
         } = vm;
@@ -104,6 +107,7 @@ impl VmHandle {
             entropy,
             disks,
             interfaces,
+            balloon,
             _networks: networks,
             _fd: fd,
         };
@@ -179,6 +183,11 @@ impl VmHandle {
         self.interfaces.iter()
     }
 
+    /// The memory balloon, if the VM has one: its size, and what the guest tells of its memory.
+    pub fn balloon(&self) -> Option<&BalloonHandle> {
+        self.balloon.as_ref()
+    }
+
     /// How often each vCPU has come back to user space, in the order of their numbers.
     pub fn vcpu_stats(&self) -> Vec<VcpuStats> {
         self.counters
@@ -194,6 +203,20 @@ impl VmHandle {
             entropy: self.entropy.stats(),
             disks: self.disks.iter().map(BlockHandle::stats).collect(),
             interfaces: self.interfaces().map(NetHandle::stats).collect(),
+            memory: self.memory_stats(),
+            balloon: self.balloon().map(BalloonHandle::stats),
+        }
+    }
+
+    fn memory_stats(&self) -> MemoryStats {
+        let ram = &self.shared.ram;
+        let resident_bytes = ram.resident_bytes();
+        if let Err(error) = &resident_bytes {
+            log::debug!("how much guest memory is resident is not known: {error}");
+        }
+        MemoryStats {
+            bytes: ram.bytes(),
+            resident_bytes: resident_bytes.ok(),
         }
     }
 

@@ -17,9 +17,10 @@ use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot::{self, BootState};
 use crate::arch::x86_64::cpuid::{CpuidFacts, CpuidPlan};
 use crate::arch::x86_64::{lapic, mptable, msr};
-use crate::config::VmConfig;
+use crate::config::{Balloon, HugePages, VmConfig};
 use crate::devices::boot_timer::Ready;
 use crate::devices::serial::SerialInput;
+use crate::devices::virtio::balloon::BalloonHandle;
 use crate::devices::virtio::block::BlockHandle;
 use crate::devices::virtio::net::NetHandle;
 use crate::devices::virtio::rng::RngHandle;
@@ -46,6 +47,7 @@ pub struct Vm {
     pub(super) entropy: RngHandle,
     pub(super) disks: Vec<BlockHandle>,
     pub(super) interfaces: Vec<NetHandle>,
+    pub(super) balloon: Option<BalloonHandle>,
     pub(super) transports: Vec<Transport>,
     /// The host's side of the interfaces, where this process has it.
     pub(super) networks: Vec<Network>,
@@ -139,6 +141,7 @@ impl Vm {
             entropy,
             disks,
             interfaces,
+            balloon,
             ..
         } = devices;
         let lifecycle = Lifecycle::new(ended);
@@ -161,6 +164,7 @@ impl Vm {
             interfaces,
             transports,
             networks: Vec::new(),
+            balloon,
         })
     }
 
@@ -335,10 +339,11 @@ fn load_guest(
     boot::finish(ram, config.memory, &loaded, initrd, &cmdline, rsdp).map_err(failed)
 }
 
-/// What the user gave, what kernels without ACPI need to find devices (Linux
-/// drivers/virtio/virtio_mmio.c, `virtio_mmio.device=`), and what the guest's init is told.
+/// How free page reporting works, what the user gave, which may overrule that, what kernels without ACPI need
+/// to find devices (Linux drivers/virtio/virtio_mmio.c, `virtio_mmio.device=`), and what the guest's init is
+/// told.
 fn command_line(config: &VmConfig, slots: &[MmioSlot]) -> String {
-    let mut parts = vec![config.cmdline.clone()];
+    let mut parts = vec![reporting_order(config), config.cmdline.clone()];
     for MmioSlot {
         address,
         bytes,
@@ -353,6 +358,28 @@ fn command_line(config: &VmConfig, slots: &[MmioSlot]) -> String {
     parts.push(config.guest.to_cmdline());
     parts.retain(|part| !part.is_empty());
     parts.join(" ")
+}
+
+/// In which blocks a Linux guest reports free memory, 2^N pages each (mm/page_reporting.c). Its default is
+/// 2 or 4 MiB, and it reports only while 32 blocks are free: small guests never would. So 128 KiB, unless
+/// that would tear the host's huge pages apart.
+fn reporting_order(config: &VmConfig) -> String {
+    let order = match (config.balloon, config.huge_pages) {
+        (
+            Some(Balloon {
+                reporting: true, ..
+            }),
+            HugePages::Off,
+        ) => 5,
+        (
+            Some(Balloon {
+                reporting: true, ..
+            }),
+            _,
+        ) => 9,
+        _ => return String::new(),
+    };
+    format!("page_reporting.page_reporting_order={order}")
 }
 
 /// Creates a vCPU. The first gets the boot state; the others wait for the guest to start them (INIT, SIPI).

@@ -20,5 +20,5 @@ pub use failure::{Cause, Failure};
 pub use handle::VmHandle;
 pub use lifecycle::State;
 pub use machine::{Vm, set_up_networks};
-pub use stats::VmStats;
+pub use stats::{MemoryStats, VmStats};
 pub use vcpu::VcpuStats;

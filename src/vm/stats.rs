@@ -1,6 +1,7 @@
 //! What a VM has done so far, in one piece.
 
 use super::vcpu::VcpuStats;
+use crate::devices::virtio::balloon::BalloonStats;
 use crate::devices::virtio::block::BlockStats;
 use crate::devices::virtio::net::NetStats;
 use crate::devices::virtio::rng::RngStats;
@@ -18,4 +19,18 @@ pub struct VmStats {
     pub disks: Vec<BlockStats>,
     /// For each network interface.
     pub interfaces: Vec<NetStats>,
+    /// Guest RAM.
+    pub memory: MemoryStats,
+    /// For the balloon, if there is one.
+    pub balloon: Option<BalloonStats>,
+}
+
+/// What guest RAM costs the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// What the guest was promised.
+    pub bytes: u64,
+    /// How much of it is in the host's memory; none if the host does not tell.
+    pub resident_bytes: Option<u64>,
 }

@@ -2,7 +2,7 @@
 
 use super::quota::QuotaFlags;
 use crate::cli::{Failed, defaults};
-use crate::config::{CpuMask, Disk, HugePages, Memory, Net, PortMapping, VmConfigBuilder};
+use crate::config::{Balloon, CpuMask, Disk, HugePages, Memory, Net, PortMapping, VmConfigBuilder};
 use crate::{Error, VmConfig};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -54,6 +54,10 @@ pub(super) struct Flags {
     /// a direction: bandwidth=, burst=, packets=, packets-burst=.
     #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "")]
     net: Vec<Net>,
+    /// A memory balloon that gives idle memory back. Alone: free memory is reported. With keys:
+    /// size=SIZE (what it takes from the guest at once), deflate-on-oom=off, reporting=off.
+    #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "")]
+    balloon: Option<Balloon>,
     /// Make a port of the host lead to the guest: [ADDRESS:]HOST:GUEST[/tcp|udp]; implies --net.
     #[arg(short, long, value_name = "PORTS")]
     publish: Vec<PortMapping>,
@@ -134,6 +138,9 @@ impl Flags {
         }
         for net in self.net {
             config = config.net(net);
+        }
+        if let Some(balloon) = self.balloon {
+            config = config.balloon(balloon);
         }
         for mapping in self.publish {
             config = config.publish(mapping);

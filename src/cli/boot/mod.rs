@@ -17,7 +17,7 @@ use clap::Args;
 use flags::Flags;
 use std::fs::File;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Boot a guest in a microVM, connect it to this terminal, and end with its exit code.
 ///
@@ -75,10 +75,26 @@ fn start(vm: Vm, share: Option<Share>) -> Result<VmHandle, Error> {
     Ok(vm)
 }
 
+/// How long the guest has to tell how it is off, before statistics are written without.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Statistics on request have the guest's own in them, as it is now, if it answers.
+fn ask_guest(vm: &VmHandle) {
+    let answer = vm.balloon().map(|balloon| balloon.ask_guest(PATIENCE));
+    if let Some(Err(error)) = answer {
+        log::info!("{error}");
+    }
+}
+
 /// Connects a VM that runs to its user until it ends, and tells how it has.
 fn attend(console: Console, vm: &VmHandle, stats: &StatsSink, started: Instant) -> Outcome {
     let put = || stats.put(vm, started);
-    let end = console.attend(vm, put);
+    let end = console.attend(vm, || {
+        if !matches!(stats, StatsSink::Nowhere) {
+            ask_guest(vm);
+        }
+        put();
+    });
     drop(console);
     put();
     report(vm, started);

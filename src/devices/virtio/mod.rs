@@ -5,6 +5,7 @@
 //! transport *activates* it: the front gets its [queues](Virtqueue) and gives them to a [`Worker`],
 //! until a reset takes the queues back.
 
+pub mod balloon;
 pub mod block;
 mod chain;
 #[cfg(test)]
@@ -36,6 +37,8 @@ pub enum DeviceType {
     Block = 2,
     /// Entropy source (§5.4).
     Rng = 4,
+    /// Memory balloon (§5.5).
+    Balloon = 5,
 }
 
 /// The front of a device: what the transport asks it.

@@ -80,6 +80,11 @@ impl Virtqueue {
         &self.memory
     }
 
+    /// Guest RAM as a whole, for a device that gives parts of it back.
+    pub fn ram(&self) -> &GuestRam {
+        &self.memory
+    }
+
     /// Number of entries that the driver has chosen.
     pub fn size(&self) -> u16 {
         self.queue.size()

@@ -1,0 +1,160 @@
+//! The outside view of a balloon: its size, what came back, and how the guest is off.
+
+use super::Error;
+use super::statistics::{Board, GuestStatistics};
+use crate::config::{Balloon, Memory};
+use crate::devices::virtio::Interrupt;
+use crate::memory::PAGE_BYTES;
+use serde::Serialize;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use vmm_sys_util::eventfd::EventFd;
+
+/// What a balloon holds and has done so far, across resets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BalloonStats {
+    /// How much the host wants in the balloon.
+    pub target_bytes: u64,
+    /// How much is in it, as the guest says.
+    pub actual_bytes: u64,
+    /// What was put into the balloon and given back to the host, all together.
+    pub inflated_bytes: u64,
+    /// What the guest said that it took out again, all together.
+    pub deflated_bytes: u64,
+    /// What the guest reported as free and was given back, all together. The same page can be free often.
+    pub reported_bytes: u64,
+    /// Pages of the balloon that are not RAM, which drivers should not name.
+    pub refused_pages: u64,
+    /// What the guest has told last of its memory.
+    pub guest: Option<GuestStatistics>,
+    /// How long ago it did, in milliseconds.
+    pub guest_age_ms: Option<u64>,
+}
+
+/// Counters behind [`BalloonStats`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub inflated_bytes: AtomicU64,
+    pub deflated_bytes: AtomicU64,
+    pub reported_bytes: AtomicU64,
+    pub refused_pages: AtomicU64,
+}
+
+pub(super) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+/// What the front, its worker and the handles share.
+pub(super) struct Shared {
+    /// Guest RAM, for limits.
+    memory: Memory,
+    pub target_pages: AtomicU32,
+    pub actual_pages: AtomicU32,
+    pub counters: Counters,
+    pub board: Board,
+    /// Tells the worker that statistics are wanted.
+    pub asked: EventFd,
+    /// Whether it is in the log already that the host did not take a page back.
+    pub complained: AtomicBool,
+    /// That of the transport, once the device was activated.
+    interrupt: Mutex<Option<Arc<Interrupt>>>,
+}
+
+impl Shared {
+    pub fn new(target: Memory, memory: Memory) -> io::Result<Self> {
+        Ok(Self {
+            memory,
+            target_pages: AtomicU32::new(pages(target)),
+            actual_pages: AtomicU32::new(0),
+            counters: Counters::default(),
+            board: Board::default(),
+            asked: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+            complained: AtomicBool::new(false),
+            interrupt: Mutex::new(None),
+        })
+    }
+
+    pub fn set_interrupt(&self, interrupt: &Arc<Interrupt>) {
+        let mut slot = self
+            .interrupt
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(interrupt.clone());
+    }
+}
+
+/// Whole pages; guest RAM ends long before their number does not fit (§5.5.4 gives it 32 bits).
+fn pages(size: Memory) -> u32 {
+    u32::try_from(size.bytes() / PAGE_BYTES).unwrap_or(u32::MAX)
+}
+
+fn size(pages: &AtomicU32) -> Memory {
+    Memory::from_bytes(u64::from(pages.load(Ordering::Acquire)) * PAGE_BYTES)
+}
+
+/// A balloon in use, for whoever runs the VM. Clones are of the same balloon.
+#[derive(Clone)]
+pub struct BalloonHandle(pub(super) Arc<Shared>);
+
+impl BalloonHandle {
+    /// How much the host wants in the balloon.
+    pub fn target(&self) -> Memory {
+        size(&self.0.target_pages)
+    }
+
+    /// How much is in it, as the guest says.
+    pub fn actual(&self) -> Memory {
+        size(&self.0.actual_pages)
+    }
+
+    /// Changes how much is to be in the balloon, in whole pages. Returns at once: the guest works towards it
+    /// as it can, from now or, if it has no driver yet, from then on.
+    ///
+    /// # Errors
+    /// [`Error::Size`] when that would leave too little of the guest's memory.
+    pub fn set_target(&self, target: Memory) -> Result<(), Error> {
+        Balloon::check_size(target, self.0.memory)?;
+        let pages = pages(target);
+        if self.0.target_pages.swap(pages, Ordering::AcqRel) != pages {
+            let interrupt = self.0.interrupt.lock();
+            let interrupt = interrupt.unwrap_or_else(PoisonError::into_inner);
+            if let Some(interrupt) = &*interrupt {
+                interrupt.config_changed();
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the guest how it is off, and waits for the answer. Nobody asks but by this: a guest that is left
+    /// alone stays idle.
+    ///
+    /// # Errors
+    /// [`Error::NoDriver`] when there is nobody to ask, or no longer; [`Error::NoAnswer`] when `patience` is
+    /// over.
+    pub fn ask_guest(&self, patience: Duration) -> Result<GuestStatistics, Error> {
+        let question = self.0.board.ask()?;
+        self.0.asked.write(1)?;
+        self.0.board.wait(question, patience)
+    }
+
+    /// What it holds and has done so far, with what the guest told last.
+    pub fn stats(&self) -> BalloonStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.0.counters;
+        let (guest, told) = self.0.board.latest().unzip();
+        let age = told.map(|told: Instant| told.elapsed().as_millis());
+        BalloonStats {
+            target_bytes: self.target().bytes(),
+            actual_bytes: self.actual().bytes(),
+            inflated_bytes: get(&counters.inflated_bytes),
+            deflated_bytes: get(&counters.deflated_bytes),
+            reported_bytes: get(&counters.reported_bytes),
+            refused_pages: get(&counters.refused_pages),
+            guest,
+            guest_age_ms: age.map(|age| u64::try_from(age).unwrap_or(u64::MAX)),
+        }
+    }
+}
