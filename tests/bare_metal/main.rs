@@ -9,6 +9,7 @@ mod harness;
 #[path = "../harness/packets.rs"]
 mod packets;
 
+mod balloon;
 mod block_device;
 mod cli;
 mod console;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let tests = [
+        balloon::TESTS,
         block_device::TESTS,
         cli::TESTS,
         console::TESTS,
