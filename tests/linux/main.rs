@@ -10,6 +10,7 @@ mod harness;
 #[allow(dead_code)]
 mod packets;
 
+mod balloon;
 mod services;
 mod tree;
 
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
     }
     let mut arguments = libtest_mimic::Arguments::from_args();
     arguments.test_threads = Some(1);
-    let tests = [TESTS, services::TESTS].concat();
+    let tests = [TESTS, balloon::TESTS, services::TESTS].concat();
     harness::run(arguments, &tests, || {
         harness::kvm()?;
         if std::env::var_os("KVMLET_WITHOUT_LINUX").is_some() {

@@ -1,0 +1,29 @@
+//! The balloon under a hostile driver that can give all of its RAM away, rings and all.
+#![no_main]
+
+mod driver;
+
+use kvmlet::MemorySize;
+use kvmlet::config::Balloon;
+use kvmlet::devices::virtio::balloon::BalloonDevice;
+use libfuzzer_sys::fuzz_target;
+use std::time::Duration;
+
+fuzz_target!(|bytes: &[u8]| {
+    let (device, handle) = BalloonDevice::new(&Balloon::default(), 64.mib()).expect("a device");
+    // The first byte is what the host does meanwhile.
+    let host = bytes.first().copied().unwrap_or_default();
+    let target = u64::from(host >> 1).mib();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(handle.set_target(target).is_ok(), target <= 48.mib());
+            if host & 1 == 1 {
+                let _ = handle.ask_guest(Duration::from_micros(100));
+            }
+        });
+        driver::drive(Box::new(device), bytes);
+    });
+    let stats = handle.stats();
+    assert_eq!(stats.actual_bytes, 0, "a reset empties the balloon");
+    assert!(stats.reported_bytes % 4096 == 0 && stats.inflated_bytes % 4096 == 0);
+});

@@ -1,0 +1,131 @@
+//! A Linux guest and its balloon: one boot, watched and steered through the library.
+
+use crate::harness::{Guest, Output, Test};
+use crate::{DEADLINE, cache};
+use kvmlet::config::Balloon;
+use kvmlet::devices::virtio::balloon::BalloonHandle;
+use kvmlet::host::kvm::Execution;
+use kvmlet::{ExitReason, MemorySize, Vm, VmConfig};
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[("idle_memory_comes_back_from_linux", idle_memory)];
+
+const MIB: u64 = 1 << 20;
+/// What the guest writes to a file and removes again, in bytes.
+const FILE: u64 = 8 * MIB;
+/// What the host takes of the guest then, in MiB.
+const BALLOON: u64 = 10;
+
+/// Each step waits for a line, so that the other side can look in between.
+const SCRIPT: &str = "say() { echo now:$1; read next; }
+    mkdir /big; mount -t tmpfs -o size=100% big /big; say up
+    dd if=/dev/zero of=/big/file bs=1M count=8; say filled
+    rm /big/file; say removed
+    dd if=/dev/zero of=/big/file bs=1M count=12; say hogged
+    exit 5";
+
+struct Linux {
+    guest: Guest,
+    balloon: BalloonHandle,
+}
+
+impl Linux {
+    fn boot() -> Self {
+        let flavour = Execution::detect().unwrap().kernel_flavour();
+        let config = VmConfig::builder()
+            .kernel(cache().join("kernels").join(flavour).join("vmlinux"))
+            .initrd(cache().join("images/minimal.cpio"))
+            .cmdline("console=ttyS0 reboot=k panic=-1")
+            .memory(40.mib())
+            .balloon(Balloon::default())
+            .command(["sh", "-c", SCRIPT]);
+        let output = Output::default();
+        let vm = Vm::with_console(config.build().unwrap(), output.clone());
+        let vm = vm.and_then(Vm::start).unwrap();
+        let balloon = vm.balloon().unwrap().clone();
+        let guest = Guest { vm, output };
+        Self { guest, balloon }
+    }
+
+    /// Tries until it is so, as long as a boot may take.
+    fn until(&self, what: &str, happened: impl Fn() -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !happened() {
+            let (stats, console) = (self.balloon.stats(), self.guest.output.text());
+            let resident = self.resident();
+            assert!(
+                Instant::now() < deadline,
+                "{what} never happened; {resident} resident, {stats:?}, console: {console}"
+            );
+            // The pause between attempts; what counts is that it happens, not when.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until the script is there.
+    fn step(&self, name: &str) {
+        self.until(name, || {
+            self.guest.output.text().contains(&format!("now:{name}"))
+        });
+    }
+
+    fn go_on(&self) {
+        self.guest.send(b"\n");
+    }
+
+    fn resident(&self) -> u64 {
+        self.guest.vm.stats().memory.resident_bytes.unwrap()
+    }
+
+    fn free(&self) -> u64 {
+        let told = self.balloon.ask_guest(DEADLINE).unwrap();
+        told.free_bytes.unwrap()
+    }
+}
+
+fn idle_memory() {
+    let linux = Linux::boot();
+    linux.step("up");
+    let told = linux.balloon.ask_guest(DEADLINE).unwrap();
+    assert!(told.total_bytes.unwrap() > 20 * MIB, "{told:?}");
+    assert!(told.available_bytes.unwrap() > 12 * MIB, "{told:?}");
+    assert!(told.minor_faults.unwrap() > 0, "{told:?}");
+    let before = linux.resident();
+
+    linux.go_on();
+    linux.step("filled");
+    let filled = linux.resident();
+    assert!(filled >= before + FILE, "{before} {filled}");
+    linux.go_on();
+    linux.step("removed");
+    linux.until("free memory comes back", || {
+        linux.resident() < filled - FILE * 3 / 4
+    });
+    assert!(linux.balloon.stats().reported_bytes > FILE * 3 / 4);
+
+    let free = linux.free();
+    linux.balloon.set_target(BALLOON.mib()).unwrap();
+    linux.until("the balloon is full", || {
+        linux.balloon.actual() == BALLOON.mib()
+    });
+    let inflated = linux.free();
+    assert!(inflated < free - (BALLOON - 1) * MIB, "{free} {inflated}");
+    assert!(linux.balloon.stats().inflated_bytes >= BALLOON * MIB);
+    assert_eq!(linux.balloon.stats().refused_pages, 0);
+
+    // More than is left: the guest takes it out of the balloon, and nobody has to die.
+    linux.go_on();
+    linux.step("hogged");
+
+    let told = linux.balloon.ask_guest(DEADLINE).unwrap();
+    let console = linux.guest.output.text();
+    assert_eq!(told.oom_kills, Some(0), "{told:?}, console: {console}");
+    assert!(
+        linux.balloon.actual() < 8.mib(),
+        "{}",
+        linux.balloon.actual()
+    );
+    linux.go_on();
+    let reason = linux.guest.vm.wait().unwrap();
+    assert_eq!(reason, ExitReason::Shutdown { code: 5 });
+}
