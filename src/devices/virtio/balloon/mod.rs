@@ -68,6 +68,7 @@ pub enum Error {
 pub struct BalloonDevice {
     shared: Arc<Shared>,
     features: u64,
+    active: bool,
     worker: Worker,
 }
 
@@ -88,6 +89,7 @@ impl BalloonDevice {
         let device = Self {
             shared: shared.clone(),
             features,
+            active: false,
             worker: Worker::new("balloon", ThreadKind::Balloon)?,
         };
         Ok((device, BalloonHandle(shared)))
@@ -131,9 +133,10 @@ impl VirtioDevice for BalloonDevice {
         }
     }
 
-    /// A driver tells how many pages are in the balloon, by one access to the whole field (§4.2.2.2).
+    /// A driver tells how many pages are in the balloon, by one access to the whole field (§4.2.2.2). Before
+    /// it is ready there are none.
     fn write_config(&mut self, offset: u64, data: &[u8]) {
-        if let (ACTUAL_OFFSET, Ok(bytes)) = (offset, data.try_into()) {
+        if let (true, ACTUAL_OFFSET, Ok(bytes)) = (self.active, offset, data.try_into()) {
             let pages = u32::from_le_bytes(bytes);
             self.shared.actual_pages.store(pages, Ordering::Release);
         }
@@ -142,12 +145,15 @@ impl VirtioDevice for BalloonDevice {
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
         self.shared.set_interrupt(&activation.interrupt);
         let server = Server::new(activation, self.shared.clone());
-        self.worker.work(move |stop| server.serve(stop))
+        self.worker.work(move |stop| server.serve(stop))?;
+        self.active = true;
+        Ok(())
     }
 
     /// The guest begins anew, with an empty balloon.
     fn reset(&mut self) {
         self.worker.halt();
+        self.active = false;
         self.shared.actual_pages.store(0, Ordering::Release);
     }
 

@@ -103,4 +103,8 @@ fn the_driver_tells_how_much_is_in_the_balloon() {
     assert_eq!(rig.handle.stats().actual_bytes, u64::from(u32::MAX) * PAGE);
     rig.driver.write(0x70, 0);
     assert_eq!(rig.handle.actual().bytes(), NONE);
+    // Nor can anything be in it before the driver is ready.
+    assert!(rig.driver.negotiate(!0));
+    write(&mut rig, 4, &[1, 0, 0, 0]);
+    assert_eq!(rig.handle.actual().bytes(), NONE);
 }
