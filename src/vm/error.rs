@@ -141,6 +141,9 @@ impl Error {
                 what: "guest kernel",
                 ..
             } => Some("build one with `kernels/build`, or pass --kernel".into()),
+            Error::Config(config::Error::BalloonReserved) => {
+                Some("take `--huge-pages transparent`, or leave --balloon away".into())
+            }
             Error::Config(config::Error::KernelMissing) => {
                 Some("pass --kernel, or run `kernels/build` once to get a default one".into())
             }

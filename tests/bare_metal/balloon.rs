@@ -1,9 +1,11 @@
 //! The balloon with a driver in the guest: what it gives back, the host has again.
 
-use crate::harness::{Guest, Test, eventually};
+use crate::harness::{DEADLINE, Guest, Test, eventually, program};
 use kvmlet::config::{Balloon, HugePages};
 use kvmlet::devices::virtio::balloon::{BalloonHandle, Error};
 use kvmlet::{ExitReason, Memory, MemorySize};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 pub const TESTS: &[Test] = &[
@@ -15,6 +17,8 @@ pub const TESTS: &[Test] = &[
     }),
     ("balloon_has_a_size_from_the_start", size_from_the_start),
     ("balloon_asks_the_guest_only_when_asked", statistics),
+    ("balloon_by_flags_is_in_the_statistics", command_line),
+    ("balloon_that_is_too_large_is_refused", too_large),
 ];
 
 /// The balloon is behind the entropy source.
@@ -23,7 +27,6 @@ const PAGES: u64 = 8192;
 const PAGE: u64 = 4096;
 /// What else the guest touches meanwhile: stack, rings, the page tables that KVM keeps are not among it.
 const SLACK: u64 = 64 * PAGE;
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn boot(balloon: &str, pages: HugePages) -> Guest {
     let balloon: Balloon = balloon.parse().unwrap();
@@ -124,7 +127,7 @@ fn statistics() {
         handle.stats().guest.is_some()
     });
     for answer in 1..4 {
-        let told = handle.ask_guest(PATIENCE).unwrap();
+        let told = handle.ask_guest(DEADLINE).unwrap();
         assert_eq!(
             told.minor_faults,
             Some(answer),
@@ -134,14 +137,71 @@ fn statistics() {
         assert_eq!(told.free_bytes, Some(PAGES * PAGE));
     }
     resize(&guest, 512);
-    let told = handle.ask_guest(PATIENCE).unwrap();
+    let told = handle.ask_guest(DEADLINE).unwrap();
     assert_eq!(told.free_bytes, Some((PAGES - 512) * PAGE));
     // A guest that stands still does not answer, and answers later.
     guest.vm.pause().unwrap();
     let error = handle.ask_guest(Duration::from_millis(1)).unwrap_err();
     assert!(matches!(error, Error::NoAnswer { .. }), "{error}");
     guest.vm.resume().unwrap();
-    handle.ask_guest(PATIENCE).unwrap();
+    handle.ask_guest(DEADLINE).unwrap();
     assert!(handle.stats().guest_age_ms.is_some());
     finish(guest);
+}
+
+fn kvmlet(balloon: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvmlet"));
+    command
+        .args(["boot", "--memory", "64M", "--cmdline", CMDLINE, "--kernel"])
+        .arg(program("virtio_balloon"))
+        .args(["--balloon", balloon])
+        .stdin(Stdio::null());
+    command
+}
+
+fn command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stats.json");
+    let mut command = kvmlet("size=8M");
+    command.arg("--stats").arg(&path).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let inflated = lines.map(Result::unwrap).any(|line| line == "balloon=2048");
+    assert!(inflated, "the guest ends before its balloon is full");
+    let signal = |signal| {
+        // SAFETY: the child has not been waited for, so the number is its own.
+        unsafe { libc::kill(child.id() as i32, signal) };
+    };
+    signal(libc::SIGUSR1);
+    eventually("there are statistics", || path.exists());
+    let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    signal(libc::SIGTERM);
+    child.wait().unwrap();
+    let balloon = &stats["balloon"];
+    assert_eq!(balloon["target_bytes"], 8 << 20, "{stats:#}");
+    assert_eq!(balloon["actual_bytes"], 8 << 20, "{stats:#}");
+    assert_eq!(
+        balloon["guest"]["free_bytes"],
+        (PAGES - 2048) * PAGE,
+        "{stats:#}"
+    );
+    assert_eq!(
+        balloon["guest"]["minor_faults"], 1,
+        "the signal asked the guest"
+    );
+    assert_eq!(stats["memory"]["bytes"], 64 << 20, "{stats:#}");
+    let resident = stats["memory"]["resident_bytes"].as_u64().unwrap();
+    assert!(resident < 56 << 20, "{stats:#}");
+}
+
+fn too_large() {
+    let output = kvmlet("49M").output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{message}");
+    assert!(
+        message.contains(
+            "a balloon of 49 MiB leaves less than 16 MiB of the guest's 64 MiB; 48 MiB is the most"
+        ),
+        "{message}"
+    );
 }
