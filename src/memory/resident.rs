@@ -127,7 +127,7 @@ mod tests {
             ((4 << 20) - PAGE_BYTES, 2 * PAGE_BYTES),
             (0, HIGH + PAGE_BYTES),
             (u64::MAX - PAGE_BYTES, 2 * PAGE_BYTES),
-            (u64::MAX & !0xfff, 0xfff),
+            (!0xfff, 0xfff),
             (u64::MAX - 8, 8),
         ] {
             assert_eq!(give(start, bytes).unwrap_or(0), 0, "{start:#x}");

@@ -21,7 +21,7 @@ const SCRIPT: &str = "say() { echo now:$1; read next; }
     mkdir /big; mount -t tmpfs -o size=100% big /big; say up
     dd if=/dev/zero of=/big/file bs=1M count=8; say filled
     rm /big/file; say removed
-    dd if=/dev/zero of=/big/file bs=1M count=12; say hogged
+    dd if=/dev/zero of=/big/file bs=1M count=13; say hogged
     exit 5";
 
 struct Linux {
@@ -121,7 +121,7 @@ fn idle_memory() {
     let console = linux.guest.output.text();
     assert_eq!(told.oom_kills, Some(0), "{told:?}, console: {console}");
     assert!(
-        linux.balloon.actual() < 8.mib(),
+        linux.balloon.actual() < BALLOON.mib(),
         "{}",
         linux.balloon.actual()
     );
