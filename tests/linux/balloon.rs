@@ -49,7 +49,8 @@ impl Linux {
 
     /// Tries until it is so, as long as a boot may take.
     fn until(&self, what: &str, happened: impl Fn() -> bool) {
-        let deadline = Instant::now() + DEADLINE;
+        let start = Instant::now();
+        let deadline = start + DEADLINE;
         while !happened() {
             let (stats, console) = (self.balloon.stats(), self.guest.output.text());
             let resident = self.resident();
@@ -60,6 +61,7 @@ impl Linux {
             // The pause between attempts; what counts is that it happens, not when.
             std::thread::sleep(Duration::from_millis(50));
         }
+        println!("{what}: {:.1} s", start.elapsed().as_secs_f64());
     }
 
     /// Waits until the script is there.
