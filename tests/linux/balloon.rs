@@ -5,7 +5,7 @@ use crate::{DEADLINE, cache};
 use kvmlet::config::Balloon;
 use kvmlet::devices::virtio::balloon::BalloonHandle;
 use kvmlet::host::kvm::Execution;
-use kvmlet::{ExitReason, MemorySize, Vm, VmConfig};
+use kvmlet::{ExitReason, Memory, MemorySize, Vm, VmConfig};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[("idle_memory_comes_back_from_linux", idle_memory)];
@@ -13,15 +13,15 @@ pub const TESTS: &[Test] = &[("idle_memory_comes_back_from_linux", idle_memory)]
 const MIB: u64 = 1 << 20;
 /// What the guest writes to a file and removes again, in bytes.
 const FILE: u64 = 8 * MIB;
-/// What the host takes of the guest then, in MiB.
-const BALLOON: u64 = 10;
+/// What the balloon leaves the guest then; its next file is larger by 2 MiB.
+const LEFT: u64 = 9 * MIB;
 
 /// Each step waits for a line, so that the other side can look in between.
 const SCRIPT: &str = "say() { echo now:$1; read next; }
     mkdir /big; mount -t tmpfs -o size=100% big /big; say up
     dd if=/dev/zero of=/big/file bs=1M count=8; say filled
     rm /big/file; say removed
-    dd if=/dev/zero of=/big/file bs=1M count=13; say hogged
+    dd if=/dev/zero of=/big/file bs=1M count=11; say hogged
     exit 5";
 
 struct Linux {
@@ -106,13 +106,12 @@ fn idle_memory() {
     assert!(linux.balloon.stats().reported_bytes > FILE * 3 / 4);
 
     let free = linux.free();
-    linux.balloon.set_target(BALLOON.mib()).unwrap();
-    linux.until("the balloon is full", || {
-        linux.balloon.actual() == BALLOON.mib()
-    });
+    let target = Memory::from_bytes((free - LEFT) / 4096 * 4096);
+    linux.balloon.set_target(target).unwrap();
+    linux.until("the balloon is full", || linux.balloon.actual() == target);
     let inflated = linux.free();
-    assert!(inflated < free - (BALLOON - 1) * MIB, "{free} {inflated}");
-    assert!(linux.balloon.stats().inflated_bytes >= BALLOON * MIB);
+    assert!(inflated < LEFT + MIB, "{free} {inflated}");
+    assert!(linux.balloon.stats().inflated_bytes >= target.bytes());
     assert_eq!(linux.balloon.stats().refused_pages, 0);
 
     // More than is left: the guest takes it out of the balloon, and nobody has to die.
@@ -122,11 +121,8 @@ fn idle_memory() {
     let told = linux.balloon.ask_guest(DEADLINE).unwrap();
     let console = linux.guest.output.text();
     assert_eq!(told.oom_kills, Some(0), "{told:?}, console: {console}");
-    assert!(
-        linux.balloon.actual() < BALLOON.mib(),
-        "{}",
-        linux.balloon.actual()
-    );
+    let left = linux.balloon.actual();
+    assert!(left < target, "{left} of {target}");
     linux.go_on();
     let reason = linux.guest.vm.wait().unwrap();
     assert_eq!(reason, ExitReason::Shutdown { code: 5 });

@@ -33,6 +33,7 @@ pub fn rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
         ThreadKind::Block => BLOCK,
         ThreadKind::Net => NET,
         ThreadKind::Rng => RNG,
+        ThreadKind::Balloon => BALLOON,
     };
     EVERY.iter().chain(own)
 }
@@ -74,10 +75,12 @@ const EVERY: &[Rule] = &[
     equal(libc::SYS_fcntl, 1, libc::F_GETFD as u32),
 ];
 
-/// Attends the VM: polls, moves input to the serial port, sends statistics, pauses and stops vCPUs.
+/// Attends the VM: polls, moves input to the serial port, sends statistics (with how much guest memory is
+/// resident), pauses and stops vCPUs.
 const EVENT_LOOP: &[Rule] = &[
     any(libc::SYS_getpid),
     ioctl(TIOCGWINSZ),
+    any(libc::SYS_mincore),
     any(libc::SYS_ppoll),
     any(libc::SYS_sendto),
     kick(),
@@ -124,6 +127,9 @@ const NET: &[Rule] = &[
 
 /// Serves random bytes.
 const RNG: &[Rule] = &[any(libc::SYS_getrandom), any(libc::SYS_ppoll)];
+
+/// Gives guest memory back, by the advice that every thread may give.
+const BALLOON: &[Rule] = &[any(libc::SYS_ppoll)];
 
 /// A signal to a thread of this process: calls a vCPU back.
 const fn kick() -> Rule {

@@ -5,12 +5,13 @@ use crate::host::jail::attempts::{ATTEMPTS, Attempt, HARMLESS, Host};
 use crate::host::jail::tests::{alone, end};
 use std::io::Read;
 
-const KINDS: [ThreadKind; 5] = [
+const KINDS: [ThreadKind; 6] = [
     ThreadKind::EventLoop,
     ThreadKind::Vcpu,
     ThreadKind::Block,
     ThreadKind::Net,
     ThreadKind::Rng,
+    ThreadKind::Balloon,
 ];
 
 /// Runs an attempt in a process of its own whose only thread is sealed; returns its exit code and what it

@@ -4,15 +4,13 @@
 mod driver;
 
 use kvmlet::MemorySize;
-use kvmlet::config::Balloon;
-use kvmlet::devices::virtio::balloon::BalloonDevice;
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
 
 fuzz_target!(|bytes: &[u8]| {
-    let (device, handle) = BalloonDevice::new(&Balloon::default(), 64.mib()).expect("a device");
-    // The first byte is what the host does meanwhile.
-    let host = bytes.first().copied().unwrap_or_default();
+    let (device, handle) = driver::devices::balloon();
+    // The last byte is what the host does meanwhile.
+    let host = bytes.last().copied().unwrap_or_default();
     let target = u64::from(host >> 1).mib();
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -25,13 +25,14 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((kind, moves)) = bytes.split_first() else {
         return;
     };
-    let device: Box<dyn VirtioDevice> = match kind % 4 {
+    let device: Box<dyn VirtioDevice> = match kind % 5 {
         0 => Box::new(Rng::new().expect("events")),
         1 => devices::block("io=sync,queues=2"),
         2 => devices::block("ro"),
+        3 => Box::new(devices::balloon().0),
         _ => devices::net(moves),
     };
-    let features = accepted(&*device, kind >> 2);
+    let features = accepted(&*device, kind / 5);
     let regular = set_up(device.queue_sizes().len() as u32, features);
     let mut regular = regular.iter().cycle();
     let line = EventFd::new(0).expect("an event");

@@ -1,7 +1,9 @@
 //! The devices that are driven, each on the least of a host that it works with.
 
-use kvmlet::config::{Disk, MacAddress, RateLimit};
+use kvmlet::MemorySize;
+use kvmlet::config::{Balloon, Disk, MacAddress, RateLimit};
 use kvmlet::devices::virtio::VirtioDevice;
+use kvmlet::devices::virtio::balloon::{BalloonDevice, BalloonHandle};
 use kvmlet::devices::virtio::block::BlockDevice;
 use kvmlet::devices::virtio::net::{NetDevice, NetParams, Offloads, Port};
 use std::io;
@@ -63,4 +65,9 @@ pub fn net(frames: &[u8]) -> Box<dyn VirtioDevice> {
     let (device, _handle) =
         NetDevice::new(params, vec![Arc::new(Socket(theirs))]).expect("a device");
     Box::new(device)
+}
+
+/// A balloon with all that it can do, which may hold 48 MiB.
+pub fn balloon() -> (BalloonDevice, BalloonHandle) {
+    BalloonDevice::new(&Balloon::default(), 64.mib()).expect("events")
 }
