@@ -16,6 +16,7 @@ mod endings;
 mod lifecycle;
 mod machine;
 mod network;
+mod quota;
 mod virtio;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         machine::TESTS,
         network::TESTS,
+        quota::TESTS,
         virtio::TESTS,
     ]
     .concat();

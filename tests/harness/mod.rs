@@ -1,5 +1,7 @@
 //! What the tests on real KVM share: building guests, running them with a deadline, and skipping aloud.
 
+pub mod sandbox;
+
 use kvmlet::config::VmConfigBuilder;
 use kvmlet::{ExitReason, Vm, VmConfig, VmHandle};
 use libtest_mimic::{Arguments, Failed, Trial};

@@ -152,7 +152,7 @@ fn a_process_that_leaks_is_killed_alone() {
     // Keeps the whole last line, and there never is another.
     let mut child = start(&leaky, "tail", &["/dev/zero"]);
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
-    let limit = OutOfMemory::Limit(Memory::from_bytes(16 << 20));
+    let limit = OutOfMemory::Limit(crate::config::Memory::from_bytes(16 << 20));
     assert_eq!(leaky.out_of_memory(), Some(limit));
     assert_eq!(good.out_of_memory(), None);
     assert!(

@@ -8,15 +8,16 @@
 
 mod error;
 mod hierarchy;
+mod memory;
 mod plan;
 mod removal;
 
 pub use error::Error;
 pub use hierarchy::{Controller, Hierarchies};
+pub use memory::OutOfMemory;
 pub use plan::{Limits, Plan};
 pub use removal::remove_left_over;
 
-use crate::config::Memory;
 use plan::Step;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -37,15 +38,6 @@ pub fn unique_name() -> String {
     let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
     let random = u32::from_ne_bytes(random);
     format!("{PREFIX}{}-{random:08x}", std::process::id())
-}
-
-/// Why there was no memory for a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutOfMemory {
-    /// The cgroup had reached its limit.
-    Limit(Memory),
-    /// The host, or a cgroup above, had no more.
-    Host,
 }
 
 /// The cgroup of one VM. Dropping it kills whoever is in it and removes it.
@@ -208,6 +200,11 @@ impl Cgroup {
         files.try_for_each(|mut file| file.write_all(b"0"))
     }
 
+    /// Is there anything for [`join_vcpu`](Self::join_vcpu) to do?
+    pub fn holds_vcpus(&self) -> bool {
+        !self.vcpus.is_empty()
+    }
+
     /// The descriptors that [`join_vcpu`](Self::join_vcpu) needs.
     pub fn vcpu_descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.vcpus.iter().map(AsFd::as_fd)
@@ -215,20 +212,7 @@ impl Cgroup {
 
     /// Why the kernel has killed a process in it for want of memory, if it has.
     pub fn out_of_memory(&self) -> Option<OutOfMemory> {
-        let memory = self.plan.memory.as_ref()?;
-        let count = |(file, key): &(PathBuf, &str)| {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            let mut lines = text.lines().filter_map(|line| line.strip_prefix(key));
-            lines
-                .next()
-                .and_then(|count| count.trim().parse().ok())
-                .unwrap_or(0u64)
-        };
-        match (count(&memory.kills), count(&memory.refusals)) {
-            (0, _) => None,
-            (_, 0) => Some(OutOfMemory::Host),
-            _ => Some(OutOfMemory::Limit(memory.limit)),
-        }
+        self.plan.memory.as_ref()?.out_of_memory()
     }
 
     /// Leaves its removal to the process that this one was forked from.
