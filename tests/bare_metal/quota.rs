@@ -492,7 +492,12 @@ fn start_and_kill(sandbox: &Sandbox, random: &mut Random) -> Vm {
     let kind = random.below(4);
     match kind {
         0 => command.arg("--net"),
-        1 => command.args(["--cpu-scope", "vcpus", "--cpuset", "0"]),
+        1 => command.args([
+            "--cpu-scope",
+            "vcpus",
+            "--cpuset",
+            &host_cpus()[0].to_string(),
+        ]),
         _ => &mut command,
     };
     let mut vm = Vm::start(&mut command);

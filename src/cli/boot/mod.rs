@@ -18,7 +18,6 @@ use clap::Args;
 use flags::Flags;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Boot a guest in a microVM, connect it to this terminal, and end with its exit code.
@@ -54,7 +53,7 @@ impl Boot {
             return supervise(console, networks, share, stats, |given| {
                 let output = console_output()?;
                 let vm = Vm::with_endpoints(config, output, given.endpoints)?;
-                let (vm, _share) = start(vm, given.share)?;
+                let vm = start(vm, given.share)?;
                 attend(given.console, &vm, &given.stats, started)
             });
         }
@@ -64,19 +63,18 @@ impl Boot {
     }
 }
 
-/// Starts the VM's threads, those of vCPUs where their share is. The share itself stays with the process.
-fn start(vm: Vm, share: Option<Share>) -> Result<(VmHandle, Option<Arc<Share>>), Error> {
-    let share = share.map(Arc::new);
-    let cgroup = |share: &Arc<Share>| share.cgroup().is_some_and(Cgroup::holds_vcpus);
-    let Some(of_vcpus) = share.clone().filter(cgroup) else {
-        return Ok((vm.start()?, share));
+/// Starts the VM's threads, those of vCPUs where their share is.
+fn start(vm: Vm, share: Option<Share>) -> Result<VmHandle, Error> {
+    let elsewhere = |share: &Share| share.cgroup().is_some_and(Cgroup::holds_vcpus);
+    let Some(share) = share.filter(elsewhere) else {
+        return vm.start();
     };
-    let vm = vm.start_paused(move |kind| match (kind, of_vcpus.cgroup()) {
+    let vm = vm.start_paused(move |kind| match (kind, share.cgroup()) {
         (ThreadKind::Vcpu, Some(cgroup)) => cgroup.join_vcpu(),
         _ => Ok(()),
     })?;
     vm.resume()?;
-    Ok((vm, share))
+    Ok(vm)
 }
 
 /// Connects a VM that runs to its user until it ends, and tells how it has.

@@ -4,7 +4,7 @@
 //! or for a mixture, as the host has it. A process joins before it makes its VM and has threads: then all that
 //! is made for the VM is counted, and joining is cheap. Moving a process with all its threads
 //! (`cgroup.procs`) waits for an RCU grace period, 4 to 15 ms; what takes 0.1 ms is moving the one calling
-//! thread (`tasks` of version 1), and what takes nothing is being born there (CLONE_INTO_CGROUP, version 2).
+//! thread (`tasks` of version 1), and what takes nothing is being born there (version 2).
 
 mod error;
 mod hierarchy;
@@ -27,9 +27,6 @@ use std::path::{Path, PathBuf};
 
 /// What the names of kvmlet's cgroups begin with.
 const PREFIX: &str = "kvmlet-";
-
-/// The flag of clone3(2) for a [domain](Cgroup::domain) (linux/sched.h; libc's constant is cut to 32 bits).
-pub const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// A name that no other cgroup has: with the number of this process, for people, and a random one.
 pub fn unique_name() -> String {
@@ -150,7 +147,7 @@ impl Cgroup {
         &self.plan.name
     }
 
-    /// Its directory in version 2, for CLONE_INTO_CGROUP of clone3(2): the cheapest way in.
+    /// Its directory in version 2, for a [fork](super::process::fork): the cheapest way in.
     pub fn domain(&self) -> Option<BorrowedFd<'_>> {
         self.domain.as_ref().map(AsFd::as_fd)
     }
