@@ -2,7 +2,7 @@
 
 use crate::cli::{Running, kill, vm_process, vm_process_if_any};
 use crate::harness::sandbox::Sandbox;
-use crate::harness::{Test, eventually};
+use crate::harness::{Test, cpu_time, eventually};
 use crate::packets::enter_own_network;
 use kvmlet::host::ledger::Host;
 use std::collections::BTreeMap;
@@ -22,6 +22,10 @@ pub const TESTS: &[Test] = &[
     (
         "a_guest_that_touches_all_memory_stays_within_its_limit",
         touches_all,
+    ),
+    (
+        "a_guest_that_writes_to_its_disk_stays_within_its_limit",
+        writes_fast,
     ),
     ("a_vm_beyond_its_memory_limit_is_killed_alone", killed_alone),
     ("a_quota_at_a_terminal_is_held_too", at_a_terminal),
@@ -99,20 +103,9 @@ impl Vm {
         paths.map(|path| (name(&path), path)).collect()
     }
 
-    /// What the VM's process has used, all threads together.
+    /// What the VM's process has used.
     fn cpu_time(&self) -> Duration {
-        let mut clock = 0;
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: both calls write to variables of their types.
-        let results = unsafe {
-            let found = libc::clock_getcpuclockid(vm_process(&self.running), &raw mut clock);
-            (found, libc::clock_gettime(clock, &raw mut time))
-        };
-        assert_eq!(results, (0, 0));
-        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+        cpu_time(vm_process(&self.running))
     }
 }
 
@@ -268,7 +261,7 @@ fn touches_all() {
     };
     for mode in ["shared", "reserved"] {
         let flags = ["--memory", "64M", "--memory-mode", mode];
-        let mut vm = Vm::start(sandbox.boot("touch").args(flags));
+        let mut vm = Vm::start(sandbox.boot("orders").args(flags));
         assert_eq!(vm.line(), "ready");
         let taken = memory_count(&vm, "memory.usage_in_bytes") >= 64 << 20;
         assert_eq!(taken, mode == "reserved", "{mode}");
@@ -290,14 +283,35 @@ fn touches_all() {
     }
 }
 
+/// Pages of the host's cache count as the VM's, and those that are still to be written cannot be dropped.
+fn writes_fast() {
+    let Some(sandbox) = sandbox(USUAL_WEIGHT) else {
+        return;
+    };
+    // Not on a tmpfs, whose pages would stay.
+    let disk = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    disk.as_file().set_len(256 << 20).unwrap();
+    let mut command = sandbox.boot("virtio_blk_bench");
+    command
+        .args(["--memory", "64M", "--memory-mode", "reserved", "--disk"])
+        .arg(disk.path());
+    command.args(["--cmdline", "mmio=0xd0002000 ops=4000 large_ops=400"]);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("write1m"),
+        "{text}"
+    );
+}
+
 /// Its limit is taken down while it runs, for a VMM that leaks cannot be ordered.
 fn killed_alone() {
     let Some(sandbox) = sandbox(USUAL_WEIGHT) else {
         return;
     };
     let flags = ["--memory", "64M", "--memory-mode", "shared"];
-    let mut good = Vm::start(sandbox.boot("touch").args(flags));
-    let mut bad = Vm::start(sandbox.boot("touch").args(flags).stderr(Stdio::piped()));
+    let mut good = Vm::start(sandbox.boot("orders").args(flags));
+    let mut bad = Vm::start(sandbox.boot("orders").args(flags).stderr(Stdio::piped()));
     assert_eq!((good.line(), bad.line()), ("ready".into(), "ready".into()));
     // The sum with swap is never less than the limit without.
     for file in ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"] {
@@ -329,7 +343,7 @@ fn at_a_terminal() {
     };
     let (mut ours, theirs) = crate::cli::pseudo_terminal();
     let stdio = || Stdio::from(theirs.try_clone().unwrap());
-    let mut command = sandbox.boot("touch");
+    let mut command = sandbox.boot("orders");
     command
         .args(["--cpu-quota", "0.5"])
         .stdin(stdio())
@@ -404,7 +418,7 @@ fn launches_race() {
         format!("--cpu-quota={}", cpus as f64 / 4.0),
         format!("--cpus={}", cpus.div_ceil(4)),
     ];
-    let launch = || Vm::start(sandbox.boot("touch").args(&flags).stderr(Stdio::piped()));
+    let launch = || Vm::start(sandbox.boot("orders").args(&flags).stderr(Stdio::piped()));
     let launched: Vec<Vm> = (0..10).map(|_| launch()).collect();
     let (mut admitted, mut refused) = (Vec::new(), 0);
     for mut vm in launched {
@@ -485,7 +499,7 @@ fn killed_at_random() {
 
 /// A VM that is ended at some moment of its start, or after it, in some way.
 fn start_and_kill(sandbox: &Sandbox, random: &mut Random) -> Vm {
-    let mut command = sandbox.boot("touch");
+    let mut command = sandbox.boot("orders");
     command
         .args(["--memory", "16M", "--cpu-quota", "0.02"])
         .stderr(Stdio::null());

@@ -110,6 +110,22 @@ pub fn eventually(what: &str, happened: impl Fn() -> bool) {
     }
 }
 
+/// The CPU time that all threads of a process have used.
+pub fn cpu_time(process: i32) -> Duration {
+    let mut clock = 0;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: both calls write to variables of their types.
+    let results = unsafe {
+        let found = libc::clock_getcpuclockid(process, &raw mut clock);
+        (found, libc::clock_gettime(clock, &raw mut time))
+    };
+    assert_eq!(results, (0, 0));
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Everything that a guest has written to its console.
 #[derive(Clone, Default)]
 pub struct Output(Arc<(Mutex<Vec<u8>>, Condvar)>);

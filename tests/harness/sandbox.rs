@@ -3,7 +3,7 @@
 use kvmlet::config::CpuWeight;
 use kvmlet::host::cgroup::{Cgroup, Hierarchies, Limits, Plan, remove_left_over, unique_name};
 use kvmlet::host::ledger::Host;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -47,12 +47,18 @@ impl Sandbox {
     /// `kvmlet boot` in here, with a guest of the tests.
     pub fn boot(&self, guest: &str) -> Command {
         // Whoever runs the tests may ignore signals, which kvmlet then does, too.
-        let mut command = Command::new("env");
+        let mut command = self.command("env");
         command
             .args(["--default-signal", env!("CARGO_BIN_EXE_kvmlet")])
             .args(["boot", "--kernel"])
             .arg(super::program(guest))
             .stdin(Stdio::null());
+        command
+    }
+
+    /// Any program in here.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
         let cgroup = self.cgroup.clone();
         let runtime = CString::new(self.runtime.path().as_os_str().as_bytes()).unwrap();
         let enter = move || {

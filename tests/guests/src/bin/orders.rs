@@ -1,5 +1,5 @@
-//! Does what it is told on COM1, and halts in between: `t` writes to every page of RAM and prints `touched=BYTES`,
-//! `q` ends it with exit code 0.
+//! Does what it is told on COM1, and halts in between: `t` writes to every page of RAM and prints
+//! `touched=BYTES`, `s` spins for ever, `q` ends it with exit code 0.
 #![no_std]
 #![no_main]
 
@@ -22,6 +22,7 @@ const MCR_INTERRUPTS: u8 = 0x0b;
 const IMAGE_START: u64 = 0x10_0000;
 
 static TOUCH: AtomicBool = AtomicBool::new(false);
+static SPIN: AtomicBool = AtomicBool::new(false);
 static QUIT: AtomicBool = AtomicBool::new(false);
 
 fn run(info: &BootInfo) -> u8 {
@@ -37,6 +38,9 @@ fn run(info: &BootInfo) -> u8 {
         if TOUCH.swap(false, Ordering::Relaxed) {
             println!("touched={}", touch(info));
         }
+        while SPIN.load(Ordering::Relaxed) {
+            core::hint::spin_loop();
+        }
         interrupts::wait();
     }
     0
@@ -46,6 +50,7 @@ fn listen() {
     while let Some(byte) = serial::try_read() {
         match byte {
             b't' => TOUCH.store(true, Ordering::Relaxed),
+            b's' => SPIN.store(true, Ordering::Relaxed),
             b'q' => QUIT.store(true, Ordering::Relaxed),
             _ => {}
         }
