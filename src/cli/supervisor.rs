@@ -44,8 +44,9 @@ pub(super) fn supervise(
     let (source, sink) = pair
         .map_err(|error| Failed::new(format!("no channel for statistics: {error}")))?
         .unzip();
-    let forked =
-        process::fork(0).map_err(|error| Failed::new(format!("no process for the VM: {error}")))?;
+    let cgroup = share.as_ref().and_then(Share::cgroup);
+    let forked = process::fork(0, cgroup.and_then(Cgroup::domain))
+        .map_err(|error| Failed::new(format!("no process for the VM: {error}")))?;
     let child = match forked {
         process::Fork::Parent(child) => child,
         process::Fork::Child(_) => {

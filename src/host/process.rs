@@ -6,8 +6,11 @@ use rustix::process::{
     set_parent_process_death_signal, waitid,
 };
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+
+/// linux/sched.h; libc's constant is cut to 32 bits.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,12 +83,13 @@ pub enum Fork {
 }
 
 /// Splits this process in two. The child is in new namespaces of the kinds that are given (`CLONE_NEW*`), and
-/// is killed when its parent ends first; see [`Lifeline::hold`].
+/// is killed when its parent ends first; see [`Lifeline::hold`]. It is born in `cgroup`, the directory of one of
+/// version 2, if the kernel can do that (Linux 5.7) and the cgroup takes it.
 ///
 /// # Errors
 /// When this process has more than one thread (the child would have one, and maybe the others' locks), or the
 /// host gives no process, or no such namespace.
-pub fn fork(namespaces: libc::c_int) -> io::Result<Fork> {
+pub fn fork(namespaces: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     // A directory has two links more than it has directories in it.
     if std::fs::metadata("/proc/self/task")?.nlink() != 3 {
         return Err(io::Error::other(
@@ -93,15 +97,22 @@ pub fn fork(namespaces: libc::c_int) -> io::Result<Fork> {
         ));
     }
     let parent = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-    let mut pidfd: libc::c_int = -1;
-    let mut flags = namespaces | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let mut flags = namespaces | libc::CLONE_PIDFD;
     let number = thread_number();
     if number != 0 {
         flags |= libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
     }
-    // SAFETY: without CLONE_VM and a stack this is fork(2), which takes no flags: the child, the only thread
-    // as its parent is, has a copy of everything. The addresses are of variables that outlive the call.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, number, 0) };
+    let mut pidfd: libc::c_int = -1;
+    let born_inside = cgroup.map(|cgroup| clone_into(cgroup, flags, &mut pidfd, number));
+    let pid = match born_inside {
+        Some(pid) if pid != -1 => pid,
+        // SAFETY: without CLONE_VM and a stack this is fork(2), which takes no flags: the child, the only thread
+        // as its parent is, has a copy of everything. The addresses are of variables that outlive the call.
+        _ => unsafe {
+            let flags = flags | libc::SIGCHLD;
+            libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, number, 0)
+        },
+    };
     if pid == -1 {
         return Err(io::Error::last_os_error());
     }
@@ -116,6 +127,31 @@ pub fn fork(namespaces: libc::c_int) -> io::Result<Fork> {
     // SAFETY: the kernel has just made the descriptor, for us alone.
     let fd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Fork::Parent(Child { pid, fd }))
+}
+
+/// What clone3(2) returns; -1 where it cannot do this.
+fn clone_into(
+    cgroup: BorrowedFd<'_>,
+    flags: libc::c_int,
+    pidfd: &mut libc::c_int,
+    number: usize,
+) -> libc::c_long {
+    // SAFETY: all-zero is a valid value of this structure of numbers.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags as u64 | CLONE_INTO_CGROUP;
+    arguments.pidfd = std::ptr::from_mut(pidfd) as u64;
+    arguments.child_tid = number as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.cgroup = cgroup.as_raw_fd() as u64;
+    // SAFETY: as fork(2), for there is neither CLONE_VM nor a stack; the addresses are of variables that outlive
+    // the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const arguments,
+            size_of_val(&arguments),
+        )
+    }
 }
 
 /// Where the C library keeps the number of this thread: as for a fork of its own, the kernel is asked to write

@@ -155,10 +155,10 @@ fn no_input() {
 }
 
 /// A child that does not outlive a test that fails: it would hold the test run's output open.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Running {
-    fn spawn(command: &mut Command) -> Self {
+    pub fn spawn(command: &mut Command) -> Self {
         Self(command.spawn().unwrap())
     }
 
@@ -211,15 +211,23 @@ fn signals() {
 }
 
 /// The process that runs the VM.
-fn vm_process(supervisor: &Child) -> i32 {
-    let pid = supervisor.id();
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    children.trim().parse().unwrap()
+pub fn vm_process(supervisor: &Child) -> i32 {
+    vm_process_if_any(supervisor).unwrap()
 }
 
-fn kill(pid: i32, signal: i32) {
-    // SAFETY: both processes are the test's own, and neither has been waited for.
-    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+/// The process that runs the VM, while there is one.
+pub fn vm_process_if_any(supervisor: &Child) -> Option<i32> {
+    let pid = supervisor.id();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    children.ok()?.trim().parse().ok()
+}
+
+/// Sends a signal to a supervisor or a VM's process; one that has just ended by itself gets none.
+pub fn kill(pid: i32, signal: i32) {
+    // SAFETY: both processes are the test's own; the supervisor has not been waited for.
+    let result = unsafe { libc::kill(pid, signal) };
+    let error = std::io::Error::last_os_error().raw_os_error();
+    assert!(result == 0 || error == Some(libc::ESRCH), "{error:?}");
 }
 
 fn killed_vm() {
@@ -314,7 +322,7 @@ fn boot_timer() {
 }
 
 /// A pseudo-terminal: our end, and the one that a program takes for its terminal.
-fn pseudo_terminal() -> (File, OwnedFd) {
+pub fn pseudo_terminal() -> (File, OwnedFd) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&ours).unwrap();
@@ -325,35 +333,37 @@ fn pseudo_terminal() -> (File, OwnedFd) {
     (File::from(ours), theirs)
 }
 
+/// Is the terminal as a shell wants it?
+pub fn is_canonical(terminal: &OwnedFd) -> bool {
+    let modes = tcgetattr(terminal).unwrap().local_modes;
+    modes.contains(LocalModes::ICANON | LocalModes::ECHO)
+}
+
+/// Reads until `wanted` is in what was seen.
+pub fn expect(terminal: &mut File, seen: &mut String, wanted: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    while !seen.contains(wanted) {
+        assert!(Instant::now() < deadline, "no {wanted:?} in {seen:?}");
+        let mut buffer = [0; 256];
+        let count = terminal.read(&mut buffer).unwrap();
+        seen.push_str(&text(&buffer[..count]));
+    }
+}
+
 fn terminal() {
     let (mut ours, theirs) = pseudo_terminal();
-    let canonical = |fd: &OwnedFd| {
-        tcgetattr(fd)
-            .unwrap()
-            .local_modes
-            .contains(LocalModes::ICANON | LocalModes::ECHO)
-    };
-    assert!(canonical(&theirs));
+    assert!(is_canonical(&theirs));
     let stdio = || Stdio::from(theirs.try_clone().unwrap());
     let mut child = Running::spawn(kvmlet("serial_echo").stdin(stdio()).stdout(stdio()));
     let mut seen = String::new();
-    let mut expect = |ours: &mut File, wanted: &str| {
-        let deadline = Instant::now() + DEADLINE;
-        while !seen.contains(wanted) {
-            assert!(Instant::now() < deadline, "no {wanted:?} in {seen:?}");
-            let mut buffer = [0; 256];
-            let count = ours.read(&mut buffer).unwrap();
-            seen.push_str(&text(&buffer[..count]));
-        }
-    };
-    expect(&mut ours, "ready");
-    assert!(!canonical(&theirs), "raw while the guest runs");
+    expect(&mut ours, &mut seen, "ready");
+    assert!(!is_canonical(&theirs), "raw while the guest runs");
     // Ctrl-C goes to the guest, which echoes it like any byte; Ctrl-] ends the VM.
     ours.write_all(b"ab\x03c").unwrap();
-    expect(&mut ours, "AB\x03C");
+    expect(&mut ours, &mut seen, "AB\x03C");
     ours.write_all(b"\x1d").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert!(canonical(&theirs), "restored");
+    assert!(is_canonical(&theirs), "restored");
 }
 
 fn statistics() {

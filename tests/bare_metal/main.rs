@@ -17,6 +17,7 @@ mod endings;
 mod lifecycle;
 mod machine;
 mod network;
+mod quota;
 mod virtio;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         machine::TESTS,
         network::TESTS,
+        quota::TESTS,
         virtio::TESTS,
     ]
     .concat();

@@ -1,5 +1,7 @@
 //! What the tests on real KVM share: building guests, running them with a deadline, and skipping aloud.
 
+pub mod sandbox;
+
 use kvmlet::config::VmConfigBuilder;
 use kvmlet::{ExitReason, Vm, VmConfig, VmHandle};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -106,6 +108,22 @@ pub fn eventually(what: &str, happened: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "it never happened: {what}");
         std::thread::yield_now();
     }
+}
+
+/// The CPU time that all threads of a process have used.
+pub fn cpu_time(process: i32) -> Duration {
+    let mut clock = 0;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: both calls write to variables of their types.
+    let results = unsafe {
+        let found = libc::clock_getcpuclockid(process, &raw mut clock);
+        (found, libc::clock_gettime(clock, &raw mut time))
+    };
+    assert_eq!(results, (0, 0));
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Everything that a guest has written to its console.

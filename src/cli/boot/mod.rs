@@ -9,6 +9,7 @@ use super::stats::StatsSink;
 use super::supervisor::supervise;
 use super::{Failed, Outcome};
 use crate::host;
+use crate::host::cgroup::Cgroup;
 use crate::host::ledger::Share;
 use crate::host::thread::ThreadKind;
 use crate::vm::{Phase, set_up_networks};
@@ -64,7 +65,8 @@ impl Boot {
 
 /// Starts the VM's threads, those of vCPUs where their share is.
 fn start(vm: Vm, share: Option<Share>) -> Result<VmHandle, Error> {
-    let Some(share) = share else {
+    let elsewhere = |share: &Share| share.cgroup().is_some_and(Cgroup::holds_vcpus);
+    let Some(share) = share.filter(elsewhere) else {
         return vm.start();
     };
     let vm = vm.start_paused(move |kind| match (kind, share.cgroup()) {

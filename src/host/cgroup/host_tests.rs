@@ -152,7 +152,7 @@ fn a_process_that_leaks_is_killed_alone() {
     // Keeps the whole last line, and there never is another.
     let mut child = start(&leaky, "tail", &["/dev/zero"]);
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
-    let limit = OutOfMemory::Limit(Memory::from_bytes(16 << 20));
+    let limit = OutOfMemory::Limit(crate::config::Memory::from_bytes(16 << 20));
     assert_eq!(leaky.out_of_memory(), Some(limit));
     assert_eq!(good.out_of_memory(), None);
     assert!(
@@ -220,85 +220,6 @@ fn a_cpu_that_the_cgroup_above_lacks_is_refused() {
     for (_, base) in &trees.0.v1 {
         assert!(!base.join(&name).exists());
     }
-}
-
-/// Version 2 as far as it needs no controllers, which may all be elsewhere.
-#[test]
-fn who_is_born_in_a_domain_of_version_2_need_not_move() {
-    let tree = Hierarchies::find().unwrap().unified;
-    let name = unique_name();
-    let Some(base) = tree.map(|tree| tree.own.join(&name)) else {
-        println!("SKIPPED: this host has no tree of version 2");
-        return;
-    };
-    let held = base.join("vcpus");
-    let cgroup = Cgroup::create(Plan {
-        name: name.clone(),
-        steps: vec![
-            Step::Make(base.clone()),
-            Step::Make(held.clone()),
-            Step::Write(held.join("cgroup.type"), "threaded".into()),
-        ],
-        domain: Some(base.clone()),
-        vcpus: vec![held.join("cgroup.threads")],
-        ..Plan::default()
-    });
-    let cgroup = match cgroup {
-        Err(Error::Make { path, source }) => {
-            println!("SKIPPED: {} cannot be made: {source}", path.display());
-            return;
-        }
-        other => other.unwrap(),
-    };
-    let child = fork_into(cgroup.domain().unwrap(), || {
-        cgroup.join().and_then(|()| {
-            let path = base.clone();
-            cgroup
-                .join_vcpu()
-                .map_err(|source| Error::Join { path, source })
-        })
-    });
-    let place = || membership(&format!("/proc/{child}/cgroup"))[""].clone();
-    assert!(place().contains(&name), "{}", place());
-    eventually("a thread goes where vCPUs are", || {
-        place().ends_with("/vcpus")
-    });
-    let pid = rustix::process::Pid::from_raw(child);
-    drop(cgroup);
-    let status = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
-    let status = status.unwrap().unwrap().1;
-    assert_eq!(
-        status.terminating_signal(),
-        Some(libc::SIGKILL),
-        "{status:?}"
-    );
-    assert!(!base.exists());
-}
-
-/// A process that is born in a cgroup, calls `body`, and waits to be killed if that goes well.
-fn fork_into(cgroup: BorrowedFd<'_>, body: impl FnOnce() -> Result<(), Error>) -> i32 {
-    use std::os::fd::AsRawFd;
-    // SAFETY: all-zero is a valid value of this structure of numbers.
-    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = CLONE_INTO_CGROUP;
-    arguments.exit_signal = libc::SIGCHLD as u64;
-    arguments.cgroup = cgroup.as_raw_fd() as u64;
-    // SAFETY: without a stack of its own the child has a copy of this process, as after fork.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &arguments, size_of_val(&arguments)) };
-    assert!(pid >= 0, "{}", io::Error::last_os_error());
-    if pid == 0 {
-        let good = body().is_ok();
-        // SAFETY: these end or stop the process, and touch no memory.
-        unsafe {
-            if !good {
-                libc::_exit(1);
-            }
-            loop {
-                libc::pause();
-            }
-        }
-    }
-    pid as i32
 }
 
 #[test]

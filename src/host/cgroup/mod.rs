@@ -4,19 +4,20 @@
 //! or for a mixture, as the host has it. A process joins before it makes its VM and has threads: then all that
 //! is made for the VM is counted, and joining is cheap. Moving a process with all its threads
 //! (`cgroup.procs`) waits for an RCU grace period, 4 to 15 ms; what takes 0.1 ms is moving the one calling
-//! thread (`tasks` of version 1), and what takes nothing is being born there (CLONE_INTO_CGROUP, version 2).
+//! thread (`tasks` of version 1), and what takes nothing is being born there (version 2).
 
 mod error;
 mod hierarchy;
+mod memory;
 mod plan;
 mod removal;
 
 pub use error::Error;
 pub use hierarchy::{Controller, Hierarchies};
+pub use memory::OutOfMemory;
 pub use plan::{Limits, Plan};
 pub use removal::remove_left_over;
 
-use crate::config::Memory;
 use plan::Step;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -27,9 +28,6 @@ use std::path::{Path, PathBuf};
 /// What the names of kvmlet's cgroups begin with.
 const PREFIX: &str = "kvmlet-";
 
-/// The flag of clone3(2) for a [domain](Cgroup::domain) (linux/sched.h; libc's constant is cut to 32 bits).
-pub const CLONE_INTO_CGROUP: u64 = 1 << 33;
-
 /// A name that no other cgroup has: with the number of this process, for people, and a random one.
 pub fn unique_name() -> String {
     let mut random = [0; 4];
@@ -37,15 +35,6 @@ pub fn unique_name() -> String {
     let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
     let random = u32::from_ne_bytes(random);
     format!("{PREFIX}{}-{random:08x}", std::process::id())
-}
-
-/// Why there was no memory for a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutOfMemory {
-    /// The cgroup had reached its limit.
-    Limit(Memory),
-    /// The host, or a cgroup above, had no more.
-    Host,
 }
 
 /// The cgroup of one VM. Dropping it kills whoever is in it and removes it.
@@ -158,7 +147,7 @@ impl Cgroup {
         &self.plan.name
     }
 
-    /// Its directory in version 2, for CLONE_INTO_CGROUP of clone3(2): the cheapest way in.
+    /// Its directory in version 2, for a [fork](super::process::fork): the cheapest way in.
     pub fn domain(&self) -> Option<BorrowedFd<'_>> {
         self.domain.as_ref().map(AsFd::as_fd)
     }
@@ -208,6 +197,11 @@ impl Cgroup {
         files.try_for_each(|mut file| file.write_all(b"0"))
     }
 
+    /// Is there anything for [`join_vcpu`](Self::join_vcpu) to do?
+    pub fn holds_vcpus(&self) -> bool {
+        !self.vcpus.is_empty()
+    }
+
     /// The descriptors that [`join_vcpu`](Self::join_vcpu) needs.
     pub fn vcpu_descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.vcpus.iter().map(AsFd::as_fd)
@@ -215,20 +209,7 @@ impl Cgroup {
 
     /// Why the kernel has killed a process in it for want of memory, if it has.
     pub fn out_of_memory(&self) -> Option<OutOfMemory> {
-        let memory = self.plan.memory.as_ref()?;
-        let count = |(file, key): &(PathBuf, &str)| {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            let mut lines = text.lines().filter_map(|line| line.strip_prefix(key));
-            lines
-                .next()
-                .and_then(|count| count.trim().parse().ok())
-                .unwrap_or(0u64)
-        };
-        match (count(&memory.kills), count(&memory.refusals)) {
-            (0, _) => None,
-            (_, 0) => Some(OutOfMemory::Host),
-            _ => Some(OutOfMemory::Limit(memory.limit)),
-        }
+        self.plan.memory.as_ref()?.out_of_memory()
     }
 
     /// Leaves its removal to the process that this one was forked from.

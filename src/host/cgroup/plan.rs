@@ -1,8 +1,9 @@
 //! Which cgroups a VM gets, and what is written to them, decided before anything is touched.
 
 use super::hierarchy::{Place, Unified, listed};
+use super::memory::MemoryLimit;
 use super::{Controller, Error, Hierarchies};
-use crate::config::{CpuQuota, CpuScope, CpuSet, CpuWeight, Memory, Quota};
+use crate::config::{CpuQuota, CpuScope, CpuSet, CpuWeight, Quota};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,16 +72,6 @@ pub(super) enum Step {
     Write(PathBuf, String),
 }
 
-/// A limit on memory, and where the kernel counts what comes of it: in which file, behind which word.
-#[derive(Clone, Debug)]
-pub(super) struct MemoryLimit {
-    pub limit: Memory,
-    /// Processes that were killed for want of memory, of the cgroup's or the host's.
-    pub kills: (PathBuf, &'static str),
-    /// Times that the limit was in the way.
-    pub refusals: (PathBuf, &'static str),
-}
-
 /// The cgroups of one VM, not made yet.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -92,6 +83,7 @@ pub struct Plan {
     pub(super) processes: Vec<PathBuf>,
     /// Files to which a vCPU thread writes `0` to be held by quota and CPU set.
     pub(super) vcpus: Vec<PathBuf>,
+    /// Where memory is limited.
     pub(super) memory: Option<MemoryLimit>,
     pub(super) missing: Vec<Error>,
 }
@@ -213,20 +205,14 @@ impl Plan {
             Controller::Memory => {
                 if let Some(bytes) = limits.memory_bytes {
                     self.write(&directory, "memory.limit_in_bytes", bytes);
-                    // The sum of RAM and swap, where swap is counted. The kernel looks at it first.
+                    // The sum of RAM and swap, where swap is counted.
                     let sum = "memory.memsw.limit_in_bytes";
-                    let mut refusals = "memory.failcnt";
                     if own.join(sum).exists() {
                         self.write(&directory, sum, bytes);
-                        refusals = "memory.memsw.failcnt";
                     } else {
                         self.write(&directory, "memory.swappiness", 0);
                     }
-                    self.memory = Some(MemoryLimit {
-                        limit: Memory::from_bytes(bytes),
-                        kills: (directory.join("memory.oom_control"), "oom_kill "),
-                        refusals: (directory.join(refusals), ""),
-                    });
+                    self.memory = Some(MemoryLimit::V1(directory.clone()));
                 }
             }
         }
@@ -295,12 +281,7 @@ impl Plan {
             self.write(&held, "cpuset.cpus", cpus);
         }
         if let Some(bytes) = limits.memory_bytes.filter(|_| has(Controller::Memory)) {
-            let events = directory.join("memory.events");
-            self.memory = Some(MemoryLimit {
-                limit: Memory::from_bytes(bytes),
-                kills: (events.clone(), "oom_kill "),
-                refusals: (events, "max "),
-            });
+            self.memory = Some(MemoryLimit::V2(directory.into()));
             self.write(directory, "memory.max", bytes);
             self.write(directory, SWAP, 0);
         }

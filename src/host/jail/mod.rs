@@ -31,6 +31,7 @@ pub use wall::{Missing, Wall};
 
 use super::process::{self, Fork, Lifeline};
 use std::io;
+use std::os::fd::BorrowedFd;
 
 /// The jail of one VM, as planned by whoever starts it.
 #[derive(Clone, Copy, Debug)]
@@ -51,13 +52,17 @@ impl Jail {
     }
 
     /// Forks a process into a PID namespace of its own, as its first process. One without privileges gets a
-    /// user namespace with it. With `best_effort` the process comes without the namespace where it must.
+    /// user namespace with it; it is born in `cgroup`, if one is given. With `best_effort` the process comes without the namespace where it must.
     ///
     /// As the first of its namespace, the process ignores signals that it neither handles nor blocks.
     ///
     /// # Errors
     /// [`Wall::Pids`] when the host gives no such namespace, or no process.
-    pub fn fork(&self, best_effort: bool) -> Result<(Fork, Option<Missing>), Missing> {
+    pub fn fork(
+        &self,
+        cgroup: Option<BorrowedFd<'_>>,
+        best_effort: bool,
+    ) -> Result<(Fork, Option<Missing>), Missing> {
         let namespaces = match self.privileged {
             true => libc::CLONE_NEWPID,
             false => libc::CLONE_NEWPID | libc::CLONE_NEWUSER,
@@ -66,10 +71,10 @@ impl Jail {
             wall: Wall::Pids,
             source,
         };
-        match process::fork(namespaces) {
+        match process::fork(namespaces, cgroup) {
             Ok(fork) => Ok((fork, None)),
             Err(source) if best_effort => {
-                let fork = process::fork(0).map_err(missing)?;
+                let fork = process::fork(0, cgroup).map_err(missing)?;
                 Ok((fork, Some(missing(source))))
             }
             Err(source) => Err(missing(source)),

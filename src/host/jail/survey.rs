@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 pub fn survey() -> io::Result<Vec<Missing>> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let jail = Jail::new(std::process::id());
-    let (fork, pids) = jail.fork(true).map_err(|missing| missing.source)?;
+    let (fork, pids) = jail.fork(None, true).map_err(|missing| missing.source)?;
     match fork {
         Fork::Child(lifeline) => {
             let missing = jail.enter(&lifeline, 1, true).unwrap_or_default();

@@ -57,7 +57,7 @@ pub(in crate::host) fn end(body: impl FnOnce()) -> ! {
 
 /// Forks, and runs `body` in the child, which ends with it.
 fn forked(jail: &Jail, body: impl FnOnce(&Lifeline)) -> Child {
-    match jail.fork(false).unwrap() {
+    match jail.fork(None, false).unwrap() {
         (Fork::Parent(child), None) => child,
         (Fork::Child(lifeline), None) => end(|| body(&lifeline)),
         (_, Some(missing)) => panic!("{missing}: {}", missing.source),
@@ -285,7 +285,7 @@ fn the_end_of_the_parent_is_the_end_of_the_jail() {
         "the_end_of_the_parent_is_the_end_of_the_jail",
         || {
             let (alive, inside) = pipe().unwrap();
-            let parent = match process::fork(0).unwrap() {
+            let parent = match process::fork(0, None).unwrap() {
                 Fork::Parent(parent) => parent,
                 Fork::Child(_) => end(|| {
                     jailed(|| {

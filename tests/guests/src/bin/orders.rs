@@ -1,0 +1,72 @@
+//! Does what it is told on COM1, and halts in between: `t` writes to every page of RAM and prints
+//! `touched=BYTES`, `s` spins for ever, `q` ends it with exit code 0.
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use kvmlet_guests::boot_info::BootInfo;
+use kvmlet_guests::heap::{self, PAGE_BYTES};
+use kvmlet_guests::port::outb;
+use kvmlet_guests::{interrupts, ioapic, lapic, mmio, println, serial};
+
+kvmlet_guests::program!(run);
+
+const SERIAL_PIN: u32 = 4;
+const SERIAL_VECTOR: u8 = 0x24;
+/// IER: interrupt when a byte has been received.
+const IER_RECEIVED: u8 = 0x01;
+/// MCR: DTR, RTS and OUT2, which connects a PC's UART to its interrupt line.
+const MCR_INTERRUPTS: u8 = 0x0b;
+/// Where the image is linked.
+const IMAGE_START: u64 = 0x10_0000;
+
+static TOUCH: AtomicBool = AtomicBool::new(false);
+static SPIN: AtomicBool = AtomicBool::new(false);
+static QUIT: AtomicBool = AtomicBool::new(false);
+
+fn run(info: &BootInfo) -> u8 {
+    interrupts::set_handler(SERIAL_VECTOR, listen);
+    lapic::enable();
+    ioapic::route_edge(SERIAL_PIN, SERIAL_VECTOR, lapic::id());
+    outb(serial::MCR, MCR_INTERRUPTS);
+    outb(serial::IER, IER_RECEIVED);
+    println!("ready");
+    // Bytes that came before the interrupt was on have raised no edge.
+    listen();
+    while !QUIT.load(Ordering::Relaxed) {
+        if TOUCH.swap(false, Ordering::Relaxed) {
+            println!("touched={}", touch(info));
+        }
+        while SPIN.load(Ordering::Relaxed) {
+            core::hint::spin_loop();
+        }
+        interrupts::wait();
+    }
+    0
+}
+
+fn listen() {
+    while let Some(byte) = serial::try_read() {
+        match byte {
+            b't' => TOUCH.store(true, Ordering::Relaxed),
+            b's' => SPIN.store(true, Ordering::Relaxed),
+            b'q' => QUIT.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+}
+
+/// Writes to all pages but those that this program lives in; how many bytes there are in all.
+fn touch(info: &BootInfo) -> u64 {
+    let in_use = IMAGE_START..heap::next_free();
+    for entry in info.ram() {
+        let pages = entry.start.next_multiple_of(PAGE_BYTES)..entry.end() / PAGE_BYTES * PAGE_BYTES;
+        let pages = pages.step_by(PAGE_BYTES as usize);
+        for page in pages.filter(|page| !in_use.contains(page)) {
+            // SAFETY: RAM outside the image and the pages that the heap has given out.
+            unsafe { mmio::write64(page, page) };
+        }
+    }
+    info.ram().map(|entry| entry.size).sum()
+}

@@ -1,0 +1,139 @@
+//! A place of a test's own for what kvmlet leaves on a host: cgroups and notes of who has what.
+
+use kvmlet::config::CpuWeight;
+use kvmlet::host::cgroup::{Cgroup, Hierarchies, Limits, Plan, remove_left_over, unique_name};
+use kvmlet::host::ledger::Host;
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+/// Cgroups, one for each controller, and a runtime directory. Removed with whoever is in them.
+pub struct Sandbox {
+    cgroup: Option<Arc<Cgroup>>,
+    directories: Vec<PathBuf>,
+    runtime: tempfile::TempDir,
+}
+
+impl Sandbox {
+    /// A sandbox with a weight against everything else on this machine, or the reason why there is none.
+    pub fn new(weight: u64) -> Result<Self, String> {
+        let host = Host::here().map_err(|error| error.to_string())?;
+        let limits = Limits {
+            weight: Some(CpuWeight::try_from(weight).unwrap()),
+            cpus: Some(host.cpus),
+            memory_bytes: Some(host.memory_bytes),
+            ..Limits::default()
+        };
+        let plan = Hierarchies::find()
+            .and_then(|found| Plan::new(&found, &unique_name(), &limits).whole())
+            .map_err(|error| error.to_string())?;
+        let directories = plan.directories();
+        if directories.len() != 3 {
+            // There, what processes of a cgroup may do depends on each other.
+            return Err("cgroups of version 2 are not made for tests of many kvmlets".into());
+        }
+        let cgroup = Cgroup::create(plan).map_err(|error| error.to_string())?;
+        Ok(Self {
+            cgroup: Some(Arc::new(cgroup)),
+            directories,
+            runtime: tempfile::tempdir().map_err(|error| error.to_string())?,
+        })
+    }
+
+    /// `kvmlet boot` in here, with a guest of the tests.
+    pub fn boot(&self, guest: &str) -> Command {
+        // Whoever runs the tests may ignore signals, which kvmlet then does, too.
+        let mut command = self.command("env");
+        command
+            .args(["--default-signal", env!("CARGO_BIN_EXE_kvmlet")])
+            .args(["boot", "--kernel"])
+            .arg(super::program(guest))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Any program in here.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        let cgroup = self.cgroup.clone();
+        let runtime = CString::new(self.runtime.path().as_os_str().as_bytes()).unwrap();
+        let enter = move || {
+            if let Some(cgroup) = &cgroup {
+                cgroup.join().map_err(io::Error::other)?;
+            }
+            hide_run(&runtime)
+        };
+        // SAFETY: between fork and exec small files are read and written, and system calls made.
+        unsafe { command.pre_exec(enter) };
+        command
+    }
+
+    /// Cgroups and notes of VMs.
+    pub fn left_over(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for directory in &self.directories {
+            collect(directory, &mut found, |path| path.is_dir());
+        }
+        collect(self.runtime.path(), &mut found, |path| {
+            path.is_file() && path.file_name().is_some_and(|name| name != "lock")
+        });
+        found
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // Inner ones come behind those around them, and are removed first.
+        let removed = remove_left_over(&self.left_over_cgroups());
+        drop(self.cgroup.take());
+        assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
+    }
+}
+
+impl Sandbox {
+    fn left_over_cgroups(&self) -> Vec<PathBuf> {
+        let all = self.left_over().into_iter();
+        all.filter(|path| !path.starts_with(self.runtime.path()))
+            .collect()
+    }
+}
+
+/// Everything below a directory that is wanted.
+fn collect(directory: &Path, found: &mut Vec<PathBuf>, wanted: fn(&Path) -> bool) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if wanted(&path) {
+            found.push(path.clone());
+        }
+        if path.is_dir() {
+            collect(&path, found, wanted);
+        }
+    }
+}
+
+/// Has this process see `directory` where all others see /run.
+fn hide_run(directory: &CString) -> io::Result<()> {
+    let none = std::ptr::null();
+    let check = |result: libc::c_int| match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: all strings end with a zero, and the kernel copies them.
+    unsafe {
+        check(libc::unshare(libc::CLONE_NEWNS))?;
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        check(libc::mount(none, c"/".as_ptr(), none, private, none.cast()))?;
+        let run = c"/run".as_ptr();
+        check(libc::mount(
+            directory.as_ptr(),
+            run,
+            none,
+            libc::MS_BIND,
+            none.cast(),
+        ))
+    }
+}
