@@ -25,7 +25,6 @@ mod survey;
 pub(super) mod tests;
 mod wall;
 
-pub use descriptors::keep_only;
 pub use survey::survey;
 pub use wall::{Missing, Wall};
 
