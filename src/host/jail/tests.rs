@@ -4,7 +4,7 @@
 use super::attempts::{ATTEMPTS, Host};
 use super::*;
 use crate::host::process::{Child, Ended};
-use rustix::pipe::pipe;
+use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{File, read_link, read_to_string};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -88,8 +88,10 @@ fn become_ordinary() {
 fn the_jail_as_seen_from_outside() {
     alone("jail", "the_jail_as_seen_from_outside", || {
         assert!(Jail::new(1).privileged, "this test needs root");
-        let (wait, go) = pipe().unwrap();
-        let (tell, told) = pipe().map(|(read, write)| (write, read)).unwrap();
+        let (wait, go) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let (tell, told) = pipe_with(PipeFlags::CLOEXEC)
+            .map(|(read, write)| (write, read))
+            .unwrap();
         let child = jailed(|| {
             File::from(tell.try_clone().unwrap())
                 .write_all(b"x")
@@ -279,7 +281,7 @@ fn the_end_of_the_parent_is_the_end_of_the_jail() {
         "jail",
         "the_end_of_the_parent_is_the_end_of_the_jail",
         || {
-            let (alive, inside) = pipe().unwrap();
+            let (alive, inside) = pipe_with(PipeFlags::CLOEXEC).unwrap();
             let parent = match process::fork(0).unwrap() {
                 Fork::Parent(parent) => parent,
                 Fork::Child(_) => end(|| {
