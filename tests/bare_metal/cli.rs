@@ -31,7 +31,7 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-fn kvmlet(program_name: &str) -> Command {
+pub fn kvmlet(program_name: &str) -> Command {
     // Whoever runs the tests may ignore signals, which kvmlet then does, too.
     let mut command = Command::new("env");
     command
@@ -42,11 +42,11 @@ fn kvmlet(program_name: &str) -> Command {
     command
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn run(command: &mut Command) -> Output {
+pub fn run(command: &mut Command) -> Output {
     command.output().unwrap()
 }
 
@@ -155,15 +155,15 @@ fn no_input() {
 }
 
 /// A child that does not outlive a test that fails: it would hold the test run's output open.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Running {
-    fn spawn(command: &mut Command) -> Self {
+    pub fn spawn(command: &mut Command) -> Self {
         Self(command.spawn().unwrap())
     }
 
     /// The guest goes on: it writes at least two more bytes.
-    fn expect_two_bytes(&mut self) {
+    pub fn expect_two_bytes(&mut self) {
         let console = self.0.stdout.as_mut().unwrap();
         console.read_exact(&mut [0; 2]).unwrap();
     }
@@ -211,7 +211,7 @@ fn signals() {
 }
 
 /// The process that runs the VM.
-fn vm_process(supervisor: &Child) -> i32 {
+pub fn vm_process(supervisor: &Child) -> i32 {
     let pid = supervisor.id();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     children.trim().parse().unwrap()

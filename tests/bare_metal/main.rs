@@ -14,10 +14,12 @@ mod block_device;
 mod cli;
 mod console;
 mod endings;
+mod jail;
 mod lifecycle;
 mod machine;
 mod network;
 mod virtio;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         cli::TESTS,
         console::TESTS,
         endings::TESTS,
+        jail::TESTS,
         lifecycle::TESTS,
         machine::TESTS,
         network::TESTS,

@@ -11,7 +11,7 @@ mod lists;
 mod tests;
 
 pub use alarm::EXIT_CODE;
-pub use lists::{Check, Rule, rules};
+pub use lists::{Check, Rule, own_rules, rules, shared_rules};
 
 use super::thread::ThreadKind;
 use seccompiler::{
