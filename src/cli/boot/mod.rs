@@ -65,7 +65,12 @@ impl Boot {
                 let output = console_output()?;
                 let vm = Vm::with_endpoints(config, output, given.endpoints)?;
                 let vm = start(vm, given.cgroup, confinement.as_ref(), given.lifeline)?;
-                attend(given.console, &vm, &given.stats, started)
+                let outcome = attend(given.console, &vm, &given.stats, started);
+                if vm.disks().is_empty() {
+                    // It goes with the process, quicker than piece by piece. Disks have to be waited for.
+                    std::mem::forget(vm);
+                }
+                outcome
             });
         }
         let vm = Vm::with_console(config, console_output()?)?.start()?;

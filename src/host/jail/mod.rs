@@ -97,8 +97,11 @@ impl Jail {
         forget_environment();
         // A session of its own: a terminal sends its signals to whoever attends the VM.
         let _ = rustix::process::setsid();
-        for (wall, flag) in namespaces::KINDS {
-            walls.build(wall, || namespaces::unshare(flag))?;
+        // All at once, or else it shows which of them cannot be had.
+        if namespaces::unshare(namespaces::ALL).is_err() {
+            for (wall, flag) in namespaces::KINDS {
+                walls.build(wall, || namespaces::unshare(flag))?;
+            }
         }
         // Elsewhere it would be the host's root that is taken away.
         if !walls.is_missing(Wall::Mounts) {
