@@ -256,6 +256,7 @@ fn kind(thread: &str) -> ThreadKind {
     match thread {
         "kvmlet" => ThreadKind::EventLoop,
         "rng" => ThreadKind::Rng,
+        "balloon" => ThreadKind::Balloon,
         _ if thread.starts_with("vcpu") => ThreadKind::Vcpu,
         _ if thread.starts_with("vd") => ThreadKind::Block,
         _ if thread.starts_with("eth") => ThreadKind::Net,
@@ -275,19 +276,22 @@ fn allows(rule: &Rule, call: &Call) -> bool {
         }
 }
 
-const KINDS: [ThreadKind; 5] = [
+const KINDS: [ThreadKind; 6] = [
     ThreadKind::EventLoop,
     ThreadKind::Vcpu,
     ThreadKind::Block,
     ThreadKind::Net,
     ThreadKind::Rng,
+    ThreadKind::Balloon,
 ];
 
 /// What VMs call that do all that there is to do. They run confined: each call is on a list, or the VM ends with
 /// 159. So what remains to be seen is that none on a list is unused: what only one kind of thread may call, by
 /// that kind, and what several may, by one of them.
 fn minimal_lists() {
-    let scenarios = [endings, failures, alarms, consoles, disks, interfaces];
+    let scenarios = [
+        endings, failures, alarms, consoles, balloon, disks, interfaces,
+    ];
     let threads = scenarios.map(std::thread::spawn);
     let mut seen: Vec<(ThreadKind, Call)> = Vec::new();
     for thread in threads {
@@ -372,6 +376,24 @@ fn consoles() -> Vec<Seen> {
         signal(libc::SIGTERM);
     }));
     seen
+}
+
+fn balloon() -> Vec<Seen> {
+    let cmdline = "mmio=0xd0002000 pages=8192";
+    let arguments = [
+        "--memory",
+        "64M",
+        "--balloon",
+        "size=8M",
+        "--cmdline",
+        cmdline,
+    ];
+    let mut command = with("virtio_balloon", &arguments);
+    command.stdin(Stdio::piped());
+    // Touch all, give back what is free, end.
+    vec![watch(command, 0, |child| {
+        child.stdin.take().unwrap().write_all(b"trq").unwrap();
+    })]
 }
 
 fn disks() -> Vec<Seen> {
