@@ -326,6 +326,12 @@ fn pseudo_terminal() -> (File, OwnedFd) {
 }
 
 fn terminal() {
+    for jail in ["--no-jail", "--jail"] {
+        at_a_terminal(jail);
+    }
+}
+
+fn at_a_terminal(jail: &str) {
     let (mut ours, theirs) = pseudo_terminal();
     let canonical = |fd: &OwnedFd| {
         tcgetattr(fd)
@@ -335,7 +341,12 @@ fn terminal() {
     };
     assert!(canonical(&theirs));
     let stdio = || Stdio::from(theirs.try_clone().unwrap());
-    let mut child = Running::spawn(kvmlet("serial_echo").stdin(stdio()).stdout(stdio()));
+    let mut child = Running::spawn(
+        kvmlet("serial_echo")
+            .arg(jail)
+            .stdin(stdio())
+            .stdout(stdio()),
+    );
     let mut seen = String::new();
     let mut expect = |ours: &mut File, wanted: &str| {
         let deadline = Instant::now() + DEADLINE;

@@ -103,7 +103,7 @@ fn declined() {
 
 /// Runs kvmlet where no network namespace can be made.
 fn without_network_namespaces(arguments: &[&str]) -> std::process::Output {
-    let mut command = kvmlet("first_byte");
+    let mut command = kvmlet("ready");
     command.args(arguments);
     let enter = || {
         // SAFETY: takes flags only.

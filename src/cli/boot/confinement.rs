@@ -10,6 +10,7 @@ use clap::Args;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Whether the VM's process is confined.
 #[derive(Args)]
@@ -64,16 +65,17 @@ impl Confinement {
         let mut kinds = vm.threads();
         kinds.push(ThreadKind::EventLoop);
         map_no_memory();
-        end_at_panic();
+        seccomp::end_at_panic(FAILED);
         let missing = self.jail.enter(&lifeline, kinds.len(), self.best_effort);
         missing.map_err(refused)?.iter().for_each(warn);
         // It is a handle on another process.
         drop(lifeline);
-        let Some(filters) = self.filters(kinds)? else {
+        let Some(filters) = self.filters(&kinds)? else {
             let vm = vm.start_paused(on_start)?;
             vm.resume()?;
             return Ok(vm);
         };
+        let started = Instant::now();
         let for_threads = filters.clone();
         let vm = vm.start_paused(move |kind| {
             on_start(kind)?;
@@ -81,20 +83,15 @@ impl Confinement {
         })?;
         let sealed = filters.seal(ThreadKind::EventLoop);
         sealed.map_err(|source| refused(seccomp_missing(source)))?;
+        let time = started.elapsed().as_secs_f64() * 1e3;
+        log::debug!("jail: {time:.3} ms for threads that are held to their lists");
         vm.resume()?;
         Ok(vm)
     }
 
     /// What holds the threads to their system calls; `None` where the kernel cannot.
-    fn filters(&self, mut kinds: Vec<ThreadKind>) -> Result<Option<Arc<Filters>>, Failed> {
-        let mut seen = Vec::new();
-        kinds.retain(|kind| {
-            !seen.contains(kind) && {
-                seen.push(*kind);
-                true
-            }
-        });
-        match seccomp::check_support().and_then(|()| Filters::new(&kinds)) {
+    fn filters(&self, kinds: &[ThreadKind]) -> Result<Option<Arc<Filters>>, Failed> {
+        match Filters::new(kinds) {
             Ok(filters) => Ok(Some(Arc::new(filters))),
             Err(source) if self.best_effort => {
                 warn(&seccomp_missing(source));
@@ -130,16 +127,4 @@ fn warn(missing: &Missing) {
 fn map_no_memory() {
     // SAFETY: sets a parameter of the allocator; there is only one thread yet.
     unsafe { libc::mallopt(libc::M_MMAP_MAX, 0) };
-}
-
-/// Ends the process at once if one of its threads panics. `abort` would make calls that no thread is allowed, and
-/// the first process of a PID namespace ignores the signal that it sends itself.
-fn end_at_panic() {
-    std::panic::set_hook(Box::new(|panic| {
-        let thread = std::thread::current();
-        let name = thread.name().unwrap_or("unknown");
-        eprintln!("kvmlet: a bug: thread `{name}` {panic}");
-        // SAFETY: ends the process.
-        unsafe { libc::_exit(FAILED.into()) }
-    }));
 }

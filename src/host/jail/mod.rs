@@ -30,6 +30,7 @@ pub use wall::{Missing, Wall};
 
 use super::process::{self, Fork, Lifeline};
 use std::io;
+use std::time::Instant;
 
 /// The jail of one VM, as planned by whoever starts it.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +99,11 @@ impl Jail {
         // A session of its own: a terminal sends its signals to whoever attends the VM.
         let _ = rustix::process::setsid();
         // All at once, or else it shows which of them cannot be had.
-        if namespaces::unshare(namespaces::ALL).is_err() {
+        if timed("the other namespaces", || {
+            namespaces::unshare(namespaces::ALL)
+        })
+        .is_err()
+        {
             for (wall, flag) in namespaces::KINDS {
                 walls.build(wall, || namespaces::unshare(flag))?;
             }
@@ -130,7 +135,9 @@ struct Walls {
 
 impl Walls {
     fn build(&mut self, wall: Wall, build: impl FnOnce() -> io::Result<()>) -> Result<(), Missing> {
-        let Err(source) = build() else { return Ok(()) };
+        let Err(source) = timed(wall, build) else {
+            return Ok(());
+        };
         let missing = Missing { wall, source };
         if !wall.is_optional() && !self.best_effort {
             return Err(missing);
@@ -142,6 +149,15 @@ impl Walls {
     fn is_missing(&self, wall: Wall) -> bool {
         self.missing.iter().any(|missing| missing.wall == wall)
     }
+}
+
+/// Says in the log what a step has taken.
+fn timed<T>(step: impl std::fmt::Display, act: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = act();
+    let time = start.elapsed().as_secs_f64() * 1e3;
+    log::debug!("jail: {time:.3} ms for {step}");
+    result
 }
 
 /// Overwrites the environment, where keys of all kinds tend to lie.

@@ -97,7 +97,6 @@ const THREAD_END: &[Rule] = &[
 /// resident), pauses and stops vCPUs.
 const EVENT_LOOP: &[Rule] = &[
     any(libc::SYS_getpid),
-    ioctl(TIOCGWINSZ),
     any(libc::SYS_mincore),
     any(libc::SYS_ppoll),
     any(libc::SYS_sendto),
@@ -155,9 +154,6 @@ const fn kick() -> Rule {
         check: Check::OwnProcess(0),
     }
 }
-
-/// Is a descriptor a terminal?
-const TIOCGWINSZ: u32 = libc::TIOCGWINSZ as u32;
 
 // linux/kvm.h
 const KVM_RUN: u32 = 0xae80;
