@@ -32,6 +32,8 @@ pub(super) struct Console {
     raw: Option<Raw>,
     /// Keys come one by one.
     interactive: bool,
+    /// A terminal in whose foreground we are not must not be read: the kernel would stop us.
+    readable: bool,
 }
 
 impl Console {
@@ -49,6 +51,7 @@ impl Console {
         Ok(Self {
             signals,
             interactive: raw.is_some(),
+            readable: raw.is_some() || !rustix::termios::isatty(stdin()),
             raw,
         })
     }
@@ -72,10 +75,8 @@ impl Console {
 
     /// Connects standard input to the guest until the VM ends or is told to. SIGUSR1 calls `on_usr1`.
     pub fn attend(&self, vm: &VmHandle, on_usr1: impl Fn()) -> Result<End, Error> {
-        // A terminal in whose foreground we are not must not be read: the kernel would stop us.
-        let open = self.interactive || !rustix::termios::isatty(stdin());
         let mut input = Input {
-            open,
+            open: self.readable,
             escape: self.interactive,
             pending: Vec::new(),
         };

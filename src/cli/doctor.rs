@@ -4,9 +4,10 @@ use super::{Failed, Outcome, defaults};
 use crate::config::{Memory, thousandths};
 use crate::host::cgroup::{Controller, Hierarchies};
 use crate::host::facts::{self, ReservedPages};
+use crate::host::jail::{self, Missing, Wall};
 use crate::host::kvm::{self, Execution};
 use crate::host::ledger::{Host, Ledger};
-use crate::host::{runtime_directory, total_memory_bytes};
+use crate::host::{runtime_directory, seccomp, total_memory_bytes};
 use clap::{Args, ValueEnum};
 use kvm_ioctls::{Cap, Kvm};
 use serde::Serialize;
@@ -123,6 +124,7 @@ fn examine() -> Vec<Finding> {
     ));
     findings.push(huge_pages());
     findings.extend(quotas());
+    findings.extend(jail());
     findings.push(promises());
     findings.push(tap());
     findings
@@ -231,6 +233,33 @@ fn quotas() -> Vec<Finding> {
         }
     };
     Controller::ALL.into_iter().map(finding).collect()
+}
+
+/// What keeps a VM's process from the rest of the host.
+fn jail() -> Vec<Finding> {
+    let missing = match jail::survey() {
+        Ok(missing) => missing,
+        Err(cause) => {
+            let text = format!("no process can be confined: {cause}");
+            return vec![warning("jail", text, "see `ulimit -u` and `dmesg`")];
+        }
+    };
+    let seccomp = seccomp::check_support().err().map(|source| Missing {
+        wall: Wall::Seccomp,
+        source,
+    });
+    let mut findings: Vec<Finding> = (missing.iter().chain(&seccomp))
+        .map(|missing| {
+            let text = format!("{missing}: {}", missing.source);
+            warning("jail", text, missing.help())
+        })
+        .collect();
+    if findings.is_empty() {
+        let text = "VMs are confined by namespaces, an empty root, a user of their own without capabilities, \
+                    seccomp and Landlock";
+        findings.push(ok("jail", text));
+    }
+    findings
 }
 
 /// What is left for new VMs.

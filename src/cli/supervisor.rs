@@ -4,13 +4,14 @@
 //! The supervisor holds networks (taps, addresses, published ports), the VM's share of the host with its cgroup,
 //! the terminal's modes and the files that statistics go to. Its child builds and runs the VM. If the supervisor is killed, so is its child.
 
+use super::boot::Confinement;
 use super::console::Console;
 use super::stats::{StatsSink, StatsSource};
 use super::{Failed, Outcome};
 use crate::host::cgroup::{Cgroup, OutOfMemory};
 use crate::host::ledger::Share;
 use crate::host::net::{Endpoint, Network};
-use crate::host::process::{self, Child, Ended};
+use crate::host::process::{self, Child, Ended, Fork, Lifeline};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -22,49 +23,65 @@ use std::time::{Duration, Instant};
 /// signal twice at once.)
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What whoever attends a VM holds for it.
+pub(super) struct Held {
+    pub networks: Vec<Network>,
+    pub share: Option<Share>,
+    /// Where statistics go.
+    pub stats: Option<PathBuf>,
+}
+
 /// What the VM's process is given.
 pub(super) struct Given {
     pub console: Console,
     pub endpoints: Vec<Endpoint>,
-    /// The process is in the share's cgroup already; its threads can be put further down.
-    pub share: Option<Share>,
+    /// The process is in it already; its threads can be put further down.
+    pub cgroup: Option<Cgroup>,
     pub stats: StatsSink,
+    pub lifeline: Lifeline,
 }
 
-/// Runs `vmm` in a child of this process, and returns when all is cleared away: in the supervisor how the
-/// child has ended, in the child what `vmm` returns.
+/// Runs `vmm` in a child of this process, in which it may confine itself, and returns when all is cleared away:
+/// in the supervisor how the child has ended, in the child what `vmm` returns.
 pub(super) fn supervise(
     mut console: Console,
-    mut networks: Vec<Network>,
-    mut share: Option<Share>,
-    stats: Option<PathBuf>,
+    held: Held,
+    confinement: Option<&Confinement>,
     vmm: impl FnOnce(Given) -> Outcome,
 ) -> Outcome {
+    let Held {
+        mut networks,
+        share,
+        stats,
+    } = held;
     let pair = stats.map(StatsSource::pair).transpose();
     let (source, sink) = pair
         .map_err(|error| Failed::new(format!("no channel for statistics: {error}")))?
         .unzip();
     let cgroup = share.as_ref().and_then(Share::cgroup);
-    let forked = process::fork(0, cgroup.and_then(Cgroup::domain))
-        .map_err(|error| Failed::new(format!("no process for the VM: {error}")))?;
+    let domain = cgroup.and_then(Cgroup::domain);
+    let forked = match confinement {
+        Some(confinement) => confinement.fork(domain)?,
+        None => process::fork(0, domain)
+            .map_err(|error| Failed::new(format!("no process for the VM: {error}")))?,
+    };
     let child = match forked {
-        process::Fork::Parent(child) => child,
-        process::Fork::Child(_) => {
+        Fork::Parent(child) => child,
+        Fork::Child(lifeline) => {
             drop(source);
             console.disown_terminal();
             let endpoints = networks.iter().map(|net| net.endpoint().clone()).collect();
             networks.into_iter().for_each(Network::abandon);
-            if let Some(share) = &mut share {
-                share.abandon();
-                if let Some(cgroup) = share.cgroup() {
-                    cgroup.join().map_err(Failed::new)?;
-                }
+            let cgroup = share.and_then(Share::abandon);
+            if let Some(cgroup) = &cgroup {
+                cgroup.join().map_err(Failed::new)?;
             }
             return vmm(Given {
                 console,
                 endpoints,
-                share,
+                cgroup,
                 stats: sink.unwrap_or(StatsSink::Nowhere),
+                lifeline,
             });
         }
     };

@@ -46,12 +46,8 @@ pub const CAP_NET_ADMIN: u32 = 12;
 
 /// Has this process a capability in its effective set?
 pub fn has_capability(number: u32) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let bits = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    bits.is_some_and(|bits| bits >> number & 1 == 1)
+    let sets = rustix::thread::capabilities(None);
+    sets.is_ok_and(|sets| sets.effective.bits() >> number & 1 == 1)
 }
 
 /// Can the device behind taps be opened?

@@ -17,7 +17,7 @@ use crate::devices::virtio::block::BlockHandle;
 use crate::devices::virtio::net::NetHandle;
 use crate::devices::virtio::rng::RngHandle;
 use crate::host::net::Network;
-use crate::host::thread::{self, OnStart, ThreadKind};
+use crate::host::thread::{self, Beginning, OnStart, ThreadKind};
 use kvm_ioctls::VmFd;
 use std::io;
 use std::sync::Arc;
@@ -62,20 +62,29 @@ impl VmHandle {
     pub(super) fn start_paused(vm: Vm, on_start: Arc<OnStart>) -> Result<Self, Error> {
         let (mut handle, vcpus, transports) = Self::of(vm)?;
         handle.shared.lifecycle.begin_paused();
+        // All of them begin at the same time.
+        let (mut devices, mut processors) = (Vec::new(), Vec::new());
         for transport in transports {
-            let started = lock(&transport).start_workers(&on_start);
-            started.map_err(|source| Error::Host {
-                what: "a thread for a device",
-                source,
-            })?;
+            let begun = lock(&transport).start_workers(&on_start);
+            devices.extend(begun.map_err(no_device_thread)?);
         }
         for vcpu in vcpus {
             let shared = handle.shared.clone();
             let name = vcpu_thread(&vcpu);
             let body = move || vcpu.run(&shared);
-            let thread = thread::spawn(&name, ThreadKind::Vcpu, &on_start, body);
-            handle.threads.push(thread.map_err(no_thread)?);
+            let thread = thread::spawn(&name, ThreadKind::Vcpu, &on_start, || (), body);
+            let (thread, begun) = thread.map_err(no_thread)?;
+            handle.threads.push(thread);
+            processors.push(begun);
         }
+        devices
+            .into_iter()
+            .try_for_each(Beginning::wait)
+            .map_err(no_device_thread)?;
+        processors
+            .into_iter()
+            .try_for_each(Beginning::wait)
+            .map_err(no_thread)?;
         Ok(handle)
     }
 
@@ -232,6 +241,13 @@ impl VmHandle {
 
 fn vcpu_thread(vcpu: &Vcpu) -> String {
     format!("vcpu{}", vcpu.number)
+}
+
+fn no_device_thread(source: io::Error) -> Error {
+    Error::Host {
+        what: "a thread for a device",
+        source,
+    }
 }
 
 fn no_thread(source: io::Error) -> Error {

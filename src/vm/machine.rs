@@ -19,6 +19,7 @@ use crate::arch::x86_64::cpuid::{CpuidFacts, CpuidPlan};
 use crate::arch::x86_64::{lapic, mptable, msr};
 use crate::config::{Balloon, HugePages, VmConfig};
 use crate::devices::boot_timer::Ready;
+use crate::devices::bus::lock;
 use crate::devices::serial::SerialInput;
 use crate::devices::virtio::balloon::BalloonHandle;
 use crate::devices::virtio::block::BlockHandle;
@@ -166,6 +167,15 @@ impl Vm {
             networks: Vec::new(),
             balloon,
         })
+    }
+
+    /// What the threads do that the VM will have.
+    pub fn threads(&self) -> Vec<ThreadKind> {
+        let mut kinds = vec![ThreadKind::Vcpu; self.vcpus.len()];
+        for transport in &self.transports {
+            kinds.extend(lock(transport).threads());
+        }
+        kinds
     }
 
     /// Starts the vCPU threads and returns at once.

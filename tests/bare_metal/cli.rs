@@ -31,7 +31,7 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-fn kvmlet(program_name: &str) -> Command {
+pub fn kvmlet(program_name: &str) -> Command {
     // Whoever runs the tests may ignore signals, which kvmlet then does, too.
     let mut command = Command::new("env");
     command
@@ -42,11 +42,11 @@ fn kvmlet(program_name: &str) -> Command {
     command
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn run(command: &mut Command) -> Output {
+pub fn run(command: &mut Command) -> Output {
     command.output().unwrap()
 }
 
@@ -163,7 +163,7 @@ impl Running {
     }
 
     /// The guest goes on: it writes at least two more bytes.
-    fn expect_two_bytes(&mut self) {
+    pub fn expect_two_bytes(&mut self) {
         let console = self.0.stdout.as_mut().unwrap();
         console.read_exact(&mut [0; 2]).unwrap();
     }
@@ -351,10 +351,21 @@ pub fn expect(terminal: &mut File, seen: &mut String, wanted: &str) {
 }
 
 fn terminal() {
+    for jail in ["--no-jail", "--jail"] {
+        at_a_terminal(jail);
+    }
+}
+
+fn at_a_terminal(jail: &str) {
     let (mut ours, theirs) = pseudo_terminal();
     assert!(is_canonical(&theirs));
     let stdio = || Stdio::from(theirs.try_clone().unwrap());
-    let mut child = Running::spawn(kvmlet("serial_echo").stdin(stdio()).stdout(stdio()));
+    let mut child = Running::spawn(
+        kvmlet("serial_echo")
+            .arg(jail)
+            .stdin(stdio())
+            .stdout(stdio()),
+    );
     let mut seen = String::new();
     expect(&mut ours, &mut seen, "ready");
     assert!(!is_canonical(&theirs), "raw while the guest runs");

@@ -14,11 +14,13 @@ mod block_device;
 mod cli;
 mod console;
 mod endings;
+mod jail;
 mod lifecycle;
 mod machine;
 mod network;
 mod quota;
 mod virtio;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         cli::TESTS,
         console::TESTS,
         endings::TESTS,
+        jail::TESTS,
         lifecycle::TESTS,
         machine::TESTS,
         network::TESTS,

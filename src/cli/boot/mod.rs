@@ -1,20 +1,23 @@
 //! `kvmlet boot`: one VM in the foreground.
 
 mod admission;
+mod confinement;
 mod flags;
 mod quota;
 
 use super::console::{Console, End};
 use super::stats::StatsSink;
-use super::supervisor::supervise;
+use super::supervisor::{Held, supervise};
 use super::{Failed, Outcome};
 use crate::host;
 use crate::host::cgroup::Cgroup;
-use crate::host::ledger::Share;
+use crate::host::process::Lifeline;
 use crate::host::thread::ThreadKind;
 use crate::vm::{Phase, set_up_networks};
-use crate::{Error, Vm, VmHandle};
+use crate::{Vm, VmHandle};
 use clap::Args;
+pub(in crate::cli) use confinement::Confinement;
+use confinement::JailFlags;
 use flags::Flags;
 use std::fs::File;
 use std::path::PathBuf;
@@ -27,13 +30,15 @@ use std::time::{Duration, Instant};
 #[derive(Args)]
 #[command(after_help = "\
 Exit codes: the service's own code; 125 if kvmlet fails, 129 if the guest asked for a reset, 134 if its \
-kernel panicked, 139 if it crashed with a triple fault, 128+N if kvmlet was ended by signal N.")]
+kernel panicked, 139 if it crashed with a triple fault, 128+N if kvmlet was ended by signal N, 159 if one of its threads made a system call that it is not allowed to.")]
 pub(in crate::cli) struct Boot {
     #[command(flatten)]
     flags: Flags,
     /// Write statistics to a file as JSON, when the VM ends and on SIGUSR1.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
+    #[command(flatten)]
+    jail: JailFlags,
     /// Go on, with a warning, where this host cannot hold the VM to what is asked for.
     #[arg(long)]
     best_effort: bool,
@@ -48,13 +53,24 @@ impl Boot {
         let console = Console::take().map_err(Failed::new)?;
         let share = admission::admit(&config, self.best_effort)?;
         let held = share.as_ref().is_some_and(|share| share.cgroup().is_some());
-        if held || !console.is_interactive() {
-            let networks = set_up_networks(&config)?;
-            return supervise(console, networks, share, stats, |given| {
+        let interactive = console.is_interactive();
+        let confinement = self.jail.confinement(interactive, self.best_effort);
+        if held || !interactive || confinement.is_some() {
+            let held = Held {
+                networks: set_up_networks(&config)?,
+                share,
+                stats,
+            };
+            return supervise(console, held, confinement.as_ref(), |given| {
                 let output = console_output()?;
                 let vm = Vm::with_endpoints(config, output, given.endpoints)?;
-                let vm = start(vm, given.share)?;
-                attend(given.console, &vm, &given.stats, started)
+                let vm = start(vm, given.cgroup, confinement.as_ref(), given.lifeline)?;
+                let outcome = attend(given.console, &vm, &given.stats, started);
+                if vm.disks().is_empty() {
+                    // It goes with the process, quicker than piece by piece. Disks have to be waited for.
+                    std::mem::forget(vm);
+                }
+                outcome
             });
         }
         let vm = Vm::with_console(config, console_output()?)?.start()?;
@@ -63,16 +79,25 @@ impl Boot {
     }
 }
 
-/// Starts the VM's threads, those of vCPUs where their share is.
-fn start(vm: Vm, share: Option<Share>) -> Result<VmHandle, Error> {
-    let elsewhere = |share: &Share| share.cgroup().is_some_and(Cgroup::holds_vcpus);
-    let Some(share) = share.filter(elsewhere) else {
-        return vm.start();
-    };
-    let vm = vm.start_paused(move |kind| match (kind, share.cgroup()) {
+/// Starts the VM's threads, confined if that is wanted, those of vCPUs where their share is.
+fn start(
+    vm: Vm,
+    cgroup: Option<Cgroup>,
+    confinement: Option<&Confinement>,
+    lifeline: Lifeline,
+) -> Result<VmHandle, Failed> {
+    let cgroup = cgroup.filter(Cgroup::holds_vcpus);
+    if confinement.is_none() && cgroup.is_none() {
+        return Ok(vm.start()?);
+    }
+    let join = move |kind| match (kind, &cgroup) {
         (ThreadKind::Vcpu, Some(cgroup)) => cgroup.join_vcpu(),
         _ => Ok(()),
-    })?;
+    };
+    if let Some(confinement) = confinement {
+        return confinement.start(vm, lifeline, join);
+    }
+    let vm = vm.start_paused(join)?;
     vm.resume()?;
     Ok(vm)
 }
@@ -115,7 +140,7 @@ fn attend(console: Console, vm: &VmHandle, stats: &StatsSink, started: Instant) 
 
 /// Standard output without Rust's line buffer: a guest's prompt has no line end.
 fn console_output() -> Result<File, Failed> {
-    let fd = rustix::io::dup(rustix::stdio::stdout())
+    let fd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 0)
         .map_err(|error| Failed::new(format!("standard output cannot be used: {error}")))?;
     Ok(File::from(fd))
 }

@@ -4,7 +4,7 @@ use super::interrupt::Interrupt;
 use super::queue::Virtqueue;
 use super::{Activation, VirtioDevice};
 use crate::devices::{Action, Device};
-use crate::host::thread::OnStart;
+use crate::host::thread::{Beginning, OnStart, ThreadKind};
 use crate::memory::GuestRam;
 use std::io;
 use std::sync::Arc;
@@ -206,14 +206,20 @@ impl MmioTransport {
         self
     }
 
-    /// Starts the threads that will serve the queues. Those that are not started here start when they are
-    /// needed.
+    /// Begins to start the threads that will serve the queues. Those that are not started here start when they
+    /// are needed.
     ///
     /// # Errors
-    /// When the host gives no threads, and what `on_start` says.
-    pub fn start_workers(&mut self, on_start: &Arc<OnStart>) -> io::Result<()> {
-        let mut workers = self.device.workers().iter_mut();
-        workers.try_for_each(|worker| worker.start(on_start))
+    /// When the host gives no threads.
+    pub fn start_workers(&mut self, on_start: &Arc<OnStart>) -> io::Result<Vec<Beginning>> {
+        let workers = self.device.workers().iter_mut();
+        let begun = workers.filter_map(|worker| worker.start(on_start).transpose());
+        begun.collect()
+    }
+
+    /// What the threads do that serve the queues.
+    pub fn threads(&mut self) -> impl Iterator<Item = ThreadKind> {
+        self.device.workers().iter().map(|worker| worker.kind())
     }
 
     /// The device behind the registers.

@@ -1,6 +1,6 @@
 //! A thread that serves a device: parked while the device is not active.
 
-use crate::host::thread::{self, OnStart, ThreadKind};
+use crate::host::thread::{self, Beginning, OnStart, ThreadKind};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -97,8 +97,11 @@ pub struct Worker {
     kind: ThreadKind,
     desk: Arc<Desk>,
     stop: Stop,
+    prepare: Option<Prepare>,
     thread: Option<JoinHandle<()>>,
 }
+
+type Prepare = Box<dyn FnOnce() + Send>;
 
 impl Worker {
     /// A worker whose thread does not exist yet.
@@ -114,21 +117,48 @@ impl Worker {
                 changed: Condvar::new(),
             }),
             stop: Stop::new()?,
+            prepare: None,
             thread: None,
         })
     }
 
-    /// Starts the thread, which calls `on_start` and parks.
+    /// Has the thread do something first when it is [started](Self::start) before its first work: what it will
+    /// not be allowed to do later.
+    pub fn prepared(mut self, prepare: impl FnOnce() + Send + 'static) -> Self {
+        self.prepare = Some(Box::new(prepare));
+        self
+    }
+
+    /// What its thread does.
+    pub fn kind(&self) -> ThreadKind {
+        self.kind
+    }
+
+    /// Begins to start the thread, which makes [preparations](Self::prepared), calls `on_start` and parks.
+    /// `None` if there is one.
     ///
     /// # Errors
-    /// When the host gives no thread, and what `on_start` says.
-    pub fn start(&mut self, on_start: &Arc<OnStart>) -> io::Result<()> {
-        if self.thread.is_none() {
-            let (desk, stop) = (self.desk.clone(), self.stop.clone());
-            let body = move || desk.serve(&stop);
-            self.thread = Some(thread::spawn(&self.name, self.kind, on_start, body)?);
+    /// When the host gives no thread.
+    pub fn start(&mut self, on_start: &Arc<OnStart>) -> io::Result<Option<Beginning>> {
+        let prepare = self.prepare.take();
+        self.spawn(on_start, || {
+            prepare.into_iter().for_each(|prepare| prepare())
+        })
+    }
+
+    fn spawn(
+        &mut self,
+        on_start: &Arc<OnStart>,
+        prepare: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Option<Beginning>> {
+        if self.thread.is_some() {
+            return Ok(None);
         }
-        Ok(())
+        let (desk, stop) = (self.desk.clone(), self.stop.clone());
+        let body = move || desk.serve(&stop);
+        let (thread, beginning) = thread::spawn(&self.name, self.kind, on_start, prepare, body)?;
+        self.thread = Some(thread);
+        Ok(Some(beginning))
     }
 
     /// Gives the thread work, which must end soon after [`Stop`] is readable. The work before has been
@@ -140,7 +170,7 @@ impl Worker {
         *self.desk.lock() = Seat::Given(Box::new(work));
         self.desk.changed.notify_all();
         let unconfined: Arc<OnStart> = Arc::new(|_| Ok(()));
-        self.start(&unconfined)
+        self.spawn(&unconfined, || ()).map(drop)
     }
 
     /// Ends the work, if there is any, and waits until the thread has let go of all of it.
@@ -186,7 +216,8 @@ mod tests {
     #[test]
     fn one_thread_does_one_work_after_the_other() {
         let mut worker = Worker::new("test", ThreadKind::Rng).unwrap();
-        worker.start(&(Arc::new(|_| Ok(())) as _)).unwrap();
+        let begun = worker.start(&(Arc::new(|_| Ok(())) as _)).unwrap();
+        begun.unwrap().wait().unwrap();
         let (tell, told) = channel();
         let mut threads = Vec::new();
         for _ in 0..3 {

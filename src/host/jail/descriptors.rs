@@ -1,34 +1,9 @@
 //! Open descriptors: all that is left in the jail.
 
-use super::check;
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+use rustix::io::{FdFlags, fcntl_getfd};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-
-/// Closes all descriptors of this process but the given ones. For a process that was just forked, before it
-/// opens what is its own: what it inherited beyond these is for whoever forked it, or a leak.
-///
-/// Values of the parent that own a descriptor must not be dropped any more.
-///
-/// # Errors
-/// What close_range(2) says; it came with Linux 5.9.
-pub fn keep_only(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
-    keep.sort_unstable();
-    let mut first = 0;
-    for fd in keep {
-        if fd > first {
-            close_range(first, fd - 1)?;
-        }
-        first = fd + 1;
-    }
-    close_range(first, u32::MAX)
-}
-
-fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: whoever calls `keep_only` says that nothing uses these descriptors.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
-}
+use std::os::fd::{BorrowedFd, RawFd};
 
 /// What the open descriptors are.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -40,7 +15,9 @@ pub(super) struct Inventory {
 }
 
 impl Inventory {
-    /// Looks at all open descriptors.
+    /// Looks at all open descriptors, and closes those that whoever started the program has left open in it:
+    /// a program keeps its own from programs that it starts (FD_CLOEXEC), so they are the ones it was given.
+    /// Standard input and outputs stay.
     ///
     /// # Errors
     /// When one is a directory: a way out of any root; or when /proc cannot be read.
@@ -49,6 +26,11 @@ impl Inventory {
         each(|fd| {
             // SAFETY: the number is that of an open descriptor, and there is one thread.
             let open = unsafe { BorrowedFd::borrow_raw(fd) };
+            if fd > libc::STDERR_FILENO && !fcntl_getfd(open)?.contains(FdFlags::CLOEXEC) {
+                // SAFETY: nobody in this process knows it.
+                unsafe { libc::close(fd) };
+                return Ok(());
+            }
             inventory.highest = inventory.highest.max(fd);
             match FileType::from_raw_mode(fstat(open)?.st_mode) {
                 FileType::Directory => {

@@ -25,13 +25,13 @@ mod survey;
 pub(super) mod tests;
 mod wall;
 
-pub use descriptors::keep_only;
 pub use survey::survey;
 pub use wall::{Missing, Wall};
 
 use super::process::{self, Fork, Lifeline};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 /// The jail of one VM, as planned by whoever starts it.
 #[derive(Clone, Copy, Debug)]
@@ -103,8 +103,15 @@ impl Jail {
         forget_environment();
         // A session of its own: a terminal sends its signals to whoever attends the VM.
         let _ = rustix::process::setsid();
-        for (wall, flag) in namespaces::KINDS {
-            walls.build(wall, || namespaces::unshare(flag))?;
+        // All at once, or else it shows which of them cannot be had.
+        if timed("the other namespaces", || {
+            namespaces::unshare(namespaces::ALL)
+        })
+        .is_err()
+        {
+            for (wall, flag) in namespaces::KINDS {
+                walls.build(wall, || namespaces::unshare(flag))?;
+            }
         }
         // Elsewhere it would be the host's root that is taken away.
         if !walls.is_missing(Wall::Mounts) {
@@ -133,7 +140,9 @@ struct Walls {
 
 impl Walls {
     fn build(&mut self, wall: Wall, build: impl FnOnce() -> io::Result<()>) -> Result<(), Missing> {
-        let Err(source) = build() else { return Ok(()) };
+        let Err(source) = timed(wall, build) else {
+            return Ok(());
+        };
         let missing = Missing { wall, source };
         if !wall.is_optional() && !self.best_effort {
             return Err(missing);
@@ -145,6 +154,15 @@ impl Walls {
     fn is_missing(&self, wall: Wall) -> bool {
         self.missing.iter().any(|missing| missing.wall == wall)
     }
+}
+
+/// Says in the log what a step has taken.
+fn timed<T>(step: impl std::fmt::Display, act: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = act();
+    let time = start.elapsed().as_secs_f64() * 1e3;
+    log::debug!("jail: {time:.3} ms for {step}");
+    result
 }
 
 /// Overwrites the environment, where keys of all kinds tend to lie.

@@ -272,13 +272,13 @@ impl Share {
         self.cgroup.as_ref()
     }
 
-    /// Leaves giving back to the process that this one was forked from. The share is not free before both have
-    /// ended.
-    pub fn abandon(&mut self) {
+    /// Leaves giving back to the process that this one was forked from, and keeps no more than the cgroup: what
+    /// is noted is out of reach for this process from now on.
+    pub fn abandon(mut self) -> Option<Cgroup> {
         self.abandoned = true;
-        if let Some(cgroup) = &mut self.cgroup {
-            cgroup.abandon();
-        }
+        let mut cgroup = self.cgroup.take();
+        cgroup.iter_mut().for_each(Cgroup::abandon);
+        cgroup
     }
 
     /// What was promised.

@@ -27,6 +27,20 @@ pub enum Check {
 
 /// The list for a kind of thread.
 pub fn rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
+    shared_rules(kind).chain(own_rules(kind))
+}
+
+/// The part of its list that a kind of thread has in common with others.
+pub fn shared_rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
+    let end = match kind {
+        ThreadKind::EventLoop => &[],
+        _ => THREAD_END,
+    };
+    EVERY.iter().chain(end)
+}
+
+/// The part of its list that is for one kind of thread.
+pub fn own_rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
     let own = match kind {
         ThreadKind::EventLoop => EVENT_LOOP,
         ThreadKind::Vcpu => VCPU,
@@ -35,7 +49,7 @@ pub fn rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
         ThreadKind::Rng => RNG,
         ThreadKind::Balloon => BALLOON,
     };
-    EVERY.iter().chain(own)
+    own.iter()
 }
 
 const fn any(call: libc::c_long) -> Rule {
@@ -57,14 +71,12 @@ const fn ioctl(request: u32) -> Rule {
 }
 
 /// What every thread does: wait for others and wake them, write to the log and to events, close what it has,
-/// take memory, and end.
+/// take memory, and end the process when something is wrong.
 const EVERY: &[Rule] = &[
     any(libc::SYS_brk),
     any(libc::SYS_close),
-    any(libc::SYS_exit),
     any(libc::SYS_exit_group),
     any(libc::SYS_futex),
-    equal(libc::SYS_madvise, 2, libc::MADV_DONTNEED as u32),
     any(libc::SYS_munmap),
     any(libc::SYS_read),
     any(libc::SYS_rt_sigprocmask),
@@ -75,11 +87,16 @@ const EVERY: &[Rule] = &[
     equal(libc::SYS_fcntl, 1, libc::F_GETFD as u32),
 ];
 
+/// What the end of a thread takes, unless it is the first: that ends with its process.
+const THREAD_END: &[Rule] = &[
+    any(libc::SYS_exit),
+    equal(libc::SYS_madvise, 2, libc::MADV_DONTNEED as u32),
+];
+
 /// Attends the VM: polls, moves input to the serial port, sends statistics (with how much guest memory is
 /// resident), pauses and stops vCPUs.
 const EVENT_LOOP: &[Rule] = &[
     any(libc::SYS_getpid),
-    ioctl(TIOCGWINSZ),
     any(libc::SYS_mincore),
     any(libc::SYS_ppoll),
     any(libc::SYS_sendto),
@@ -108,7 +125,6 @@ const BLOCK: &[Rule] = &[
     any(libc::SYS_fallocate),
     any(libc::SYS_fdatasync),
     any(libc::SYS_io_uring_enter),
-    equal(libc::SYS_io_uring_register, 1, IORING_REGISTER_ENABLE_RINGS),
     any(libc::SYS_ppoll),
     any(libc::SYS_preadv),
     any(libc::SYS_pwritev2),
@@ -139,9 +155,6 @@ const fn kick() -> Rule {
     }
 }
 
-/// Is a descriptor a terminal?
-const TIOCGWINSZ: u32 = libc::TIOCGWINSZ as u32;
-
 // linux/kvm.h
 const KVM_RUN: u32 = 0xae80;
 const KVM_IOEVENTFD: u32 = 0x4040_ae79;
@@ -149,6 +162,3 @@ const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
 const KVM_GET_REGS: u32 = 0x8090_ae81;
 const KVM_GET_SREGS: u32 = 0x8138_ae83;
 const KVM_TRANSLATE: u32 = 0xc018_ae85;
-
-/// linux/io_uring.h
-const IORING_REGISTER_ENABLE_RINGS: u32 = 12;

@@ -10,8 +10,8 @@ mod lists;
 #[cfg(test)]
 mod tests;
 
-pub use alarm::EXIT_CODE;
-pub use lists::{Check, Rule, rules};
+pub use alarm::{EXIT_CODE, end_at_panic};
+pub use lists::{Check, Rule, own_rules, rules, shared_rules};
 
 use super::thread::ThreadKind;
 use seccompiler::{
@@ -26,7 +26,7 @@ use std::io;
 pub struct Filters(Vec<(ThreadKind, BpfProgram)>);
 
 impl Filters {
-    /// Makes the filters, and installs the handler by which a thread that leaves its list ends the process.
+    /// Makes a filter for each kind, and installs the handler by which a thread that leaves its list ends the process.
     /// It holds for the process that calls this, whatever becomes of its number.
     ///
     /// # Errors
@@ -34,8 +34,13 @@ impl Filters {
     pub fn new(kinds: &[ThreadKind]) -> io::Result<Self> {
         check_support()?;
         alarm::install()?;
-        let compile = |kind: &ThreadKind| Ok((*kind, compile(rules(*kind))?));
-        Ok(Self(kinds.iter().map(compile).collect::<io::Result<_>>()?))
+        let mut filters = Self(Vec::new());
+        for kind in kinds {
+            if filters.of(*kind).is_none() {
+                filters.0.push((*kind, compile(rules(*kind))?));
+            }
+        }
+        Ok(filters)
     }
 
     /// Holds the calling thread to the list of its kind.
@@ -43,10 +48,16 @@ impl Filters {
     /// # Errors
     /// When there is no filter for that kind, or the kernel refuses it.
     pub fn seal(&self, kind: ThreadKind) -> io::Result<()> {
-        let filter = self.0.iter().find(|(have, _)| *have == kind);
-        let (_, program) = filter.ok_or(io::ErrorKind::NotFound)?;
+        let program = self.of(kind).ok_or(io::ErrorKind::NotFound)?;
         alarm::remember_thread();
         seccompiler::apply_filter(program).map_err(io::Error::other)
+    }
+
+    fn of(&self, kind: ThreadKind) -> Option<&BpfProgram> {
+        let mut filters = self.0.iter();
+        filters
+            .find(|(have, _)| *have == kind)
+            .map(|(_, program)| program)
     }
 }
 

@@ -75,6 +75,25 @@ fn the_message_names_thread_and_call() {
 }
 
 #[test]
+fn a_panic_is_told_and_ends_the_process() {
+    alone("seccomp", "a_panic_is_told_and_ends_the_process", || {
+        let host = Host::new();
+        for kind in KINDS {
+            let (code, said) = sealed(kind, &host, |_| {
+                end_at_panic(125);
+                panic!("for {}", "once")
+            });
+            assert_eq!(code, 125, "{said}");
+            assert!(
+                said.starts_with("kvmlet: a bug: thread `probe` panicked at src/"),
+                "{said}"
+            );
+            assert!(said.ends_with("for once\n"), "{said}");
+        }
+    });
+}
+
+#[test]
 fn arguments_count() {
     alone("seccomp", "arguments_count", || {
         let host = Host::new();

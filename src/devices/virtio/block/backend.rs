@@ -11,7 +11,7 @@ use crate::config::DiskIo;
 use crate::host::disk::{self, DiskFile, Geometry};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A job that an operation has ended for, with the bytes transferred.
 pub(super) type Ended = (Job, io::Result<u32>);
@@ -29,6 +29,24 @@ pub(super) trait Backend: Send {
 
     /// Readable when there may be something to hand back; `None` if nothing ever comes later.
     fn progress(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Waits until the kernel works on nothing any more, and forgets all jobs: what comes next is new.
+    fn settle(&mut self);
+}
+
+/// Where the back end of a queue is while its thread serves no driver. The thread makes it, and no other may
+/// use it.
+#[derive(Clone, Default)]
+pub(super) struct Shelf(Arc<Mutex<Option<Box<dyn Backend>>>>);
+
+impl Shelf {
+    pub fn put(&self, backend: Box<dyn Backend>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(backend);
+    }
+
+    pub fn take(&self) -> Option<Box<dyn Backend>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// What a disk is made of: where its back ends come from, and its size.

@@ -2,8 +2,8 @@
 //!
 //! [`BlockDevice`] is the front. Each queue has a thread of its own, because then queues share no lock and no
 //! ring, and a guest with several vCPUs gets as many paths to its disk; a disk has one queue unless its user
-//! asks for more. The thread makes its back end when the first request comes: an io_uring, or plain system
-//! calls where the host allows none.
+//! asks for more. The thread makes its back end, an io_uring or plain system calls where the host allows none:
+//! when it is started before the guest, because it may be confined then, or else when the first request comes.
 
 mod backend;
 mod buffers;
@@ -21,7 +21,7 @@ use crate::config::{Cache, Disk, DiskIo};
 use crate::host::disk::{self, DiskFile};
 use crate::host::ring;
 use crate::host::thread::ThreadKind;
-use backend::{FileMedium, Medium};
+use backend::{FileMedium, Medium, Shelf};
 use handle::{Counters, Shared};
 use layout::{ConfigSpace, SECTOR_BYTES, WRITEBACK_OFFSET, feature};
 use request::ID_BYTES;
@@ -88,6 +88,7 @@ pub struct BlockDevice {
     negotiated: u64,
     /// One for each queue.
     workers: Vec<Worker>,
+    shelves: Vec<Shelf>,
 }
 
 impl BlockDevice {
@@ -120,8 +121,14 @@ impl BlockDevice {
         let bytes = medium.bytes()?;
         let name = name(index);
         let queues = config.queues.get();
-        let workers = (0..queues)
-            .map(|number| Worker::new(format!("{name}.{number}"), ThreadKind::Block))
+        let shelves: Vec<Shelf> = (0..queues).map(|_| Shelf::default()).collect();
+        let workers = (0..)
+            .zip(&shelves)
+            .map(|(number, shelf): (u16, _)| {
+                let worker = Worker::new(format!("{name}.{number}"), ThreadKind::Block)?;
+                let (name, medium, shelf) = (name.clone(), medium.clone(), shelf.clone());
+                Ok(worker.prepared(move || shelf.put(medium.backend(&name, QUEUE_SIZE))))
+            })
             .collect::<io::Result<_>>()
             .map_err(Error::Events)?;
         if !bytes.is_multiple_of(SECTOR_BYTES) {
@@ -158,6 +165,7 @@ impl BlockDevice {
             queue_sizes: vec![QUEUE_SIZE; queues.into()],
             negotiated: 0,
             workers,
+            shelves,
         };
         Ok((device, BlockHandle(shared)))
     }
@@ -175,7 +183,9 @@ impl BlockDevice {
         };
         for (number, queue) in queues.into_iter().take(usable).enumerate() {
             let Some(queue) = queue else { continue };
-            let server = QueueServer::new(queue, self.shared.clone(), self.medium.clone())?;
+            let (shared, medium) = (self.shared.clone(), self.medium.clone());
+            let shelf = self.shelves[number].clone();
+            let server = QueueServer::new(queue, shared, medium, shelf)?;
             let interrupt = interrupt.clone();
             self.workers[number].work(move |stop| server.serve(&interrupt, stop))?;
         }

@@ -1,6 +1,7 @@
 //! The thread that serves one queue.
 
-use super::backend::{Backend, Ended, Medium};
+use super::QUEUE_SIZE;
+use super::backend::{Backend, Ended, Medium, Shelf};
 use super::handle::{Shared, count};
 use super::job::{Job, Operation, Purpose, Step};
 use super::request::{Command, HEADER_BYTES, Reply, Request, Status};
@@ -42,8 +43,9 @@ pub(super) struct QueueServer {
     shared: Arc<Shared>,
     medium: Arc<dyn Medium>,
     gate: Gate,
-    /// Made when the first job comes, by the thread that uses it.
+    /// Made by the thread that uses it: when it started, or when the first job comes.
     backend: Option<Box<dyn Backend>>,
+    shelf: Shelf,
     /// Jobs to be used again, with their lists.
     spare: Vec<Job>,
     ended: Vec<Ended>,
@@ -53,7 +55,12 @@ pub(super) struct QueueServer {
 }
 
 impl QueueServer {
-    pub fn new(queue: Virtqueue, shared: Arc<Shared>, medium: Arc<dyn Medium>) -> io::Result<Self> {
+    pub fn new(
+        queue: Virtqueue,
+        shared: Arc<Shared>,
+        medium: Arc<dyn Medium>,
+        shelf: Shelf,
+    ) -> io::Result<Self> {
         Ok(Self {
             memory: Arc::new(queue.memory().clone()),
             gate: shared.limiter.gate()?,
@@ -61,6 +68,7 @@ impl QueueServer {
             shared,
             medium,
             backend: None,
+            shelf,
             spare: Vec::new(),
             ended: Vec::new(),
             in_flight: 0,
@@ -69,20 +77,26 @@ impl QueueServer {
     }
 
     /// Serves until told to stop, or until the driver breaks the rules. When it returns, the kernel works on
-    /// nothing of it any more: dropping a back end waits for what is in flight.
+    /// nothing of it any more.
     pub fn serve(mut self, interrupt: &Interrupt, stop: &Stop) {
+        self.backend = self.shelf.take();
+        let broken = self.serve_until(stop).err();
+        // First the kernel lets go of the driver's buffers, then the driver hears of it.
+        if let Some(mut backend) = self.backend.take() {
+            backend.settle();
+            self.shelf.put(backend);
+        }
+        if let Some(why) = broken {
+            interrupt.needs_reset(&self.shared.name, &why);
+        }
+    }
+
+    fn serve_until(&mut self, stop: &Stop) -> Result<(), Failure> {
         let mut chain = Chain::default();
         loop {
-            let more = match self.pass(&mut chain) {
-                Ok(more) => more,
-                Err(why) => {
-                    // First the kernel lets go of the driver's buffers, then the driver hears of it.
-                    self.backend = None;
-                    return interrupt.needs_reset(&self.shared.name, &why);
-                }
-            };
+            let more = self.pass(&mut chain)?;
             if self.wait(more, stop) {
-                return;
+                return Ok(());
             }
         }
     }
@@ -177,10 +191,10 @@ impl QueueServer {
     }
 
     fn backend(&mut self) -> &mut dyn Backend {
-        let (name, medium, jobs) = (&self.shared.name, &self.medium, self.queue.size());
+        let (name, medium) = (&self.shared.name, &self.medium);
         let backend = self
             .backend
-            .get_or_insert_with(|| medium.backend(name, jobs));
+            .get_or_insert_with(|| medium.backend(name, QUEUE_SIZE));
         &mut **backend
     }
 

@@ -16,6 +16,8 @@ pub(in super::super) struct Ring {
     file: Arc<DiskFile>,
     jobs: Vec<Option<Job>>,
     free: Vec<u32>,
+    /// It cannot be told what the kernel still works on.
+    lost: bool,
 }
 
 impl Ring {
@@ -29,6 +31,7 @@ impl Ring {
             file,
             jobs: (0..jobs).map(|_| None).collect(),
             free: (0..jobs.into()).collect(),
+            lost: false,
         })
     }
 
@@ -120,6 +123,9 @@ impl Backend for Ring {
     }
 
     fn advance(&mut self, ended: &mut Vec<Ended>) -> io::Result<()> {
+        if self.lost {
+            return Err(io::Error::other("io_uring has failed before"));
+        }
         let submission = self.ring.submission();
         let kernel_is_due =
             !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
@@ -135,19 +141,23 @@ impl Backend for Ring {
         // SAFETY: the descriptor belongs to the ring, which outlives the borrow.
         (self.in_flight() > 0).then(|| unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) })
     }
-}
 
-impl Drop for Ring {
     /// The kernel may still write into guest memory: wait until it has let go.
-    fn drop(&mut self) {
-        while self.in_flight() > 0 {
+    fn settle(&mut self) {
+        while self.in_flight() > 0 && !self.lost {
             if let Err(error) = self.enter(1) {
-                // It cannot be told what is still going on, so nothing of it may be freed.
+                // Nothing of what may still be going on may be freed.
                 log::error!("io_uring failed with requests in flight: {error}");
-                std::mem::forget(std::mem::take(&mut self.jobs));
-                return;
+                self.jobs.drain(..).for_each(std::mem::forget);
+                self.lost = true;
             }
             self.reap(|_, _| ());
         }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.settle();
     }
 }

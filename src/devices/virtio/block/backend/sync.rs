@@ -90,4 +90,8 @@ impl Backend for Sync {
     fn progress(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+
+    fn settle(&mut self) {
+        self.ended.clear();
+    }
 }

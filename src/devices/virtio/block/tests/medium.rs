@@ -109,6 +109,10 @@ impl Backend for MemoryBackend {
         self.ended.push((job, result));
     }
 
+    fn settle(&mut self) {
+        self.ended.clear();
+    }
+
     fn advance(&mut self, ended: &mut Vec<Ended>) -> io::Result<()> {
         if self.held().is_none_or(|hold| ready(hold)) {
             ended.append(&mut self.ended);

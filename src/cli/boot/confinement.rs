@@ -1,0 +1,132 @@
+//! The jail that the VM's process is in, as far as it is wanted and the host gives it.
+
+use crate::cli::{FAILED, Failed};
+use crate::host::jail::{Jail, Missing, Wall};
+use crate::host::process::{Fork, Lifeline};
+use crate::host::seccomp::{self, Filters};
+use crate::host::thread::ThreadKind;
+use crate::{Vm, VmHandle};
+use clap::Args;
+use std::error::Error;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Whether the VM's process is confined.
+#[derive(Args)]
+pub(super) struct JailFlags {
+    /// Confine the VM's process: it has nothing of the host but what is opened for it. This is the default where
+    /// no terminal is attached, as far as the host can; asked for, what the host cannot do is an error.
+    #[arg(long, overrides_with = "no_jail")]
+    jail: bool,
+    /// Do not confine the VM's process.
+    #[arg(long)]
+    no_jail: bool,
+}
+
+impl JailFlags {
+    /// The jail that is to be, if one is.
+    pub fn confinement(&self, interactive: bool, best_effort: bool) -> Option<Confinement> {
+        let wanted = self.jail || !self.no_jail && !interactive;
+        wanted.then(|| Confinement {
+            // No two processes that run at the same time have the same number.
+            jail: Jail::new(std::process::id()),
+            best_effort: best_effort || !self.jail,
+        })
+    }
+}
+
+/// A jail for the process of one VM. The methods are called in their order: the first by whoever attends the VM,
+/// the others by that process.
+pub(in crate::cli) struct Confinement {
+    jail: Jail,
+    /// What the host cannot do is left away, with a warning.
+    best_effort: bool,
+}
+
+impl Confinement {
+    /// Forks the VM's process, which is born in `cgroup` if one is given.
+    pub fn fork(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork, Failed> {
+        let forked = self.jail.fork(cgroup, self.best_effort);
+        let (fork, missing) = forked.map_err(refused)?;
+        if matches!(fork, Fork::Parent(_)) {
+            missing.iter().for_each(warn);
+        }
+        Ok(fork)
+    }
+
+    /// Enters the jail, starts the VM's threads, each of which does `on_start` and is then held to what it needs,
+    /// and lets the guest run.
+    pub fn start(
+        &self,
+        vm: Vm,
+        lifeline: Lifeline,
+        on_start: impl Fn(ThreadKind) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Result<VmHandle, Failed> {
+        let mut kinds = vm.threads();
+        kinds.push(ThreadKind::EventLoop);
+        map_no_memory();
+        seccomp::end_at_panic(FAILED);
+        let missing = self.jail.enter(&lifeline, kinds.len(), self.best_effort);
+        missing.map_err(refused)?.iter().for_each(warn);
+        // It is a handle on another process.
+        drop(lifeline);
+        let Some(filters) = self.filters(&kinds)? else {
+            let vm = vm.start_paused(on_start)?;
+            vm.resume()?;
+            return Ok(vm);
+        };
+        let started = Instant::now();
+        let for_threads = filters.clone();
+        let vm = vm.start_paused(move |kind| {
+            on_start(kind)?;
+            for_threads.seal(kind)
+        })?;
+        let sealed = filters.seal(ThreadKind::EventLoop);
+        sealed.map_err(|source| refused(seccomp_missing(source)))?;
+        let time = started.elapsed().as_secs_f64() * 1e3;
+        log::debug!("jail: {time:.3} ms for threads that are held to their lists");
+        vm.resume()?;
+        Ok(vm)
+    }
+
+    /// What holds the threads to their system calls; `None` where the kernel cannot.
+    fn filters(&self, kinds: &[ThreadKind]) -> Result<Option<Arc<Filters>>, Failed> {
+        match Filters::new(kinds) {
+            Ok(filters) => Ok(Some(Arc::new(filters))),
+            Err(source) if self.best_effort => {
+                warn(&seccomp_missing(source));
+                Ok(None)
+            }
+            Err(source) => Err(refused(seccomp_missing(source))),
+        }
+    }
+}
+
+fn seccomp_missing(source: io::Error) -> Missing {
+    let wall = Wall::Seccomp;
+    Missing { wall, source }
+}
+
+fn refused(missing: Missing) -> Failed {
+    let help = format!("{}; or go on without it: --best-effort", missing.help());
+    Failed::new(missing).help(help)
+}
+
+/// Tells what is done without. A second wall is not missed much.
+fn warn(missing: &Missing) {
+    let cause = missing
+        .source()
+        .map_or(String::new(), |cause| format!(": {cause}"));
+    match missing.wall.is_optional() {
+        true => log::info!("{missing}{cause}"),
+        false => log::warn!("{missing}{cause}"),
+    }
+}
+
+/// Has the allocator take all memory from the heap: no thread is allowed to map any.
+fn map_no_memory() {
+    // SAFETY: sets a parameter of the allocator; there is only one thread yet.
+    unsafe { libc::mallopt(libc::M_MMAP_MAX, 0) };
+}
