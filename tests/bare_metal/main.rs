@@ -35,7 +35,9 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         machine::TESTS,
         network::TESTS,
-        quota::TESTS,
+        quota::cpu::TESTS,
+        quota::launches::TESTS,
+        quota::memory::TESTS,
         virtio::TESTS,
     ]
     .concat();

@@ -1,0 +1,231 @@
+//! Who is admitted, what is refused, and what is left of VMs that are killed.
+
+use super::{USUAL_WEIGHT, Vm, cgroups, host_cpus, sandbox};
+use crate::cli::{Running, kill, vm_process, vm_process_if_any};
+use crate::harness::sandbox::Sandbox;
+use crate::harness::{Test, eventually};
+use crate::packets::enter_own_network;
+use std::fs;
+use std::io::Read;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    ("a_quota_at_a_terminal_is_held_too", at_a_terminal),
+    ("what_cannot_be_held_is_refused_or_told", best_effort),
+    (
+        "of_many_launches_exactly_as_many_get_a_share_as_there_are",
+        launches_race,
+    ),
+    (
+        "vms_killed_at_random_leave_nothing_behind",
+        killed_at_random,
+    ),
+];
+
+fn at_a_terminal() {
+    let Some(sandbox) = sandbox(USUAL_WEIGHT) else {
+        return;
+    };
+    let (mut ours, theirs) = crate::cli::pseudo_terminal();
+    let stdio = || Stdio::from(theirs.try_clone().unwrap());
+    let mut command = sandbox.boot("orders");
+    command
+        .args(["--cpu-quota", "0.5"])
+        .stdin(stdio())
+        .stdout(stdio());
+    let mut child = Running::spawn(&mut command);
+    crate::cli::expect(&mut ours, &mut String::new(), "ready");
+    let place = cgroups(format!("/proc/{}", vm_process(&child)));
+    assert!(place["cpu"].contains("/kvmlet-"), "{place:?}");
+    assert!(
+        !crate::cli::is_canonical(&theirs),
+        "raw while the guest runs"
+    );
+    // Its process is killed, and the terminal is as it was all the same.
+    kill(vm_process(&child), libc::SIGKILL);
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+    assert!(crate::cli::is_canonical(&theirs), "restored");
+}
+
+fn best_effort() {
+    let Some(sandbox) = sandbox(USUAL_WEIGHT) else {
+        return;
+    };
+    let cpuset = fs::read_to_string("/proc/self/mounts").unwrap();
+    let cpuset = cpuset
+        .lines()
+        .find(|line| line.starts_with("cgroup") && line.contains("cpuset"));
+    let mount = cpuset.unwrap().split(' ').nth(1).unwrap();
+    let without = |arguments: &str| {
+        // The sandbox hides /run; this hides the controller, too.
+        let mut command = sandbox.boot("power_off");
+        command
+            .args(["--cpuset", "0"])
+            .args(arguments.split_whitespace());
+        let target = std::ffi::CString::new(mount).unwrap();
+        let hide = move || {
+            // SAFETY: the mount namespace is this process's own, and the string ends with a zero.
+            match unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: one system call between fork and exec.
+        unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, hide) };
+        let output = command.output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (code, message) = without("");
+    assert_eq!(code, Some(125), "{message}");
+    let cause = "caused by: this host has no cgroup controller `cpuset`, which CPU sets need";
+    assert!(
+        message.contains(cause) && message.contains("--best-effort"),
+        "{message}"
+    );
+    let (code, message) = without("--best-effort");
+    assert_eq!(code, Some(0), "{message}");
+    assert!(
+        message.contains("WARN") && message.contains("no cgroup controller `cpuset`"),
+        "{message}"
+    );
+}
+
+/// A quarter of the host's CPUs for each, so four can have it.
+fn launches_race() {
+    let Some(sandbox) = sandbox(USUAL_WEIGHT) else {
+        return;
+    };
+    let cpus = host_cpus().len();
+    let flags = [
+        format!("--cpu-quota={}", cpus as f64 / 4.0),
+        format!("--cpus={}", cpus.div_ceil(4)),
+    ];
+    let launch = || Vm::start(sandbox.boot("orders").args(&flags).stderr(Stdio::piped()));
+    let launched: Vec<Vm> = (0..10).map(|_| launch()).collect();
+    let (mut admitted, mut refused) = (Vec::new(), 0);
+    for mut vm in launched {
+        if vm.line() == "ready" {
+            admitted.push(vm);
+            continue;
+        }
+        refused += 1;
+        assert_eq!(vm.running.wait().unwrap().code(), Some(125));
+        let mut message = String::new();
+        vm.running
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut message)
+            .unwrap();
+        assert!(message.contains("are promised to 4 other VMs"), "{message}");
+    }
+    assert_eq!((admitted.len(), refused), (4, 6));
+    // A killed supervisor takes its VM along, and the next launch has their share.
+    let mut killed = admitted.pop().unwrap();
+    kill(killed.running.id() as i32, libc::SIGKILL);
+    assert_eq!(killed.line(), "");
+    eventually("what the killed one had is free", || {
+        launch().line() == "ready"
+    });
+}
+
+/// Numbers that differ from run to run; the seed is told when a test fails.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        // xorshift64 (Marsaglia 2003).
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+fn killed_at_random() {
+    // A thread of its own: a network namespace belongs to a thread, and this one ends with the test.
+    std::thread::spawn(|| {
+        let Some(sandbox) = sandbox(USUAL_WEIGHT) else {
+            return;
+        };
+        if let Err(reason) = enter_own_network() {
+            println!("SKIPPED: {reason}");
+            return;
+        }
+        let seed = u64::from(std::process::id()) << 20 | 0x5eed;
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        for _ in 0..10 {
+            let batch = (0..5).map(|_| start_and_kill(&sandbox, &mut random));
+            // A pipe ends when the last process that could write to it has ended.
+            for mut vm in batch.collect::<Vec<_>>() {
+                vm.output.read_to_end(&mut Vec::new()).unwrap();
+            }
+        }
+        let next = || {
+            let output = sandbox.boot("power_off").arg("--net").output().unwrap();
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            (sandbox.left_over(), interfaces())
+        };
+        let nothing = (Vec::new(), vec!["lo".to_string()]);
+        // Who was killed last may be about to end.
+        eventually("nothing is left", || next() == nothing);
+    })
+    .join()
+    .unwrap();
+}
+
+/// A VM that is ended at some moment of its start, or after it, in some way.
+fn start_and_kill(sandbox: &Sandbox, random: &mut Random) -> Vm {
+    let mut command = sandbox.boot("orders");
+    command
+        .args(["--memory", "16M", "--cpu-quota", "0.02"])
+        .stderr(Stdio::null());
+    let kind = random.below(4);
+    match kind {
+        0 => command.arg("--net"),
+        1 => command.args([
+            "--cpu-scope",
+            "vcpus",
+            "--cpuset",
+            &host_cpus()[0].to_string(),
+        ]),
+        _ => &mut command,
+    };
+    let mut vm = Vm::start(&mut command);
+    let ready = random.below(3) == 0;
+    if ready {
+        assert_eq!(vm.line(), "ready");
+    } else {
+        let moment = Instant::now() + Duration::from_micros(random.below(60_000));
+        while Instant::now() < moment {
+            std::thread::yield_now();
+        }
+    }
+    // While a network is set up, the supervisor has other children, too.
+    let vm_process = vm_process_if_any(&vm.running).filter(|_| ready || kind != 0);
+    let target = match random.below(3) {
+        0 => vm_process.unwrap_or(vm.running.id() as i32),
+        _ => vm.running.id() as i32,
+    };
+    kill(
+        target,
+        [libc::SIGTERM, libc::SIGKILL][usize::from(random.below(4) > 0)],
+    );
+    vm
+}
+
+/// The network interfaces that this thread sees.
+fn interfaces() -> Vec<String> {
+    let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let names = text.lines().filter_map(|line| line.split_once(':'));
+    names.map(|(name, _)| name.trim().to_string()).collect()
+}
