@@ -33,7 +33,8 @@ fn at_a_terminal() {
     command
         .args(["--cpu-quota", "0.5"])
         .stdin(stdio())
-        .stdout(stdio());
+        .stdout(stdio())
+        .stderr(Stdio::null());
     let mut child = Running::spawn(&mut command);
     crate::cli::expect(&mut ours, &mut String::new(), "ready");
     let place = cgroups(format!("/proc/{}", vm_process(&child)));

@@ -5,8 +5,8 @@ pub mod launches;
 pub mod memory;
 
 use crate::cli::{Running, vm_process};
-use crate::harness::sandbox::Sandbox;
 use crate::harness::cpu_time;
+use crate::harness::sandbox::Sandbox;
 use kvmlet::host::ledger::Host;
 use std::collections::BTreeMap;
 use std::fs;
