@@ -82,7 +82,7 @@ fn pinned() {
         threads.iter().any(|(name, _)| name == "vcpu1"),
         "{threads:?}"
     );
-    for _ in 0..50 {
+    for _ in 0..10 {
         vm.bytes(1);
         for (name, thread) in &threads {
             assert_eq!(
