@@ -101,6 +101,9 @@ fn size(range: &str) -> Option<u64> {
     )
 }
 
+/// Names of daemons that serve all containers; a shim of containerd's belongs to one container.
+const DAEMONS: [&str; 2] = ["dockerd", "containerd"];
+
 /// The processes of all instances: descendants of this process, orphans that came back to it included, and
 /// whatever has `tag` on its command line (a daemon's children), with its descendants.
 pub(super) fn processes(tag: &str) -> HashSet<u32> {
@@ -114,6 +117,11 @@ pub(super) fn processes(tag: &str) -> HashSet<u32> {
         else {
             continue;
         };
+        // Daemons serve all containers.
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if DAEMONS.contains(&name.trim_end()) {
+            continue;
+        }
         let Some(parent) = parent(process) else {
             continue;
         };

@@ -241,7 +241,7 @@ fn after(texts: &[String]) -> String {
 }
 
 /// The last lines of a text, as one line.
-fn tail(bytes: &[u8]) -> String {
+pub(super) fn tail(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text
         .lines()

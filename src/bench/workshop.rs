@@ -1,14 +1,16 @@
 //! Where a benchmark makes its bundles and images: a directory and mounts of its own.
 
 use super::error::Error;
-use crate::host::cgroup::Hierarchies;
+use crate::host::cgroup::{self, Hierarchies};
 use rustix::fs::{FlockOperation, flock};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const PREFIX: &str = "kvmlet-bench-";
 const LOCK: &str = "lock";
@@ -96,12 +98,57 @@ impl Workshop {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Its name, which no other has; also that of the cgroup for whoever takes one.
+    pub fn name(&self) -> String {
+        name(&self.path)
+    }
 }
 
 impl Drop for Workshop {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        for point in mounts(|point, _| point.starts_with(&self.path)) {
+            let _ = unmount(point, UnmountFlags::DETACH);
+        }
+        clear(&self.path);
+        if COVERED.swap(false, Ordering::Relaxed) {
+            let _ = unmount(CONTAINERD, UnmountFlags::DETACH);
+            // Only if it was made for this: it is not empty where containerd runs.
+            let _ = fs::remove_dir(CONTAINERD);
+        }
     }
+}
+
+fn name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Removes a workshop's directory and what is left of its cgroup.
+fn clear(path: &Path) {
+    let _ = fs::remove_dir_all(path);
+    for tree in mounts(|_, kind| kind.starts_with("cgroup")) {
+        let mut groups = vec![tree.join(name(path))];
+        let mut next = 0;
+        while let Some(group) = groups.get(next) {
+            let below = fs::read_dir(group).into_iter().flatten().flatten();
+            let below = below.map(|entry| entry.path()).filter(|path| path.is_dir());
+            groups.extend(below.collect::<Vec<_>>());
+            next += 1;
+        }
+        let _ = cgroup::remove_left_over(&groups);
+    }
+}
+
+/// The mount points of this thread that are wanted, by path and kind, the last one first.
+fn mounts(wanted: impl Fn(&Path, &str) -> bool) -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let point = |line: &str| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let point = Path::new(mount.split(' ').nth(4)?);
+        wanted(point, kind).then(|| point.to_owned())
+    };
+    text.lines().rev().filter_map(point).collect()
 }
 
 /// Removes the directories of benchmarks that were killed: nobody holds their lock.
@@ -112,7 +159,7 @@ fn reap(parent: &Path) {
         }
         let free = |lock: File| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
         if File::open(entry.path().join(LOCK)).is_ok_and(free) {
-            let _ = fs::remove_dir_all(entry.path());
+            clear(&entry.path());
         }
     }
 }
@@ -127,6 +174,13 @@ pub(super) fn own_mounts() -> Option<String> {
     if separated.is_ok() && !Path::new(TRACEFS).join("events").exists() {
         // Without it some figures are not available, which then is said.
         let _ = mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None);
+    }
+    // Shims and clients of containerd meet below this path, whatever its settings say; and dockerd would use the
+    // containerd that it finds there.
+    if separated.is_ok() && fs::create_dir_all(CONTAINERD).is_ok() {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        let covered = mount("tmpfs", CONTAINERD, "tmpfs", flags, None).is_ok();
+        COVERED.store(covered, Ordering::Relaxed);
     }
     let cgroups = Hierarchies::find().ok()?;
     let unified = cgroups.hybrid()?;
@@ -145,6 +199,10 @@ pub(super) fn own_mounts() -> Option<String> {
     Some(text.into())
 }
 
+/// Where containerd's shims and clients have their sockets.
+const CONTAINERD: &str = "/run/containerd";
+/// Is a file system of the benchmark's own mounted there?
+static COVERED: AtomicBool = AtomicBool::new(false);
 /// Where tracepoints are described.
 pub(super) const TRACEFS: &str = "/sys/kernel/tracing";
 

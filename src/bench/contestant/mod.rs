@@ -2,9 +2,15 @@
 
 mod bundle;
 mod crun;
+mod ctr;
+mod daemon;
+mod docker;
+mod engine;
+mod image;
 mod kvmlet;
 mod linux;
 mod oci;
+mod podman;
 mod process;
 mod runc;
 
@@ -96,6 +102,9 @@ pub fn all(programs: &Programs) -> Vec<Box<dyn Contestant>> {
         Box::new(crun::without_cgroup(programs)),
         Box::new(crun::with_cgroup(programs)),
         Box::new(runc::with_cgroup(programs)),
+        Box::new(ctr::engine(programs)),
+        Box::new(podman::engine(programs)),
+        Box::new(docker::engine(programs)),
     ]
 }
 
