@@ -2,9 +2,14 @@
 #
 # Installs Debian packages whose commands are missing; sourced by images/demo and tests/run.
 
-# need COMMAND:PACKAGE... installs the packages of those commands that are not there.
+# need [--lean] COMMAND:PACKAGE... installs the packages of those commands that are not there; with
+# --lean without those that they recommend.
 need() {
-    local pair missing=() sudo=()
+    local pair missing=() sudo=() options=()
+    if [ "$1" = --lean ]; then
+        options=(--no-install-recommends)
+        shift
+    fi
     for pair in "$@"; do
         # Some are where only root's PATH leads.
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
@@ -20,5 +25,5 @@ need() {
         sudo=(sudo)
     fi
     "${sudo[@]}" apt-get update -qq >&2
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >&2
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${options[@]}" "${missing[@]}" >&2
 }

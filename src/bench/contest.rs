@@ -145,15 +145,16 @@ impl<'a> Contest<'a> {
         let each = begun.elapsed() / starts.max(1) as u32;
         let affordable = self.plan.budget.as_nanos() / each.as_nanos().max(1);
         let works = entrant.series.failures().count() < starts;
-        // What fails always would only fail again.
+        // What fails always would only fail again, and may take its time for it.
         let most = if works {
             self.plan.rounds
         } else {
             LEAST_ROUNDS.min(self.plan.rounds)
         };
+        let least = if works { LEAST_ROUNDS } else { 0 };
         entrant.rounds = usize::try_from(affordable)
             .unwrap_or(most)
-            .max(LEAST_ROUNDS)
+            .max(least)
             .min(most);
         Ok(())
     }

@@ -23,9 +23,21 @@ impl Cache {
         fs::copy(service, built.join("ready")).unwrap();
         fs::write(built.join("ready.cpio"), "").unwrap();
         for guest in ["ready", "ready_stay"] {
-            fs::copy(harness::program(guest), built.join("guests").join(guest)).unwrap();
+            fs::copy(
+                harness::ready_guest(guest),
+                built.join("guests").join(guest),
+            )
+            .unwrap();
         }
         Self(directory)
+    }
+
+    /// With a file in the guest kernel's place.
+    pub fn with_kernel(self) -> Self {
+        let directory = self.0.path().join("kvmlet/kernels/software-kvm");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("vmlinux"), "").unwrap();
+        self
     }
 
     /// `kvmlet bench` on this cache, with its temporary files in a directory of the test's own.
@@ -45,7 +57,8 @@ impl Cache {
 
     /// The directory for temporary files.
     pub fn temporary(&self) -> std::path::PathBuf {
-        self.0.path().join("temporary")
+        // A short name: podman takes paths of 50 bytes only.
+        self.0.path().join("t")
     }
 
     /// The result as JSON, which follows the schema.

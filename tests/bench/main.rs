@@ -9,6 +9,7 @@ mod harness;
 mod cache;
 mod containers;
 mod page;
+mod stand_ins;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         missing.extend(reason.map(|reason| format!("SKIPPED: {name}: {reason}")));
         trial.with_ignored_flag(ignored)
     };
-    let trials: Vec<Trial> = [containers::TESTS, page::TESTS]
+    let trials: Vec<Trial> = [containers::TESTS, page::TESTS, stand_ins::TESTS]
         .concat()
         .iter()
         .map(trial)

@@ -74,20 +74,27 @@ pub fn kvm() -> Result<(), String> {
 /// The ELF file of a program in `tests/guests`, built when first asked for.
 pub fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let directory = BUILT.get_or_init(|| build("kvmlet-guests", &["--features", "virtio"]));
+    let directory =
+        BUILT.get_or_init(|| build("guests", "kvmlet-guests", &["--features", "virtio"]));
     directory.join(name)
 }
 
 /// The service that start-up benchmarks start, built when first asked for.
 pub fn service() -> PathBuf {
-    build("kvmlet-ready", &[]).join("kvmlet-ready")
+    build("guests", "kvmlet-ready", &[]).join("kvmlet-ready")
 }
 
-/// Builds a package of this workspace and returns the directory of its programs.
-fn build(package: &str, features: &[&str]) -> PathBuf {
+/// The guest of start-up benchmarks in a form that all VMMs load, ending or staying, built when first asked for.
+pub fn ready_guest(name: &str) -> PathBuf {
+    let features = ["--features", "pvh", "--bin", "ready", "--bin", "ready_stay"];
+    build("guests-pvh", "kvmlet-guests", &features).join(name)
+}
+
+/// Builds a package of this workspace in a directory below `target` and returns that of its programs.
+fn build(directory: &str, package: &str, features: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // A directory of its own: cargo may hold the lock of the usual one while it runs us.
-    let target = root.join("target/guests");
+    let target = root.join("target").join(directory);
     let status = Command::new(env!("CARGO"))
         .current_dir(root)
         .args(["build", "--quiet", "--release", "--package", package])

@@ -1,18 +1,23 @@
 //! Who takes part: each knows whether it is there, how to start the service once, and what is left behind.
 
 mod bundle;
+mod cloud_hypervisor;
+mod crosvm;
 mod crun;
 mod ctr;
 mod daemon;
 mod docker;
 mod engine;
+mod firecracker;
 mod image;
 mod kvmlet;
 mod linux;
 mod oci;
 mod podman;
 mod process;
+mod qemu;
 mod runc;
+mod vmm;
 
 use super::error::Error;
 use super::launch::Launch;
@@ -99,6 +104,12 @@ pub fn all(programs: &Programs) -> Vec<Box<dyn Contestant>> {
         Box::new(process::Process::new(programs)),
         Box::new(kvmlet::Metal::new(programs)),
         Box::new(kvmlet::Linux::new(programs)),
+        Box::new(firecracker::metal(programs)),
+        Box::new(firecracker::linux(programs)),
+        Box::new(cloud_hypervisor::linux(programs)),
+        Box::new(qemu::metal(programs)),
+        Box::new(qemu::linux(programs)),
+        Box::new(crosvm::linux(programs)),
         Box::new(crun::without_cgroup(programs)),
         Box::new(crun::with_cgroup(programs)),
         Box::new(runc::with_cgroup(programs)),

@@ -18,8 +18,9 @@ pub(super) fn engine(programs: &Programs) -> Engine {
                 "podman".into(),
                 "--root".into(),
                 place.path("root"),
+                // podman takes 50 bytes at most.
                 "--runroot".into(),
-                place.path("run"),
+                place.path("r"),
                 "--tmpdir".into(),
                 place.path("tmp"),
                 // systemd's would ask for a session of systemd's.

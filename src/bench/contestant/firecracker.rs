@@ -1,0 +1,45 @@
+//! Firecracker, by a configuration file instead of its API.
+
+use super::Kind;
+use super::vmm::{Dialect, Parts, Vmm};
+use crate::bench::workshop::Programs;
+use serde_json::json;
+
+const INSTALL: &str = "a release of github.com/firecracker-microvm/firecracker into PATH";
+
+/// With Linux.
+pub(super) fn linux(programs: &Programs) -> Vmm {
+    let about = "Firecracker with Linux, 128 MiB, 1 vCPU; killed once it is ready";
+    vmm(programs, Kind::MicroVm, "firecracker-linux", about)
+}
+
+/// With the bare-metal guest.
+pub(super) fn metal(programs: &Programs) -> Vmm {
+    let about = "Firecracker with a guest without a kernel; killed once it is ready";
+    vmm(programs, Kind::BareMetal, "firecracker-metal", about)
+}
+
+fn vmm(programs: &Programs, kind: Kind, name: &'static str, about: &'static str) -> Vmm {
+    let dialect = Dialect {
+        name,
+        about,
+        program: "firecracker",
+        install: INSTALL,
+        arguments: |parts| {
+            let file = parts.file.clone().into();
+            vec!["--no-api".into(), "--config-file".into(), file]
+        },
+        settings: |parts| Some(settings(parts)),
+    };
+    Vmm::new(programs, kind, dialect)
+}
+
+fn settings(parts: &Parts) -> String {
+    let mut boot = json!({"kernel_image_path": parts.kernel});
+    if let Some((initramfs, cmdline)) = &parts.linux {
+        boot["initrd_path"] = json!(initramfs);
+        boot["boot_args"] = json!(cmdline);
+    }
+    let machine = json!({"vcpu_count": 1, "mem_size_mib": 128});
+    json!({"boot-source": boot, "drives": [], "machine-config": machine}).to_string()
+}

@@ -1,0 +1,64 @@
+//! QEMU's `microvm` machine.
+
+use super::Kind;
+use super::vmm::{Dialect, Parts, Vmm, words};
+use crate::bench::workshop::Programs;
+use std::ffi::OsString;
+
+/// With Linux.
+pub(super) fn linux(programs: &Programs) -> Vmm {
+    let about = "QEMU, machine microvm, with Linux, 128 MiB, 1 vCPU; killed once it is ready";
+    vmm(programs, Kind::MicroVm, "qemu-linux", about)
+}
+
+/// With the bare-metal guest.
+pub(super) fn metal(programs: &Programs) -> Vmm {
+    let about = "QEMU, machine microvm, with a guest without a kernel; killed once it is ready";
+    vmm(programs, Kind::BareMetal, "qemu-metal", about)
+}
+
+fn vmm(programs: &Programs, kind: Kind, name: &'static str, about: &'static str) -> Vmm {
+    let dialect = Dialect {
+        name,
+        about,
+        program: "qemu-system-x86_64",
+        install: "apt-get install qemu-system-x86 (Debian, Ubuntu), dnf install qemu-system-x86-core (Fedora)",
+        arguments,
+        settings: |_| None,
+    };
+    Vmm::new(programs, kind, dialect)
+}
+
+fn arguments(parts: &Parts) -> Vec<OsString> {
+    // What a KVM that interprets cannot set (an MSR), or cannot run (cmpxchg16b), is left away.
+    let cpu = match parts.interpreted {
+        true => "host,-arch-capabilities,-cx16",
+        false => "host",
+    };
+    let mut argv = words([
+        "-M",
+        "microvm,pic=off,pit=off,rtc=off,isa-serial=on",
+        "-accel",
+        "kvm",
+        "-cpu",
+        cpu,
+        "-m",
+        "128M",
+        "-smp",
+        "1",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-serial",
+        "stdio",
+        "-kernel",
+    ]);
+    argv.push(parts.kernel.clone().into());
+    if let Some((initramfs, cmdline)) = &parts.linux {
+        argv.extend(["-initrd".into(), initramfs.clone().into()]);
+        argv.extend(words(["-append", cmdline]));
+    }
+    argv
+}
