@@ -125,6 +125,18 @@ impl Running {
         }
     }
 
+    /// Waits for the end, and returns the last of all that was written. An exit code other than 0 is a failure.
+    pub fn wait_output(&mut self, signals: &Signals) -> Result<String, Halt> {
+        loop {
+            self.wait_for(self.stdout.as_fd(), None, signals, "done")?;
+            if !self.read()? {
+                break;
+            }
+        }
+        self.wait_gone(signals)?;
+        Ok(String::from_utf8_lossy(&self.written).into_owned())
+    }
+
     /// Waits until one of both can be read; true if it is the first.
     fn wait_for(
         &self,

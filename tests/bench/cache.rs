@@ -55,6 +55,12 @@ impl Cache {
         command
     }
 
+    /// The path of a bare-metal guest.
+    pub fn guest(&self, name: &str) -> std::path::PathBuf {
+        let built = self.0.path().join("kvmlet/images/bench.dir");
+        built.join("guests").join(name)
+    }
+
     /// The directory for temporary files.
     pub fn temporary(&self) -> std::path::PathBuf {
         // A short name: podman takes paths of 50 bytes only.

@@ -8,6 +8,7 @@ mod harness;
 
 mod cache;
 mod containers;
+mod io;
 mod page;
 mod stand_ins;
 
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         missing.extend(reason.map(|reason| format!("SKIPPED: {name}: {reason}")));
         trial.with_ignored_flag(ignored)
     };
-    let trials: Vec<Trial> = [containers::TESTS, page::TESTS, stand_ins::TESTS]
+    let trials: Vec<Trial> = [containers::TESTS, io::TESTS, page::TESTS, stand_ins::TESTS]
         .concat()
         .iter()
         .map(trial)

@@ -1,6 +1,7 @@
 //! `kvmlet bench`: what a microVM costs on this host, beside containers and processes.
 
 mod density;
+mod io;
 mod progress;
 mod startup;
 mod table;
@@ -10,7 +11,7 @@ use crate::bench::contestant::Presence;
 use crate::bench::facts::HostFacts;
 use crate::bench::{Error, Programs};
 use clap::{Args, Subcommand, ValueEnum};
-use std::io::{self, Write};
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// Measure what a microVM costs on this host, beside containers and processes.
@@ -26,6 +27,7 @@ pub(super) struct Bench {
 enum What {
     Startup(startup::Startup),
     Density(density::Density),
+    Io(io::Io),
 }
 
 /// How to print a result.
@@ -43,6 +45,7 @@ impl Bench {
         match self.what {
             What::Startup(verb) => verb.run(),
             What::Density(verb) => verb.run(),
+            What::Io(verb) => verb.run(),
         }
     }
 }
@@ -62,8 +65,8 @@ fn programs() -> Result<Programs, Failed> {
 
 /// Writes a result to standard output; whoever closed it wants no more.
 fn print(text: &str) -> Result<(), Failed> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failed::new(error)),
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failed::new(error)),
         _ => Ok(()),
     }
 }

@@ -32,6 +32,14 @@ pub(super) fn exists(name: &str) -> bool {
     Socket::open().is_ok_and(|socket| socket.flags(name).is_ok())
 }
 
+/// Sets an interface up, in the network namespace of this thread.
+///
+/// # Errors
+/// When there is none of that name, or without CAP_NET_ADMIN.
+pub fn set_up(name: &str) -> io::Result<()> {
+    Socket::open()?.set_up(name, true)
+}
+
 /// What interfaces are asked through.
 pub(super) struct Socket(OwnedFd);
 

@@ -26,6 +26,7 @@ mod tcp_proxy;
 mod udp_proxy;
 
 pub use error::Error;
+pub use link::set_up;
 pub use tap::{Tap, TapQueue};
 
 use crate::config::{MacAddress, Mtu, Net, PortMapping, Protocol};

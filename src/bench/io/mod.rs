@@ -1,0 +1,229 @@
+//! A disk and an interface of a VM against the same work on the host.
+//!
+//! Guests are bare metal and run at native speed on any KVM. Host and guest take turns, round by round.
+
+mod disk;
+mod host_disk;
+mod host_net;
+mod net;
+
+use super::contest::Step;
+use super::error::{Error, Halt};
+use super::facts::HostFacts;
+use super::running::Running;
+use super::statistics::{Ratio, Summary};
+use super::workshop::{Programs, Workshop, own_mounts};
+use super::{launch::Launch, startup::ENDING};
+use crate::host::signals::Signals;
+use serde::Serialize;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A guest that takes longer has failed.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// The entropy source has the first slot, the one device that a guest is given the one behind.
+const SLOT: &str = "mmio=0xd0002000";
+
+const METHOD: &str = "A disk is a file of 256 MiB in the temporary directory, used past the page cache (O_DIRECT): the guest \
+    offers so many requests at a time and waits for all of them; the host does the same through an io_uring. An \
+    interface is a tap in an empty network namespace: the guest sends frames into it, or takes those that a packet \
+    socket sends; on the host a thread writes frames to a tap, or reads them, one system call each. The guest's clock is \
+    its TSC, from the first request or frame to the last; the host's is monotonic.";
+
+/// What `kvmlet bench io` has found.
+#[derive(Serialize)]
+pub struct Io {
+    /// `io`.
+    pub benchmark: &'static str,
+    /// kvmlet's version.
+    pub kvmlet: &'static str,
+    /// What the figures are, for whoever reads them.
+    pub method: &'static str,
+    /// Rounds that were asked for.
+    pub rounds: usize,
+    /// The host.
+    pub host: HostFacts,
+    /// What makes the figures special, or doubtful.
+    pub warnings: Vec<String>,
+    /// Each kind of work.
+    pub work: Vec<Work>,
+    /// What could not be measured, and why.
+    pub failures: Vec<String>,
+}
+
+/// One kind of work.
+#[derive(Clone, Debug, Serialize)]
+pub struct Work {
+    /// What is done.
+    pub name: &'static str,
+    /// Size of each request or frame.
+    pub bytes: usize,
+    /// On the host, per second, in each round.
+    pub on_host: Vec<f64>,
+    /// In the guest, per second, in each round.
+    pub in_guest: Vec<f64>,
+    /// Median of the guest's in terms of the host's.
+    pub to_host: Option<Ratio>,
+    /// Requests or frames for each notification of the guest's, which is an exit where KVM has no ioeventfd.
+    /// Frames that are received need none.
+    pub per_notification: Option<f64>,
+}
+
+impl Work {
+    fn new(name: &'static str, bytes: usize) -> Self {
+        Self {
+            name,
+            bytes,
+            on_host: Vec::new(),
+            in_guest: Vec::new(),
+            to_host: None,
+            per_notification: None,
+        }
+    }
+
+    /// Median of a side's rates, per second.
+    pub fn median(rates: &[f64]) -> f64 {
+        Summary::of(rates).map_or(0.0, |summary| summary.median)
+    }
+}
+
+/// What a guest has counted.
+struct Counted {
+    per_second: f64,
+    per_notification: f64,
+}
+
+impl Io {
+    /// Runs the benchmark, and tells `watch` each step.
+    ///
+    /// # Errors
+    /// When a program or a place to work in is missing, and when a signal ends it. What fails on the way is part of
+    /// the result.
+    pub fn measure(
+        rounds: usize,
+        programs: &Programs,
+        watch: &mut dyn FnMut(Step<'_>),
+    ) -> Result<Self, Error> {
+        programs.check()?;
+        let host = HostFacts::read();
+        let mut warnings = host.warnings();
+        own_mounts();
+        if crate::host::kvm::open().is_err() {
+            warnings.push("There is no KVM that can be used, so guests fail.".into());
+        }
+        let workshop = Workshop::open()?;
+        let signals = Signals::take(&ENDING).map_err(Error::Signals)?;
+        let bench = Bench {
+            programs,
+            workshop: &workshop,
+            signals: &signals,
+        };
+        let mut all = Vec::new();
+        let mut failures = Vec::new();
+        type Side = fn(&Bench<'_>, usize, &mut dyn FnMut(usize)) -> Result<Vec<Work>, Halt>;
+        let sides: [(&'static str, Side); 2] = [("disk", disk::measure), ("net", net::measure)];
+        for (name, measure) in sides {
+            let mut step = |round| {
+                watch(Step {
+                    stage: "round",
+                    round,
+                    of: rounds,
+                    name,
+                })
+            };
+            match measure(&bench, rounds, &mut step) {
+                Ok(work) => all.extend(work),
+                Err(Halt::Failed(message)) => failures.push(format!("{name}: {message}")),
+                Err(Halt::Interrupted) => return Err(Error::interrupted(&signals)),
+            }
+        }
+        for work in &mut all {
+            work.to_host = Ratio::of(&work.in_guest, &work.on_host);
+        }
+        Ok(Self {
+            benchmark: "io",
+            kvmlet: env!("CARGO_PKG_VERSION"),
+            method: METHOD,
+            rounds,
+            host,
+            warnings,
+            work: all,
+            failures,
+        })
+    }
+}
+
+/// What all kinds of work need.
+struct Bench<'a> {
+    programs: &'a Programs,
+    workshop: &'a Workshop,
+    signals: &'a Signals,
+}
+
+impl Bench<'_> {
+    fn file(&self, name: &str) -> PathBuf {
+        self.workshop.path().join(name)
+    }
+
+    /// Starts `kvmlet boot` with a guest that knows its device by the command line.
+    fn boot(&self, guest: &str, device: &[OsString], cmdline: &str) -> Result<Running, Halt> {
+        let guest = self.programs.guest(guest);
+        let mut argv: Vec<OsString> = vec![
+            self.programs.kvmlet.clone().into(),
+            "boot".into(),
+            "--kernel".into(),
+            guest.into(),
+            "--cmdline".into(),
+            format!("{SLOT} {cmdline}").into(),
+        ];
+        argv.extend(device.iter().cloned());
+        Running::start(&Launch::new(argv), &self.file("stderr"), DEADLINE)
+    }
+}
+
+/// What a guest says in a line that begins with `name`: `ops=2000 kicks=63 tsc=123 khz=2000000`.
+fn parse(output: &str, name: &str, unit: &str) -> Result<Counted, Halt> {
+    let missing = || Halt::Failed(format!("the guest says nothing of {name}: {output:?}"));
+    let line = output.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.ok_or_else(missing)?;
+    let number = |key: &str| {
+        let word = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let number = word.and_then(|word| word.parse::<f64>().ok());
+        number.ok_or_else(missing)
+    };
+    let (count, ticks, khz) = (number(unit)?, number("tsc")?, number("khz")?);
+    if ticks == 0.0 || khz == 0.0 {
+        return Err(Halt::Failed("the guest has no clock".into()));
+    }
+    Ok(Counted {
+        per_second: count * khz * 1e3 / ticks,
+        per_notification: count / number("kicks")?.max(1.0),
+    })
+}
+
+/// A failure with what was tried.
+fn failed(what: &str) -> impl Fn(std::io::Error) -> Halt + '_ {
+    move |error| Halt::Failed(format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_counts_by_the_guests_clock() {
+        let output = "features=0x1\r\nread4k depth=1 ops=500 kicks=100 tsc=2000000 khz=1000\r\n";
+        let counted = parse(output, "read4k depth=1 ", "ops").ok().unwrap();
+        assert_eq!((counted.per_second, counted.per_notification), (250.0, 5.0));
+        for (output, name) in [
+            (output, "read4k depth=32 "),
+            ("send tsc=0 khz=5 frames=1 kicks=1", "send "),
+            ("send tsc=1 khz=0 frames=1 kicks=1", "send "),
+        ] {
+            assert!(parse(output, name, "frames").is_err());
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `kvmlet bench io`.
+
+use super::super::{Failed, Outcome};
+use super::progress::Progress;
+use super::table::Table;
+use super::{Format, heading, print, programs};
+use crate::bench::io::Work;
+use crate::bench::{self, Error};
+use clap::Args;
+
+/// Compare a disk and an interface of a VM with the same work on the host.
+///
+/// Guests are bare metal and run at native speed on any KVM. Host and guest take turns, round by round.
+#[derive(Args)]
+pub(super) struct Io {
+    /// Rounds to measure.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rounds: u32,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Io {
+    pub fn run(self) -> Outcome {
+        let mut progress = Progress::begin();
+        let result = bench::Io::measure(self.rounds as usize, &programs()?, &mut |step| {
+            progress.step(step)
+        });
+        drop(progress);
+        let result = match result {
+            Err(Error::Interrupted(signal)) => return Ok(128 + signal as u8),
+            other => other?,
+        };
+        print(&match self.format {
+            Format::Text => text(&result),
+            Format::Json => serde_json::to_string_pretty(&result).map_err(Failed::new)? + "\n",
+        })?;
+        Ok(0)
+    }
+}
+
+fn text(result: &bench::Io) -> String {
+    let title = format!(
+        "{} rounds, host and guest in turn; medians of requests or frames per second",
+        result.rounds
+    );
+    let mut text = heading(&title, &result.host, &result.warnings);
+    let head = [
+        "",
+        "host",
+        "guest",
+        "ratio",
+        "95 %",
+        "guest MB/s",
+        "per notification",
+    ];
+    let mut table = Table::new(head);
+    for work in &result.work {
+        let guest = Work::median(&work.in_guest);
+        let percent = |ratio: f64| format!("{:.0}%", ratio * 100.0);
+        let (ratio, interval) = match work.to_host {
+            Some(one) => (
+                percent(one.ratio),
+                format!("{:.0}-{}", one.low * 100.0, percent(one.high)),
+            ),
+            None => Default::default(),
+        };
+        table.row([
+            work.name.into(),
+            format!("{:.0}", Work::median(&work.on_host)),
+            format!("{guest:.0}"),
+            ratio,
+            interval,
+            format!("{:.0}", guest * work.bytes as f64 / 1e6),
+            work.per_notification
+                .map_or("-".into(), |count| format!("{count:.1}")),
+        ]);
+    }
+    if !table.is_empty() {
+        text += &format!("\n{}", table.text());
+    }
+    for failure in &result.failures {
+        text += &format!("failed: {failure}\n");
+    }
+    text
+}
