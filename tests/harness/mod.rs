@@ -50,6 +50,13 @@ pub fn run(
     conclusion.exit_code()
 }
 
+/// The number behind a flag of a benchmark's command line.
+pub fn argument(flag: &str, default: usize) -> usize {
+    let words: Vec<String> = std::env::args().collect();
+    let value = words.iter().skip_while(|word| *word != flag).nth(1);
+    value.and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
 /// Can VMs run here?
 pub fn kvm() -> Result<(), String> {
     kvmlet::host::kvm::open()

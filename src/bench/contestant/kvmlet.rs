@@ -20,16 +20,23 @@ fn probe() -> Presence {
     }
 }
 
+/// A host that cannot confine makes the start fail, instead of a start that does less.
+fn jail_flag(jailed: bool) -> &'static str {
+    if jailed { "--jail" } else { "--no-jail" }
+}
+
 /// `kvmlet boot` with a guest that is nothing but the service.
 pub(super) struct Metal {
+    jailed: bool,
     kvmlet: PathBuf,
     ends: PathBuf,
     stays: PathBuf,
 }
 
 impl Metal {
-    pub fn new(programs: &Programs) -> Self {
+    pub fn new(programs: &Programs, jailed: bool) -> Self {
         Self {
+            jailed,
             kvmlet: programs.kvmlet.clone(),
             ends: programs.guest("ready"),
             stays: programs.guest("ready_stay"),
@@ -39,11 +46,19 @@ impl Metal {
 
 impl Contestant for Metal {
     fn name(&self) -> &'static str {
-        "kvmlet-metal"
+        match self.jailed {
+            true => "kvmlet-metal",
+            false => "kvmlet-metal-nojail",
+        }
     }
 
     fn about(&self) -> &'static str {
-        "kvmlet boot of a guest without a kernel, 128 MiB, 1 vCPU: the VMM's own share"
+        match self.jailed {
+            true => {
+                "kvmlet boot of a guest without a kernel, 128 MiB, 1 vCPU, in a jail: the VMM's own share"
+            }
+            false => "kvmlet boot of a guest without a kernel, 128 MiB, 1 vCPU, without a jail",
+        }
     }
 
     fn kind(&self) -> Kind {
@@ -63,6 +78,7 @@ impl Contestant for Metal {
         let words = [
             self.kvmlet.as_os_str(),
             OsStr::new("boot"),
+            OsStr::new(jail_flag(self.jailed)),
             OsStr::new("--kernel"),
             guest.as_os_str(),
         ];
@@ -72,13 +88,15 @@ impl Contestant for Metal {
 
 /// `kvmlet boot` with Linux, kvmlet's init, and the service as a program in the guest.
 pub(super) struct Linux {
+    jailed: bool,
     kvmlet: PathBuf,
     guest: Guest,
 }
 
 impl Linux {
-    pub fn new(programs: &Programs) -> Self {
+    pub fn new(programs: &Programs, jailed: bool) -> Self {
         Self {
+            jailed,
             kvmlet: programs.kvmlet.clone(),
             guest: Guest::new(programs),
         }
@@ -87,11 +105,17 @@ impl Linux {
 
 impl Contestant for Linux {
     fn name(&self) -> &'static str {
-        "kvmlet-linux"
+        match self.jailed {
+            true => "kvmlet-linux",
+            false => "kvmlet-linux-nojail",
+        }
     }
 
     fn about(&self) -> &'static str {
-        "kvmlet boot of Linux, 128 MiB, 1 vCPU"
+        match self.jailed {
+            true => "kvmlet boot of Linux, 128 MiB, 1 vCPU, in a jail",
+            false => "kvmlet boot of Linux, 128 MiB, 1 vCPU, without a jail",
+        }
     }
 
     fn kind(&self) -> Kind {
@@ -111,9 +135,10 @@ impl Contestant for Linux {
             .kernel
             .clone()
             .ok_or("there is no guest kernel")?;
-        let words: [OsString; 8] = [
+        let words: [OsString; 9] = [
             self.kvmlet.clone().into(),
             "boot".into(),
+            jail_flag(self.jailed).into(),
             "--kernel".into(),
             kernel.into(),
             "--initrd".into(),

@@ -102,8 +102,10 @@ pub trait Contestant {
 pub fn all(programs: &Programs) -> Vec<Box<dyn Contestant>> {
     vec![
         Box::new(process::Process::new(programs)),
-        Box::new(kvmlet::Metal::new(programs)),
-        Box::new(kvmlet::Linux::new(programs)),
+        Box::new(kvmlet::Metal::new(programs, true)),
+        Box::new(kvmlet::Metal::new(programs, false)),
+        Box::new(kvmlet::Linux::new(programs, true)),
+        Box::new(kvmlet::Linux::new(programs, false)),
         Box::new(firecracker::metal(programs)),
         Box::new(firecracker::linux(programs)),
         Box::new(cloud_hypervisor::linux(programs)),

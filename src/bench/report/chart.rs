@@ -9,7 +9,7 @@ use crate::bench::statistics::Summary;
 use std::fmt::Write;
 
 const WIDTH: f64 = 1000.0;
-const LEFT: f64 = 130.0;
+const LEFT: f64 = 170.0;
 const RIGHT: f64 = 850.0;
 const ROW: f64 = 46.0;
 const CURVES: f64 = 300.0;
@@ -169,7 +169,7 @@ fn dash(all: &[&Contender], one: &Contender) -> String {
         .iter()
         .take_while(|other| other.name != one.name)
         .filter(|other| other.kind == one.kind);
-    format!("d{}", before.count() % 4)
+    format!("d{}", before.count() % 6)
 }
 
 fn height(share: f64) -> f64 {
