@@ -144,7 +144,7 @@ impl<'a> Contest<'a> {
         }
         let each = begun.elapsed() / starts.max(1) as u32;
         let affordable = self.plan.budget.as_nanos() / each.as_nanos().max(1);
-        let works = entrant.series.failures().count() < starts;
+        let works = starts == 0 || entrant.series.failures().count() < starts;
         // What fails always would only fail again, and may take its time for it.
         let most = if works {
             self.plan.rounds

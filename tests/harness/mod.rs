@@ -57,6 +57,13 @@ pub fn argument(flag: &str, default: usize) -> usize {
     value.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// The number behind a key in a line that a guest has printed: `ops=2000 kicks=63`.
+pub fn number(line: &str, key: &str) -> f64 {
+    let rest = line.split(key).nth(1).expect(line);
+    let word = rest.split_whitespace().next();
+    word.and_then(|text| text.parse().ok()).expect(line)
+}
+
 /// Can VMs run here?
 pub fn kvm() -> Result<(), String> {
     kvmlet::host::kvm::open()
