@@ -16,6 +16,7 @@ mod console;
 mod endings;
 mod jail;
 mod lifecycle;
+mod lists;
 mod machine;
 mod network;
 mod quota;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         endings::TESTS,
         jail::TESTS,
         lifecycle::TESTS,
+        lists::TESTS,
         machine::TESTS,
         network::TESTS,
         quota::cpu::TESTS,

@@ -1,0 +1,261 @@
+//! That the lists of system calls have no entry that nothing needs: VMs do all there is to do, and are watched.
+
+use crate::cli::kvmlet;
+use crate::harness::{DEADLINE, Test, eventually};
+use crate::jail::{take_over, tasks, thread};
+use crate::packets::{enter_own_network, frame, packet_socket, tap};
+use crate::virtio::{BLK, image};
+use crate::watch::{Call, Seen, Watched};
+use kvmlet::host::seccomp::{Check, Rule, own_rules, rules, shared_rules};
+use kvmlet::host::thread::ThreadKind;
+use std::fs::read_to_string;
+use std::io::{Read, Seek, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+pub const TESTS: &[Test] = &[("each_entry_of_each_list_is_used", minimal_lists)];
+
+/// The process of a VM whose threads have all been sealed.
+fn running_vm(child: &Child) -> i32 {
+    let pid = child.id();
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let vm = || read_to_string(&path).ok()?.trim().parse().ok();
+    let sealed = |vm: i32| {
+        let tasks = tasks(vm);
+        tasks.len() > 1 && tasks.iter().all(|task| is_sealed(task))
+    };
+    eventually("its VM runs", || vm().is_some_and(sealed));
+    vm().unwrap()
+}
+
+/// Under its own filter, and the one by which it is watched.
+fn is_sealed(task: &str) -> bool {
+    let status = read_to_string(format!("{task}/status")).unwrap_or_default();
+    status.starts_with("Name:\tkvm-") || status.contains("Seccomp_filters:\t2")
+}
+
+/// Runs a VM and returns what its threads call once they are sealed.
+fn watch(mut command: Command, exit_code: i32, act: impl FnOnce(&mut Child)) -> Seen {
+    let mut output = tempfile::tempfile().unwrap();
+    command.stdout(output.try_clone().unwrap());
+    command.stderr(output.try_clone().unwrap());
+    let mut watched = Watched::spawn(command);
+    act(&mut watched.child);
+    let status = watched.child.wait().unwrap();
+    let mut said = String::new();
+    output.rewind().unwrap();
+    output.read_to_string(&mut said).unwrap();
+    assert_eq!(status.code(), Some(exit_code), "{said}");
+    watched.seen()
+}
+
+fn with(name: &str, arguments: &[&str]) -> Command {
+    let mut command = kvmlet(name);
+    command.args(arguments);
+    command
+}
+
+/// Each kind of thread by the names that its threads have.
+fn kind(thread: &str) -> ThreadKind {
+    match thread {
+        "kvmlet" => ThreadKind::EventLoop,
+        "rng" => ThreadKind::Rng,
+        "balloon" => ThreadKind::Balloon,
+        _ if thread.starts_with("vcpu") => ThreadKind::Vcpu,
+        _ if thread.starts_with("vd") => ThreadKind::Block,
+        _ if thread.starts_with("eth") => ThreadKind::Net,
+        other => panic!("a thread that nobody knows: {other}"),
+    }
+}
+
+fn allows(rule: &Rule, call: &Call) -> bool {
+    let argument = |number: u8| call.arguments[usize::from(number)];
+    rule.call == call.number
+        && match rule.check {
+            Check::None => true,
+            Check::Equal(number, value) => argument(number) == value,
+            Check::Without(number, bits) => argument(number) & bits == 0,
+            // It is the first of its PID namespace.
+            Check::OwnProcess(number) => argument(number) == 1,
+        }
+}
+
+const KINDS: [ThreadKind; 6] = [
+    ThreadKind::EventLoop,
+    ThreadKind::Vcpu,
+    ThreadKind::Block,
+    ThreadKind::Net,
+    ThreadKind::Rng,
+    ThreadKind::Balloon,
+];
+
+/// What VMs call that do all that there is to do. They run confined: each call is on a list, or the VM ends with
+/// 159. So what remains to be seen is that none on a list is unused: what only one kind of thread may call, by
+/// that kind, and what several may, by one of them.
+fn minimal_lists() {
+    let scenarios = [
+        endings, failures, alarms, consoles, balloon, disks, interfaces,
+    ];
+    let threads = scenarios.map(std::thread::spawn);
+    let mut seen: Vec<(ThreadKind, Call)> = Vec::new();
+    for thread in threads {
+        for (name, calls) in thread.join().unwrap().into_iter().flatten() {
+            seen.extend(calls.into_iter().map(|call| (kind(&name), call)));
+        }
+    }
+    for (kind, call) in &seen {
+        assert!(
+            rules(*kind).any(|rule| allows(rule, call)),
+            "{kind:?}: {call:?}"
+        );
+    }
+    let mut unused: Vec<&Rule> = Vec::new();
+    for kind in KINDS {
+        let by_it = |rule: &Rule| (seen.iter()).any(|(by, call)| *by == kind && allows(rule, call));
+        let by_any = |rule: &Rule| (seen.iter()).any(|(_, call)| allows(rule, call));
+        unused.extend(own_rules(kind).filter(|rule| !by_it(rule)));
+        unused.extend(shared_rules(kind).filter(|rule| !by_any(rule)));
+    }
+    assert!(unused.is_empty(), "entries that nothing needs: {unused:#?}");
+}
+
+fn endings() -> Vec<Seen> {
+    let two = ["--cpus", "2"];
+    let mut seen: Vec<Seen> = [
+        ("power_off", 0),
+        ("reset", 129),
+        ("panic", 134),
+        ("triple_fault", 139),
+    ]
+    .map(|(name, code)| watch(with(name, &two), code, |_| ()))
+    .into();
+    seen.push(watch(with("smp", &two), 0, |_| ()));
+    seen.push(watch(with("mmio_nowhere", &[]), 0, |_| ()));
+    seen
+}
+
+/// The end that a forbidden call is.
+fn alarms() -> Vec<Seen> {
+    let image = image();
+    let arguments = ["--disk", image.path().to_str().unwrap()];
+    let alarm = |name| {
+        watch(with("spin", &arguments), 159, |child| {
+            take_over(thread(running_vm(child), name), libc::SYS_openat);
+        })
+    };
+    ["kvmlet", "rng", "vda.0"].map(alarm).into()
+}
+
+fn failures() -> Vec<Seen> {
+    let mut seen = vec![watch(with("jump_nowhere", &[]), 125, |_| ())];
+    if kvmlet::host::kvm::Execution::detect().unwrap() == kvmlet::host::kvm::Execution::Interpreted
+    {
+        seen.push(watch(with("bad_instruction", &[]), 125, |_| ()));
+    }
+    seen
+}
+
+/// Input, interrupts, statistics, and an end by a signal.
+fn consoles() -> Vec<Seen> {
+    let mut seen: Vec<Seen> = ["serial_echo", "serial_irq"]
+        .map(|name| {
+            let mut command = kvmlet(name);
+            command.stdin(Stdio::piped());
+            watch(command, 42, |child| {
+                let text = "abc".repeat(1000) + "q";
+                let mut input = child.stdin.take().unwrap();
+                input.write_all(text.as_bytes()).unwrap();
+            })
+        })
+        .into();
+    let directory = tempfile::tempdir().unwrap();
+    let stats = directory.path().join("stats.json");
+    let arguments = ["--cpus", "2", "--stats", stats.to_str().unwrap()];
+    seen.push(watch(with("spin", &arguments), 143, |child| {
+        // SAFETY: the child has not been waited for, so the number is its own.
+        let signal = |signal| unsafe { libc::kill(child.id() as i32, signal) };
+        running_vm(child);
+        signal(libc::SIGUSR1);
+        eventually("statistics are written", || stats.exists());
+        signal(libc::SIGTERM);
+    }));
+    seen
+}
+
+fn balloon() -> Vec<Seen> {
+    let cmdline = "mmio=0xd0002000 pages=8192";
+    let arguments = [
+        "--memory",
+        "64M",
+        "--balloon",
+        "size=8M",
+        "--cmdline",
+        cmdline,
+    ];
+    let mut command = with("virtio_balloon", &arguments);
+    command.stdin(Stdio::piped());
+    // Touch all, give back what is free, end.
+    vec![watch(command, 0, |child| {
+        child.stdin.take().unwrap().write_all(b"trq").unwrap();
+    })]
+}
+
+fn disks() -> Vec<Seen> {
+    let image = image();
+    let path = image.path().to_str().unwrap();
+    let disk = |keys: &str| format!("{path}{keys}");
+    let rng = "mmio=0xd0001000";
+    let mut seen = vec![watch(with("virtio_rng", &["--cmdline", rng]), 0, |_| ())];
+    for keys in [
+        "",
+        ",io=sync",
+        ",io=sync,cache=writethrough",
+        ",iops=20,iops-burst=1",
+    ] {
+        let arguments = ["--cmdline", BLK, "--disk", &disk(keys)];
+        seen.push(watch(with("virtio_blk", &arguments), 0, |_| ()));
+    }
+    for keys in ["", ",io=sync"] {
+        let cmdline = format!("{BLK} first=2048 sectors=2048");
+        let arguments = ["--cmdline", &cmdline, "--disk", &disk(keys)];
+        seen.push(watch(with("virtio_blk_free", &arguments), 0, |_| ()));
+        let cmdline = "devices=0xd0001000,0xd0002000";
+        let arguments = ["--cmdline", cmdline, "--disk", &disk(keys)];
+        seen.push(watch(with("virtio_malformed", &arguments), 0, |_| ()));
+    }
+    seen
+}
+
+fn interfaces() -> Vec<Seen> {
+    if let Err(reason) = enter_own_network() {
+        panic!("the list for interfaces cannot be tested: {reason}");
+    }
+    let mut seen = Vec::new();
+    let arguments = ["--cmdline", BLK, "--net", "queues=2"];
+    seen.push(watch(with("virtio_net_control", &arguments), 0, |_| ()));
+    let arguments = ["--cmdline", "devices=0xd0002000", "--net"];
+    seen.push(watch(with("virtio_malformed", &arguments), 0, |_| ()));
+    let limits = "rx-packets=50,tx-packets=50";
+    let arguments = ["--cmdline", BLK, "--net", limits];
+    seen.push(watch(with("virtio_net", &arguments), 0, |_| send_frames()));
+    seen
+}
+
+/// Sends some frames to the guest, which wait for it in the tap, and the one that ends it.
+fn send_frames() {
+    eventually("there is a tap", || {
+        let interfaces = read_to_string("/proc/thread-self/net/dev").unwrap();
+        interfaces.contains("kvmlet")
+    });
+    let mut socket = packet_socket(&tap());
+    let mut send = |payload: &[u8]| {
+        let frame = frame(payload);
+        let deadline = Instant::now() + DEADLINE;
+        while let Err(error) = socket.write_all(&frame) {
+            // It is not up yet.
+            assert!(Instant::now() < deadline, "{error}");
+        }
+    };
+    (0..20).for_each(|number| send(&[number; 100]));
+    send(b"quit, and fill the frame up to the least size that it has");
+}
