@@ -1,7 +1,7 @@
 //! The jail around VMs that `kvmlet boot` starts, as seen from outside.
 
 use crate::cli::{Running, kvmlet, run, text, vm_process};
-use crate::harness::Test;
+use crate::harness::{Test, eventually};
 use crate::virtio::image;
 use std::fs::{read_dir, read_link, read_to_string};
 use std::io::Read;
@@ -152,8 +152,15 @@ pub fn thread(pid: i32, name: &str) -> i32 {
     found.unwrap().rsplit('/').next().unwrap().parse().unwrap()
 }
 
-/// Makes a thread that sleeps in a system call make another one instead, as whoever takes it over could.
+/// Makes a thread, once it is in a system call, make another one instead, as whoever takes it over could.
 pub fn take_over(thread: i32, call: libc::c_long) {
+    eventually("the thread is in a system call", || {
+        stop_and_change(thread, call)
+    });
+}
+
+/// False if the thread was not in a system call: then it goes on as if nothing had been.
+fn stop_and_change(thread: i32, call: libc::c_long) -> bool {
     let check =
         |result: libc::c_long| assert_ne!(result, -1, "{}", std::io::Error::last_os_error());
     // SAFETY: the structures have the sizes that ptrace(2) and waitpid(2) store; all acts on the other process.
@@ -168,19 +175,23 @@ pub fn take_over(thread: i32, call: libc::c_long) {
             0,
             &raw mut registers,
         ));
-        // Back onto the instruction that made the call, which is not to be made again.
-        registers.rip -= 2;
-        registers.rax = call as u64;
-        registers.orig_rax = u64::MAX;
-        registers.rdi = 0;
-        registers.rsi = 0;
-        check(libc::ptrace(
-            libc::PTRACE_SETREGS,
-            thread,
-            0,
-            &raw const registers,
-        ));
+        let in_a_call = registers.orig_rax as i64 >= 0;
+        if in_a_call {
+            // Back onto the instruction that made the call, which is not to be made again.
+            registers.rip -= 2;
+            registers.rax = call as u64;
+            registers.orig_rax = u64::MAX;
+            registers.rdi = 0;
+            registers.rsi = 0;
+            check(libc::ptrace(
+                libc::PTRACE_SETREGS,
+                thread,
+                0,
+                &raw const registers,
+            ));
+        }
         check(libc::ptrace(libc::PTRACE_DETACH, thread, 0, 0));
+        in_a_call
     }
 }
 
