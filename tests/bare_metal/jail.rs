@@ -1,6 +1,6 @@
 //! The jail around VMs that `kvmlet boot` starts, as seen from outside.
 
-use crate::cli::{Running, kvmlet, run, text, vm_process};
+use crate::cli::{Running, kvmlet, run, text, vm_process, vm_process_if_any};
 use crate::harness::{Test, eventually};
 use crate::virtio::image;
 use std::fs::{read_dir, read_link, read_to_string};
@@ -21,6 +21,13 @@ pub const TESTS: &[Test] = &[
 
 /// A guest that runs, and the process of its VM.
 fn spinning(arguments: &[&str]) -> (Running, i32) {
+    let child = running(arguments);
+    let vm = vm_process(&child);
+    (child, vm)
+}
+
+/// A kvmlet whose guest has begun to run and will not end.
+fn running(arguments: &[&str]) -> Running {
     let mut command = kvmlet("spin");
     command
         .args(arguments)
@@ -28,8 +35,7 @@ fn spinning(arguments: &[&str]) -> (Running, i32) {
         .stderr(Stdio::piped());
     let mut child = Running::spawn(&mut command);
     child.expect_two_bytes();
-    let vm = vm_process(&child);
-    (child, vm)
+    child
 }
 
 fn status(task: &str) -> String {
@@ -84,7 +90,9 @@ fn jailed() {
 }
 
 fn declined() {
-    let (_child, vm) = spinning(&["--no-jail"]);
+    let child = running(&["--no-jail"]);
+    assert_eq!(vm_process_if_any(&child), None, "one process is enough");
+    let vm = child.id() as i32;
     let own = read_link("/proc/self/ns/mnt").unwrap();
     assert_eq!(read_link(format!("/proc/{vm}/ns/mnt")).unwrap(), own);
     let tasks = tasks(vm);

@@ -55,7 +55,7 @@ impl Boot {
         let held = share.as_ref().is_some_and(|share| share.cgroup().is_some());
         let interactive = console.is_interactive();
         let confinement = self.jail.confinement(interactive, self.best_effort);
-        if held || !interactive || confinement.is_some() {
+        if held || confinement.is_some() {
             let held = Held {
                 networks: set_up_networks(&config)?,
                 share,
