@@ -1,10 +1,9 @@
 //! `kvmlet bench density`.
 
-use super::super::{Failed, Outcome};
-use super::progress::Progress;
+use super::super::Outcome;
 use super::table::Table;
-use super::{Format, absences, heading, print, programs};
-use crate::bench::{self, Error, density::Plan};
+use super::{Format, Watch, absences, conduct, heading, programs};
+use crate::bench::{self, density::Plan};
 use clap::Args;
 use std::time::Duration;
 
@@ -43,20 +42,10 @@ impl Density {
         if let Some(seconds) = self.budget {
             plan.budget = Duration::from_secs(seconds.into());
         }
-        let mut progress = Progress::begin();
-        let result = bench::Density::measure(plan, &programs()?, &self.only, &mut |step| {
-            progress.step(step)
-        });
-        drop(progress);
-        let result = match result {
-            Err(Error::Interrupted(signal)) => return Ok(128 + signal as u8),
-            other => other?,
-        };
-        print(&match self.format {
-            Format::Text => text(&result),
-            Format::Json => serde_json::to_string_pretty(&result).map_err(Failed::new)? + "\n",
-        })?;
-        Ok(0)
+        let programs = programs()?;
+        let measure =
+            |watch: Watch<'_>| bench::Density::measure(plan, &programs, &self.only, watch);
+        conduct(self.format, text, measure, |_| Ok(()))
     }
 }
 

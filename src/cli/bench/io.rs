@@ -1,11 +1,10 @@
 //! `kvmlet bench io`.
 
-use super::super::{Failed, Outcome};
-use super::progress::Progress;
+use super::super::Outcome;
 use super::table::Table;
-use super::{Format, heading, print, programs};
+use super::{Format, Watch, conduct, heading, programs};
+use crate::bench;
 use crate::bench::io::Work;
-use crate::bench::{self, Error};
 use clap::Args;
 
 /// Compare a disk and an interface of a VM with the same work on the host.
@@ -23,20 +22,10 @@ pub(super) struct Io {
 
 impl Io {
     pub fn run(self) -> Outcome {
-        let mut progress = Progress::begin();
-        let result = bench::Io::measure(self.rounds as usize, &programs()?, &mut |step| {
-            progress.step(step)
-        });
-        drop(progress);
-        let result = match result {
-            Err(Error::Interrupted(signal)) => return Ok(128 + signal as u8),
-            other => other?,
-        };
-        print(&match self.format {
-            Format::Text => text(&result),
-            Format::Json => serde_json::to_string_pretty(&result).map_err(Failed::new)? + "\n",
-        })?;
-        Ok(0)
+        let programs = programs()?;
+        let rounds = self.rounds as usize;
+        let measure = |watch: Watch<'_>| bench::Io::measure(rounds, &programs, watch);
+        conduct(self.format, text, measure, |_| Ok(()))
     }
 }
 

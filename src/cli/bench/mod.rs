@@ -9,8 +9,10 @@ mod table;
 use super::{Failed, Outcome, defaults};
 use crate::bench::contestant::Presence;
 use crate::bench::facts::HostFacts;
-use crate::bench::{Error, Programs};
+use crate::bench::{Error, Programs, Step};
 use clap::{Args, Subcommand, ValueEnum};
+use progress::Progress;
+use serde::Serialize;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
@@ -61,6 +63,31 @@ fn programs() -> Result<Programs, Failed> {
         kernel: defaults::kernel(),
         built,
     })
+}
+
+/// Is told each step of a benchmark.
+type Watch<'a> = &'a mut dyn FnMut(Step<'_>);
+
+/// Measures with a line of progress, hands the result to `also`, and prints it. A signal ends it without one.
+fn conduct<T: Serialize>(
+    format: Format,
+    text: impl FnOnce(&T) -> String,
+    measure: impl FnOnce(Watch<'_>) -> Result<T, Error>,
+    also: impl FnOnce(&T) -> Result<(), Failed>,
+) -> Outcome {
+    let mut progress = Progress::begin();
+    let result = measure(&mut |step| progress.step(step));
+    drop(progress);
+    let result = match result {
+        Err(Error::Interrupted(signal)) => return Ok(128 + signal as u8),
+        other => other?,
+    };
+    also(&result)?;
+    print(&match format {
+        Format::Text => text(&result),
+        Format::Json => serde_json::to_string_pretty(&result).map_err(Failed::new)? + "\n",
+    })?;
+    Ok(0)
 }
 
 /// Writes a result to standard output; whoever closed it wants no more.

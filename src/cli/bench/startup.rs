@@ -1,10 +1,9 @@
 //! `kvmlet bench startup`.
 
-use super::super::{Failed, Outcome};
-use super::progress::Progress;
+use super::super::Outcome;
 use super::table::{Table, short};
-use super::{Format, absences, heading, print, programs, write_report};
-use crate::bench::{self, Contender, Effort, Error, Plan};
+use super::{Format, Watch, absences, conduct, heading, programs, write_report};
+use crate::bench::{self, Contender, Effort, Plan};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,23 +40,13 @@ impl Startup {
         if let Some(seconds) = self.budget {
             plan.budget = Duration::from_secs(seconds.into());
         }
-        let mut progress = Progress::begin();
-        let result = bench::Startup::measure(plan, &programs()?, &self.only, &mut |step| {
-            progress.step(step)
-        });
-        drop(progress);
-        let result = match result {
-            Err(Error::Interrupted(signal)) => return Ok(128 + signal as u8),
-            other => other?,
-        };
-        if let Some(path) = &self.report {
-            write_report(path, &bench::report::startup(&result))?;
-        }
-        print(&match self.format {
-            Format::Text => text(&result),
-            Format::Json => serde_json::to_string_pretty(&result).map_err(Failed::new)? + "\n",
-        })?;
-        Ok(0)
+        let programs = programs()?;
+        let measure =
+            |watch: Watch<'_>| bench::Startup::measure(plan, &programs, &self.only, watch);
+        conduct(self.format, text, measure, |result| match &self.report {
+            Some(path) => write_report(path, &bench::report::startup(result)),
+            None => Ok(()),
+        })
     }
 }
 

@@ -211,10 +211,8 @@ fn start_and_kill(sandbox: &Sandbox, random: &mut Random) -> Vm {
             std::thread::yield_now();
         }
     }
-    // While a network is set up, the supervisor has other children, too.
-    let vm_process = vm_process_if_any(&vm.running).filter(|_| ready || kind != 0);
     let target = match random.below(3) {
-        0 => vm_process.unwrap_or(vm.running.id() as i32),
+        0 => vm_in_its_cgroup(&vm.running).unwrap_or(vm.running.id() as i32),
         _ => vm.running.id() as i32,
     };
     kill(
@@ -222,6 +220,14 @@ fn start_and_kill(sandbox: &Sandbox, random: &mut Random) -> Vm {
         [libc::SIGTERM, libc::SIGKILL][usize::from(random.below(4) > 0)],
     );
     vm
+}
+
+/// The process of a VM. Before it is in its cgroup it cannot be told from those that the supervisor starts to set
+/// a network up, or to clear that of a VM that was killed.
+fn vm_in_its_cgroup(supervisor: &Running) -> Option<i32> {
+    let cgroup = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
+    let vm = vm_process_if_any(supervisor)?;
+    (cgroup(vm)? != cgroup(supervisor.id() as i32)?).then_some(vm)
 }
 
 /// The network interfaces that this thread sees.
