@@ -17,7 +17,7 @@ use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot::{self, BootState};
 use crate::arch::x86_64::cpuid::{CpuidFacts, CpuidPlan};
 use crate::arch::x86_64::{lapic, mptable, msr};
-use crate::config::{Balloon, HugePages, VmConfig};
+use crate::config::{Balloon, HugePages, Memory, VmConfig};
 use crate::devices::boot_timer::Ready;
 use crate::devices::bus::lock;
 use crate::devices::serial::SerialInput;
@@ -281,12 +281,19 @@ fn check_limits(kvm: &Kvm, config: &VmConfig) -> Result<(), Error> {
     if usize::from(asked) > limit {
         return Err(Error::VcpuLimit { asked, limit });
     }
-    let memory = config.memory;
+    check_host_memory(config.memory)
+}
+
+/// Can a VM have so much memory on this host, if it had the host for itself?
+///
+/// # Errors
+/// [`Error::HostMemory`] when it is more than the host has.
+pub fn check_host_memory(memory: Memory) -> Result<(), Error> {
     let host_bytes = host::total_memory_bytes();
-    if memory.bytes() > host_bytes {
-        return Err(Error::HostMemory { memory, host_bytes });
+    match memory.bytes() > host_bytes {
+        true => Err(Error::HostMemory { memory, host_bytes }),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 fn allocate_ram(config: &VmConfig) -> Result<GuestRam, Error> {

@@ -19,6 +19,6 @@ pub use exit::ExitReason;
 pub use failure::{Cause, Failure};
 pub use handle::VmHandle;
 pub use lifecycle::State;
-pub use machine::{Vm, set_up_networks};
+pub use machine::{Vm, check_host_memory, set_up_networks};
 pub use stats::{MemoryStats, VmStats};
 pub use vcpu::VcpuStats;

@@ -5,11 +5,14 @@ use crate::cli::Failed;
 use crate::host::cgroup::{self, Hierarchies, Limits, Plan};
 use crate::host::ledger::{self, Host, Ledger, Promise, Share};
 use crate::host::runtime_directory;
+use crate::vm::check_host_memory;
 use std::error::Error;
 
 /// Has a VM noted in the ledger, and makes its cgroup if it is to have one. What this host cannot do is an
 /// error, and with `best_effort` a warning; but nobody gets what others were promised.
 pub(super) fn admit(config: &VmConfig, best_effort: bool) -> Result<Option<Share>, Failed> {
+    // No overcommitment makes room for one VM that is larger than the host.
+    check_host_memory(config.memory)?;
     let plan = plan(config, best_effort)?;
     match enter(config, plan) {
         Err(error @ ledger::Error::Cgroup(_)) if best_effort => {

@@ -31,9 +31,11 @@ pub enum Error {
     },
     /// More CPU time than the host has left.
     #[error(
-        "{} CPUs are asked for and {} are left: {} of the {} CPUs of this host{} are promised to {}",
-        thousandths(*.asked), thousandths(.limit.saturating_sub(*.promised)), thousandths(*.promised), .cpus.len(),
-        overcommitted(*.factor, &thousandths(*.limit)), other_vms(*.vms)
+        "{} CPUs are asked for and {} are left: {}",
+        thousandths(*.asked), thousandths(.limit.saturating_sub(*.promised)),
+        others(*.vms, &thousandths(*.promised), &format!(
+            "{} CPUs of this host{}", .cpus.len(), overcommitted(*.factor, &thousandths(*.limit))
+        ), "promised to")
     )]
     Cpu {
         /// Asked for, in thousandths of a CPU.
@@ -69,9 +71,11 @@ pub enum Error {
     },
     /// More memory than the host has left.
     #[error(
-        "{} of memory are asked for and {} are left: {} of the {} of this host{} are promised to {}",
-        mib(*.asked), mib(.limit.saturating_sub(*.promised)), mib(*.promised), mib(*.host),
-        overcommitted(*.factor, &mib(*.limit)), other_vms(*.vms)
+        "{} of memory are asked for and {} are left: {}",
+        mib(*.asked), mib(.limit.saturating_sub(*.promised)),
+        others(*.vms, &mib(*.promised), &format!(
+            "{} of this host{}", mib(*.host), overcommitted(*.factor, &mib(*.limit))
+        ), "promised to")
     )]
     Memory {
         /// Asked for, in bytes: guest RAM and what the VMM needs.
@@ -89,8 +93,9 @@ pub enum Error {
     },
     /// More memory than can be reserved.
     #[error(
-        "{} of reserved memory are asked for and {} are left: {} of the {} of this host are reserved for {}",
-        mib(*.asked), mib(.host.saturating_sub(*.promised)), mib(*.promised), mib(*.host), other_vms(*.vms)
+        "{} of reserved memory are asked for and {} are left: {}",
+        mib(*.asked), mib(.host.saturating_sub(*.promised)),
+        others(*.vms, &mib(*.promised), &format!("{} of this host", mib(*.host)), "reserved for")
     )]
     Reserved {
         /// Asked for, in bytes: guest RAM and what the VMM needs.
@@ -163,11 +168,12 @@ impl Error {
     }
 }
 
-fn other_vms(count: usize) -> String {
-    match count {
-        0 => "no other VM".into(),
-        1 => "1 other VM".into(),
-        count => format!("{count} other VMs"),
+/// What others have of the whole.
+fn others(vms: usize, part: &str, whole: &str, how: &str) -> String {
+    match vms {
+        0 => format!("nothing of the {whole} is {how} another VM"),
+        1 => format!("{part} of the {whole} are {how} 1 other VM"),
+        _ => format!("{part} of the {whole} are {how} {vms} other VMs"),
     }
 }
 
