@@ -89,8 +89,7 @@ impl Startup {
         let mut warnings = host.warnings();
         warnings.extend(own_mounts());
         let workshop = Workshop::open()?;
-        let signals =
-            Signals::take(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]).map_err(Error::Signals)?;
+        let signals = Signals::take(&ENDING).map_err(Error::Signals)?;
         let mut entrants = Contest::enter(contestants, &workshop);
         Contest::new(plan, &workshop, &signals, watch).run(&mut entrants)?;
         let efforts = efforts(&entrants, plan, &workshop, &signals)?;

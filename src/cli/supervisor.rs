@@ -2,7 +2,8 @@
 //! be within its reach, and clears it away.
 //!
 //! The supervisor holds networks (taps, addresses, published ports), the VM's share of the host with its cgroup,
-//! the terminal's modes and the files that statistics go to. Its child builds and runs the VM. If the supervisor is killed, so is its child.
+//! the terminal's modes and the files that statistics go to. Its child builds and runs the VM. If the supervisor
+//! is killed, so is its child.
 
 use super::boot::Confinement;
 use super::console::Console;

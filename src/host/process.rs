@@ -90,8 +90,7 @@ pub enum Fork {
 /// When this process has more than one thread (the child would have one, and maybe the others' locks), or the
 /// host gives no process, or no such namespace.
 pub fn fork(namespaces: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
-    // A directory has two links more than it has directories in it.
-    if std::fs::metadata("/proc/self/task")?.nlink() != 3 {
+    if !has_one_thread()? {
         return Err(io::Error::other(
             "a process with several threads cannot be forked",
         ));
@@ -127,6 +126,15 @@ pub fn fork(namespaces: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Resu
     // SAFETY: the kernel has just made the descriptor, for us alone.
     let fd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Fork::Parent(Child { pid, fd }))
+}
+
+/// Has this process no thread but this one?
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn has_one_thread() -> io::Result<bool> {
+    // A directory has two links more than it has directories in it.
+    Ok(std::fs::metadata("/proc/self/task")?.nlink() == 3)
 }
 
 /// What clone3(2) returns; -1 where it cannot do this.

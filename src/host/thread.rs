@@ -23,6 +23,18 @@ pub enum ThreadKind {
     Balloon,
 }
 
+impl ThreadKind {
+    /// All kinds.
+    pub const ALL: [ThreadKind; 6] = [
+        ThreadKind::EventLoop,
+        ThreadKind::Vcpu,
+        ThreadKind::Block,
+        ThreadKind::Net,
+        ThreadKind::Rng,
+        ThreadKind::Balloon,
+    ];
+}
+
 /// What each thread does before anything else: confine itself, say. An error keeps the VM from running.
 pub type OnStart = dyn Fn(ThreadKind) -> io::Result<()> + Send + Sync;
 

@@ -80,15 +80,6 @@ fn allows(rule: &Rule, call: &Call) -> bool {
         }
 }
 
-const KINDS: [ThreadKind; 6] = [
-    ThreadKind::EventLoop,
-    ThreadKind::Vcpu,
-    ThreadKind::Block,
-    ThreadKind::Net,
-    ThreadKind::Rng,
-    ThreadKind::Balloon,
-];
-
 /// What VMs call that do all that there is to do. They run confined: each call is on a list, or the VM ends with
 /// 159. So what remains to be seen is that none on a list is unused: what only one kind of thread may call, by
 /// that kind, and what several may, by one of them.
@@ -110,7 +101,7 @@ fn minimal_lists() {
         );
     }
     let mut unused: Vec<&Rule> = Vec::new();
-    for kind in KINDS {
+    for kind in ThreadKind::ALL {
         let by_it = |rule: &Rule| (seen.iter()).any(|(by, call)| *by == kind && allows(rule, call));
         let by_any = |rule: &Rule| (seen.iter()).any(|(_, call)| allows(rule, call));
         unused.extend(own_rules(kind).filter(|rule| !by_it(rule)));

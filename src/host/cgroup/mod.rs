@@ -18,11 +18,11 @@ pub use memory::OutOfMemory;
 pub use plan::{Limits, Plan};
 pub use removal::remove_left_over;
 
+use super::process::has_one_thread;
 use plan::Step;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What the names of kvmlet's cgroups begin with.
@@ -170,12 +170,9 @@ impl Cgroup {
         {
             enter(path, "cgroup.procs")?;
         }
-        // A directory has a link for each entry, and two of its own.
-        let threads = fs::metadata("/proc/self/task").map_or(0, |data| data.nlink());
-        let file = if threads == 3 {
-            "tasks"
-        } else {
-            "cgroup.procs"
+        let file = match has_one_thread() {
+            Ok(true) => "tasks",
+            _ => "cgroup.procs",
         };
         let mut places = self.plan.processes.iter();
         places.try_for_each(|path| enter(path, file))
@@ -200,11 +197,6 @@ impl Cgroup {
     /// Is there anything for [`join_vcpu`](Self::join_vcpu) to do?
     pub fn holds_vcpus(&self) -> bool {
         !self.vcpus.is_empty()
-    }
-
-    /// The descriptors that [`join_vcpu`](Self::join_vcpu) needs.
-    pub fn vcpu_descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.vcpus.iter().map(AsFd::as_fd)
     }
 
     /// Why the kernel has killed a process in it for want of memory, if it has.

@@ -52,7 +52,8 @@ impl Jail {
     }
 
     /// Forks a process into a PID namespace of its own, as its first process. One without privileges gets a
-    /// user namespace with it; it is born in `cgroup`, if one is given. With `best_effort` the process comes without the namespace where it must.
+    /// user namespace with it; it is born in `cgroup`, if one is given. With `best_effort` the process comes
+    /// without the namespace where it must.
     ///
     /// As the first of its namespace, the process ignores signals that it neither handles nor blocks.
     ///

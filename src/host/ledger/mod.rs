@@ -280,11 +280,6 @@ impl Share {
         cgroup.iter_mut().for_each(Cgroup::abandon);
         cgroup
     }
-
-    /// What was promised.
-    pub fn promise(&self) -> &Promise {
-        &self.claim.record.promise
-    }
 }
 
 impl Drop for Share {

@@ -5,15 +5,6 @@ use crate::host::jail::attempts::{ATTEMPTS, Attempt, HARMLESS, Host};
 use crate::host::jail::tests::{alone, end};
 use std::io::Read;
 
-const KINDS: [ThreadKind; 6] = [
-    ThreadKind::EventLoop,
-    ThreadKind::Vcpu,
-    ThreadKind::Block,
-    ThreadKind::Net,
-    ThreadKind::Rng,
-    ThreadKind::Balloon,
-];
-
 /// Runs an attempt in a process of its own whose only thread is sealed; returns its exit code and what it
 /// said.
 fn sealed(kind: ThreadKind, host: &Host, attempt: Attempt) -> (i32, String) {
@@ -45,7 +36,7 @@ fn sealed(kind: ThreadKind, host: &Host, attempt: Attempt) -> (i32, String) {
 fn no_list_has_a_way_out() {
     alone("seccomp", "no_list_has_a_way_out", || {
         let host = Host::new();
-        for kind in KINDS {
+        for kind in ThreadKind::ALL {
             for (what, attempt) in ATTEMPTS.iter().chain(HARMLESS) {
                 let (code, said) = sealed(kind, &host, *attempt);
                 assert_eq!(code, i32::from(EXIT_CODE), "{kind:?}: {what}: {said}");
@@ -78,7 +69,7 @@ fn the_message_names_thread_and_call() {
 fn a_panic_is_told_and_ends_the_process() {
     alone("seccomp", "a_panic_is_told_and_ends_the_process", || {
         let host = Host::new();
-        for kind in KINDS {
+        for kind in ThreadKind::ALL {
             let (code, said) = sealed(kind, &host, |_| {
                 end_at_panic(125);
                 panic!("for {}", "once")
@@ -104,7 +95,7 @@ fn arguments_count() {
         let sti: Attempt = |_| unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) }.into();
         assert_eq!(run(ThreadKind::Vcpu, kvm_run), 0);
         assert_eq!(run(ThreadKind::Block, kvm_run), 159);
-        for kind in KINDS {
+        for kind in ThreadKind::ALL {
             assert_eq!(run(kind, sti), 159);
         }
         // SAFETY: signal 0 only asks.
@@ -119,7 +110,7 @@ fn arguments_count() {
 #[test]
 fn lists_are_short() {
     // Firecracker's: 27 for a vCPU, 50 for the loop that serves all devices.
-    for kind in KINDS {
+    for kind in ThreadKind::ALL {
         let limit = if kind == ThreadKind::Vcpu { 27 } else { 50 };
         assert!(rules(kind).count() <= limit, "{kind:?}");
     }

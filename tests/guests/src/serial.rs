@@ -4,6 +4,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::port::{inb, outb};
+use crate::{interrupts, ioapic, lapic};
 
 /// First of COM1's eight ports: receive and transmit buffer.
 pub const COM1: u16 = 0x3f8;
@@ -20,6 +21,13 @@ pub const LSR: u16 = COM1 + 5;
 pub const LSR_DATA_READY: u8 = 0x01;
 /// LSR: the transmit FIFO is empty.
 pub const LSR_THR_EMPTY: u8 = 0x20;
+/// COM1's pin of the IOAPIC, and the vector that [`on_input`] gives it.
+const PIN: u32 = 4;
+const INPUT_VECTOR: u8 = 0x24;
+/// IER: interrupt when a byte has been received.
+const IER_RECEIVED: u8 = 0x01;
+/// MCR: DTR, RTS and OUT2, which connects a PC's UART to its interrupt line.
+const MCR_INTERRUPTS: u8 = 0x0b;
 /// FCR: FIFOs on.
 const FCR_ENABLE: u8 = 0x01;
 /// Bytes that fit into an empty transmit FIFO.
@@ -45,6 +53,16 @@ pub fn write(bytes: &[u8]) {
 /// The next received byte, if there is one.
 pub fn try_read() -> Option<u8> {
     (inb(LSR) & LSR_DATA_READY != 0).then(|| inb(COM1))
+}
+
+/// Has `handler` called, while the CPU waits, when a byte has been received. Bytes that came before raise no
+/// edge: look for them once more after this.
+pub fn on_input(handler: fn()) {
+    interrupts::set_handler(INPUT_VECTOR, handler);
+    lapic::enable();
+    ioapic::route_edge(PIN, INPUT_VECTOR, lapic::id());
+    outb(MCR, MCR_INTERRUPTS);
+    outb(IER, IER_RECEIVED);
 }
 
 /// COM1 as a target of `write!`.

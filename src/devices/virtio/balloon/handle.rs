@@ -8,7 +8,7 @@ use crate::memory::PAGE_BYTES;
 use serde::Serialize;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -59,8 +59,8 @@ pub(super) struct Shared {
     pub asked: EventFd,
     /// Whether it is in the log already that the host did not take a page back.
     pub complained: AtomicBool,
-    /// That of the transport, once the device was activated.
-    interrupt: Mutex<Option<Arc<Interrupt>>>,
+    /// The transport's, from the first activation on.
+    pub interrupt: OnceLock<Arc<Interrupt>>,
 }
 
 impl Shared {
@@ -73,16 +73,8 @@ impl Shared {
             board: Board::default(),
             asked: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
             complained: AtomicBool::new(false),
-            interrupt: Mutex::new(None),
+            interrupt: OnceLock::new(),
         })
-    }
-
-    pub fn set_interrupt(&self, interrupt: &Arc<Interrupt>) {
-        let mut slot = self
-            .interrupt
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(interrupt.clone());
     }
 }
 
@@ -118,12 +110,10 @@ impl BalloonHandle {
     pub fn set_target(&self, target: Memory) -> Result<(), Error> {
         Balloon::check_size(target, self.0.memory)?;
         let pages = pages(target);
-        if self.0.target_pages.swap(pages, Ordering::AcqRel) != pages {
-            let interrupt = self.0.interrupt.lock();
-            let interrupt = interrupt.unwrap_or_else(PoisonError::into_inner);
-            if let Some(interrupt) = &*interrupt {
-                interrupt.config_changed();
-            }
+        if self.0.target_pages.swap(pages, Ordering::AcqRel) != pages
+            && let Some(interrupt) = self.0.interrupt.get()
+        {
+            interrupt.config_changed();
         }
         Ok(())
     }

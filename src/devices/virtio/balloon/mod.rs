@@ -143,7 +143,7 @@ impl VirtioDevice for BalloonDevice {
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        self.shared.set_interrupt(&activation.interrupt);
+        let _ = self.shared.interrupt.set(activation.interrupt.clone());
         let server = Server::new(activation, self.shared.clone());
         self.worker.work(move |stop| server.serve(stop))?;
         self.active = true;

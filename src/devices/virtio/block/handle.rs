@@ -9,7 +9,7 @@ use crate::devices::virtio::Interrupt;
 use crate::devices::virtio::rate_limiter::RateLimiter;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// What a disk has done so far, over all queues and across resets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -74,16 +74,11 @@ pub(super) struct Shared {
     pub counters: Counters,
     /// Whether a failure of the medium is in the log already.
     pub complained: AtomicBool,
-    /// That of the transport, once the device was activated.
-    pub interrupt: Mutex<Option<Arc<Interrupt>>>,
+    /// The transport's, from the first activation on.
+    pub interrupt: OnceLock<Arc<Interrupt>>,
 }
 
 impl Shared {
-    pub fn interrupt(&self) -> Option<Arc<Interrupt>> {
-        let interrupt = self.interrupt.lock();
-        interrupt.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     pub fn limits(&self) -> Limits {
         Limits {
             capacity_bytes: self.capacity_sectors.load(Ordering::Acquire) * SECTOR_BYTES,
@@ -125,7 +120,7 @@ impl BlockHandle {
             throttled: throttled.events,
             throttled_us: u64::try_from(throttled.time.as_micros()).unwrap_or(u64::MAX),
             notifications: get(&counters.notifications),
-            interrupts: self.0.interrupt().map_or(0, |interrupt| interrupt.raised()),
+            interrupts: self.0.interrupt.get().map_or(0, |line| line.raised()),
         }
     }
 
@@ -153,7 +148,7 @@ impl BlockHandle {
             }
             changed
         };
-        match self.0.interrupt() {
+        match self.0.interrupt.get() {
             Some(interrupt) => interrupt.change_config(change),
             None => drop(change()),
         }

@@ -28,7 +28,7 @@ use request::ID_BYTES;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use worker::QueueServer;
 
 /// Entries of a queue. Each may be a request in flight, with a list of as many segments at worst: 256 KiB.
@@ -156,7 +156,7 @@ impl BlockDevice {
             limiter,
             counters: Counters::default(),
             complained: AtomicBool::new(false),
-            interrupt: Mutex::new(None),
+            interrupt: OnceLock::new(),
         });
         let device = Self {
             shared: shared.clone(),
@@ -277,10 +277,7 @@ impl VirtioDevice for BlockDevice {
         let shared = &self.shared;
         let writeback = self.initial_writeback(activation.features);
         shared.writeback.store(writeback, Ordering::Release);
-        *shared
-            .interrupt
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(activation.interrupt.clone());
+        let _ = shared.interrupt.set(activation.interrupt.clone());
         let started = self.start(activation);
         if started.is_err() {
             self.workers.iter_mut().for_each(Worker::halt);

@@ -129,7 +129,7 @@ impl NetDevice {
             0 => 1,
             _ => self.lanes.len(),
         };
-        self.shared.set_interrupt(&interrupt);
+        let _ = self.shared.interrupt.set(interrupt.clone());
         for lane in self.lanes.iter() {
             lane.port.set_offloads(header::offloads(features))?;
         }

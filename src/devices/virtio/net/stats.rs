@@ -5,7 +5,7 @@ use crate::devices::virtio::Interrupt;
 use crate::devices::virtio::rate_limiter::RateLimiter;
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 /// A direction, as the guest sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,8 @@ pub(super) struct Shared {
     pub receive: Flow,
     pub transmit: Flow,
     pub notifications: AtomicU64,
-    interrupt: Mutex<Option<Arc<Interrupt>>>,
+    /// The transport's, from the first activation on.
+    pub interrupt: OnceLock<Arc<Interrupt>>,
 }
 
 impl Shared {
@@ -103,17 +104,8 @@ impl Shared {
             receive: Flow::new(receive),
             transmit: Flow::new(transmit),
             notifications: AtomicU64::new(0),
-            interrupt: Mutex::new(None),
+            interrupt: OnceLock::new(),
         }
-    }
-
-    /// The interrupt is known from the first activation on, and stays the same.
-    pub fn set_interrupt(&self, interrupt: &Arc<Interrupt>) {
-        let mut slot = self
-            .interrupt
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(interrupt.clone());
     }
 }
 
@@ -124,13 +116,11 @@ pub struct NetHandle(pub(super) Arc<Shared>);
 impl NetHandle {
     /// The counts so far.
     pub fn stats(&self) -> NetStats {
-        let slot = self.0.interrupt.lock();
-        let interrupt = slot.unwrap_or_else(PoisonError::into_inner);
         NetStats {
             receive: self.0.receive.stats(),
             transmit: self.0.transmit.stats(),
             notifications: self.0.notifications.load(Ordering::Relaxed),
-            interrupts: interrupt.as_ref().map_or(0, |line| line.raised()),
+            interrupts: self.0.interrupt.get().map_or(0, |line| line.raised()),
         }
     }
 

@@ -7,17 +7,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use kvmlet_guests::boot_info::BootInfo;
 use kvmlet_guests::heap::{self, PAGE_BYTES};
-use kvmlet_guests::port::outb;
-use kvmlet_guests::{interrupts, ioapic, lapic, mmio, println, serial};
+use kvmlet_guests::{interrupts, mmio, println, serial};
 
 kvmlet_guests::program!(run);
 
-const SERIAL_PIN: u32 = 4;
-const SERIAL_VECTOR: u8 = 0x24;
-/// IER: interrupt when a byte has been received.
-const IER_RECEIVED: u8 = 0x01;
-/// MCR: DTR, RTS and OUT2, which connects a PC's UART to its interrupt line.
-const MCR_INTERRUPTS: u8 = 0x0b;
 /// Where the image is linked.
 const IMAGE_START: u64 = 0x10_0000;
 
@@ -26,11 +19,7 @@ static SPIN: AtomicBool = AtomicBool::new(false);
 static QUIT: AtomicBool = AtomicBool::new(false);
 
 fn run(info: &BootInfo) -> u8 {
-    interrupts::set_handler(SERIAL_VECTOR, listen);
-    lapic::enable();
-    ioapic::route_edge(SERIAL_PIN, SERIAL_VECTOR, lapic::id());
-    outb(serial::MCR, MCR_INTERRUPTS);
-    outb(serial::IER, IER_RECEIVED);
+    serial::on_input(listen);
     println!("ready");
     // Bytes that came before the interrupt was on have raised no edge.
     listen();
