@@ -27,7 +27,15 @@ pub enum Check {
 
 /// The list for a kind of thread.
 pub fn rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
-    shared_rules(kind).chain(own_rules(kind))
+    shared_rules(kind)
+        .chain(own_rules(kind))
+        .chain(runtime_rules())
+}
+
+/// What Rust's runtime does at the end of each thread in a program with its handler of stack overflows. `kvmlet` goes
+/// without; a program that this crate is built into has it.
+pub fn runtime_rules() -> impl Iterator<Item = &'static Rule> {
+    RUNTIME.iter()
 }
 
 /// The part of its list that a kind of thread has in common with others.
@@ -80,12 +88,13 @@ const EVERY: &[Rule] = &[
     any(libc::SYS_munmap),
     any(libc::SYS_read),
     any(libc::SYS_rt_sigprocmask),
-    any(libc::SYS_sigaltstack),
     any(libc::SYS_write),
     // Rust's debug builds look whether a descriptor is open before they close it.
     #[cfg(debug_assertions)]
     equal(libc::SYS_fcntl, 1, libc::F_GETFD as u32),
 ];
+
+const RUNTIME: &[Rule] = &[any(libc::SYS_sigaltstack)];
 
 /// What the end of a thread takes, unless it is the first: that ends with its process.
 const THREAD_END: &[Rule] = &[

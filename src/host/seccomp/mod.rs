@@ -7,23 +7,20 @@
 
 mod alarm;
 mod lists;
+mod program;
 #[cfg(test)]
 mod tests;
 
 pub use alarm::{EXIT_CODE, end_at_panic};
-pub use lists::{Check, Rule, own_rules, rules, shared_rules};
+pub use lists::{Check, Rule, own_rules, rules, runtime_rules, shared_rules};
 
 use super::thread::ThreadKind;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
-use std::collections::BTreeMap;
+use program::Program;
 use std::io;
 
 /// The filters for some kinds of threads, ready to be installed.
 #[derive(Debug)]
-pub struct Filters(Vec<(ThreadKind, BpfProgram)>);
+pub struct Filters(Vec<(ThreadKind, Program)>);
 
 impl Filters {
     /// Makes a filter for each kind, and installs the handler by which a thread that leaves its list ends the process.
@@ -37,7 +34,7 @@ impl Filters {
         let mut filters = Self(Vec::new());
         for kind in kinds {
             if filters.of(*kind).is_none() {
-                filters.0.push((*kind, compile(rules(*kind))?));
+                filters.0.push((*kind, Program::new(rules(*kind))?));
             }
         }
         Ok(filters)
@@ -50,10 +47,10 @@ impl Filters {
     pub fn seal(&self, kind: ThreadKind) -> io::Result<()> {
         let program = self.of(kind).ok_or(io::ErrorKind::NotFound)?;
         alarm::remember_thread();
-        seccompiler::apply_filter(program).map_err(io::Error::other)
+        program.install()
     }
 
-    fn of(&self, kind: ThreadKind) -> Option<&BpfProgram> {
+    fn of(&self, kind: ThreadKind) -> Option<&Program> {
         let mut filters = self.0.iter();
         filters
             .find(|(have, _)| *have == kind)
@@ -80,31 +77,4 @@ pub fn check_support() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-fn compile(rules: impl Iterator<Item = &'static Rule>) -> io::Result<BpfProgram> {
-    let mut map: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for rule in rules {
-        let of_call = map.entry(rule.call).or_default();
-        of_call.extend(condition(rule.check).map_err(io::Error::other)?);
-    }
-    let filter = SeccompFilter::new(
-        map,
-        SeccompAction::Trap,
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    );
-    filter.and_then(TryInto::try_into).map_err(io::Error::other)
-}
-
-fn condition(check: Check) -> Result<Option<SeccompRule>, seccompiler::BackendError> {
-    let (argument, operator, value) = match check {
-        Check::None => return Ok(None),
-        Check::Equal(argument, value) => (argument, SeccompCmpOp::Eq, value),
-        Check::Without(argument, bits) => (argument, SeccompCmpOp::MaskedEq(bits.into()), 0),
-        Check::OwnProcess(argument) => (argument, SeccompCmpOp::Eq, std::process::id()),
-    };
-    let condition =
-        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value.into())?;
-    SeccompRule::new(vec![condition]).map(Some)
 }
