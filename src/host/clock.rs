@@ -1,6 +1,5 @@
 //! When did this process start?
 
-use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
 /// The instant at which this process began to run, as near as it can be told from inside.
@@ -10,24 +9,29 @@ use std::time::{Duration, Instant};
 /// much CPU time back. Call this first thing in `main`. It counts `exec`, the loading of the program, and what the
 /// child did between `fork` and `exec`, which for a shell can be more than all the rest.
 pub fn process_start() -> Instant {
-    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    let cpu = read(libc::CLOCK_PROCESS_CPUTIME_ID);
     let now = Instant::now();
-    let cpu = Duration::new(
-        spent.tv_sec.unsigned_abs(),
-        spent.tv_nsec.unsigned_abs() as u32,
-    );
     now.checked_sub(cpu).unwrap_or(now)
 }
 
 /// An instant in nanoseconds of CLOCK_MONOTONIC, which all processes of the host share.
 pub fn monotonic_ns(at: Instant) -> u64 {
-    let clock = clock_gettime(ClockId::Monotonic);
-    let clock = Duration::new(
-        clock.tv_sec.unsigned_abs(),
-        clock.tv_nsec.unsigned_abs() as u32,
-    );
-    let past = clock.saturating_sub(at.elapsed());
+    let past = read(libc::CLOCK_MONOTONIC).saturating_sub(at.elapsed());
     u64::try_from(past.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// By the C library, which has found the vDSO already.
+fn read(clock: libc::clockid_t) -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: stores the time. It cannot fail: Linux has both clocks.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod claims;
 pub mod clock;
+pub mod cpuid_offer;
 pub mod disk;
 pub mod facts;
 pub mod jail;

@@ -12,6 +12,21 @@ use std::os::unix::fs::MetadataExt;
 /// linux/sched.h; libc's constant is cut to 32 bits.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
+/// Makes standard input and outputs safe to use: where one is closed, the next file that is opened would take its
+/// number, so it becomes `/dev/null`; and a pipe that nobody reads is an error of who writes to it, not its end.
+pub fn set_up_streams() {
+    for fd in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+        // SAFETY: F_GETFD only reads; the path ends with a zero, and the lowest free number is this one.
+        unsafe {
+            if libc::fcntl(fd, libc::F_GETFD) == -1 {
+                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            }
+        }
+    }
+    // SAFETY: there is no handler to be called.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -128,13 +143,31 @@ pub fn fork(namespaces: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Resu
     Ok(Fork::Parent(Child { pid, fd }))
 }
 
+/// A directory has two links more than it has directories in it.
+const LINKS_OF_ONE: u64 = 3;
+
 /// Has this process no thread but this one?
 ///
 /// # Errors
 /// When /proc cannot be read.
 pub fn has_one_thread() -> io::Result<bool> {
-    // A directory has two links more than it has directories in it.
-    Ok(std::fs::metadata("/proc/self/task")?.nlink() == 3)
+    Ok(std::fs::metadata("/proc/self/task")?.nlink() == LINKS_OF_ONE)
+}
+
+/// The same, with patience: a thread that has been joined takes the kernel a moment longer. `links` tells how many
+/// links `task` has, this process's directory of threads in /proc.
+///
+/// # Errors
+/// What `links` says.
+pub fn becomes_single(links: impl Fn() -> io::Result<u64>) -> io::Result<bool> {
+    const TRIES: usize = 10_000;
+    for _ in 0..TRIES {
+        if links()? == LINKS_OF_ONE {
+            return Ok(true);
+        }
+        std::thread::yield_now();
+    }
+    Ok(false)
 }
 
 /// What clone3(2) returns; -1 where it cannot do this.

@@ -58,36 +58,6 @@ impl VmHandle {
         Ok(handle)
     }
 
-    /// Every thread exists when this returns, has called `on_start`, and waits.
-    pub(super) fn start_paused(vm: Vm, on_start: Arc<OnStart>) -> Result<Self, Error> {
-        let (mut handle, vcpus, transports) = Self::of(vm)?;
-        handle.shared.lifecycle.begin_paused();
-        // All of them begin at the same time.
-        let (mut devices, mut processors) = (Vec::new(), Vec::new());
-        for transport in transports {
-            let begun = lock(&transport).start_workers(&on_start);
-            devices.extend(begun.map_err(no_device_thread)?);
-        }
-        for vcpu in vcpus {
-            let shared = handle.shared.clone();
-            let name = vcpu_thread(&vcpu);
-            let body = move || vcpu.run(&shared);
-            let thread = thread::spawn(&name, ThreadKind::Vcpu, &on_start, || (), body);
-            let (thread, begun) = thread.map_err(no_thread)?;
-            handle.threads.push(thread);
-            processors.push(begun);
-        }
-        devices
-            .into_iter()
-            .try_for_each(Beginning::wait)
-            .map_err(no_device_thread)?;
-        processors
-            .into_iter()
-            .try_for_each(Beginning::wait)
-            .map_err(no_thread)?;
-        Ok(handle)
-    }
-
     /// Takes a VM apart: what stays with the handle, and what goes to threads.
     fn of(vm: Vm) -> Result<(Self, Vec<Vcpu>, Vec<Transport>), Error> {
         kick::install().map_err(|source| Error::Host {
@@ -236,6 +206,51 @@ impl VmHandle {
             trace.mark_at(Phase::GuestReady, *at);
         }
         trace
+    }
+}
+
+/// What it means when a thread fails to begin.
+type Meaning = fn(io::Error) -> Error;
+
+/// A VM whose threads have been started, and may not all have begun. Dropping it stops the VM.
+#[must_use = "its threads may have failed to begin"]
+pub struct Starting {
+    handle: VmHandle,
+    threads: Vec<(Beginning, Meaning)>,
+}
+
+impl Starting {
+    /// Starts all threads at the same time.
+    pub(super) fn begin(vm: Vm, on_start: Arc<OnStart>) -> Result<Self, Error> {
+        let (mut handle, vcpus, transports) = VmHandle::of(vm)?;
+        handle.shared.lifecycle.begin_paused();
+        let mut threads: Vec<(_, Meaning)> = Vec::new();
+        for vcpu in vcpus {
+            let shared = handle.shared.clone();
+            let name = vcpu_thread(&vcpu);
+            let body = move || vcpu.run(&shared);
+            let thread = thread::spawn(&name, ThreadKind::Vcpu, &on_start, || (), body);
+            let (thread, begun) = thread.map_err(no_thread)?;
+            handle.threads.push(thread);
+            threads.push((begun, no_thread));
+        }
+        for transport in transports {
+            let begun = lock(&transport).start_workers(&on_start);
+            let begun = begun.map_err(no_device_thread)?.into_iter();
+            threads.extend(begun.map(|begun| (begun, no_device_thread as Meaning)));
+        }
+        Ok(Self { handle, threads })
+    }
+
+    /// Waits until all threads have done what they were to do first. The VM is paused then.
+    ///
+    /// # Errors
+    /// What `on_start` said to one of them.
+    pub fn wait(self) -> Result<VmHandle, Error> {
+        for (begun, failed) in self.threads {
+            begun.wait().map_err(failed)?;
+        }
+        Ok(self.handle)
     }
 }
 

@@ -1,5 +1,6 @@
 //! One microVM: from a configuration to running vCPUs and back.
 
+mod board;
 mod boot_trace;
 mod devices;
 mod error;
@@ -13,12 +14,13 @@ mod machine;
 mod stats;
 mod vcpu;
 
+pub use board::check_host_memory;
 pub use boot_trace::{BootTrace, Phase, PhaseRecord, StartRecord};
 pub use error::Error;
 pub use exit::ExitReason;
 pub use failure::{Cause, Failure};
-pub use handle::VmHandle;
+pub use handle::{Starting, VmHandle};
 pub use lifecycle::State;
-pub use machine::{Vm, check_host_memory, set_up_networks};
+pub use machine::{Vm, set_up_networks};
 pub use stats::{MemoryStats, VmStats};
 pub use vcpu::VcpuStats;

@@ -3,7 +3,7 @@
 use crate::harness::{Guest, Output, Test, program};
 use kvmlet::config::Disk;
 use kvmlet::host::thread::ThreadKind;
-use kvmlet::vm::{Phase, State};
+use kvmlet::vm::{Phase, Starting, State};
 use kvmlet::{Error, ExitReason, MemorySize, Vm, VmConfig};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -140,6 +140,7 @@ fn threads_begin() {
             list.lock().unwrap().push(kind);
             Ok(())
         })
+        .and_then(Starting::wait)
         .unwrap();
     let begun = begun.lock().unwrap();
     let count = |kind| begun.iter().filter(|begun| **begun == kind).count();
@@ -160,6 +161,7 @@ fn thread_refused() {
                 true => Err(io::Error::other("not here")),
                 false => Ok(()),
             })
+            .and_then(Starting::wait)
             .err()
             .unwrap();
         assert!(error.to_string().contains("a thread for a"), "{error}");

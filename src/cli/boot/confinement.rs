@@ -5,9 +5,9 @@ use crate::host::jail::{Jail, Missing, Wall};
 use crate::host::process::{Fork, Lifeline};
 use crate::host::seccomp::{self, Filters};
 use crate::host::thread::ThreadKind;
-use crate::{Vm, VmHandle};
+use crate::{Error, Vm, VmHandle};
 use clap::Args;
-use std::error::Error;
+use std::error::Error as _;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -56,35 +56,40 @@ impl Confinement {
         Ok(fork)
     }
 
-    /// Enters the jail, starts the VM's threads, each of which does `on_start` and is then held to what it needs,
-    /// and lets the guest run.
+    /// Builds the VM while the jail is built, enters the jail, starts the VM's threads, each of which does `on_start`
+    /// and is then held to what it needs, and lets the guest run.
     pub fn start(
         &self,
-        vm: Vm,
+        build: impl FnOnce() -> Result<Vm, Error> + Send,
         lifeline: Lifeline,
         on_start: impl Fn(ThreadKind) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<VmHandle, Failed> {
+        let (vm, cut_off) = self.jail.cut_off(self.best_effort, build);
+        // What is wrong with the VM says more than what is wrong with its jail.
+        let vm = vm?;
         let mut kinds = vm.threads();
         kinds.push(ThreadKind::EventLoop);
         map_no_memory();
         seccomp::end_at_panic(FAILED);
-        let missing = self.jail.enter(&lifeline, kinds.len(), self.best_effort);
+        let missing = cut_off.and_then(|cut_off| cut_off.enter(&lifeline, kinds.len()));
         missing.map_err(refused)?.iter().for_each(warn);
         // It is a handle on another process.
         drop(lifeline);
         let Some(filters) = self.filters(&kinds)? else {
-            let vm = vm.start_paused(on_start)?;
+            let vm = vm.start_paused(on_start)?.wait()?;
             vm.resume()?;
             return Ok(vm);
         };
         let started = Instant::now();
         let for_threads = filters.clone();
-        let vm = vm.start_paused(move |kind| {
+        let starting = vm.start_paused(move |kind| {
             on_start(kind)?;
             for_threads.seal(kind)
         })?;
+        // The kernel takes its time to check a list, so this thread does not wait for others to have theirs.
         let sealed = filters.seal(ThreadKind::EventLoop);
         sealed.map_err(|source| refused(seccomp_missing(source)))?;
+        let vm = starting.wait()?;
         let time = started.elapsed().as_secs_f64() * 1e3;
         log::debug!("jail: {time:.3} ms for threads that are held to their lists");
         vm.resume()?;

@@ -14,7 +14,7 @@ use crate::host::cgroup::Cgroup;
 use crate::host::process::Lifeline;
 use crate::host::thread::ThreadKind;
 use crate::vm::{Phase, set_up_networks};
-use crate::{Vm, VmHandle};
+use crate::{Error, Vm, VmHandle};
 use clap::Args;
 pub(in crate::cli) use confinement::Confinement;
 use confinement::JailFlags;
@@ -63,8 +63,8 @@ impl Boot {
             };
             return supervise(console, held, confinement.as_ref(), |given| {
                 let output = console_output()?;
-                let vm = Vm::with_endpoints(config, output, given.endpoints)?;
-                let vm = start(vm, given.cgroup, confinement.as_ref(), given.lifeline)?;
+                let build = || Vm::with_endpoints(config, output, given.endpoints);
+                let vm = start(build, given.cgroup, confinement.as_ref(), given.lifeline)?;
                 let outcome = attend(given.console, &vm, &given.stats, started);
                 if vm.disks().is_empty() {
                     // It goes with the process, quicker than piece by piece. Disks have to be waited for.
@@ -79,25 +79,25 @@ impl Boot {
     }
 }
 
-/// Starts the VM's threads, confined if that is wanted, those of vCPUs where their share is.
+/// Builds a VM and starts its threads, confined if that is wanted, those of vCPUs where their share is.
 fn start(
-    vm: Vm,
+    build: impl FnOnce() -> Result<Vm, Error> + Send,
     cgroup: Option<Cgroup>,
     confinement: Option<&Confinement>,
     lifeline: Lifeline,
 ) -> Result<VmHandle, Failed> {
     let cgroup = cgroup.filter(Cgroup::holds_vcpus);
     if confinement.is_none() && cgroup.is_none() {
-        return Ok(vm.start()?);
+        return Ok(build()?.start()?);
     }
     let join = move |kind| match (kind, &cgroup) {
         (ThreadKind::Vcpu, Some(cgroup)) => cgroup.join_vcpu(),
         _ => Ok(()),
     };
     if let Some(confinement) = confinement {
-        return confinement.start(vm, lifeline, join);
+        return confinement.start(build, lifeline, join);
     }
-    let vm = vm.start_paused(join)?;
+    let vm = build()?.start_paused(join)?.wait()?;
     vm.resume()?;
     Ok(vm)
 }

@@ -1,9 +1,65 @@
 //! Open descriptors: all that is left in the jail.
 
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+use crate::host::process::becomes_single;
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, fcntl_getfl, fstat, open, openat, statat,
+};
 use rustix::io::{FdFlags, fcntl_getfd};
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// This process's directory in /proc. What is looked up in it is found even when /proc is no longer within reach.
+#[derive(Debug)]
+pub(super) struct Proc(OwnedFd);
+
+impl Proc {
+    /// Opens it; /proc is within reach.
+    ///
+    /// # Errors
+    /// When nothing is mounted there.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self(open("/proc/self", DIRECTORY, Mode::empty())?))
+    }
+
+    /// Makes sure that this process has no thread but this one.
+    ///
+    /// # Errors
+    /// When there are others.
+    pub fn is_single(&self) -> io::Result<()> {
+        let links = || Ok(statat(&self.0, "task", AtFlags::empty())?.st_nlink);
+        match becomes_single(links)? {
+            true => Ok(()),
+            false => Err(io::Error::other("there are other threads")),
+        }
+    }
+
+    /// Looks at all open descriptors but its own, and closes those that whoever started the program has left open
+    /// in it: a program keeps its own from programs that it starts (FD_CLOEXEC), so they are the ones it was given.
+    /// Standard input and outputs stay.
+    ///
+    /// # Errors
+    /// When one is a directory: a way out of any root.
+    pub fn descriptors(&self) -> io::Result<Inventory> {
+        let mut inventory = Inventory::default();
+        let directory = openat(&self.0, "fd", DIRECTORY, Mode::empty())?;
+        let own = [self.0.as_raw_fd(), directory.as_raw_fd()];
+        // Closing some while they are listed confuses nobody: each is looked up by its number.
+        let mut buffer = [MaybeUninit::uninit(); 2048];
+        let mut entries = RawDir::new(directory, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let number = entry.file_name().to_str().ok();
+            match number.and_then(|number| number.parse().ok()) {
+                Some(fd) if !own.contains(&fd) => inventory.add(fd)?,
+                _ => {}
+            }
+        }
+        Ok(inventory)
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
 /// What the open descriptors are.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,50 +71,26 @@ pub(super) struct Inventory {
 }
 
 impl Inventory {
-    /// Looks at all open descriptors, and closes those that whoever started the program has left open in it:
-    /// a program keeps its own from programs that it starts (FD_CLOEXEC), so they are the ones it was given.
-    /// Standard input and outputs stay.
-    ///
-    /// # Errors
-    /// When one is a directory: a way out of any root; or when /proc cannot be read.
-    pub fn take() -> io::Result<Self> {
-        let mut inventory = Self::default();
-        each(|fd| {
-            // SAFETY: the number is that of an open descriptor, and there is one thread.
-            let open = unsafe { BorrowedFd::borrow_raw(fd) };
-            if fd > libc::STDERR_FILENO && !fcntl_getfd(open)?.contains(FdFlags::CLOEXEC) {
-                // SAFETY: nobody in this process knows it.
-                unsafe { libc::close(fd) };
-                return Ok(());
+    fn add(&mut self, fd: RawFd) -> io::Result<()> {
+        // SAFETY: the number is that of an open descriptor, and there is one thread.
+        let open = unsafe { BorrowedFd::borrow_raw(fd) };
+        if fd > libc::STDERR_FILENO && !fcntl_getfd(open)?.contains(FdFlags::CLOEXEC) {
+            // SAFETY: nobody in this process knows it.
+            unsafe { libc::close(fd) };
+            return Ok(());
+        }
+        self.highest = self.highest.max(fd);
+        match FileType::from_raw_mode(fstat(open)?.st_mode) {
+            FileType::Directory => {
+                let text = format!("descriptor {fd} is a directory, which is a way out");
+                return Err(io::Error::other(text));
             }
-            inventory.highest = inventory.highest.max(fd);
-            match FileType::from_raw_mode(fstat(open)?.st_mode) {
-                FileType::Directory => {
-                    let text = format!("descriptor {fd} is a directory, which is a way out");
-                    return Err(io::Error::other(text));
-                }
-                FileType::RegularFile => {
-                    let mode = fcntl_getfl(open)? & OFlags::RWMODE;
-                    inventory.writes_files |= mode != OFlags::RDONLY;
-                }
-                _ => {}
+            FileType::RegularFile => {
+                let mode = fcntl_getfl(open)? & OFlags::RWMODE;
+                self.writes_files |= mode != OFlags::RDONLY;
             }
-            Ok(())
-        })?;
-        Ok(inventory)
+            _ => {}
+        }
+        Ok(())
     }
-}
-
-/// Calls `look` with each open descriptor.
-fn each(look: impl FnMut(RawFd) -> io::Result<()>) -> io::Result<()> {
-    let directory = std::fs::read_dir("/proc/self/fd")?;
-    let numbers: Vec<RawFd> = directory
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    // The directory's own descriptor is among them, and closed by now.
-    let mut open = numbers.into_iter().filter(|fd| {
-        // SAFETY: F_GETFD only reads.
-        unsafe { libc::fcntl(*fd, libc::F_GETFD) != -1 }
-    });
-    open.try_for_each(look)
 }

@@ -11,16 +11,12 @@ const MORE_DESCRIPTORS: u64 = 64;
 const KERNEL_THREADS: u64 = 64;
 
 /// Limits this process, which will have so many threads, to little more than what it has.
-pub(super) fn set(threads: usize) -> io::Result<()> {
-    let Inventory {
-        highest,
-        writes_files,
-    } = Inventory::take()?;
-    limit(Resource::Nofile, highest as u64 + 1 + MORE_DESCRIPTORS)?;
+pub(super) fn set(open: &Inventory, threads: usize) -> io::Result<()> {
+    limit(Resource::Nofile, open.highest as u64 + 1 + MORE_DESCRIPTORS)?;
     limit(Resource::Core, 0)?;
     limit(Resource::Nproc, (threads as u64 + 1) * KERNEL_THREADS)?;
     limit(Resource::Msgqueue, 0)?;
-    if !writes_files {
+    if !open.writes_files {
         limit(Resource::Fsize, 0)?;
     }
     Ok(())

@@ -1,11 +1,11 @@
 //! What the process of a VM gives up once it has opened all that it needs: a jail in which descriptors are the
 //! only things of the host that are left.
 //!
-//! Whoever starts the VM [forks](Jail::fork) a process into a PID namespace; that process opens its files and
-//! devices and then [enters](Jail::enter) for good, before it starts a thread. In the jail it has namespaces
-//! of its own, an empty root that cannot be written, a user and a group that nobody else has, no capability,
-//! and no way to get any of this back. What its threads may still ask of the kernel is for
-//! [`seccomp`](super::seccomp) to say.
+//! Whoever starts the VM [forks](Jail::fork) a process into a PID namespace. That process is
+//! [cut off](Jail::cut_off) from the host's names while a thread of it opens files and devices, and then
+//! [enters](CutOff::enter) for good, before it starts other threads. In the jail it has namespaces of its own, an
+//! empty root that cannot be written, a user and a group that nobody else has, no capability, and no way to get any
+//! of this back. What its threads may still ask of the kernel is for [`seccomp`](super::seccomp) to say.
 //!
 //! A process with the capabilities for it makes the namespaces as it is, and they belong to the host's
 //! administrator. Any other makes a user namespace first, which owns them. That one maps no user at all: a
@@ -29,6 +29,8 @@ pub use survey::survey;
 pub use wall::{Missing, Wall};
 
 use super::process::{self, Fork, Lifeline};
+use super::thread;
+use descriptors::Proc;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -82,44 +84,75 @@ impl Jail {
         }
     }
 
-    /// Gives up everything but what is open. There is no way back, and no other thread may exist: the kernel
-    /// moves no process of several threads into a user namespace.
+    /// Moves this thread, and all that it starts later, into namespaces of its own with an empty root. Making them
+    /// takes the kernel as long as a VM does, so another thread does `open` meanwhile: it is still outside, opens
+    /// whatever the process is to have, and has ended when this returns. No other thread may exist.
     ///
-    /// `threads` is how many threads the process is going to have. What this host refuses is an error, unless
-    /// it is [optional](Wall::is_optional) or `best_effort` is set; all that is missing is returned.
+    /// What this host refuses is an error, unless it is [optional](Wall::is_optional) or `best_effort` is set.
     ///
     /// # Errors
-    /// The first wall that cannot be had. The process is then neither free nor confined, and should end.
-    pub fn enter(
-        &self,
-        lifeline: &Lifeline,
-        threads: usize,
+    /// The first wall that cannot be had, beside what `open` has returned. The process is then neither free nor
+    /// confined, and should end.
+    pub fn cut_off<T: Send>(
+        self,
         best_effort: bool,
-    ) -> Result<Vec<Missing>, Missing> {
+        open: impl FnOnce() -> T + Send,
+    ) -> (T, Result<CutOff, Missing>) {
         let mut walls = Walls {
             missing: Vec::new(),
             best_effort,
         };
-        walls.build(Wall::Descriptors, || limits::set(threads))?;
+        let (opened, cut_off) = thread::beside("open", open, || {
+            // The last look at it, before it is out of reach.
+            let proc = walls.build(Wall::Descriptors, Proc::open)?;
+            walls.build_namespaces()?;
+            Ok(proc)
+        });
+        let cut_off = cut_off.map(|proc| CutOff {
+            jail: self,
+            proc,
+            walls,
+        });
+        (opened, cut_off)
+    }
+}
+
+/// A process that has namespaces of its own and no file within reach, and is still who it was.
+#[must_use = "a process is not confined before it has entered"]
+#[derive(Debug)]
+pub struct CutOff {
+    jail: Jail,
+    /// None where there is no /proc, which is one of the walls that are missing then.
+    proc: Option<Proc>,
+    walls: Walls,
+}
+
+impl CutOff {
+    /// Gives up everything but what is open. There is no way back, and no other thread may exist: the kernel
+    /// moves no process of several threads into a user namespace.
+    ///
+    /// `threads` is how many threads the process is going to have. All walls that this host does not give, and that
+    /// can be done without, are returned.
+    ///
+    /// # Errors
+    /// The first wall that cannot be had. The process should end then.
+    pub fn enter(self, lifeline: &Lifeline, threads: usize) -> Result<Vec<Missing>, Missing> {
+        let Self {
+            jail,
+            proc,
+            mut walls,
+        } = self;
+        if let Some(proc) = proc {
+            walls.build(Wall::Descriptors, || {
+                proc.is_single()?;
+                limits::set(&proc.descriptors()?, threads)
+            })?;
+        }
         forget_environment();
         // A session of its own: a terminal sends its signals to whoever attends the VM.
         let _ = rustix::process::setsid();
-        // All at once, or else it shows which of them cannot be had.
-        if timed("the other namespaces", || {
-            namespaces::unshare(namespaces::ALL)
-        })
-        .is_err()
-        {
-            for (wall, flag) in namespaces::KINDS {
-                walls.build(wall, || namespaces::unshare(flag))?;
-            }
-        }
-        // Elsewhere it would be the host's root that is taken away.
-        if !walls.is_missing(Wall::Mounts) {
-            walls.build(Wall::Root, root::leave)?;
-        }
-        if self.privileged {
-            walls.build(Wall::User, || identity::become_user(self.user))?;
+        if jail.privileged {
+            walls.build(Wall::User, || identity::become_user(jail.user))?;
             walls.build(Wall::UserNamespace, || {
                 namespaces::unshare(libc::CLONE_NEWUSER)
             })?;
@@ -134,21 +167,43 @@ impl Jail {
 }
 
 /// The walls that could not be built.
+#[derive(Debug)]
 struct Walls {
     missing: Vec<Missing>,
     best_effort: bool,
 }
 
 impl Walls {
-    fn build(&mut self, wall: Wall, build: impl FnOnce() -> io::Result<()>) -> Result<(), Missing> {
-        let Err(source) = timed(wall, build) else {
-            return Ok(());
+    /// What comes of it; none if it is missing and can be done without.
+    fn build<T>(
+        &mut self,
+        wall: Wall,
+        build: impl FnOnce() -> io::Result<T>,
+    ) -> Result<Option<T>, Missing> {
+        let source = match timed(wall, build) {
+            Ok(built) => return Ok(Some(built)),
+            Err(source) => source,
         };
         let missing = Missing { wall, source };
         if !wall.is_optional() && !self.best_effort {
             return Err(missing);
         }
         self.missing.push(missing);
+        Ok(None)
+    }
+
+    fn build_namespaces(&mut self) -> Result<(), Missing> {
+        // All at once, or else it shows which of them cannot be had.
+        let all = || namespaces::unshare(namespaces::ALL);
+        if timed("the other namespaces", all).is_err() {
+            for (wall, flag) in namespaces::KINDS {
+                self.build(wall, || namespaces::unshare(flag))?;
+            }
+        }
+        // Elsewhere it would be the host's root that is taken away.
+        if !self.is_missing(Wall::Mounts) {
+            self.build(Wall::Root, root::leave)?;
+        }
         Ok(())
     }
 

@@ -16,7 +16,9 @@ pub fn survey() -> io::Result<Vec<Missing>> {
     let (fork, pids) = jail.fork(None, true).map_err(|missing| missing.source)?;
     match fork {
         Fork::Child(lifeline) => {
-            let missing = jail.enter(&lifeline, 1, true).unwrap_or_default();
+            let ((), cut_off) = jail.cut_off(true, || ());
+            let entered = cut_off.and_then(|cut_off| cut_off.enter(&lifeline, 1));
+            let missing = entered.unwrap_or_default();
             let text: String = missing.iter().map(encode).collect();
             let sent = File::from(write).write_all(text.as_bytes());
             // SAFETY: ends the process, with nothing of its parent's run or flushed.

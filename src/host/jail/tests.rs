@@ -63,11 +63,17 @@ fn succeeded(child: Child) {
     assert_eq!(child.wait().unwrap(), Ended::Exited(0));
 }
 
+/// Brings this process, which has nothing to open, into a jail.
+fn enter(jail: &Jail, lifeline: &Lifeline, best_effort: bool) -> Result<Vec<Missing>, Missing> {
+    let ((), cut_off) = jail.cut_off(best_effort, || ());
+    cut_off?.enter(lifeline, 1)
+}
+
 /// Runs `body` in a jail, with all that this kernel has for one.
 fn jailed(body: impl FnOnce()) -> Child {
     let jail = Jail::new(std::process::id());
     forked(&jail, |lifeline| {
-        let missing = jail.enter(lifeline, 1, false).unwrap();
+        let missing = enter(&jail, lifeline, false).unwrap();
         assert!(missing.is_empty(), "{missing:?}");
         body();
     })
@@ -254,7 +260,7 @@ fn what_the_host_refuses_is_named() {
         let jail = Jail::new(1);
         assert!(!jail.privileged, "it has no user to become");
         succeeded(forked(&jail, |lifeline| {
-            let missing = jail.enter(lifeline, 1, false).unwrap_err();
+            let missing = enter(&jail, lifeline, false).unwrap_err();
             assert_eq!(
                 missing.to_string(),
                 "the jail cannot have a network namespace"
@@ -263,7 +269,7 @@ fn what_the_host_refuses_is_named() {
         }));
         let host = Host::new();
         succeeded(forked(&jail, |lifeline| {
-            let missing = jail.enter(lifeline, 1, true).unwrap();
+            let missing = enter(&jail, lifeline, true).unwrap();
             let walls: Vec<_> = missing.iter().map(|missing| missing.wall).collect();
             assert_eq!(walls, [Wall::Network]);
             // All others stand.
@@ -313,7 +319,7 @@ fn an_open_directory_is_refused() {
         let root = File::open("/").unwrap();
         let jail = Jail::new(1);
         let child = forked(&jail, |lifeline| {
-            let missing = jail.enter(lifeline, 1, false).unwrap_err();
+            let missing = enter(&jail, lifeline, false).unwrap_err();
             assert_eq!(missing.wall, Wall::Descriptors);
             assert!(
                 missing.source.to_string().contains("is a directory"),

@@ -1,0 +1,233 @@
+//! A machine without its CPUs: guest RAM with all that is in it at the start, and devices.
+
+use super::boot_trace::{BootTrace, Phase};
+use super::devices::{self, Devices};
+use super::error::{Doing, Error};
+use crate::arch::x86_64::acpi::{self, MmioSlot};
+use crate::arch::x86_64::address_map as map;
+use crate::arch::x86_64::boot::{self, BootState};
+use crate::arch::x86_64::mptable;
+use crate::config::{Balloon, HugePages, Memory, VmConfig};
+use crate::host;
+use crate::host::net::Endpoint;
+use crate::memory::{Backing, GuestRam};
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::{Cap, Kvm, VmFd};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
+
+/// The files that a machine starts from.
+pub(super) struct Files {
+    kernel: File,
+    initrd: Option<File>,
+}
+
+impl Files {
+    pub fn open(config: &VmConfig) -> Result<Self, Error> {
+        let initrd = config.initrd.as_deref();
+        Ok(Self {
+            kernel: open("guest kernel", &config.kernel)?,
+            initrd: initrd.map(|path| open("initrd", path)).transpose()?,
+        })
+    }
+}
+
+/// A VM that has everything but vCPUs.
+pub(super) struct Board {
+    pub fd: Arc<VmFd>,
+    pub ram: GuestRam,
+    pub devices: Devices,
+    /// What the first vCPU begins with.
+    pub state: BootState,
+}
+
+impl Board {
+    /// Builds it in the order that KVM likes best; see [`machine`](super::machine).
+    pub fn build(
+        kvm: &Kvm,
+        config: &mut VmConfig,
+        mut files: Files,
+        output: impl Write + Send + 'static,
+        endpoints: Vec<Endpoint>,
+        trace: &BootTrace,
+    ) -> Result<Self, Error> {
+        let fd = Arc::new(kvm.create_vm().doing("create a VM")?);
+        set_reserved_pages(&fd)?;
+        trace.mark(Phase::VmCreated);
+
+        check_limits(kvm, config)?;
+        let ram = allocate_ram(config)?;
+        register_ram(&fd, &ram)?;
+        trace.mark(Phase::MemoryReady);
+
+        let networks = devices::network_specs(&endpoints);
+        config.guest.networks.extend(networks);
+        let devices = Devices::build(&fd, &ram, config, endpoints, Box::new(output))?;
+        trace.mark(Phase::DevicesReady);
+
+        let state = load_guest(&ram, config, &devices.slots, &mut files)?;
+        trace.mark(Phase::KernelLoaded);
+        Ok(Self {
+            fd,
+            ram,
+            devices,
+            state,
+        })
+    }
+}
+
+fn open(what: &'static str, path: &Path) -> Result<File, Error> {
+    let failed = |source| Error::Open {
+        what,
+        path: path.into(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_dir() {
+        return Err(failed(std::io::ErrorKind::IsADirectory.into()));
+    }
+    if !metadata.is_file() {
+        return Err(failed(io::Error::other("not a regular file")));
+    }
+    Ok(file)
+}
+
+/// Pages that KVM needs on Intel processors without unrestricted guest mode; elsewhere it ignores them.
+fn set_reserved_pages(fd: &VmFd) -> Result<(), Error> {
+    fd.set_identity_map_address(map::KVM_IDENTITY_MAP)
+        .doing("place its identity map")?;
+    fd.set_tss_address(map::KVM_TSS as usize)
+        .doing("place its task state segment")
+}
+
+fn check_limits(kvm: &Kvm, config: &VmConfig) -> Result<(), Error> {
+    if !kvm.check_extension(Cap::SplitIrqchip) {
+        return Err(Error::KvmLacks(
+            "split irqchip (KVM_CAP_SPLIT_IRQCHIP, Linux 4.4)",
+        ));
+    }
+    let (asked, limit) = (config.vcpus.get(), kvm.get_max_vcpus());
+    if usize::from(asked) > limit {
+        return Err(Error::VcpuLimit { asked, limit });
+    }
+    check_host_memory(config.memory)
+}
+
+/// Can a VM have so much memory on this host, if it had the host for itself?
+///
+/// # Errors
+/// [`Error::HostMemory`] when it is more than the host has.
+pub fn check_host_memory(memory: Memory) -> Result<(), Error> {
+    let host_bytes = host::total_memory_bytes();
+    match memory.bytes() > host_bytes {
+        true => Err(Error::HostMemory { memory, host_bytes }),
+        false => Ok(()),
+    }
+}
+
+fn allocate_ram(config: &VmConfig) -> Result<GuestRam, Error> {
+    let backing = Backing {
+        pages: config.huge_pages,
+        prefault: config.prefault,
+    };
+    Ok(GuestRam::allocate(
+        &map::ram_ranges(config.memory),
+        backing,
+    )?)
+}
+
+fn register_ram(fd: &VmFd, ram: &GuestRam) -> Result<(), Error> {
+    for (slot, region) in (0u32..).zip(ram.iter()) {
+        let host = region
+            .get_host_address(MemoryRegionAddress(0))
+            .map_err(|error| Error::Host {
+                what: "guest memory",
+                source: io::Error::other(error),
+            })?;
+        let slot = kvm_userspace_memory_region {
+            slot,
+            guest_phys_addr: region.start_addr().0,
+            memory_size: region.len(),
+            userspace_addr: host as u64,
+            flags: 0,
+        };
+        // SAFETY: the mapping belongs to `GuestRam`, which lives as long as the VM does: `Shared` holds it,
+        // and every vCPU thread and handle holds `Shared`. Slots do not overlap, as regions do not.
+        unsafe { fd.set_user_memory_region(slot) }.doing("register guest memory")?;
+    }
+    Ok(())
+}
+
+/// Everything that is in guest memory before the first instruction.
+fn load_guest(
+    ram: &GuestRam,
+    config: &VmConfig,
+    slots: &[MmioSlot],
+    files: &mut Files,
+) -> Result<BootState, Error> {
+    let failed = |source: boot::Error| {
+        let initrd = config.initrd.as_ref().filter(|_| source.concerns_initrd());
+        let (what, path) = match initrd {
+            Some(path) => ("with initrd", path),
+            None => ("guest kernel", &config.kernel),
+        };
+        Error::Boot {
+            what,
+            path: path.clone(),
+            source,
+        }
+    };
+    let loaded = boot::load_kernel(ram, config.memory, &mut files.kernel).map_err(failed)?;
+    let rsdp = acpi::write(&**ram, config.vcpus, slots)?;
+    mptable::write(&**ram, config.vcpus).map_err(Error::MpTable)?;
+    let cmdline = command_line(config, slots);
+    let initrd = files.initrd.as_mut();
+    boot::finish(ram, config.memory, &loaded, initrd, &cmdline, rsdp).map_err(failed)
+}
+
+/// How free page reporting works, what the user gave, which may overrule that, what kernels without ACPI need
+/// to find devices (Linux drivers/virtio/virtio_mmio.c, `virtio_mmio.device=`), and what the guest's init is
+/// told.
+fn command_line(config: &VmConfig, slots: &[MmioSlot]) -> String {
+    let mut parts = vec![reporting_order(config), config.cmdline.clone()];
+    for MmioSlot {
+        address,
+        bytes,
+        irq,
+    } in slots
+    {
+        parts.push(format!(
+            "virtio_mmio.device={}K@{address:#x}:{irq}",
+            bytes >> 10
+        ));
+    }
+    parts.push(config.guest.to_cmdline());
+    parts.retain(|part| !part.is_empty());
+    parts.join(" ")
+}
+
+/// In which blocks a Linux guest reports free memory, 2^N pages each (mm/page_reporting.c). Its default is
+/// 2 or 4 MiB, and it reports only while 32 blocks are free: small guests never would. So 128 KiB, unless
+/// that would tear the host's huge pages apart.
+fn reporting_order(config: &VmConfig) -> String {
+    let order = match (config.balloon, config.huge_pages) {
+        (
+            Some(Balloon {
+                reporting: true, ..
+            }),
+            HugePages::Off,
+        ) => 5,
+        (
+            Some(Balloon {
+                reporting: true, ..
+            }),
+            _,
+        ) => 9,
+        _ => return String::new(),
+    };
+    format!("page_reporting.page_reporting_order={order}")
+}
