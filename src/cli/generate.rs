@@ -1,6 +1,6 @@
 //! `kvmlet completions` and `kvmlet man`: made from the command line's own definition.
 
-use super::{Cli, Failed, Outcome};
+use super::{Cli, Failed, Outcome, Verb};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 use std::io::{self, Write};
@@ -17,7 +17,12 @@ pub(super) struct Completions {
 impl Completions {
     pub fn run(self) -> Outcome {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "kvmlet", &mut script);
+        clap_complete::generate(
+            self.shell,
+            &mut Cli::<Verb>::command(),
+            "kvmlet",
+            &mut script,
+        );
         print(&script)
     }
 }
@@ -31,7 +36,7 @@ pub(super) struct Man {
 
 impl Man {
     pub fn run(self) -> Outcome {
-        let mut command = Cli::command();
+        let mut command = Cli::<Verb>::command();
         command.build();
         if let Some(verb) = &self.verb {
             let found = command
