@@ -102,17 +102,18 @@ impl Event {
         const SAMPLE: u64 = 1 << 1 | 1 << 2 | 1 << 6;
         // disabled, inherit, sample_id_all, use_clockid
         const FLAGS: u64 = 1 | 1 << 1 | 1 << 18 | 1 << 25;
-        const CONTEXT_SWITCH: u64 = 1 << 26;
+        // task, context_switch
+        const COMINGS_AND_GOINGS: u64 = 1 << 13 | 1 << 26;
         let attributes = Attributes {
             kind: TYPE_TRACEPOINT,
             size: size_of::<Attributes>() as u32,
             config: tracepoint,
             sample_period: 1,
             sample_type: SAMPLE,
-            // Switches of threads come with the first event of each CPU.
+            // Switches and ends of threads come with the first event of each CPU.
             flags: FLAGS
                 | if what == What::Enter {
-                    CONTEXT_SWITCH
+                    COMINGS_AND_GOINGS
                 } else {
                     0
                 },

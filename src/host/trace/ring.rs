@@ -13,8 +13,9 @@ const PAGE_BYTES: usize = 4096;
 /// Where `data_head` is.
 const HEAD: usize = 1024;
 
-/// PERF_RECORD_LOST, _SAMPLE, _SWITCH
+/// PERF_RECORD_LOST, _EXIT, _SAMPLE, _SWITCH
 const LOST: u32 = 2;
+const EXIT: u32 = 4;
 const SAMPLE: u32 = 9;
 const SWITCH: u32 = 14;
 /// PERF_RECORD_MISC_SWITCH_OUT
@@ -65,6 +66,7 @@ impl Ring {
                 SAMPLE => records.extend(what(record.word(2)).map(|what| record.with(what))),
                 SWITCH if record.flags & SWITCH_OUT == 0 => records.push(record.with(What::In)),
                 SWITCH => records.push(record.with(What::Out)),
+                EXIT => records.push(record.exit()),
                 _ => {}
             }
         }
@@ -109,6 +111,18 @@ impl Raw<'_> {
     }
 }
 
+impl Raw<'_> {
+    /// Of a thread that ends: process and its parent, thread and its parent (4 bytes each), time. Its last switch is
+    /// not told.
+    fn exit(&self) -> Record {
+        Record {
+            time: self.word(2),
+            thread: self.word(1) as u32,
+            what: What::Out,
+        }
+    }
+}
+
 /// Takes the next record: type (4 bytes), flags (2), size of all (2), body.
 fn take_record<'a>(rest: &mut &'a [u8]) -> Option<Raw<'a>> {
     let header: [u8; 8] = rest.get(..8)?.try_into().ok()?;
@@ -148,5 +162,18 @@ mod tests {
         );
         assert_eq!(sample.with(What::Enter).thread, 8);
         assert!(take_record(&mut rest).is_none());
+    }
+
+    #[test]
+    fn the_end_of_a_thread_takes_it_from_its_cpu() {
+        let mut body = Vec::new();
+        for half in [7u32, 1, 9, 2] {
+            body.extend(half.to_ne_bytes());
+        }
+        body.extend(1234u64.to_ne_bytes());
+        let (kind, flags, body) = (EXIT, 0, body.as_slice());
+        let record = Raw { kind, flags, body }.exit();
+        assert_eq!((record.thread, record.time), (9, 1234));
+        assert_eq!(record.what, What::Out);
     }
 }
