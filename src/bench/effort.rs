@@ -39,8 +39,9 @@ pub enum Effort {
     },
 }
 
-/// Most starts, and the time after which there are no more.
+/// Most starts, and the time after which there are no more than the fewest: one alone may be disturbed.
 const STARTS: usize = 10;
+const LEAST_STARTS: usize = 3;
 const BUDGET: Duration = Duration::from_secs(1);
 
 impl Effort {
@@ -53,7 +54,7 @@ impl Effort {
     ) -> Result<Self, Halt> {
         let begun = Instant::now();
         let mut uses = Vec::new();
-        while uses.len() < STARTS && begun.elapsed() < BUDGET {
+        while uses.len() < LEAST_STARTS || uses.len() < STARTS && begun.elapsed() < BUDGET {
             match once(contestant, deadline, workshop, signals) {
                 Ok(used) => uses.push(used),
                 Err(Halt::Interrupted) => return Err(Halt::Interrupted),

@@ -69,6 +69,8 @@ fn once(
     let launch = Launch::new([
         programs.kvmlet.as_os_str(),
         OsStr::new("boot"),
+        OsStr::new("--jail"),
+        OsStr::new("--no-rng"),
         OsStr::new("--kernel"),
         guest.as_os_str(),
         OsStr::new("--stats"),

@@ -33,6 +33,7 @@ pub struct VmConfigBuilder {
     disks: Vec<Disk>,
     nets: Vec<Net>,
     balloon: Option<Balloon>,
+    rng: Option<bool>,
     command: Vec<String>,
     env: BTreeMap<String, String>,
     workdir: Option<String>,
@@ -178,6 +179,13 @@ impl VmConfigBuilder {
         self
     }
 
+    /// Whether there is an entropy source. There is unless this says no: a guest whose processor has RDRAND, and whose
+    /// kernel trusts it, can do without, and starts with 45 exits and a thread less.
+    pub fn rng(mut self, rng: bool) -> Self {
+        self.rng = Some(rng);
+        self
+    }
+
     /// Makes a port of the host lead to the guest, through the first interface that kvmlet makes; there is
     /// one then, even if nothing else asks for it.
     pub fn publish(mut self, mapping: PortMapping) -> Self {
@@ -269,6 +277,7 @@ impl VmConfigBuilder {
             disks,
             nets: self.nets,
             balloon: self.balloon,
+            rng: self.rng.unwrap_or(true),
             guest: GuestSpec {
                 service,
                 hostname: self.hostname,

@@ -45,7 +45,7 @@ mod tests {
         let config = VmConfig::from_json(
             r#"{"kernel": "vmlinux", "initrd": "root.cpio", "cmdline": "quiet", "memory": "256M",
                 "huge_pages": "transparent", "prefault": true, "vcpus": 3, "cpu_mask": ["cx16"],
-                "balloon": {"size": "8M", "reporting": false}, "command": ["redis-server"], "env": {"TZ": "UTC"}, "workdir": "/data", "hostname": "a"}"#,
+                "balloon": {"size": "8M", "reporting": false}, "rng": false, "command": ["redis-server"], "env": {"TZ": "UTC"}, "workdir": "/data", "hostname": "a"}"#,
         )
         .unwrap();
         assert_eq!(config.kernel.to_str(), Some("vmlinux"));
@@ -57,6 +57,7 @@ mod tests {
         );
         assert!(config.prefault);
         assert_eq!(config.cpu_mask.bits().count(), 1);
+        assert!(!config.rng);
         assert_eq!(config.balloon.map(|balloon| balloon.size), Some(8.mib()));
         assert_eq!(
             config.guest.to_cmdline(),

@@ -101,6 +101,8 @@ pub struct VmConfig {
     pub nets: Vec<Net>,
     /// How memory that the guest does not need comes back.
     pub balloon: Option<Balloon>,
+    /// Whether there is an entropy source.
+    pub rng: bool,
     /// What the guest's init is told: which service to run, and how.
     pub guest: GuestSpec,
 }

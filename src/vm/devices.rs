@@ -39,7 +39,7 @@ pub(super) struct Devices {
     pub ready: Ready,
     pub on_eoi: Box<OnEoi>,
     pub transports: Vec<Transport>,
-    pub entropy: RngHandle,
+    pub entropy: Option<RngHandle>,
     pub disks: Vec<BlockHandle>,
     pub interfaces: Vec<NetHandle>,
     pub balloon: Option<BalloonHandle>,
@@ -128,7 +128,7 @@ pub(super) fn event(what: &'static str) -> Result<EventFd, Error> {
 /// the outside holds of them.
 struct Virtio {
     devices: Vec<Box<dyn VirtioDevice>>,
-    entropy: RngHandle,
+    entropy: Option<RngHandle>,
     disks: Vec<BlockHandle>,
     interfaces: Vec<NetHandle>,
     balloon: Option<BalloonHandle>,
@@ -136,12 +136,16 @@ struct Virtio {
 
 impl Virtio {
     fn build(config: &VmConfig, endpoints: Vec<Endpoint>) -> Result<Self, Error> {
-        let rng = Rng::new().map_err(|source| Error::Host {
-            what: "events for the entropy source",
-            source,
-        })?;
-        let entropy = rng.handle();
-        let mut devices: Vec<Box<dyn VirtioDevice>> = vec![Box::new(rng)];
+        let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
+        let mut entropy = None;
+        if config.rng {
+            let rng = Rng::new().map_err(|source| Error::Host {
+                what: "events for the entropy source",
+                source,
+            })?;
+            entropy = Some(rng.handle());
+            devices.push(Box::new(rng));
+        }
         let mut disks = Vec::new();
         for (index, disk) in config.disks.iter().enumerate() {
             let (device, handle) = BlockDevice::open(disk, index)?;

@@ -33,7 +33,7 @@ pub struct VmHandle {
     threads: Vec<JoinHandle<()>>,
     console: SerialInput,
     ready: Ready,
-    entropy: RngHandle,
+    entropy: Option<RngHandle>,
     disks: Vec<BlockHandle>,
     interfaces: Vec<NetHandle>,
     balloon: Option<BalloonHandle>,
@@ -179,7 +179,7 @@ impl VmHandle {
     pub fn stats(&self) -> VmStats {
         VmStats {
             vcpus: self.vcpu_stats(),
-            entropy: self.entropy.stats(),
+            entropy: self.entropy.as_ref().map(RngHandle::stats),
             disks: self.disks.iter().map(BlockHandle::stats).collect(),
             interfaces: self.interfaces().map(NetHandle::stats).collect(),
             memory: self.memory_stats(),

@@ -40,7 +40,7 @@ pub struct Vm {
     pub(super) shared: Shared,
     pub(super) console: SerialInput,
     pub(super) ready: Ready,
-    pub(super) entropy: RngHandle,
+    pub(super) entropy: Option<RngHandle>,
     pub(super) disks: Vec<BlockHandle>,
     pub(super) interfaces: Vec<NetHandle>,
     pub(super) balloon: Option<BalloonHandle>,

@@ -13,8 +13,8 @@ use serde::Serialize;
 pub struct VmStats {
     /// Exits to user space by kind, for each vCPU.
     pub vcpus: Vec<VcpuStats>,
-    /// For the entropy source.
-    pub entropy: RngStats,
+    /// For the entropy source, if there is one.
+    pub entropy: Option<RngStats>,
     /// For each disk.
     pub disks: Vec<BlockStats>,
     /// For each network interface.

@@ -40,7 +40,7 @@ fn rng() {
     let guest = Guest::boot_with("virtio_rng", |c| c.cmdline(RNG));
     guest.wait().unwrap();
     eventually("what was given is counted", || {
-        let stats = guest.vm.stats().entropy;
+        let stats = guest.vm.stats().entropy.unwrap();
         stats.requests > 0 && stats.bytes >= stats.requests && stats.notifications > 0
     });
     success(guest);

@@ -7,15 +7,27 @@ use std::ffi::OsString;
 
 /// With Linux.
 pub(super) fn linux(programs: &Programs) -> Vmm {
+    let about = "crosvm with Linux, 128 MiB, 1 vCPU, no sandbox; killed once it is ready";
+    vmm(programs, Kind::MicroVm, "crosvm-linux", about)
+}
+
+/// With the bare-metal guest.
+pub(super) fn metal(programs: &Programs) -> Vmm {
+    let about = "crosvm with a guest without a kernel, no sandbox; killed once it is ready";
+    vmm(programs, Kind::BareMetal, "crosvm-metal", about)
+}
+
+fn vmm(programs: &Programs, kind: Kind, name: &'static str, about: &'static str) -> Vmm {
     let dialect = Dialect {
-        name: "crosvm-linux",
-        about: "crosvm with Linux, 128 MiB, 1 vCPU, no sandbox; killed once it is ready",
+        name,
+        about,
         program: "crosvm",
+        version: "version",
         install: "crosvm built from source (crosvm.dev/book/building_crosvm) into PATH",
         arguments,
         settings: |_| None,
     };
-    Vmm::new(programs, Kind::MicroVm, dialect)
+    Vmm::new(programs, kind, dialect)
 }
 
 fn arguments(parts: &Parts) -> Vec<OsString> {

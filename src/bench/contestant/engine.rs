@@ -103,7 +103,7 @@ impl Contestant for Engine {
     }
 
     fn probe(&self) -> Presence {
-        probe_program(self.dialect.program, self.dialect.install)
+        probe_program(self.dialect.program, "--version", self.dialect.install)
     }
 
     fn prepare(&mut self, workshop: &Workshop) -> Result<(), String> {

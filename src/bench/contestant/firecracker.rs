@@ -1,7 +1,7 @@
 //! Firecracker, by a configuration file instead of its API.
 
 use super::Kind;
-use super::vmm::{Dialect, Parts, Vmm};
+use super::vmm::{Dialect, Parts, Vmm, words};
 use crate::bench::workshop::Programs;
 use serde_json::json;
 
@@ -24,10 +24,14 @@ fn vmm(programs: &Programs, kind: Kind, name: &'static str, about: &'static str)
         name,
         about,
         program: "firecracker",
+        version: "--version",
         install: INSTALL,
+        // Its log goes to standard output, too, in the midst of the guest's lines.
         arguments: |parts| {
             let file = parts.file.clone().into();
-            vec!["--no-api".into(), "--config-file".into(), file]
+            let mut argv = words(["--no-api", "--log-path", "/dev/null", "--config-file"]);
+            argv.push(file);
+            argv
         },
         settings: |parts| Some(settings(parts)),
     };

@@ -55,9 +55,11 @@ impl Contestant for Metal {
     fn about(&self) -> &'static str {
         match self.jailed {
             true => {
-                "kvmlet boot of a guest without a kernel, 128 MiB, 1 vCPU, in a jail: the VMM's own share"
+                "kvmlet boot of a guest without a kernel, 128 MiB, 1 vCPU, a serial port, in a jail: the VMM's own share"
             }
-            false => "kvmlet boot of a guest without a kernel, 128 MiB, 1 vCPU, without a jail",
+            false => {
+                "kvmlet boot of a guest without a kernel, 128 MiB, 1 vCPU, a serial port, without a jail"
+            }
         }
     }
 
@@ -79,6 +81,8 @@ impl Contestant for Metal {
             self.kvmlet.as_os_str(),
             OsStr::new("boot"),
             OsStr::new(jail_flag(self.jailed)),
+            // The serial port is all that the other VMMs' guests have.
+            OsStr::new("--no-rng"),
             OsStr::new("--kernel"),
             guest.as_os_str(),
         ];
@@ -113,8 +117,8 @@ impl Contestant for Linux {
 
     fn about(&self) -> &'static str {
         match self.jailed {
-            true => "kvmlet boot of Linux, 128 MiB, 1 vCPU, in a jail",
-            false => "kvmlet boot of Linux, 128 MiB, 1 vCPU, without a jail",
+            true => "kvmlet boot of Linux, 128 MiB, 1 vCPU, a serial port, in a jail",
+            false => "kvmlet boot of Linux, 128 MiB, 1 vCPU, a serial port, without a jail",
         }
     }
 
@@ -135,10 +139,11 @@ impl Contestant for Linux {
             .kernel
             .clone()
             .ok_or("there is no guest kernel")?;
-        let words: [OsString; 9] = [
+        let words: [OsString; 10] = [
             self.kvmlet.clone().into(),
             "boot".into(),
             jail_flag(self.jailed).into(),
+            "--no-rng".into(),
             "--kernel".into(),
             kernel.into(),
             "--initrd".into(),

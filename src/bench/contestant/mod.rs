@@ -108,9 +108,11 @@ pub fn all(programs: &Programs) -> Vec<Box<dyn Contestant>> {
         Box::new(kvmlet::Linux::new(programs, false)),
         Box::new(firecracker::metal(programs)),
         Box::new(firecracker::linux(programs)),
+        Box::new(cloud_hypervisor::metal(programs)),
         Box::new(cloud_hypervisor::linux(programs)),
         Box::new(qemu::metal(programs)),
         Box::new(qemu::linux(programs)),
+        Box::new(crosvm::metal(programs)),
         Box::new(crosvm::linux(programs)),
         Box::new(crun::without_cgroup(programs)),
         Box::new(crun::with_cgroup(programs)),
@@ -147,8 +149,8 @@ pub fn named(programs: &Programs, names: &[String]) -> Result<Vec<Box<dyn Contes
 }
 
 /// Looks for a program by the first line of what it says of its version.
-fn probe_program(program: &str, install: &str) -> Presence {
-    match super::launch::output(&[OsStr::new(program), OsStr::new("--version")]) {
+fn probe_program(program: &str, version: &str, install: &str) -> Presence {
+    match super::launch::output(&[OsStr::new(program), OsStr::new(version)]) {
         Ok(text) => Presence::Present {
             version: text.lines().next().unwrap_or_default().trim().into(),
         },
@@ -197,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_comes_with_the_way_to_install_it() {
-        let presence = probe_program("kvmlet-no-such-program", "apt-get install it");
+        let presence = probe_program("kvmlet-no-such-program", "--version", "apt-get install it");
         assert_eq!(
             presence,
             Presence::Absent {
@@ -209,7 +211,7 @@ mod tests {
     #[test]
     fn a_program_that_fails_is_there_and_unusable() {
         assert!(matches!(
-            probe_program("false", ""),
+            probe_program("false", "--version", ""),
             Presence::Unusable { .. }
         ));
     }

@@ -64,7 +64,7 @@ impl Contestant for Runtime {
     }
 
     fn probe(&self) -> Presence {
-        probe_program(self.program, self.install)
+        probe_program(self.program, "--version", self.install)
     }
 
     fn prepare(&mut self, workshop: &Workshop) -> Result<(), String> {

@@ -22,6 +22,7 @@ fn vmm(programs: &Programs, kind: Kind, name: &'static str, about: &'static str)
         name,
         about,
         program: "qemu-system-x86_64",
+        version: "--version",
         install: "apt-get install qemu-system-x86 (Debian, Ubuntu), dnf install qemu-system-x86-core (Fedora)",
         arguments,
         settings: |_| None,

@@ -25,6 +25,8 @@ pub(super) struct Dialect {
     pub name: &'static str,
     pub about: &'static str,
     pub program: &'static str,
+    /// What it is asked for to tell its version.
+    pub version: &'static str,
     pub install: &'static str,
     pub arguments: fn(&Parts) -> Vec<OsString>,
     /// The contents of [`Parts::file`].
@@ -85,7 +87,11 @@ impl Contestant for Vmm {
     }
 
     fn probe(&self) -> Presence {
-        let presence = probe_program(self.dialect.program, self.dialect.install);
+        let presence = probe_program(
+            self.dialect.program,
+            self.dialect.version,
+            self.dialect.install,
+        );
         if !matches!(presence, Presence::Present { .. }) {
             return presence;
         }

@@ -58,6 +58,9 @@ pub(super) struct Flags {
     /// size=SIZE (what it takes from the guest at once), deflate-on-oom=off, reporting=off.
     #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "")]
     balloon: Option<Balloon>,
+    /// Leave the entropy source away: for guests that trust their processor's.
+    #[arg(long)]
+    no_rng: bool,
     /// Make a port of the host lead to the guest: [ADDRESS:]HOST:GUEST[/tcp|udp]; implies --net.
     #[arg(short, long, value_name = "PORTS")]
     publish: Vec<PortMapping>,
@@ -141,6 +144,9 @@ impl Flags {
         }
         if let Some(balloon) = self.balloon {
             config = config.balloon(balloon);
+        }
+        if self.no_rng {
+            config = config.rng(false);
         }
         for mapping in self.publish {
             config = config.publish(mapping);

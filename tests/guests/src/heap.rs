@@ -6,6 +6,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::boot_info::BootInfo;
 use crate::mmio::{read64, write64};
 
+/// Where programs are linked (`guest.ld`).
+pub const IMAGE_START: u64 = 0x20_0000;
 /// Size of a page from [`take_pages`].
 pub const PAGE_BYTES: u64 = 4096;
 const GIB: u64 = 1 << 30;

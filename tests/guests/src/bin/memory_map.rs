@@ -8,14 +8,12 @@
 #![no_main]
 
 use kvmlet_guests::boot_info::{BootInfo, MemoryEntry};
-use kvmlet_guests::heap::{self, PAGE_BYTES};
+use kvmlet_guests::heap::{self, IMAGE_START, PAGE_BYTES};
 use kvmlet_guests::{mmio, println};
 
 kvmlet_guests::program!(run);
 
 const STEP_BYTES: u64 = 64 << 20;
-/// Where the image is linked.
-const IMAGE_START: u64 = 0x10_0000;
 
 fn run(info: &BootInfo) -> u8 {
     for entry in info.memory_map() {

@@ -6,13 +6,10 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use kvmlet_guests::boot_info::BootInfo;
-use kvmlet_guests::heap::{self, PAGE_BYTES};
+use kvmlet_guests::heap::{self, IMAGE_START, PAGE_BYTES};
 use kvmlet_guests::{interrupts, mmio, println, serial};
 
 kvmlet_guests::program!(run);
-
-/// Where the image is linked.
-const IMAGE_START: u64 = 0x10_0000;
 
 static TOUCH: AtomicBool = AtomicBool::new(false);
 static SPIN: AtomicBool = AtomicBool::new(false);
