@@ -1,5 +1,6 @@
-//! Rounds in which every contestant starts once, in turn (A B C A B C), so that what disturbs the machine
-//! disturbs all of them.
+//! Rounds in which every contestant starts once, so that what disturbs the machine disturbs all of them. Each round has
+//! an order of its own: what one leaves to be cleared away (a daemon that ends a container, a kernel that ends its
+//! network) falls to whoever comes next, and that is not always the same.
 
 use super::contestant::{Contestant, Presence, Service};
 use super::error::{Error, Halt};
@@ -112,10 +113,11 @@ impl<'a> Contest<'a> {
         }
         let rounds = self.plan.rounds;
         for round in 0..rounds {
-            for entrant in present
-                .iter_mut()
-                .filter(|one| takes_part(round, one.rounds, rounds))
-            {
+            for number in order(round, present.len()) {
+                let entrant = &mut present[number];
+                if !takes_part(round, entrant.rounds, rounds) {
+                    continue;
+                }
                 let step = Step {
                     stage: "round",
                     round: round + 1,
@@ -185,6 +187,23 @@ impl<'a> Contest<'a> {
     }
 }
 
+/// The order of a round: a shuffle (Fisher and Yates), the same for the same number.
+fn order(round: usize, all: usize) -> Vec<usize> {
+    // splitmix64 (Steele, Lea, Flood 2014).
+    let mut state = round as u64;
+    let mut random = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) as usize
+    };
+    let mut order: Vec<usize> = (0..all).collect();
+    for last in (1..all).rev() {
+        order.swap(last, random() % (last + 1));
+    }
+    order
+}
+
 /// Does one that takes part in `mine` of `all` rounds take part in this one? They are evenly spread.
 fn takes_part(round: usize, mine: usize, all: usize) -> bool {
     (round + 1) * mine / all > round * mine / all
@@ -250,16 +269,17 @@ mod tests {
     };
 
     #[test]
-    fn rounds_are_interleaved_after_the_warm_up() {
+    fn everybody_starts_once_a_round_after_the_warm_up() {
         let (entrants, order) = run(
             &[("a", "echo ready"), ("b", "echo ready"), ("absent", "")],
             PLAN,
         );
         assert_eq!(order[..WARM_UP], ["a"; WARM_UP]);
-        assert_eq!(
-            order[2 * WARM_UP..],
-            ["a", "b", "a", "b", "a", "b", "a", "b"]
-        );
+        let rounds = order[2 * WARM_UP..].chunks(2);
+        assert_eq!(rounds.len(), PLAN.rounds);
+        for round in rounds {
+            assert!(matches!(round, ["a", "b"] | ["b", "a"]), "{round:?}");
+        }
         assert_eq!(entrants[0].series.ready_ms().len(), 4);
         assert_eq!(entrants[0].series.samples().len(), 4 + WARM_UP);
         assert!(entrants[2].series.samples().is_empty());
@@ -300,6 +320,35 @@ mod tests {
             .map(|one| one.round)
             .collect();
         assert_eq!(rounds, [3, 7, 11]);
+    }
+
+    #[test]
+    fn whoever_comes_first_and_who_comes_next_is_not_always_the_same() {
+        const ALL: usize = 7;
+        let rounds = 700;
+        let mut first = [0; ALL];
+        let mut next = [[0; ALL]; ALL];
+        for round in 0..rounds {
+            let order = order(round, ALL);
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert!(sorted.into_iter().eq(0..ALL), "{order:?}");
+            assert_eq!(order, super::order(round, ALL));
+            first[order[0]] += 1;
+            order
+                .windows(2)
+                .for_each(|pair| next[pair[0]][pair[1]] += 1);
+        }
+        // A hundred each, were it even.
+        assert!(
+            first.iter().all(|count| (60..140).contains(count)),
+            "{first:?}"
+        );
+        for (one, row) in next.iter().enumerate() {
+            let others = row.iter().enumerate().filter(|(other, _)| *other != one);
+            let mut counts = others.map(|(_, count)| *count);
+            assert!(counts.all(|count| (60..140).contains(&count)), "{row:?}");
+        }
     }
 
     #[test]

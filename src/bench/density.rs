@@ -85,7 +85,7 @@ pub struct Crowd {
 }
 
 /// So many instances at once.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Level {
     /// Instances that ran.
     pub instances: usize,

@@ -7,7 +7,6 @@ use super::contestant::{Contestant, Service};
 use super::error::Halt;
 use super::running::Running;
 use super::sample::ms;
-use super::statistics::Summary;
 use super::workshop::{TRACEFS, Workshop};
 use crate::host::clock::monotonic_ns;
 use crate::host::signals::Signals;
@@ -41,7 +40,7 @@ pub enum Effort {
 
 /// Most starts, and the time after which there are no more than the fewest: one alone may be disturbed.
 const STARTS: usize = 10;
-const LEAST_STARTS: usize = 3;
+const LEAST_STARTS: usize = 2;
 const BUDGET: Duration = Duration::from_secs(1);
 
 impl Effort {
@@ -61,9 +60,11 @@ impl Effort {
                 Err(Halt::Failed(reason)) => return Ok(Effort::Unavailable { reason }),
             }
         }
+        // Of two the smaller: what disturbs a start makes it more.
         let median = |value: &dyn Fn(&KvmUse) -> f64| {
-            let values: Vec<f64> = uses.iter().map(value).collect();
-            Summary::of(&values).map_or(0.0, |summary| summary.median)
+            let mut values: Vec<f64> = uses.iter().map(value).collect();
+            values.sort_by(f64::total_cmp);
+            values[(values.len() - 1) / 2]
         };
         Ok(Effort::Measured {
             n: uses.len(),

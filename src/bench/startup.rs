@@ -168,11 +168,11 @@ pub(super) fn command(launch: Option<&Launch>) -> Vec<String> {
 }
 
 impl Default for Plan {
-    /// 100 rounds, 20 s for each contestant, 2 minutes for a start.
+    /// 100 rounds, 15 s for each contestant, 2 minutes for a start.
     fn default() -> Self {
         Self {
             rounds: 100,
-            budget: Duration::from_secs(20),
+            budget: Duration::from_secs(15),
             deadline: Duration::from_secs(120),
         }
     }

@@ -5,7 +5,14 @@ use crate::{Test, harness, program};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-pub const TESTS: &[Test] = &[("the_report_is_drawn_by_a_browser", chromium, drawn)];
+pub const TESTS: &[Test] = &[
+    ("the_report_is_drawn_by_a_browser", chromium, drawn),
+    (
+        "the_report_of_density_is_drawn_by_a_browser",
+        chromium,
+        crowds_drawn,
+    ),
+];
 
 fn chromium() -> Result<(), String> {
     program("chromium").and_then(|()| harness::kvm())
@@ -19,6 +26,7 @@ const body = document.body.dataset;
 body.boxes = drawn('rect.box');
 body.curves = drawn('path.curve');
 body.segments = drawn('rect.segment');
+body.parts = drawn('g rect.part');
 body.rows = document.querySelector('table').rows.length - 1;
 body.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
 body.outside = performance.getEntriesByType('resource').length;
@@ -67,6 +75,37 @@ fn drawn() {
             "rgb(251, 251, 250)"
         };
         assert_eq!(attribute(&dom, "data-page"), colour);
+    }
+}
+
+fn crowds_drawn() {
+    let cache = Cache::new();
+    let file = cache.temporary().with_file_name("density.html");
+    let only = ["--limit", "4", "--only", "kvmlet-metal-nojail", "--report"];
+    let mut command = cache.bench(&["density"]);
+    let output = command.args(only).arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let page = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, page + PROBE).unwrap();
+    for (width, dark) in [(1280, true), (420, false)] {
+        let dom = open(&file, width, dark);
+        for expected in [
+            "data-wide=\"false\"",
+            "data-outside=\"0\"",
+            // 1, 2 and 4 of each.
+            "data-rows=\"6\"",
+        ] {
+            assert!(
+                dom.contains(expected),
+                "width {width}: no {expected} in {}",
+                attributes(&dom)
+            );
+        }
+        // What the process has no guest RAM for is not drawn.
+        let parts: usize = attribute(&dom, "data-parts").parse().unwrap();
+        assert!((4..=6).contains(&parts), "{}", attributes(&dom));
+        let curves: usize = attribute(&dom, "data-curves").parse().unwrap();
+        assert!((4..=8).contains(&curves), "{}", attributes(&dom));
     }
 }
 

@@ -68,9 +68,9 @@ fn same_guest() {
     let keep = kept.path().display();
     let vmm = |name: &str| {
         format!(
-            "[ \"$1\" = --version ] && exec echo {name} 1.2\n\
+            "case $1 in --version | version) exec echo {name} 1.2 ;; esac\n\
              printf '%s\\n' \"$@\" >{keep}/{name}\n\
-             [ \"$2\" != --config-file ] || cat \"$3\" >>{keep}/{name}\n\
+             [ \"$4\" != --config-file ] || cat \"$5\" >>{keep}/{name}\n\
              echo ready\nexec sleep 1000"
         )
     };
@@ -105,7 +105,8 @@ fn same_guest() {
 }
 
 fn failing_vmm() {
-    let script = "[ \"$1\" = --version ] && exec echo 1.2\necho 'no such luck' >&2\nexit 3";
+    let script =
+        "case $1 in --version | version) exec echo 1.2 ;; esac\necho 'no such luck' >&2\nexit 3";
     let names = ["firecracker", "cloud-hypervisor", "crosvm"];
     let first = scripts(&names.map(|name| (name, script)));
     let cache = Cache::new().with_kernel();

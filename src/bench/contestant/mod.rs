@@ -23,7 +23,6 @@ use super::error::Error;
 use super::launch::Launch;
 use super::workshop::{Programs, Workshop};
 use serde::Serialize;
-use std::ffi::OsStr;
 
 /// What kind of isolation a contestant gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -150,7 +149,8 @@ pub fn named(programs: &Programs, names: &[String]) -> Result<Vec<Box<dyn Contes
 
 /// Looks for a program by the first line of what it says of its version.
 fn probe_program(program: &str, version: &str, install: &str) -> Presence {
-    match super::launch::output(&[OsStr::new(program), OsStr::new(version)]) {
+    // One that does not answer must not keep all others.
+    match daemon::briefly(&[program.into(), version.into()]) {
         Ok(text) => Presence::Present {
             version: text.lines().next().unwrap_or_default().trim().into(),
         },

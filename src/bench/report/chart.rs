@@ -8,9 +8,9 @@ use crate::bench::startup::Contender;
 use crate::bench::statistics::Summary;
 use std::fmt::Write;
 
-const WIDTH: f64 = 1000.0;
-const LEFT: f64 = 170.0;
-const RIGHT: f64 = 850.0;
+pub(super) const WIDTH: f64 = 1000.0;
+pub(super) const LEFT: f64 = 170.0;
+pub(super) const RIGHT: f64 = 850.0;
 const ROW: f64 = 46.0;
 const CURVES: f64 = 300.0;
 
@@ -139,36 +139,46 @@ pub(super) fn curves(contestants: &[&Contender]) -> String {
             share * 100.0
         );
     }
-    for (one, values) in &shown {
-        let name = escape(one.name);
-        let _ = write!(
-            svg,
-            "<g class=\"{}\"><path class=\"curve {}\" d=\"{}\"><title>{name}</title></path></g>",
-            class(one.kind),
-            dash(&shown.iter().map(|(one, _)| *one).collect::<Vec<_>>(), one),
-            steps(values, &scale)
-        );
+    let drawn: Vec<Named> = shown.iter().map(|(one, _)| (one.name, one.kind)).collect();
+    for (number, (_, values)) in shown.iter().enumerate() {
+        svg += &curve(&drawn, number, &steps(values, &scale));
     }
-    svg += "</svg><div class=\"legend\">";
-    let drawn: Vec<&Contender> = shown.iter().map(|(one, _)| *one).collect();
-    for one in &drawn {
+    svg + "</svg>" + &legend(&drawn)
+}
+
+/// Who is drawn.
+pub(super) type Named<'a> = (&'a str, Kind);
+
+/// The curve of one of those that are drawn.
+pub(super) fn curve(drawn: &[Named<'_>], number: usize, path: &str) -> String {
+    let (name, kind) = drawn[number];
+    format!(
+        "<g class=\"{}\"><path class=\"curve {}\" d=\"{path}\"><title>{}</title></path></g>",
+        class(kind),
+        dash(drawn, number),
+        escape(name)
+    )
+}
+
+/// Which curve is whose.
+pub(super) fn legend(drawn: &[Named<'_>]) -> String {
+    let mut html = String::from("<div class=\"legend\">");
+    for (number, (name, kind)) in drawn.iter().enumerate() {
         let _ = write!(
-            svg,
+            html,
             "<span class=\"{}\"><svg viewBox=\"0 0 34 10\"><path class=\"curve {}\" d=\"M0 5H34\"/></svg>{}</span>",
-            class(one.kind),
-            dash(&drawn, one),
-            escape(one.name)
+            class(*kind),
+            dash(drawn, number),
+            escape(name)
         );
     }
-    svg + "</div>"
+    html + "</div>"
 }
 
 /// Contestants of one kind share a colour and differ in their dashes.
-fn dash(all: &[&Contender], one: &Contender) -> String {
-    let before = all
-        .iter()
-        .take_while(|other| other.name != one.name)
-        .filter(|other| other.kind == one.kind);
+fn dash(drawn: &[Named<'_>], number: usize) -> String {
+    let kind = drawn[number].1;
+    let before = drawn[..number].iter().filter(|(_, other)| *other == kind);
     format!("d{}", before.count() % 6)
 }
 
@@ -224,7 +234,7 @@ fn hue(number: usize) -> String {
     format!("hsl({} 55% {lightness}%)", 205 + number * 47 % 360)
 }
 
-fn open(height: f64, what: &str) -> String {
+pub(super) fn open(height: f64, what: &str) -> String {
     format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{what}\">")
 }
 

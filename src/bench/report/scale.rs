@@ -1,4 +1,4 @@
-//! A logarithmic axis of milliseconds.
+//! A logarithmic axis.
 
 /// From values to places along an axis.
 pub(super) struct LogScale {
@@ -83,7 +83,8 @@ pub(super) fn label(ms: f64) -> String {
     }
 }
 
-fn trimmed(value: f64) -> String {
+/// A number without zeroes that say nothing.
+pub(super) fn trimmed(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').into()
 }

@@ -1,8 +1,11 @@
 use super::*;
 use crate::bench::contestant::Kind;
+use crate::bench::density::{Crowd, Density, Level};
 use crate::bench::facts::HostFacts;
+use crate::bench::memory::Memory;
 use crate::bench::phases::Segment;
 use crate::bench::sample::{Outcome, Sample, Series, Times};
+use crate::bench::startup::{Contender, Startup};
 use crate::bench::statistics::Summary;
 use std::time::Duration;
 
@@ -79,6 +82,83 @@ fn result() -> Startup {
     }
 }
 
+fn crowd(name: &'static str, levels: &[(usize, f64)]) -> Crowd {
+    let level = |(instances, mib): &(usize, f64)| Level {
+        instances: *instances,
+        started: 1,
+        starts_per_second: 100.0,
+        each: Memory {
+            guest_ram: mib / 2.0,
+            private: mib / 4.0,
+            page_cache: mib / 4.0,
+        },
+        host_each: *mib,
+    };
+    Crowd {
+        name,
+        about: "something",
+        kind: Kind::BareMetal,
+        presence: Presence::Present {
+            version: "1 <beta>".into(),
+        },
+        command: vec![name.into(), "a&b".into()],
+        levels: levels.iter().map(level).collect(),
+        stopped: "the <limit>".into(),
+    }
+}
+
+fn crowds() -> Density {
+    let mut absent = crowd("podman", &[]);
+    absent.presence = Presence::Absent {
+        install: "apt-get install podman".into(),
+    };
+    Density {
+        benchmark: "density",
+        kvmlet: "0.0",
+        method: "A method.",
+        parallel: 2,
+        host: HostFacts::read(),
+        warnings: vec!["Beware.".into()],
+        contestants: vec![
+            crowd("kvmlet", &[(1, 4.0), (2, 3.0), (4, 2.5)]),
+            crowd("other", &[(1, 40.0)]),
+            absent,
+        ],
+    }
+}
+
+#[test]
+fn the_page_of_crowds_shows_everything_and_needs_nothing() {
+    let page = density(&crowds());
+    for part in [
+        "Beware.",
+        "2.50 MiB",
+        "40.0 MiB",
+        "the &lt;limit&gt;",
+        "apt-get install podman",
+        "a&amp;b",
+        "A method.",
+        "100 /s",
+    ] {
+        assert!(page.contains(part), "no {part:?} in {page}");
+    }
+    // A part each of guest RAM, private memory and page cache, and the three of the legend.
+    assert_eq!(page.matches("<rect class=\"part\"").count(), 2 * 3 + 3);
+    // One level makes no curve: one contestant in two charts and their legends.
+    assert_eq!(page.matches("<path class=\"curve").count(), 4);
+    assert_balanced(&page);
+    needs_nothing(&page);
+    let mut nothing = crowds();
+    nothing.contestants.clear();
+    assert!(!density(&nothing).contains("<svg"));
+}
+
+fn needs_nothing(page: &str) {
+    for outside in ["http:", "https:", "src=", "url(", "@import", "<script"] {
+        assert!(!page.contains(outside), "{outside} in {page}");
+    }
+}
+
 #[test]
 fn the_page_shows_everything_and_needs_nothing() {
     let page = startup(&result());
@@ -95,9 +175,7 @@ fn the_page_shows_everything_and_needs_nothing() {
     ] {
         assert!(page.contains(part), "no {part:?} in {page}");
     }
-    for outside in ["http:", "https:", "src=", "url(", "@import", "<script"] {
-        assert!(!page.contains(outside), "{outside} in {page}");
-    }
+    needs_nothing(&page);
 }
 
 #[test]
@@ -110,7 +188,10 @@ fn what_others_say_cannot_become_part_of_the_page() {
 
 #[test]
 fn tags_are_balanced() {
-    let page = startup(&result());
+    assert_balanced(&startup(&result()));
+}
+
+fn assert_balanced(page: &str) {
     for tag in [
         "section", "svg", "g", "table", "tr", "td", "ul", "div", "span", "text", "main", "details",
     ] {

@@ -2,9 +2,10 @@
 
 use super::super::Outcome;
 use super::table::Table;
-use super::{Format, Watch, absences, conduct, heading, programs};
+use super::{Format, Watch, absences, conduct, heading, programs, write_report};
 use crate::bench::{self, density::Plan};
 use clap::Args;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Run more and more instances at once, and tell what each keeps of memory and how fast they start.
@@ -28,6 +29,9 @@ pub(super) struct Density {
     /// How to print the result.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Write a page with pictures as well, for a browser.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 impl Density {
@@ -45,7 +49,10 @@ impl Density {
         let programs = programs()?;
         let measure =
             |watch: Watch<'_>| bench::Density::measure(plan, &programs, &self.only, watch);
-        conduct(self.format, text, measure, |_| Ok(()))
+        conduct(self.format, text, measure, |result| match &self.report {
+            Some(path) => write_report(path, &bench::report::density(result)),
+            None => Ok(()),
+        })
     }
 }
 

@@ -11,13 +11,14 @@ use std::time::Duration;
 /// Start the same service as a process, in containers, and in microVMs, and compare the times.
 ///
 /// Clocks start right before each command is spawned and stop when the service's line `ready` has been read. Rounds
-/// are interleaved: every contestant starts once in each. Those that take long take part in fewer rounds.
+/// are interleaved: every contestant starts once in each, in an order that changes. Those that take long take part in
+/// fewer rounds.
 #[derive(Args)]
 pub(super) struct Startup {
     /// Rounds to measure [default: 100].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rounds: Option<u32>,
-    /// Seconds for each contestant; who is slow takes part in fewer rounds, but at least 3 [default: 20].
+    /// Seconds for each contestant; who is slow takes part in fewer rounds, but at least 3 [default: 15].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     budget: Option<u32>,
     /// Start only these, beside the bare process.
