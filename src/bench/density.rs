@@ -180,7 +180,7 @@ impl Crowd {
         }
         let tag = format!("kvmlet-bench-{}-", std::process::id());
         let mut instances = Instances::default();
-        let before = memory::available_bytes();
+        let before = memory::settled_bytes();
         let begun = Instant::now();
         let mut next = 1;
         crowd.stopped = loop {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::ops::{AddAssign, Div};
+use std::time::Duration;
 
 /// Proportional set sizes in MiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -161,6 +162,24 @@ pub(super) fn available_bytes() -> u64 {
         .find_map(|line| line.strip_prefix("MemAvailable:"));
     let kib = line.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) << 10
+}
+
+/// The same when nobody gives memory back any more, as far as there is such a time: what those before have had takes
+/// the kernel a while to clear away.
+pub(super) fn settled_bytes() -> u64 {
+    const PAUSE: Duration = Duration::from_millis(100);
+    const TRIES: usize = 30;
+    const STILL: u64 = 1 << 18;
+    let mut before = available_bytes();
+    for _ in 0..TRIES {
+        std::thread::sleep(PAUSE);
+        let now = available_bytes();
+        if now.saturating_sub(before) < STILL {
+            return now;
+        }
+        before = now;
+    }
+    before
 }
 
 #[cfg(test)]

@@ -232,3 +232,34 @@ impl AsFd for Lifeline {
         self.0.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::jail::tests::alone;
+    use std::fs::File;
+    use std::io::Write;
+
+    #[test]
+    fn closed_streams_become_null() {
+        alone("process", "closed_streams_become_null", || {
+            let (read, write) = rustix::pipe::pipe().unwrap();
+            // What is open otherwise is not of interest here, and goes with the process.
+            let closed = [libc::STDIN_FILENO, libc::STDOUT_FILENO];
+            for fd in closed {
+                // SAFETY: nobody uses it any more.
+                unsafe { libc::close(fd) };
+            }
+            set_up_streams();
+            let next = File::open("/proc/self/stat").unwrap();
+            assert!(next.as_raw_fd() > libc::STDERR_FILENO);
+            for fd in closed {
+                let target = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+                assert_eq!(target.to_str(), Some("/dev/null"));
+            }
+            drop(read);
+            let error = File::from(write).write_all(b"x").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        });
+    }
+}

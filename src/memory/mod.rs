@@ -2,7 +2,7 @@
 
 mod resident;
 
-pub use resident::PAGE_BYTES;
+pub use resident::{PAGE_BYTES, populate};
 
 use crate::config::HugePages;
 use std::io;

@@ -1,13 +1,13 @@
 //! bzImage: setup header, decompressor and compressed kernel (Linux Documentation/arch/x86/boot.rst).
 
-use super::{Error, Image, LoadedKernel, Protocol};
+use super::{Error, Image, LoadedKernel, Protocol, read_into};
 use crate::arch::x86_64::address_map::HIGH_RAM;
 use crate::memory::GuestMemory;
 use linux_loader::bootparam::setup_header;
 use std::io::SeekFrom;
 use std::mem::size_of;
 use std::ops::Range;
-use vm_memory::{ByteValued, Bytes, GuestAddress};
+use vm_memory::{ByteValued, GuestAddress};
 
 /// Where the setup header begins in the file, and the first byte behind it.
 const HEADER: usize = 0x1f1;
@@ -62,12 +62,7 @@ pub(super) fn load<I: Image>(
     image
         .seek(SeekFrom::Start(payload.start))
         .map_err(Error::Read)?;
-    ram.read_exact_volatile_from(
-        GuestAddress(range.start),
-        image,
-        (payload.end - payload.start) as usize,
-    )
-    .map_err(Error::Memory)?;
+    read_into(ram, range.start, image, payload.end - payload.start)?;
     Ok(LoadedKernel {
         protocol: Protocol::Linux64 {
             entry: GuestAddress(range.start + ENTRY_64),

@@ -4,6 +4,7 @@ use super::*;
 use crate::arch::x86_64::boot::load_kernel;
 use crate::config::MemorySize;
 use std::io::Cursor;
+use vm_memory::Bytes;
 
 const MIB: u64 = 1 << 20;
 

@@ -1,13 +1,13 @@
 //! ELF `vmlinux` images (System V gABI chapters 4 and 5; Linux Documentation/arch/x86/boot.rst).
 
-use super::{Error, Image, LoadedKernel, Protocol};
+use super::{Error, Image, LoadedKernel, Protocol, read_into};
 use crate::arch::x86_64::address_map::RAM_ABOVE_4G;
 use crate::memory::GuestMemory;
 use linux_loader::elf::{Elf64_Ehdr, Elf64_Phdr, PT_INTERP, PT_LOAD, PT_NOTE};
 use std::io::SeekFrom;
 use std::mem::size_of;
 use std::ops::Range;
-use vm_memory::{ByteValued, Bytes, GuestAddress};
+use vm_memory::{ByteValued, GuestAddress};
 
 const MAGIC: &[u8] = b"\x7fELF";
 const CLASS_64: u8 = 2;
@@ -53,12 +53,7 @@ pub(super) fn load<I: Image>(
         image
             .seek(SeekFrom::Start(segment.p_offset))
             .map_err(Error::Read)?;
-        ram.read_exact_volatile_from(
-            GuestAddress(segment.p_paddr),
-            image,
-            segment.p_filesz as usize,
-        )
-        .map_err(Error::Memory)?;
+        read_into(ram, segment.p_paddr, image, segment.p_filesz)?;
     }
     Ok(LoadedKernel {
         protocol,

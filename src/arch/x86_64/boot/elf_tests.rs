@@ -2,6 +2,7 @@
 
 use super::*;
 use std::io::Cursor;
+use vm_memory::Bytes;
 
 const MIB: u64 = 1 << 20;
 const ROOM: Range<u64> = MIB..16 * MIB;

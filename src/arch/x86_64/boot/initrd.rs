@@ -1,10 +1,9 @@
 //! Where the initial RAM disk goes.
 
-use super::{Error, Image, LoadedKernel};
+use super::{Error, Image, LoadedKernel, read_into};
 use crate::memory::GuestMemory;
 use std::io::SeekFrom;
 use std::ops::Range;
-use vm_memory::{Bytes, GuestAddress};
 
 const PAGE: u64 = 4096;
 
@@ -29,8 +28,7 @@ pub(super) fn load<I: Image>(
             room: free.end.saturating_sub(free.start),
         });
     };
-    ram.read_exact_volatile_from(GuestAddress(start), image, bytes as usize)
-        .map_err(Error::Memory)?;
+    read_into(ram, start, image, bytes)?;
     Ok(start..start + bytes)
 }
 
@@ -39,6 +37,7 @@ mod tests {
     use super::*;
     use crate::arch::x86_64::boot::Protocol;
     use std::io::Cursor;
+    use vm_memory::GuestAddress;
 
     const MIB: u64 = 1 << 20;
 

@@ -15,7 +15,7 @@ pub use registers::BootState;
 
 use super::address_map::{CMDLINE, CMDLINE_BYTES, ram_ranges};
 use crate::config::Memory;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, populate};
 use linux_loader::bootparam::setup_header;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -80,6 +80,19 @@ pub fn load_kernel<I: Image>(
     } else {
         Err(error::name_format(&start))
     }
+}
+
+/// Reads the next bytes of an image straight into guest memory.
+fn read_into<I: Image>(
+    ram: &GuestMemory,
+    start: u64,
+    image: &mut I,
+    bytes: u64,
+) -> Result<(), Error> {
+    let (start, bytes) = (GuestAddress(start), bytes as usize);
+    populate(ram, start, bytes);
+    ram.read_exact_volatile_from(start, image, bytes)
+        .map_err(Error::Memory)
 }
 
 /// Everything else that a kernel wants to find, written to guest memory; returns the first vCPU's state.
