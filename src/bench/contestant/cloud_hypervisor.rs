@@ -1,34 +1,24 @@
 //! Cloud Hypervisor.
 
-use super::Kind;
-use super::vmm::{Dialect, Parts, Vmm, words};
-use crate::bench::workshop::Programs;
+use super::vmm::{Dialect, Entry, Parts, words};
 use std::ffi::OsString;
 
-/// With Linux.
-pub(super) fn linux(programs: &Programs) -> Vmm {
-    let about = "Cloud Hypervisor with Linux, 128 MiB, 1 vCPU; killed once it is ready";
-    vmm(programs, Kind::MicroVm, "cloud-hypervisor-linux", about)
-}
-
-/// With the bare-metal guest.
-pub(super) fn metal(programs: &Programs) -> Vmm {
-    let about = "Cloud Hypervisor with a guest without a kernel; killed once it is ready";
-    vmm(programs, Kind::BareMetal, "cloud-hypervisor-metal", about)
-}
-
-fn vmm(programs: &Programs, kind: Kind, name: &'static str, about: &'static str) -> Vmm {
-    let dialect = Dialect {
-        name,
-        about,
-        program: "cloud-hypervisor",
-        version: "--version",
-        install: "a release of github.com/cloud-hypervisor/cloud-hypervisor into PATH",
-        arguments,
-        settings: |_| None,
-    };
-    Vmm::new(programs, kind, dialect)
-}
+/// How Cloud Hypervisor is asked.
+pub(super) const DIALECT: Dialect = Dialect {
+    metal: Entry {
+        name: "cloud-hypervisor-metal",
+        about: "Cloud Hypervisor with a guest without a kernel; killed once it is ready",
+    },
+    linux: Entry {
+        name: "cloud-hypervisor-linux",
+        about: "Cloud Hypervisor with Linux, 128 MiB, 1 vCPU; killed once it is ready",
+    },
+    program: "cloud-hypervisor",
+    version: "--version",
+    install: "a release of github.com/cloud-hypervisor/cloud-hypervisor into PATH",
+    arguments,
+    settings: |_| None,
+};
 
 fn arguments(parts: &Parts) -> Vec<OsString> {
     let mut argv = words([

@@ -1,42 +1,32 @@
 //! Firecracker, by a configuration file instead of its API.
 
-use super::Kind;
-use super::vmm::{Dialect, Parts, Vmm, words};
-use crate::bench::workshop::Programs;
+use super::vmm::{Dialect, Entry, Parts, words};
 use serde_json::json;
 
 const INSTALL: &str = "a release of github.com/firecracker-microvm/firecracker into PATH";
 
-/// With Linux.
-pub(super) fn linux(programs: &Programs) -> Vmm {
-    let about = "Firecracker with Linux, 128 MiB, 1 vCPU; killed once it is ready";
-    vmm(programs, Kind::MicroVm, "firecracker-linux", about)
-}
-
-/// With the bare-metal guest.
-pub(super) fn metal(programs: &Programs) -> Vmm {
-    let about = "Firecracker with a guest without a kernel; killed once it is ready";
-    vmm(programs, Kind::BareMetal, "firecracker-metal", about)
-}
-
-fn vmm(programs: &Programs, kind: Kind, name: &'static str, about: &'static str) -> Vmm {
-    let dialect = Dialect {
-        name,
-        about,
-        program: "firecracker",
-        version: "--version",
-        install: INSTALL,
-        // Its log goes to standard output, too, in the midst of the guest's lines.
-        arguments: |parts| {
-            let file = parts.file.clone().into();
-            let mut argv = words(["--no-api", "--log-path", "/dev/null", "--config-file"]);
-            argv.push(file);
-            argv
-        },
-        settings: |parts| Some(settings(parts)),
-    };
-    Vmm::new(programs, kind, dialect)
-}
+/// How Firecracker is asked.
+pub(super) const DIALECT: Dialect = Dialect {
+    metal: Entry {
+        name: "firecracker-metal",
+        about: "Firecracker with a guest without a kernel; killed once it is ready",
+    },
+    linux: Entry {
+        name: "firecracker-linux",
+        about: "Firecracker with Linux, 128 MiB, 1 vCPU; killed once it is ready",
+    },
+    program: "firecracker",
+    version: "--version",
+    install: INSTALL,
+    // Its log goes to standard output, too, in the midst of the guest's lines.
+    arguments: |parts| {
+        let file = parts.file.clone().into();
+        let mut argv = words(["--no-api", "--log-path", "/dev/null", "--config-file"]);
+        argv.push(file);
+        argv
+    },
+    settings: |parts| Some(settings(parts)),
+};
 
 fn settings(parts: &Parts) -> String {
     let mut boot = json!({"kernel_image_path": parts.kernel});

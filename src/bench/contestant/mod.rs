@@ -23,6 +23,7 @@ use super::error::Error;
 use super::launch::Launch;
 use super::workshop::{Programs, Workshop};
 use serde::Serialize;
+use vmm::Vmm;
 
 /// What kind of isolation a contestant gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -105,14 +106,14 @@ pub fn all(programs: &Programs) -> Vec<Box<dyn Contestant>> {
         Box::new(kvmlet::Metal::new(programs, false)),
         Box::new(kvmlet::Linux::new(programs, true)),
         Box::new(kvmlet::Linux::new(programs, false)),
-        Box::new(firecracker::metal(programs)),
-        Box::new(firecracker::linux(programs)),
-        Box::new(cloud_hypervisor::metal(programs)),
-        Box::new(cloud_hypervisor::linux(programs)),
-        Box::new(qemu::metal(programs)),
-        Box::new(qemu::linux(programs)),
-        Box::new(crosvm::metal(programs)),
-        Box::new(crosvm::linux(programs)),
+        Box::new(Vmm::metal(programs, firecracker::DIALECT)),
+        Box::new(Vmm::linux(programs, firecracker::DIALECT)),
+        Box::new(Vmm::metal(programs, cloud_hypervisor::DIALECT)),
+        Box::new(Vmm::linux(programs, cloud_hypervisor::DIALECT)),
+        Box::new(Vmm::metal(programs, qemu::DIALECT)),
+        Box::new(Vmm::linux(programs, qemu::DIALECT)),
+        Box::new(Vmm::metal(programs, crosvm::DIALECT)),
+        Box::new(Vmm::linux(programs, crosvm::DIALECT)),
         Box::new(crun::without_cgroup(programs)),
         Box::new(crun::with_cgroup(programs)),
         Box::new(runc::with_cgroup(programs)),

@@ -1,34 +1,24 @@
 //! QEMU's `microvm` machine.
 
-use super::Kind;
-use super::vmm::{Dialect, Parts, Vmm, words};
-use crate::bench::workshop::Programs;
+use super::vmm::{Dialect, Entry, Parts, words};
 use std::ffi::OsString;
 
-/// With Linux.
-pub(super) fn linux(programs: &Programs) -> Vmm {
-    let about = "QEMU, machine microvm, with Linux, 128 MiB, 1 vCPU; killed once it is ready";
-    vmm(programs, Kind::MicroVm, "qemu-linux", about)
-}
-
-/// With the bare-metal guest.
-pub(super) fn metal(programs: &Programs) -> Vmm {
-    let about = "QEMU, machine microvm, with a guest without a kernel; killed once it is ready";
-    vmm(programs, Kind::BareMetal, "qemu-metal", about)
-}
-
-fn vmm(programs: &Programs, kind: Kind, name: &'static str, about: &'static str) -> Vmm {
-    let dialect = Dialect {
-        name,
-        about,
-        program: "qemu-system-x86_64",
-        version: "--version",
-        install: "apt-get install qemu-system-x86 (Debian, Ubuntu), dnf install qemu-system-x86-core (Fedora)",
-        arguments,
-        settings: |_| None,
-    };
-    Vmm::new(programs, kind, dialect)
-}
+/// How QEMU is asked.
+pub(super) const DIALECT: Dialect = Dialect {
+    metal: Entry {
+        name: "qemu-metal",
+        about: "QEMU, machine microvm, with a guest without a kernel; killed once it is ready",
+    },
+    linux: Entry {
+        name: "qemu-linux",
+        about: "QEMU, machine microvm, with Linux, 128 MiB, 1 vCPU; killed once it is ready",
+    },
+    program: "qemu-system-x86_64",
+    version: "--version",
+    install: "apt-get install qemu-system-x86 (Debian, Ubuntu), dnf install qemu-system-x86-core (Fedora)",
+    arguments,
+    settings: |_| None,
+};
 
 fn arguments(parts: &Parts) -> Vec<OsString> {
     // What a KVM that interprets cannot set (an MSR), or cannot run (cmpxchg16b), is left away.

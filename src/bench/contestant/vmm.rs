@@ -21,9 +21,10 @@ pub(super) struct Parts {
 }
 
 /// How one VMM is asked for a VM of 128 MiB with 1 vCPU, with its serial port on standard output.
+#[derive(Clone, Copy)]
 pub(super) struct Dialect {
-    pub name: &'static str,
-    pub about: &'static str,
+    pub metal: Entry,
+    pub linux: Entry,
     pub program: &'static str,
     /// What it is asked for to tell its version.
     pub version: &'static str,
@@ -33,9 +34,17 @@ pub(super) struct Dialect {
     pub settings: fn(&Parts) -> Option<String>,
 }
 
+/// What a VMM is among the contestants with one kind of guest.
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    pub name: &'static str,
+    pub about: &'static str,
+}
+
 /// Another VMM, with Linux or with the bare-metal guest.
 pub(super) struct Vmm {
     dialect: Dialect,
+    entry: Entry,
     kind: Kind,
     linux: Guest,
     metal: [PathBuf; 2],
@@ -43,9 +52,20 @@ pub(super) struct Vmm {
 }
 
 impl Vmm {
-    pub fn new(programs: &Programs, kind: Kind, dialect: Dialect) -> Self {
+    /// One that boots Linux.
+    pub fn linux(programs: &Programs, dialect: Dialect) -> Self {
+        Self::new(programs, Kind::MicroVm, dialect.linux, dialect)
+    }
+
+    /// One that boots the bare-metal guest.
+    pub fn metal(programs: &Programs, dialect: Dialect) -> Self {
+        Self::new(programs, Kind::BareMetal, dialect.metal, dialect)
+    }
+
+    fn new(programs: &Programs, kind: Kind, entry: Entry, dialect: Dialect) -> Self {
         Self {
             dialect,
+            entry,
             kind,
             linux: Guest::new(programs),
             metal: [programs.guest("ready"), programs.guest("ready_stay")],
@@ -75,11 +95,11 @@ impl Vmm {
 
 impl Contestant for Vmm {
     fn name(&self) -> &'static str {
-        self.dialect.name
+        self.entry.name
     }
 
     fn about(&self) -> &'static str {
-        self.dialect.about
+        self.entry.about
     }
 
     fn kind(&self) -> Kind {
@@ -107,7 +127,7 @@ impl Contestant for Vmm {
     }
 
     fn prepare(&mut self, workshop: &Workshop) -> Result<(), String> {
-        self.directory = workshop.path().join(self.dialect.name);
+        self.directory = workshop.path().join(self.entry.name);
         fs::create_dir_all(&self.directory)
             .map_err(|error| format!("`{}`: {error}", self.directory.display()))
     }

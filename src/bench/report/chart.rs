@@ -128,22 +128,24 @@ pub(super) fn curves(contestants: &[&Contender]) -> String {
     let mut svg = open(CURVES + 34.0, "Share of starts that were ready, over time");
     grid(&mut svg, &scale, CURVES);
     for share in [0.0, 0.25, 0.5, 0.75, 1.0] {
-        let y = height(share);
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-             <text class=\"quiet\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{} %</text>",
-            WIDTH - 30.0,
-            LEFT - 12.0,
-            y + 4.0,
-            share * 100.0
-        );
+        svg += &level(height(share), &format!("{} %", share * 100.0));
     }
     let drawn: Vec<Named> = shown.iter().map(|(one, _)| (one.name, one.kind)).collect();
     for (number, (_, values)) in shown.iter().enumerate() {
         svg += &curve(&drawn, number, &steps(values, &scale));
     }
     svg + "</svg>" + &legend(&drawn)
+}
+
+/// A line of the grid across a chart of curves.
+pub(super) fn level(y: f64, label: &str) -> String {
+    format!(
+        "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
+         <text class=\"quiet\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
+        WIDTH - 30.0,
+        LEFT - 12.0,
+        y + 4.0
+    )
 }
 
 /// Who is drawn.

@@ -1,6 +1,6 @@
 //! Pictures of what instances keep, and of how that and their starts change while they become more.
 
-use super::chart::{LEFT, Named, RIGHT, WIDTH, class, curve, legend, open, short};
+use super::chart::{LEFT, Named, RIGHT, WIDTH, class, curve, legend, level, open, short};
 use super::escape;
 use super::scale::{LogScale, trimmed};
 use crate::bench::density::{Crowd, Level};
@@ -101,16 +101,8 @@ pub(super) fn lines(
     let across = |instances: f64| LEFT + instances.log2() / most.log2() * (WIDTH - 30.0 - LEFT);
     let mut svg = open(CURVES + 44.0, what);
     for tick in vertical.ticks() {
-        let y = vertical.at(tick);
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-             <text class=\"quiet\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{} {unit}</text>",
-            WIDTH - 30.0,
-            LEFT - 12.0,
-            y + 4.0,
-            trimmed(tick)
-        );
+        let label = format!("{} {unit}", trimmed(tick));
+        svg += &level(vertical.at(tick), &label);
     }
     let doublings = (0..=most.log2() as u32).map(|power| f64::from(1 << power));
     for instances in doublings {
