@@ -167,13 +167,17 @@ pub fn take_over(thread: i32, call: libc::c_long) {
     });
 }
 
-/// False if the thread was not in a system call: then it goes on as if nothing had been.
-fn stop_and_change(thread: i32, call: libc::c_long) -> bool {
+/// False if the thread was not in a system call: then it goes on as if nothing had been. So it is when it is gone.
+pub fn stop_and_change(thread: i32, call: libc::c_long) -> bool {
     let check =
         |result: libc::c_long| assert_ne!(result, -1, "{}", std::io::Error::last_os_error());
     // SAFETY: the structures have the sizes that ptrace(2) and waitpid(2) store; all acts on the other process.
     unsafe {
-        check(libc::ptrace(libc::PTRACE_ATTACH, thread, 0, 0));
+        if libc::ptrace(libc::PTRACE_ATTACH, thread, 0, 0) == -1 {
+            let error = std::io::Error::last_os_error();
+            assert_eq!(error.raw_os_error(), Some(libc::ESRCH), "{error}");
+            return false;
+        }
         let mut status = 0;
         check(libc::waitpid(thread, &mut status, libc::__WALL).into());
         let mut registers: libc::user_regs_struct = std::mem::zeroed();

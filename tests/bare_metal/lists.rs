@@ -2,7 +2,7 @@
 
 use crate::cli::kvmlet;
 use crate::harness::{DEADLINE, Test, eventually};
-use crate::jail::{take_over, tasks, thread};
+use crate::jail::{stop_and_change, tasks, thread};
 use crate::packets::{enter_own_network, frame, packet_socket, tap};
 use crate::virtio::{BLK, image};
 use crate::watch::{Call, Seen, Watched};
@@ -11,7 +11,7 @@ use kvmlet::host::thread::ThreadKind;
 use std::fs::read_to_string;
 use std::io::{Read, Seek, Write};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[("each_entry_of_each_list_is_used", minimal_lists)];
 
@@ -129,9 +129,19 @@ fn endings() -> Vec<Seen> {
 fn alarms() -> Vec<Seen> {
     let image = image();
     let arguments = ["--disk", image.path().to_str().unwrap()];
+    // A take-over came to nothing once in many runs, and is tried again. That hides no hole: a call that was made and
+    // not stopped would be seen.
+    const PAUSE: Duration = Duration::from_secs(1);
     let alarm = |name| {
         watch(with("spin", &arguments), 159, |child| {
-            take_over(thread(running_vm(child), name), libc::SYS_openat);
+            let thread = thread(running_vm(child), name);
+            let mut next = Instant::now();
+            eventually("the VM ends", || {
+                if next <= Instant::now() && stop_and_change(thread, libc::SYS_openat) {
+                    next = Instant::now() + PAUSE;
+                }
+                child.try_wait().unwrap().is_some()
+            });
         })
     };
     ["kvmlet", "rng", "vda.0"].map(alarm).into()

@@ -109,7 +109,7 @@ fn build(directory: &str, package: &str, features: &[&str]) -> PathBuf {
 
 /// Waits until something that another thread does has happened: counters are kept by workers, which count what
 /// they did just after it shows.
-pub fn eventually(what: &str, happened: impl Fn() -> bool) {
+pub fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !happened() {
         assert!(Instant::now() < deadline, "it never happened: {what}");
