@@ -98,7 +98,7 @@ pub fn beside<A: Send, B>(
 ) -> (A, B) {
     // To wake a processor that has gone to sleep takes up to a fifth of a millisecond where the host is a virtual
     // machine itself. Whoever else wants this one gets it.
-    const AWAKE: Duration = Duration::from_millis(1);
+    const AWAKE: Duration = Duration::from_micros(400);
     // A thread that does not come to be would take the work along with it.
     let (work, done) = (Mutex::new(Some(work)), Mutex::new(None));
     let run = || {
