@@ -8,6 +8,7 @@ use rustix::process::{
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 /// linux/sched.h; libc's constant is cut to 32 bits.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
@@ -160,14 +161,20 @@ pub fn has_one_thread() -> io::Result<bool> {
 /// # Errors
 /// What `links` says.
 pub fn becomes_single(links: impl Fn() -> io::Result<u64>) -> io::Result<bool> {
-    const TRIES: usize = 10_000;
-    for _ in 0..TRIES {
-        if links()? == LINKS_OF_ONE {
-            return Ok(true);
+    // The kernel ends a thread in microseconds, unless its processor is taken away meanwhile: by the host of a virtual
+    // machine, say, for tens of milliseconds.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const PROMPT: Duration = Duration::from_millis(1);
+    const PAUSE: Duration = Duration::from_micros(100);
+    let since = Instant::now();
+    while links()? != LINKS_OF_ONE {
+        match since.elapsed() {
+            waited if waited < PROMPT => std::thread::yield_now(),
+            waited if waited < PATIENCE => std::thread::sleep(PAUSE),
+            _ => return Ok(false),
         }
-        std::thread::yield_now();
     }
-    Ok(false)
+    Ok(true)
 }
 
 /// What clone3(2) returns; -1 where it cannot do this.
@@ -239,6 +246,23 @@ mod tests {
     use crate::host::jail::tests::alone;
     use std::fs::File;
     use std::io::Write;
+
+    #[test]
+    fn a_thread_that_takes_its_time_is_waited_for() {
+        use std::cell::Cell;
+        // Another thread is seen for more looks than it takes a processor a millisecond.
+        let looks = Cell::new(0);
+        let since = Instant::now();
+        let single = becomes_single(|| {
+            looks.set(looks.get() + 1);
+            let lingers = since.elapsed() < Duration::from_millis(30);
+            Ok(LINKS_OF_ONE + u64::from(lingers))
+        });
+        assert!(single.unwrap());
+        assert!(looks.get() > 10);
+        let error = becomes_single(|| Err(io::Error::from_raw_os_error(libc::ENOENT)));
+        assert!(error.is_err());
+    }
 
     #[test]
     fn closed_streams_become_null() {
