@@ -218,6 +218,7 @@ fn forbidden_call() {
         let image = image();
         let (mut child, vm) = spinning(&["--disk", image.path().to_str().unwrap()]);
         take_over(thread(vm, name), call);
+        eventually("the VM ends", || child.try_wait().unwrap().is_some());
         assert_eq!(child.wait().unwrap().code(), Some(159));
         let mut message = String::new();
         let stderr = child.stderr.as_mut().unwrap();
