@@ -6,6 +6,7 @@ use super::contestant::{Contestant, Presence, Service};
 use super::error::{Error, Halt};
 use super::launch::Launch;
 use super::sample::{Outcome, Sample, Series};
+use super::statistics::SplitMix64;
 use super::workshop::Workshop;
 use crate::host::signals::Signals;
 use std::path::PathBuf;
@@ -189,17 +190,10 @@ impl<'a> Contest<'a> {
 
 /// The order of a round: a shuffle (Fisher and Yates), the same for the same number.
 fn order(round: usize, all: usize) -> Vec<usize> {
-    // splitmix64 (Steele, Lea, Flood 2014).
-    let mut state = round as u64;
-    let mut random = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) as usize
-    };
+    let mut random = SplitMix64(round as u64);
     let mut order: Vec<usize> = (0..all).collect();
     for last in (1..all).rev() {
-        order.swap(last, random() % (last + 1));
+        order.swap(last, random.below(last + 1));
     }
     order
 }

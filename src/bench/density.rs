@@ -9,7 +9,9 @@ use super::memory::{self, Memory};
 use super::running::Running;
 use super::startup::{ENDING, command};
 use super::workshop::{Programs, Workshop, own_mounts};
+use crate::host::available_memory_bytes;
 use crate::host::signals::Signals;
+use crate::host::thread::lock;
 use serde::Serialize;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -205,7 +207,7 @@ impl Crowd {
                 break error;
             }
             let n = next as f64;
-            let kept = before.saturating_sub(memory::available_bytes()) as f64;
+            let kept = before.saturating_sub(available_memory_bytes()) as f64;
             crowd.levels.push(Level {
                 instances: next,
                 started: batch.count,
@@ -218,7 +220,7 @@ impl Crowd {
                 break format!("the limit of {} instances", plan.limit);
             }
             let total = crate::host::total_memory_bytes() as f64;
-            if memory::available_bytes() as f64 - kept < total * RESERVE {
+            if available_memory_bytes() as f64 - kept < total * RESERVE {
                 break "the host's memory".into();
             }
             let took = begun.elapsed();
@@ -320,8 +322,4 @@ impl Batch<'_> {
             Err(halt) => (None, Some(halt)),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,7 @@
 //! What instances keep of the host's memory: the proportional set size of their processes (a page that n processes
 //! share counts 1/n for each), split by what it is for.
 
+use crate::host::available_memory_bytes;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -154,26 +155,16 @@ fn parent(process: u32) -> Option<u32> {
         .ok()
 }
 
-/// Bytes that the host can still give (proc_meminfo(5)).
-pub(super) fn available_bytes() -> u64 {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) << 10
-}
-
-/// The same when nobody gives memory back any more, as far as there is such a time: what those before have had takes
-/// the kernel a while to clear away.
+/// What the host can still give when nobody gives memory back any more, as far as there is such a time: what those
+/// before have had takes the kernel a while to clear away.
 pub(super) fn settled_bytes() -> u64 {
     const PAUSE: Duration = Duration::from_millis(100);
     const TRIES: usize = 30;
     const STILL: u64 = 1 << 18;
-    let mut before = available_bytes();
+    let mut before = available_memory_bytes();
     for _ in 0..TRIES {
         std::thread::sleep(PAUSE);
-        let now = available_bytes();
+        let now = available_memory_bytes();
         if now.saturating_sub(before) < STILL {
             return now;
         }
@@ -226,7 +217,7 @@ Pss:                1024 kB
             "{memory:?}"
         );
         assert_eq!(memory.guest_ram, 0.0);
-        assert!(available_bytes() > 1 << 20);
+        assert!(available_memory_bytes() > 1 << 20);
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Ratio {
 }
 
 /// A small generator of good quality (Steele, Lea, Flood 2014); security is of no concern here.
-struct SplitMix64(u64);
+pub(super) struct SplitMix64(pub u64);
 
 impl SplitMix64 {
     fn next(&mut self) -> u64 {
@@ -116,7 +116,7 @@ impl SplitMix64 {
     }
 
     /// A number below `bound`. The bias of the multiplication is far below what a bootstrap resolves.
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
 

@@ -1,8 +1,10 @@
 //! Port and memory-mapped I/O: from an address to a device.
 
+pub(crate) use crate::host::thread::lock;
+
 use super::Action;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Registers that a guest reads and writes. Accesses are 1, 2, 4 or 8 bytes; `offset` counts from the
 /// device's first register.
@@ -82,11 +84,6 @@ impl Bus {
         let end = address.checked_add(bytes as u64)?;
         (end <= claim.range.end).then(|| (claim, address - claim.range.start))
     }
-}
-
-/// A device whose thread panicked is no worse than a broken device: the others go on.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

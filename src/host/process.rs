@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_thread_that_takes_its_time_is_waited_for() {
         use std::cell::Cell;
-        // Another thread is seen for more looks than it takes a processor a millisecond.
+        // Another thread is seen for thirty milliseconds, through both ways of waiting.
         let looks = Cell::new(0);
         let since = Instant::now();
         let single = becomes_single(|| {

@@ -123,7 +123,9 @@ pub fn beside<A: Send, B>(
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks what a thread may have left behind when it panicked. A device whose thread did is no worse than a broken
+/// device: the others go on.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,7 +1,7 @@
 //! The page of a density benchmark.
 
 use super::chart::{class, short};
-use super::{Page, commands, escape, facts, growth, items, presence};
+use super::{Page, commands, escape, facts, growth, items, picture, presence};
 use crate::bench::density::{Crowd, Density};
 use std::fmt::Write;
 
@@ -21,14 +21,6 @@ pub fn density(result: &Density) -> String {
     page.section("Not measured, and where each stopped", &missing(&all));
     page.section("How it was measured", &method(result, &all));
     page.end()
-}
-
-/// A picture with what is to be known of it; nothing without the picture.
-fn picture(text: &str, picture: String) -> String {
-    match picture.is_empty() {
-        true => picture,
-        false => format!("<p class=\"quiet\">{text}</p>{picture}"),
-    }
 }
 
 fn memory(all: &[&Crowd]) -> String {

@@ -47,6 +47,14 @@ impl Page {
     }
 }
 
+/// A picture with what is to be known of it; nothing without the picture.
+fn picture(text: &str, picture: String) -> String {
+    match picture.is_empty() {
+        true => picture,
+        false => format!("<p class=\"quiet\">{text}</p>{picture}"),
+    }
+}
+
 /// Why a contestant did not take part, if it did not.
 fn presence(name: &str, presence: &Presence) -> Option<String> {
     let name = escape(name);

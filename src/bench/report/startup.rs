@@ -1,7 +1,7 @@
 //! The page of a start-up benchmark.
 
 use super::chart::{self, class, short};
-use super::{Page, commands, escape, facts, items, presence};
+use super::{Page, commands, escape, facts, items, picture, presence};
 use crate::bench::effort::Effort;
 use crate::bench::startup::{Contender, Startup};
 use std::fmt::Write;
@@ -19,28 +19,22 @@ pub fn startup(result: &Startup) -> String {
     page.section("Figures", &figures(&all));
     page.section("What a start takes of the VMM", &efforts(&all));
     page.section("Not measured, or failed", &missing(&all));
-    page.section("Where kvmlet's own start goes", &self::phases(result));
+    page.section("Where kvmlet's own start goes", &phases(result));
     page.section("How it was measured", &method(result, &all));
     page.end()
 }
 
 fn boxes(all: &[&Contender]) -> String {
-    let chart = chart::boxes(all);
-    if chart.is_empty() {
-        return chart;
-    }
-    "<p class=\"quiet\">Milliseconds from right before the spawn, logarithmic. Box: quartiles and median; line: from the \
-     smallest to the 95 % quantile; dots: every start. Behind ×: the median in terms of the bare process's.</p>"
-        .to_owned()
-        + &chart
+    let text = "Milliseconds from right before the spawn, logarithmic. Box: quartiles and median; line: from the smallest \
+        to the 95 % quantile; dots: every start. Behind ×: the median in terms of the bare process's.";
+    picture(text, chart::boxes(all))
 }
 
 fn curves(all: &[&Contender]) -> String {
-    let chart = chart::curves(all);
-    if chart.is_empty() {
-        return chart;
-    }
-    "<p class=\"quiet\">Share of starts that were ready by then.</p>".to_owned() + &chart
+    picture(
+        "Share of starts that were ready by then.",
+        chart::curves(all),
+    )
 }
 
 fn figures(all: &[&Contender]) -> String {
@@ -141,16 +135,12 @@ fn missing(all: &[&Contender]) -> String {
 }
 
 fn phases(result: &Startup) -> String {
-    let bar = chart::phases(&result.phases);
-    if bar.is_empty() {
-        return bar;
-    }
     let n = result.phases.first().map_or(0, |segment| segment.summary.n);
-    format!(
-        "<p class=\"quiet\">A bare-metal guest, started apart from all rounds; medians of {n} starts of what kvmlet says of \
-         itself. “exec, arguments” holds all that runs before the library does; “end” is from ready to the process being \
-         gone.</p>{bar}"
-    )
+    let text = format!(
+        "A bare-metal guest, started apart from all rounds; medians of {n} starts of what kvmlet says of itself. “exec, \
+         arguments” holds all that runs before the library does; “end” is from ready to the process being gone."
+    );
+    picture(&text, chart::phases(&result.phases))
 }
 
 fn method(result: &Startup, all: &[&Contender]) -> String {

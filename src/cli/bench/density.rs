@@ -49,9 +49,8 @@ impl Density {
         let programs = programs()?;
         let measure =
             |watch: Watch<'_>| bench::Density::measure(plan, &programs, &self.only, watch);
-        conduct(self.format, text, measure, |result| match &self.report {
-            Some(path) => write_report(path, &bench::report::density(result)),
-            None => Ok(()),
+        conduct(self.format, text, measure, |result| {
+            write_report(self.report.as_deref(), || bench::report::density(result))
         })
     }
 }

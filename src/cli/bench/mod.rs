@@ -119,9 +119,10 @@ fn absences(name: &str, presence: &Presence) -> String {
     }
 }
 
-/// Writes a page for a browser.
-fn write_report(path: &Path, page: &str) -> Result<(), Failed> {
-    std::fs::write(path, page).map_err(|error| {
+/// Writes a page for a browser, if there is a path for one.
+fn write_report(path: Option<&Path>, page: impl FnOnce() -> String) -> Result<(), Failed> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(path, page()).map_err(|error| {
         Failed::new(format!(
             "the report cannot be written to `{}`: {error}",
             path.display()

@@ -44,9 +44,8 @@ impl Startup {
         let programs = programs()?;
         let measure =
             |watch: Watch<'_>| bench::Startup::measure(plan, &programs, &self.only, watch);
-        conduct(self.format, text, measure, |result| match &self.report {
-            Some(path) => write_report(path, &bench::report::startup(result)),
-            None => Ok(()),
+        conduct(self.format, text, measure, |result| {
+            write_report(self.report.as_deref(), || bench::report::startup(result))
         })
     }
 }

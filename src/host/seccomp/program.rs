@@ -152,9 +152,10 @@ impl Draft {
     fn check(&mut self, checks: &[Check]) {
         let mut loaded = None;
         for (number, check) in checks.iter().enumerate() {
-            let (allow, other) = match number + 1 == checks.len() {
-                true => (Next::End(End::Allow), Next::End(End::Trap)),
-                false => (Next::End(End::Allow), Next::Step),
+            let allow = Next::End(End::Allow);
+            let other = match number + 1 == checks.len() {
+                true => Next::End(End::Trap),
+                false => Next::Step,
             };
             let (argument, condition, value, holds, fails) = match *check {
                 Check::None => return,
