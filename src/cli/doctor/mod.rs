@@ -1,0 +1,178 @@
+//! `kvmlet doctor`: what this host can do, and what to do where it cannot.
+
+mod machine;
+mod network;
+mod shares;
+mod walls;
+
+use super::{Failed, Outcome, defaults};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+/// Tell what this host offers for microVMs, and what to do about what it lacks.
+///
+/// Ends with 0 if microVMs can run here, with 1 if not.
+#[derive(Args)]
+pub(super) struct Doctor {
+    /// How to print the findings.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Format {
+    /// A line each, for people.
+    #[default]
+    Text,
+    /// One object with a list, for programs.
+    Json,
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    /// Something works less well, or not for everyone.
+    Warning,
+    /// No microVM can run.
+    Error,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    name: &'static str,
+    level: Level,
+    text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
+}
+
+fn ok(name: &'static str, text: impl Into<String>) -> Finding {
+    Finding {
+        name,
+        level: Level::Ok,
+        text: text.into(),
+        help: None,
+    }
+}
+
+fn warning(name: &'static str, text: impl Into<String>, help: impl Into<String>) -> Finding {
+    Finding {
+        name,
+        level: Level::Warning,
+        text: text.into(),
+        help: Some(help.into()),
+    }
+}
+
+fn error(name: &'static str, text: impl Into<String>, help: impl Into<String>) -> Finding {
+    Finding {
+        name,
+        level: Level::Error,
+        text: text.into(),
+        help: Some(help.into()),
+    }
+}
+
+impl Doctor {
+    pub fn run(self) -> Outcome {
+        let findings = examine();
+        let text = match self.format {
+            Format::Text => text(&findings, io::stdout().is_terminal()),
+            Format::Json => {
+                let report = serde_json::json!({ "findings": findings });
+                serde_json::to_string_pretty(&report).map_err(Failed::new)? + "\n"
+            }
+        };
+        match io::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failed::new(error)),
+            _ => Ok(u8::from(
+                findings.iter().any(|finding| finding.level == Level::Error),
+            )),
+        }
+    }
+}
+
+fn examine() -> Vec<Finding> {
+    let mut findings = machine::kvm();
+    findings.push(guest_file("kernel", defaults::kernel(), "kernels/build"));
+    findings.push(guest_file(
+        "initrd",
+        defaults::initrd("minimal"),
+        "images/build minimal",
+    ));
+    findings.extend(machine::memory());
+    findings.extend(shares::quotas());
+    findings.extend(walls::jail());
+    findings.push(shares::promises());
+    findings.push(network::tap());
+    findings
+}
+
+fn guest_file(name: &'static str, path: Option<PathBuf>, script: &str) -> Finding {
+    match path {
+        Some(path) if path.exists() => ok(name, path.display().to_string()),
+        Some(path) => warning(
+            name,
+            format!("none at {}", path.display()),
+            format!("run `{script}` once, for `kvmlet boot` to work without flags"),
+        ),
+        None => warning(name, "no cache directory", "set HOME or XDG_CACHE_HOME"),
+    }
+}
+
+fn text(findings: &[Finding], color: bool) -> String {
+    let mut text = String::new();
+    for Finding {
+        name,
+        level,
+        text: what,
+        help,
+    } in findings
+    {
+        let (mark, code) = match level {
+            Level::Ok => ("ok     ", "32"),
+            Level::Warning => ("warning", "33"),
+            Level::Error => ("error  ", "31"),
+        };
+        let mark = if color {
+            format!("\x1b[{code}m{mark}\x1b[0m")
+        } else {
+            mark.into()
+        };
+        text += &format!("{mark}  {name:<12}  {what}\n");
+        if let Some(help) = help {
+            text += &format!("{:23}help: {help}\n", "");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_print_with_their_help_below() {
+        let findings = [ok("kvm", "fine"), error("tap", "gone", "fetch it")];
+        assert_eq!(
+            text(&findings, false),
+            "ok       kvm           fine\nerror    tap           gone\n                       help: fetch it\n"
+        );
+        assert!(text(&findings, true).contains("\x1b[31merror"));
+    }
+
+    #[test]
+    fn whatever_is_not_ok_has_a_way_out() {
+        for finding in examine() {
+            assert_eq!(
+                finding.level == Level::Ok,
+                finding.help.is_none(),
+                "{finding:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What VMs can be held to, and what is promised to them.
+
+use super::{Finding, ok, warning};
+use crate::config::thousandths;
+use crate::host::cgroup::{Controller, Hierarchies};
+use crate::host::ledger::{Host, Ledger};
+use crate::host::runtime_directory;
+
+/// What VMs can be held to.
+pub fn quotas() -> Vec<Finding> {
+    let hierarchies = match Hierarchies::find() {
+        Ok(found) => found,
+        Err(cause) => return vec![warning("quotas", cause.to_string(), "mount /proc")],
+    };
+    let finding = |controller: Controller| {
+        let name = match controller {
+            Controller::Cpu => "CPU quota",
+            Controller::Cpuset => "CPU set",
+            Controller::Memory => "memory limit",
+        };
+        match hierarchies.offer(controller) {
+            Ok(place) => ok(name, place),
+            Err(cause) => warning(name, cause.to_string(), cause.help().unwrap_or_default()),
+        }
+    };
+    Controller::ALL.into_iter().map(finding).collect()
+}
+
+/// What is left for new VMs.
+pub fn promises() -> Finding {
+    let examine = || {
+        let host = Host::here()?;
+        let ledger = Ledger::lock(&runtime_directory())?;
+        let promises = ledger.promises();
+        let milli = promises.iter().map(|p| u64::from(p.cpu_milli)).sum();
+        let bytes: u64 = promises.iter().map(|p| p.memory_bytes).sum();
+        Ok(format!(
+            "{} of {} CPUs and {} of {} MiB are promised to running VMs ({})",
+            thousandths(milli),
+            host.cpus.len(),
+            bytes.div_ceil(1 << 20),
+            host.memory_bytes >> 20,
+            promises.len()
+        ))
+    };
+    match examine() {
+        Ok(text) => ok("promises", text),
+        Err::<_, crate::host::ledger::Error>(cause) => {
+            let help = cause.help();
+            let help = help.unwrap_or_else(|| "make the directory usable".into());
+            warning("promises", cause.to_string(), help)
+        }
+    }
+}
