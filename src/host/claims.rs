@@ -3,35 +3,54 @@
 //! An owner's file is locked as long as the owner lives. The lock ends with the process, however that ends; so
 //! a file that can be locked is left over, and what it names can be cleared by whoever comes next.
 
+use super::directory::Directory;
+use super::lock::{self, Failure, Holder, PATIENCE};
+use super::runtime::RuntimeDirectory;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs::{self, DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::marker::PhantomData;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What the names of owners' files end with.
-const EXTENSION: &str = "claim";
+const EXTENSION: &str = ".claim";
+const LOCK: &str = "lock";
 /// No note is longer.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// A directory or file of notes cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use `{}`, where kvmlet notes what VMs have", .path.display())]
-pub struct Error {
-    /// The file or directory.
-    pub path: PathBuf,
-    /// What the kernel said.
-    #[source]
-    pub source: io::Error,
+#[non_exhaustive]
+pub enum Error {
+    /// A file or directory that cannot be used.
+    #[error("cannot use `{}`, where kvmlet notes what VMs have", .path.display())]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody has locked all others out.
+    #[error(
+        "{} has held the lock `{}` for {} s",
+        holder.as_ref().map_or("a process".into(), Holder::to_string), path.display(), PATIENCE.limit.as_secs()
+    )]
+    Busy {
+        /// The lock.
+        path: PathBuf,
+        /// Who has it, where that can be told.
+        holder: Option<Holder>,
+    },
 }
 
 impl Error {
     fn of(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
-        move |source| Self {
+        move |source| Self::File {
             path: path.into(),
             source,
         }
@@ -39,78 +58,90 @@ impl Error {
 
     /// What a person can do about it, if something is known to help.
     pub fn help(&self) -> Option<String> {
-        (self.source.kind() == io::ErrorKind::PermissionDenied)
-            .then(|| "set XDG_RUNTIME_DIR to a directory of this user".into())
+        match self {
+            Self::File { .. } => None,
+            Self::Busy { path, holder } => Some(match holder {
+                Some(holder) => format!("if it does not go on, end it: `kill {}`", holder.pid),
+                None => format!("`fuser {}` tells which one", path.display()),
+            }),
+        }
     }
 }
 
 /// A directory of notes, locked against other processes until this value is dropped. `R` is what a note says.
 pub(super) struct Claims<R> {
-    directory: PathBuf,
+    directory: Arc<Directory>,
     _lock: File,
     notes: PhantomData<R>,
 }
 
 /// A note that this process holds. Dropping it lets go of it, but leaves the file to be found.
 pub(super) struct Claim<R> {
-    path: PathBuf,
+    directory: Arc<Directory>,
+    name: String,
     _lock: File,
     pub record: R,
 }
 
-/// A note that nobody holds, with what could be read of it.
-pub(super) type Leftover<R> = (PathBuf, Option<R>);
+/// A note that nobody holds, by its name, with what could be read of it.
+pub(super) type Leftover<R> = (String, Option<R>);
 
 impl<R: Serialize + DeserializeOwned> Claims<R> {
-    /// Makes the directory if it is not there, and waits for the lock.
-    pub fn lock(directory: PathBuf) -> Result<Self, Error> {
-        let path = directory.join("lock");
-        let open = || {
-            let mut options = File::options();
-            options.create(true).truncate(false).write(true).open(&path)
-        };
-        let lock = match open() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut builder = DirBuilder::new();
-                let made = builder.recursive(true).mode(0o700).create(&directory);
-                made.and_then(|()| open())
+    /// Opens a directory of notes, which is made if it is not there, and waits for its lock.
+    pub fn lock(runtime: &RuntimeDirectory, name: &str) -> Result<Self, Error> {
+        let directory = runtime.subdirectory(name);
+        Self::locked(directory.map_err(Error::of(&runtime.path().join(name)))?)
+    }
+
+    /// The same, unless there is no such directory yet.
+    pub fn lock_existing(runtime: &RuntimeDirectory, name: &str) -> Result<Option<Self>, Error> {
+        match runtime.existing_subdirectory(name) {
+            Ok(directory) => Self::locked(directory).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::of(&runtime.path().join(name))(error)),
+        }
+    }
+
+    fn locked(directory: Directory) -> Result<Self, Error> {
+        let path = directory.path().join(LOCK);
+        let lock = directory.open_or_make(LOCK).map_err(Error::of(&path))?;
+        lock::acquire(&lock, &path, PATIENCE).map_err(|failure| match failure {
+            Failure::Io(error) => Error::of(&path)(error),
+            Failure::Busy { holder } => {
+                let path = path.clone();
+                Error::Busy { path, holder }
             }
-            other => other,
-        };
-        let lock = lock.map_err(Error::of(&directory))?;
-        retry_on_signal(|| flock(&lock, FlockOperation::LockExclusive))
-            .map_err(|error| Error::of(&directory)(error.into()))?;
+        })?;
         Ok(Self {
-            directory,
+            directory: Arc::new(directory),
             _lock: lock,
             notes: PhantomData,
         })
     }
 
-    /// A file of this directory, for what else is to be remembered.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
+    /// The directory, for what else is to be remembered there.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// All notes: those whose owners live, and those left over.
     pub fn all(&self) -> Result<(Vec<R>, Vec<Leftover<R>>), Error> {
-        let failed = Error::of(&self.directory);
+        let failed = Error::of(self.directory.path());
         let (mut live, mut stale) = (Vec::new(), Vec::new());
         let mut text = Vec::with_capacity(4096);
-        for entry in fs::read_dir(&self.directory).map_err(&failed)? {
-            let path = entry.map_err(&failed)?.path();
-            if path.extension().is_none_or(|end| end != EXTENSION) {
+        for file_name in self.directory.names().map_err(&failed)? {
+            let Some(name) = file_name.strip_suffix(EXTENSION) else {
                 continue;
-            }
+            };
             // Owners that end remove their files without waiting for the directory.
-            let Ok(file) = File::open(&path) else {
+            let Ok(file) = self.directory.open_existing(&file_name) else {
                 continue;
             };
             text.clear();
             let read = (&file).take(MAX_BYTES).read_to_end(&mut text);
             let record = read.ok().and_then(|_| serde_json::from_slice(&text).ok());
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => stale.push((path, record)),
+                Ok(()) => stale.push((name.into(), record)),
                 Err(Errno::WOULDBLOCK) => live.extend(record),
                 Err(error) => return Err(failed(error.into())),
             }
@@ -120,14 +151,9 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
 
     /// Notes something under a name that no living owner has.
     pub fn claim(&self, name: &str, record: R) -> Result<Claim<R>, Error> {
-        let path = self.file(&format!("{name}.{EXTENSION}"));
+        let file_name = file_name(name);
         let write = || {
-            let mut options = File::options();
-            let mut file = options
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)?;
+            let mut file = self.directory.open_or_make(&file_name)?;
             flock(&file, FlockOperation::NonBlockingLockExclusive)?;
             let text = serde_json::to_vec(&record)?;
             file.write_all(&text)?;
@@ -135,41 +161,38 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
             file.set_len(text.len() as u64)?;
             Ok(file)
         };
+        let path = self.directory.path().join(&file_name);
         let lock = write().map_err(Error::of(&path))?;
         Ok(Claim {
-            path,
+            directory: self.directory.clone(),
+            name: name.into(),
             _lock: lock,
             record,
         })
     }
 
     /// Removes a note that nobody holds.
-    pub fn remove(&self, path: &Path) {
-        remove(path);
+    pub fn remove(&self, name: &str) {
+        remove(&self.directory, name);
     }
 }
 
 impl<R> Claim<R> {
     /// Gives back what was claimed. Either the directory is locked then, or the name is never used again.
     pub fn release(&self) {
-        remove(&self.path);
+        remove(&self.directory, &self.name);
     }
 }
 
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
+fn file_name(name: &str) -> String {
+    format!("{name}{EXTENSION}")
+}
+
+fn remove(directory: &Directory, name: &str) {
+    let name = file_name(name);
+    if let Err(error) = directory.remove(&name) {
+        let path = directory.path().join(name);
         log::warn!("cannot remove {}: {error}", path.display());
-    }
-}
-
-fn retry_on_signal(mut call: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            other => return other,
-        }
     }
 }
 
@@ -177,10 +200,15 @@ fn retry_on_signal(mut call: impl FnMut() -> Result<(), Errno>) -> Result<(), Er
 mod tests {
     use super::*;
 
+    fn claims(place: &Path) -> Claims<u32> {
+        let runtime = RuntimeDirectory::at(&place.join("runtime")).unwrap();
+        Claims::lock(&runtime, "numbers").unwrap()
+    }
+
     #[test]
     fn a_claim_is_stale_when_its_owner_is_gone() {
-        let runtime = tempfile::tempdir().unwrap();
-        let claims = Claims::<u32>::lock(runtime.path().join("a/b")).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let claims = claims(place.path());
         let first = claims.claim("first", 1).unwrap();
         let second = claims.claim("second", 2).unwrap();
         let (mut live, stale) = claims.all().unwrap();
@@ -190,7 +218,7 @@ mod tests {
         drop(first);
         let (live, stale) = claims.all().unwrap();
         assert_eq!(live, [2]);
-        assert_eq!(stale, [(claims.file("first.claim"), Some(1))]);
+        assert_eq!(stale, [("first".into(), Some(1))]);
         // A name can be taken again, unless its owner lives.
         assert!(claims.claim("second", 4).is_err());
         assert_eq!(claims.all().unwrap().0, [2], "and its note is as it was");
@@ -202,10 +230,27 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_left_over_all_the_same() {
-        let runtime = tempfile::tempdir().unwrap();
-        let claims = Claims::<u32>::lock(runtime.path().into()).unwrap();
-        fs::write(claims.file("x.claim"), "{").unwrap();
-        fs::write(claims.file("other"), "1").unwrap();
-        assert_eq!(claims.all().unwrap().1, [(claims.file("x.claim"), None)]);
+        let place = tempfile::tempdir().unwrap();
+        let claims = claims(place.path());
+        claims.directory().write("x.claim", b"{").unwrap();
+        claims.directory().write("other", b"1").unwrap();
+        assert_eq!(claims.all().unwrap().1, [("x".into(), None)]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_made() {
+        let place = tempfile::tempdir().unwrap();
+        let runtime = RuntimeDirectory::at(place.path()).unwrap();
+        assert!(
+            Claims::<u32>::lock_existing(&runtime, "n")
+                .unwrap()
+                .is_none()
+        );
+        drop(Claims::<u32>::lock(&runtime, "n").unwrap());
+        assert!(
+            Claims::<u32>::lock_existing(&runtime, "n")
+                .unwrap()
+                .is_some()
+        );
     }
 }

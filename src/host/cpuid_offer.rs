@@ -4,31 +4,31 @@
 //! and each traps (0.3 ms, a tenth of a VM's start). The answer is the same until KVM is loaded again, so it is
 //! written down for the next VM; libvirt does so, too.
 
+use super::directory::Directory;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::Kvm;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 
 const FILE: &str = "cpuid";
 /// A number for each register, and three for which leaf it is.
 const ENTRY_BYTES: usize = 7 * size_of::<u32>();
 
-/// KVM's offer, from what was written down in the runtime directory if that still holds.
+/// KVM's offer, from what was written down in the [runtime directory](super::runtime) if that still holds.
 ///
 /// # Errors
 /// What KVM says when it is asked. Nothing depends on what is written down.
-pub fn recall(kvm: &Kvm, runtime: &Path) -> Result<CpuId, kvm_ioctls::Error> {
-    let generation = Generation::of_kvm();
-    let written = generation.as_ref().and_then(|now| now.read(runtime));
+pub fn recall(kvm: &Kvm, runtime: Option<&Directory>) -> Result<CpuId, kvm_ioctls::Error> {
+    let place = runtime.and_then(|runtime| Some((runtime, Generation::of_kvm()?)));
+    let written = place.as_ref().and_then(|(runtime, now)| now.read(runtime));
     if let Some(entries) = written
         && let Ok(offer) = CpuId::from_entries(&entries)
     {
         return Ok(offer);
     }
     let offer = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-    if let Some(now) = generation
+    if let Some((runtime, now)) = place
         && let Err(error) = now.write(runtime, offer.as_slice())
     {
         log::debug!("KVM's CPUID is not written down: {error}");
@@ -49,38 +49,22 @@ impl Generation {
         Some(Self(format!("kvmlet 1 {} {entry}\n", boot.trim_end())))
     }
 
-    /// What was written down in its time, by this user.
-    fn read(&self, runtime: &Path) -> Option<Vec<kvm_cpuid_entry2>> {
-        let mut file = File::open(runtime.join(FILE)).ok()?;
-        let meta = file.metadata().ok()?;
-        let foreign = meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0;
+    /// What was written down in its time.
+    fn read(&self, runtime: &Directory) -> Option<Vec<kvm_cpuid_entry2>> {
         let most = self.0.len() + size_of::<u32>() + KVM_MAX_CPUID_ENTRIES * ENTRY_BYTES;
-        if foreign || !meta.is_file() || meta.len() > most as u64 {
-            return None;
-        }
-        let mut bytes = Vec::with_capacity(most);
-        file.read_to_end(&mut bytes).ok()?;
+        let bytes = runtime.read(FILE, most as u64 + 1).ok()??;
         let (count, entries) = (bytes.strip_prefix(self.0.as_bytes())?).split_first_chunk()?;
         let (entries, rest) = entries.as_chunks();
         let whole = rest.is_empty() && entries.len() == u32::from_ne_bytes(*count) as usize;
         whole.then(|| entries.iter().map(decode).collect())
     }
 
-    /// Replaces what is there. Others that write at the same time write the same, and what one that is killed leaves
-    /// behind is used up by the next.
-    fn write(&self, runtime: &Path, entries: &[kvm_cpuid_entry2]) -> io::Result<()> {
+    /// Replaces what is there. Others that write at the same time write the same.
+    fn write(&self, runtime: &Directory, entries: &[kvm_cpuid_entry2]) -> io::Result<()> {
         let mut bytes = self.0.clone().into_bytes();
         bytes.extend((entries.len() as u32).to_ne_bytes());
         bytes.extend(entries.iter().flat_map(encode));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(runtime)?;
-        let new = runtime.join("cpuid.new");
-        let mut options = File::options();
-        options.create(true).truncate(true).write(true).mode(0o600);
-        options.open(&new)?.write_all(&bytes)?;
-        fs::rename(&new, runtime.join(FILE))
+        runtime.write(FILE, &bytes)
     }
 }
 
@@ -135,9 +119,8 @@ mod tests {
 
     #[test]
     fn what_is_written_down_holds_for_one_generation() {
-        let runtime = tempfile::tempdir().unwrap();
-        // The directory is made.
-        let runtime = runtime.path().join("kvmlet");
+        let place = tempfile::tempdir().unwrap();
+        let runtime = Directory::open(place.path()).unwrap();
         let (now, later) = (Generation("now\n".into()), Generation("later\n".into()));
         assert!(now.read(&runtime).is_none());
         now.write(&runtime, &entries()).unwrap();
@@ -146,23 +129,22 @@ mod tests {
         later.write(&runtime, &entries()[..3]).unwrap();
         assert_eq!(later.read(&runtime).unwrap(), entries()[..3]);
         assert!(now.read(&runtime).is_none());
-        assert_eq!(
-            fs::read_dir(&runtime).unwrap().count(),
-            1,
-            "nothing else is left"
-        );
+        assert_eq!(runtime.names().unwrap(), [FILE], "nothing else is left");
     }
 
     #[test]
-    fn what_is_damaged_or_of_others_is_not_read() {
-        let runtime = tempfile::tempdir().unwrap();
-        let file = runtime.path().join(FILE);
+    fn what_is_damaged_is_not_read() {
+        let place = tempfile::tempdir().unwrap();
+        let (file, runtime) = (
+            place.path().join(FILE),
+            Directory::open(place.path()).unwrap(),
+        );
         let now = Generation("now\n".into());
-        now.write(runtime.path(), &entries()).unwrap();
+        now.write(&runtime, &entries()).unwrap();
         let good = fs::read(&file).unwrap();
         let reads = |bytes: &[u8]| {
             fs::write(&file, bytes).unwrap();
-            now.read(runtime.path()).is_some()
+            now.read(&runtime).is_some()
         };
         assert!(reads(&good));
         assert!(!reads(&good[..good.len() - 1]));
@@ -171,9 +153,6 @@ mod tests {
         assert!(!reads(b""));
         assert!(!reads(&[b"now\n", &[0; 1 << 20][..]].concat()));
         assert!(reads(&good));
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        fs::set_permissions(&file, mode).unwrap();
-        assert!(!reads(&good), "anybody may have written it");
     }
 
     #[test]
@@ -183,12 +162,13 @@ mod tests {
         };
         assert!(Generation::of_kvm().is_some());
         assert_eq!(Generation::of_kvm(), Generation::of_kvm());
-        let runtime = tempfile::tempdir().unwrap();
-        let first = recall(&kvm, runtime.path()).unwrap();
-        assert!(runtime.path().join(FILE).exists());
-        assert_eq!(
-            recall(&kvm, runtime.path()).unwrap().as_slice(),
-            first.as_slice()
-        );
+        let place = tempfile::tempdir().unwrap();
+        let runtime = Directory::open(place.path()).unwrap();
+        let first = recall(&kvm, Some(&runtime)).unwrap();
+        assert!(place.path().join(FILE).exists());
+        for known in [Some(&runtime), None] {
+            let again = recall(&kvm, known).unwrap();
+            assert_eq!(again.as_slice(), first.as_slice());
+        }
     }
 }

@@ -36,6 +36,9 @@ pub enum Error {
     /// A network that cannot be set up.
     #[error("cannot give the VM a network interface")]
     Net(#[from] host::net::Error),
+    /// There is no place to note what the VM has of this host.
+    #[error(transparent)]
+    Runtime(#[from] host::runtime::Error),
     /// More devices than there are interrupt lines.
     #[error("more than {limit} disks, interfaces and other devices in one VM")]
     DeviceLimit {
@@ -136,6 +139,7 @@ impl Error {
             Error::Kvm(error) => Some(error.help().into()),
             Error::Disk(error) => Some(error.help().into()),
             Error::Net(error) => error.help(),
+            Error::Runtime(error) => Some(error.help()),
             Error::Boot { source, .. } => source.help().map(Into::into),
             Error::Open {
                 what: "guest kernel",

@@ -26,10 +26,12 @@ use crate::devices::virtio::block::BlockHandle;
 use crate::devices::virtio::net::NetHandle;
 use crate::devices::virtio::rng::RngHandle;
 use crate::host::net::{Endpoint, Network};
+use crate::host::runtime::RuntimeDirectory;
 use crate::host::thread::ThreadKind;
 use crate::host::{self, cpuid_offer};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// A microVM that is built and has not run yet.
@@ -59,7 +61,8 @@ impl Vm {
     }
 
     /// Builds a VM whose first serial port writes to `output`. The VM's threads write there while the guest
-    /// does, so a writer that blocks holds up the guest.
+    /// does, so a writer that blocks holds up the guest. What it has of this host is noted in the
+    /// [runtime directory of this user](RuntimeDirectory::of_user), which the environment helps to find.
     ///
     /// # Errors
     /// KVM missing or too old, files that cannot be read or booted, sizes that do not fit this host: each
@@ -68,7 +71,31 @@ impl Vm {
         config: VmConfig,
         output: impl Write + Send + 'static,
     ) -> Result<Self, Error> {
-        let mut networks = set_up_networks(&config)?;
+        let runtime = match RuntimeDirectory::of_user() {
+            Ok(runtime) => Some(runtime),
+            Err(error) if config.nets.iter().any(|net| net.tap.is_none()) => {
+                return Err(error.into());
+            }
+            // Without networks of ours it only makes the next start quicker.
+            Err(error) => {
+                log::debug!("{error}");
+                None
+            }
+        };
+        Self::with_runtime(config, output, runtime.as_ref())
+    }
+
+    /// The same with a runtime directory of the caller's choice; the environment is not looked at. Without one there
+    /// can be no interfaces but on taps that exist.
+    ///
+    /// # Errors
+    /// See [`with_console`](Self::with_console).
+    pub fn with_runtime(
+        config: VmConfig,
+        output: impl Write + Send + 'static,
+        runtime: Option<&RuntimeDirectory>,
+    ) -> Result<Self, Error> {
+        let mut networks = set_up_networks(&config, runtime)?;
         for network in &mut networks {
             network.serve()?;
         }
@@ -76,13 +103,13 @@ impl Vm {
             .iter()
             .map(|network| network.endpoint().clone())
             .collect();
-        let mut vm = Self::with_endpoints(config, output, endpoints)?;
+        let mut vm = Self::with_endpoints(config, output, endpoints, runtime)?;
         vm.networks = networks;
         Ok(vm)
     }
 
     /// Builds a VM on [networks](set_up_networks) that somebody else holds, one for each interface of the
-    /// configuration.
+    /// configuration. What KVM has told earlier VMs is looked up in `runtime`, if one is given.
     ///
     /// # Errors
     /// See [`with_console`](Self::with_console).
@@ -90,6 +117,7 @@ impl Vm {
         mut config: VmConfig,
         output: impl Write + Send + 'static,
         endpoints: Vec<Endpoint>,
+        runtime: Option<&RuntimeDirectory>,
     ) -> Result<Self, Error> {
         let trace = BootTrace::begin();
         // Files first: a wrong path should be told before anything is set up.
@@ -101,7 +129,7 @@ impl Vm {
             devices,
             state,
         } = Board::build(&kvm, &mut config, files, output, endpoints, &trace)?;
-        let cpuid = plan_cpuid(&kvm, &fd, &config)?;
+        let cpuid = plan_cpuid(&kvm, &fd, &config, runtime)?;
         trace.mark(Phase::CpuidRead);
 
         let vcpus = (0..config.vcpus.get())
@@ -182,11 +210,13 @@ impl Vm {
 ///
 /// # Errors
 /// Names what cannot be had.
-pub fn set_up_networks(config: &VmConfig) -> Result<Vec<Network>, Error> {
-    let runtime = host::runtime_directory();
+pub fn set_up_networks(
+    config: &VmConfig,
+    runtime: Option<&RuntimeDirectory>,
+) -> Result<Vec<Network>, Error> {
     let mut networks = Vec::new();
     for net in &config.nets {
-        let network = Network::set_up(net, &runtime)?;
+        let network = Network::set_up(net, runtime)?;
         for warning in network.warnings() {
             log::warn!("{warning}");
         }
@@ -195,8 +225,13 @@ pub fn set_up_networks(config: &VmConfig) -> Result<Vec<Network>, Error> {
     Ok(networks)
 }
 
-fn plan_cpuid(kvm: &Kvm, fd: &VmFd, config: &VmConfig) -> Result<CpuidPlan, Error> {
-    let offer = cpuid_offer::recall(kvm, &host::runtime_directory())
+fn plan_cpuid(
+    kvm: &Kvm,
+    fd: &VmFd,
+    config: &VmConfig,
+    runtime: Option<&RuntimeDirectory>,
+) -> Result<CpuidPlan, Error> {
+    let offer = cpuid_offer::recall(kvm, runtime.map(Deref::deref))
         .doing("tell which CPU features it supports")?;
     let facts = CpuidFacts {
         vcpus: config.vcpus,

@@ -4,20 +4,45 @@ use crate::VmConfig;
 use crate::cli::Failed;
 use crate::host::cgroup::{self, Hierarchies, Limits, Plan};
 use crate::host::ledger::{self, Host, Ledger, Promise, Share};
-use crate::host::runtime_directory;
+use crate::host::runtime::RuntimeDirectory;
 use crate::vm::check_host_memory;
 use std::error::Error;
 
+/// Where what VMs have is noted. Without such a place nothing can be promised, which is an error, and with
+/// `best_effort` a warning.
+pub(super) fn runtime(best_effort: bool) -> Result<Option<RuntimeDirectory>, Failed> {
+    match RuntimeDirectory::of_user() {
+        Ok(runtime) => Ok(Some(runtime)),
+        Err(error) if best_effort => {
+            warn(&error);
+            Ok(None)
+        }
+        Err(error) => {
+            let help = format!("{}; or {WITHOUT}", error.help());
+            Err(Failed::new(error).help(help))
+        }
+    }
+}
+
+const WITHOUT: &str = "go on without it: --best-effort";
+
 /// Has a VM noted in the ledger, and makes its cgroup if it is to have one. What this host cannot do is an
 /// error, and with `best_effort` a warning; but nobody gets what others were promised.
-pub(super) fn admit(config: &VmConfig, best_effort: bool) -> Result<Option<Share>, Failed> {
+pub(super) fn admit(
+    config: &VmConfig,
+    runtime: Option<&RuntimeDirectory>,
+    best_effort: bool,
+) -> Result<Option<Share>, Failed> {
     // No overcommitment makes room for one VM that is larger than the host.
     check_host_memory(config.memory)?;
     let plan = plan(config, best_effort)?;
-    match enter(config, plan) {
+    let Some(runtime) = runtime else {
+        return Ok(None);
+    };
+    match enter(config, runtime, plan) {
         Err(error @ ledger::Error::Cgroup(_)) if best_effort => {
             warn(&error);
-            enter(config, None).map(Some).map_err(refused)
+            enter(config, runtime, None).map(Some).map_err(refused)
         }
         Err(error @ ledger::Error::Claims(_)) if best_effort => {
             warn(&error);
@@ -27,9 +52,13 @@ pub(super) fn admit(config: &VmConfig, best_effort: bool) -> Result<Option<Share
     }
 }
 
-fn enter(config: &VmConfig, plan: Option<Plan>) -> Result<Share, ledger::Error> {
+fn enter(
+    config: &VmConfig,
+    runtime: &RuntimeDirectory,
+    plan: Option<Plan>,
+) -> Result<Share, ledger::Error> {
     let (promise, host) = (Promise::of(config), Host::here()?);
-    Ledger::lock(&runtime_directory())?.admit(promise, config.overcommit, &host, plan)
+    Ledger::lock(runtime)?.admit(promise, config.overcommit, &host, plan)
 }
 
 /// The cgroup of a VM that asks for one.
@@ -53,10 +82,7 @@ fn plan(config: &VmConfig, best_effort: bool) -> Result<Option<Plan>, Failed> {
 
 fn refused(error: ledger::Error) -> Failed {
     let can_do_without = matches!(error, ledger::Error::Cgroup(_) | ledger::Error::Claims(_));
-    let ways = [
-        error.help(),
-        can_do_without.then(|| "go on without it: --best-effort".into()),
-    ];
+    let ways = [error.help(), can_do_without.then(|| WITHOUT.into())];
     let ways: Vec<String> = ways.into_iter().flatten().collect();
     match ways.is_empty() {
         true => Failed::new(error),

@@ -47,23 +47,26 @@ pub(in crate::cli) struct Boot {
 impl Boot {
     pub fn run(self, started: Instant) -> Outcome {
         let (config, stats) = (self.flags.config()?, self.stats);
-        if let Err(error) = host::net::reap_stale(&host::runtime_directory()) {
+        let runtime = admission::runtime(self.best_effort)?;
+        if let Some(Err(error)) = runtime.as_ref().map(host::net::reap_stale) {
             log::warn!("what killed VMs have left over was not cleared: {error}");
         }
         let console = Console::take().map_err(Failed::new)?;
-        let share = admission::admit(&config, self.best_effort)?;
+        let share = admission::admit(&config, runtime.as_ref(), self.best_effort)?;
         let held = share.as_ref().is_some_and(|share| share.cgroup().is_some());
         let interactive = console.is_interactive();
         let confinement = self.jail.confinement(interactive, self.best_effort);
         if held || confinement.is_some() {
             let held = Held {
-                networks: set_up_networks(&config)?,
+                networks: set_up_networks(&config, runtime.as_ref())?,
                 share,
                 stats,
             };
             return supervise(console, held, confinement.as_ref(), |given| {
                 let output = console_output()?;
-                let build = || Vm::with_endpoints(config, output, given.endpoints);
+                // The directory is closed when it has been looked at: nothing of it may be left in a jail.
+                let build =
+                    move || Vm::with_endpoints(config, output, given.endpoints, runtime.as_ref());
                 let vm = start(build, given.cgroup, confinement.as_ref(), given.lifeline)?;
                 let outcome = attend(given.console, &vm, &given.stats, started);
                 if vm.disks().is_empty() {
@@ -73,7 +76,7 @@ impl Boot {
                 outcome
             });
         }
-        let vm = Vm::with_console(config, console_output()?)?.start()?;
+        let vm = Vm::with_runtime(config, console_output()?, runtime.as_ref())?.start()?;
         let stats = stats.map_or(StatsSink::Nowhere, StatsSink::File);
         attend(console, &vm, &stats, started)
     }

@@ -1,10 +1,10 @@
 //! What VMs can be held to, and what is promised to them.
 
-use super::{Finding, ok, warning};
+use super::{Finding, error, ok, warning};
 use crate::config::thousandths;
 use crate::host::cgroup::{Controller, Hierarchies};
 use crate::host::ledger::{Host, Ledger};
-use crate::host::runtime_directory;
+use crate::host::runtime::RuntimeDirectory;
 
 /// What VMs can be held to.
 pub fn quotas() -> Vec<Finding> {
@@ -28,9 +28,14 @@ pub fn quotas() -> Vec<Finding> {
 
 /// What is left for new VMs.
 pub fn promises() -> Finding {
+    let runtime = match RuntimeDirectory::of_user() {
+        Ok(runtime) => runtime,
+        // No VM starts without.
+        Err(cause) => return error("notes", cause.to_string(), cause.help()),
+    };
     let examine = || {
         let host = Host::here()?;
-        let ledger = Ledger::lock(&runtime_directory())?;
+        let ledger = Ledger::lock(&runtime)?;
         let promises = ledger.promises();
         let milli = promises.iter().map(|p| u64::from(p.cpu_milli)).sum();
         let bytes: u64 = promises.iter().map(|p| p.memory_bytes).sum();

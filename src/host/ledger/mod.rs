@@ -15,10 +15,13 @@ pub use error::Error;
 use super::cgroup::{self, Cgroup, Plan};
 use super::claims::{Claim, Claims};
 use super::facts::ReservedPages;
+use super::runtime::RuntimeDirectory;
 use crate::config::{CpuQuota, CpuSet, HugePages, MemoryMode, Overcommit, VmConfig};
 use placement::{Tight, place};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+const DIRECTORY: &str = "ledger";
 
 /// What a host has to give.
 #[derive(Clone, Debug)]
@@ -96,16 +99,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Locks the ledger below a [runtime directory](super::runtime_directory), and clears what VMs that were
-    /// killed have left over.
+    /// Locks the ledger in a runtime directory, and clears what VMs that were killed have left over.
     ///
     /// # Errors
     /// When the directory cannot be used.
-    pub fn lock(runtime: &Path) -> Result<Self, Error> {
-        let claims = Claims::<Entry>::lock(runtime.join("ledger"))?;
+    pub fn lock(runtime: &RuntimeDirectory) -> Result<Self, Error> {
+        let claims = Claims::<Entry>::lock(runtime, DIRECTORY)?;
         let (live, stale) = claims.all()?;
         let mut live: Vec<Promise> = live.into_iter().map(|entry| entry.promise).collect();
-        for (path, entry) in stale {
+        for (name, entry) in stale {
             let cgroups = entry.as_ref().map_or(&[][..], |entry| &entry.cgroups);
             match (cgroup::remove_left_over(cgroups), entry) {
                 (Err(error), Some(entry)) => {
@@ -116,7 +118,7 @@ impl Ledger {
                     );
                     live.push(entry.promise);
                 }
-                _ => claims.remove(&path),
+                _ => claims.remove(&name),
             }
         }
         Ok(Self { claims, live })

@@ -4,10 +4,11 @@ use super::*;
 use crate::config::{MemorySize, VmConfig};
 use crate::host::cgroup::{Hierarchies, Limits};
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Barrier, Mutex};
 
-const DIRECTORY: &str = "KVMLET_TEST_LEDGER";
+const PLACE: &str = "KVMLET_TEST_LEDGER";
 
 fn host() -> Host {
     Host {
@@ -31,7 +32,12 @@ fn admit(runtime: &Path, promise: Promise, overcommit: &str) -> Result<Share, Er
         "" => Overcommit::default(),
         text => text.parse().unwrap(),
     };
-    Ledger::lock(runtime)?.admit(promise, overcommit, &host(), None)
+    let runtime = RuntimeDirectory::at(runtime).unwrap();
+    Ledger::lock(&runtime)?.admit(promise, overcommit, &host(), None)
+}
+
+fn ledger(runtime: &Path) -> Ledger {
+    Ledger::lock(&RuntimeDirectory::at(runtime).unwrap()).unwrap()
 }
 
 /// The error and its way out.
@@ -63,9 +69,9 @@ fn cpus_are_promised_once() {
     // The way out is one; and a VM without a quota takes nothing.
     let more = admit(runtime, promise(750, None, 16, false), "cpus=1.13").unwrap();
     let none = admit(runtime, promise(0, Some("0"), 16, false), "").unwrap();
-    assert_eq!(Ledger::lock(runtime).unwrap().promises().len(), 5);
+    assert_eq!(ledger(runtime).promises().len(), 5);
     drop((shares, more, none));
-    assert!(Ledger::lock(runtime).unwrap().promises().is_empty());
+    assert!(ledger(runtime).promises().is_empty());
 }
 
 #[test]
@@ -176,7 +182,7 @@ fn contender(test: &str, directory: &Path) -> (Child, BufReader<std::process::Ch
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "--nocapture", test])
-        .env(DIRECTORY, directory);
+        .env(PLACE, directory);
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -207,7 +213,7 @@ fn told() {
 
 #[test]
 fn of_many_processes_exactly_as_many_get_a_share_and_the_dead_give_theirs_back() {
-    if let Some(directory) = std::env::var_os(DIRECTORY) {
+    if let Some(directory) = std::env::var_os(PLACE) {
         println!("kvmlet-test:ready");
         told();
         let share = admit(Path::new(&directory), promise(500, None, 16, false), "");
@@ -260,8 +266,8 @@ fn what_a_killed_process_has_left_in_its_cgroup_goes_with_the_next_command() {
         &cgroup::unique_name(),
         &limits,
     );
-    if let Some(directory) = std::env::var_os(DIRECTORY) {
-        let ledger = Ledger::lock(Path::new(&directory)).unwrap();
+    if let Some(directory) = std::env::var_os(PLACE) {
+        let ledger = ledger(Path::new(&directory));
         let share = ledger.admit(
             promise(0, None, 16, false),
             Overcommit::default(),
@@ -296,10 +302,11 @@ fn what_a_killed_process_has_left_in_its_cgroup_goes_with_the_next_command() {
     let orphan: i32 = answer(&mut output).parse().unwrap();
     let orphan = rustix::process::Pid::from_raw(orphan).unwrap();
     let pidfd = rustix::process::pidfd_open(orphan, rustix::process::PidfdFlags::empty()).unwrap();
-    let (live, _) = Claims::<Entry>::lock(runtime.path().join("ledger"))
-        .unwrap()
-        .all()
-        .unwrap();
+    let (live, _) =
+        Claims::<Entry>::lock(&RuntimeDirectory::at(runtime.path()).unwrap(), DIRECTORY)
+            .unwrap()
+            .all()
+            .unwrap();
     let made = live[0].cgroups.clone();
     assert!(
         !made.is_empty() && made.iter().all(|path| path.is_dir()),
@@ -307,7 +314,7 @@ fn what_a_killed_process_has_left_in_its_cgroup_goes_with_the_next_command() {
     );
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(Ledger::lock(runtime.path()).unwrap().promises().is_empty());
+    assert!(ledger(runtime.path()).promises().is_empty());
     assert!(made.iter().all(|path| !path.exists()), "{made:?}");
     let mut fds = [rustix::event::PollFd::new(
         &pidfd,

@@ -106,6 +106,9 @@ pub enum Error {
     /// kvmlet's own directory cannot be used.
     #[error(transparent)]
     State(#[from] claims::Error),
+    /// There is no place to note what is set up.
+    #[error("what an interface of kvmlet's own takes of this host cannot be noted")]
+    NoNotes,
     /// A published port cannot be had.
     #[error("cannot publish {mapping}")]
     Publish {
@@ -172,6 +175,7 @@ impl Error {
                 "name a network that is free: --net subnet=10.1.2.0/30".into()
             }
             Error::State(error) => return error.help(),
+            Error::NoNotes => "make the runtime directory usable, or pass --net tap=NAME".into(),
             Error::Publish { source, mapping } => match kind(source) {
                 io::ErrorKind::AddrInUse => format!(
                     "another process listens there; `ss -lnp 'sport = {}'` shows which",

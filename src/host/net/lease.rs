@@ -4,11 +4,11 @@ use super::link::Route;
 use super::{Error, link};
 use crate::config::{PortMapping, Subnet};
 use crate::host::claims::{Claim, Claims};
+use crate::host::runtime::RuntimeDirectory;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 /// Where networks are taken from, in this order: the first range that no route of the host touches but those
 /// to kvmlet's own interfaces.
@@ -46,9 +46,16 @@ pub(super) type Leases = Claims<Record>;
 /// A lease that this process holds.
 pub(super) type Lease = Claim<Record>;
 
-/// Locks the leases below the runtime directory, and makes their directory if it is not there.
-pub(super) fn lock(runtime: &Path) -> Result<Leases, Error> {
-    Ok(Leases::lock(runtime.join("net"))?)
+const DIRECTORY: &str = "net";
+
+/// Locks the leases in the runtime directory, and makes their directory if it is not there.
+pub(super) fn lock(runtime: &RuntimeDirectory) -> Result<Leases, Error> {
+    Ok(Leases::lock(runtime, DIRECTORY)?)
+}
+
+/// Locks the leases if there ever were some.
+pub(super) fn lock_existing(runtime: &RuntimeDirectory) -> Result<Option<Leases>, Error> {
+    Ok(Leases::lock_existing(runtime, DIRECTORY)?)
 }
 
 /// Takes a network for a tap: the given one, or one that is free.
@@ -170,8 +177,8 @@ mod tests {
 
     #[test]
     fn what_a_killed_owner_had_is_known() {
-        let runtime = tempfile::tempdir().unwrap();
-        let leases = lock(runtime.path()).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let leases = lock(&RuntimeDirectory::at(place.path()).unwrap()).unwrap();
         let (first, one) = take(&leases, "kvmlet0", None, &[]).unwrap();
         let (_second, other) = take(&leases, "kvmlet1", None, &[]).unwrap();
         assert_ne!(one, other);

@@ -29,10 +29,10 @@ pub use error::Error;
 pub use link::set_up;
 pub use tap::{Tap, TapQueue};
 
+use super::runtime::RuntimeDirectory;
 use crate::config::{MacAddress, Mtu, Net, PortMapping, Protocol};
 use lease::{Lease, Leases, Record};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tcp_proxy::TcpProxy;
 use udp_proxy::UdpProxy;
@@ -73,7 +73,7 @@ pub struct Network {
 
 /// What kvmlet has set up, and undoes.
 struct Made {
-    runtime: PathBuf,
+    runtime: RuntimeDirectory,
     lease: Lease,
     published: Option<Published>,
     _proxies: (Option<TcpProxy>, Option<UdpProxy>),
@@ -87,17 +87,17 @@ struct Published {
 }
 
 impl Network {
-    /// Opens the tap that the configuration names, or makes one with all that goes with it. `runtime` is the
-    /// [directory](super::runtime_directory) of notes. What is left over from VMs that were killed is cleared.
+    /// Opens the tap that the configuration names, or makes one with all that goes with it. `runtime` is where it is
+    /// noted. What is left over from VMs that were killed is cleared.
     ///
     /// # Errors
     /// When it cannot be had; each error knows a [way out](Error::help), mostly. That the guest reaches only
     /// the host is not an error but a [warning](Self::warnings). Clients on this host are not
     /// [served](Self::serve) yet: they wait.
-    pub fn set_up(config: &Net, runtime: &Path) -> Result<Self, Error> {
+    pub fn set_up(config: &Net, runtime: Option<&RuntimeDirectory>) -> Result<Self, Error> {
         match &config.tap {
             Some(name) => Self::open(name, config),
-            None => Self::make(config, runtime),
+            None => Self::make(config, runtime.ok_or(Error::NoNotes)?),
         }
     }
 
@@ -134,7 +134,7 @@ impl Network {
         })
     }
 
-    fn make(config: &Net, runtime: &Path) -> Result<Self, Error> {
+    fn make(config: &Net, runtime: &RuntimeDirectory) -> Result<Self, Error> {
         let leases = lease::lock(runtime)?;
         let others = reap(&leases, None)?;
         let name = format!("{}%d", lease::TAP_PREFIX);
@@ -171,7 +171,7 @@ impl Network {
         match result {
             Ok(published) => {
                 network.made = Some(Made {
-                    runtime: runtime.into(),
+                    runtime: runtime.clone(),
                     lease,
                     published: Some(published),
                     _proxies: (None, None),
@@ -322,11 +322,11 @@ fn reap(leases: &Leases, ending: Option<&Record>) -> Result<Vec<Record>, Error> 
     let here = lease::namespace();
     live.retain(|record| record.namespace == here);
     let mut gone: Vec<Record> = ending.cloned().into_iter().collect();
-    for (path, record) in stale {
+    for (name, record) in stale {
         // The tap itself went with its owner. What is left in another namespace goes with that, or when the
         // next VM there is the first.
         gone.extend(record.filter(|record| record.namespace == here));
-        leases.remove(&path);
+        leases.remove(&name);
     }
     if !gone.is_empty() {
         nat::remove(leases, &gone, live.is_empty());
@@ -337,13 +337,13 @@ fn reap(leases: &Leases, ending: Option<&Record>) -> Result<Vec<Record>, Error> 
 /// Clears what VMs have left over that were killed. Every command that deals with VMs does so first.
 ///
 /// # Errors
-/// When the [directory](super::runtime_directory) of notes cannot be used.
-pub fn reap_stale(runtime: &Path) -> Result<(), Error> {
-    // Nothing was ever set up: there is no need to make a directory for it.
-    if !runtime.join("net").is_dir() {
-        return Ok(());
+/// When the notes cannot be used.
+pub fn reap_stale(runtime: &RuntimeDirectory) -> Result<(), Error> {
+    match lease::lock_existing(runtime)? {
+        Some(leases) => reap(&leases, None).map(drop),
+        // Nothing was ever set up.
+        None => Ok(()),
     }
-    reap(&lease::lock(runtime)?, None).map(drop)
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 use super::lease::{Leases, Record, namespace};
 use super::{Error, link};
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -44,6 +43,9 @@ add rule ip kvmlet input iifname @taps ct state established,related accept
 add rule ip kvmlet input iifname @taps icmp type echo-request accept
 add rule ip kvmlet input iifname @taps drop
 ";
+
+/// A name has at most 15 bytes.
+const MAX_BORROWED_BYTES: u64 = 64 << 10;
 
 const NO_TABLE: &str = "add table ip kvmlet\ndelete table ip kvmlet\n";
 
@@ -163,16 +165,24 @@ fn blocking_table(chains: &str) -> Option<&str> {
     None
 }
 
-fn borrowed_file(leases: &Leases) -> PathBuf {
-    leases.file(&format!("forwarding-{}", namespace()))
+/// The file that says which interfaces forward for guests only.
+fn borrowed_file() -> String {
+    format!("forwarding-{}", namespace())
+}
+
+fn borrowed(leases: &Leases) -> Vec<String> {
+    let known = leases
+        .directory()
+        .read(&borrowed_file(), MAX_BORROWED_BYTES);
+    let known = known.ok().flatten().unwrap_or_default();
+    let lines = String::from_utf8_lossy(&known);
+    lines.lines().map(String::from).collect()
 }
 
 /// Packets are forwarded when the interface that they come in on says so. The host's setting for all is left
 /// as it is; returns the interfaces that were switched on for guests, now or before.
 fn switch_forwarding_on(leases: &Leases, tap: &str) -> io::Result<Vec<String>> {
-    let file = borrowed_file(leases);
-    let known = fs::read_to_string(&file).unwrap_or_default();
-    let mut borrowed: Vec<String> = known.lines().map(String::from).collect();
+    let mut borrowed = borrowed(leases);
     link::set_forwarding(tap, true)?;
     for route in link::routes()?.iter().filter(|route| route.is_default()) {
         let uplink = &route.interface;
@@ -181,7 +191,10 @@ fn switch_forwarding_on(leases: &Leases, tap: &str) -> io::Result<Vec<String>> {
             borrowed.sort();
             borrowed.dedup();
             // Noted first: what is noted too much is switched off once too often, to what it was.
-            fs::write(&file, borrowed.join("\n"))?;
+            let text = borrowed.join("\n");
+            leases
+                .directory()
+                .write(&borrowed_file(), text.as_bytes())?;
             link::set_forwarding(uplink, true)?;
         }
     }
@@ -189,16 +202,14 @@ fn switch_forwarding_on(leases: &Leases, tap: &str) -> io::Result<Vec<String>> {
 }
 
 fn switch_forwarding_off(leases: &Leases) {
-    let file = borrowed_file(leases);
-    let Ok(known) = fs::read_to_string(&file) else {
-        return;
-    };
-    for interface in known.lines() {
+    for interface in borrowed(leases) {
         // An interface that is gone forwards nothing.
-        let _ = link::set_forwarding(interface, false);
+        let _ = link::set_forwarding(&interface, false);
     }
-    if let Err(error) = fs::remove_file(&file) {
-        log::warn!("cannot remove {}: {error}", file.display());
+    let file = borrowed_file();
+    if let Err(error) = leases.directory().remove(&file) {
+        let directory = leases.directory().path().display();
+        log::warn!("cannot remove {directory}/{file}: {error}");
     }
 }
 

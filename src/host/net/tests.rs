@@ -3,6 +3,7 @@
 use super::isolation::{companion, isolated, role};
 use super::*;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command};
 
 fn run(program: &str, arguments: &[&str]) -> String {
@@ -10,6 +11,11 @@ fn run(program: &str, arguments: &[&str]) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {error}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// A network that is noted in the directory at a path.
+pub(super) fn set_up(config: &Net, runtime: &Path) -> Result<Network, Error> {
+    Network::set_up(config, Some(&RuntimeDirectory::at(runtime).unwrap()))
 }
 
 fn lease_files(runtime: &Path) -> usize {
@@ -38,7 +44,7 @@ fn what_is_set_up_is_taken_down() {
         run("ip", &["route", "add", "default", "via", "192.0.2.1"]);
         let runtime = tempfile::tempdir().unwrap();
         let config = net(&["8080:80", "192.0.2.2:53:5353/udp"]);
-        let network = Network::set_up(&config, runtime.path()).unwrap();
+        let network = set_up(&config, runtime.path()).unwrap();
         assert_eq!(network.warnings(), [] as [String; 0]);
         assert_eq!(network.tap(), "kvmlet0");
         let guest = network.endpoint().guest.as_ref().unwrap();
@@ -62,7 +68,7 @@ fn what_is_set_up_is_taken_down() {
         );
         assert_eq!(lease_files(runtime.path()), 1);
         // A second VM, and the first goes.
-        let other = Network::set_up(&net(&["8081:80"]), runtime.path()).unwrap();
+        let other = set_up(&net(&["8081:80"]), runtime.path()).unwrap();
         assert_eq!(
             other.endpoint().guest.as_ref().unwrap().address,
             Ipv4Addr::new(10, 107, 0, 6)
@@ -90,7 +96,7 @@ fn what_is_in_the_way_is_named() {
         let refused = |text: &str, publish: &[&str]| {
             let mut config: Net = text.parse().unwrap();
             config.publish = net(publish).publish;
-            let error = Network::set_up(&config, runtime.path()).err().unwrap();
+            let error = set_up(&config, runtime.path()).err().unwrap();
             (error.to_string(), error.help().unwrap_or_default())
         };
         let (error, help) = refused("", &["8080:80"]);
@@ -129,7 +135,7 @@ fn what_is_in_the_way_is_named() {
             assert_eq!(error, expected);
             assert!(help.contains("ip tuntap add"), "{help}");
         }
-        let single = Network::set_up(&"tap=single".parse().unwrap(), runtime.path()).unwrap();
+        let single = set_up(&"tap=single".parse().unwrap(), runtime.path()).unwrap();
         assert!(single.warnings()[0].contains("`single` is down"));
         assert_eq!(
             refused("tap=single", &[]).0,
@@ -137,7 +143,7 @@ fn what_is_in_the_way_is_named() {
         );
         for queues in [1, 3] {
             let config = format!("tap=several,queues={queues}").parse().unwrap();
-            let several = Network::set_up(&config, runtime.path()).unwrap();
+            let several = set_up(&config, runtime.path()).unwrap();
             assert_eq!(
                 (several.endpoint().queues.len(), several.endpoint().mtu),
                 (queues, Some(1500))
@@ -167,7 +173,7 @@ fn a_firewall_that_forwards_nothing_is_told_of() {
                 ],
             );
             let runtime = tempfile::tempdir().unwrap();
-            let network = Network::set_up(&net(&["8080:80"]), runtime.path()).unwrap();
+            let network = set_up(&net(&["8080:80"]), runtime.path()).unwrap();
             assert!(
                 network.warnings()[0].contains("`ip filter`"),
                 "{:?}",
@@ -201,7 +207,7 @@ fn neighbour(runtime: &Path, port: u16) -> ((Child, impl Read), String) {
 
 fn be_a_neighbour(role: &str) {
     let (port, runtime) = role.split_once(' ').unwrap();
-    let network = Network::set_up(&net(&[&format!("{port}:80")]), Path::new(runtime)).unwrap();
+    let network = set_up(&net(&[&format!("{port}:80")]), Path::new(runtime)).unwrap();
     println!(
         "address {}",
         network.endpoint().guest.as_ref().unwrap().address
@@ -238,7 +244,7 @@ fn processes_share_the_range_and_clear_up_after_each_other() {
             child.wait().unwrap();
         }
         assert_eq!(lease_files(runtime), 8);
-        reap_stale(runtime).unwrap();
+        reap_stale(&RuntimeDirectory::at(runtime).unwrap()).unwrap();
         assert_eq!(lease_files(runtime), 1);
         let rules = run("nft", &["list", "table", "ip", "kvmlet"]);
         assert!(rules.contains("tcp . 9000"), "{rules}");
@@ -249,7 +255,7 @@ fn processes_share_the_range_and_clear_up_after_each_other() {
         children[0].0.kill().unwrap();
         children[0].0.wait().unwrap();
         // The next network clears the last, and has its address.
-        let network = Network::set_up(&net(&["9000:80"]), runtime).unwrap();
+        let network = set_up(&net(&["9000:80"]), runtime).unwrap();
         assert_eq!(
             network.endpoint().guest.as_ref().unwrap().address,
             Ipv4Addr::new(10, 107, 0, 2)

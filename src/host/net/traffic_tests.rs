@@ -4,6 +4,7 @@
 //! device and a driver would.
 
 use super::isolation::{Namespace, isolated};
+use super::tests::set_up;
 use super::*;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -145,7 +146,7 @@ fn world(publish: &[&str]) -> World {
         publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
         ..Net::default()
     };
-    let mut network = Network::set_up(&config, runtime.path()).unwrap();
+    let mut network = set_up(&config, runtime.path()).unwrap();
     network.serve().unwrap();
     let guest_tap = far_end(
         &guest,

@@ -5,6 +5,7 @@ use crate::config::{Net, QueuePairs};
 use crate::devices::virtio::fake_driver::{BUFFERS, FakeDriver, WRITE};
 use crate::host::net::Network;
 use crate::host::net::isolation::isolated;
+use crate::host::runtime::RuntimeDirectory;
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
@@ -31,7 +32,11 @@ fn bench(pairs: u64, mask: u64) -> Bench {
         queues: QueuePairs::try_from(pairs).unwrap(),
         ..Net::default()
     };
-    let network = Network::set_up(&config, runtime.path()).unwrap();
+    let network = Network::set_up(
+        &config,
+        Some(&RuntimeDirectory::at(runtime.path()).unwrap()),
+    )
+    .unwrap();
     let params = NetParams {
         name: "eth0".into(),
         mac: network.endpoint().mac,

@@ -1,0 +1,214 @@
+//! Directories that are held open. What is named in them is looked up there and nowhere else: no link leads out, and
+//! nobody can put another directory in their place meanwhile.
+
+use super::temporary::Temporary;
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, Stat, fstat, mkdirat, openat, seek, statat,
+    unlinkat,
+};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+const OPEN: OFlags = OFlags::DIRECTORY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Directory {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Opens a directory. The path may lead through symbolic links, but not end in one.
+    ///
+    /// # Errors
+    /// What `open` says: ENOTDIR for a link or anything else than a directory.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            fd: openat(CWD, path, OPEN, Mode::empty())?,
+            path: path.into(),
+        })
+    }
+
+    /// A directory in this one, of this user alone, made if it is not there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn subdirectory(&self, name: &str) -> io::Result<Self> {
+        match self.existing_subdirectory(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match mkdirat(&self.fd, name, Mode::RWXU) {
+                    Ok(()) | Err(Errno::EXIST) => self.existing_subdirectory(name),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// A directory in this one.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn existing_subdirectory(&self, name: &str) -> io::Result<Self> {
+        Ok(Self {
+            fd: openat(&self.fd, name, OPEN, Mode::empty())?,
+            path: self.path.join(name),
+        })
+    }
+
+    /// Where it was found, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whose it is, and who may do what with it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn stat(&self) -> io::Result<Stat> {
+        Ok(fstat(&self.fd)?)
+    }
+
+    /// What is there by a name, which is not followed if it is a link.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn stat_entry(&self, name: &Path) -> io::Result<Stat> {
+        Ok(statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Opens a file, and makes it, for this user alone, if it is not there.
+    ///
+    /// # Errors
+    /// What the kernel says; ELOOP for a link.
+    pub fn open_or_make(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(file.into())
+    }
+
+    /// Opens a file for reading. It never waits, as it would for the writer of a FIFO.
+    ///
+    /// # Errors
+    /// What the kernel says; ELOOP for a link.
+    pub fn open_existing(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(openat(&self.fd, name, flags, Mode::empty())?.into())
+    }
+
+    /// What a file says, up to `most` bytes of it; nothing if there is none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn read(&self, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
+        let file = match self.open_existing(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let mut bytes = Vec::with_capacity(4096);
+        file.take(most).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Has a file say this, for this user alone. Whoever reads it sees all or nothing.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut new = Temporary::new(self, Mode::RUSR | Mode::WUSR)?;
+        io::Write::write_all(new.file(), bytes)?;
+        new.publish(Path::new(name))
+    }
+
+    /// Removes a file; one that is not there is no error.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        match unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The names in it, in no order; those that are not UTF-8 are nobody's here.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        seek(&self.fd, SeekFrom::Start(0))?;
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut entries = RawDir::new(&self.fd, &mut buffer);
+        let mut names = Vec::new();
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            match entry.file_name().to_str() {
+                Ok("." | "..") | Err(_) => {}
+                Ok(name) => names.push(name.into()),
+            }
+        }
+        Ok(names)
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    #[test]
+    fn no_link_leads_out() {
+        let place = tempfile::tempdir().unwrap();
+        let canary = place.path().join("canary");
+        fs::write(&canary, "alive").unwrap();
+        fs::create_dir(place.path().join("inside")).unwrap();
+        let inside = Directory::open(&place.path().join("inside")).unwrap();
+        for name in ["file", "directory"] {
+            let target = if name == "file" {
+                &canary
+            } else {
+                place.path()
+            };
+            symlink(target, inside.path().join(name)).unwrap();
+        }
+        assert!(inside.open_or_make("file").is_err());
+        assert!(inside.open_existing("file").is_err());
+        assert!(inside.read("file", 10).is_err());
+        assert!(inside.subdirectory("directory").is_err());
+        assert!(Directory::open(&inside.path().join("directory")).is_err());
+        // What is written and removed is the link.
+        inside.write("file", b"new").unwrap();
+        assert_eq!(inside.read("file", 10).unwrap().unwrap(), b"new");
+        let mode = fs::metadata(inside.path().join("file")).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        inside.remove("directory").unwrap();
+        inside.remove("directory").unwrap();
+        assert_eq!(fs::read(&canary).unwrap(), b"alive");
+        assert_eq!(inside.names().unwrap(), ["file"]);
+        assert_eq!(inside.names().unwrap(), ["file"]);
+    }
+
+    #[test]
+    fn a_fifo_keeps_nobody_waiting() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = Directory::open(place.path()).unwrap();
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mkfifoat(&directory, "fifo", mode).unwrap();
+        assert_eq!(directory.read("fifo", 10).unwrap().unwrap(), b"");
+        assert!(directory.read("none", 10).unwrap().is_none());
+    }
+}

@@ -1,0 +1,164 @@
+//! Waiting for a lock on a file, and telling for whom.
+
+use rustix::fs::{FlockOperation, flock, fstat};
+use rustix::io::Errno;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Why a lock is not had.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// What the kernel says.
+    Io(io::Error),
+    /// Somebody has it for longer than anybody should.
+    Busy { holder: Option<Holder> },
+}
+
+/// A process that has a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its number.
+    pub pid: u32,
+    /// The name of its program, where that can be told.
+    pub name: Option<String>,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {}", self.pid)?;
+        match &self.name {
+            Some(name) => write!(f, " ({name})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How long a lock is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Until the user is told what takes so long.
+    pub quiet: Duration,
+    /// In all.
+    pub limit: Duration,
+}
+
+/// Locks are held for as long as it takes to read some notes. The longest that one of them takes is what killed VMs
+/// have left in cgroups, for whose end five seconds are waited.
+pub(super) const PATIENCE: Patience = Patience {
+    quiet: Duration::from_secs(1),
+    limit: Duration::from_secs(30),
+};
+
+/// Waits for a lock on a file, which ends when the file is closed. Says so in the log if it takes long.
+pub(super) fn acquire(file: &File, path: &Path, patience: Patience) -> Result<(), Failure> {
+    let since = Instant::now();
+    let mut told = false;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {}
+            Err(Errno::INTR) => continue,
+            other => return other.map_err(|error| Failure::Io(error.into())),
+        }
+        let waited = since.elapsed();
+        if waited > patience.limit {
+            let holder = holder(file);
+            return Err(Failure::Busy { holder });
+        }
+        if waited > patience.quiet && !told {
+            told = true;
+            let who = holder(file).map_or(String::new(), |holder| format!(", which {holder} has"));
+            log::warn!("waiting for the lock `{}`{who}", path.display());
+        }
+        std::thread::sleep(pause(waited));
+    }
+}
+
+/// A blocking flock(2) has no time limit, and a signal to interrupt it would belong to the whole process. So we look
+/// again and again: at first often, since locks are held for a millisecond, then rarely, since we may be many.
+fn pause(waited: Duration) -> Duration {
+    const SHORTEST: Duration = Duration::from_micros(100);
+    const LONGEST: Duration = Duration::from_millis(20);
+    (waited / 8).clamp(SHORTEST, LONGEST)
+}
+
+/// Who has the lock, if /proc tells (proc_locks(5)).
+fn holder(file: &File) -> Option<Holder> {
+    let stat = fstat(file).ok()?;
+    let (major, minor) = (
+        rustix::fs::major(stat.st_dev),
+        rustix::fs::minor(stat.st_dev),
+    );
+    let of = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+    let pid = find(&fs::read_to_string("/proc/locks").ok()?, &of)?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    Some(Holder {
+        pid,
+        name: name.map(|name| name.trim_end().into()),
+    })
+}
+
+fn find(locks: &str, file: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // One that waits has an arrow in front; one whose owner is in another PID namespace has a zero.
+        match words[..] {
+            [_, "FLOCK", _, _, pid, of, ..] if of == file => {
+                pid.parse().ok().filter(|pid| *pid > 0)
+            }
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Patience = Patience {
+        quiet: Duration::from_millis(5),
+        limit: Duration::from_millis(50),
+    };
+
+    #[test]
+    fn waiting_has_an_end_and_the_holder_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("lock");
+        let (first, second) = (File::create(&path).unwrap(), File::create(&path).unwrap());
+        acquire(&first, &path, SHORT).unwrap();
+        let Err(Failure::Busy { holder }) = acquire(&second, &path, SHORT) else {
+            panic!("it was held");
+        };
+        assert_eq!(holder.unwrap().pid, std::process::id());
+        drop(first);
+        acquire(&second, &path, SHORT).unwrap();
+    }
+
+    #[test]
+    fn who_lets_go_in_time_is_waited_for() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("lock");
+        let (first, second) = (File::create(&path).unwrap(), File::create(&path).unwrap());
+        acquire(&first, &path, SHORT).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(30));
+                drop(first);
+            });
+            acquire(&second, &path, PATIENCE).unwrap();
+        });
+    }
+
+    #[test]
+    fn holders_are_found_among_those_who_wait() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 08:01:42 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 8 08:01:41 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 9 08:01:42 0 EOF\n\
+                     3: -> FLOCK  ADVISORY  WRITE 10 08:01:42 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 0 08:01:43 0 EOF\n";
+        assert_eq!(find(locks, "08:01:42"), Some(9));
+        assert_eq!(find(locks, "08:01:43"), None);
+        assert_eq!(find(locks, "08:01:44"), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! Files that get their name when they are whole.
+
+use super::directory::Directory;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, renameat, unlinkat};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+/// Random names are tried so often, though the first one will do.
+const ATTEMPTS: usize = 8;
+
+/// A new file in a directory. It has no name, so it goes with a process that is killed; where the file system has no
+/// such files (O_TMPFILE in open(2)), it has a random one that nobody else has had.
+pub(super) struct Temporary<'a> {
+    directory: &'a Directory,
+    file: File,
+    name: Option<String>,
+}
+
+impl<'a> Temporary<'a> {
+    /// Makes the file; `mode` less the umask is who may do what with it.
+    ///
+    /// # Errors
+    /// What the kernel says, when no file can be made there.
+    pub fn new(directory: &'a Directory, mode: Mode) -> io::Result<Self> {
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match openat(directory, ".", flags, mode) {
+            Ok(file) => Ok(Self {
+                directory,
+                file: file.into(),
+                name: None,
+            }),
+            // EISDIR: a kernel or file system that knows of no such files takes it for a directory.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Self::named(directory, mode),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn named(directory: &'a Directory, mode: Mode) -> io::Result<Self> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        with_random_name(|name| {
+            let file = openat(directory, name, flags, mode)?;
+            Ok(Self {
+                directory,
+                file: file.into(),
+                name: Some(name.into()),
+            })
+        })
+    }
+
+    /// What is to be written to.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Gives the file a name in its directory, in the place of what had it.
+    ///
+    /// # Errors
+    /// What the kernel says. Nothing is left then, and what had the name has it still.
+    pub fn publish(mut self, name: &Path) -> io::Result<()> {
+        if self.name.is_none() {
+            match self.link(name) {
+                // A link cannot replace: it gets a name of its own first.
+                Err(Errno::EXIST) => {
+                    self.name = with_random_name(|random| {
+                        self.link(Path::new(random))?;
+                        Ok(Some(random.into()))
+                    })?;
+                }
+                other => return Ok(other?),
+            }
+        }
+        if let Some(temporary) = &self.name {
+            renameat(self.directory, temporary.as_str(), self.directory, name)?;
+            self.name = None;
+        }
+        Ok(())
+    }
+
+    fn link(&self, name: &Path) -> rustix::io::Result<()> {
+        match linkat(&self.file, "", self.directory, name, AtFlags::EMPTY_PATH) {
+            // That took CAP_DAC_READ_SEARCH before Linux 6.10; this takes /proc (linkat(2)).
+            Err(Errno::NOENT) => {
+                let open = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                linkat(CWD, open, self.directory, name, AtFlags::SYMLINK_FOLLOW)
+            }
+            other => other,
+        }
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            let _ = unlinkat(self.directory, name.as_str(), AtFlags::empty());
+        }
+    }
+}
+
+/// Does something under a name that is not in use.
+fn with_random_name<T>(mut attempt: impl FnMut(&str) -> rustix::io::Result<T>) -> io::Result<T> {
+    let mut result = Err(Errno::EXIST);
+    for _ in 0..ATTEMPTS {
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        result = attempt(&format!(".kvmlet-{:016x}", u64::from_ne_bytes(random)));
+        if !matches!(result, Err(Errno::EXIST)) {
+            break;
+        }
+    }
+    Ok(result?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::MetadataExt;
+
+    /// With both kinds of temporary files.
+    fn each(test: impl for<'a> Fn(&'a Directory, Temporary<'a>)) {
+        let mode = Mode::from(0o640);
+        for named in [false, true] {
+            let place = tempfile::tempdir().unwrap();
+            let directory = Directory::open(place.path()).unwrap();
+            let mut temporary = match named {
+                false => Temporary::new(&directory, mode).unwrap(),
+                true => Temporary::named(&directory, mode).unwrap(),
+            };
+            temporary.file().write_all(b"whole").unwrap();
+            test(&directory, temporary);
+        }
+    }
+
+    #[test]
+    fn it_appears_whole_and_replaces() {
+        each(|directory, temporary| {
+            assert!(!directory.path().join("name").exists());
+            temporary.publish(Path::new("name")).unwrap();
+            assert_eq!(directory.names().unwrap(), ["name"]);
+            let mut second = Temporary::new(directory, Mode::RUSR).unwrap();
+            second.file().write_all(b"other").unwrap();
+            second.publish(Path::new("name")).unwrap();
+            assert_eq!(directory.names().unwrap(), ["name"]);
+            let path = directory.path().join("name");
+            assert_eq!(fs::read(&path).unwrap(), b"other");
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o400);
+        });
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_was_not_published() {
+        each(|directory, temporary| {
+            drop(temporary);
+            assert!(directory.names().unwrap().is_empty());
+        });
+        each(|directory, temporary| {
+            fs::create_dir(directory.path().join("name")).unwrap();
+            assert!(temporary.publish(Path::new("name")).is_err());
+            assert_eq!(directory.names().unwrap(), ["name"]);
+        });
+    }
+}

@@ -1,0 +1,40 @@
+//! Users by name, for messages, as far as /etc/passwd knows them (passwd(5)).
+
+use std::path::PathBuf;
+
+/// The fields of a user's line.
+fn line_of(text: &str, user: u32) -> Option<Vec<&str>> {
+    let mut lines = text.lines().map(|line| line.split(':').collect());
+    lines.find(|fields: &Vec<&str>| fields.get(2).and_then(|id| id.parse().ok()) == Some(user))
+}
+
+/// `alice (uid 1000)`, or `uid 1000` where nobody knows a name.
+pub fn describe(user: u32) -> String {
+    let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    match line_of(&text, user).as_deref() {
+        Some([name, ..]) => format!("{name} (uid {user})"),
+        _ => format!("uid {user}"),
+    }
+}
+
+/// A user's home directory.
+pub fn home(user: u32) -> Option<PathBuf> {
+    let text = std::fs::read_to_string("/etc/passwd").ok()?;
+    let home = PathBuf::from(*line_of(&text, user)?.get(5)?);
+    home.is_absolute().then_some(home)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_found_by_number() {
+        let text =
+            "root:x:0:0:root:/root:/bin/sh\nbroken\nalice:x:1000:1000:,,,:/home/alice:/bin/sh\n";
+        assert_eq!(line_of(text, 1000).unwrap()[0], "alice");
+        assert_eq!(line_of(text, 0).unwrap()[5], "/root");
+        assert_eq!(line_of(text, 1), None);
+        assert_eq!(describe(4_000_000_000), "uid 4000000000");
+    }
+}
