@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         machine::TESTS,
         network::TESTS,
         quota::cpu::TESTS,
+        quota::halting::TESTS,
         quota::launches::TESTS,
         quota::memory::TESTS,
         virtio::TESTS,

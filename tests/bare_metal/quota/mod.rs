@@ -1,6 +1,7 @@
 //! VMs held to their share, through the command line, in cgroups and a ledger of the test's own.
 
 pub mod cpu;
+pub mod halting;
 pub mod launches;
 pub mod memory;
 
