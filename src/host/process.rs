@@ -5,6 +5,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
     set_parent_process_death_signal, waitid,
 };
+use std::fs::read_to_string;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -177,6 +178,30 @@ pub fn becomes_single(links: impl Fn() -> io::Result<u64>) -> io::Result<bool> {
     Ok(true)
 }
 
+/// How much memory of a process and of its children is in RAM, in bytes; 0 for one that is gone. (`VmRSS` in
+/// proc_pid_status(5). Where the kernel lists no children, CONFIG_PROC_CHILDREN, they do not count.)
+pub fn resident_bytes_with_children(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter();
+    let lists = threads.flatten().flatten();
+    let lists = lists.filter_map(|thread| read_to_string(thread.path().join("children")).ok());
+    // Each thread has its own children.
+    let children: Vec<u32> = lists
+        .flat_map(|list| {
+            list.split(' ')
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let kib = |pid: u32| -> Option<u64> {
+        let text = read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix("VmRSS:"))?;
+        value.trim().trim_end_matches(" kB").parse().ok()
+    };
+    let kib: u64 = children.into_iter().chain([pid]).filter_map(kib).sum();
+    kib.saturating_mul(1024)
+}
+
 /// What clone3(2) returns; -1 where it cannot do this.
 fn clone_into(
     cgroup: BorrowedFd<'_>,
@@ -262,6 +287,28 @@ mod tests {
         assert!(looks.get() > 10);
         let error = becomes_single(|| Err(io::Error::from_raw_os_error(libc::ENOENT)));
         assert!(error.is_err());
+    }
+
+    #[test]
+    fn children_of_any_thread_count() {
+        let own = || resident_bytes_with_children(std::process::id());
+        let before = own();
+        assert!(before > 0);
+        let mut command = std::process::Command::new("sh");
+        // A shell that keeps 64 MiB of text until its input ends.
+        command.args([
+            "-c",
+            "x=$(head -c 67108864 /dev/zero | tr '\\0' x); echo; read x",
+        ]);
+        command.stdin(std::process::Stdio::piped());
+        command.stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut output = child.stdout.take().unwrap();
+        io::Read::read_exact(&mut output, &mut [0]).unwrap();
+        assert!(own() >= before / 2 + (64 << 20), "{} after {before}", own());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(resident_bytes_with_children(child.id()), 0);
     }
 
     #[test]

@@ -37,8 +37,8 @@ pub fn promises() -> Finding {
         let host = Host::here()?;
         let ledger = Ledger::lock(&runtime)?;
         let promises = ledger.promises();
-        let milli = promises.iter().map(|p| u64::from(p.cpu_milli)).sum();
-        let bytes: u64 = promises.iter().map(|p| p.memory_bytes).sum();
+        let milli = promises.clone().map(|p| u64::from(p.cpu_milli)).sum();
+        let bytes: u64 = promises.clone().map(|p| p.memory_bytes).sum();
         Ok(format!(
             "{} of {} CPUs and {} of {} MiB are promised to running VMs ({})",
             thousandths(milli),

@@ -19,7 +19,7 @@ pub enum Error {
     Cpus(#[source] io::Error),
     /// CPUs that the host does not have, or not for this process.
     #[error(
-        "the CPU set {asked} cannot be used: this process may use the CPUs {host}, but not {lacking}"
+        "the CPU set {asked} cannot be used: this process may use {}, but not {lacking}", named(.host)
     )]
     NoSuchCpu {
         /// The set asked for.
@@ -31,11 +31,13 @@ pub enum Error {
     },
     /// More CPU time than the host has left.
     #[error(
-        "{} CPUs are asked for and {} are left: {}",
-        thousandths(*.asked), thousandths(.limit.saturating_sub(*.promised)),
+        "{} asked for, {} {} left: {}",
+        cpus_were(*.asked), thousandths(.limit.saturating_sub(*.promised)),
+        is_or_are(.limit.saturating_sub(*.promised)),
         others(*.vms, &thousandths(*.promised), &format!(
-            "{} CPUs of this host{}", .cpus.len(), overcommitted(*.factor, &thousandths(*.limit))
-        ), "promised to")
+            "{} CPU{} of this host{}", .cpus.len(), if .cpus.len() == 1 { "" } else { "s" },
+            overcommitted(*.factor, &thousandths(*.limit))
+        ), is_or_are(*.promised), "promised to")
     )]
     Cpu {
         /// Asked for, in thousandths of a CPU.
@@ -53,8 +55,8 @@ pub enum Error {
     },
     /// The sum fits, but not on the CPUs to which VMs are bound.
     #[error(
-        "{} CPUs are asked for, but then {} would be promised of the CPUs {cpus}, where {} can be{}",
-        thousandths(*.asked), thousandths(*.promised), thousandths(*.limit),
+        "{} asked for, but then {} would be promised of {}, where {} may be{}",
+        cpus_were(*.asked), thousandths(*.promised), named(.cpus), thousandths(*.limit),
         overcommitted(*.factor, &thousandths(*.limit))
     )]
     BoundCpus {
@@ -71,11 +73,11 @@ pub enum Error {
     },
     /// More memory than the host has left.
     #[error(
-        "{} of memory are asked for and {} are left: {}",
+        "{} of memory was asked for, {} is left: {}",
         mib(*.asked), mib(.limit.saturating_sub(*.promised)),
         others(*.vms, &mib(*.promised), &format!(
             "{} of this host{}", mib(*.host), overcommitted(*.factor, &mib(*.limit))
-        ), "promised to")
+        ), "is", "promised to")
     )]
     Memory {
         /// Asked for, in bytes: guest RAM and what the VMM needs.
@@ -93,9 +95,11 @@ pub enum Error {
     },
     /// More memory than can be reserved.
     #[error(
-        "{} of reserved memory are asked for and {} are left: {}",
+        "{} of reserved memory was asked for, {} is left: {}",
         mib(*.asked), mib(.host.saturating_sub(*.promised)),
-        others(*.vms, &mib(*.promised), &format!("{} of this host", mib(*.host)), "reserved for")
+        others(
+            *.vms, &mib(*.promised), &format!("{} of this host", mib(*.host)), "is", "reserved for"
+        )
     )]
     Reserved {
         /// Asked for, in bytes: guest RAM and what the VMM needs.
@@ -109,14 +113,16 @@ pub enum Error {
     },
     /// More memory than can be taken now, whoever uses the rest.
     #[error(
-        "{} of memory are to be taken before the guest starts, and {} are available on this host now",
-        mib(*.asked), mib(*.available)
+        "{} of memory is taken before the guest starts, and {} is available on this host now{}",
+        mib(*.asked), mib(.available.saturating_sub(*.awaited)), kept(*.awaited)
     )]
     Unavailable {
         /// Asked for, in bytes: guest RAM and what the VMM needs.
         asked: u64,
         /// What the kernel says is available, in bytes.
         available: u64,
+        /// What VMs were promised to have for themselves and have not taken yet, in bytes.
+        awaited: u64,
     },
 }
 
@@ -156,8 +162,8 @@ impl Error {
                 factor(asked.saturating_add(*promised), *host)
             ),
             Self::Unavailable { .. } => {
-                "ask for less with --memory, end other programs, or leave --memory-mode reserved and --prefault \
-                 away"
+                "ask for less with --memory, end other programs, or do without --memory-mode reserved and \
+                 --prefault"
                     .into()
             }
             Self::Reserved { .. } => {
@@ -169,11 +175,46 @@ impl Error {
 }
 
 /// What others have of the whole.
-fn others(vms: usize, part: &str, whole: &str, how: &str) -> String {
+fn others(vms: usize, part: &str, whole: &str, verb: &str, how: &str) -> String {
     match vms {
         0 => format!("nothing of the {whole} is {how} another VM"),
-        1 => format!("{part} of the {whole} are {how} 1 other VM"),
-        _ => format!("{part} of the {whole} are {how} {vms} other VMs"),
+        1 => format!("{part} of the {whole} {verb} {how} 1 other VM"),
+        _ => format!("{part} of the {whole} {verb} {how} {vms} other VMs"),
+    }
+}
+
+/// So much CPU time, in thousandths of a CPU, with its noun and verb.
+fn cpus_were(milli: u64) -> String {
+    match milli {
+        1000 => "1 CPU was".into(),
+        _ => format!("{} CPUs were", thousandths(milli)),
+    }
+}
+
+/// The verb for so many thousandths of a CPU.
+fn is_or_are(milli: u64) -> &'static str {
+    match milli <= 1000 {
+        true => "is",
+        false => "are",
+    }
+}
+
+/// "CPU 0", "CPUs 0-3".
+fn named(cpus: &CpuSet) -> String {
+    match cpus.len() {
+        1 => format!("CPU {cpus}"),
+        _ => format!("CPUs {cpus}"),
+    }
+}
+
+/// How much of what is available is not, because others are about to take it.
+fn kept(awaited: u64) -> String {
+    match awaited {
+        0 => String::new(),
+        _ => format!(
+            ", where other VMs are still taking {} of theirs",
+            mib(awaited)
+        ),
     }
 }
 

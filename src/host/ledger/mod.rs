@@ -15,6 +15,7 @@ pub use error::Error;
 use super::cgroup::{self, Cgroup, Plan};
 use super::claims::{Claim, Claims};
 use super::facts::ReservedPages;
+use super::process::resident_bytes_with_children;
 use super::runtime::RuntimeDirectory;
 use crate::config::{CpuQuota, CpuSet, HugePages, MemoryMode, Overcommit, VmConfig};
 use placement::{Tight, place};
@@ -30,7 +31,7 @@ pub struct Host {
     pub cpus: CpuSet,
     /// RAM in bytes, without what is set aside for [huge pages](HugePages::Reserved).
     pub memory_bytes: u64,
-    /// Tells how much of it can be had now, in bytes.
+    /// Tells how much of it is available now, in bytes.
     pub available_bytes: fn() -> u64,
 }
 
@@ -95,7 +96,7 @@ struct Entry {
 /// All promises, locked against other processes until this value is dropped.
 pub struct Ledger {
     claims: Claims<Entry>,
-    live: Vec<Promise>,
+    live: Vec<Entry>,
 }
 
 impl Ledger {
@@ -105,8 +106,7 @@ impl Ledger {
     /// When the directory cannot be used.
     pub fn lock(runtime: &RuntimeDirectory) -> Result<Self, Error> {
         let claims = Claims::<Entry>::lock(runtime, DIRECTORY)?;
-        let (live, stale) = claims.all()?;
-        let mut live: Vec<Promise> = live.into_iter().map(|entry| entry.promise).collect();
+        let (mut live, stale) = claims.all()?;
         for (name, entry) in stale {
             let cgroups = entry.as_ref().map_or(&[][..], |entry| &entry.cgroups);
             match (cgroup::remove_left_over(cgroups), entry) {
@@ -116,7 +116,7 @@ impl Ledger {
                         "a VM that was killed (process {}) is not gone: {error}",
                         entry.pid
                     );
-                    live.push(entry.promise);
+                    live.push(entry);
                 }
                 _ => claims.remove(&name),
             }
@@ -125,8 +125,8 @@ impl Ledger {
     }
 
     /// What running VMs were promised.
-    pub fn promises(&self) -> &[Promise] {
-        &self.live
+    pub fn promises(&self) -> impl ExactSizeIterator<Item = &Promise> + Clone {
+        self.live.iter().map(|entry| &entry.promise)
     }
 
     /// Promises a VM what it asks for, and makes the cgroup that holds it to that.
@@ -176,7 +176,7 @@ impl Ledger {
         }
         let factor = overcommit.cpus;
         let limit = |cpus: &CpuSet| factor.of(cpus.len() as u64 * 1000);
-        let others = self.live.iter().filter(|promise| promise.cpu_milli > 0);
+        let others = self.promises().filter(|promise| promise.cpu_milli > 0);
         let promised = others
             .clone()
             .map(|promise| u64::from(promise.cpu_milli))
@@ -218,8 +218,7 @@ impl Ledger {
     ) -> Result<(), Error> {
         let sum = |reserved_only: bool| {
             let counted = self
-                .live
-                .iter()
+                .promises()
                 .filter(|promise| promise.reserved || !reserved_only);
             let bytes = counted.clone().map(|promise| promise.memory_bytes);
             (bytes.fold(0, u64::saturating_add), counted.count())
@@ -248,15 +247,28 @@ impl Ledger {
                 host: host.memory_bytes,
             });
         }
-        // What is taken at once must be there: else the kernel kills somebody.
+        // What is taken at once must be there: else the kernel kills somebody. That of a VM which has just been
+        // admitted may still seem to be there; what it takes between these two looks counts twice, not never.
+        let awaited = self.awaited_bytes();
         let available = (host.available_bytes)();
-        match asked.memory_bytes > available {
+        match asked.memory_bytes > available.saturating_sub(awaited) {
             true => Err(Error::Unavailable {
                 asked: asked.memory_bytes,
                 available,
+                awaited,
             }),
             false => Ok(()),
         }
+    }
+
+    /// What VMs were promised to have for themselves and have not taken yet, in bytes.
+    fn awaited_bytes(&self) -> u64 {
+        let reserved = self.live.iter().filter(|entry| entry.promise.reserved);
+        let awaited = reserved.map(|entry| {
+            let promised = entry.promise.memory_bytes;
+            promised.saturating_sub(resident_bytes_with_children(entry.pid))
+        });
+        awaited.fold(0, u64::saturating_add)
     }
 }
 

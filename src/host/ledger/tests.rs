@@ -57,7 +57,7 @@ fn cpus_are_promised_once() {
     let text = refusal(admit(runtime, promise(750, None, 16, false), ""));
     assert_eq!(
         text,
-        "0.75 CPUs are asked for and 0.5 are left: 1.5 of the 2 CPUs of this host are promised to 3 other VMs\n\
+        "0.75 CPUs were asked for, 0.5 is left: 1.5 of the 2 CPUs of this host are promised to 3 other VMs\n\
          ask for less with --cpu-quota, end other VMs, or let CPUs be promised more than once: --overcommit \
          cpus=1.13"
     );
@@ -71,7 +71,7 @@ fn cpus_are_promised_once() {
     let none = admit(runtime, promise(0, Some("0"), 16, false), "").unwrap();
     assert_eq!(ledger(runtime).promises().len(), 5);
     drop((shares, more, none));
-    assert!(ledger(runtime).promises().is_empty());
+    assert!(ledger(runtime).promises().next().is_none());
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn bound_vms_share_their_cpus_only() {
     let text = refusal(admit(runtime, promise(500, Some("0"), 16, false), ""));
     assert_eq!(
         text,
-        "0.5 CPUs are asked for, but then 1.1 would be promised of the CPUs 0, where 1 can be\n\
+        "0.5 CPUs were asked for, but then 1.1 would be promised of CPU 0, where 1 may be\n\
          ask for less with --cpu-quota, for other CPUs with --cpuset, or let CPUs be promised more than once: \
          --overcommit cpus=1.1"
     );
@@ -91,7 +91,7 @@ fn bound_vms_share_their_cpus_only() {
     let text = refusal(admit(runtime, promise(0, Some("1-3"), 16, false), ""));
     assert_eq!(
         text,
-        "the CPU set 1-3 cannot be used: this process may use the CPUs 0-1, but not 2-3\nchoose among 0-1"
+        "the CPU set 1-3 cannot be used: this process may use CPUs 0-1, but not 2-3\nchoose among 0-1"
     );
 }
 
@@ -105,30 +105,38 @@ fn memory_is_shared_or_reserved() {
     let text = refusal(ask(701, true, ""));
     assert_eq!(
         text,
-        "701 MiB of memory are to be taken before the guest starts, and 700 MiB are available on this host now\n\
-         ask for less with --memory, end other programs, or leave --memory-mode reserved and --prefault away"
+        "701 MiB of memory is taken before the guest starts, and 700 MiB is available on this host now\n\
+         ask for less with --memory, end other programs, or do without --memory-mode reserved and --prefault"
     );
     let _reserved = ask(600, true, "").unwrap();
+    let plenty = |mib, reserved, overcommit: &str| {
+        let host = Host {
+            available_bytes: || 2 << 30,
+            ..host()
+        };
+        let overcommit = overcommit.parse().unwrap();
+        ledger(runtime).admit(promise(0, None, mib, reserved), overcommit, &host, None)
+    };
     let text = refusal(ask(500, false, ""));
     assert_eq!(
         text,
-        "500 MiB of memory are asked for and 424 MiB are left: 600 MiB of the 1024 MiB of this host are promised \
+        "500 MiB of memory was asked for, 424 MiB is left: 600 MiB of the 1024 MiB of this host is promised \
          to 1 other VM\n\
          ask for less with --memory, end other VMs, or let memory be promised more than once: --overcommit \
          memory=1.08"
     );
     let _shared = ask(500, false, "memory=1.5").unwrap();
-    let text = refusal(ask(425, true, "memory=1.5"));
+    let text = refusal(plenty(425, true, "memory=1.5"));
     assert_eq!(
         text,
-        "425 MiB of reserved memory are asked for and 424 MiB are left: 600 MiB of the 1024 MiB of this host are \
+        "425 MiB of reserved memory was asked for, 424 MiB is left: 600 MiB of the 1024 MiB of this host is \
          reserved for 1 other VM\n\
          ask for less with --memory, end other VMs, or share with --memory-mode shared"
     );
-    let _last = ask(424, true, "memory=1.5").unwrap();
+    let _last = plenty(424, true, "memory=1.5").unwrap();
     let text = refusal(ask(16, false, "memory=0.5"));
     assert!(
-        text.contains("0 MiB are left") && text.contains("(overcommit 0.5: 512 MiB)"),
+        text.contains("0 MiB is left") && text.contains("(overcommit 0.5: 512 MiB)"),
         "{text}"
     );
 }
@@ -254,6 +262,55 @@ fn of_many_processes_exactly_as_many_get_a_share_and_the_dead_give_theirs_back()
     assert_eq!(left.len(), 1, "only the lock is left: {left:?}");
 }
 
+/// The host seems to have 100 MiB available, whoever takes what.
+fn reserve(runtime: &Path, mib: u64) -> Result<Share, Error> {
+    let host = Host {
+        available_bytes: || 100 << 20,
+        ..host()
+    };
+    let promise = promise(0, None, mib, true);
+    ledger(runtime).admit(promise, Overcommit::default(), &host, None)
+}
+
+#[test]
+fn memory_that_is_reserved_and_not_yet_taken_is_not_available() {
+    let test = "host::ledger::tests::memory_that_is_reserved_and_not_yet_taken_is_not_available";
+    if let Some(directory) = std::env::var_os(PLACE) {
+        println!("kvmlet-test:ready");
+        let share = reserve(Path::new(&directory), 64);
+        println!("kvmlet-test:{}", share.is_ok());
+        told();
+        // As a VM's process does, a child of the one that was admitted.
+        let python =
+            "b = bytearray(b'x') * (64 << 20); print('kvmlet-test:taken', flush=True); input()";
+        let mut child = Command::new("python3")
+            .args(["-c", python])
+            .spawn()
+            .unwrap();
+        child.wait().unwrap();
+        return;
+    }
+    let runtime = tempfile::tempdir().unwrap();
+    let (mut child, mut output) = contender(test, runtime.path());
+    assert_eq!(answer(&mut output), "true");
+    let text = refusal(reserve(runtime.path(), 64));
+    let (asked, available) = text.split_once(", and ").unwrap();
+    assert_eq!(asked, "64 MiB of memory is taken before the guest starts");
+    // What the other process has, beside what it was promised, is a few MiB.
+    assert!(
+        available.starts_with("36 MiB ") || available.starts_with("4"),
+        "{text}"
+    );
+    assert!(text.contains("where other VMs are still taking "), "{text}");
+    drop(reserve(runtime.path(), 30).unwrap());
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"\n").unwrap();
+    assert_eq!(answer(&mut output), "taken");
+    drop(reserve(runtime.path(), 64).unwrap());
+    drop(input);
+    child.wait().unwrap();
+}
+
 #[test]
 fn what_a_killed_process_has_left_in_its_cgroup_goes_with_the_next_command() {
     let test = "host::ledger::tests::what_a_killed_process_has_left_in_its_cgroup_goes_with_the_next_command";
@@ -314,7 +371,7 @@ fn what_a_killed_process_has_left_in_its_cgroup_goes_with_the_next_command() {
     );
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(ledger(runtime.path()).promises().is_empty());
+    assert!(ledger(runtime.path()).promises().next().is_none());
     assert!(made.iter().all(|path| !path.exists()), "{made:?}");
     let mut fds = [rustix::event::PollFd::new(
         &pidfd,
