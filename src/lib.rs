@@ -24,6 +24,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+// Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod arch;
 pub mod bench;
 pub mod cli;

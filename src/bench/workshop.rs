@@ -2,6 +2,8 @@
 
 use super::error::Error;
 use crate::host::cgroup::{self, Hierarchies};
+use crate::host::directory::Directory;
+use crate::host::environment;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
@@ -10,7 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const PREFIX: &str = "kvmlet-bench-";
 const LOCK: &str = "lock";
@@ -74,17 +76,17 @@ impl Workshop {
     /// # Errors
     /// When there is no place to write to.
     pub fn open() -> Result<Self, Error> {
-        let parent = std::env::temp_dir();
+        let parent = environment::variable("TMPDIR").map_or("/tmp".into(), PathBuf::from);
         reap(&parent);
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
+        let mut random = [0; 4];
+        // Others may write to the place, too, and a name that they can guess would be theirs first.
+        let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+        let (pid, random) = (std::process::id(), u32::from_ne_bytes(random));
+        let path = parent.join(format!("{PREFIX}{pid}-{random:08x}"));
         let error = |source| Error::Directory {
             path: path.clone(),
             source,
         };
-        // Whoever had this process id before is gone.
-        let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).map_err(error)?;
         // Services may run as other users.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(error)?;
@@ -151,17 +153,23 @@ fn mounts(wanted: impl Fn(&Path, &str) -> bool) -> Vec<PathBuf> {
     text.lines().rev().filter_map(point).collect()
 }
 
-/// Removes the directories of benchmarks that were killed: nobody holds their lock.
+/// Removes the directories of this user's benchmarks that were killed: nobody holds their lock.
 fn reap(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            continue;
-        }
-        let free = |lock: File| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if File::open(entry.path().join(LOCK)).is_ok_and(free) {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) && is_abandoned(&entry.path()) {
             clear(&entry.path());
         }
     }
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    let examine = || -> io::Result<bool> {
+        let directory = Directory::open(path)?;
+        let ours = directory.stat()?.st_uid == rustix::process::geteuid().as_raw();
+        let lock = directory.open_existing(LOCK)?;
+        Ok(ours && flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok())
+    };
+    examine().unwrap_or(false)
 }
 
 /// Gives this thread, and what it starts, mounts of its own in which container runtimes and tracepoints can be used.
@@ -219,12 +227,14 @@ fn separate() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::{chown, symlink};
 
     #[test]
     fn a_directory_goes_with_its_owner_and_stays_while_it_lives() {
         let parent = tempfile::tempdir().unwrap();
         let abandoned = parent.path().join(format!("{PREFIX}1"));
         let held = parent.path().join(format!("{PREFIX}2"));
+        let foreign = parent.path().join(format!("{PREFIX}3"));
         let other = parent.path().join("something else");
         for path in [&abandoned, &held, &other] {
             fs::create_dir(path).unwrap();
@@ -232,9 +242,19 @@ mod tests {
         }
         let lock = File::open(held.join(LOCK)).unwrap();
         flock(&lock, FlockOperation::LockExclusive).unwrap();
+        if rustix::process::geteuid().is_root() {
+            // Whoever made it wants it to be cleared with root's rights.
+            fs::create_dir(&foreign).unwrap();
+            fs::write(foreign.join(LOCK), "").unwrap();
+            chown(&foreign, Some(4_000_000), None).unwrap();
+        }
+        let linked = parent.path().join(format!("{PREFIX}4"));
+        symlink(&other, &linked).unwrap();
+        let there = foreign.exists();
         reap(parent.path());
         assert!(!abandoned.exists());
-        assert!(held.exists() && other.exists());
+        assert!(held.exists() && other.exists() && linked.exists());
+        assert_eq!(foreign.exists(), there);
     }
 
     #[test]

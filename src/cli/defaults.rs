@@ -1,16 +1,14 @@
 //! What plain `kvmlet boot` boots: the files that `kernels/build` and `images/build` leave in the cache.
 
+use crate::host::environment;
 use crate::host::kvm::Execution;
 use std::path::PathBuf;
 
 /// `$XDG_CACHE_HOME/kvmlet`, or `~/.cache/kvmlet` (XDG Base Directory Specification).
 fn cache() -> Option<PathBuf> {
-    let absolute = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    let absolute = |path: Option<PathBuf>| path.filter(|path| path.is_absolute());
+    let named = environment::variable("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = absolute(named).or_else(|| Some(absolute(environment::home())?.join(".cache")))?;
     Some(base.join("kvmlet"))
 }
 

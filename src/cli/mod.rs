@@ -11,6 +11,7 @@ mod stats;
 mod supervisor;
 mod terminal;
 
+use crate::host::environment;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use error::Failed;
 use std::mem::ManuallyDrop;
@@ -52,6 +53,11 @@ enum BootOnly {
 
 /// Runs the command line of this process, which began at `started`, and returns its exit code.
 pub fn run(started: Instant) -> u8 {
+    if let Err(error) = environment::disarm() {
+        let help = error.help();
+        Failed::new(error).help(help).print();
+        return FAILED;
+    }
     use_one_arena();
     let boots = std::env::args_os()
         .nth(1)

@@ -22,6 +22,7 @@ mod vmm;
 use super::error::Error;
 use super::launch::Launch;
 use super::workshop::{Programs, Workshop};
+use crate::host::environment;
 use serde::Serialize;
 use vmm::Vmm;
 
@@ -163,7 +164,7 @@ fn probe_program(program: &str, version: &str, install: &str) -> Presence {
 }
 
 fn find_in_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = environment::variable("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 

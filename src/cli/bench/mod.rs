@@ -10,6 +10,7 @@ use super::{Failed, Outcome, defaults};
 use crate::bench::contestant::Presence;
 use crate::bench::facts::HostFacts;
 use crate::bench::{Error, Programs, Step};
+use crate::host::environment;
 use clap::{Args, Subcommand, ValueEnum};
 use progress::Progress;
 use serde::Serialize;
@@ -44,6 +45,11 @@ enum Format {
 
 impl Bench {
     pub fn run(self) -> Outcome {
+        // Rights that the file gives are for VMs; a benchmark runs whatever is on PATH.
+        if let Err(error) = environment::drop_file_capabilities() {
+            let help = error.help();
+            return Err(Failed::new(error).help(help));
+        }
         match self.what {
             What::Startup(verb) => verb.run(),
             What::Density(verb) => verb.run(),

@@ -3,8 +3,10 @@
 use super::quota::QuotaFlags;
 use crate::cli::{Failed, defaults};
 use crate::config::{Balloon, CpuMask, Disk, HugePages, Memory, Net, PortMapping, VmConfigBuilder};
+use crate::host::environment;
 use crate::{Error, VmConfig};
 use clap::{Args, ValueEnum};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// What the VM is. All can be said in a file, too.
@@ -155,9 +157,9 @@ impl Flags {
             config = match variable.split_once('=') {
                 Some((name, value)) => config.env(name, value),
                 // As docker does: a variable that is not set here is not set there.
-                None => match std::env::var(variable) {
-                    Ok(value) => config.env(variable, value),
-                    Err(_) => config,
+                None => match environment::data(variable).map(OsString::into_string) {
+                    Some(Ok(value)) => config.env(variable, value),
+                    _ => config,
                 },
             };
         }

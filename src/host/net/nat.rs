@@ -49,7 +49,7 @@ const MAX_BORROWED_BYTES: u64 = 64 << 10;
 
 const NO_TABLE: &str = "add table ip kvmlet\ndelete table ip kvmlet\n";
 
-/// Where nft is looked for; a user's PATH often lacks the directories of administration.
+/// Where nft is looked for: it gets CAP_NET_ADMIN, so the caller's PATH does not matter.
 const DIRECTORIES: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
 /// Opens the ways of one VM, and says what will not work all the same. `first`: no other VM has any in this
@@ -214,10 +214,9 @@ fn switch_forwarding_off(leases: &Leases) {
 }
 
 fn nft_path() -> Result<PathBuf, Error> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(DIRECTORIES.map(PathBuf::from))
-        .map(|directory| directory.join("nft"))
+    let candidates = DIRECTORIES.map(|directory| PathBuf::from(directory).join("nft"));
+    candidates
+        .into_iter()
         .find(|file| file.is_file())
         .ok_or(Error::NftMissing)
 }
@@ -230,6 +229,7 @@ fn nft(script: &str) -> Result<String, Error> {
     let mut command = Command::new(nft_path()?);
     command
         .args(["-f", "-"])
+        .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
