@@ -19,6 +19,7 @@ mod lifecycle;
 mod lists;
 mod machine;
 mod network;
+mod other_hosts;
 mod quota;
 mod virtio;
 mod watch;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         lists::TESTS,
         machine::TESTS,
         network::TESTS,
+        other_hosts::TESTS,
         quota::cpu::TESTS,
         quota::halting::TESTS,
         quota::launches::TESTS,

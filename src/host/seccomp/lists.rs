@@ -1,6 +1,7 @@
 //! The lists. A bare-metal test watches all calls of VMs that do all there is to do, and finds each entry used
-//! and no other needed.
+//! and no other needed, but for what is for [other hosts](elsewhere).
 
+use super::elsewhere::elsewhere;
 use crate::host::thread::ThreadKind;
 
 /// A system call that may be made, as far as `check` goes. Two rules for one call are alternatives.
@@ -29,13 +30,7 @@ pub enum Check {
 pub fn rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
     shared_rules(kind)
         .chain(own_rules(kind))
-        .chain(runtime_rules())
-}
-
-/// What Rust's runtime does at the end of each thread in a program with its handler of stack overflows. `kvmlet` goes
-/// without; a program that this crate is built into has it.
-pub fn runtime_rules() -> impl Iterator<Item = &'static Rule> {
-    RUNTIME.iter()
+        .chain(elsewhere().map(|elsewhere| &elsewhere.rule))
 }
 
 /// The part of its list that a kind of thread has in common with others.
@@ -93,8 +88,6 @@ const EVERY: &[Rule] = &[
     #[cfg(debug_assertions)]
     equal(libc::SYS_fcntl, 1, libc::F_GETFD as u32),
 ];
-
-const RUNTIME: &[Rule] = &[any(libc::SYS_sigaltstack)];
 
 /// What the end of a thread takes, unless it is the first: that ends with its process.
 const THREAD_END: &[Rule] = &[

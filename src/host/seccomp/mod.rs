@@ -6,13 +6,15 @@
 //! for descriptors to decide: no list has one that opens, connects, starts or maps executable memory.
 
 mod alarm;
+mod elsewhere;
 mod lists;
 mod program;
 #[cfg(test)]
 mod tests;
 
 pub use alarm::{EXIT_CODE, end_at_panic};
-pub use lists::{Check, Rule, own_rules, rules, runtime_rules, shared_rules};
+pub use elsewhere::{Elsewhere, elsewhere};
+pub use lists::{Check, Rule, own_rules, rules, shared_rules};
 
 use super::thread::ThreadKind;
 use program::Program;

@@ -4,10 +4,22 @@ use super::*;
 use crate::host::jail::attempts::{ATTEMPTS, Attempt, HARMLESS, Host};
 use crate::host::jail::tests::{alone, end};
 use std::io::Read;
+use std::time::Duration;
 
 /// Runs an attempt in a process of its own whose only thread is sealed; returns its exit code and what it
 /// said.
 fn sealed(kind: ThreadKind, host: &Host, attempt: Attempt) -> (i32, String) {
+    sealed_beside(
+        kind,
+        |_| (),
+        || {
+            attempt(host);
+        },
+    )
+}
+
+/// The same, while `beside` does something to that process, which is given by its number.
+fn sealed_beside(kind: ThreadKind, beside: impl FnOnce(i32), act: impl FnOnce()) -> (i32, String) {
     let (read, write) = rustix::pipe::pipe().unwrap();
     // SAFETY: the only thread.
     let pid = unsafe { libc::fork() };
@@ -16,10 +28,11 @@ fn sealed(kind: ThreadKind, host: &Host, attempt: Attempt) -> (i32, String) {
         end(|| {
             rustix::thread::set_name(c"probe").unwrap();
             Filters::new(&[kind]).unwrap().seal(kind).unwrap();
-            attempt(host);
+            act();
         });
     }
     drop(write);
+    beside(pid);
     let mut said = String::new();
     std::fs::File::from(read).read_to_string(&mut said).unwrap();
     let mut status = 0;
@@ -112,6 +125,64 @@ fn lists_are_short() {
     // Firecracker's: 27 for a vCPU, 50 for the loop that serves all devices.
     for kind in ThreadKind::ALL {
         let limit = if kind == ThreadKind::Vcpu { 27 } else { 50 };
-        assert!(rules(kind).count() <= limit, "{kind:?}");
+        let own = shared_rules(kind).chain(own_rules(kind));
+        assert!(own.count() <= limit, "{kind:?}");
     }
+}
+
+#[test]
+fn what_other_hosts_call_is_allowed_to_all() {
+    alone("seccomp", "what_other_hosts_call_is_allowed_to_all", || {
+        for kind in ThreadKind::ALL {
+            let (code, said) = sealed_beside(
+                kind,
+                |_| (),
+                || {
+                    for elsewhere in elsewhere() {
+                        let Rule { call, check } = elsewhere.rule;
+                        let mut arguments = [0_u64; 4];
+                        if let Check::Equal(place, value) = check {
+                            arguments[usize::from(place)] = value.into();
+                        }
+                        let [a, b, c, d] = arguments;
+                        // SAFETY: nulls and nothings: each call refuses them, or has nothing to do.
+                        unsafe { libc::syscall(call, a, b, c, d) };
+                    }
+                },
+            );
+            assert_eq!(code, 0, "{kind:?}: {said}");
+        }
+    });
+}
+
+#[test]
+fn a_wait_goes_on_after_a_stop() {
+    /// Stops a process that waits in `futex`, and lets it go on.
+    fn stop_and_continue(process: i32) {
+        let path = format!("/proc/{process}/syscall");
+        let waits = format!("{} ", libc::SYS_futex);
+        while !std::fs::read_to_string(&path).unwrap().starts_with(&waits) {
+            std::thread::yield_now();
+        }
+        let mut status = 0;
+        // SAFETY: signals to a child of this process, and waiting for what the first does.
+        unsafe {
+            assert_eq!(libc::kill(process, libc::SIGSTOP), 0);
+            let stopped = libc::waitpid(process, &mut status, libc::WUNTRACED);
+            assert_eq!((stopped, libc::WIFSTOPPED(status)), (process, true));
+            assert_eq!(libc::kill(process, libc::SIGCONT), 0);
+        }
+    }
+    alone("seccomp", "a_wait_goes_on_after_a_stop", || {
+        for kind in ThreadKind::ALL {
+            let (code, said) = sealed_beside(kind, stop_and_continue, || {
+                let (mutex, changed) = (std::sync::Mutex::new(()), std::sync::Condvar::new());
+                let patience = Duration::from_millis(200);
+                let waits = |_: &mut ()| true;
+                let wait = changed.wait_timeout_while(mutex.lock().unwrap(), patience, waits);
+                assert!(wait.unwrap().1.timed_out());
+            });
+            assert_eq!(code, 0, "{kind:?}: {said}");
+        }
+    });
 }
