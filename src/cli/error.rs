@@ -1,5 +1,6 @@
 //! Errors as a person reads them.
 
+use crate::host::whole_file;
 use std::error::Error as StdError;
 use std::io::{self, Write};
 
@@ -49,6 +50,17 @@ fn system_message(error: &dyn StdError) -> String {
     match text.rfind(" (os error ") {
         Some(at) => text[..at].to_lowercase(),
         None => text,
+    }
+}
+
+impl From<whole_file::Error> for Failed {
+    fn from(error: whole_file::Error) -> Self {
+        let help = error.help();
+        let failed = Self::new(error);
+        match help {
+            Some(help) => failed.help(help),
+            None => failed,
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Where a VM's statistics go: into a file, by way of the supervisor where there is one.
 
+use super::{Failed, Outcome};
 use crate::VmHandle;
+use crate::host::whole_file::WholeFile;
 use crate::vm::{StartRecord, VmStats};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
 use serde::Serialize;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// More than any VM has to tell, and less than a socket takes at once.
@@ -17,23 +18,25 @@ pub(super) enum StatsSink {
     /// Nobody wants them.
     Nowhere,
     /// Written by this process.
-    File(PathBuf),
+    File(Box<WholeFile>),
     /// Sent to the supervisor: a process in a jail has no files.
     Supervisor(OwnedFd),
 }
 
 impl StatsSink {
-    /// A file that cannot be written is no reason to end a VM that runs.
-    pub fn put(&self, vm: &VmHandle, started: Instant) {
+    /// Writes how it is now.
+    pub fn put(&self, vm: &VmHandle, started: Instant) -> Result<(), Failed> {
         let text = || Snapshot::of(vm, started).text();
         match self {
-            StatsSink::Nowhere => {}
-            StatsSink::File(path) => replace(path, text().as_bytes()),
+            StatsSink::Nowhere => Ok(()),
+            StatsSink::File(file) => Ok(file.write(text().as_bytes())?),
             StatsSink::Supervisor(socket) => {
-                let text = text();
-                if let Err(error) = send(socket, text.as_bytes(), SendFlags::NOSIGNAL) {
-                    log::error!("statistics cannot be sent to the supervisor: {error}");
-                }
+                let sent = send(socket, text().as_bytes(), SendFlags::NOSIGNAL);
+                sent.map(drop).map_err(|error| {
+                    Failed::new(format!(
+                        "statistics cannot be sent to the supervisor: {error}"
+                    ))
+                })
             }
         }
     }
@@ -61,53 +64,73 @@ impl Snapshot {
     }
 }
 
+/// The exit code of a VM whose statistics were written, or not: the guest's own, unless that says that all is well.
+pub(super) fn settle(code: u8, written: Result<(), Failed>) -> Outcome {
+    match written {
+        Err(failed) if code == 0 => Err(failed),
+        Err(failed) => {
+            failed.print();
+            Ok(code)
+        }
+        Ok(()) => Ok(code),
+    }
+}
+
 /// The supervisor's end: passes on what the VM's process sends.
 pub(super) struct StatsSource {
-    path: PathBuf,
+    file: WholeFile,
     socket: OwnedFd,
+    /// The last snapshot is not there.
+    failed: bool,
 }
 
 impl StatsSource {
     /// Both ends for a file.
-    pub fn pair(path: PathBuf) -> io::Result<(Self, StatsSink)> {
+    pub fn pair(file: WholeFile) -> io::Result<(Self, StatsSink)> {
         let (socket, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
             SocketFlags::CLOEXEC,
             None,
         )?;
-        Ok((Self { path, socket }, StatsSink::Supervisor(theirs)))
+        let source = Self {
+            file,
+            socket,
+            failed: false,
+        };
+        Ok((source, StatsSink::Supervisor(theirs)))
     }
 
     /// Writes what has come; false when no more will.
-    pub fn pass_on(&self) -> bool {
+    pub fn pass_on(&mut self) -> bool {
         let mut text = vec![0; MESSAGE_BYTES];
         loop {
             match recv(&self.socket, &mut text[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return false,
-                Ok((count, _)) => replace(&self.path, &text[..count]),
+                Ok((count, _)) => self.write(&text[..count]),
                 Err(rustix::io::Errno::AGAIN) => return true,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return false,
             }
         }
     }
+
+    fn write(&mut self, text: &[u8]) {
+        let written = self.file.write(text).map_err(Failed::from);
+        self.failed = written.is_err();
+        if let Err(failed) = written {
+            failed.print();
+        }
+    }
+
+    /// Could the last snapshot not be written?
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
 }
 
 impl AsFd for StatsSource {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-/// Renamed into place: whoever reads the file sees one whole snapshot.
-fn replace(path: &Path, text: &[u8]) {
-    let new = path.with_extension("new");
-    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path));
-    if let Err(error) = written {
-        log::error!(
-            "statistics cannot be written to `{}`: {error}",
-            path.display()
-        );
     }
 }

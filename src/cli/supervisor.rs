@@ -8,16 +8,16 @@
 use super::boot::Confinement;
 use super::console::Console;
 use super::stats::{StatsSink, StatsSource};
-use super::{Failed, Outcome};
+use super::{FAILED, Failed, Outcome};
 use crate::host::cgroup::{Cgroup, OutOfMemory};
 use crate::host::ledger::Share;
 use crate::host::net::{Endpoint, Network};
 use crate::host::process::{self, Child, Ended, Fork, Lifeline};
+use crate::host::whole_file::WholeFile;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Who asks for the end again after this long does not want to wait for it. (`timeout`, for one, sends its
@@ -29,7 +29,7 @@ pub(super) struct Held {
     pub networks: Vec<Network>,
     pub share: Option<Share>,
     /// Where statistics go.
-    pub stats: Option<PathBuf>,
+    pub stats: Option<WholeFile>,
 }
 
 /// What the VM's process is given.
@@ -56,7 +56,7 @@ pub(super) fn supervise(
         stats,
     } = held;
     let pair = stats.map(StatsSource::pair).transpose();
-    let (source, sink) = pair
+    let (mut source, sink) = pair
         .map_err(|error| Failed::new(format!("no channel for statistics: {error}")))?
         .unzip();
     let cgroup = share.as_ref().and_then(Share::cgroup);
@@ -93,17 +93,20 @@ pub(super) fn supervise(
         let _ = child.wait();
         return Err(crate::Error::from(error).into());
     }
-    let ended = attend(child, &console, source.as_ref())
+    let ended = attend(child, &console, source.as_mut())
         .map_err(|error| Failed::new(format!("the VM's process is lost: {error}")))?;
     drop(console);
     drop(networks);
-    Ok(match ended {
+    let code = match ended {
         Ended::Exited(code) => code,
         Ended::Killed(signal) => {
             killed(signal, share.as_ref()).print();
             128 + signal as u8
         }
-    })
+    };
+    // Success means that all is there that was asked for.
+    let unwritten = source.is_some_and(|source| source.has_failed());
+    Ok(if code == 0 && unwritten { FAILED } else { code })
 }
 
 fn killed(signal: i32, share: Option<&Share>) -> Failed {
@@ -127,7 +130,7 @@ fn killed(signal: i32, share: Option<&Share>) -> Failed {
 fn attend(
     child: Child,
     console: &Console,
-    mut stats: Option<&StatsSource>,
+    mut stats: Option<&mut StatsSource>,
 ) -> std::io::Result<Ended> {
     let mut told_to_end: Option<Instant> = None;
     loop {
@@ -135,14 +138,15 @@ fn attend(
             PollFd::new(&child, PollFlags::IN),
             PollFd::from_borrowed_fd(console.signals().as_fd(), PollFlags::IN),
         ];
-        fds.extend(stats.map(|stats| PollFd::from_borrowed_fd(stats.as_fd(), PollFlags::IN)));
+        let source = stats.as_deref().map(AsFd::as_fd);
+        fds.extend(source.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         // What was sent before the end is there now.
-        if stats.is_some_and(|stats| !stats.pass_on()) {
+        if stats.as_deref_mut().is_some_and(|stats| !stats.pass_on()) {
             stats = None;
         }
         if ready[0] {

@@ -22,6 +22,7 @@ mod temporary;
 pub mod thread;
 pub mod trace;
 mod users;
+pub mod whole_file;
 
 /// All RAM of the host, in bytes.
 pub fn total_memory_bytes() -> u64 {

@@ -21,6 +21,7 @@ mod machine;
 mod network;
 mod other_hosts;
 mod quota;
+mod stats;
 mod virtio;
 mod watch;
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         quota::halting::TESTS,
         quota::launches::TESTS,
         quota::memory::TESTS,
+        stats::TESTS,
         virtio::TESTS,
     ]
     .concat();

@@ -2,7 +2,7 @@
 
 use super::super::Outcome;
 use super::table::Table;
-use super::{Format, Watch, absences, conduct, heading, programs, write_report};
+use super::{Format, Presentation, Watch, absences, conduct, heading, open_report, programs};
 use crate::bench::{self, density::Plan};
 use clap::Args;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub(super) struct Density {
     /// How to print the result.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Write a page with pictures as well, for a browser.
+    /// Write a page with pictures as well, for a browser; `-` prints it instead of the result.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
@@ -46,12 +46,17 @@ impl Density {
         if let Some(seconds) = self.budget {
             plan.budget = Duration::from_secs(seconds.into());
         }
+        let report = open_report(self.report.as_deref())?;
         let programs = programs()?;
         let measure =
             |watch: Watch<'_>| bench::Density::measure(plan, &programs, &self.only, watch);
-        conduct(self.format, text, measure, |result| {
-            write_report(self.report.as_deref(), || bench::report::density(result))
-        })
+        let page = report.map(|file| (file, bench::report::density as fn(&_) -> _));
+        let show = Presentation {
+            format: self.format,
+            text,
+            page,
+        };
+        conduct(&show, measure)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::Outcome;
 use super::table::Table;
-use super::{Format, Watch, conduct, heading, programs};
+use super::{Format, Presentation, Watch, conduct, heading, programs};
 use crate::bench;
 use crate::bench::io::Work;
 use clap::Args;
@@ -25,7 +25,12 @@ impl Io {
         let programs = programs()?;
         let rounds = self.rounds as usize;
         let measure = |watch: Watch<'_>| bench::Io::measure(rounds, &programs, watch);
-        conduct(self.format, text, measure, |_| Ok(()))
+        let show = Presentation {
+            format: self.format,
+            text,
+            page: None,
+        };
+        conduct(&show, measure)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::bench::contestant::Presence;
 use crate::bench::facts::HostFacts;
 use crate::bench::{Error, Programs, Step};
 use crate::host::environment;
+use crate::host::whole_file::WholeFile;
 use clap::{Args, Subcommand, ValueEnum};
 use progress::Progress;
 use serde::Serialize;
@@ -74,12 +75,24 @@ fn programs() -> Result<Programs, Failed> {
 /// Is told each step of a benchmark.
 type Watch<'a> = &'a mut dyn FnMut(Step<'_>);
 
-/// Measures with a line of progress, hands the result to `also`, and prints it. A signal ends it without one.
-fn conduct<T: Serialize>(
+/// What comes of a result: a table or JSON, and a page for a browser where there is a file for it.
+struct Presentation<T> {
     format: Format,
-    text: impl FnOnce(&T) -> String,
+    text: Render<T>,
+    page: Option<(WholeFile, Render<T>)>,
+}
+
+type Render<T> = fn(&T) -> String;
+
+/// Opens the file that a page is to be written to: whoever has waited for a benchmark wants to have the page.
+fn open_report(path: Option<&Path>) -> Result<Option<WholeFile>, Failed> {
+    Ok(path.map(WholeFile::open).transpose()?)
+}
+
+/// Measures with a line of progress, and prints the result. A signal ends it without one.
+fn conduct<T: Serialize>(
+    show: &Presentation<T>,
     measure: impl FnOnce(Watch<'_>) -> Result<T, Error>,
-    also: impl FnOnce(&T) -> Result<(), Failed>,
 ) -> Outcome {
     let mut progress = Progress::begin();
     let result = measure(&mut |step| progress.step(step));
@@ -88,9 +101,14 @@ fn conduct<T: Serialize>(
         Err(Error::Interrupted(signal)) => return Ok(128 + signal as u8),
         other => other?,
     };
-    also(&result)?;
-    print(&match format {
-        Format::Text => text(&result),
+    if let Some((file, page)) = &show.page {
+        file.write(page(&result).as_bytes())?;
+        if file.is_standard_output() {
+            return Ok(0);
+        }
+    }
+    print(&match show.format {
+        Format::Text => (show.text)(&result),
         Format::Json => serde_json::to_string_pretty(&result).map_err(Failed::new)? + "\n",
     })?;
     Ok(0)
@@ -123,17 +141,6 @@ fn absences(name: &str, presence: &Presence) -> String {
         Presence::Absent { install } => format!("absent: {name}; to install it: {install}\n"),
         Presence::Unusable { message } => format!("unusable: {name}: {message}\n"),
     }
-}
-
-/// Writes a page for a browser, if there is a path for one.
-fn write_report(path: Option<&Path>, page: impl FnOnce() -> String) -> Result<(), Failed> {
-    let Some(path) = path else { return Ok(()) };
-    std::fs::write(path, page()).map_err(|error| {
-        Failed::new(format!(
-            "the report cannot be written to `{}`: {error}",
-            path.display()
-        ))
-    })
 }
 
 impl From<Error> for Failed {

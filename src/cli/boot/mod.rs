@@ -6,13 +6,14 @@ mod flags;
 mod quota;
 
 use super::console::{Console, End};
-use super::stats::StatsSink;
+use super::stats::{StatsSink, settle};
 use super::supervisor::{Held, supervise};
 use super::{Failed, Outcome};
 use crate::host;
 use crate::host::cgroup::Cgroup;
 use crate::host::process::Lifeline;
 use crate::host::thread::ThreadKind;
+use crate::host::whole_file::WholeFile;
 use crate::vm::{Phase, set_up_networks};
 use crate::{Error, Vm, VmHandle};
 use clap::Args;
@@ -34,7 +35,8 @@ kernel panicked, 139 if it crashed with a triple fault, 128+N if kvmlet was ende
 pub(in crate::cli) struct Boot {
     #[command(flatten)]
     flags: Flags,
-    /// Write statistics to a file as JSON, when the VM ends and on SIGUSR1.
+    /// Write statistics to a file as JSON, when the VM ends and on SIGUSR1; `-` is standard output, behind
+    /// what the guest has written.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
     #[command(flatten)]
@@ -46,7 +48,9 @@ pub(in crate::cli) struct Boot {
 
 impl Boot {
     pub fn run(self, started: Instant) -> Outcome {
-        let (config, stats) = (self.flags.config()?, self.stats);
+        let config = self.flags.config()?;
+        // A VM that has run for an hour should not end with a file that cannot be written.
+        let stats = self.stats.map(|path| WholeFile::open(&path)).transpose()?;
         let runtime = admission::runtime(self.best_effort)?;
         if let Some(Err(error)) = runtime.as_ref().map(host::net::reap_stale) {
             log::warn!("what killed VMs have left over was not cleared: {error}");
@@ -77,7 +81,7 @@ impl Boot {
             });
         }
         let vm = Vm::with_runtime(config, console_output()?, runtime.as_ref())?.start()?;
-        let stats = stats.map_or(StatsSink::Nowhere, StatsSink::File);
+        let stats = stats.map_or(StatsSink::Nowhere, |file| StatsSink::File(Box::new(file)));
         attend(console, &vm, &stats, started)
     }
 }
@@ -118,27 +122,30 @@ fn ask_guest(vm: &VmHandle) {
 
 /// Connects a VM that runs to its user until it ends, and tells how it has.
 fn attend(console: Console, vm: &VmHandle, stats: &StatsSink, started: Instant) -> Outcome {
-    let put = || stats.put(vm, started);
     let end = console.attend(vm, || {
         if !matches!(stats, StatsSink::Nowhere) {
             ask_guest(vm);
         }
-        put();
+        // No reason to end a VM that runs.
+        if let Err(failed) = stats.put(vm, started) {
+            failed.print();
+        }
     });
     drop(console);
-    put();
+    let written = stats.put(vm, started);
     report(vm, started);
-    match end? {
+    let code = match end? {
         End::Guest(reason) => {
             log::info!("{reason}");
-            Ok(reason.exit_code())
+            reason.exit_code()
         }
-        End::Escape => Ok(0),
+        End::Escape => 0,
         End::Signal(signal) => {
             log::info!("ended by signal {signal}");
-            Ok(128 + signal as u8)
+            128 + signal as u8
         }
-    }
+    };
+    settle(code, written)
 }
 
 /// Standard output without Rust's line buffer: a guest's prompt has no line end.

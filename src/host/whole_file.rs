@@ -1,0 +1,336 @@
+//! Files that a user names for kvmlet to write: found to be writable at once, and written whole or not at all.
+//!
+//! A regular file is replaced by a new one, so whoever reads it sees one whole text; its mode and owner stay. A FIFO
+//! or a character device (`/dev/null`, `/dev/stdout`, `/dev/fd/63`) is written to as it is, and `-` is standard
+//! output. Everything else is refused, and so is what another user has put into a directory where anybody can: links,
+//! FIFOs and files in `/tmp` that wait for somebody to write to them (what the kernel's `fs.protected_*` are about,
+//! which are not on everywhere).
+
+use super::directory::Directory;
+use super::temporary::Temporary;
+use super::users;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Access, AtFlags, FileType, Gid, Mode, OFlags, Uid, accessat, fchmod, fchown};
+use rustix::io::Errno;
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Who reads a FIFO or terminal has this long to take the next piece.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
+/// What a FIFO that can be written to takes at once (PIPE_BUF).
+const PIECE: usize = 4096;
+/// Others may write here, and may not remove what is not theirs.
+const SHARED: u32 = 0o1002;
+
+/// Why something is not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What is there is neither a file nor something that can be written to like one.
+    #[error("cannot write to `{}`, which is {kind}", path.display())]
+    Kind {
+        /// What the user named.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// Another user has put it where anybody can put files.
+    #[error("`{}` was put there by {}, and anybody can write to that directory", path.display(), users::describe(*owner))]
+    Foreign {
+        /// What the user named.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// A FIFO that nobody has opened for reading.
+    #[error("nobody reads the FIFO `{}`", path.display())]
+    NoReader {
+        /// What the user named.
+        path: PathBuf,
+    },
+    /// The kernel says no.
+    #[error("cannot write to `{}`", path.display())]
+    Io {
+        /// What the user named.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What a person can do about it, if something is known to help.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Kind { .. } => {
+                Some("name a file, a FIFO or a terminal, or `-` for standard output")
+            }
+            Self::Foreign { .. } => Some("name a file in a directory of your own"),
+            Self::NoReader { .. } => Some("start its reader first"),
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => Some("make the directory first"),
+                io::ErrorKind::TimedOut => Some("whoever reads it has stopped to"),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Something that a user has named to be written.
+#[derive(Debug)]
+pub struct WholeFile {
+    path: PathBuf,
+    target: Target,
+}
+
+#[derive(Debug)]
+enum Target {
+    /// A name in a directory, for a regular file that is replaced.
+    Name {
+        directory: Directory,
+        name: OsString,
+        /// Of the file that is there.
+        rights: Option<Rights>,
+    },
+    /// Open, and written to as it is.
+    Stream(File),
+}
+
+/// Whose a file is, and who may do what with it.
+#[derive(Clone, Copy, Debug)]
+struct Rights {
+    user: u32,
+    group: u32,
+    mode: u32,
+}
+
+impl From<&Metadata> for Rights {
+    fn from(file: &Metadata) -> Self {
+        Self {
+            user: file.uid(),
+            group: file.gid(),
+            mode: file.mode() & 0o777,
+        }
+    }
+}
+
+impl WholeFile {
+    /// Opens what a path names, and makes sure that it can be written. Nothing is changed yet.
+    ///
+    /// # Errors
+    /// When it cannot be written, or should not be.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let target = match path == Path::new("-") {
+            true => standard(rustix::stdio::stdout()).map_err(Error::io(path))?,
+            false => Target::find(path)?,
+        };
+        let path = path.into();
+        Ok(Self { path, target })
+    }
+
+    /// Is it this process's standard output?
+    pub fn is_standard_output(&self) -> bool {
+        match &self.target {
+            Target::Stream(file) => is_same(file, rustix::stdio::stdout()),
+            Target::Name { .. } => false,
+        }
+    }
+
+    /// Writes all of it, in the place of what is there.
+    ///
+    /// # Errors
+    /// When it cannot be written; a file is as it was then.
+    pub fn write(&self, bytes: &[u8]) -> Result<(), Error> {
+        let written = match &self.target {
+            Target::Stream(file) => stream(file, bytes),
+            Target::Name {
+                directory,
+                name,
+                rights,
+            } => replace(directory, Path::new(name), *rights, bytes),
+        };
+        written.map_err(Error::io(&self.path))
+    }
+}
+
+impl Target {
+    fn find(path: &Path) -> Result<Self, Error> {
+        let io = || Error::io(path);
+        let existing = match fs::metadata(path) {
+            Ok(existing) => Some(existing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(io()(error)),
+        };
+        // What is there itself, which may be a link.
+        let entry = fs::symlink_metadata(path).ok();
+        if let Some(entry) = &entry {
+            refuse_bait(path, entry)?;
+        }
+        let Some(existing) = existing else {
+            return match entry {
+                Some(_) => Err(Error::Kind {
+                    path: path.into(),
+                    kind: "a symbolic link to nothing",
+                }),
+                None => Self::in_directory(path, path, None),
+            };
+        };
+        for fd in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
+            let is_it = rustix::fs::fstat(fd)
+                .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (existing.dev(), existing.ino()));
+            if is_it {
+                return standard(fd).map_err(io());
+            }
+        }
+        match FileType::from_raw_mode(existing.mode()) {
+            FileType::RegularFile => {
+                let real = fs::canonicalize(path).map_err(io())?;
+                refuse_bait(path, &existing)?;
+                let access = accessat(rustix::fs::CWD, &real, Access::WRITE_OK, AtFlags::EACCESS);
+                access.map_err(|error| io()(error.into()))?;
+                Self::in_directory(path, &real, Some((&existing).into()))
+            }
+            FileType::Fifo | FileType::CharacterDevice => Self::open_stream(path),
+            other => Err(Error::Kind {
+                path: path.into(),
+                kind: name_of(other),
+            }),
+        }
+    }
+
+    /// `path` is what the user named, `real` what it leads to.
+    fn in_directory(path: &Path, real: &Path, rights: Option<Rights>) -> Result<Self, Error> {
+        let io = || Error::io(path);
+        let Some(name) = real.file_name() else {
+            let kind = "a directory";
+            let path = path.into();
+            return Err(Error::Kind { path, kind });
+        };
+        let parent = real.parent().filter(|parent| *parent != Path::new(""));
+        let parent = fs::canonicalize(parent.unwrap_or(Path::new("."))).map_err(io())?;
+        let directory = Directory::open(&parent).map_err(io())?;
+        // This is the trial: it has no name, and goes at once.
+        Temporary::new(&directory, Mode::RUSR | Mode::WUSR).map_err(io())?;
+        let name = name.into();
+        Ok(Self::Name {
+            directory,
+            name,
+            rights,
+        })
+    }
+
+    fn open_stream(path: &Path) -> Result<Self, Error> {
+        // A FIFO without a reader, or a line without a carrier, would keep us waiting.
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let mut options = File::options();
+        let options = options.write(true).custom_flags(flags.bits() as i32);
+        match options.open(path) {
+            Ok(file) => Ok(Self::Stream(file)),
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+                Err(Error::NoReader { path: path.into() })
+            }
+            Err(error) => Err(Error::io(path)(error)),
+        }
+    }
+}
+
+impl Error {
+    fn io(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
+        move |source| Self::Io {
+            path: path.into(),
+            source,
+        }
+    }
+}
+
+/// Refuses what somebody else has left in a directory like /tmp.
+fn refuse_bait(path: &Path, entry: &Metadata) -> Result<(), Error> {
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    let around = fs::metadata(parent.unwrap_or(Path::new("."))).map_err(Error::io(path))?;
+    let trusted = [rustix::process::geteuid().as_raw(), around.uid()];
+    match around.mode() & SHARED == SHARED && !trusted.contains(&entry.uid()) {
+        true => Err(Error::Foreign {
+            path: path.into(),
+            owner: entry.uid(),
+        }),
+        false => Ok(()),
+    }
+}
+
+fn name_of(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Directory => "a directory",
+        FileType::BlockDevice => "a block device",
+        FileType::Socket => "a socket",
+        _ => "not a file",
+    }
+}
+
+fn standard(fd: BorrowedFd<'_>) -> io::Result<Target> {
+    let copy = rustix::io::fcntl_dupfd_cloexec(fd, 0)?;
+    Ok(Target::Stream(copy.into()))
+}
+
+fn is_same(file: &File, fd: BorrowedFd<'_>) -> bool {
+    match (rustix::fs::fstat(file), rustix::fs::fstat(fd)) {
+        (Ok(a), Ok(b)) => (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino),
+        _ => false,
+    }
+}
+
+fn replace(
+    directory: &Directory,
+    name: &Path,
+    rights: Option<Rights>,
+    bytes: &[u8],
+) -> io::Result<()> {
+    // Less the umask, as for any new file.
+    let mut new = Temporary::new(directory, Mode::from_raw_mode(0o666))?;
+    new.file().write_all(bytes)?;
+    if let Some(Rights { user, group, mode }) = rights {
+        // Only root can leave a file to its owner; others replace what their directory lets them.
+        let _ = fchown(
+            new.file(),
+            Some(Uid::from_raw(user)),
+            Some(Gid::from_raw(group)),
+        );
+        fchmod(new.file(), Mode::from_raw_mode(mode))?;
+    }
+    new.publish(name)
+}
+
+/// Writes to something that may be slow, but not for ever.
+fn stream(file: &File, bytes: &[u8]) -> io::Result<()> {
+    // A terminal may be raw now, where a line end alone leads straight down.
+    let text = match rustix::termios::isatty(file) {
+        true => String::from_utf8_lossy(bytes).replace('\n', "\r\n").into(),
+        false => bytes.to_vec(),
+    };
+    let mut rest = &text[..];
+    while !rest.is_empty() {
+        let mut ready = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::OUT)];
+        match poll(&mut ready, Some(&PATIENCE)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(Errno::INTR) => continue,
+            other => drop(other?),
+        }
+        match rustix::io::write(file, &rest[..rest.len().min(PIECE)]) {
+            Ok(count) => rest = &rest[count..],
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "whole_file_tests.rs"]
+mod tests;
