@@ -70,6 +70,13 @@ impl Child {
         let status = loop {
             match waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED) {
                 Err(rustix::io::Errno::INTR) => {}
+                // Linux 5.3 cannot wait by a handle. A child that was not waited for keeps its number.
+                Err(rustix::io::Errno::INVAL) => {
+                    match waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED) {
+                        Err(rustix::io::Errno::INTR) => {}
+                        result => break result?,
+                    }
+                }
                 result => break result?,
             }
         };
@@ -151,24 +158,38 @@ const LINKS_OF_ONE: u64 = 3;
 /// Has this process no thread but this one?
 ///
 /// # Errors
-/// When /proc cannot be read.
+/// When the kernel does not tell and /proc cannot be read.
 pub fn has_one_thread() -> io::Result<bool> {
-    Ok(std::fs::metadata("/proc/self/task")?.nlink() == LINKS_OF_ONE)
+    has_one_thread_or(|| Ok(std::fs::metadata("/proc/self/task")?.nlink()))
 }
 
-/// The same, with patience: a thread that has been joined takes the kernel a moment longer. `links` tells how many
-/// links `task` has, this process's directory of threads in /proc.
+/// The same; `links` tells how many links `task` has, this process's directory of threads in /proc. It is asked where
+/// the kernel may not be: a container's list of system calls tends to forbid `unshare`, a chroot tends to have no
+/// /proc.
 ///
 /// # Errors
 /// What `links` says.
-pub fn becomes_single(links: impl Fn() -> io::Result<u64>) -> io::Result<bool> {
+pub fn has_one_thread_or(links: impl Fn() -> io::Result<u64>) -> io::Result<bool> {
+    // SAFETY: it would leave the other threads alone if there are none, and fails otherwise (unshare(2)).
+    match unsafe { libc::unshare(libc::CLONE_THREAD) } {
+        0 => Ok(true),
+        _ if io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        _ => Ok(links()? == LINKS_OF_ONE),
+    }
+}
+
+/// Has this process no thread but this one, by and by? A thread that has been joined takes the kernel a moment longer.
+///
+/// # Errors
+/// What `is_single` says.
+pub fn becomes_single(is_single: impl Fn() -> io::Result<bool>) -> io::Result<bool> {
     // The kernel ends a thread in microseconds, unless its processor is taken away meanwhile: by the host of a virtual
     // machine, say, for tens of milliseconds.
     const PATIENCE: Duration = Duration::from_secs(10);
     const PROMPT: Duration = Duration::from_millis(1);
     const PAUSE: Duration = Duration::from_micros(100);
     let since = Instant::now();
-    while links()? != LINKS_OF_ONE {
+    while !is_single()? {
         match since.elapsed() {
             waited if waited < PROMPT => std::thread::yield_now(),
             waited if waited < PATIENCE => std::thread::sleep(PAUSE),
@@ -280,8 +301,7 @@ mod tests {
         let since = Instant::now();
         let single = becomes_single(|| {
             looks.set(looks.get() + 1);
-            let lingers = since.elapsed() < Duration::from_millis(30);
-            Ok(LINKS_OF_ONE + u64::from(lingers))
+            Ok(since.elapsed() >= Duration::from_millis(30))
         });
         assert!(single.unwrap());
         assert!(looks.get() > 10);

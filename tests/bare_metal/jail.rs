@@ -7,7 +7,7 @@ use std::fs::{read_dir, read_link, read_to_string};
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 pub const TESTS: &[Test] = &[
     ("a_vm_without_a_terminal_is_jailed", jailed),
@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
         missing_wall,
     ),
     ("a_forbidden_call_ends_the_vm_and_is_named", forbidden_call),
+    ("a_chroot_without_proc_is_told_as_that", chroot_without_proc),
 ];
 
 /// A guest that runs, and the process of its VM.
@@ -225,5 +226,37 @@ fn forbidden_call() {
         stderr.read_to_string(&mut message).unwrap();
         let expected = format!("thread `{name}` made the system call `{called}` ({call})");
         assert!(message.contains(&expected), "{message}");
+    }
+}
+
+fn chroot_without_proc() {
+    let root = tempfile::tempdir().unwrap();
+    let place = |name: &str| root.path().join(name);
+    for directory in ["dev", "run", "tmp"] {
+        std::fs::create_dir(place(directory)).unwrap();
+    }
+    std::fs::copy(env!("CARGO_BIN_EXE_kvmlet"), place("kvmlet")).unwrap();
+    std::fs::copy(crate::harness::program("ready"), place("ready")).unwrap();
+    use rustix::fs::{CWD, FileType, Mode, mknodat, stat};
+    let kvm = stat("/dev/kvm").unwrap().st_rdev;
+    let mode = Mode::RUSR | Mode::WUSR;
+    mknodat(CWD, place("dev/kvm"), FileType::CharacterDevice, mode, kvm).unwrap();
+    let boot = |arguments: &[&str]| {
+        let mut command = Command::new("chroot");
+        command.arg(root.path());
+        command.args(["/kvmlet", "boot", "--kernel", "/ready"]);
+        let output = run(command.args(arguments).stdin(Stdio::null()));
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, message) = boot(&["--jail"]);
+    assert_eq!(code, Some(125), "{message}");
+    for part in ["a look at what is open", "mount /proc", "--best-effort"] {
+        assert!(message.contains(part), "no {part:?} in {message}");
+    }
+    for arguments in [&["--jail", "--best-effort"][..], &[]] {
+        let (code, message) = boot(arguments);
+        assert_eq!(code, Some(0), "{message}");
+        assert!(message.contains("a look at what is open"), "{message}");
+        assert!(!message.contains("--best-effort"), "{message}");
     }
 }

@@ -49,7 +49,7 @@ impl Confinement {
     /// Forks the VM's process, which is born in `cgroup` if one is given.
     pub fn fork(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork, Failed> {
         let forked = self.jail.fork(cgroup, self.best_effort);
-        let (fork, missing) = forked.map_err(refused)?;
+        let (fork, missing) = forked.map_err(|missing| self.refused(missing))?;
         if matches!(fork, Fork::Parent(_)) {
             missing.iter().for_each(warn);
         }
@@ -72,7 +72,8 @@ impl Confinement {
         map_no_memory();
         seccomp::end_at_panic(FAILED);
         let missing = cut_off.and_then(|cut_off| cut_off.enter(&lifeline, kinds.len()));
-        missing.map_err(refused)?.iter().for_each(warn);
+        let missing = missing.map_err(|missing| self.refused(missing))?;
+        missing.iter().for_each(warn);
         // It is a handle on another process.
         drop(lifeline);
         let Some(filters) = self.filters(&kinds)? else {
@@ -88,7 +89,7 @@ impl Confinement {
         })?;
         // The kernel takes its time to check a list, so this thread does not wait for others to have theirs.
         let sealed = filters.seal(ThreadKind::EventLoop);
-        sealed.map_err(|source| refused(seccomp_missing(source)))?;
+        sealed.map_err(|source| self.refused(seccomp_missing(source)))?;
         let vm = starting.wait()?;
         let time = started.elapsed().as_secs_f64() * 1e3;
         log::debug!("jail: {time:.3} ms for threads that are held to their lists");
@@ -104,19 +105,23 @@ impl Confinement {
                 warn(&seccomp_missing(source));
                 Ok(None)
             }
-            Err(source) => Err(refused(seccomp_missing(source))),
+            Err(source) => Err(self.refused(seccomp_missing(source))),
         }
+    }
+
+    /// What cannot be done without, or is not to be.
+    fn refused(&self, missing: Missing) -> Failed {
+        let help = match self.best_effort || missing.wall == Wall::Process {
+            true => missing.help().to_string(),
+            false => format!("{}; or go on without it: --best-effort", missing.help()),
+        };
+        Failed::new(missing).help(help)
     }
 }
 
 fn seccomp_missing(source: io::Error) -> Missing {
     let wall = Wall::Seccomp;
     Missing { wall, source }
-}
-
-fn refused(missing: Missing) -> Failed {
-    let help = format!("{}; or go on without it: --best-effort", missing.help());
-    Failed::new(missing).help(help)
 }
 
 /// Tells what is done without. A second wall is not missed much.

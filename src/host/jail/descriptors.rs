@@ -1,6 +1,6 @@
 //! Open descriptors: all that is left in the jail.
 
-use crate::host::process::becomes_single;
+use crate::host::process::{becomes_single, has_one_thread_or};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RawDir, fcntl_getfl, fstat, open, openat, statat,
 };
@@ -28,7 +28,7 @@ impl Proc {
     /// When there are others.
     pub fn is_single(&self) -> io::Result<()> {
         let links = || Ok(statat(&self.0, "task", AtFlags::empty())?.st_nlink);
-        match becomes_single(links)? {
+        match becomes_single(|| has_one_thread_or(links))? {
             true => Ok(()),
             false => Err(io::Error::other("there are other threads")),
         }

@@ -10,14 +10,17 @@ const MORE_DESCRIPTORS: u64 = 64;
 /// ring, and KVM may have one.
 const KERNEL_THREADS: u64 = 64;
 
-/// Limits this process, which will have so many threads, to little more than what it has.
-pub(super) fn set(open: &Inventory, threads: usize) -> io::Result<()> {
-    limit(Resource::Nofile, open.highest as u64 + 1 + MORE_DESCRIPTORS)?;
+/// Limits this process, which will have this many threads, to little more than what it has. Nothing is known of what it
+/// has open where there is no /proc.
+pub(super) fn set(open: Option<&Inventory>, threads: usize) -> io::Result<()> {
     limit(Resource::Core, 0)?;
     limit(Resource::Nproc, (threads as u64 + 1) * KERNEL_THREADS)?;
     limit(Resource::Msgqueue, 0)?;
-    if !open.writes_files {
-        limit(Resource::Fsize, 0)?;
+    if let Some(open) = open {
+        limit(Resource::Nofile, open.highest as u64 + 1 + MORE_DESCRIPTORS)?;
+        if !open.writes_files {
+            limit(Resource::Fsize, 0)?;
+        }
     }
     Ok(())
 }

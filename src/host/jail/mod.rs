@@ -7,10 +7,12 @@
 //! empty root that cannot be written, a user and a group that nobody else has, no capability, and no way to get any
 //! of this back. What its threads may still ask of the kernel is for [`seccomp`](super::seccomp) to say.
 //!
-//! A process with the capabilities for it makes the namespaces as it is, and they belong to the host's
-//! administrator. Any other makes a user namespace first, which owns them. That one maps no user at all: a
+//! A process with the capability for it makes the namespaces as it is, and they belong to the host's
+//! administrator. Any other makes a user namespace first, which owns them. The last one maps no user at all: a
 //! process needs no name to use what it has open, and whose user has no name inside can make no further user
 //! namespace (`create_user_ns` in Linux's kernel/user_namespace.c).
+//!
+//! Each wall is built for itself: where a host or a container refuses some, all others stand.
 
 #[cfg(test)]
 pub(super) mod attempts;
@@ -31,6 +33,7 @@ pub use wall::{Missing, Wall};
 use super::process::{self, Fork, Lifeline};
 use super::thread;
 use descriptors::Proc;
+use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -38,17 +41,34 @@ use std::time::Instant;
 /// The jail of one VM, as planned by whoever starts it.
 #[derive(Clone, Copy, Debug)]
 pub struct Jail {
-    privileged: bool,
-    user: libc::uid_t,
+    /// Whether the process has a user namespace around its other ones, because it cannot make them otherwise.
+    around: bool,
+    user: User,
+}
+
+/// Who a process in the jail is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum User {
+    /// A user that nobody else has.
+    Own(libc::uid_t),
+    /// Who started the VM, being nobody special.
+    Starter,
+    /// Root, as which it started and has to stay.
+    Root,
 }
 
 impl Jail {
     /// A jail for a VM that is attended by this process: `number` is that of its user, and no two VMs that run
     /// at once may have the same one. The number of the process that attends it will do.
     pub fn new(number: u32) -> Self {
-        let user = identity::user(number);
+        let own = identity::user(number);
+        let user = match identity::can_become(own) {
+            true => User::Own(own),
+            false if identity::is_root() => User::Root,
+            false => User::Starter,
+        };
         Self {
-            privileged: identity::is_privileged(user),
+            around: !identity::makes_namespaces(),
             user,
         }
     }
@@ -60,28 +80,37 @@ impl Jail {
     /// As the first of its namespace, the process ignores signals that it neither handles nor blocks.
     ///
     /// # Errors
-    /// [`Wall::Pids`] when the host gives no such namespace, or no process.
+    /// [`Wall::Pids`] when the host gives no such namespace, [`Wall::Process`] when it gives no process.
     pub fn fork(
         &self,
         cgroup: Option<BorrowedFd<'_>>,
         best_effort: bool,
     ) -> Result<(Fork, Option<Missing>), Missing> {
-        let namespaces = match self.privileged {
-            true => libc::CLONE_NEWPID,
-            false => libc::CLONE_NEWPID | libc::CLONE_NEWUSER,
-        };
-        let missing = |source| Missing {
-            wall: Wall::Pids,
-            source,
-        };
-        match process::fork(namespaces, cgroup) {
-            Ok(fork) => Ok((fork, None)),
-            Err(source) if best_effort => {
-                let fork = process::fork(0, cgroup).map_err(missing)?;
-                Ok((fork, Some(missing(source))))
-            }
-            Err(source) => Err(missing(source)),
+        if !self.around {
+            return fork(libc::CLONE_NEWPID, cgroup, best_effort);
         }
+        let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWUSER;
+        let User::Own(user) = self.user else {
+            return fork(namespaces, cgroup, best_effort);
+        };
+        // A user that its namespace does not know cannot be changed, so the child waits until it is known.
+        let (known, knows) = pipe_with(PipeFlags::CLOEXEC).map_err(no_process)?;
+        let forked = fork(namespaces, cgroup, best_effort)?;
+        match &forked.0 {
+            Fork::Parent(child) if forked.1.is_none() => {
+                let process = child.pid().as_raw_nonzero().get().unsigned_abs();
+                if let Err(error) = identity::map(process, user) {
+                    log::debug!("jail: process {process} cannot become user {user}: {error}");
+                }
+            }
+            Fork::Parent(_) => {}
+            Fork::Child(_) => {
+                drop(knows);
+                // Whatever has become of it: `enter` finds out.
+                let _ = rustix::io::read(&known, &mut [0]);
+            }
+        }
+        Ok(forked)
     }
 
     /// Moves this thread, and all that it starts later, into namespaces of its own with an empty root. Making them
@@ -142,17 +171,28 @@ impl CutOff {
             proc,
             mut walls,
         } = self;
-        if let Some(proc) = proc {
-            walls.build(Wall::Descriptors, || {
+        let open = match proc {
+            Some(proc) => walls.build(Wall::Descriptors, || {
                 proc.is_single()?;
-                limits::set(&proc.descriptors()?, threads)
-            })?;
-        }
+                proc.descriptors()
+            })?,
+            None => None,
+        };
+        walls.build(Wall::Limits, || limits::set(open.as_ref(), threads))?;
         forget_environment();
         // A session of its own: a terminal sends its signals to whoever attends the VM.
         let _ = rustix::process::setsid();
-        if jail.privileged {
-            walls.build(Wall::User, || identity::become_user(jail.user))?;
+        match jail.user {
+            User::Own(user) => {
+                walls.build(Wall::User, || identity::become_user(user))?;
+            }
+            User::Root => {
+                let refused = || Err(io::Error::from_raw_os_error(libc::EPERM));
+                walls.build::<()>(Wall::User, refused)?;
+            }
+            User::Starter => {}
+        }
+        if !jail.around || matches!(jail.user, User::Own(_)) {
             walls.build(Wall::UserNamespace, || {
                 namespaces::unshare(libc::CLONE_NEWUSER)
             })?;
@@ -219,6 +259,42 @@ fn timed<T>(step: impl std::fmt::Display, act: impl FnOnce() -> T) -> T {
     let time = start.elapsed().as_secs_f64() * 1e3;
     log::debug!("jail: {time:.3} ms for {step}");
     result
+}
+
+/// Forks into these namespaces; without them, with `best_effort`, where the host does not give them.
+fn fork(
+    namespaces: libc::c_int,
+    cgroup: Option<BorrowedFd<'_>>,
+    best_effort: bool,
+) -> Result<(Fork, Option<Missing>), Missing> {
+    let source = match process::fork(namespaces, cgroup) {
+        Ok(fork) => return Ok((fork, None)),
+        Err(source) => source,
+    };
+    // What every process takes, in namespaces or not, or what is none of the kernel's errors.
+    let common = matches!(
+        source.raw_os_error(),
+        None | Some(libc::EAGAIN | libc::ENOMEM | libc::ENOSYS)
+    );
+    if common {
+        return Err(no_process(source));
+    }
+    let missing = Missing {
+        wall: Wall::Pids,
+        source,
+    };
+    if !best_effort {
+        return Err(missing);
+    }
+    let fork = process::fork(0, cgroup).map_err(no_process)?;
+    Ok((fork, Some(missing)))
+}
+
+fn no_process(source: impl Into<io::Error>) -> Missing {
+    Missing {
+        wall: Wall::Process,
+        source: source.into(),
+    }
 }
 
 /// Overwrites the environment, where keys of all kinds tend to lie.

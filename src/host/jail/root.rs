@@ -1,13 +1,30 @@
 //! An empty root.
 
 use super::check;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen,
+};
+use rustix::process::{chroot, fchdir};
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::ptr::null;
 
 /// Leaves the host's root for an empty one: a tmpfs that holds nothing and takes nothing. The caller has a
 /// mount namespace of its own, and holds no open directory, from which the way back would be open.
 pub(super) fn leave() -> io::Result<()> {
+    match replace() {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            log::debug!("jail: the root is no mount that can be taken away: {error}");
+            detach()
+        }
+        result => result,
+    }
+}
+
+/// Takes the old root away.
+fn replace() -> io::Result<()> {
     // What is mounted and unmounted from here on is no business of the host's.
     mount(None, c"/", None, libc::MS_REC | libc::MS_PRIVATE, None)?;
     // Any directory will do; this one is everywhere.
@@ -26,6 +43,23 @@ pub(super) fn leave() -> io::Result<()> {
         check(libc::chdir(c"/".as_ptr()).into())?;
     }
     Ok(())
+}
+
+/// Makes a root of a tmpfs that is mounted nowhere. So a root is left that cannot be taken away, because it is an
+/// initramfs, or a directory that `chroot` made one. The old one stays in the namespace, where nothing leads to it.
+fn detach() -> io::Result<()> {
+    let files = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in [("size", "4k"), ("nr_inodes", "1"), ("mode", "555")] {
+        fsconfig_set_string(files.as_fd(), key, value)?;
+    }
+    fsconfig_create(files.as_fd())?;
+    let flags = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let root = fsmount(files.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
+    fchdir(&root)?;
+    Ok(chroot(".")?)
 }
 
 fn mount(

@@ -6,10 +6,14 @@ use std::io;
 /// A part of a jail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wall {
+    /// A process to be confined.
+    Process,
     /// A PID namespace: no other process can be seen or signalled.
     Pids,
-    /// Nothing open but what was given, and limits on what more can be had.
+    /// Nothing open but what was given.
     Descriptors,
+    /// Limits on what more the process can take.
+    Limits,
     /// A mount namespace.
     Mounts,
     /// A network namespace with nothing in it.
@@ -37,9 +41,11 @@ pub enum Wall {
 }
 
 impl Wall {
-    pub(super) const ALL: [Wall; 14] = [
+    pub(super) const ALL: [Wall; 16] = [
+        Wall::Process,
         Wall::Pids,
         Wall::Descriptors,
+        Wall::Limits,
         Wall::Mounts,
         Wall::Network,
         Wall::Ipc,
@@ -71,8 +77,10 @@ impl Wall {
 impl fmt::Display for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Wall::Process => "a process",
             Wall::Pids => "a PID namespace",
-            Wall::Descriptors => "limits on open files",
+            Wall::Descriptors => "a look at what is open",
+            Wall::Limits => "limits on resources",
             Wall::Mounts => "a mount namespace",
             Wall::Network => "a network namespace",
             Wall::Ipc => "an IPC namespace",
@@ -108,22 +116,35 @@ impl Missing {
             Some(libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EUSERS)
         );
         match self.wall {
+            Wall::Process => match self.source.raw_os_error() {
+                Some(libc::EAGAIN) => {
+                    "end other processes of this user, or allow it more (`ulimit -u`); a container or a service may \
+                     have a limit of its own (pids.max of its cgroup, TasksMax)"
+                }
+                Some(libc::ENOMEM) => "end other programs: the host is short of memory",
+                Some(libc::ENOSYS) => "use a host kernel from 5.3 on",
+                _ => "`dmesg` may say what forbids it",
+            },
             wall if wall.is_namespace() && refused => {
-                "run kvmlet as root, or allow user namespaces to ordinary users: \
-                 kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, and where AppArmor \
-                 guards them, kernel.apparmor_restrict_unprivileged_userns=0 (sysctl)"
+                "run kvmlet as root (in a container: with CAP_SYS_ADMIN), or allow user namespaces to others: \
+                 kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, and where AppArmor guards \
+                 them, kernel.apparmor_restrict_unprivileged_userns=0 (sysctl); a container's seccomp profile has to \
+                 allow `unshare`, and within a chroot there are none"
             }
             wall if wall.is_namespace() => {
                 "use a host kernel with CONFIG_NAMESPACES and all below it"
             }
-            Wall::Root if self.source.raw_os_error() == Some(libc::EINVAL) => {
-                "the host's root is an initramfs, which cannot be left; start from a root that was mounted"
-            }
             Wall::Root => "allow mounts within user namespaces, or run kvmlet as root",
-            Wall::Descriptors => {
-                "redirect standard input and output from files and not from directories, and mount /proc"
+            Wall::Descriptors if self.source.kind() == io::ErrorKind::NotFound => {
+                "mount /proc, which tells what a process has open"
             }
-            Wall::User => "run kvmlet where user ids from 1879048192 on can be used",
+            Wall::Descriptors => {
+                "redirect standard input and output from files and not from directories"
+            }
+            Wall::User => {
+                "run kvmlet as an ordinary user, or as root with CAP_SETUID, CAP_SETGID and CAP_KILL where user ids \
+                 from 1879048192 on can be used"
+            }
             Wall::Keyring => "raise kernel.keys.maxkeys (sysctl)",
             Wall::Landlock => {
                 "use a host kernel from 5.13 on with CONFIG_SECURITY_LANDLOCK, and `landlock` in the list of \
