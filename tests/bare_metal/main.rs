@@ -14,6 +14,7 @@ mod block_device;
 mod cli;
 mod console;
 mod endings;
+mod hostile;
 mod jail;
 mod lifecycle;
 mod lists;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         cli::TESTS,
         console::TESTS,
         endings::TESTS,
+        hostile::TESTS,
         jail::TESTS,
         lifecycle::TESTS,
         lists::TESTS,

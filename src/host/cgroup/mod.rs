@@ -6,12 +6,14 @@
 //! (`cgroup.procs`) waits for an RCU grace period, 4 to 15 ms; what takes 0.1 ms is moving the one calling
 //! thread (`tasks` of version 1), and what takes nothing is being born there (version 2).
 
+mod credible;
 mod error;
 mod hierarchy;
 mod memory;
 mod plan;
 mod removal;
 
+pub use credible::is_cgroup_of;
 pub use error::Error;
 pub use hierarchy::{Controller, Hierarchies};
 pub use memory::OutOfMemory;

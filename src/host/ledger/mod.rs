@@ -93,6 +93,14 @@ struct Entry {
     cgroups: Vec<PathBuf>,
 }
 
+impl Entry {
+    /// Leaves out what kvmlet cannot have written in the note of this name.
+    fn doubt(&mut self, name: &str) {
+        let ours = |path: &PathBuf| cgroup::is_cgroup_of(path, name);
+        self.cgroups.retain(ours);
+    }
+}
+
 /// All promises, locked against other processes until this value is dropped.
 pub struct Ledger {
     claims: Claims<Entry>,
@@ -107,7 +115,8 @@ impl Ledger {
     pub fn lock(runtime: &RuntimeDirectory) -> Result<Self, Error> {
         let claims = Claims::<Entry>::lock(runtime, DIRECTORY)?;
         let (mut live, stale) = claims.all()?;
-        for (name, entry) in stale {
+        for (name, mut entry) in stale {
+            entry.iter_mut().for_each(|entry| entry.doubt(&name));
             let cgroups = entry.as_ref().map_or(&[][..], |entry| &entry.cgroups);
             match (cgroup::remove_left_over(cgroups), entry) {
                 (Err(error), Some(entry)) => {

@@ -36,6 +36,19 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Can kvmlet have written this, in the note of this name? What is cleared by a note is no more than that.
+    pub fn is_credible(&self, name: &str) -> bool {
+        let number = self.tap.strip_prefix(TAP_PREFIX).unwrap_or_default();
+        let is_tap = !number.is_empty()
+            && self.tap.len() < libc::IFNAMSIZ
+            && number.bytes().all(|byte| byte.is_ascii_digit());
+        let subnet: Option<Subnet> = self.subnet.parse().ok();
+        let is_network = subnet.is_some_and(|subnet| {
+            subnet.guest() == self.guest && subnet.address().to_string() == name
+        });
+        is_tap && is_network
+    }
+
     pub fn ports(&self) -> impl Iterator<Item = PortMapping> + '_ {
         self.published.iter().filter_map(|text| text.parse().ok())
     }
@@ -173,6 +186,42 @@ mod tests {
         assert!(choose(asked, &[], &all[1..]).is_ok());
         assert!(choose(asked, &[], &all).is_err());
         assert!(choose(asked, &["10.107.9.4/30".parse().unwrap()], &[]).is_err());
+    }
+
+    #[test]
+    fn notes_that_kvmlet_cannot_have_written_are_not_believed() {
+        let good = Record {
+            pid: 1,
+            namespace: 1,
+            tap: "kvmlet12".into(),
+            subnet: "10.107.0.4/30".into(),
+            guest: Ipv4Addr::new(10, 107, 0, 6),
+            published: vec![],
+        };
+        assert!(good.is_credible("10.107.0.4"));
+        assert!(!good.is_credible("10.107.0.0"));
+        for tap in [
+            "eth0",
+            "kvmlet",
+            "kvmlet1234567890",
+            "kvmlet0\" } ; flush ruleset",
+            "kvmlet/../eth0",
+        ] {
+            let tap = tap.into();
+            let forged = Record {
+                tap,
+                ..good.clone()
+            };
+            assert!(!forged.is_credible("10.107.0.4"), "{}", forged.tap);
+        }
+        let guest = Ipv4Addr::new(192, 0, 2, 1);
+        let forged = Record {
+            guest,
+            ..good.clone()
+        };
+        assert!(!forged.is_credible("10.107.0.4"));
+        let subnet = "0.0.0.0/0".into();
+        assert!(!Record { subnet, ..good }.is_credible("0.0.0.0"));
     }
 
     #[test]

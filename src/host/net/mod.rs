@@ -325,7 +325,8 @@ fn reap(leases: &Leases, ending: Option<&Record>) -> Result<Vec<Record>, Error> 
     for (name, record) in stale {
         // The tap itself went with its owner. What is left in another namespace goes with that, or when the
         // next VM there is the first.
-        gone.extend(record.filter(|record| record.namespace == here));
+        let here = |record: &Record| record.namespace == here;
+        gone.extend(record.filter(|record| here(record) && record.is_credible(&name)));
         leases.remove(&name);
     }
     if !gone.is_empty() {

@@ -1,0 +1,86 @@
+//! Files that a user names, and others have put there.
+
+use super::{PLAIN, Refused, Situation, Who};
+
+const PUT_THERE: super::Outcome = Refused(&["was put there by uid 23001", "directory of your own"]);
+const STATS: &[&str] = &["--stats", "/tmp/stats.json"];
+
+pub const SITUATIONS: &[Situation] = &[
+    Situation {
+        name: "a link to a file of the victim",
+        attack: "ln -s /home/victim/canary /tmp/stats.json",
+        arguments: STATS,
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "a link to a file that is not there yet",
+        attack: "ln -s /home/victim/.profile /tmp/stats.json",
+        arguments: STATS,
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "a link to a directory",
+        attack: "ln -s /home/victim /tmp/stats.json",
+        arguments: STATS,
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "a file that the attacker reads later",
+        attack: ">/tmp/stats.json; chmod 666 /tmp/stats.json",
+        arguments: STATS,
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "a FIFO that the attacker reads",
+        attack: "mkfifo -m 666 /tmp/stats.json; cat /tmp/stats.json >/dev/null 2>&1 &",
+        arguments: STATS,
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "a link at a name that kvmlet once wrote to first",
+        attack: "ln -s /home/victim/canary /tmp/stats.new",
+        arguments: &["--stats", "/home/victim/kvmlet/../../../tmp/stats.new"],
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "a link for root",
+        who: Who::Root,
+        attack: "ln -s /home/root/canary /tmp/stats.json",
+        arguments: STATS,
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "a file for root",
+        who: Who::Root,
+        attack: ">/tmp/stats.json; chmod 666 /tmp/stats.json",
+        arguments: STATS,
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "a device",
+        who: Who::Root,
+        arguments: &["--stats", "/dev/null"],
+        ..PLAIN
+    },
+    Situation {
+        name: "a file of another user",
+        arguments: &["--stats", "/home/root/canary"],
+        outcome: Refused(&["cannot write to `/home/root/canary`", "permission denied"]),
+        ..PLAIN
+    },
+    Situation {
+        name: "a file that the victim may not write",
+        plant: "chmod 444 /home/victim/canary",
+        arguments: &["--stats", "/home/victim/canary"],
+        outcome: Refused(&["cannot write to `/home/victim/canary`", "permission denied"]),
+        ..PLAIN
+    },
+];
