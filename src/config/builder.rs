@@ -1,6 +1,6 @@
 //! A configuration under construction, and the checks that end it.
 
-use super::net::check_ports;
+use super::net::{check_ports, set_name_servers};
 use super::{
     Balloon, DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory, Net, Overlay, PortMapping,
 };
@@ -8,6 +8,7 @@ use super::{CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcomm
 use super::{RootSpec, ServiceSpec, VcpuCount, VmConfig, json};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// A configuration under construction; every field is optional until [`build`](Self::build).
@@ -32,6 +33,7 @@ pub struct VmConfigBuilder {
     scratch: Option<PathBuf>,
     disks: Vec<Disk>,
     nets: Vec<Net>,
+    dns: Vec<IpAddr>,
     balloon: Option<Balloon>,
     rng: Option<bool>,
     command: Vec<String>,
@@ -200,6 +202,12 @@ impl VmConfigBuilder {
         self
     }
 
+    /// One more name server that the host asks for the guest's names, in this order; without any it asks its own.
+    pub fn dns(mut self, address: IpAddr) -> Self {
+        self.dns.push(address);
+        self
+    }
+
     /// The service that the guest's init runs, with its arguments, instead of the image's own.
     pub fn command<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.command = words.into_iter().map(Into::into).collect();
@@ -228,7 +236,7 @@ impl VmConfigBuilder {
     ///
     /// # Errors
     /// The first value that cannot work, by name, with its limits.
-    pub fn build(self) -> Result<VmConfig, Error> {
+    pub fn build(mut self) -> Result<VmConfig, Error> {
         let memory = self.memory.unwrap_or(Memory::DEFAULT);
         memory.check(self.huge_pages)?;
         let cmdline = self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
@@ -253,6 +261,7 @@ impl VmConfigBuilder {
         };
         quota.check(vcpus)?;
         check_ports(&self.nets)?;
+        set_name_servers(&mut self.nets, &self.dns)?;
         let prefault = self.prefault || self.memory_mode == Some(MemoryMode::Reserved);
         if let Some(balloon) = &self.balloon {
             balloon.check(memory, self.huge_pages, prefault)?;

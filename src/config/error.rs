@@ -1,8 +1,10 @@
 //! What can be wrong with a configuration.
 
 use super::{
-    Balloon, CpuQuota, CpuWeight, Memory, PortMapping, QueueCount, QueuePairs, Serial, VcpuCount,
+    Balloon, CpuQuota, CpuWeight, Memory, PortMapping, PortMappings, QueueCount, QueuePairs,
+    Serial, VcpuCount,
 };
+use std::net::IpAddr;
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +180,7 @@ pub enum Error {
         text: String,
     },
     /// A published port that does not parse.
-    #[error("`{text}` does not publish a port: {why} (write [ADDRESS:]HOST:GUEST[/tcp|udp])")]
+    #[error("`{text}` does not publish a port: {why} (write [ADDRESS:][HOST:]GUEST[/tcp|udp])")]
     PortMapping {
         /// What the user wrote.
         text: String,
@@ -191,6 +193,24 @@ pub enum Error {
         /// The later one.
         mapping: PortMapping,
     },
+    /// More ports than one VM can have.
+    #[error("{count} ports are published; {} is the most", PortMappings::MAX)]
+    PortCount {
+        /// How many the user wrote.
+        count: usize,
+    },
+    /// An address that no name server can have.
+    #[error("{address} cannot be the address of a name server: it is not that of one host")]
+    NameServer {
+        /// What the user wrote.
+        address: IpAddr,
+    },
+    /// Name servers without an interface whose guest could ask them.
+    #[error(
+        "name servers are told to guests whose addresses kvmlet chooses, and there is no such interface: \
+         add `--net`"
+    )]
+    NameServersAlone,
     /// A key that is not known.
     #[error("unknown key `{key}`{} (line {line}, column {column})", did_you_mean(.nearest))]
     UnknownKey {

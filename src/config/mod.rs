@@ -27,7 +27,7 @@ pub use disk::{Cache, Disk, DiskIo, QueueCount, Serial};
 pub use error::Error;
 pub use memory::{HugePages, Memory, MemorySize};
 pub use net::{MacAddress, Mtu, Net, QueuePairs, Subnet};
-pub use port_mapping::{PortMapping, Protocol};
+pub use port_mapping::{HostAddress, HostPort, PortMapping, PortMappings, Protocol};
 pub(crate) use quota::thousandths;
 pub use quota::{CpuQuota, CpuScope, CpuWeight, Factor, MemoryMode, Overcommit, Quota};
 pub use rate_limit::{Rate, RateLimit};

@@ -2,10 +2,10 @@
 
 use super::flag::Flag;
 use super::rate_limit::Written;
-use super::{Error, PortMapping, RateLimit};
+use super::{Error, PortMapping, PortMappings, RateLimit};
 use serde::Deserialize;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 /// One network interface of a guest.
@@ -31,8 +31,13 @@ pub struct Net {
     pub rx: RateLimit,
     /// Limit from the guest.
     pub tx: RateLimit,
-    /// Ports of the host that lead to the guest.
+    /// Ports of the host that lead to the guest. In JSON each text may be a range, as in `-p`.
+    #[serde(deserialize_with = "super::port_mapping::list")]
     pub publish: Vec<PortMapping>,
+    /// Whom the host asks for the guest's names, instead of its own name servers. It is a setting of the
+    /// [whole VM](super::VmConfigBuilder::dns).
+    #[serde(skip)]
+    pub dns: Vec<IpAddr>,
 }
 
 impl Net {
@@ -84,8 +89,12 @@ impl Net {
     }
 }
 
-/// Checks that no port of the host is published twice.
+/// Checks that no port of the host is published twice, and that they are not too many.
 pub(super) fn check_ports(nets: &[Net]) -> Result<(), Error> {
+    let count = nets.iter().map(|net| net.publish.len()).sum();
+    if count > PortMappings::MAX {
+        return Err(Error::PortCount { count });
+    }
     let mut seen: Vec<&PortMapping> = Vec::new();
     for mapping in nets.iter().flat_map(|net| &net.publish) {
         if seen.iter().any(|other| other.collides_with(mapping)) {
@@ -94,6 +103,25 @@ pub(super) fn check_ports(nets: &[Net]) -> Result<(), Error> {
         seen.push(mapping);
     }
     Ok(())
+}
+
+/// Gives the name servers of a VM to all interfaces that can make use of them.
+pub(super) fn set_name_servers(nets: &mut [Net], servers: &[IpAddr]) -> Result<(), Error> {
+    let is_no_host = |address: &&IpAddr| {
+        address.is_unspecified() || address.is_multicast() || **address == Ipv4Addr::BROADCAST
+    };
+    if let Some(address) = servers.iter().find(is_no_host) {
+        return Err(Error::NameServer { address: *address });
+    }
+    let mut alone = !servers.is_empty();
+    for net in nets.iter_mut().filter(|net| net.tap.is_none()) {
+        alone = false;
+        net.dns = servers.to_vec();
+    }
+    match alone {
+        true => Err(Error::NameServersAlone),
+        false => Ok(()),
+    }
 }
 
 const FLAG: &str = "--net";
@@ -133,6 +161,7 @@ impl FromStr for Net {
             rx: rx.try_into()?,
             tx: tx.try_into()?,
             publish: Vec::new(),
+            dns: Vec::new(),
         };
         net.check()?;
         Ok(net)

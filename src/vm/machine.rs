@@ -17,7 +17,7 @@ use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot::BootState;
 use crate::arch::x86_64::cpuid::{CpuidFacts, CpuidPlan};
 use crate::arch::x86_64::{lapic, msr};
-use crate::config::VmConfig;
+use crate::config::{PortMapping, VmConfig};
 use crate::devices::boot_timer::Ready;
 use crate::devices::bus::lock;
 use crate::devices::serial::SerialInput;
@@ -106,6 +106,11 @@ impl Vm {
         let mut vm = Self::with_endpoints(config, output, endpoints, runtime)?;
         vm.networks = networks;
         Ok(vm)
+    }
+
+    /// The published ports, with those of the host that were chosen for them.
+    pub fn published(&self) -> impl Iterator<Item = &PortMapping> {
+        self.networks.iter().flat_map(Network::published)
     }
 
     /// Builds a VM on [networks](set_up_networks) that somebody else holds, one for each interface of the

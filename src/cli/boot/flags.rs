@@ -2,11 +2,14 @@
 
 use super::quota::QuotaFlags;
 use crate::cli::{Failed, defaults};
-use crate::config::{Balloon, CpuMask, Disk, HugePages, Memory, Net, PortMapping, VmConfigBuilder};
+use crate::config::{
+    Balloon, CpuMask, Disk, HugePages, Memory, Net, PortMappings, VmConfigBuilder,
+};
 use crate::host::environment;
 use crate::{Error, VmConfig};
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// What the VM is. All can be said in a file, too.
@@ -63,9 +66,14 @@ pub(super) struct Flags {
     /// Leave the entropy source away: for guests that trust their processor's.
     #[arg(long)]
     no_rng: bool,
-    /// Make a port of the host lead to the guest: [ADDRESS:]HOST:GUEST[/tcp|udp]; implies --net.
+    /// Make a port of the host lead to the guest: [ADDRESS:][HOST:]GUEST[/tcp|udp], where ADDRESS is an IPv4 address, an
+    /// IPv6 address in brackets or `localhost`, and ports may be ranges (8000-8010:80-90); implies --net. Without HOST the
+    /// host chooses one, which is printed.
     #[arg(short, long, value_name = "PORTS")]
-    publish: Vec<PortMapping>,
+    publish: Vec<PortMappings>,
+    /// A name server that the host asks for the guest, instead of its own; can be given again.
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
     /// Set an environment variable of the service; without a value, pass on the one set here.
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -150,8 +158,11 @@ impl Flags {
         if self.no_rng {
             config = config.rng(false);
         }
-        for mapping in self.publish {
+        for mapping in self.publish.into_iter().flatten() {
             config = config.publish(mapping);
+        }
+        for server in self.dns {
+            config = config.dns(server);
         }
         for variable in &self.env {
             config = match variable.split_once('=') {

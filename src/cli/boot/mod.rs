@@ -9,8 +9,10 @@ use super::console::{Console, End};
 use super::stats::{StatsSink, settle};
 use super::supervisor::{Held, supervise};
 use super::{Failed, Outcome};
+use crate::config::PortMapping;
 use crate::host;
 use crate::host::cgroup::Cgroup;
+use crate::host::net::Network;
 use crate::host::process::Lifeline;
 use crate::host::thread::ThreadKind;
 use crate::host::whole_file::WholeFile;
@@ -57,12 +59,19 @@ impl Boot {
         }
         let console = Console::take().map_err(Failed::new)?;
         let share = admission::admit(&config, runtime.as_ref(), self.best_effort)?;
+        let ports: Vec<PortMapping> = config
+            .nets
+            .iter()
+            .flat_map(|net| net.publish.clone())
+            .collect();
         let held = share.as_ref().is_some_and(|share| share.cgroup().is_some());
         let interactive = console.is_interactive();
         let confinement = self.jail.confinement(interactive, self.best_effort);
         if held || confinement.is_some() {
+            let networks = set_up_networks(&config, runtime.as_ref())?;
+            tell_chosen_ports(&ports, networks.iter().flat_map(Network::published));
             let held = Held {
-                networks: set_up_networks(&config, runtime.as_ref())?,
+                networks,
                 share,
                 stats,
             };
@@ -80,9 +89,18 @@ impl Boot {
                 outcome
             });
         }
-        let vm = Vm::with_runtime(config, console_output()?, runtime.as_ref())?.start()?;
+        let vm = Vm::with_runtime(config, console_output()?, runtime.as_ref())?;
+        tell_chosen_ports(&ports, vm.published());
+        let vm = vm.start()?;
         let stats = stats.map_or(StatsSink::Nowhere, |file| StatsSink::File(Box::new(file)));
         attend(console, &vm, &stats, started)
+    }
+}
+
+/// Tells which ports of the host were chosen, where what was asked for left that open.
+fn tell_chosen_ports<'a>(asked: &[PortMapping], published: impl Iterator<Item = &'a PortMapping>) {
+    for mapping in published.filter(|mapping| !asked.contains(mapping)) {
+        eprintln!("kvmlet: published {mapping}");
     }
 }
 

@@ -1,8 +1,11 @@
 //! What can go wrong with interfaces, and what a person can do about it.
 
-use crate::config::{PortMapping, Subnet};
+use super::addresses;
+use super::lease::Record;
+use crate::config::{HostPort, PortMapping, Subnet};
 use crate::host::claims;
-use std::io;
+use std::net::IpAddr;
+use std::{fmt, io};
 
 /// Why a guest's network cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +112,37 @@ pub enum Error {
     /// There is no place to note what is set up.
     #[error("what an interface of kvmlet's own takes of this host cannot be noted")]
     NoNotes,
+    /// A port that is to be published is somebody else's.
+    #[error("cannot publish {mapping}: {} that port", match .holder {
+        Some(holder) => format!("{holder} has"),
+        None => "another process has".into(),
+    })]
+    PortTaken {
+        /// What the user wrote.
+        mapping: PortMapping,
+        /// Who has it, if that can be told.
+        holder: Option<Holder>,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A port is to be published at an address that is not the host's.
+    #[error("cannot publish {mapping}: this host does not have the address {address}")]
+    NoSuchAddress {
+        /// What the user wrote.
+        mapping: PortMapping,
+        /// The address in it.
+        address: IpAddr,
+        /// Those that the host has.
+        there: Vec<IpAddr>,
+    },
+    /// There are no sockets for the guest's questions about names.
+    #[error("cannot answer the guest's questions about names")]
+    NameService {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// A published port cannot be had.
     #[error("cannot publish {mapping}")]
     Publish {
@@ -134,6 +168,55 @@ pub enum Error {
         /// What it said.
         message: String,
     },
+}
+
+/// Who has a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Another VM, published by this process.
+    Vm(u32),
+    /// A process, with its name.
+    Process(u32, String),
+}
+
+impl Holder {
+    /// Who has a port that is to be published, as far as this user may know.
+    pub(super) fn of(mapping: &PortMapping, neighbours: &[Record]) -> Option<Self> {
+        let (HostPort::Fixed(port) | HostPort::FirstFree(port, _)) = mapping.host else {
+            return None;
+        };
+        let wanted = PortMapping {
+            host: HostPort::Fixed(port),
+            ..*mapping
+        };
+        let collides = |record: &&Record| record.ports().any(|port| port.collides_with(&wanted));
+        match neighbours.iter().find(collides) {
+            Some(record) => Some(Self::Vm(record.pid)),
+            None => {
+                addresses::listener(&wanted, port.get()).map(|(pid, name)| Self::Process(pid, name))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vm(pid) => write!(f, "the VM of process {pid}"),
+            Self::Process(pid, name) => write!(f, "process {pid} ({name})"),
+        }
+    }
+}
+
+fn taken_help(holder: Option<&Holder>, mapping: &PortMapping) -> String {
+    let guest = mapping.guest;
+    match holder {
+        Some(_) => format!("choose another port, or have the host choose one: -p {guest}"),
+        None => format!(
+            "`sudo ss -lnp 'sport = {}'` shows which; choose another port, or have the host choose one: -p {guest}",
+            mapping.host
+        ),
+    }
 }
 
 const GRANT: &str = "run as root, or `sudo setcap cap_net_admin+ep` the kvmlet binary, or have a tap made with \
@@ -176,12 +259,17 @@ impl Error {
             }
             Error::State(error) => return error.help(),
             Error::NoNotes => "make the runtime directory usable, or pass --net tap=NAME".into(),
-            Error::Publish { source, mapping } => match kind(source) {
-                io::ErrorKind::AddrInUse => format!(
-                    "another process listens there; `ss -lnp 'sport = {}'` shows which",
-                    mapping.host
-                ),
-                io::ErrorKind::AddrNotAvailable => "the host does not have that address".into(),
+            Error::PortTaken {
+                holder, mapping, ..
+            } => taken_help(holder.as_ref(), mapping),
+            Error::NoSuchAddress { there, .. } if !there.is_empty() => {
+                let there: Vec<String> = there.iter().map(IpAddr::to_string).collect();
+                format!(
+                    "it has {}; without an address the port is published at all of them",
+                    there.join(", ")
+                )
+            }
+            Error::Publish { source, .. } => match kind(source) {
                 io::ErrorKind::PermissionDenied => {
                     "ports below 1024 take the capability CAP_NET_BIND_SERVICE; choose a higher one".into()
                 }

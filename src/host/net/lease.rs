@@ -2,12 +2,13 @@
 
 use super::link::Route;
 use super::{Error, link};
-use crate::config::{PortMapping, Subnet};
+use crate::config::{HostAddress, HostPort, PortMapping, Protocol, Subnet};
 use crate::host::claims::{Claim, Claims};
 use crate::host::runtime::RuntimeDirectory;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 use std::os::unix::fs::MetadataExt;
 
 /// Where networks are taken from, in this order: the first range that no route of the host touches but those
@@ -33,6 +34,25 @@ pub(super) struct Record {
     pub guest: Ipv4Addr,
     /// In the form of `-p`.
     pub published: Vec<String>,
+    /// Where the host answers the guest's questions about names: ports at its address in the network.
+    pub dns: Option<DnsPorts>,
+}
+
+/// Ports of the host that stand for port 53, which this host may have other uses for.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct DnsPorts {
+    pub udp: u16,
+    pub tcp: u16,
+}
+
+/// A published port whose clients elsewhere come by DNAT: all but those of IPv6 and of loopback, whom the proxy
+/// serves alone.
+pub(super) struct Forwarded {
+    /// The host's address, if not all.
+    pub at: Option<Ipv4Addr>,
+    pub protocol: Protocol,
+    pub host: NonZeroU16,
+    pub guest: NonZeroU16,
 }
 
 impl Record {
@@ -49,8 +69,29 @@ impl Record {
         is_tap && is_network
     }
 
+    /// All published ports. The ports of the host are chosen.
     pub fn ports(&self) -> impl Iterator<Item = PortMapping> + '_ {
         self.published.iter().filter_map(|text| text.parse().ok())
+    }
+
+    pub fn forwarded(&self) -> impl Iterator<Item = Forwarded> + '_ {
+        self.ports().filter_map(|mapping| {
+            let HostPort::Fixed(host) = mapping.host else {
+                return None;
+            };
+            let at = match mapping.address {
+                HostAddress::All => None,
+                HostAddress::Ip(IpAddr::V4(at)) if at.is_unspecified() => None,
+                HostAddress::Ip(IpAddr::V4(at)) if !at.is_loopback() => Some(at),
+                HostAddress::Localhost | HostAddress::Ip(_) => return None,
+            };
+            Some(Forwarded {
+                at,
+                protocol: mapping.protocol,
+                host,
+                guest: mapping.guest,
+            })
+        })
     }
 }
 
@@ -71,28 +112,33 @@ pub(super) fn lock_existing(runtime: &RuntimeDirectory) -> Result<Option<Leases>
     Ok(Leases::lock_existing(runtime, DIRECTORY)?)
 }
 
-/// Takes a network for a tap: the given one, or one that is free.
-pub(super) fn take(
-    leases: &Leases,
-    tap: &str,
-    wanted: Option<Subnet>,
-    publish: &[PortMapping],
-) -> Result<(Lease, Subnet), Error> {
+/// A network for a guest: the given one, or one that is free.
+pub(super) fn choose_network(leases: &Leases, wanted: Option<Subnet>) -> Result<Subnet, Error> {
     let (live, _) = leases.all()?;
     let taken = live.iter().filter_map(|record| record.subnet.parse().ok());
     let taken: Vec<Subnet> = taken.collect();
     let routes = link::routes().map_err(|source| Error::Routes { source })?;
-    let subnet = choose(wanted, &taken, &routes)?;
+    choose(wanted, &taken, &routes)
+}
+
+/// Takes a network that was chosen for a tap, with the host's ports that go with it.
+pub(super) fn take(
+    leases: &Leases,
+    tap: &str,
+    subnet: Subnet,
+    published: &[PortMapping],
+    dns: Option<DnsPorts>,
+) -> Result<Lease, Error> {
     let record = Record {
         pid: std::process::id(),
         namespace: namespace(),
         tap: tap.into(),
         subnet: subnet.to_string(),
         guest: subnet.guest(),
-        published: publish.iter().map(PortMapping::to_string).collect(),
+        published: published.iter().map(PortMapping::to_string).collect(),
+        dns,
     };
-    let lease = leases.claim(&subnet.address().to_string(), record)?;
-    Ok((lease, subnet))
+    Ok(leases.claim(&subnet.address().to_string(), record)?)
 }
 
 /// The network namespace of this thread; 0 where that cannot be known.
@@ -197,6 +243,7 @@ mod tests {
             subnet: "10.107.0.4/30".into(),
             guest: Ipv4Addr::new(10, 107, 0, 6),
             published: vec![],
+            dns: None,
         };
         assert!(good.is_credible("10.107.0.4"));
         assert!(!good.is_credible("10.107.0.0"));
@@ -228,8 +275,10 @@ mod tests {
     fn what_a_killed_owner_had_is_known() {
         let place = tempfile::tempdir().unwrap();
         let leases = lock(&RuntimeDirectory::at(place.path()).unwrap()).unwrap();
-        let (first, one) = take(&leases, "kvmlet0", None, &[]).unwrap();
-        let (_second, other) = take(&leases, "kvmlet1", None, &[]).unwrap();
+        let one = choose_network(&leases, None).unwrap();
+        let first = take(&leases, "kvmlet0", one, &[], None).unwrap();
+        let other = choose_network(&leases, None).unwrap();
+        let _second = take(&leases, "kvmlet1", other, &[], None).unwrap();
         assert_ne!(one, other);
         drop(first);
         let (live, stale) = leases.all().unwrap();

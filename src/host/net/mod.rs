@@ -6,36 +6,41 @@
 //!
 //! - The host reaches every port of the guest at the guest's address.
 //! - Others reach published ports only. They see them at the host's addresses, or at the one that was named.
-//!   Clients elsewhere come by DNAT, so the guest sees their addresses; clients on the host itself, and all
-//!   where DNAT cannot be, come through a proxy in this process and appear as the host.
+//!   Clients elsewhere come by DNAT, so the guest sees their addresses; clients on the host itself, those of IPv6,
+//!   and all where DNAT cannot be, come through a [proxy] in this process and appear as the host.
 //! - A guest reaches what the host's routes lead to, but of the host itself and of other guests only published
-//!   ports. It can ping the host. It cannot use addresses that are not its own. There is no IPv6.
+//!   ports, and its [name service](name_service). It can ping the host. It cannot use addresses that are not its own.
+//!   Between host and guest there is no IPv6.
 //!
 //! Rootless networking through passt, which would be another [port](crate::devices::virtio::net::Port), is not
 //! there.
 
+mod addresses;
 mod error;
 #[cfg(test)]
 pub(crate) mod isolation;
 mod lease;
 mod link;
+mod name_service;
 mod nat;
-mod resolver;
+mod proxy;
+mod publish;
 mod tap;
-mod tcp_proxy;
-mod udp_proxy;
 
-pub use error::Error;
+pub use error::{Error, Holder};
 pub use link::set_up;
+pub use name_service::name_servers;
 pub use tap::{Tap, TapQueue};
 
 use super::runtime::RuntimeDirectory;
-use crate::config::{MacAddress, Mtu, Net, PortMapping, Protocol};
+use crate::config::{MacAddress, Mtu, Net, PortMapping};
 use lease::{Lease, Leases, Record};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use name_service::NameService;
+use proxy::{Offer, Proxy};
+use publish::Published;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
-use tcp_proxy::TcpProxy;
-use udp_proxy::UdpProxy;
 
 /// What a guest must be told to use its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,15 +80,10 @@ pub struct Network {
 struct Made {
     runtime: RuntimeDirectory,
     lease: Lease,
-    published: Option<Published>,
-    _proxies: (Option<TcpProxy>, Option<UdpProxy>),
-}
-
-/// Ports of the host that lead to the guest, before anybody serves them.
-#[derive(Default)]
-struct Published {
-    tcp: Vec<(TcpListener, SocketAddrV4)>,
-    udp: Vec<(UdpSocket, SocketAddrV4)>,
+    published: Vec<PortMapping>,
+    /// Until it is served.
+    offer: Option<Offer>,
+    _proxy: Option<Proxy>,
 }
 
 impl Network {
@@ -137,9 +137,13 @@ impl Network {
     fn make(config: &Net, runtime: &RuntimeDirectory) -> Result<Self, Error> {
         let leases = lease::lock(runtime)?;
         let others = reap(&leases, None)?;
+        let published = publish::take(&config.publish, &others)?;
         let name = format!("{}%d", lease::TAP_PREFIX);
         let tap = Tap::create(&name, config.queues.get().into())?;
-        let (lease, subnet) = lease::take(&leases, tap.name(), config.subnet, &config.publish)?;
+        let subnet = lease::choose_network(&leases, config.subnet)?;
+        let names = NameService::bind(subnet, &config.dns)?;
+        let ports = Some(names.ports());
+        let lease = lease::take(&leases, tap.name(), subnet, &published.mappings, ports)?;
         let mtu = config.mtu.unwrap_or(Mtu::ETHERNET).get();
         let [a, b, c, d] = subnet.guest().octets();
         // From here on dropping `network` undoes what was done.
@@ -151,30 +155,29 @@ impl Network {
                 address: subnet.guest(),
                 prefix: subnet.prefix(),
                 gateway: subnet.host(),
-                dns: resolver::name_servers(),
+                dns: vec![subnet.host()],
             }),
         };
         let mut network = Self {
             endpoint,
-            warnings: Vec::new(),
+            warnings: names.warning().into_iter().collect(),
             made: None,
             tap,
         };
-        let result = network.bring_up(config, subnet, mtu).and_then(|()| {
-            let published = publish(&config.publish, subnet.guest())?;
+        let result = network.bring_up(config, subnet, mtu).map(|()| {
             match nat::add(&leases, &lease.record, others.is_empty()) {
-                Ok(warnings) => network.warnings = warnings,
+                Ok(warnings) => network.warnings.extend(warnings),
                 Err(error) => network.warnings.push(no_way_out(&error)),
             }
-            Ok(published)
         });
         match result {
-            Ok(published) => {
+            Ok(()) => {
                 network.made = Some(Made {
                     runtime: runtime.clone(),
                     lease,
-                    published: Some(published),
-                    _proxies: (None, None),
+                    published: published.mappings.clone(),
+                    offer: Some(offer(published, names, subnet.guest())),
+                    _proxy: None,
                 });
                 Ok(network)
             }
@@ -207,25 +210,25 @@ impl Network {
             .map_err(failed("change the state"))
     }
 
-    /// Serves clients of published ports on this host, by threads of this process.
+    /// Serves clients of published ports that no rule leads to the guest, and the guest's questions about names, by
+    /// a thread of this process.
     ///
     /// # Errors
-    /// When the host gives no threads or events.
+    /// When the host gives no thread or events.
     pub fn serve(&mut self) -> Result<(), Error> {
         let Some(made) = &mut self.made else {
             return Ok(());
         };
-        let Some(Published { tcp, udp }) = made.published.take() else {
-            return Ok(());
-        };
-        let failed = |source| Error::Proxy { source };
-        if !tcp.is_empty() {
-            made._proxies.0 = Some(TcpProxy::start(tcp).map_err(failed)?);
-        }
-        if !udp.is_empty() {
-            made._proxies.1 = Some(UdpProxy::start(udp).map_err(failed)?);
+        if let Some(offer) = made.offer.take() {
+            let proxy = Proxy::start(offer).map_err(|source| Error::Proxy { source })?;
+            made._proxy = Some(proxy);
         }
         Ok(())
+    }
+
+    /// The published ports, with those of the host that were chosen for them.
+    pub fn published(&self) -> &[PortMapping] {
+        self.made.as_ref().map_or(&[], |made| &made.published)
     }
 
     /// What the VM gets.
@@ -288,31 +291,16 @@ fn random_mac() -> MacAddress {
     MacAddress::local(end)
 }
 
-/// Takes the host's ports.
-fn publish(ports: &[PortMapping], guest: Ipv4Addr) -> Result<Published, Error> {
-    let mut published = Published::default();
-    for mapping in ports {
-        let here = SocketAddrV4::new(
-            mapping.address.unwrap_or(Ipv4Addr::UNSPECIFIED),
-            mapping.host.get(),
-        );
-        let there = SocketAddrV4::new(guest, mapping.guest.get());
-        let failed = |source| Error::Publish {
-            mapping: *mapping,
-            source,
-        };
-        match mapping.protocol {
-            Protocol::Tcp => {
-                let listener = TcpListener::bind(here).map_err(failed)?;
-                published.tcp.push((listener, there));
-            }
-            Protocol::Udp => {
-                let socket = UdpSocket::bind(here).map_err(failed)?;
-                published.udp.push((socket, there));
-            }
-        }
+/// What is to be served for a guest.
+fn offer(published: Published, names: NameService, guest: Ipv4Addr) -> Offer {
+    let to_guest = |port: NonZeroU16| SocketAddr::from((guest, port.get()));
+    let tcp = published.tcp.into_iter();
+    let udp = published.udp.into_iter();
+    Offer {
+        tcp: tcp.map(|(socket, port)| (socket, to_guest(port))).collect(),
+        udp: udp.map(|(socket, port)| (socket, to_guest(port))).collect(),
+        dns: Some(names.offer(guest)),
     }
-    Ok(published)
 }
 
 /// Clears what a VM that ends, and those that were killed, have left over; returns those that live in this
@@ -347,6 +335,10 @@ pub fn reap_stale(runtime: &RuntimeDirectory) -> Result<(), Error> {
     }
 }
 
+#[cfg(test)]
+mod name_tests;
+#[cfg(test)]
+mod port_tests;
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

@@ -5,6 +5,7 @@
 
 use super::lease::{Leases, Record, namespace};
 use super::{Error, link};
+use crate::config::Subnet;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt;
@@ -21,6 +22,7 @@ add set ip kvmlet routed { type ifname; }
 add set ip kvmlet borrowed { type ifname; }
 add set ip kvmlet guests { type ifname . ipv4_addr; }
 add set ip kvmlet addresses { type ipv4_addr; }
+add set ip kvmlet resolvers { type ifname . inet_proto . inet_service; }
 add map ip kvmlet published { type inet_proto . inet_service : ipv4_addr . inet_service; }
 add map ip kvmlet published_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
 add chain ip kvmlet prerouting { type nat hook prerouting priority dstnat; }
@@ -41,6 +43,7 @@ add rule ip kvmlet forward iifname @borrowed oifname != @taps drop
 add rule ip kvmlet input iifname @taps iifname . ip saddr != @guests drop
 add rule ip kvmlet input iifname @taps ct state established,related accept
 add rule ip kvmlet input iifname @taps icmp type echo-request accept
+add rule ip kvmlet input iifname . meta l4proto . th dport @resolvers accept
 add rule ip kvmlet input iifname @taps drop
 ";
 
@@ -129,13 +132,32 @@ fn elements(script: &mut String, verb: &str, record: &Record) {
         "{verb} element ip kvmlet guests {{ \"{tap}\" . {guest} }}"
     );
     let _ = writeln!(script, "{verb} element ip kvmlet addresses {{ {guest} }}");
+    resolver(script, verb, record);
     published(script, verb, record);
+}
+
+/// The guest's questions about names go to the host's port 53 in its network, and arrive at ports that stand for it.
+fn resolver(script: &mut String, verb: &str, record: &Record) {
+    let (Some(dns), Ok(subnet)) = (record.dns, record.subnet.parse::<Subnet>()) else {
+        return;
+    };
+    let (tap, host) = (&record.tap, subnet.host());
+    for (protocol, port) in [("udp", dns.udp), ("tcp", dns.tcp)] {
+        let _ = writeln!(
+            script,
+            "{verb} element ip kvmlet resolvers {{ \"{tap}\" . {protocol} . {port} }}"
+        );
+        let _ = writeln!(
+            script,
+            "{verb} element ip kvmlet published_at {{ {host} . {protocol} . 53 : {host} . {port} }}"
+        );
+    }
 }
 
 fn published(script: &mut String, verb: &str, record: &Record) {
     let guest = record.guest;
-    for port in record.ports() {
-        let (map, at) = match port.address {
+    for port in record.forwarded() {
+        let (map, at) = match port.at {
             Some(address) => ("published_at", format!("{address} . ")),
             None => ("published", String::new()),
         };

@@ -3,6 +3,7 @@
 use super::isolation::{companion, isolated, role};
 use super::*;
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command};
 
@@ -100,8 +101,30 @@ fn what_is_in_the_way_is_named() {
             (error.to_string(), error.help().unwrap_or_default())
         };
         let (error, help) = refused("", &["8080:80"]);
-        assert_eq!(error, "cannot publish 8080:80/tcp");
-        assert!(help.contains("another process listens"), "{help}");
+        let me = std::process::id();
+        assert!(
+            error.starts_with(&format!("cannot publish 8080:80/tcp: process {me} (")),
+            "{error}"
+        );
+        assert!(help.contains("-p 80"), "{help}");
+        // What has IPv4 only is in the way of all addresses, and not of one of IPv6.
+        let config = net(&["[::1]:8080:80"]);
+        drop(set_up(&config, runtime.path()).unwrap());
+        let (error, help) = refused("", &["192.0.2.99:81:80"]);
+        assert_eq!(
+            error,
+            "cannot publish 192.0.2.99:81:80/tcp: this host does not have the address 192.0.2.99"
+        );
+        assert!(help.contains("it has 127.0.0.1, ::1;"), "{help}");
+        let neighbour = set_up(&net(&["8081:80"]), runtime.path()).unwrap();
+        for again in ["8081:80", "127.0.0.1:8081:80", "[::1]:8081:80"] {
+            let (error, _) = refused("", &[again]);
+            assert_eq!(
+                error,
+                format!("cannot publish {again}/tcp: the VM of process {me} has that port")
+            );
+        }
+        drop(neighbour);
         assert_eq!(
             lease_files(runtime.path()),
             0,

@@ -8,7 +8,7 @@ use super::tests::set_up;
 use super::*;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_millis(500);
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(10));
 
-fn ip(arguments: &str) {
+pub(super) fn ip(arguments: &str) {
     let status = Command::new("ip")
         .args(arguments.split(' '))
         .status()
@@ -57,14 +57,17 @@ fn far_end(namespace: &Namespace, near: &Arc<TapQueue>, address: &str, gateway: 
 }
 
 /// A server that first tells its clients who they are to it, then sends back what they send.
-fn serve_tcp(listener: TcpListener) {
+pub(super) fn serve_tcp(listener: TcpListener) {
     // Connections beyond the backlog would be lost silently.
     rustix::net::listen(&listener, 1024).unwrap();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             std::thread::spawn(move || {
-                let peer = stream.peer_addr().unwrap().ip();
-                writeln!(stream, "{peer}").unwrap();
+                // Some clients have gone again before this.
+                let Ok(peer) = stream.peer_addr() else {
+                    return;
+                };
+                let _ = writeln!(stream, "{}", peer.ip());
                 let _ = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
                 let _ = stream.shutdown(Shutdown::Write);
             });
@@ -72,7 +75,7 @@ fn serve_tcp(listener: TcpListener) {
     });
 }
 
-fn serve_udp(socket: UdpSocket) {
+pub(super) fn serve_udp(socket: UdpSocket) {
     std::thread::spawn(move || {
         let mut datagram = [0; 100];
         while let Ok((_, peer)) = socket.recv_from(&mut datagram) {
@@ -83,14 +86,14 @@ fn serve_udp(socket: UdpSocket) {
     });
 }
 
-fn connect(address: &str) -> std::io::Result<TcpStream> {
+pub(super) fn connect(address: &str) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address.parse::<SocketAddr>().unwrap(), SOON)?;
     stream.set_read_timeout(PATIENCE)?;
     Ok(stream)
 }
 
 /// Whom a server sees when this thread connects to it, after it has sent back a lot.
-fn seen_by(address: &str) -> String {
+pub(super) fn seen_by(address: &str) -> String {
     let mut stream = connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
     let mut writer = stream.try_clone().unwrap();
     let sent: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
@@ -114,8 +117,13 @@ fn seen_by(address: &str) -> String {
     peer.trim().into()
 }
 
-fn seen_by_udp(address: &str) -> Option<String> {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+pub(super) fn seen_by_udp(address: &str) -> Option<String> {
+    let any = if address.starts_with('[') {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
+    let socket = UdpSocket::bind(any).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
     socket.connect(address).unwrap();
     socket.send(b"who am I?").unwrap();
@@ -124,16 +132,24 @@ fn seen_by_udp(address: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&datagram[..bytes]).into())
 }
 
-struct World {
-    guest: Namespace,
-    outside: Namespace,
-    network: Network,
+pub(super) struct World {
+    pub(super) guest: Namespace,
+    pub(super) outside: Namespace,
+    pub(super) network: Network,
     _taps: [Tap; 3],
     _runtime: tempfile::TempDir,
 }
 
 /// The host is 192.0.2.2 to the outside, which is 192.0.2.1. Guest and outside serve TCP on 80, and UDP on 53.
-fn world(publish: &[&str]) -> World {
+pub(super) fn world(publish: &[&str]) -> World {
+    world_with(Net {
+        publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
+        ..Net::default()
+    })
+}
+
+/// As above, with any interface for the guest.
+pub(super) fn world_with(config: Net) -> World {
     ip("link set lo up");
     let uplink = Tap::create("uplink", 1).unwrap();
     ip("addr add 192.0.2.2/24 dev uplink");
@@ -142,11 +158,11 @@ fn world(publish: &[&str]) -> World {
     let (outside, guest) = (Namespace::new(), Namespace::new());
     let outside_tap = far_end(&outside, &uplink.queues()[0], "192.0.2.1/24", "192.0.2.2");
     let runtime = tempfile::tempdir().unwrap();
-    let config = Net {
-        publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
-        ..Net::default()
-    };
     let mut network = set_up(&config, runtime.path()).unwrap();
+    // What may be missing in the network of this test is not what it is about.
+    network
+        .warnings
+        .retain(|warning| !warning.contains("/etc/resolv.conf"));
     network.serve().unwrap();
     let guest_tap = far_end(
         &guest,
@@ -243,34 +259,6 @@ fn a_guest_reaches_out_but_not_in() {
             world
                 .guest
                 .run(|| assert_eq!(seen_by_udp("192.0.2.1:53"), None));
-        },
-    );
-}
-
-#[test]
-fn many_clients_are_served_at_once() {
-    isolated(
-        "host::net::traffic_tests::many_clients_are_served_at_once",
-        || {
-            let _world = world(&["8080:80"]);
-            // More than the proxy takes at a time: those beyond wait, and have their turn.
-            let mut held: Vec<TcpStream> = (0..300)
-                .map(|_| connect("127.0.0.1:8080").unwrap())
-                .collect();
-            let mut greeting = [0; 11];
-            for stream in &mut held[..256] {
-                stream.read_exact(&mut greeting).unwrap();
-                assert_eq!(&greeting, b"10.107.0.1\n");
-            }
-            held[256]
-                .set_read_timeout(Some(Duration::from_millis(100)))
-                .unwrap();
-            assert!(held[256].read(&mut greeting).is_err());
-            held.drain(..256);
-            held[0].set_read_timeout(PATIENCE).unwrap();
-            for stream in &mut held {
-                stream.read_exact(&mut greeting).unwrap();
-            }
         },
     );
 }

@@ -1,0 +1,392 @@
+//! Published ports: who reaches them, and that nobody keeps others out.
+
+use super::isolation::isolated;
+use super::tests::set_up;
+use super::traffic_tests::{World, connect, ip, seen_by, seen_by_udp, serve_tcp, world};
+use super::*;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// Gives host and outside addresses of IPv6, two to the host.
+fn with_ipv6(world: &World) {
+    for address in ["2001:db8::2/64", "2001:db8::3/64"] {
+        ip(&format!("addr add {address} dev uplink nodad"));
+    }
+    world
+        .outside
+        .run(|| ip("addr add 2001:db8::1/64 dev eth0 nodad"));
+}
+
+/// Runs `body` on a thread whose sockets are another user's.
+fn as_user<T: Send>(user: u32, body: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            // SAFETY: it concerns this thread only, which ends soon.
+            unsafe { libc::setfsuid(user) };
+            body()
+        });
+        thread.join().unwrap()
+    })
+}
+
+/// Connects this many times, from another address each time, and says nothing.
+fn crowd(count: usize) -> Vec<TcpStream> {
+    let connect = |_| connect("127.0.0.1:8080").unwrap();
+    (0..count).map(connect).collect()
+}
+
+/// How many were greeted, and have a connection still.
+fn served(crowd: &[TcpStream]) -> usize {
+    let is_served = |stream: &&TcpStream| {
+        let mut fds = [PollFd::new(*stream, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).unwrap();
+        fds[0].revents() == PollFlags::IN
+    };
+    crowd.iter().filter(is_served).count()
+}
+
+/// Waits until this many are served, and tells how many are.
+fn soon_served(crowd: &[TcpStream], expected: usize) -> usize {
+    let deadline = Instant::now() + SOON;
+    while served(crowd) != expected && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    served(crowd)
+}
+
+#[test]
+fn ports_are_reached_by_ipv6() {
+    let name = "host::net::port_tests::ports_are_reached_by_ipv6";
+    isolated(name, || {
+        let ports = [
+            "8080:80",
+            "5353:53/udp",
+            "localhost:8081:80",
+            "[::1]:8082:80",
+        ];
+        let world = world(&[&ports[..], &["localhost:5354:53/udp", "0.0.0.0:8083:80"]].concat());
+        with_ipv6(&world);
+        for address in [
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "[2001:db8::2]:8080",
+            "127.0.0.1:8081",
+            "[::1]:8081",
+            "[::1]:8082",
+            "192.0.2.2:8083",
+        ] {
+            assert_eq!(seen_by(address), "10.107.0.1", "{address}");
+        }
+        for address in [
+            "127.0.0.1:8082",
+            "192.0.2.2:8081",
+            "[2001:db8::2]:8081",
+            "[::1]:8083",
+        ] {
+            assert!(connect(address).is_err(), "{address}");
+        }
+        let here = Some("10.107.0.1");
+        for address in [
+            "[::1]:5353",
+            "127.0.0.2:5353",
+            "[2001:db8::3]:5353",
+            "[::1]:5354",
+        ] {
+            assert_eq!(seen_by_udp(address).as_deref(), here, "{address}");
+        }
+        assert_eq!(seen_by_udp("[2001:db8::2]:5354"), None);
+        world.outside.run(|| {
+            for address in ["[2001:db8::2]:8080", "[2001:db8::3]:8080"] {
+                assert_eq!(seen_by(address), "10.107.0.1", "{address}");
+            }
+            assert_eq!(seen_by("192.0.2.2:8083"), "192.0.2.1", "by DNAT");
+            // The answer comes from the address that was asked, whichever the route suggests.
+            for address in ["[2001:db8::2]:5353", "[2001:db8::3]:5353"] {
+                assert_eq!(seen_by_udp(address).as_deref(), here, "{address}");
+            }
+            for address in ["192.0.2.2:8081", "[2001:db8::2]:8081", "[2001:db8::2]:8083"] {
+                assert!(connect(address).is_err(), "{address}");
+            }
+        });
+    });
+}
+
+#[test]
+fn a_host_without_ipv6_publishes_for_ipv4() {
+    let name = "host::net::port_tests::a_host_without_ipv6_publishes_for_ipv4";
+    isolated(name, || {
+        for interface in ["all", "lo"] {
+            let file = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+            std::fs::write(file, "1").unwrap();
+        }
+        let _world = world(&["8080:80", "localhost:8081:80"]);
+        assert_eq!(seen_by("127.0.0.1:8080"), "10.107.0.1");
+        assert_eq!(seen_by("127.0.0.1:8081"), "10.107.0.1");
+    });
+}
+
+#[test]
+fn idle_clients_of_one_user_keep_nobody_out() {
+    let name = "host::net::port_tests::idle_clients_of_one_user_keep_nobody_out";
+    isolated(name, || {
+        let world = world(&["8080:80"]);
+        with_ipv6(&world);
+        let idle = crowd(300);
+        assert_eq!(soon_served(&idle, 256), 256);
+        let begun = Instant::now();
+        // Another user of this host, at the same address, and somebody elsewhere.
+        let served = as_user(1234, || seen_by("127.0.0.1:8080"));
+        assert_eq!(served, "10.107.0.1");
+        world
+            .outside
+            .run(|| assert_eq!(seen_by("[2001:db8::2]:8080"), "10.107.0.1"));
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        // Two have made way, and two of those who wait got those seats when they were free again.
+        assert_eq!(soon_served(&idle, 256), 256);
+        // If the other user wants many, both have a half.
+        let others = as_user(1234, || crowd(200));
+        assert_eq!(soon_served(&others, 128), 128);
+        assert_eq!(soon_served(&idle, 128), 128);
+        // Who ends makes room for those who wait.
+        drop(idle);
+        assert!(soon_served(&others, 160) >= 160);
+    });
+}
+
+#[test]
+fn clients_beyond_the_bound_wait_for_a_seat() {
+    let name = "host::net::port_tests::clients_beyond_the_bound_wait_for_a_seat";
+    isolated(name, || {
+        let _world = world(&["8080:80"]);
+        let mut clients = crowd(300);
+        assert_eq!(soon_served(&clients, 256), 256);
+        // Those that were silent for long make way for their owner's new ones.
+        let begun = Instant::now();
+        while served(&clients[256..]) < 44 {
+            assert!(begun.elapsed() < SOON * 4);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(begun.elapsed() > SOON, "not at once: {:?}", begun.elapsed());
+        assert_eq!(served(&clients), 256);
+        let more = crowd(44);
+        clients.drain(..100);
+        assert_eq!(soon_served(&more, 44), 44);
+    });
+}
+
+#[test]
+fn slow_clients_hold_nobody_up() {
+    let name = "host::net::port_tests::slow_clients_hold_nobody_up";
+    isolated(name, || {
+        let _world = world(&["8080:80"]);
+        // Some ask for a lot and do not read it; others say a byte now and then.
+        let mut greedy = crowd(10);
+        for stream in &mut greedy {
+            stream.set_nonblocking(true).unwrap();
+            let bytes = vec![7; 1 << 20];
+            while stream.write(&bytes).is_ok() {}
+        }
+        let mut slow = crowd(240);
+        // What the greedy ones have sent is under way no more.
+        std::thread::sleep(Duration::from_secs(1));
+        let begun = Instant::now();
+        let rounds = std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                for _ in 0..5 {
+                    let mut greeting = [0; 11];
+                    let mut stream = as_user(1234, || connect("127.0.0.1:8080").unwrap());
+                    stream.read_exact(&mut greeting).unwrap();
+                    assert_eq!(&greeting, b"10.107.0.1\n");
+                }
+            });
+            let mut rounds = 0;
+            while !other.is_finished() {
+                for stream in &mut slow {
+                    let _ = stream.write(b"x");
+                }
+                rounds += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other.join().unwrap();
+            rounds
+        });
+        assert!(
+            begun.elapsed() < SOON * 2 && rounds > 0,
+            "{:?}",
+            begun.elapsed()
+        );
+        // What was asked for is there, once it is read.
+        let stream = &mut greedy[0];
+        stream.set_nonblocking(false).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        assert!(received.len() > 1 << 20, "{}", received.len());
+        assert!(received[11..].iter().all(|byte| *byte == 7));
+    });
+}
+
+/// Ends a connection with a reset.
+fn reset(stream: TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn resets_and_half_closes_are_passed_on() {
+    let name = "host::net::port_tests::resets_and_half_closes_are_passed_on";
+    isolated(name, || {
+        let world = world(&["8080:80", "8090:90"]);
+        let listener = world.guest.run(|| TcpListener::bind("0.0.0.0:90").unwrap());
+        let pair = || {
+            let client = connect("127.0.0.1:8090").unwrap();
+            let (server, _) = listener.accept().unwrap();
+            server.set_read_timeout(Some(SOON)).unwrap();
+            (client, server)
+        };
+        let (client, mut server) = pair();
+        reset(client);
+        let error = server.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        let (mut client, server) = pair();
+        reset(server);
+        let error = client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        // One side has said all, and is answered; even if that is before the guest is reached.
+        for _ in 0..20 {
+            let mut client = connect("127.0.0.1:8090").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            assert_eq!(server.read(&mut [0]).unwrap(), 0);
+            server.write_all(b"late").unwrap();
+            drop(server);
+            let mut text = String::new();
+            client.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "late");
+        }
+        let (mut client, mut server) = pair();
+        server.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        client.write_all(b"more").unwrap();
+        drop(client);
+        let mut text = String::new();
+        server.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "more");
+        // A thousand that come and go, some rudely, leave nothing behind.
+        for n in 0..1000 {
+            let client = connect("127.0.0.1:8080").unwrap();
+            if n % 2 == 0 {
+                reset(client);
+            }
+        }
+        assert_eq!(seen_by("127.0.0.1:8080"), "10.107.0.1");
+    });
+}
+
+#[test]
+fn ranges_and_free_ports_are_found() {
+    let name = "host::net::port_tests::ranges_and_free_ports_are_found";
+    isolated(name, || {
+        ip("link set lo up");
+        let taken = [
+            TcpListener::bind("127.0.0.1:9000").unwrap(),
+            TcpListener::bind("[::1]:9001").unwrap(),
+        ];
+        let udp = UdpSocket::bind("127.0.0.1:9002").unwrap();
+        let runtime = tempfile::tempdir().unwrap();
+        let publish = |texts: &[&str]| {
+            let mut config = Net::default();
+            for text in texts {
+                let mappings: crate::config::PortMappings = text.parse().unwrap();
+                config.publish.extend(mappings);
+            }
+            let network = set_up(&config, runtime.path())?;
+            let published = network.published().iter().map(PortMapping::to_string);
+            Ok::<_, Error>((published.collect::<Vec<_>>(), network))
+        };
+        let (published, network) = publish(&[
+            "9000-9003:80",
+            "9000-9003:81",
+            "8000-8002:80-82",
+            "localhost::80",
+            "80/udp",
+        ])
+        .unwrap();
+        assert_eq!(
+            published[..5],
+            [
+                "9002:80/tcp",
+                "9003:81/tcp",
+                "8000:80/tcp",
+                "8001:81/tcp",
+                "8002:82/tcp"
+            ]
+        );
+        assert!(published[5].starts_with("localhost:"), "{published:?}");
+        for chosen in &published[5..] {
+            let mapping: PortMapping = chosen.parse().unwrap();
+            assert!(matches!(mapping.host, crate::config::HostPort::Fixed(_)));
+        }
+        let error = publish(&["9000-9003:80"]).map(drop).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("cannot publish 9000-9003:80/tcp: process "),
+            "{error}"
+        );
+        let error = publish(&["9002:80/udp"]).map(drop).unwrap_err().to_string();
+        let me = format!("process {} (", std::process::id());
+        assert!(error.contains(&me), "{error}");
+        drop((network, taken, udp));
+        let (published, _network) = publish(&["9000-9003:80"]).unwrap();
+        assert_eq!(published, ["9000:80/tcp"]);
+    });
+}
+
+#[test]
+fn datagrams_of_one_user_push_out_their_own() {
+    let name = "host::net::port_tests::datagrams_of_one_user_push_out_their_own";
+    isolated(name, || {
+        let world = world(&["5354:54/udp"]);
+        let server = world.guest.run(|| UdpSocket::bind("0.0.0.0:54").unwrap());
+        server.set_read_timeout(Some(SOON)).unwrap();
+        let client = |user| {
+            as_user(user, || {
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                socket.connect("127.0.0.1:5354").unwrap();
+                socket.set_read_timeout(Some(SOON)).unwrap();
+                socket.send(&user.to_le_bytes()).unwrap();
+                socket
+            })
+        };
+        let patient = client(1234);
+        let mut bytes = [0; 4];
+        let (_, asked) = server.recv_from(&mut bytes).unwrap();
+        assert_eq!(u32::from_le_bytes(bytes), 1234);
+        let _flood: Vec<UdpSocket> = (0..300).map(|_| client(0)).collect();
+        // Its answer, which took its time, arrives all the same.
+        server.send_to(b"done", asked).unwrap();
+        assert_eq!(patient.recv(&mut bytes).unwrap(), 4);
+        assert_eq!(&bytes, b"done");
+    });
+}
+
+#[test]
+fn a_guest_that_does_not_answer_does_not_hold_up_others() {
+    let name = "host::net::port_tests::a_guest_that_does_not_answer_does_not_hold_up_others";
+    isolated(name, || {
+        let world = world(&["8080:80", "8091:91"]);
+        // A backlog that is full leaves connections unanswered.
+        let full = world.guest.run(|| TcpListener::bind("0.0.0.0:91").unwrap());
+        rustix::net::listen(&full, 0).unwrap();
+        let waiting: Vec<TcpStream> = (0..100)
+            .map(|_| connect("127.0.0.1:8091").unwrap())
+            .collect();
+        assert_eq!(seen_by("127.0.0.1:8080"), "10.107.0.1");
+        drop(waiting);
+        serve_tcp(full);
+        assert_eq!(seen_by("127.0.0.1:8091"), "10.107.0.1");
+    });
+}

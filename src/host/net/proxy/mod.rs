@@ -1,0 +1,260 @@
+//! What a network serves by itself: published ports for clients that no DNAT rule serves, and the guest's names.
+//!
+//! One thread with one event loop does it all, for as long as the network is there. It serves strangers, so all
+//! that they can make it hold is bounded: connections, clients, queries, and for TCP no bytes at all (what one side
+//! has sent stays in the kernel until the other takes it). Who takes too much makes room for others ([`seats`]).
+//!
+//! The system calls that the thread makes once it runs, for lists of allowed ones: `epoll_wait` or `epoll_pwait`,
+//! `epoll_ctl`, `accept4`, `socket`, `bind`, `connect`, `getsockname`, `getpeername`, `getsockopt`, `setsockopt`,
+//! `recvfrom`, `sendto`, `recvmsg`, `sendmsg`, `read`, `write`, `shutdown`, `close`, `getrandom`, `ioctl`
+//! (FIONBIO, and SIOCGIFINDEX for name servers of an interface); for the host's list of name servers `openat` and
+//! `statx`; and those of the allocator, of clocks and of the log. Sockets are of the families AF_INET, AF_INET6 and,
+//! once at the start, AF_NETLINK (NETLINK_SOCK_DIAG, which tells who has a socket of this host).
+
+mod connection;
+mod datagram;
+mod dns;
+mod name_servers;
+mod seats;
+mod source;
+mod tcp;
+mod udp;
+
+pub(super) use name_servers::NameServers;
+
+use dns::Forwarder;
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::io::Errno;
+use source::Users;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+use tcp::{Rules, Target, TcpRelay};
+use udp::UdpRelay;
+
+/// What is read at a time, in bytes: the largest datagram.
+const BUFFER: usize = 64 << 10;
+
+/// Sockets that listen for others. None of them blocks.
+#[derive(Default)]
+pub(super) struct Offer {
+    /// With the guest's address that each leads to.
+    pub tcp: Vec<(TcpListener, SocketAddr)>,
+    /// As above.
+    pub udp: Vec<(UdpSocket, SocketAddr)>,
+    pub dns: Option<DnsOffer>,
+}
+
+/// Where the guest asks for names, and whom the host asks.
+pub(super) struct DnsOffer {
+    pub udp: UdpSocket,
+    pub tcp: TcpListener,
+    /// Nobody else is answered.
+    pub guest: Ipv4Addr,
+    pub servers: NameServers,
+}
+
+/// The running proxy; dropping it ends its connections.
+pub(super) struct Proxy {
+    stop: OwnedFd,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    pub fn start(offer: Offer) -> io::Result<Self> {
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let proxying = Proxying::new(offer, stop.as_fd())?;
+        let thread = Builder::new()
+            .name("net-proxy".into())
+            .spawn(move || proxying.run())?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Cannot fail: the counter is far from full.
+        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whose event it is. The number is that of a listener, connection, client or query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Stop,
+    PublishedListener,
+    Published,
+    DnsListener,
+    DnsConnection,
+    UdpSocket,
+    UdpClient,
+    DnsSocket,
+    DnsQuery,
+}
+
+const KINDS: [Kind; 9] = [
+    Kind::Stop,
+    Kind::PublishedListener,
+    Kind::Published,
+    Kind::DnsListener,
+    Kind::DnsConnection,
+    Kind::UdpSocket,
+    Kind::UdpClient,
+    Kind::DnsSocket,
+    Kind::DnsQuery,
+];
+/// Where the kind stands in what epoll gives back.
+const KIND_SHIFT: u32 = 56;
+
+/// What all parts of the proxy use.
+struct Context {
+    epoll: OwnedFd,
+    /// When the events of this round came.
+    now: Instant,
+    buffer: Vec<u8>,
+    users: Users,
+    servers: Option<NameServers>,
+}
+
+impl Context {
+    /// Has the events of a descriptor reported until it is closed. They are edges: an event is told once, so who
+    /// gets one goes on until the descriptor would block.
+    fn watch(&self, fd: impl AsFd, kind: Kind, number: u64) -> io::Result<()> {
+        let mut flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        if kind != Kind::Stop {
+            flags |= epoll::EventFlags::OUT;
+        }
+        let data = epoll::EventData::new_u64((kind as u64) << KIND_SHIFT | number);
+        Ok(epoll::add(&self.epoll, fd, data, flags)?)
+    }
+}
+
+struct Proxying {
+    context: Context,
+    published: TcpRelay,
+    udp: UdpRelay,
+    dns: Option<Forwarder>,
+    dns_tcp: TcpRelay,
+}
+
+impl Proxying {
+    fn new(offer: Offer, stop: impl AsFd) -> io::Result<Self> {
+        let mut context = Context {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            now: Instant::now(),
+            buffer: Vec::new(),
+            users: Users::new(),
+            servers: None,
+        };
+        context.watch(stop, Kind::Stop, 0)?;
+        let to_guest = |(listener, target)| (listener, Target::Guest(target));
+        let published = offer.tcp.into_iter().map(to_guest).collect();
+        let kinds = (Kind::PublishedListener, Kind::Published);
+        let published = TcpRelay::new(&context, kinds, Rules::PUBLISHED, published)?;
+        let udp = UdpRelay::new(&context, offer.udp)?;
+        let mut dns = None;
+        let mut listeners = Vec::new();
+        if let Some(offer) = offer.dns {
+            context.servers = Some(offer.servers);
+            dns = Some(Forwarder::new(&context, offer.udp, offer.guest)?);
+            listeners.push((offer.tcp, Target::NameServers { of: offer.guest }));
+        }
+        let kinds = (Kind::DnsListener, Kind::DnsConnection);
+        let dns_tcp = TcpRelay::new(&context, kinds, Rules::DNS, listeners)?;
+        Ok(Self {
+            context,
+            published,
+            udp,
+            dns,
+            dns_tcp,
+        })
+    }
+
+    fn run(mut self) {
+        let mut events = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            let timeout = self.timeout();
+            let spare = rustix::buffer::spare_capacity(&mut events);
+            match epoll::wait(&self.context.epoll, spare, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return log::warn!("published ports are closed: {error}"),
+            }
+            self.context.now = Instant::now();
+            // Made when somebody comes.
+            self.context.buffer.resize(BUFFER, 0);
+            for event in &events {
+                let data = event.data.u64();
+                let number = data & ((1 << KIND_SHIFT) - 1);
+                let Some(kind) = KINDS.get((data >> KIND_SHIFT) as usize) else {
+                    continue;
+                };
+                if *kind == Kind::Stop {
+                    return;
+                }
+                self.serve(*kind, number);
+            }
+            let Self {
+                context,
+                published,
+                udp,
+                dns,
+                dns_tcp,
+            } = &mut self;
+            published.go_on(context);
+            dns_tcp.go_on(context);
+            udp.go_on(context);
+            if let Some(dns) = dns {
+                dns.go_on(context);
+            }
+        }
+    }
+
+    fn serve(&mut self, kind: Kind, number: u64) {
+        let context = &mut self.context;
+        match kind {
+            Kind::Stop => {}
+            Kind::PublishedListener => self.published.accept_later(number as usize),
+            Kind::Published => self.published.serve(number, context),
+            Kind::DnsListener => self.dns_tcp.accept_later(number as usize),
+            Kind::DnsConnection => self.dns_tcp.serve(number, context),
+            Kind::UdpSocket => self.udp.forward(number as usize, context),
+            Kind::UdpClient => self.udp.answer(number, context),
+            Kind::DnsSocket | Kind::DnsQuery => {
+                if let Some(dns) = &mut self.dns {
+                    match kind {
+                        Kind::DnsSocket => dns.ask(context),
+                        _ => dns.answer(number, context),
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long to wait for events: until a part has something to do without one.
+    fn timeout(&self) -> Option<Timespec> {
+        let dues = [
+            self.published.due(),
+            self.dns_tcp.due(),
+            self.udp.due(),
+            self.dns.as_ref().and_then(Forwarder::due),
+        ];
+        let due = dues.into_iter().flatten().min()?;
+        let wait = due.saturating_duration_since(Instant::now());
+        // Rounded up: epoll counts whole milliseconds, and would return too early.
+        let wait = match wait.is_zero() {
+            true => wait,
+            false => wait + Duration::from_millis(1),
+        };
+        Timespec::try_from(wait).ok()
+    }
+}
