@@ -45,7 +45,7 @@ impl Ruleset {
 ///
 /// # Errors
 /// When it has none, or it is switched off.
-fn version() -> io::Result<libc::c_long> {
+pub(super) fn version() -> io::Result<libc::c_long> {
     // SAFETY: with this flag the call reads nothing.
     check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, VERSION) })
 }

@@ -1,0 +1,84 @@
+//! Tests of other rings that run on the second host as well, each reported by its name.
+
+use crate::host::Host;
+use crate::task::Task;
+use crate::trial;
+use libtest_mimic::Trial;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where there are unit tests that show another side of themselves there: real cgroups of version 2, Landlock and
+/// namespaces of a stock kernel, netfilter with all its modules.
+pub const UNIT_TESTS: &[&str] = &["host::cgroup", "host::jail", "host::net", "host::seccomp"];
+
+/// All tests of the bare-metal ring, and the unit tests named above.
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (ring, executable) in executables() {
+        for name in tests(&executable) {
+            let unit = ring == "kvmlet";
+            if unit && !UNIT_TESTS.iter().any(|module| name.starts_with(module)) {
+                continue;
+            }
+            let ring = if unit { "unit" } else { &ring };
+            let executable = executable.clone();
+            trials.push(trial(format!("{ring}::{name}"), move |host: &Host| {
+                let program = executable.to_string_lossy();
+                let task = Task::new([&program, "--exact", &name, "--nocapture"]);
+                let output = host.run(task.patience(300)).ended_with(0);
+                for line in output.stderr.lines().chain(output.stdout.lines()) {
+                    if line.starts_with("SKIPPED: ") {
+                        println!("{name}: {line}");
+                    }
+                }
+            }));
+        }
+    }
+    trials
+}
+
+/// The executables of the bare-metal ring and of unit tests, up to date.
+fn executables() -> Vec<(String, PathBuf)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(env!("CARGO"))
+        .current_dir(root)
+        .args([
+            "test",
+            "--quiet",
+            "--no-run",
+            "--message-format",
+            "json",
+            "--lib",
+            "--test",
+            "bare_metal",
+        ])
+        .output()
+        .expect("cargo runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let tests = messages.filter(|message| message["profile"]["test"] == true);
+    let found: Vec<_> = tests
+        .filter_map(|message| {
+            let name = message["target"]["name"].as_str()?.to_owned();
+            Some((name, message["executable"].as_str()?.into()))
+        })
+        .collect();
+    assert_eq!(found.len(), 2, "{text}");
+    found
+}
+
+/// The names of an executable's tests.
+fn tests(executable: &Path) -> Vec<String> {
+    let output = Command::new(executable)
+        .arg("--list")
+        .output()
+        .expect("it runs here");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
+    names.map(Into::into).collect()
+}

@@ -1,0 +1,184 @@
+//! Ring 4: a second host, in QEMU with software emulation, that is what most users have: Debian's stock kernel,
+//! hardware KVM (kvm_amd), cgroup v2 with all controllers, nf_tables, Landlock, three clock sources.
+//!
+//! The machine is brought up when the first test needs it and kept for all. Its root is that of this host, below
+//! a layer of its own: every program, kernel, image and test executable is at the path where it is here, and
+//! what is written there is gone with it. Commands run in login sessions, in systemd's tree of cgroups.
+//!
+//! ```text
+//! tests/second_host/kernel                                     # once: fetches the kernel
+//! cargo test --test second_host                                # all
+//! cargo test --test second_host -- jail                        # tests with `jail` in their names
+//! cargo test --test second_host -- --run 'kvmlet doctor'       # any command there, for people
+//! cargo test --test second_host -- --run - <script             # each line in turn, as it comes
+//! ```
+//!
+//! # How to add a test
+//!
+//! What can run on both hosts belongs into another ring: `bare_metal` runs here as a whole, and so do the unit
+//! tests that [`elsewhere::UNIT_TESTS`] names. What only this host can show is in a file for each topic here,
+//! with a list `TESTS` of names and functions, which [`main`] adds up:
+//!
+//! ```ignore
+//! pub const TESTS: &[Test] = &[("a_vm_boots", boots)];
+//!
+//! fn boots(host: &Host) {
+//!     let output = host.sh("kvmlet boot --kernel $GUESTS/power_off --cmdline code=42").ended_with(42);
+//! }
+//! ```
+//!
+//! [`Host::sh`] is a script as root (`sh -eu`); [`Host::run`] takes a [`Task`] with a time, an environment, a user.
+//! [`Host::start`] returns while it runs. `kvmlet` is in PATH; `$GUESTS` has the bare-metal guests, `$STOCK` the
+//! stock kernel. When a task's first process ends, all else in its session is killed. A test leaves the
+//! machine as it was. A test that fails tells the end of the machine's console.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code)]
+mod harness;
+
+mod agent;
+mod boots;
+mod elsewhere;
+mod host;
+mod machine;
+mod task;
+mod wire;
+
+use host::Host;
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::io::BufRead;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
+use task::Task;
+
+/// A named test.
+type Test = (&'static str, fn(&Host));
+
+fn main() -> ExitCode {
+    if let Some(code) = agent::program() {
+        return code;
+    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == "--run") {
+        return run_commands(&words[1..]);
+    }
+    let mut arguments = Arguments::from_args();
+    // One machine, and two CPUs in it.
+    arguments.test_threads = Some(1);
+    let missing = missing();
+    let own = [boots::TESTS].concat();
+    let mut trials: Vec<Trial> = own
+        .into_iter()
+        .map(|(name, test)| trial(name.into(), test))
+        .collect();
+    if missing.is_none() {
+        trials.extend(elsewhere::trials());
+    }
+    if let Some(reason) = missing {
+        let count = trials.len();
+        trials = trials
+            .into_iter()
+            .map(|trial| trial.with_ignored_flag(true))
+            .collect();
+        (arguments.ignored, arguments.include_ignored) = (false, false);
+        let conclusion = libtest_mimic::run(&arguments, trials);
+        println!(
+            "SKIPPED: {count} tests on a second host, and those of other rings on it, did not run: {reason}"
+        );
+        return conclusion.exit_code();
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// What is not there for a second host.
+fn missing() -> Option<String> {
+    if std::env::var_os("KVMLET_WITHOUT_SECOND_HOST").is_some() {
+        return Some("left out on request (KVMLET_WITHOUT_SECOND_HOST)".into());
+    }
+    if Command::new(machine::QEMU)
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        return Some(format!(
+            "there is no {} (Debian: qemu-system-x86)",
+            machine::QEMU
+        ));
+    }
+    let kernel = machine::kernel().join("vmlinuz");
+    (!kernel.exists()).then(|| {
+        format!(
+            "nothing at {}: run `tests/second_host/kernel` first",
+            kernel.display()
+        )
+    })
+}
+
+/// The one machine, brought up when it is first asked for.
+fn second_host() -> Result<&'static Host, String> {
+    static HOST: OnceLock<Result<Host, String>> = OnceLock::new();
+    let host = HOST.get_or_init(|| {
+        let kvmlet = Path::new(env!("CARGO_BIN_EXE_kvmlet")).parent().unwrap();
+        let path = format!(
+            "{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            kvmlet.display()
+        );
+        let guests = harness::program("").to_string_lossy().into_owned();
+        let stock = machine::kernel()
+            .join("vmlinuz")
+            .to_string_lossy()
+            .into_owned();
+        Host::bring_up(&[
+            ("PATH", path),
+            ("GUESTS", guests),
+            ("STOCK", stock),
+            (harness::BUILT, "1".into()),
+        ])
+    });
+    host.as_ref().map_err(Clone::clone)
+}
+
+/// A test with what it takes to understand why it failed.
+fn trial(name: String, test: impl FnOnce(&Host) + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        let host = second_host()?;
+        catch_unwind(AssertUnwindSafe(|| test(host))).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            let (text, console) = (text.unwrap_or_default(), host.console());
+            Failed::from(format!("{text}\n--- console of the second host\n{console}"))
+        })
+    })
+}
+
+/// Runs commands for people: those that are given, or with `-` each line of standard input.
+fn run_commands(commands: &[String]) -> ExitCode {
+    let host = match missing().map_or_else(second_host, Err) {
+        Ok(host) => host,
+        Err(reason) => {
+            eprintln!("{reason}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut code = 0;
+    for command in commands {
+        let lines: Box<dyn Iterator<Item = String>> = match command.as_str() {
+            "-" => Box::new(std::io::stdin().lock().lines().map_while(Result::ok)),
+            _ => Box::new([command.clone()].into_iter()),
+        };
+        for line in lines {
+            println!("$ {line}");
+            let output = host.run(Task::new(["sh", "-c", &line]).patience(600));
+            print!("{}{}", output.stdout, output.stderr);
+            code = output.code();
+            if code != 0 {
+                println!("[{code}]");
+            }
+        }
+    }
+    ExitCode::from(code as u8)
+}
