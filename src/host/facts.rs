@@ -41,6 +41,19 @@ pub fn transparent_huge_pages() -> Option<String> {
     Some(text[start..].split(']').next()?.to_string())
 }
 
+/// The version of the kernel that runs: (6, 12), say. (0, 0) if it cannot be told.
+pub fn kernel_version() -> (u32, u32) {
+    version(&rustix::system::uname().release().to_string_lossy())
+}
+
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(['.', '-', '+']).map(|word| word.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(Some(major)), Some(Some(minor))) => (major, minor),
+        _ => (0, 0),
+    }
+}
+
 /// `CAP_NET_ADMIN` (linux/capability.h), which making a tap takes.
 pub const CAP_NET_ADMIN: u32 = 12;
 
@@ -60,4 +73,18 @@ pub fn open_tun() -> io::Result<()> {
         .write(true)
         .open("/dev/net/tun")
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_begin_with_the_version() {
+        assert_eq!(version("6.1.0-13-amd64"), (6, 1));
+        assert_eq!(version("5.14-rc3"), (5, 14));
+        assert_eq!(version("5.4+"), (5, 4));
+        assert_eq!(version("odd"), (0, 0));
+        assert!(kernel_version() >= (4, 12));
+    }
 }

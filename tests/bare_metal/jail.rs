@@ -71,6 +71,7 @@ fn jailed() {
             assert!(status.lines().any(|have| have == line), "{line}: {status}");
         }
     }
+    assert_limits(vm);
     // What it holds: no directory, no file but its disk, no pipe or socket that it was not started with.
     let targets = |numbers: &dyn Fn(u32) -> bool| -> Vec<String> {
         let entries = read_dir(format!("/proc/{vm}/fd")).unwrap();
@@ -87,6 +88,23 @@ fn jailed() {
             target.starts_with("anon_inode:") || target == disk || standard.contains(&target),
             "{target}"
         );
+    }
+}
+
+/// It gets little more than it has: a disk of 8 MiB, 128 MiB of RAM.
+fn assert_limits(vm: i32) {
+    let limits = read_to_string(format!("/proc/{vm}/limits")).unwrap();
+    let disk = 8 << 20;
+    let memory = 128 << 20;
+    for (name, least, most) in [
+        ("Max file size", disk, disk),
+        ("Max data size", memory, 3 * memory),
+        ("Max address space", memory, 4 * memory),
+    ] {
+        let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
+        let mut words = line[name.len()..].split_whitespace();
+        let hard: u64 = words.nth(1).unwrap().parse().unwrap();
+        assert!((least..=most).contains(&hard), "{line}");
     }
 }
 

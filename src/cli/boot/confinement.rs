@@ -1,11 +1,11 @@
 //! The jail that the VM's process is in, as far as it is wanted and the host gives it.
 
 use crate::cli::{FAILED, Failed};
-use crate::host::jail::{Jail, Missing, Wall};
+use crate::host::jail::{Jail, Missing, Needs, Wall};
 use crate::host::process::{Fork, Lifeline};
 use crate::host::seccomp::{self, Filters};
 use crate::host::thread::ThreadKind;
-use crate::{Error, Vm, VmHandle};
+use crate::{Error, Vm, VmConfig, VmHandle};
 use clap::Args;
 use std::error::Error as _;
 use std::io;
@@ -27,12 +27,18 @@ pub(super) struct JailFlags {
 
 impl JailFlags {
     /// The jail that is to be, if one is.
-    pub fn confinement(&self, interactive: bool, best_effort: bool) -> Option<Confinement> {
+    pub fn confinement(
+        &self,
+        config: &VmConfig,
+        interactive: bool,
+        best_effort: bool,
+    ) -> Option<Confinement> {
         let wanted = self.jail || !self.no_jail && !interactive;
         wanted.then(|| Confinement {
             // No two processes that run at the same time have the same number.
             jail: Jail::new(std::process::id()),
             best_effort: best_effort || !self.jail,
+            memory_bytes: config.memory.bytes() + config.overhead().bytes(),
         })
     }
 }
@@ -41,8 +47,10 @@ impl JailFlags {
 /// the others by that process.
 pub(in crate::cli) struct Confinement {
     jail: Jail,
-    /// What the host cannot do is left away, with a warning.
+    /// What the host cannot do is skipped, with a warning.
     best_effort: bool,
+    /// What the VM may take, guest RAM included.
+    memory_bytes: u64,
 }
 
 impl Confinement {
@@ -71,7 +79,11 @@ impl Confinement {
         kinds.push(ThreadKind::EventLoop);
         map_no_memory();
         seccomp::end_at_panic(FAILED);
-        let missing = cut_off.and_then(|cut_off| cut_off.enter(&lifeline, kinds.len()));
+        let needs = Needs {
+            threads: kinds.len(),
+            memory_bytes: self.memory_bytes,
+        };
+        let missing = cut_off.and_then(|cut_off| cut_off.enter(&lifeline, needs));
         let missing = missing.map_err(|missing| self.refused(missing))?;
         missing.iter().for_each(warn);
         // It is a handle on another process.

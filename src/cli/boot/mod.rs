@@ -66,7 +66,9 @@ impl Boot {
             .collect();
         let held = share.as_ref().is_some_and(|share| share.cgroup().is_some());
         let interactive = console.is_interactive();
-        let confinement = self.jail.confinement(interactive, self.best_effort);
+        let confinement = self
+            .jail
+            .confinement(&config, interactive, self.best_effort);
         if held || confinement.is_some() {
             let networks = set_up_networks(&config, runtime.as_ref())?;
             tell_chosen_ports(&ports, networks.iter().flat_map(Network::published));

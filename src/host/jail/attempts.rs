@@ -1,8 +1,11 @@
 //! Acts that nothing in a jail should succeed in, and the things of the host that they are aimed at.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::ptr::null;
 
@@ -15,6 +18,8 @@ pub(in crate::host) struct Host {
     inet: [u8; 16],
     /// `struct sockaddr_un` of the other listener, in the abstract namespace.
     unix: [u8; 16],
+    /// A disk of 1 MiB that the VM writes to.
+    disk: File,
     _listeners: (TcpListener, UnixListener),
 }
 
@@ -40,13 +45,23 @@ impl Host {
             libc::syscall(libc::SYS_add_key, kind, name, secret, 6, -3)
         };
         assert!(key > 0, "{}", std::io::Error::last_os_error());
+        let disk = tempfile::tempfile().unwrap();
+        disk.set_len(1 << 20).unwrap();
         Self {
+            disk,
             process: std::process::id() as i32,
             key,
             inet,
             unix,
             _listeners: (tcp, listener),
         }
+    }
+}
+
+impl Host {
+    /// Writes a byte to the disk.
+    pub fn write_at(&self, offset: u64) -> std::io::Result<()> {
+        self.disk.write_all_at(b"x", offset)
     }
 }
 
@@ -241,6 +256,42 @@ pub(in crate::host) const ATTEMPTS: &[(&str, Attempt)] = &[
     }),
     ("a module", |_| {
         call(libc::SYS_finit_module, [0, text(c""), 0, 0])
+    }),
+];
+
+const MUCH: usize = 8 << 30;
+
+fn map(flags: libc::c_int) -> libc::c_long {
+    let flags = flags | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a mapping that nobody uses.
+    unsafe { libc::mmap(std::ptr::null_mut(), MUCH, access, flags, -1, 0) as libc::c_long }
+}
+
+/// More than a VM needs of what it has.
+pub(in crate::host) const EXCESSES: &[(&str, Attempt)] = &[
+    ("8 GiB of heap", |_| {
+        // SAFETY: nobody uses what is added.
+        unsafe { libc::sbrk(MUCH as isize) as libc::c_long }
+    }),
+    ("8 GiB of memory", |_| map(libc::MAP_PRIVATE)),
+    ("8 GiB of shared memory", |_| map(libc::MAP_SHARED)),
+    ("a longer disk", |host| match host.write_at(1 << 20) {
+        Ok(()) => 0,
+        Err(_) => -1,
+    }),
+    ("a much longer disk", |host| {
+        // SAFETY: takes numbers.
+        unsafe { libc::ftruncate(host.disk.as_raw_fd(), 512 << 20) }.into()
+    }),
+    ("room for a longer disk", |host| {
+        // SAFETY: takes numbers.
+        unsafe { libc::fallocate(host.disk.as_raw_fd(), 0, 0, 512 << 20) }.into()
+    }),
+    ("a thousand descriptors", |host| {
+        // SAFETY: copies of an open descriptor.
+        let copies = (0..1000).map(|_| unsafe { libc::dup(host.disk.as_raw_fd()) });
+        copies.min().map_or(-1, libc::c_long::from)
     }),
 ];
 

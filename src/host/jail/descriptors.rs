@@ -66,8 +66,10 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 pub(super) struct Inventory {
     /// The highest number.
     pub highest: RawFd,
-    /// Whether a regular file can be written to.
-    pub writes_files: bool,
+    /// The size of the largest regular file that can be written to.
+    pub largest_file_bytes: u64,
+    /// Whether a standard output is a regular file, which may grow.
+    pub output_grows: bool,
 }
 
 impl Inventory {
@@ -80,14 +82,16 @@ impl Inventory {
             return Ok(());
         }
         self.highest = self.highest.max(fd);
-        match FileType::from_raw_mode(fstat(open)?.st_mode) {
+        let status = fstat(open)?;
+        match FileType::from_raw_mode(status.st_mode) {
             FileType::Directory => {
                 let text = format!("descriptor {fd} is a directory, which is a way out");
                 return Err(io::Error::other(text));
             }
-            FileType::RegularFile => {
-                let mode = fcntl_getfl(open)? & OFlags::RWMODE;
-                self.writes_files |= mode != OFlags::RDONLY;
+            FileType::RegularFile if fcntl_getfl(open)? & OFlags::RWMODE != OFlags::RDONLY => {
+                let bytes = status.st_size.unsigned_abs();
+                self.largest_file_bytes = self.largest_file_bytes.max(bytes);
+                self.output_grows |= fd <= libc::STDERR_FILENO;
             }
             _ => {}
         }

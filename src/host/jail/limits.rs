@@ -10,16 +10,39 @@ const MORE_DESCRIPTORS: u64 = 64;
 /// ring, and KVM may have one.
 const KERNEL_THREADS: u64 = 64;
 
-/// Limits this process, which will have this many threads, to little more than what it has. Nothing is known of what it
-/// has open where there is no /proc.
-pub(super) fn set(open: Option<&Inventory>, threads: usize) -> io::Result<()> {
+/// What a thread may take for its stack, which is mapped when it starts: Rust's 2 MiB, with room to spare.
+const STACK_BYTES: u64 = 4 << 20;
+/// What a program maps before it does anything.
+const PROGRAM_BYTES: u64 = 64 << 20;
+
+/// What a process in a jail may need.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// Threads that it is going to have.
+    pub threads: usize,
+    /// Memory: guest RAM, and what a VMM takes beside.
+    pub memory_bytes: u64,
+}
+
+/// Limits this process to little more than what it has and needs. Nothing is known of what it has open where there is
+/// no /proc. `counts_alone` tells whether its threads are counted without those of other processes.
+pub(super) fn set(open: Option<&Inventory>, needs: Needs, counts_alone: bool) -> io::Result<()> {
     limit(Resource::Core, 0)?;
-    limit(Resource::Nproc, (threads as u64 + 1) * KERNEL_THREADS)?;
     limit(Resource::Msgqueue, 0)?;
+    let threads = needs.threads as u64 + 1;
+    if counts_alone {
+        limit(Resource::Nproc, threads * KERNEL_THREADS)?;
+    }
+    let memory = needs
+        .memory_bytes
+        .saturating_add(threads * STACK_BYTES + PROGRAM_BYTES);
+    limit(Resource::Data, memory)?;
+    limit(Resource::As, memory.saturating_add(PROGRAM_BYTES))?;
     if let Some(open) = open {
         limit(Resource::Nofile, open.highest as u64 + 1 + MORE_DESCRIPTORS)?;
-        if !open.writes_files {
-            limit(Resource::Fsize, 0)?;
+        // Disks keep their size. (Whoever makes one larger while a VM runs raises the limit by prlimit(2).)
+        if !open.output_grows {
+            limit(Resource::Fsize, open.largest_file_bytes)?;
         }
     }
     Ok(())

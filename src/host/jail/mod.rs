@@ -27,9 +27,11 @@ mod survey;
 pub(super) mod tests;
 mod wall;
 
+pub use limits::Needs;
 pub use survey::survey;
 pub use wall::{Missing, Wall};
 
+use super::facts::kernel_version;
 use super::process::{self, Fork, Lifeline};
 use super::thread;
 use descriptors::Proc;
@@ -113,6 +115,14 @@ impl Jail {
         Ok(forked)
     }
 
+    /// In the process that was forked: does no other process count as its user's, for limits?
+    fn counts_alone(&self) -> bool {
+        // It is the first of a PID namespace only with the user namespace around that.
+        let around = self.around && std::process::id() == 1;
+        // Until Linux 5.14 a user's processes count for all of the host, and not for each user namespace.
+        matches!(self.user, User::Own(_)) || around && kernel_version() >= (5, 14)
+    }
+
     /// Moves this thread, and all that it starts later, into namespaces of its own with an empty root. Making them
     /// takes the kernel as long as a VM does, so another thread does `open` meanwhile: it is still outside, opens
     /// whatever the process is to have, and has ended when this returns. No other thread may exist.
@@ -160,12 +170,12 @@ impl CutOff {
     /// Gives up everything but what is open. There is no way back, and no other thread may exist: the kernel
     /// moves no process of several threads into a user namespace.
     ///
-    /// `threads` is how many threads the process is going to have. All walls that this host does not give, and that
+    /// The process gets little more of the host than it `needs`. All walls that this host does not give, and that
     /// can be done without, are returned.
     ///
     /// # Errors
     /// The first wall that cannot be had. The process should end then.
-    pub fn enter(self, lifeline: &Lifeline, threads: usize) -> Result<Vec<Missing>, Missing> {
+    pub fn enter(self, lifeline: &Lifeline, needs: Needs) -> Result<Vec<Missing>, Missing> {
         let Self {
             jail,
             proc,
@@ -178,7 +188,10 @@ impl CutOff {
             })?,
             None => None,
         };
-        walls.build(Wall::Limits, || limits::set(open.as_ref(), threads))?;
+        let counts_alone = jail.counts_alone();
+        walls.build(Wall::Limits, || {
+            limits::set(open.as_ref(), needs, counts_alone)
+        })?;
         forget_environment();
         // A session of its own: a terminal sends its signals to whoever attends the VM.
         let _ = rustix::process::setsid();

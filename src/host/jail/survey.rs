@@ -1,6 +1,6 @@
 //! Which walls this host gives, found out by a process that goes there.
 
-use super::{Jail, Missing, Wall};
+use super::{Jail, Missing, Needs, Wall};
 use crate::host::process::Fork;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,7 +17,11 @@ pub fn survey() -> io::Result<Vec<Missing>> {
     match fork {
         Fork::Child(lifeline) => {
             let ((), cut_off) = jail.cut_off(true, || ());
-            let entered = cut_off.and_then(|cut_off| cut_off.enter(&lifeline, 1));
+            let needs = Needs {
+                threads: 1,
+                memory_bytes: 0,
+            };
+            let entered = cut_off.and_then(|cut_off| cut_off.enter(&lifeline, needs));
             let missing = entered.unwrap_or_default();
             let text: String = missing.iter().map(encode).collect();
             let sent = File::from(write).write_all(text.as_bytes());

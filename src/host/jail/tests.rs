@@ -3,7 +3,7 @@
 
 mod containers;
 
-use super::attempts::{ATTEMPTS, Host};
+use super::attempts::{ATTEMPTS, EXCESSES, Host};
 use super::*;
 use crate::host::process::{Child, Ended};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -73,7 +73,11 @@ fn succeeded(child: Child) {
 /// Brings this process, which has nothing to open, into a jail.
 fn enter(jail: &Jail, lifeline: &Lifeline, best_effort: bool) -> Result<Vec<Missing>, Missing> {
     let ((), cut_off) = jail.cut_off(best_effort, || ());
-    cut_off?.enter(lifeline, 1)
+    let needs = Needs {
+        threads: 1,
+        memory_bytes: 1 << 30,
+    };
+    cut_off?.enter(lifeline, needs)
 }
 
 /// Runs `body` in a jail, with all that this kernel has for one.
@@ -173,9 +177,11 @@ fn the_jail_as_seen_from_outside() {
 fn nothing_of_the_host_can_be_reached() {
     let host = Host::new();
     succeeded(jailed(|| {
-        for (what, attempt) in ATTEMPTS {
+        for (what, attempt) in ATTEMPTS.iter().chain(EXCESSES) {
             assert_eq!(attempt(&host), -1, "{what} can be had");
         }
+        host.write_at(0).unwrap();
+        host.write_at((1 << 20) - 1).unwrap();
         assert_eq!(std::env::vars_os().count(), 0);
     }));
     // From outside, the same things are there.

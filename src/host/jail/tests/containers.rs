@@ -261,6 +261,29 @@ fn no_more_processes_is_no_matter_of_namespaces() {
     );
 }
 
+#[test]
+fn processes_beside_the_jail_do_not_keep_it_from_having_threads() {
+    let test = "containers::processes_beside_the_jail_do_not_keep_it_from_having_threads";
+    alone("jail", test, || {
+        forbid_namespaces();
+        become_ordinary();
+        // More than a jail may have threads of the kernel's.
+        let _others: Vec<_> = (0..150)
+            .map(|_| process::fork(0, None).unwrap())
+            .map(|fork| match fork {
+                Fork::Parent(other) => other,
+                // SAFETY: waits for a signal, which comes with its parent's end.
+                Fork::Child(_) => end(|| unsafe {
+                    libc::pause();
+                }),
+            })
+            .collect();
+        as_far_as_it_goes(|_| {
+            assert_eq!(std::thread::spawn(|| 7).join().unwrap(), 7);
+        });
+    });
+}
+
 /// Makes a directory this process's root, with a file in it, and /proc if it is to have one.
 fn change_root(directory: &Path, with_proc: bool) {
     let place = |name: &str| directory.join(name);
