@@ -5,6 +5,7 @@
 
 pub mod boot_timer;
 pub mod bus;
+mod complaints;
 pub mod i8042;
 pub mod ioapic;
 pub mod power;
@@ -13,6 +14,7 @@ pub mod serial;
 pub mod virtio;
 
 pub use bus::{Bus, Device};
+pub use complaints::Complaints;
 
 /// What writing a register asks of the VM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A 16550A serial port: registers by vm-superio, output to a writer, input from a queue that can run full.
 
 use super::bus::lock;
-use super::{Action, Device};
+use super::{Action, Complaints, Device};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use vm_superio::serial::{Error, NoEvents};
@@ -34,6 +34,7 @@ pub struct Serial {
     input_wanted: Arc<EventFd>,
     starved: bool,
     output_lost: bool,
+    complaints: Complaints,
 }
 
 impl Serial {
@@ -46,6 +47,7 @@ impl Serial {
             input_wanted,
             starved: false,
             output_lost: false,
+            complaints: Complaints::new(),
         }
     }
 
@@ -74,7 +76,10 @@ impl Serial {
                 self.output_lost = true;
                 log::warn!("console output is lost from here on: {error}");
             }
-            Err(Error::Trigger(error)) => log::warn!("serial interrupt was not raised: {error}"),
+            Err(Error::Trigger(error)) => {
+                let what = format_args!("serial interrupt was not raised: {error}");
+                self.complaints.warn(what);
+            }
             Err(_) => {}
         }
     }

@@ -64,7 +64,7 @@ impl Devices {
         // The I/O APIC's id follows those of the local APICs.
         let ioapic = Arc::new(Mutex::new(Ioapic::new(
             config.vcpus.get(),
-            GsiRouter(fd.clone()),
+            GsiRouter::new(fd.clone()),
         )));
         mmio.insert(map::IOAPIC, ioapic::BYTES, ioapic.clone())?;
 

@@ -2,6 +2,7 @@
 
 use super::error::{Doing, Error};
 use crate::arch::x86_64::address_map::IOAPIC_PINS;
+use crate::devices::Complaints;
 use crate::devices::ioapic::{Message, PINS, Router};
 use kvm_bindings::{
     KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_enable_cap,
@@ -35,7 +36,17 @@ pub(super) fn connect(vm: &VmFd, pin: u32) -> Result<EventFd, Error> {
 }
 
 /// Sets KVM's routing table from the I/O APIC's.
-pub(super) struct GsiRouter(pub Arc<VmFd>);
+pub(super) struct GsiRouter {
+    vm: Arc<VmFd>,
+    complaints: Complaints,
+}
+
+impl GsiRouter {
+    pub fn new(vm: Arc<VmFd>) -> Self {
+        let complaints = Complaints::new();
+        Self { vm, complaints }
+    }
+}
 
 impl Router for GsiRouter {
     fn route(&mut self, pins: &[Option<Message>; PINS]) {
@@ -46,12 +57,13 @@ impl Router for GsiRouter {
         let set = KvmIrqRouting::from_entries(&entries)
             .map_err(|error| format!("{error:?}"))
             .and_then(|table| {
-                self.0
+                self.vm
                     .set_gsi_routing(&table)
                     .map_err(|error| error.to_string())
             });
         if let Err(error) = set {
-            log::warn!("interrupt routes were not changed: {error}");
+            let what = format_args!("interrupt routes were not changed: {error}");
+            self.complaints.warn(what);
         }
     }
 }

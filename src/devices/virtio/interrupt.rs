@@ -1,5 +1,7 @@
 //! How a device calls its driver.
 
+use crate::devices::Complaints;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
@@ -12,22 +14,30 @@ const CONFIG_CHANGE: u32 = 2;
 /// reads and acknowledges, and the device's worker, which raises.
 #[derive(Debug)]
 pub struct Interrupt {
+    device: String,
     line: EventFd,
     status: AtomicU32,
+    /// Held while the driver is told of a change, so that none comes from a device that was just reset.
     generation: Mutex<u32>,
+    /// Between the driver's DRIVER_OK and its reset: at any other time it must not be called (§2.1.2).
+    driver_is_ready: AtomicBool,
     needs_reset: AtomicBool,
     raised: AtomicU64,
+    complaints: Complaints,
 }
 
 impl Interrupt {
-    /// An interrupt that raises the given line.
-    pub fn new(line: EventFd) -> Self {
+    /// The interrupt of the device of that name, which raises the given line.
+    pub fn new(device: impl Into<String>, line: EventFd) -> Self {
         Self {
+            device: device.into(),
             line,
             status: AtomicU32::new(0),
             generation: Mutex::new(0),
+            driver_is_ready: AtomicBool::new(false),
             needs_reset: AtomicBool::new(false),
             raised: AtomicU64::new(0),
+            complaints: Complaints::new(),
         }
     }
 
@@ -49,8 +59,7 @@ impl Interrupt {
         let mut generation = self.lock_generation();
         if change() {
             *generation = generation.wrapping_add(1);
-            drop(generation);
-            self.raise(CONFIG_CHANGE);
+            self.call_about_config();
         }
     }
 
@@ -59,11 +68,18 @@ impl Interrupt {
     }
 
     /// The device cannot go on before it is reset (§2.1.2, DEVICE_NEEDS_RESET). Says so once in the log.
-    pub fn needs_reset(&self, device: &str, why: &dyn std::fmt::Display) {
+    pub fn needs_reset(&self, why: &dyn fmt::Display) {
         if !self.needs_reset.swap(true, Ordering::AcqRel) {
-            log::warn!("{device} needs a reset by its driver: {why}");
-            self.raise(CONFIG_CHANGE);
+            self.complain(format_args!("a reset by the driver is needed: {why}"));
+            let _in_turn = self.lock_generation();
+            self.call_about_config();
         }
+    }
+
+    /// Logs what is wrong with the device, as far as its guest has not caused too many such lines already.
+    pub fn complain(&self, what: impl fmt::Display) {
+        self.complaints
+            .warn(format_args!("{}: {what}", self.device));
     }
 
     /// How often the line was raised.
@@ -87,9 +103,22 @@ impl Interrupt {
         self.status.fetch_and(!bits, Ordering::AcqRel);
     }
 
+    /// The driver has set DRIVER_OK: from now on it may be called.
+    pub(super) fn begin(&self) {
+        self.driver_is_ready.store(true, Ordering::Release);
+    }
+
     pub(super) fn reset(&self) {
+        let _in_turn = self.lock_generation();
+        self.driver_is_ready.store(false, Ordering::Release);
         self.status.store(0, Ordering::Release);
         self.needs_reset.store(false, Ordering::Release);
+    }
+
+    fn call_about_config(&self) {
+        if self.driver_is_ready.load(Ordering::Acquire) {
+            self.raise(CONFIG_CHANGE);
+        }
     }
 
     fn raise(&self, bit: u32) {
@@ -108,7 +137,8 @@ mod tests {
     /// A generation that is read while the configuration changes is the new one, whenever the reader comes.
     #[test]
     fn a_generation_waits_for_the_change() {
-        let interrupt = Interrupt::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
+        let interrupt = Interrupt::new("test", EventFd::new(libc::EFD_NONBLOCK).unwrap());
+        interrupt.begin();
         let (reads, reading) = channel();
         let (seen, generation) = channel();
         std::thread::scope(|scope| {

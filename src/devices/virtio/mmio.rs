@@ -186,9 +186,9 @@ impl MmioTransport {
             .map(|size| QueueSetup::new(*size))
             .collect::<Result<_, _>>()?;
         Ok(Self {
+            interrupt: Arc::new(Interrupt::new(device.name(), line)),
             device,
             memory,
-            interrupt: Arc::new(Interrupt::new(line)),
             doorbell: None,
             status: 0,
             active: false,
@@ -363,6 +363,7 @@ impl MmioTransport {
     }
 
     fn activate(&mut self) {
+        self.interrupt.begin();
         let event_idx = self.driver_features & RING_EVENT_IDX != 0;
         let mut queues = Vec::with_capacity(self.queues.len());
         for setup in &self.queues {
@@ -374,10 +375,7 @@ impl MmioTransport {
                 setup.build(&self.memory, event_idx),
                 setup.notify.try_clone(),
             ) else {
-                let name = self.device.name();
-                return self
-                    .interrupt
-                    .needs_reset(name, &"a queue was set up wrongly");
+                return (self.interrupt).needs_reset(&"a queue was set up wrongly");
             };
             let (memory, interrupt) = (self.memory.clone(), self.interrupt.clone());
             queues.push(Some(Virtqueue::new(queue, memory, interrupt, notified)));
@@ -392,7 +390,7 @@ impl MmioTransport {
                 self.active = true;
                 self.connect();
             }
-            Err(error) => self.interrupt.needs_reset(self.device.name(), &error),
+            Err(error) => self.interrupt.needs_reset(&error),
         }
     }
 
@@ -406,7 +404,11 @@ impl MmioTransport {
         {
             match doorbell.connect(number, &queue.notify) {
                 Ok(()) => queue.connected = true,
-                Err(error) => log::debug!("queue {number} of {}: {error}", self.device.name()),
+                Err(error) => {
+                    let what =
+                        format_args!("notifications of queue {number} take the long way: {error}");
+                    self.interrupt.complain(what);
+                }
             }
         }
     }

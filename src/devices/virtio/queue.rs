@@ -75,6 +75,11 @@ impl Virtqueue {
         &self.notified
     }
 
+    /// Logs what is wrong with the device; see [`Interrupt::complain`].
+    pub fn complain(&self, what: impl std::fmt::Display) {
+        self.interrupt.complain(what);
+    }
+
     /// Guest RAM, for what chains point to.
     pub fn memory(&self) -> &GuestMemory {
         &self.memory

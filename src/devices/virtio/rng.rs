@@ -121,7 +121,7 @@ fn serve(mut queue: Virtqueue, shared: &Shared, interrupt: &Arc<Interrupt>, stop
     loop {
         let more = match serve_some(&mut queue, &mut chain, shared) {
             Ok(more) => more,
-            Err(why) => return interrupt.needs_reset("rng", &why),
+            Err(why) => return interrupt.needs_reset(&why),
         };
         // SAFETY: the descriptor belongs to the queue, which outlives the call.
         let notified = unsafe { BorrowedFd::borrow_raw(queue.notified().as_raw_fd()) };

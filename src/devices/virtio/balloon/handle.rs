@@ -7,7 +7,7 @@ use crate::devices::virtio::Interrupt;
 use crate::memory::PAGE_BYTES;
 use serde::Serialize;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
@@ -57,8 +57,6 @@ pub(super) struct Shared {
     pub board: Board,
     /// Tells the worker that statistics are wanted.
     pub asked: EventFd,
-    /// Whether it is in the log already that the host did not take a page back.
-    pub complained: AtomicBool,
     /// The transport's, from the first activation on.
     pub interrupt: OnceLock<Arc<Interrupt>>,
 }
@@ -72,7 +70,6 @@ impl Shared {
             counters: Counters::default(),
             board: Board::default(),
             asked: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
-            complained: AtomicBool::new(false),
             interrupt: OnceLock::new(),
         })
     }

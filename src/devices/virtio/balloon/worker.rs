@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -78,7 +78,7 @@ impl Server {
                 Ok(_) => {}
                 Err(Halt::Stopped) => break,
                 Err(Halt::Broken(why)) => {
-                    self.interrupt.needs_reset("balloon", &why);
+                    self.interrupt.needs_reset(&why);
                     break;
                 }
             }
@@ -227,10 +227,11 @@ fn report(shared: &Shared, ram: &GuestRam, chain: &Chain, stop: &Stop) -> Result
 fn tally(shared: &Shared, counter: &AtomicU64, given: io::Result<u64>) {
     match given {
         Ok(bytes) => count(counter, bytes),
-        Err(error) if !shared.complained.swap(true, Ordering::Relaxed) => {
-            log::warn!("the host does not take the balloon's memory back: {error}");
+        Err(error) => {
+            if let Some(interrupt) = shared.interrupt.get() {
+                interrupt.complain(format_args!("the host does not take memory back: {error}"));
+            }
         }
-        Err(_) => {}
     }
 }
 

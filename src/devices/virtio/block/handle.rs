@@ -72,8 +72,6 @@ pub(super) struct Shared {
     pub writeback: AtomicBool,
     pub limiter: RateLimiter,
     pub counters: Counters,
-    /// Whether a failure of the medium is in the log already.
-    pub complained: AtomicBool,
     /// The transport's, from the first activation on.
     pub interrupt: OnceLock<Arc<Interrupt>>,
 }

@@ -155,7 +155,6 @@ impl BlockDevice {
             writeback: AtomicBool::new(config.cache == Cache::WriteBack),
             limiter,
             counters: Counters::default(),
-            complained: AtomicBool::new(false),
             interrupt: OnceLock::new(),
         });
         let device = Self {

@@ -87,7 +87,7 @@ impl QueueServer {
             self.shelf.put(backend);
         }
         if let Some(why) = broken {
-            interrupt.needs_reset(&self.shared.name, &why);
+            interrupt.needs_reset(&why);
         }
     }
 
@@ -260,11 +260,9 @@ impl QueueServer {
     }
 
     fn failed(&self, job: &Job, error: &io::Error) -> Status {
-        // Once: a medium that fails does so for every request.
-        if !self.shared.complained.swap(true, Ordering::Relaxed) {
-            let (name, purpose, offset) = (&self.shared.name, job.purpose, job.offset);
-            log::warn!("{name}: {purpose} at byte {offset} failed: {error}");
-        }
+        let (purpose, offset) = (job.purpose, job.offset);
+        self.queue
+            .complain(format_args!("{purpose} at byte {offset} failed: {error}"));
         Status::IoError
     }
 

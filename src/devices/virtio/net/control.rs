@@ -89,7 +89,8 @@ impl Control {
                 match lane.set_active(index < pairs) {
                     Ok(()) => true,
                     Err(error) => {
-                        log::warn!("queue pair {index} of an interface cannot be used: {error}");
+                        let what = format_args!("queue pair {index} cannot be used: {error}");
+                        self.queue.complain(what);
                         false
                     }
                 }

@@ -116,6 +116,12 @@ impl NetDevice {
         config
     }
 
+    fn complain(&self, what: impl std::fmt::Display) {
+        if let Some(interrupt) = self.shared.interrupt.get() {
+            interrupt.complain(what);
+        }
+    }
+
     fn start(&mut self, activation: Activation) -> io::Result<()> {
         let Activation {
             features,
@@ -152,7 +158,6 @@ impl NetDevice {
                 continue;
             }
             let pair = Pair {
-                name: self.params.name.clone(),
                 lanes: self.lanes.clone(),
                 index,
                 receiver,
@@ -215,10 +220,10 @@ impl VirtioDevice for NetDevice {
             // What waits in the first port, such as a client's first packet, is for the next driver. A port
             // that cannot be switched off is still not read.
             if let Err(error) = lane.set_active(index == 0) {
-                log::warn!("{}: queue pair {index}: {error}", self.params.name);
+                self.complain(format_args!("queue pair {index}: {error}"));
             }
             if let Err(error) = lane.port.set_offloads(Offloads::default()) {
-                log::warn!("{}: queue pair {index}: {error}", self.params.name);
+                self.complain(format_args!("queue pair {index}: {error}"));
             }
         }
     }

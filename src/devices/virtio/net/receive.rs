@@ -156,7 +156,8 @@ impl Receiver {
             io::ErrorKind::WouldBlock => Wait::Port,
             io::ErrorKind::Interrupted => Wait::Again,
             _ => {
-                log::warn!("an interface receives nothing more: {error}");
+                let what = format_args!("it receives nothing more: {error}");
+                self.queue.complain(what);
                 count(&self.shared.receive.counters.errors, 1);
                 self.failed = true;
                 Wait::Nothing

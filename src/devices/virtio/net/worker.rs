@@ -66,7 +66,6 @@ impl Lane {
 
 /// What one thread serves; a driver may leave any queue away.
 pub(super) struct Pair {
-    pub name: String,
     pub lanes: Arc<[Lane]>,
     pub index: usize,
     pub receiver: Option<Receiver>,
@@ -93,7 +92,7 @@ impl Pair {
                         return;
                     }
                 }
-                Err(why) => return self.interrupt.needs_reset(&self.name, &why),
+                Err(why) => return self.interrupt.needs_reset(&why),
             }
         }
     }

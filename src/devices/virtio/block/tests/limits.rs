@@ -146,6 +146,21 @@ fn a_resize_reaches_the_driver() {
     }
 }
 
+/// §2.1.2: a driver is called between DRIVER_OK and its reset only.
+#[test]
+fn a_driver_that_is_not_ready_is_not_called() {
+    let mut rig = Rig::on_file(|_| ());
+    rig.driver.write(0x70, 0);
+    let _ = rig.driver.line.read();
+    rig.file().set_len(4096 * 512).unwrap();
+    assert_eq!(rig.handle.resize().unwrap(), 4096 * 512);
+    assert!(rig.driver.negotiate(!0));
+    assert!(rig.driver.line.read().is_err(), "an interrupt came");
+    assert_eq!(rig.driver.read(0x60), 0);
+    // It sees the new size where it looks for it first.
+    assert_eq!(rig.driver.config(0, 8), 4096u64.to_le_bytes());
+}
+
 #[test]
 fn statistics_are_plain_json() {
     let mut rig = Rig::on_file(|_| ());

@@ -1,6 +1,7 @@
 //! Rate limits by a clock that only the tests move.
 
 use super::*;
+use crate::config::Rate;
 use proptest::prelude::*;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::sync::atomic::AtomicU64;

@@ -7,7 +7,10 @@
 //! leaves a debt. So a request larger than the burst passes, large ones do not starve behind small ones, and
 //! over any time `t` no more passes than `burst + rate × t` and the last request's size.
 
-use crate::config::{Rate, RateLimit};
+mod bucket;
+
+use crate::config::RateLimit;
+pub(in crate::devices) use bucket::Bucket;
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
     timerfd_create, timerfd_settime,
@@ -18,8 +21,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Balances count in billionths of a token: a rate of `r` per second adds exactly `r` of them per nanosecond.
-const TOKEN: i128 = 1_000_000_000;
 /// The longest that a timer is set for; whoever wakes then asks again.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -38,65 +39,6 @@ impl Clock for Monotonic {
         let now = clock_gettime(ClockId::Monotonic);
         Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
     }
-}
-
-/// One token bucket.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    per_second: u64,
-    burst: i128,
-    /// Negative is debt.
-    balance: i128,
-    /// Tokens that are there one time only, spent first.
-    once: u64,
-}
-
-impl Bucket {
-    fn full(rate: Rate) -> Self {
-        let (per_second, burst, once) = rate.parts();
-        let burst = i128::from(burst.get()) * TOKEN;
-        Self {
-            per_second: per_second.get(),
-            burst,
-            balance: burst,
-            once,
-        }
-    }
-
-    fn refill(&mut self, elapsed: Duration) {
-        let room = (self.burst - self.balance).unsigned_abs();
-        let added = elapsed
-            .as_nanos()
-            .saturating_mul(u128::from(self.per_second));
-        // No more than the room, which is positive and far below i128::MAX.
-        self.balance += added.min(room) as i128;
-    }
-
-    /// How long until something of this cost may pass; zero is now.
-    fn wait(&self, cost: u64) -> Duration {
-        let missing = TOKEN - self.balance;
-        if cost <= self.once || missing <= 0 {
-            return Duration::ZERO;
-        }
-        let nanos = missing.unsigned_abs().div_ceil(self.per_second.into());
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-    }
-
-    fn spend(&mut self, cost: u64) {
-        let free = cost.min(self.once);
-        self.once -= free;
-        // Only who has a token spends, so no debt exceeds one cost, which is far above i128::MIN.
-        self.balance -= i128::from(cost - free) * TOKEN;
-    }
-}
-
-/// What a user has changed, applied to a bucket in use: its level stays, within the new burst.
-fn change(bucket: Option<Bucket>, rate: Option<Rate>) -> Option<Bucket> {
-    let mut changed = Bucket::full(rate?);
-    if let Some(old) = bucket {
-        changed.balance = old.balance.min(changed.burst);
-    }
-    Some(changed)
 }
 
 /// A worker that waits, with the timer that wakes it.
@@ -211,8 +153,8 @@ impl RateLimiter {
     pub fn set(&self, limit: RateLimit) {
         let mut state = self.0.state();
         state.refill(self.0.clock.now());
-        state.operations = change(state.operations, limit.operations);
-        state.bandwidth = change(state.bandwidth, limit.bandwidth);
+        state.operations = bucket::change(state.operations, limit.operations);
+        state.bandwidth = bucket::change(state.bandwidth, limit.bandwidth);
         self.0
             .limited
             .store(limit != RateLimit::NONE, Ordering::Release);
@@ -343,5 +285,4 @@ fn set_timer(timer: &OwnedFd, after: Duration) {
 }
 
 #[cfg(test)]
-#[path = "rate_limiter_tests.rs"]
-pub(super) mod tests;
+pub(in crate::devices) mod tests;
