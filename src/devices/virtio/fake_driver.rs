@@ -217,6 +217,20 @@ impl FakeDriver {
         self.ram.write_obj(index, at).unwrap();
     }
 
+    /// Offers a request of queue 0 anew as soon as it is answered, all entries of the ring at once, until `stop` is
+    /// set. For another thread than the driver's; the requests are those that were offered before.
+    pub fn flood(ram: &GuestRam, size: u16, stop: &std::sync::atomic::AtomicBool) {
+        use std::sync::atomic::Ordering;
+        while !stop.load(Ordering::Relaxed) {
+            let used: u16 = ram
+                .load(GuestAddress(QUEUES + USED + 2), Ordering::SeqCst)
+                .unwrap();
+            let at = GuestAddress(QUEUES + AVAIL + 2);
+            ram.store(used.wrapping_add(size), at, Ordering::SeqCst)
+                .unwrap();
+        }
+    }
+
     /// Writes the index of the available ring as it is given, right or wrong.
     pub fn set_avail_index(&self, queue: usize, index: u16) {
         let ring = QUEUES + queue as u64 * QUEUE_STRIDE + AVAIL;
@@ -266,6 +280,19 @@ impl FakeDriver {
         let head = self.ram.read_obj(GuestAddress(slot)).unwrap();
         let written = self.ram.read_obj(GuestAddress(slot + 4)).unwrap();
         Some((head, written))
+    }
+
+    /// Waits for the next answer, or for the device to need a reset.
+    pub fn poll(&mut self, queue: usize) -> Option<(u32, u32)> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let answer = self.poll_used(queue);
+            if answer.is_some() || self.needs_reset() {
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "neither an answer nor a reset");
+            std::thread::yield_now();
+        }
     }
 
     /// Waits for the next answer.

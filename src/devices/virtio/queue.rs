@@ -27,7 +27,7 @@ pub enum Broken {
     /// A readable descriptor behind a writable one (§2.7.4.2).
     #[error("a readable descriptor follows a writable one")]
     Order,
-    /// More descriptors than the queue has entries (§2.7.5.3.1).
+    /// More descriptors than the device's queue can have entries (§2.7.5.3.1).
     #[error("a descriptor chain is longer than its queue")]
     Length,
     /// A chain that loops, leaves its table, or nests indirect tables (§2.7.5).
@@ -100,7 +100,9 @@ impl Virtqueue {
     /// # Errors
     /// When the driver broke the rules; nothing more can be had from this queue then.
     pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, Broken> {
-        let size = self.queue.size();
+        // The device's size, not the one that the driver has chosen: an indirect table may be longer than the ring
+        // that it hangs on (Linux makes it as long as `seg_max` says).
+        let size = self.queue.max_size();
         let memory: &GuestMemory = &self.memory;
         match self.queue.iter(memory)?.next() {
             Some(descriptors) => chain.fill(memory, descriptors, size).map(|()| true),

@@ -30,8 +30,9 @@ pub(super) trait Backend: Send {
     /// Readable when there may be something to hand back; `None` if nothing ever comes later.
     fn progress(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Waits until the kernel works on nothing any more, and forgets all jobs: what comes next is new.
-    fn settle(&mut self);
+    /// Waits until the kernel works on nothing any more, and forgets all jobs: what comes next is new. False if
+    /// that cannot be known, and this back end is not to be used again.
+    fn settle(&mut self) -> bool;
 }
 
 /// Where the back end of a queue is while its thread serves no driver. The thread makes it, and no other may
@@ -53,6 +54,9 @@ impl Shelf {
 pub(super) trait Medium: Send + std::marker::Sync {
     /// A back end for up to so many jobs at a time, for the calling thread alone.
     fn backend(&self, name: &str, jobs: u16) -> Box<dyn Backend>;
+
+    /// A back end that asks nothing of the host but plain system calls, for the calling thread alone.
+    fn plain(&self) -> Box<dyn Backend>;
 
     /// The size now, in bytes.
     fn bytes(&self) -> Result<u64, disk::Error>;
@@ -77,6 +81,10 @@ impl Medium for FileMedium {
                 Err(error) => log::info!("{name} goes without io_uring: {error}"),
             }
         }
+        self.plain()
+    }
+
+    fn plain(&self) -> Box<dyn Backend> {
         Box::new(Sync::new(self.file.clone()))
     }
 

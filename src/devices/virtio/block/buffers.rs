@@ -10,8 +10,12 @@ use vm_memory::GuestMemoryBackend;
 struct Zeroes([u8; ZEROES_BYTES]);
 const ZEROES_BYTES: usize = 64 << 10;
 /// Times that the zeroes stand in one transfer.
-const ZEROES_PARTS: usize = 32;
+const ZEROES_PARTS: usize = LOT_BYTES / ZEROES_BYTES;
 static ZEROES: Zeroes = Zeroes([0; ZEROES_BYTES]);
+
+/// The most that one operation transfers. Whoever stops a disk waits for what the kernel is at, so a request of a
+/// guest's choice is carried out lot by lot.
+pub(super) const LOT_BYTES: usize = 1 << 20;
 
 /// A list of pieces of guest memory. The value keeps the guest's RAM mapped, so the pieces stay valid as long
 /// as it lives, wherever it is moved; their contents may change at any time, as the guest likes.
@@ -20,6 +24,8 @@ pub(super) struct Buffers {
     parts: Vec<libc::iovec>,
     /// Parts before this one are done with.
     first: usize,
+    /// Parts from this one on are for a later operation.
+    end: usize,
 }
 
 // SAFETY: the pointers are into a mapping that is valid in every thread and that `memory` keeps alive, or
@@ -32,6 +38,7 @@ impl Buffers {
             memory,
             parts: Vec::new(),
             first: 0,
+            end: 0,
         }
     }
 
@@ -52,7 +59,30 @@ impl Buffers {
                 }),
             }
         }
+        self.cut_lot();
         Ok(())
+    }
+
+    /// Makes the next lot of what is left.
+    fn cut_lot(&mut self) {
+        let mut room = LOT_BYTES;
+        self.end = self.first;
+        while let Some(part) = self.parts.get_mut(self.end) {
+            self.end += 1;
+            if part.iov_len < room {
+                room -= part.iov_len;
+                continue;
+            }
+            let rest = libc::iovec {
+                iov_base: part.iov_base.cast::<u8>().wrapping_add(room).cast(),
+                iov_len: part.iov_len - room,
+            };
+            part.iov_len = room;
+            if rest.iov_len > 0 {
+                self.parts.insert(self.end, rest);
+            }
+            return;
+        }
     }
 
     /// Replaces the list by zeroes to be written: as many as asked for, or as fit; returns how many.
@@ -67,22 +97,23 @@ impl Buffers {
             self.parts.push(libc::iovec { iov_base, iov_len });
             left -= iov_len;
         }
+        self.cut_lot();
         filled
     }
 
     pub fn clear(&mut self) {
         self.parts.clear();
-        self.first = 0;
+        (self.first, self.end) = (0, 0);
     }
 
-    /// What is left to be transferred.
+    /// What is to be transferred next: [`LOT_BYTES`] at the most, and nothing when all is done.
     pub fn parts(&self) -> &[libc::iovec] {
-        &self.parts[self.first..]
+        &self.parts[self.first..self.end]
     }
 
     /// Takes from the front what a transfer has done.
     pub fn advance(&mut self, mut bytes: usize) {
-        while let Some(part) = self.parts.get_mut(self.first) {
+        while let Some(part) = self.parts[..self.end].get_mut(self.first) {
             if bytes < part.iov_len {
                 part.iov_base = part.iov_base.cast::<u8>().wrapping_add(bytes).cast();
                 part.iov_len -= bytes;
@@ -91,6 +122,7 @@ impl Buffers {
             bytes -= part.iov_len;
             self.first += 1;
         }
+        self.cut_lot();
     }
 
     /// Do all pieces begin and end at multiples of this?
@@ -144,6 +176,30 @@ mod tests {
         let mut buffers = Buffers::new(Arc::new((*ram).clone()));
         assert_eq!(buffers.fill_zeroes(100_000), 100_000);
         assert_eq!(lengths(&buffers), [65_536, 34_464]);
-        assert_eq!(buffers.fill_zeroes(1 << 40), 2 << 20);
+        assert_eq!(buffers.fill_zeroes(1 << 40), 1 << 20);
+    }
+
+    #[test]
+    fn a_long_list_goes_lot_by_lot() {
+        let ram = GuestRam::allocate(&[(GuestAddress(0), 4 << 20)], Backing::default()).unwrap();
+        let mut buffers = Buffers::new(Arc::new((*ram).clone()));
+        let segment = |address, bytes| Segment {
+            address: GuestAddress(address),
+            bytes,
+        };
+        let list = [segment(0, 3000), segment(8192, 0x28_0000), segment(4096, 1)];
+        buffers.fill(list.into_iter()).unwrap();
+        let lot = LOT_BYTES;
+        assert_eq!(lengths(&buffers), [3000, lot - 3000]);
+        // A short transfer leaves the rest of its lot.
+        buffers.advance(lot - 1000);
+        assert_eq!(lengths(&buffers), [1000]);
+        buffers.advance(1000);
+        assert_eq!(lengths(&buffers), [lot]);
+        buffers.advance(lot);
+        let left = 0x28_0000 + 3000 - 2 * lot;
+        assert_eq!(lengths(&buffers), [left, 1]);
+        buffers.advance(left + 1);
+        assert_eq!(lengths(&buffers), [] as [usize; 0]);
     }
 }

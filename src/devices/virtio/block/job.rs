@@ -1,6 +1,6 @@
 //! A request on its way through a back end.
 
-use super::buffers::Buffers;
+use super::buffers::{Buffers, LOT_BYTES};
 use super::request::Reply;
 use crate::memory::GuestMemory;
 use std::fmt;
@@ -99,6 +99,11 @@ impl Job {
         self.durable = false;
         self.tries = 0;
         self.buffers.clear();
+    }
+
+    /// The most of its data that the kernel works on at a time, in bytes.
+    pub fn lot_bytes(&self) -> u64 {
+        self.size.min(LOT_BYTES as u64)
     }
 
     /// Takes the result of an operation: bytes transferred, or zero for what transfers nothing.

@@ -87,6 +87,13 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// What it costs by a rate limit: operations and bytes. Whatever takes the host's time has a price, an error
+    /// too.
+    pub fn cost(&self) -> (u64, u64) {
+        let bytes = self.command.as_ref().map_or(0, Command::bytes);
+        (1, bytes)
+    }
+
     /// Reads and checks a request. How it is cut into descriptors does not matter (§2.7.4).
     ///
     /// # Errors
@@ -219,12 +226,14 @@ impl Limits {
 }
 
 impl Command {
-    /// What it costs by a rate limit: operations and bytes. Only data count as bytes.
-    pub fn cost(&self) -> (u64, u64) {
+    /// Bytes that it changes or moves: those that are zeroed or given back count as if they were written.
+    fn bytes(&self) -> u64 {
         match *self {
-            Command::Read { bytes, .. } | Command::Write { bytes, .. } => (1, bytes),
-            Command::Flush | Command::Discard { .. } | Command::Zero { .. } => (1, 0),
-            Command::Identify => (0, 0),
+            Command::Read { bytes, .. }
+            | Command::Write { bytes, .. }
+            | Command::Discard { bytes, .. }
+            | Command::Zero { bytes, .. } => bytes,
+            Command::Flush | Command::Identify => 0,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::QUEUE_SIZE;
 use super::backend::{Backend, Ended, Medium, Shelf};
+use super::buffers::LOT_BYTES;
 use super::handle::{Shared, count};
 use super::job::{Job, Operation, Purpose, Step};
 use super::request::{Command, HEADER_BYTES, Reply, Request, Status};
@@ -15,6 +16,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vm_memory::Bytes;
+
+/// Data that may be on their way at once, in bytes: whoever stops a disk waits for them.
+const IN_FLIGHT_BYTES: u64 = 8 << 20;
 
 /// Why a worker ends before it is told to.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +34,7 @@ enum Failure {
 enum Pause {
     /// There are none.
     Empty,
-    /// As many are in flight as the queue has entries.
+    /// As many are in flight as the queue has entries, or as much as may be.
     Full,
     /// The rate limit.
     Throttled,
@@ -50,6 +54,8 @@ pub(super) struct QueueServer {
     spare: Vec<Job>,
     ended: Vec<Ended>,
     in_flight: u16,
+    /// What of their data may be on its way, in bytes.
+    in_flight_bytes: u64,
     /// Answers since the driver was last told.
     unsignalled: bool,
 }
@@ -72,6 +78,7 @@ impl QueueServer {
             spare: Vec::new(),
             ended: Vec::new(),
             in_flight: 0,
+            in_flight_bytes: 0,
             unsignalled: false,
         })
     }
@@ -83,8 +90,10 @@ impl QueueServer {
         let broken = self.serve_until(stop).err();
         // First the kernel lets go of the driver's buffers, then the driver hears of it.
         if let Some(mut backend) = self.backend.take() {
-            backend.settle();
-            self.shelf.put(backend);
+            // This thread may not make a ring again: it may be confined.
+            let usable = backend.settle();
+            self.shelf
+                .put(if usable { backend } else { self.medium.plain() });
         }
         if let Some(why) = broken {
             interrupt.needs_reset(&why);
@@ -106,29 +115,41 @@ impl QueueServer {
     fn pass(&mut self, chain: &mut Chain) -> Result<Option<Pause>, Failure> {
         self.queue.mute()?;
         let pause = self.take(chain)?;
-        self.advance()?;
+        let again = self.advance()?;
         if std::mem::take(&mut self.unsignalled) {
             self.queue.signal()?;
         }
         let more = match pause {
-            Pause::Empty => self.queue.unmute()?,
-            Pause::Full => self.in_flight < self.queue.size(),
-            Pause::Throttled => false,
+            None => true,
+            Some(Pause::Empty) => self.queue.unmute()?,
+            Some(Pause::Full) => !self.is_full(),
+            Some(Pause::Throttled) => false,
         };
-        Ok((!more).then_some(pause))
+        Ok(pause.filter(|_| !more && !again))
     }
 
-    /// Takes requests until there is a reason not to.
-    fn take(&mut self, chain: &mut Chain) -> Result<Pause, Failure> {
+    /// Takes requests until there is a reason not to, or until it is time to look whether to stop: a driver that
+    /// never ceases to ask cannot keep the disk from being reset.
+    fn take(&mut self, chain: &mut Chain) -> Result<Option<Pause>, Failure> {
         let limits = self.shared.limits();
-        loop {
-            if self.in_flight == self.queue.size() {
-                return Ok(Pause::Full);
+        let mut started = 0;
+        for _ in 0..self.queue.size() {
+            if self.is_full() {
+                return Ok(Some(Pause::Full));
+            }
+            // A back end of plain calls has done all that by now.
+            if started >= LOT_BYTES as u64 {
+                return Ok(None);
             }
             if !self.queue.pop(chain)? {
-                return Ok(Pause::Empty);
+                return Ok(Some(Pause::Empty));
             }
             let request = Request::parse(chain, &self.memory, &limits)?;
+            let (operations, bytes) = request.cost();
+            if self.gate.take(operations, bytes) != Take::Ready {
+                self.queue.unpop();
+                return Ok(Some(Pause::Throttled));
+            }
             match request.command {
                 Err(status) => self.answer(chain.head(), request.reply, status, 0)?,
                 Ok(Command::Identify) => {
@@ -136,15 +157,16 @@ impl QueueServer {
                     self.answer(chain.head(), request.reply, Status::Ok, written as u64)?;
                 }
                 Ok(command) => {
-                    let (operations, bytes) = command.cost();
-                    if self.gate.take(operations, bytes) != Take::Ready {
-                        self.queue.unpop();
-                        return Ok(Pause::Throttled);
-                    }
                     self.start(chain, request.reply, command)?;
+                    started += bytes;
                 }
             }
         }
+        Ok(None)
+    }
+
+    fn is_full(&self) -> bool {
+        self.in_flight == self.queue.size() || self.in_flight_bytes >= IN_FLIGHT_BYTES
     }
 
     /// Makes a job of a request and hands it to the back end.
@@ -186,6 +208,7 @@ impl QueueServer {
         }
         (job.head, job.reply) = (chain.head(), reply);
         self.in_flight += 1;
+        self.in_flight_bytes += job.lot_bytes();
         self.backend().submit(job);
         Ok(())
     }
@@ -198,21 +221,18 @@ impl QueueServer {
         &mut **backend
     }
 
-    /// Starts what was submitted and answers what has ended.
-    fn advance(&mut self) -> Result<(), Failure> {
-        while let (1.., Some(backend)) = (self.in_flight, &mut self.backend) {
+    /// Starts what was submitted and answers what has ended; true if jobs were submitted for their next operation.
+    fn advance(&mut self) -> Result<bool, Failure> {
+        let mut again = false;
+        if let (1.., Some(backend)) = (self.in_flight, &mut self.backend) {
             let mut ended = std::mem::take(&mut self.ended);
             backend.advance(&mut ended)?;
-            let mut again = false;
             for (job, result) in ended.drain(..) {
                 again |= self.end(job, result)?;
             }
             self.ended = ended;
-            if !again {
-                break;
-            }
         }
-        Ok(())
+        Ok(again)
     }
 
     /// An operation has ended; true if the job needs another one.
@@ -225,6 +245,7 @@ impl QueueServer {
             Step::Done(result) => result,
         };
         self.in_flight -= 1;
+        self.in_flight_bytes -= job.lot_bytes();
         let status = match &result {
             Ok(()) => self.succeeded(&job),
             Err(error) => self.failed(&job, error),

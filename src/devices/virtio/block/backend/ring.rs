@@ -143,16 +143,18 @@ impl Backend for Ring {
     }
 
     /// The kernel may still write into guest memory: wait until it has let go.
-    fn settle(&mut self) {
+    fn settle(&mut self) -> bool {
         while self.in_flight() > 0 && !self.lost {
             if let Err(error) = self.enter(1) {
                 // Nothing of what may still be going on may be freed.
                 log::error!("io_uring failed with requests in flight: {error}");
                 self.jobs.drain(..).for_each(std::mem::forget);
                 self.lost = true;
+                break;
             }
             self.reap(|_, _| ());
         }
+        !self.lost
     }
 }
 

@@ -91,7 +91,8 @@ impl Backend for Sync {
         None
     }
 
-    fn settle(&mut self) {
+    fn settle(&mut self) -> bool {
         self.ended.clear();
+        true
     }
 }

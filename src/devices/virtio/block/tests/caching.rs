@@ -99,7 +99,9 @@ fn zeroes_are_written_where_they_cannot_be_made() {
         medium.fails = Some((operation, libc::EOPNOTSUPP));
         let mut rig = rig(&medium, Cache::WriteThrough, !0);
         assert_eq!(rig.ranged(WRITE_ZEROES, 8, sectors, flags), OK);
-        assert_eq!(medium.log(), [operation, DURABLE, DURABLE, DURABLE]);
+        let mut lots = vec![DURABLE; 6];
+        lots[0] = operation;
+        assert_eq!(medium.log(), lots);
         assert_eq!(rig.read(0, 16), [[0xff; 4096], [0; 4096]].concat());
         let end = u64::from(sectors) + 8;
         assert_eq!(rig.read(end - 8, 16), [[0; 4096], [0xff; 4096]].concat());

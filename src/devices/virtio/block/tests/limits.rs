@@ -43,11 +43,17 @@ fn operations_wait_for_their_time() {
         let start = round as usize * 512;
         assert_eq!((status, &data[..]), (OK, &pattern()[start..start + 512]));
     }
-    // What is no work for the disk is not limited.
-    assert_eq!(rig.status(GET_ID, 0, &[], 20), OK);
-    assert_eq!(rig.status(IN, DISK_SECTORS, &[], 512), IOERR);
+    // What takes the host's time has its price, whether or not the disk is read or written.
+    for (events, (kind, sector, room)) in (4..).zip([(GET_ID, 0, 20), (IN, DISK_SECTORS, 512)]) {
+        rig.send(kind, sector, &[], room);
+        expect_throttled(&rig, events);
+        assert_eq!(rig.driver.poll_used(0), None);
+        clock.advance(Duration::from_millis(100));
+        limiter.wake();
+        rig.answer(room);
+    }
     let stats = rig.handle.stats();
-    assert_eq!((stats.throttled, stats.throttled_us), (3, 300_000));
+    assert_eq!((stats.throttled, stats.throttled_us), (5, 500_000));
 }
 
 #[test]
@@ -65,6 +71,67 @@ fn bytes_wait_for_their_time_and_a_change_frees_them() {
     rig.handle.set_rate_limit(RateLimit::NONE);
     assert_eq!(rig.answer(0).0, OK);
     assert_eq!(rig.read(0, 1), [7; 512]);
+}
+
+#[test]
+fn zeroes_and_discards_count_as_bytes_written() {
+    let rate = Rate::per_second(4096).unwrap().burst(4096);
+    for kind in [DISCARD, WRITE_ZEROES] {
+        let (mut rig, limiter, clock) = limited(RateLimit {
+            bandwidth: Some(rate),
+            ..RateLimit::NONE
+        });
+        assert_eq!(rig.ranged(kind, 0, 24, 0), OK);
+        // 12 KiB were taken and 4 KiB were there: the next one waits for the other two seconds.
+        rig.send(OUT, 0, &[7; 512], 0);
+        expect_throttled(&rig, 1);
+        clock.advance(Duration::from_millis(1990));
+        limiter.wake();
+        assert_eq!(rig.driver.poll_used(0), None);
+        clock.advance(Duration::from_millis(20));
+        limiter.wake();
+        assert_eq!(rig.answer(0).0, OK);
+    }
+}
+
+/// Requests that are answered where they are taken, without end: here the driver adds one for each answer.
+#[test]
+fn a_flood_of_errors_does_not_keep_a_disk_from_its_reset() {
+    let (mut rig, _, _clock) = limited(RateLimit::NONE);
+    rig.header(99, 0);
+    for _ in 0..16 {
+        rig.driver.send(0, &[(HEADER, 16, 0), (INCOMING, 1, WRITE)]);
+        rig.driver.used(0);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let flood = {
+        let (ram, stop) = (rig.driver.ram.clone(), stop.clone());
+        std::thread::spawn(move || FakeDriver::flood(&ram, 16, &stop))
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while rig.handle.stats().errors < 10_000 {
+        assert!(Instant::now() < deadline, "no flood");
+        rig.driver.write(0x50, 0);
+    }
+    let since = Instant::now();
+    rig.driver.write(0x70, 0);
+    let took = since.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    flood.join().unwrap();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn a_back_end_that_is_lost_is_replaced() {
+    let mut medium = MemoryMedium::new(pattern());
+    medium.broken = true;
+    let limiter = RateLimiter::new(RateLimit::NONE);
+    let mut rig = Rig::in_memory(&medium, limiter, &Disk::read_write("memory"), !0);
+    rig.send(IN, 0, &[], 512);
+    rig.driver.expect_needs_reset();
+    rig.driver.write(0x70, 0);
+    rig.driver.start(!(1 << 29));
+    assert_eq!(rig.read(1, 1), pattern()[512..1024]);
 }
 
 #[test]

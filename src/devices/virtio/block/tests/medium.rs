@@ -20,6 +20,8 @@ pub struct MemoryMedium {
     pub hold: Option<Arc<EventFd>>,
     /// Fails operations of a kind with that error number.
     pub fails: Option<(Operation, i32)>,
+    /// All back ends but plain ones fail as a whole.
+    pub broken: bool,
 }
 
 impl MemoryMedium {
@@ -30,6 +32,7 @@ impl MemoryMedium {
             lot: usize::MAX,
             hold: None,
             fails: None,
+            broken: false,
         }
     }
 
@@ -82,6 +85,12 @@ impl Medium for MemoryMedium {
         })
     }
 
+    fn plain(&self) -> Box<dyn Backend> {
+        let mut medium = self.clone();
+        medium.broken = false;
+        medium.backend("plain", 1)
+    }
+
     fn bytes(&self) -> Result<u64, disk::Error> {
         Ok(self.bytes.lock().unwrap().len() as u64)
     }
@@ -109,11 +118,15 @@ impl Backend for MemoryBackend {
         self.ended.push((job, result));
     }
 
-    fn settle(&mut self) {
+    fn settle(&mut self) -> bool {
         self.ended.clear();
+        !self.medium.broken
     }
 
     fn advance(&mut self, ended: &mut Vec<Ended>) -> io::Result<()> {
+        if self.medium.broken {
+            return Err(io::Error::other("the ring is gone"));
+        }
         if self.held().is_none_or(|hold| ready(hold)) {
             ended.append(&mut self.ended);
         }
