@@ -205,7 +205,8 @@ fn disks() -> Vec<Seen> {
     let image = image();
     let path = image.path().to_str().unwrap();
     let disk = |keys: &str| format!("{path}{keys}");
-    let rng = "mmio=0xd0001000";
+    // More than it gets at once.
+    let rng = "mmio=0xd0001000 more=600";
     let mut seen = vec![watch(with("virtio_rng", &["--cmdline", rng]), 0, |_| ())];
     for keys in [
         "",

@@ -1,15 +1,16 @@
 //! The transport with an entropy device behind it, driven by the rules and against them.
 
 use super::*;
+use crate::config::RateLimit;
 use crate::devices::virtio::fake_driver::{BUFFERS, FakeDriver, INDIRECT, NEXT, WRITE};
 use crate::devices::virtio::rng::Rng;
 
 fn driver() -> FakeDriver {
-    FakeDriver::new(Box::new(Rng::new().unwrap()))
+    FakeDriver::new(Box::new(Rng::with_limit(RateLimit::NONE).unwrap()))
 }
 
 fn ready() -> FakeDriver {
-    FakeDriver::ready(Box::new(Rng::new().unwrap()))
+    FakeDriver::ready(Box::new(Rng::with_limit(RateLimit::NONE).unwrap()))
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Entropy source (virtio 1.2 §5.4): fills buffers from the host's random number generator.
 
+use super::rate_limiter::{Gate, RateLimiter, Take};
 use super::{
     Activation, Broken, Chain, DeviceType, Interrupt, Stop, VirtioDevice, Virtqueue, Worker,
 };
+use crate::config::{Rate, RateLimit};
 use crate::host::thread::ThreadKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -15,6 +17,10 @@ use std::sync::{Arc, OnceLock};
 const QUEUE_SIZE: u16 = 64;
 /// A driver asks for some bytes at a time; more than this in one request is cut, which §5.4.6 allows.
 const REQUEST_BYTES: usize = 4096;
+/// Requests in a second, and at once: four times what a guest could use that seeds its generator all the time,
+/// and at 4 KiB each the work of a hundredth of a processor.
+const PER_SECOND: u64 = 1000;
+const BURST: u64 = 256;
 
 /// What an entropy source has given so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -28,16 +34,30 @@ pub struct RngStats {
     pub notifications: u64,
     /// Interrupts to the driver.
     pub interrupts: u64,
+    /// Times that requests had to wait: there is a limit to how many are answered in a second.
+    pub throttled: u64,
 }
 
 /// Counters behind [`RngStats`].
-#[derive(Default)]
 struct Shared {
+    limiter: RateLimiter,
     requests: AtomicU64,
     bytes: AtomicU64,
     notifications: AtomicU64,
     /// That of the transport, from the first activation on.
     interrupt: OnceLock<Arc<Interrupt>>,
+}
+
+impl Shared {
+    fn new(limiter: RateLimiter) -> Self {
+        Self {
+            limiter,
+            requests: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            notifications: AtomicU64::new(0),
+            interrupt: OnceLock::new(),
+        }
+    }
 }
 
 /// Watches an entropy source while its guest runs.
@@ -53,6 +73,7 @@ impl RngHandle {
             bytes: read(&self.0.bytes),
             notifications: read(&self.0.notifications),
             interrupts: self.0.interrupt.get().map_or(0, |line| line.raised()),
+            throttled: self.0.limiter.throttled().events,
         }
     }
 }
@@ -64,14 +85,26 @@ pub struct Rng {
 }
 
 impl Rng {
-    /// An entropy source.
+    /// An entropy source that answers a thousand requests in a second, which is more than any guest has a use for.
     ///
     /// # Errors
     /// When the host gives no event for its thread.
     pub fn new() -> io::Result<Self> {
+        let rate = Rate::per_second(PER_SECOND).map(|rate| rate.burst(BURST));
+        Self::with_limit(RateLimit {
+            operations: rate.ok(),
+            ..RateLimit::NONE
+        })
+    }
+
+    /// An entropy source with a limit of the caller's.
+    ///
+    /// # Errors
+    /// When the host gives no event for its thread.
+    pub fn with_limit(limit: RateLimit) -> io::Result<Self> {
         Ok(Self {
             worker: Worker::new("rng", ThreadKind::Rng)?,
-            shared: Arc::default(),
+            shared: Arc::new(Shared::new(RateLimiter::new(limit))),
         })
     }
 
@@ -103,8 +136,9 @@ impl VirtioDevice for Rng {
         };
         let shared = self.shared.clone();
         let _ = shared.interrupt.set(interrupt.clone());
+        let gate = shared.limiter.gate()?;
         self.worker
-            .work(move |stop| serve(queue, &shared, &interrupt, stop))
+            .work(move |stop| serve(queue, gate, &shared, &interrupt, stop))
     }
 
     fn reset(&mut self) {
@@ -116,21 +150,36 @@ impl VirtioDevice for Rng {
     }
 }
 
-fn serve(mut queue: Virtqueue, shared: &Shared, interrupt: &Arc<Interrupt>, stop: &Stop) {
+/// What a worker waits for that has no more to do.
+enum Wait {
+    Queue,
+    Timer,
+}
+
+fn serve(
+    mut queue: Virtqueue,
+    mut gate: Gate,
+    shared: &Shared,
+    interrupt: &Arc<Interrupt>,
+    stop: &Stop,
+) {
     let mut chain = Chain::default();
     loop {
-        let more = match serve_some(&mut queue, &mut chain, shared) {
-            Ok(more) => more,
+        let wait = match serve_some(&mut queue, &mut chain, &mut gate, shared) {
+            Ok(wait) => wait,
             Err(why) => return interrupt.needs_reset(&why),
         };
         // SAFETY: the descriptor belongs to the queue, which outlives the call.
         let notified = unsafe { BorrowedFd::borrow_raw(queue.notified().as_raw_fd()) };
         let mut fds = [
             PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(notified, PollFlags::IN),
+            match wait {
+                Some(Wait::Timer) => PollFd::from_borrowed_fd(gate.timer(), PollFlags::IN),
+                _ => PollFd::from_borrowed_fd(notified, PollFlags::IN),
+            },
         ];
         // With work left this only looks whether to stop. Interrupted or not: what is readable decides.
-        let _ = poll(&mut fds, more.then_some(&Timespec::default()));
+        let _ = poll(&mut fds, wait.is_none().then_some(&Timespec::default()));
         if !fds[0].revents().is_empty() {
             return;
         }
@@ -140,15 +189,27 @@ fn serve(mut queue: Virtqueue, shared: &Shared, interrupt: &Arc<Interrupt>, stop
 }
 
 /// Answers what there is, but no more than a queue full, so that a driver that never ceases to ask cannot
-/// keep the device from being reset; true if there may be more.
-fn serve_some(queue: &mut Virtqueue, chain: &mut Chain, shared: &Shared) -> Result<bool, Broken> {
+/// keep the device from being reset; what to wait for, or nothing if there may be more.
+fn serve_some(
+    queue: &mut Virtqueue,
+    chain: &mut Chain,
+    gate: &mut Gate,
+    shared: &Shared,
+) -> Result<Option<Wait>, Broken> {
     let mut bytes = [0; REQUEST_BYTES];
     for answered in 0..queue.size() {
         if !queue.pop(chain)? {
             if answered > 0 {
                 queue.signal()?;
             }
-            return queue.unmute();
+            return Ok((!queue.unmute()?).then_some(Wait::Queue));
+        }
+        if gate.take(1, 0) != Take::Ready {
+            queue.unpop();
+            if answered > 0 {
+                queue.signal()?;
+            }
+            return Ok(Some(Wait::Timer));
         }
         let wanted = chain.writable_bytes().min(REQUEST_BYTES as u64) as usize;
         // From an initialized generator getrandom returns at once and, up to 256 bytes, in full.
@@ -159,5 +220,40 @@ fn serve_some(queue: &mut Virtqueue, chain: &mut Chain, shared: &Shared) -> Resu
         shared.bytes.fetch_add(written as u64, Ordering::Relaxed);
     }
     queue.signal()?;
-    Ok(true)
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake_driver::{BUFFERS, FakeDriver, WRITE};
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_guest_that_never_ceases_to_ask_is_slowed_down_and_can_be_reset() {
+        let device = Rng::new().unwrap();
+        let handle = device.handle();
+        let mut driver = FakeDriver::ready(Box::new(device));
+        for _ in 0..16 {
+            driver.send(0, &[(BUFFERS, 4096, WRITE)]);
+            driver.used(0);
+        }
+        let (ram, stop) = (driver.ram.clone(), Arc::new(AtomicBool::new(false)));
+        let flood = {
+            let stop = stop.clone();
+            std::thread::spawn(move || FakeDriver::flood(&ram, 16, &stop))
+        };
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_secs(1) || handle.stats().throttled == 0 {
+            driver.write(0x50, 0);
+            assert!(since.elapsed() < Duration::from_secs(10), "never throttled");
+        }
+        let (answered, seconds) = (handle.stats().requests, since.elapsed().as_secs_f64());
+        let most = BURST as f64 + PER_SECOND as f64 * (seconds + 0.1);
+        assert!(answered as f64 <= most, "{answered} in {seconds} s");
+        driver.write(0x70, 0);
+        stop.store(true, Ordering::Relaxed);
+        flood.join().unwrap();
+    }
 }

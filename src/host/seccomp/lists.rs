@@ -144,7 +144,11 @@ const NET: &[Rule] = &[
 ];
 
 /// Serves random bytes.
-const RNG: &[Rule] = &[any(libc::SYS_getrandom), any(libc::SYS_ppoll)];
+const RNG: &[Rule] = &[
+    any(libc::SYS_getrandom),
+    any(libc::SYS_ppoll),
+    any(libc::SYS_timerfd_settime),
+];
 
 /// Gives guest memory back, by the advice that every thread may give.
 const BALLOON: &[Rule] = &[any(libc::SYS_ppoll)];

@@ -6,6 +6,7 @@ mod driver;
 
 use driver::{accepted, devices, empty_ram, set_up};
 use kvmlet::devices::Device;
+use kvmlet::config::RateLimit;
 use kvmlet::devices::virtio::rng::Rng;
 use kvmlet::devices::virtio::{MmioTransport, VirtioDevice};
 use libfuzzer_sys::fuzz_target;
@@ -26,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let device: Box<dyn VirtioDevice> = match kind % 5 {
-        0 => Box::new(Rng::new().expect("events")),
+        0 => Box::new(Rng::with_limit(RateLimit::NONE).expect("events")),
         1 => devices::block("io=sync,queues=2"),
         2 => devices::block("ro"),
         3 => Box::new(devices::balloon().0),

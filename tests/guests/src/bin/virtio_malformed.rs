@@ -21,6 +21,8 @@ const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 const ENTRIES: u64 = 16;
+/// More descriptors than a queue of any of these devices can have entries. The last lies in the page behind its table's.
+const LONG: u64 = 257;
 /// Feature bit 28, indirect descriptors, and bit 32, VERSION_1: the lower bit of the upper half.
 const FEATURES: [u32; 2] = [1 << 28, 1];
 
@@ -61,16 +63,16 @@ const BREAKAGES: [Breakage; 11] = [
         d.describe(d.table, 0, (d.indirect, 16, INDIRECT, 0));
         d.offer(0);
     }),
-    ("a chain longer than its queue", |d| {
-        for entry in 0..40 {
-            let more = if entry < 39 { NEXT } else { 0 };
+    ("a chain longer than any queue", |d| {
+        for entry in 0..LONG {
+            let more = if entry + 1 < LONG { NEXT } else { 0 };
             d.describe(
                 d.indirect,
                 entry,
                 (d.buffers, 1, WRITE | more, entry as u16 + 1),
             );
         }
-        d.describe(d.table, 0, (d.indirect, 40 * 16, INDIRECT, 0));
+        d.describe(d.table, 0, (d.indirect, LONG as u32 * 16, INDIRECT, 0));
         d.offer(0);
     }),
     ("a head outside the table", |d| d.offer(500)),
