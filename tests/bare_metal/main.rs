@@ -21,6 +21,7 @@ mod lists;
 mod machine;
 mod network;
 mod other_hosts;
+mod ports;
 mod quota;
 mod stats;
 mod virtio;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         machine::TESTS,
         network::TESTS,
         other_hosts::TESTS,
+        ports::TESTS,
         quota::cpu::TESTS,
         quota::halting::TESTS,
         quota::launches::TESTS,

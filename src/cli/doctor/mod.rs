@@ -109,6 +109,7 @@ fn examine() -> Vec<Finding> {
     findings.extend(walls::jail());
     findings.push(shares::promises());
     findings.push(network::tap());
+    findings.push(network::names());
     findings
 }
 

@@ -1,7 +1,7 @@
 //! What a network of a VM's own takes.
 
 use super::{Finding, ok, warning};
-use crate::host::facts;
+use crate::host::{self, facts};
 
 /// Whether taps can be made.
 pub fn tap() -> Finding {
@@ -16,6 +16,26 @@ pub fn tap() -> Finding {
             "tap",
             "this user may use taps that exist, and make none (no CAP_NET_ADMIN)",
             "let root make one for you: `ip tuntap add NAME mode tap user $USER`",
+        ),
+    }
+}
+
+/// Whom this host asks for names, and so for those that guests ask it for.
+pub fn names() -> Finding {
+    let servers = host::net::name_servers();
+    let servers: Vec<String> = servers
+        .iter()
+        .map(|server| server.ip().to_string())
+        .collect();
+    match servers.is_empty() {
+        false => ok(
+            "names",
+            format!("guests ask this host, and it asks {}", servers.join(", ")),
+        ),
+        true => warning(
+            "names",
+            "guests can look up no names: /etc/resolv.conf names no name server of this host",
+            "name one there (`nameserver ADDRESS`), or for one VM: --dns ADDRESS",
         ),
     }
 }

@@ -1,0 +1,291 @@
+//! Published ports and names, with a guest that has a TCP stack, and the clients that people have.
+
+use crate::cli::{Running, kvmlet, run, text};
+use crate::harness::{DEADLINE, Test, eventually};
+use std::ffi::CString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+pub const TESTS: &[Test] = &[
+    ("published_ports_serve_real_clients", clients),
+    ("idle_clients_of_a_user_do_not_shut_out_others", crowd),
+    ("ports_that_cannot_be_published_are_told", refused),
+    ("guests_find_names_wherever_the_resolver_is", names),
+];
+
+/// A network and a /run of a test's own, for this thread and what it starts.
+fn enter_own_host() {
+    let mount = |source: &str, target: &str, kind: &str, flags| {
+        let [source, target, kind] = [source, target, kind].map(|text| CString::new(text).unwrap());
+        // SAFETY: all strings end with a zero, and the kernel copies them.
+        let result = unsafe {
+            let data = std::ptr::null();
+            libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data)
+        };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    };
+    // SAFETY: no memory is involved; this thread alone moves to new namespaces.
+    let moved = unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWNET) };
+    assert_eq!(moved, 0, "{}", std::io::Error::last_os_error());
+    mount("none", "/", "none", libc::MS_REC | libc::MS_PRIVATE);
+    mount("run", "/run", "tmpfs", 0);
+    let list = Path::new("/etc/resolv.conf");
+    if let (false, Ok(target)) = (list.exists(), list.read_link()) {
+        let target = Path::new("/etc").join(target);
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::write(target, "").unwrap();
+    }
+    std::fs::write("/run/resolv.conf", "nameserver ::1\n").unwrap();
+    mount(
+        "/run/resolv.conf",
+        "/etc/resolv.conf",
+        "none",
+        libc::MS_BIND,
+    );
+    assert!(
+        run(Command::new("ip").args(["link", "set", "lo", "up"]))
+            .status
+            .success()
+    );
+}
+
+/// A thread of its own: namespaces belong to a thread, and this one ends with the test.
+fn on_own_host(body: fn()) {
+    let thread = std::thread::spawn(move || {
+        enter_own_host();
+        body();
+    });
+    thread.join().unwrap();
+}
+
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let lines = BufReader::new(from).lines().map_while(Result::ok);
+        lines
+            .map_while(|line| sender.send(line).ok())
+            .for_each(drop);
+    });
+    receiver
+}
+
+/// Waits for a line with `wanted` in it.
+fn expect(lines: &Receiver<String>, wanted: &str) -> String {
+    let deadline = Instant::now() + DEADLINE;
+    let mut seen = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match lines.recv_timeout(left) {
+            Ok(line) if line.contains(wanted) => return line,
+            Ok(line) => seen.push(line),
+            Err(error) => panic!("no {wanted:?}, {error}; so far: {seen:#?}"),
+        }
+    }
+}
+
+/// A VM that serves, with what it and kvmlet print.
+fn serving(arguments: &[&str]) -> (Running, Receiver<String>, Receiver<String>) {
+    // The entropy source has the first slot, the interface the one behind.
+    let mut command = kvmlet("net_services");
+    command
+        .args(["--cmdline", "mmio=0xd0002000"])
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut vm = Running::spawn(&mut command);
+    let (output, errors) = (vm.stdout.take().unwrap(), vm.stderr.take().unwrap());
+    let (output, errors) = (lines(output), lines(errors));
+    expect(&output, "serving");
+    (vm, output, errors)
+}
+
+fn curl(url: &str) -> String {
+    let output = run(Command::new("curl").args(["-gsS", "--max-time", "10", url]));
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+fn clients() {
+    on_own_host(|| {
+        let ports = [
+            "8080:80",
+            "localhost:8081:80",
+            "[::1]:8082:80",
+            "127.0.0.1::80",
+            "5353:53/udp",
+        ];
+        let ranges = ["9000-9001:80-81", "8080-8090:80"];
+        let arguments: Vec<&str> = ports
+            .iter()
+            .chain(&ranges)
+            .flat_map(|port| ["-p", port])
+            .collect();
+        let (mut vm, _output, errors) = serving(&arguments);
+        let chosen = expect(&errors, "kvmlet: published 127.0.0.1:");
+        let chosen = chosen.rsplit(':').nth(1).unwrap();
+        assert!(expect(&errors, "published").contains("published 8083:80/tcp"));
+        for address in [
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "localhost:8081",
+            "[::1]:8081",
+            "[::1]:8082",
+            "127.0.0.1:8083",
+            "[::1]:9000",
+            &format!("127.0.0.1:{chosen}"),
+        ] {
+            assert_eq!(
+                curl(&format!("http://{address}/")),
+                "10.107.0.1\n",
+                "{address}"
+            );
+        }
+        for address in ["127.0.0.1:8082", "127.0.0.1:9001", "[::1]:8084"] {
+            let failed = curl(&format!("http://{address}/"));
+            assert!(failed.starts_with("curl: "), "{address}: {failed}");
+        }
+        for (from, to) in [("127.0.0.1:0", "127.0.0.1:5353"), ("[::1]:0", "[::1]:5353")] {
+            let socket = UdpSocket::bind(from).unwrap();
+            socket.set_read_timeout(Some(DEADLINE)).unwrap();
+            socket.connect(to).unwrap();
+            socket.send(b"who am I?").unwrap();
+            let mut answer = [0; 100];
+            let bytes = socket.recv(&mut answer).unwrap();
+            assert_eq!(text(&answer[..bytes]), "10.107.0.1", "{to}");
+        }
+        TcpStream::connect("[::1]:8080")
+            .unwrap()
+            .write_all(b"quit")
+            .unwrap();
+        assert_eq!(vm.wait().unwrap().code(), Some(0));
+        assert!(TcpStream::connect("127.0.0.1:8080").is_err());
+    });
+}
+
+/// Connects from this thread as another user, this many times.
+fn connect_as(user: u32, count: usize) -> Vec<TcpStream> {
+    let connect = move || {
+        // SAFETY: it concerns this thread only, which ends soon.
+        unsafe { libc::setfsuid(user) };
+        let connect = |_| TcpStream::connect("127.0.0.1:8080").unwrap();
+        (0..count).map(connect).collect()
+    };
+    std::thread::scope(|scope| scope.spawn(connect).join().unwrap())
+}
+
+fn crowd() {
+    on_own_host(|| {
+        let (_vm, _output, _errors) = serving(&["-p", "8080:80"]);
+        let idle = connect_as(1234, 300);
+        // Some have a request that comes a byte at a time, and never ends.
+        for mut stream in idle.iter().step_by(2) {
+            let _ = stream.write(b"G");
+        }
+        let begun = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(curl("http://127.0.0.1:8080/"), "10.107.0.1\n");
+        }
+        assert!(begun.elapsed() < DEADLINE / 2, "{:?}", begun.elapsed());
+        drop(idle);
+        // That user, too, has a right to be served.
+        let mut again = connect_as(1234, 1).remove(0);
+        again.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        again.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut answer = String::new();
+        again.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("10.107.0.1\n"), "{answer}");
+    });
+}
+
+fn refused() {
+    on_own_host(|| {
+        let (vm, _output, _errors) = serving(&["-p", "8080:80", "-p", "[::1]:8082:80"]);
+        let listener = std::net::TcpListener::bind("127.0.0.1:8085").unwrap();
+        let other = format!("the VM of process {} has that port", vm.id());
+        let own = format!("process {} (", std::process::id());
+        for (port, expected) in [
+            ("8080:80", other.as_str()),
+            ("127.0.0.1:8080:80", &other),
+            ("[::1]:8080:80", &other),
+            ("8082:80", &other),
+            ("8085:80", &own),
+            ("192.0.2.1:80:80", "it has 127.0.0.1, 10.107.0.1, ::1"),
+            (
+                "[2001:db8::1]:80:80",
+                "this host does not have the address 2001:db8::1",
+            ),
+            ("host.example:80:80", "other names are not looked up"),
+            ("80-82:80-81", "not equally long"),
+        ] {
+            let output = run(kvmlet("power_off").args(["-p", port]));
+            let error = text(&output.stderr);
+            assert!(
+                !output.status.success() && error.contains(expected),
+                "{port}: {error}"
+            );
+        }
+        drop(listener);
+        let output = run(kvmlet("power_off").args(["--dns", "::1"]));
+        assert!(
+            text(&output.stderr).contains("add `--net`"),
+            "{}",
+            text(&output.stderr)
+        );
+    });
+}
+
+/// A real name server, that knows one name.
+fn name_server(at: &str, answer: &str) -> Running {
+    let mut command = Command::new("dnsmasq");
+    command
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--pid-file=",
+            "--user=root",
+        ])
+        .args([
+            "--no-resolv",
+            "--no-hosts",
+            "--bind-interfaces",
+            "--local-ttl=1",
+        ])
+        .arg(format!("--listen-address={at}"))
+        .arg(format!("--address=/name.test/{answer}"))
+        .stdin(Stdio::null());
+    let server = Running::spawn(&mut command);
+    eventually("the name server answers", || {
+        let arguments = [
+            &format!("@{at}"),
+            "+short",
+            "+tries=1",
+            "+time=1",
+            "name.test",
+        ];
+        text(&run(Command::new("dig").args(arguments)).stdout).trim() == answer
+    });
+    server
+}
+
+fn names() {
+    on_own_host(|| {
+        let first = name_server("::1", "198.51.100.1");
+        let _second = name_server("127.0.0.53", "198.51.100.2");
+        let (_vm, output, errors) = serving(&["--net"]);
+        expect(&output, "name.test=198.51.100.1");
+        std::fs::write("/run/resolv.conf", "nameserver 127.0.0.53\n").unwrap();
+        expect(&output, "name.test=198.51.100.2");
+        // Two VMs, one with a name server of its own, which goes away.
+        let (_other, other, _errors) = serving(&["--net", "--dns", "::1"]);
+        expect(&other, "name.test=198.51.100.1");
+        drop(first);
+        expect(&other, "name.test=failed");
+        std::fs::write("/run/resolv.conf", "\n").unwrap();
+        expect(&output, "name.test=failed");
+        assert!(expect(&errors, "name server").contains("/etc/resolv.conf"));
+    });
+}

@@ -1,0 +1,257 @@
+//! Serves TCP and UDP over a virtio network device (`mmio=ADDRESS`) with the `smoltcp` stack, at the address that
+//! the command line has for kvmlet's init (`kvmlet.net=`), and asks for a name.
+//!
+//! Port 80 answers every HTTP request with the client's address, and `quit` ends the program with 0; UDP port 53
+//! answers with the client's address. Prints `serving` when it is ready, and `name.test=ADDRESS` whenever the
+//! answer to that question changes.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::str::FromStr;
+
+use kvmlet_guests::boot_info::BootInfo;
+use kvmlet_guests::virtio::{self, Identity};
+use kvmlet_guests::{cpu, println};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::{dns, tcp, udp};
+use smoltcp::time::Instant;
+use smoltcp::wire::{DnsQueryType, EthernetAddress, IpAddress, IpCidr, Ipv4Address};
+use virtio_drivers::Error;
+use virtio_drivers::device::net::{RxBuffer, VirtIONet};
+use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::mmio::MmioTransport;
+
+kvmlet_guests::program!(run);
+
+const QUEUE_SIZE: usize = 64;
+/// A virtio_net_hdr and a frame.
+const BUFFER_BYTES: usize = 2048;
+/// Connections at a time: more than kvmlet proxies.
+const CONNECTIONS: usize = 300;
+/// Between two questions, in microseconds.
+const PAUSE: i64 = 200_000;
+/// Assumed where the VMM does not tell, in kHz; nothing here needs exact times.
+const TSC_KHZ: u32 = 2_000_000;
+
+type Net = Rc<RefCell<VirtIONet<Identity, MmioTransport<'static>, QUEUE_SIZE>>>;
+
+/// The interface as the stack sees it.
+struct Wire(Net);
+
+struct Received(RxBuffer, Net);
+
+struct Sending(Net);
+
+impl Device for Wire {
+    type RxToken<'a> = Received;
+    type TxToken<'a> = Sending;
+
+    fn receive(&mut self, _: Instant) -> Option<(Received, Sending)> {
+        let received = self.0.borrow_mut().receive();
+        match received {
+            Ok(buffer) => Some((Received(buffer, self.0.clone()), Sending(self.0.clone()))),
+            Err(Error::NotReady) => None,
+            Err(error) => panic!("receive: {error}"),
+        }
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Sending> {
+        Some(Sending(self.0.clone()))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = 1514;
+        capabilities
+    }
+}
+
+impl RxToken for Received {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        let result = f(self.0.packet());
+        if let Err(error) = self.1.borrow_mut().recycle_rx_buffer(self.0) {
+            panic!("recycle: {error}");
+        }
+        result
+    }
+}
+
+impl TxToken for Sending {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
+        let mut net = self.0.borrow_mut();
+        let mut buffer = net.new_tx_buffer(length);
+        let result = f(buffer.packet_mut());
+        if let Err(error) = net.send(buffer) {
+            panic!("send: {error}");
+        }
+        result
+    }
+}
+
+/// What kvmlet's init is told of its interface.
+struct Addresses {
+    own: IpCidr,
+    gateway: Ipv4Address,
+    servers: Vec<IpAddress>,
+}
+
+fn addresses(info: &BootInfo) -> Option<Addresses> {
+    let mut fields = info.option("kvmlet.net")?.split(',').skip(1);
+    let own = IpCidr::from_str(fields.next()?).ok()?;
+    let (mut gateway, mut servers) = (None, Vec::new());
+    for field in fields {
+        match field.split_once('=')? {
+            ("gateway", address) => gateway = Ipv4Address::from_str(address).ok(),
+            ("dns", address) => servers.push(IpAddress::from_str(address).ok()?),
+            _ => {}
+        }
+    }
+    Some(Addresses {
+        own,
+        gateway: gateway?,
+        servers,
+    })
+}
+
+fn now(khz: u32) -> Instant {
+    Instant::from_micros((cpu::tsc() / u64::from(khz / 1000)) as i64)
+}
+
+fn run(info: &BootInfo) -> u8 {
+    let Some(addresses) = addresses(info) else {
+        println!("failed: no addresses in {}", info.command_line);
+        return 1;
+    };
+    let khz = cpu::tsc_khz().unwrap_or(TSC_KHZ);
+    let device = virtio::device(info, DeviceType::Network);
+    let net = match VirtIONet::new(device, BUFFER_BYTES) {
+        Ok(net) => net,
+        Err(error) => {
+            println!("failed: {error}");
+            return 1;
+        }
+    };
+    let mac = EthernetAddress(net.mac_address());
+    let mut wire = Wire(Rc::new(RefCell::new(net)));
+    let mut interface = Interface::new(Config::new(mac.into()), &mut wire, now(khz));
+    interface.update_ip_addrs(|own| {
+        let _ = own.push(addresses.own);
+    });
+    let _ = interface
+        .routes_mut()
+        .add_default_ipv4_route(addresses.gateway);
+    let mut sockets = SocketSet::new(Vec::new());
+    let connections: Vec<SocketHandle> = (0..CONNECTIONS)
+        .map(|_| {
+            let buffer = || tcp::SocketBuffer::new(vec![0; 1024]);
+            sockets.add(tcp::Socket::new(buffer(), buffer()))
+        })
+        .collect();
+    let packets = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 8], vec![0; 8192]);
+    let mut datagrams = udp::Socket::new(packets(), packets());
+    if let Err(error) = datagrams.bind(53) {
+        panic!("bind: {error:?}");
+    }
+    let datagrams = sockets.add(datagrams);
+    let names = sockets.add(dns::Socket::new(&addresses.servers, vec![]));
+    let mut names = Names::new(names);
+    println!("serving");
+    loop {
+        let at = now(khz);
+        interface.poll(at, &mut wire, &mut sockets);
+        for handle in &connections {
+            if serve(sockets.get_mut(*handle)) {
+                return 0;
+            }
+        }
+        let socket = sockets.get_mut::<udp::Socket>(datagrams);
+        while let Ok((_, from)) = socket.recv().map(|(data, from)| (data.len(), from)) {
+            let _ = socket.send_slice(format!("{}", from.endpoint.addr).as_bytes(), from);
+        }
+        names.go_on(&mut interface, &mut sockets, at);
+    }
+}
+
+/// Answers a request; true if the program is to end.
+fn serve(socket: &mut tcp::Socket) -> bool {
+    if !socket.is_open() {
+        if let Err(error) = socket.listen(80) {
+            panic!("listen: {error:?}");
+        }
+        return false;
+    }
+    if socket.can_recv() {
+        let peer = socket.remote_endpoint();
+        let (asked, quit) = socket
+            .recv(|data| {
+                let asked = data.windows(4).any(|end| end == b"\r\n\r\n");
+                (data.len(), (asked, data.starts_with(b"quit")))
+            })
+            .unwrap_or_default();
+        if quit {
+            return true;
+        }
+        if let (true, Some(peer)) = (asked, peer) {
+            let body = format!("{}\n", peer.addr);
+            let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = socket.send_slice((head + &body).as_bytes());
+            socket.close();
+        }
+    } else if socket.state() == tcp::State::CloseWait {
+        socket.close();
+    }
+    false
+}
+
+/// One question, asked again and again.
+struct Names {
+    socket: SocketHandle,
+    query: Option<dns::QueryHandle>,
+    next: Instant,
+    last: String,
+}
+
+impl Names {
+    fn new(socket: SocketHandle) -> Self {
+        Self {
+            socket,
+            query: None,
+            next: Instant::ZERO,
+            last: String::new(),
+        }
+    }
+
+    fn go_on(&mut self, interface: &mut Interface, sockets: &mut SocketSet, at: Instant) {
+        let socket = sockets.get_mut::<dns::Socket>(self.socket);
+        let Some(query) = self.query else {
+            if at >= self.next {
+                let context = interface.context();
+                self.query = socket
+                    .start_query(context, "name.test", DnsQueryType::A)
+                    .ok();
+            }
+            return;
+        };
+        let answer = match socket.get_query_result(query) {
+            Err(dns::GetQueryResultError::Pending) => return,
+            Err(dns::GetQueryResultError::Failed) => "failed".to_string(),
+            Ok(found) => found.first().map_or("nothing".into(), ToString::to_string),
+        };
+        self.query = None;
+        self.next = at + smoltcp::time::Duration::from_micros(PAUSE as u64);
+        if answer != self.last {
+            println!("name.test={answer}");
+            self.last = answer;
+        }
+    }
+}
