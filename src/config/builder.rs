@@ -2,7 +2,8 @@
 
 use super::net::{check_ports, set_name_servers};
 use super::{
-    Balloon, DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory, Net, Overlay, PortMapping,
+    Balloon, CgroupParent, DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory, Net,
+    Overlay, PortMapping,
 };
 use super::{CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit, Quota};
 use super::{RootSpec, ServiceSpec, VcpuCount, VmConfig, json};
@@ -27,6 +28,7 @@ pub struct VmConfigBuilder {
     cpuset: Option<CpuSet>,
     cpu_weight: Option<CpuWeight>,
     cpu_scope: CpuScope,
+    cgroup_parent: Option<CgroupParent>,
     memory_mode: Option<MemoryMode>,
     overcommit: Overcommit,
     root: Option<PathBuf>,
@@ -136,6 +138,12 @@ impl VmConfigBuilder {
     /// Whether the memory behind guest RAM is shared or reserved, with a limit on what the VMM takes.
     pub fn memory_mode(mut self, mode: MemoryMode) -> Self {
         self.memory_mode = Some(mode);
+        self
+    }
+
+    /// The cgroup below which the VM's is made.
+    pub fn cgroup_parent(mut self, parent: CgroupParent) -> Self {
+        self.cgroup_parent = Some(parent);
         self
     }
 
@@ -258,6 +266,7 @@ impl VmConfigBuilder {
             weight: self.cpu_weight,
             scope: self.cpu_scope,
             memory: self.memory_mode,
+            parent: self.cgroup_parent,
         };
         quota.check(vcpus)?;
         check_ports(&self.nets)?;

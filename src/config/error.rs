@@ -100,6 +100,14 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A path that is not that of a cgroup.
+    #[error("`{text}` is not a cgroup: {why} (write a path such as /tenants/a)")]
+    CgroupParent {
+        /// What the user wrote.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A factor that does not parse, or is outside the limits.
     #[error("`{text}` is not a factor from 0.001 to 1000, such as 1.5")]
     Factor {

@@ -6,6 +6,7 @@
 
 mod balloon;
 mod builder;
+mod cgroup_parent;
 mod cpu_mask;
 mod cpu_set;
 mod disk;
@@ -20,6 +21,7 @@ mod rate_limit;
 
 pub use balloon::Balloon;
 pub use builder::VmConfigBuilder;
+pub use cgroup_parent::CgroupParent;
 pub use cpu_mask::CpuMask;
 pub(crate) use cpu_mask::Register;
 pub use cpu_set::CpuSet;

@@ -1,7 +1,7 @@
 //! A VM's fixed share of its host: CPU time, CPUs, memory.
 
 use super::flag::Flag;
-use super::{CpuSet, Error, HugePages};
+use super::{CgroupParent, CpuSet, Error, HugePages};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::str::FromStr;
@@ -143,12 +143,18 @@ pub struct Quota {
     pub scope: CpuScope,
     /// Whether the memory is shared or reserved; a mode that was named also limits what the VMM takes.
     pub memory: Option<MemoryMode>,
+    /// The cgroup below which the VM's is made, and whose limits hold the VM, too; without it, kvmlet chooses.
+    pub parent: Option<CgroupParent>,
 }
 
 impl Quota {
     /// Is there anything that takes a cgroup?
     pub fn is_asked(&self) -> bool {
-        self.cpu.is_some() || self.cpus.is_some() || self.weight.is_some() || self.memory.is_some()
+        self.cpu.is_some()
+            || self.cpus.is_some()
+            || self.weight.is_some()
+            || self.memory.is_some()
+            || self.parent.is_some()
     }
 
     /// The memory mode that applies. Huge pages of the host's pool are reserved in any case.

@@ -29,7 +29,7 @@ impl Sandbox {
             ..Limits::default()
         };
         let plan = Hierarchies::find()
-            .and_then(|found| Plan::new(&found, &unique_name(), &limits).whole())
+            .and_then(|found| Plan::new(&found, &unique_name(), &limits, None).whole())
             .map_err(|error| error.to_string())?;
         let directories = plan.directories();
         if directories.len() != 3 {

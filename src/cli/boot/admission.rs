@@ -2,6 +2,7 @@
 
 use crate::VmConfig;
 use crate::cli::Failed;
+use crate::config::CgroupParent;
 use crate::host::cgroup::{self, Hierarchies, Limits, Plan};
 use crate::host::ledger::{self, Host, Ledger, Promise, Share};
 use crate::host::runtime::RuntimeDirectory;
@@ -69,7 +70,8 @@ fn plan(config: &VmConfig, best_effort: bool) -> Result<Option<Plan>, Failed> {
     let memory_bytes = config.memory.bytes() + config.overhead().bytes();
     let limits = Limits::new(&config.quota, memory_bytes);
     let hierarchies = Hierarchies::find().map_err(|error| refused(error.into()))?;
-    let plan = Plan::new(&hierarchies, &cgroup::unique_name(), &limits);
+    let parent = config.quota.parent.as_ref().map(CgroupParent::path);
+    let plan = Plan::new(&hierarchies, &cgroup::unique_name(), &limits, parent);
     if !best_effort {
         return plan
             .whole()

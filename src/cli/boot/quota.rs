@@ -1,7 +1,7 @@
 //! The flags that give a VM a fixed share of its host.
 
 use crate::config::VmConfigBuilder;
-use crate::config::{CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit};
+use crate::config::{CgroupParent, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit};
 use clap::{Args, ValueEnum};
 
 /// What the VM may use of its host.
@@ -23,6 +23,10 @@ pub(super) struct QuotaFlags {
     /// Whether other VMs may use the memory that this one has not touched yet [default: shared].
     #[arg(long, value_name = "MODE", value_enum)]
     memory_mode: Option<Mode>,
+    /// The cgroup below which the VM's is made, by its path from the root of the cgroup tree. Made if it is not there
+    /// [default: where this user may make any].
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<CgroupParent>,
     /// How much of the host may be promised to all VMs together, as factors: cpus=2,memory=1.5
     /// [default: 1 for both].
     #[arg(long, value_name = "FACTORS")]
@@ -68,6 +72,9 @@ impl QuotaFlags {
                 Mode::Shared => MemoryMode::Shared,
                 Mode::Reserved => MemoryMode::Reserved,
             });
+        }
+        if let Some(parent) = self.cgroup_parent {
+            config = config.cgroup_parent(parent);
         }
         if let Some(overcommit) = self.overcommit {
             config = config.overcommit(overcommit);

@@ -35,11 +35,28 @@ pub enum Error {
         /// The version of its tree; only version 2 can be delegated.
         version: u8,
     },
+    /// Cgroups are mounted so that nobody can make any: that is how container engines do it.
+    #[error("no cgroups can be made here: `{}` is mounted read-only", .directory.display())]
+    ReadOnly {
+        /// The cgroup that they would be made in.
+        directory: PathBuf,
+    },
+    /// This process may not leave its cgroup for one where it may make others: above both is one of somebody else.
+    #[error(
+        "this user's processes may not be moved from the cgroup `{}` to `{}`, where limits can be set",
+        .from.display(), .to.display()
+    )]
+    OutOfReach {
+        /// The cgroup of this process.
+        from: PathBuf,
+        /// Where others can be made.
+        to: PathBuf,
+    },
     /// Limits cannot be set below a cgroup of version 2 that has processes (cgroup-v2.rst, "No Internal
     /// Process Constraint").
-    #[error("other processes are in the cgroup `{}`, so limited ones cannot be made in it", .directory.display())]
+    #[error("processes are in the cgroup `{}`, so none with limits can be made in it", .directory.display())]
     Occupied {
-        /// The cgroup of this process.
+        /// The cgroup that has them.
         directory: PathBuf,
     },
     /// What the kernel says about this process cannot be read.
@@ -91,10 +108,31 @@ pub enum Error {
     },
 }
 
-const OWN_SCOPE: &str = "start it in a cgroup of its own: `systemd-run --user --scope -p Delegate=yes kvmlet ...` (as \
-                         root without --user)";
+const OWN_SCOPE: &str =
+    "start it in a scope of its own: `systemd-run --user --scope -p Delegate=yes kvmlet ...`";
 
 impl Error {
+    /// The controller that is not available, if it is about one.
+    pub(super) fn controller(&self) -> Option<Controller> {
+        match self {
+            Self::Missing { controller }
+            | Self::Withheld { controller, .. }
+            | Self::Denied { controller, .. } => Some(*controller),
+            _ => None,
+        }
+    }
+
+    /// Was it caused by another kvmlet, which ended and cleared away what this one was about to use?
+    pub(super) fn is_passing(&self) -> bool {
+        let (Self::Make { source, .. } | Self::Write { source, .. } | Self::Join { source, .. }) =
+            self
+        else {
+            return false;
+        };
+        matches!(source.kind(), io::ErrorKind::NotFound)
+            || source.raw_os_error() == Some(libc::ENODEV)
+    }
+
     /// What a person can do about it, if something is known to help.
     pub fn help(&self) -> Option<String> {
         let kind = |source: &io::Error| source.kind();
@@ -105,15 +143,28 @@ impl Error {
                 controller.name()
             ),
             Self::Withheld { controller, .. } => format!(
-                "{OWN_SCOPE}; for users, root allows it once: `Delegate={}` below `[Service]` in \
-                 /etc/systemd/system/user@.service.d/kvmlet.conf",
+                "let root pass it on: `Delegate=yes` below `[Service]` in the service that kvmlet runs in; for \
+                 users that log in, `Delegate=cpu cpuset memory pids` in \
+                 /etc/systemd/system/user@.service.d/kvmlet.conf, then log in anew. Without systemd, write \
+                 `+{0}` to cgroup.subtree_control of each cgroup above",
                 controller.name()
             ),
             Self::Denied { version: 1, .. } => {
                 "run as root, or boot the host with cgroup version 2, which can be delegated to users".into()
             }
-            Self::Denied { .. } => format!("run as root, or {OWN_SCOPE}"),
-            Self::Occupied { .. } => OWN_SCOPE.into(),
+            Self::Denied { .. } | Self::OutOfReach { .. } => {
+                format!("{OWN_SCOPE}; for a service, set `Delegate=yes` in its unit; or run as root")
+            }
+            Self::ReadOnly { .. } => {
+                "start the container with cgroups that it may write to (`--privileged`, or with podman \
+                 `--security-opt unmask=/sys/fs/cgroup`), or limit the container as a whole"
+                    .into()
+            }
+            Self::Occupied { .. } => {
+                "name one without processes, or one that does not exist yet, or let kvmlet choose: leave out \
+                 --cgroup-parent"
+                    .into()
+            }
             Self::Write { source, path, .. } if kind(source) == io::ErrorKind::InvalidInput => {
                 let above = path.parent().and_then(std::path::Path::parent);
                 format!(

@@ -39,18 +39,19 @@ impl Controller {
     }
 }
 
-/// The place of a controller.
+/// Which tree has a controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// The controller's own tree: this process's cgroup in it.
-    V1(PathBuf),
-    /// The tree of all.
+pub(super) enum Home {
+    /// The controller's own.
+    V1(Tree),
+    /// That of all.
     V2,
 }
 
-/// The tree of version 2.
+/// A tree of cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unified {
+pub(super) struct Tree {
+    /// Where its root is, or that of this process's cgroup namespace.
     pub mount: PathBuf,
     /// This process's cgroup.
     pub own: PathBuf,
@@ -59,8 +60,8 @@ pub(super) struct Unified {
 /// Where this process stands in the host's cgroups.
 #[derive(Clone, Debug, Default)]
 pub struct Hierarchies {
-    pub(super) unified: Option<Unified>,
-    pub(super) v1: Vec<(Controller, PathBuf)>,
+    pub(super) unified: Option<Tree>,
+    pub(super) v1: Vec<(Controller, Tree)>,
 }
 
 impl Hierarchies {
@@ -108,16 +109,17 @@ impl Hierarchies {
             let point = root.join(mount.point.strip_prefix("/").unwrap_or(&mount.point));
             // Joining nothing would leave a slash at the end.
             let own: PathBuf = point.components().chain(below.components()).collect();
+            let tree = Tree { mount: point, own };
             // Of two mounts of one tree the first will do.
             match mount.options {
                 None => {
-                    found.unified.get_or_insert(Unified { mount: point, own });
+                    found.unified.get_or_insert(tree);
                 }
                 Some(options) => {
                     for controller in Controller::ALL {
                         let known = found.v1.iter().any(|(known, _)| *known == controller);
                         if has(options, controller.name()) && !known {
-                            found.v1.push((controller, own.clone()));
+                            found.v1.push((controller, tree.clone()));
                         }
                     }
                 }
@@ -128,21 +130,23 @@ impl Hierarchies {
 
     /// The tree that has a controller. Version 2 comes first: a controller that is in use there is in no
     /// other tree.
-    pub(super) fn place(&self, controller: Controller) -> Option<Place> {
-        if let Some(unified) = &self.unified
-            && listed(&unified.own, "cgroup.controllers", controller)
+    pub(super) fn home(&self, controller: Controller) -> Option<Home> {
+        if let Some(Tree { mount, own }) = &self.unified
+            && [mount, own]
+                .iter()
+                .any(|path| listed(path, "cgroup.controllers", controller))
         {
-            return Some(Place::V2);
+            return Some(Home::V2);
         }
-        let (_, own) = self.v1.iter().find(|(known, _)| *known == controller)?;
-        Some(Place::V1(own.clone()))
+        let (_, tree) = self.v1.iter().find(|(known, _)| *known == controller)?;
+        Some(Home::V1(tree.clone()))
     }
 
     /// The version of the tree that has `cpu`; 0 if none has.
     pub fn version(&self) -> u8 {
-        match self.place(Controller::Cpu) {
-            Some(Place::V2) => 2,
-            Some(Place::V1(_)) => 1,
+        match self.home(Controller::Cpu) {
+            Some(Home::V2) => 2,
+            Some(Home::V1(_)) => 1,
             None => 0,
         }
     }
@@ -159,17 +163,11 @@ impl Hierarchies {
     /// Why they cannot.
     pub fn offer(&self, controller: Controller) -> Result<String, Error> {
         let limits = Limits::any_of(controller);
-        let plan = Plan::new(self, "kvmlet", &limits).whole()?;
+        let plan = Plan::new(self, "kvmlet", &limits, None).whole()?;
         let version = if plan.domain.is_some() { 2 } else { 1 };
         let made = plan.directories().pop().unwrap_or_default();
         let base = made.parent().unwrap_or(&made);
         Ok(format!("cgroup version {version}, in {}", base.display()))
-    }
-
-    /// Is the controller in the tree of version 2, only not at this process's cgroup?
-    pub(super) fn is_withheld(&self, controller: Controller) -> bool {
-        let unified = self.unified.as_ref();
-        unified.is_some_and(|unified| listed(&unified.mount, "cgroup.controllers", controller))
     }
 }
 

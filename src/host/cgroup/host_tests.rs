@@ -1,5 +1,6 @@
 //! Real cgroups, where this host lets us make them.
 
+use super::hierarchy::Tree;
 use super::tests::{ALL, quota};
 use super::*;
 use crate::config::{CpuScope, CpuSet, Quota};
@@ -18,7 +19,7 @@ impl Trees {
         let mut found = Hierarchies::find().unwrap();
         found.unified = None;
         let mut trees = Self(Hierarchies::default());
-        for (controller, own) in found.v1 {
+        for (controller, Tree { mount, own }) in found.v1 {
             let path = own.join(unique_name());
             if let Err(error) = fs::create_dir(&path) {
                 println!(
@@ -27,7 +28,11 @@ impl Trees {
                 );
                 return None;
             }
-            trees.0.v1.push((controller, path.clone()));
+            let tree = Tree {
+                mount,
+                own: path.clone(),
+            };
+            trees.0.v1.push((controller, tree));
             for file in ["cpuset.mems", "cpuset.cpus"] {
                 if controller == Controller::Cpuset {
                     let text = fs::read_to_string(own.join(file)).unwrap();
@@ -44,7 +49,8 @@ impl Trees {
 
     fn create(&self, quota: &Quota, memory_bytes: u64) -> Arc<Cgroup> {
         let limits = Limits::new(quota, memory_bytes);
-        let plan = Plan::new(&self.0, &unique_name(), &limits).whole().unwrap();
+        let plan = Plan::new(&self.0, &unique_name(), &limits, None);
+        let plan = plan.whole().unwrap();
         Arc::new(Cgroup::create(plan).unwrap())
     }
 
@@ -55,13 +61,18 @@ impl Trees {
             .iter()
             .find(|(known, _)| *known == controller)
             .unwrap();
-        fs::read_to_string(base.join(file)).unwrap().trim().into()
+        fs::read_to_string(base.own.join(file))
+            .unwrap()
+            .trim()
+            .into()
     }
 }
 
 impl Drop for Trees {
     fn drop(&mut self) {
-        let paths: Vec<PathBuf> = self.0.v1.iter().map(|(_, path)| path.clone()).collect();
+        let paths: Vec<PathBuf> = (self.0.v1.iter())
+            .map(|(_, tree)| tree.own.clone())
+            .collect();
         let removed = remove_left_over(&paths);
         assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
     }
@@ -124,7 +135,8 @@ fn a_process_joins_before_it_does_anything_and_goes_with_its_cgroup() {
     drop(cgroup);
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
     for (_, base) in &trees.0.v1 {
-        assert!(!base.join(&name).exists(), "{} is left", base.display());
+        let path = base.own.join(&name);
+        assert!(!path.exists(), "{} is left", path.display());
     }
 }
 
@@ -212,14 +224,51 @@ fn a_cpu_that_the_cgroup_above_lacks_is_refused() {
         ..Limits::default()
     };
     let name = unique_name();
-    let error = Cgroup::create(Plan::new(&trees.0, &name, &limits)).unwrap_err();
+    let error = Cgroup::create(Plan::new(&trees.0, &name, &limits, None)).unwrap_err();
     assert!(
         error.to_string().contains("cannot write `8191` to"),
         "{error}"
     );
     for (_, base) in &trees.0.v1 {
-        assert!(!base.join(&name).exists());
+        assert!(!base.own.join(&name).exists());
     }
+}
+
+#[test]
+fn the_parent_that_is_asked_for_holds_in_each_tree_and_goes_with_the_last_vm() {
+    let Some(trees) = Trees::new() else { return };
+    let names: Vec<PathBuf> = (trees.0.v1.iter())
+        .map(|(_, tree)| Path::new("/").join(tree.own.strip_prefix(&tree.mount).unwrap()))
+        .collect();
+    // Each tree has a cgroup of the same name as the first, which is this test's own.
+    let parent = names[0].join("tenants/a");
+    let limits = Limits {
+        memory_bytes: Some(64 << 20),
+        ..Limits::default()
+    };
+    let create = || {
+        let plan = Plan::new(&trees.0, &unique_name(), &limits, Some(&parent));
+        let shared = plan.shared();
+        (Cgroup::create(plan.whole().unwrap()).unwrap(), shared)
+    };
+    let (first, shared) = create();
+    let first = Arc::new(first);
+    let mut child = start(&first, "cat", &["/dev/zero"]);
+    let places = membership(&format!("/proc/{}/cgroup", child.id()));
+    for controller in ["cpu", "cpuset", "memory"] {
+        let place = Path::new(&places[controller]);
+        assert!(place.parent().unwrap().ends_with("tenants/a"), "{places:?}");
+    }
+    let (mut second, _) = create();
+    second.shared.clone_from(&shared);
+    drop(first);
+    child.wait().unwrap();
+    assert!(
+        shared.iter().all(|path| path.is_dir()),
+        "the second is there"
+    );
+    drop(second);
+    assert!(shared.iter().all(|path| !path.exists()), "{shared:?}");
 }
 
 #[test]

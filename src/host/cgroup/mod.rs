@@ -10,6 +10,8 @@ mod credible;
 mod error;
 mod hierarchy;
 mod memory;
+mod occupancy;
+mod parent;
 mod plan;
 mod removal;
 
@@ -18,9 +20,10 @@ pub use error::Error;
 pub use hierarchy::{Controller, Hierarchies};
 pub use memory::OutOfMemory;
 pub use plan::{Limits, Plan};
-pub use removal::remove_left_over;
+pub use removal::{remove_left_over, remove_unused};
 
 use super::process::has_one_thread;
+use memory::MemoryLimit;
 use plan::Step;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -42,12 +45,17 @@ pub fn unique_name() -> String {
 /// The cgroup of one VM. Dropping it kills whoever is in it and removes it.
 #[derive(Debug)]
 pub struct Cgroup {
-    plan: Plan,
+    name: String,
     made: Vec<PathBuf>,
-    /// Where this process was before it stepped aside, and what that now gives its children.
-    before: Option<(PathBuf, String)>,
-    domain: Option<File>,
+    /// Those around it that are not its alone.
+    shared: Vec<PathBuf>,
+    /// Where the process goes in version 2, and a descriptor of that.
+    domain: Option<PathBuf>,
+    birthplace: Option<File>,
+    /// Where the process goes in version 1.
+    processes: Vec<PathBuf>,
     vcpus: Vec<File>,
+    memory: Option<MemoryLimit>,
 }
 
 impl Cgroup {
@@ -56,102 +64,87 @@ impl Cgroup {
     /// # Errors
     /// When the kernel refuses; nothing is left then.
     pub fn create(plan: Plan) -> Result<Self, Error> {
+        // Nobody waits for whoever clears away what the last VM of a place has left.
+        const TRIES: usize = 10;
+        let mut tries = (1..TRIES).map(|_| Self::try_create(&plan));
+        let passing = |result: &Result<Self, Error>| result.as_ref().is_err_and(Error::is_passing);
+        tries
+            .find(|result| !passing(result))
+            .unwrap_or_else(|| Self::try_create(&plan))
+    }
+
+    fn try_create(plan: &Plan) -> Result<Self, Error> {
         let mut cgroup = Self {
+            name: plan.name.clone(),
             made: Vec::new(),
-            before: None,
-            domain: None,
+            shared: plan.shared(),
+            domain: plan.domain.clone(),
+            birthplace: None,
+            processes: plan.processes.clone(),
             vcpus: Vec::new(),
-            plan,
+            memory: plan.memory.clone(),
         };
         // From here on dropping `cgroup` undoes what was done.
-        for step in cgroup.plan.steps.clone() {
+        for step in &plan.steps {
             cgroup.apply(step)?;
         }
         let failed = |path: &Path| {
             let path = path.to_path_buf();
             |source| Error::Join { path, source }
         };
-        if let Some(path) = &cgroup.plan.domain {
-            cgroup.domain = Some(File::open(path).map_err(failed(path))?);
+        if let Some(path) = &plan.domain {
+            cgroup.birthplace = Some(File::open(path).map_err(failed(path))?);
         }
-        for path in &cgroup.plan.vcpus {
+        for path in &plan.vcpus {
             let file = File::options().write(true).open(path);
             cgroup.vcpus.push(file.map_err(failed(path))?);
         }
         Ok(cgroup)
     }
 
-    fn apply(&mut self, step: Step) -> Result<(), Error> {
+    fn apply(&mut self, step: &Step) -> Result<(), Error> {
+        let made = |path: &PathBuf| {
+            let path = path.clone();
+            |source| Error::Make { path, source }
+        };
         match step {
-            Step::Make(path) => self.make(path),
-            Step::Write(path, text) => match write(&path, &text) {
+            Step::Share(path) => match fs::create_dir(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                result => result.map_err(made(path)),
+            },
+            Step::Make(path) => {
+                fs::create_dir(path).map_err(made(path))?;
+                self.made.push(path.clone());
+                Ok(())
+            }
+            Step::Write(path, text) => match write(path, text) {
                 Err(error)
                     if error.kind() == io::ErrorKind::NotFound && path.ends_with(plan::SWAP) =>
                 {
                     Ok(())
                 }
-                result => result.map_err(|source| Error::Write { path, text, source }),
+                result => result.map_err(|source| Error::Write {
+                    path: path.clone(),
+                    text: text.clone(),
+                    source,
+                }),
             },
             Step::Enable {
                 directory,
                 controllers,
-            } => self.enable(&directory, controllers),
+                clear,
+            } => occupancy::enable(directory, controllers, *clear),
         }
-    }
-
-    fn make(&mut self, path: PathBuf) -> Result<(), Error> {
-        match fs::create_dir(&path) {
-            Ok(()) => {
-                self.made.push(path);
-                Ok(())
-            }
-            Err(source) => Err(Error::Make { path, source }),
-        }
-    }
-
-    /// No cgroup of version 2 gives controllers to its children while it has processes itself. If this is the
-    /// only one, it can step aside.
-    fn enable(&mut self, directory: &Path, controllers: String) -> Result<(), Error> {
-        let path = directory.join("cgroup.subtree_control");
-        let enable = || write(&path, &controllers);
-        let busy = |result: &io::Result<()>| {
-            let error = result.as_ref().err().map(io::Error::kind);
-            error == Some(io::ErrorKind::ResourceBusy)
-        };
-        let mut result = enable();
-        if busy(&result) && plan::is_ours(directory) {
-            let aside = self.plan.aside(directory);
-            fs::create_dir(&aside).map_err(|source| Error::Make {
-                path: aside.clone(),
-                source,
-            })?;
-            self.before = Some((directory.into(), controllers.replace('+', "-")));
-            let moved = write(&aside.join("cgroup.procs"), "0");
-            moved.map_err(|source| Error::Join {
-                path: aside,
-                source,
-            })?;
-            result = enable();
-        }
-        if busy(&result) {
-            let directory = directory.into();
-            return Err(Error::Occupied { directory });
-        }
-        result.map_err(|source| Error::Write {
-            path: path.clone(),
-            text: controllers,
-            source,
-        })
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.plan.name
+        &self.name
     }
 
     /// Its directory in version 2, for a [fork](super::process::fork): the cheapest way in.
     pub fn domain(&self) -> Option<BorrowedFd<'_>> {
-        self.domain.as_ref().map(AsFd::as_fd)
+        self.birthplace.as_ref().map(AsFd::as_fd)
     }
 
     /// Puts the calling process into it. It is a matter of 0.1 ms as long as the process has one thread only,
@@ -167,7 +160,7 @@ impl Cgroup {
                 source,
             })
         };
-        if let Some(path) = &self.plan.domain
+        if let Some(path) = &self.domain
             && !self.is_born_here()
         {
             enter(path, "cgroup.procs")?;
@@ -176,14 +169,14 @@ impl Cgroup {
             Ok(true) => "tasks",
             _ => "cgroup.procs",
         };
-        let mut places = self.plan.processes.iter();
+        let mut places = self.processes.iter();
         places.try_for_each(|path| enter(path, file))
     }
 
     fn is_born_here(&self) -> bool {
         let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let own = text.lines().find_map(|line| line.strip_prefix("0::"));
-        own.is_some_and(|path| Path::new(path).ends_with(&self.plan.name))
+        own.is_some_and(|path| Path::new(path).ends_with(&self.name))
     }
 
     /// Puts the calling thread, one that runs a vCPU, under CPU quota and CPU set, if those are for vCPUs only.
@@ -203,13 +196,15 @@ impl Cgroup {
 
     /// Why the kernel has killed a process in it for want of memory, if it has.
     pub fn out_of_memory(&self) -> Option<OutOfMemory> {
-        self.plan.memory.as_ref()?.out_of_memory()
+        self.memory.as_ref()?.out_of_memory()
     }
 
-    /// Leaves its removal to the process that this one was forked from.
+    /// Leaves its removal to the process that this one was forked from, and keeps no way to the cgroup but that of
+    /// [`join_vcpu`](Self::join_vcpu).
     pub fn abandon(&mut self) {
         self.made.clear();
-        self.before = None;
+        self.shared.clear();
+        self.birthplace = None;
     }
 
     /// Kills whoever is in it and removes it.
@@ -218,19 +213,8 @@ impl Cgroup {
     /// When it stays, which [`remove_left_over`] may change later.
     pub fn remove(&mut self) -> Result<(), Error> {
         remove_left_over(&std::mem::take(&mut self.made))?;
-        let Some((directory, disable)) = self.before.take() else {
-            return Ok(());
-        };
-        let aside = self.plan.aside(&directory);
-        let back = || {
-            write(&directory.join("cgroup.subtree_control"), &disable)?;
-            write(&directory.join("cgroup.procs"), "0")?;
-            fs::remove_dir(&aside)
-        };
-        back().map_err(|source| Error::Remove {
-            path: aside.clone(),
-            source,
-        })
+        remove_unused(&std::mem::take(&mut self.shared));
+        Ok(())
     }
 }
 

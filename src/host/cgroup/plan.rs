@@ -1,10 +1,10 @@
 //! Which cgroups a VM gets, and what is written to them, decided before anything is touched.
 
-use super::hierarchy::{Place, Unified, listed};
+use super::hierarchy::{Home, Tree};
 use super::memory::MemoryLimit;
+use super::parent::{self, Place};
 use super::{Controller, Error, Hierarchies};
 use crate::config::{CpuQuota, CpuScope, CpuSet, CpuWeight, Quota};
-use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,30 +46,42 @@ impl Limits {
         limits
     }
 
-    /// The controllers that it takes.
-    fn controllers(&self) -> impl Iterator<Item = Controller> + '_ {
-        Controller::ALL
-            .into_iter()
-            .filter(|controller| match controller {
-                Controller::Cpu => self.cpu.is_some() || self.weight.is_some(),
-                Controller::Cpuset => self.cpus.is_some(),
-                Controller::Memory => self.memory_bytes.is_some(),
-            })
+    /// Do they take this controller?
+    fn take(&self, controller: Controller) -> bool {
+        match controller {
+            Controller::Cpu => self.cpu.is_some() || self.weight.is_some(),
+            Controller::Cpuset => self.cpus.is_some(),
+            Controller::Memory => self.memory_bytes.is_some(),
+        }
     }
 }
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
+    /// Make a cgroup that is not for this VM alone, unless it is there.
+    Share(PathBuf),
     /// Let the children of a cgroup of version 2 have controllers.
     Enable {
         directory: PathBuf,
-        controllers: String,
+        controllers: Vec<Controller>,
+        /// Who is in its way is moved into a child.
+        clear: bool,
     },
     /// Make a cgroup.
     Make(PathBuf),
     /// Write to a file.
     Write(PathBuf, String),
+}
+
+impl Step {
+    /// The directory that it makes for this VM alone.
+    fn made(&self) -> Option<&PathBuf> {
+        match self {
+            Step::Make(path) => Some(path),
+            _ => None,
+        }
+    }
 }
 
 /// The cgroups of one VM, not made yet.
@@ -89,35 +101,38 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans cgroups below those that this process is in, one in each tree that is needed. `name` is unique on
-    /// this host ([`unique_name`](super::unique_name)).
+    /// Plans one cgroup in each tree that is needed: below the cgroup `parent`, a path from the root of a tree, or
+    /// else in version 1 below that of this process, in version 2 where VMs of this user can be. `name` is unique
+    /// on this host ([`unique_name`](super::unique_name)).
     ///
     /// What the host cannot hold is left out and told by [`missing`](Self::missing).
-    pub fn new(hierarchies: &Hierarchies, name: &str, limits: &Limits) -> Self {
+    pub fn new(
+        hierarchies: &Hierarchies,
+        name: &str,
+        limits: &Limits,
+        parent: Option<&Path>,
+    ) -> Self {
         let mut plan = Self {
             name: name.into(),
             ..Self::default()
         };
         let mut unified = Vec::new();
-        for controller in limits.controllers() {
-            match hierarchies.place(controller) {
-                Some(Place::V1(own)) if !is_writable(&own) => {
-                    let directory = own;
-                    plan.missing.push(Error::Denied {
-                        controller,
-                        directory,
-                        version: 1,
-                    });
+        for controller in Controller::ALL {
+            let taken = limits.take(controller);
+            match hierarchies.home(controller) {
+                // What holds the parent holds the VM, in each tree.
+                Some(Home::V1(tree)) if taken || parent.is_some() => {
+                    plan.v1(controller, &tree, limits, parent);
                 }
-                Some(Place::V1(own)) => plan.v1(controller, &own, limits),
-                Some(Place::V2) => unified.push(controller),
-                None => plan.missing.push(absent(hierarchies, controller)),
+                Some(Home::V2) if taken => unified.push(controller),
+                None if taken => plan.missing.push(absent(hierarchies, controller)),
+                _ => {}
             }
         }
         if let Some(tree) = &hierarchies.unified
             && !unified.is_empty()
         {
-            plan.v2(tree, &unified, limits);
+            plan.v2(tree, &unified, limits, parent);
         }
         plan
     }
@@ -127,7 +142,7 @@ impl Plan {
         &self.name
     }
 
-    /// What is asked for and cannot be had, and why.
+    /// What is asked for and not available, and why.
     pub fn missing(&self) -> &[Error] {
         &self.missing
     }
@@ -143,21 +158,44 @@ impl Plan {
         Err(self.missing.swap_remove(0))
     }
 
-    /// All directories that it makes, in that order. They can be removed by
+    /// All directories that are for this VM alone, in the order in which they are made. They can be removed by
     /// [`remove_left_over`](super::remove_left_over).
     pub fn directories(&self) -> Vec<PathBuf> {
-        let made = self.steps.iter().flat_map(|step| match step {
-            // Made only if others are in the way.
-            Step::Enable { directory, .. } => Some(self.aside(directory)),
-            Step::Make(path) => Some(path.clone()),
-            Step::Write(..) => None,
-        });
-        made.collect()
+        let made = self.steps.iter().filter_map(Step::made);
+        made.cloned().collect()
     }
 
-    /// Where this process goes if it is in the way of its own children in version 2.
-    pub(super) fn aside(&self, directory: &Path) -> PathBuf {
-        directory.join(format!("{}-supervisor", self.name))
+    /// All directories around them that are made if they are not there. They can be removed by
+    /// [`remove_unused`](super::remove_unused).
+    pub fn shared(&self) -> Vec<PathBuf> {
+        let shared = self.steps.iter().filter_map(|step| match step {
+            Step::Share(path) => Some(path.clone()),
+            _ => None,
+        });
+        shared.collect()
+    }
+
+    /// Takes over what others have made and this one's cgroups are below: whoever goes last removes it.
+    pub fn share_with<'a>(&mut self, others: impl Iterator<Item = &'a PathBuf>) {
+        let mut inherited: Vec<&PathBuf> = others
+            .filter(|path| {
+                let mut directories = self.steps.iter().filter_map(Step::made);
+                directories.any(|directory| directory.starts_with(path))
+            })
+            .collect();
+        inherited.sort_unstable();
+        inherited.dedup();
+        let shared: Vec<Step> = inherited
+            .into_iter()
+            .map(|path| Step::Share(path.clone()))
+            .collect();
+        let own: Vec<Step> = self
+            .steps
+            .drain(..)
+            .filter(|step| !shared.contains(step))
+            .collect();
+        self.steps.extend(shared);
+        self.steps.extend(own);
     }
 
     fn make(&mut self, path: &Path) {
@@ -170,8 +208,32 @@ impl Plan {
     }
 
     /// Version 1 (Linux Documentation/admin-guide/cgroup-v1, scheduler/sched-bwc.rst).
-    fn v1(&mut self, controller: Controller, own: &Path, limits: &Limits) {
-        let directory = own.join(&self.name);
+    fn v1(&mut self, controller: Controller, tree: &Tree, limits: &Limits, parent: Option<&Path>) {
+        let base = parent.map(|path| parent::below(&tree.mount, path));
+        let base = base.unwrap_or_else(|| tree.own.clone());
+        let existing = base.ancestors().find(|path| path.is_dir());
+        let existing = existing.unwrap_or(&tree.mount);
+        if parent::is_writable(existing).is_err() {
+            let directory = existing.into();
+            self.missing.push(Error::Denied {
+                controller,
+                directory,
+                version: 1,
+            });
+            return;
+        }
+        let to_make: Vec<&Path> = base
+            .ancestors()
+            .take_while(|path| *path != existing)
+            .collect();
+        for path in to_make.into_iter().rev() {
+            self.steps.push(Step::Share(path.into()));
+            if controller == Controller::Cpuset {
+                self.copy_cpuset(existing, path, None);
+            }
+        }
+        let (base, own) = (&base, existing);
+        let directory = base.join(&self.name);
         self.make(&directory);
         let mut held = directory.clone();
         match controller {
@@ -191,12 +253,8 @@ impl Plan {
                 }
             }
             Controller::Cpuset => {
-                let nodes = fs::read_to_string(own.join("cpuset.mems")).unwrap_or_default();
-                self.write(&directory, "cpuset.mems", nodes.trim());
-                if let Some(cpus) = &limits.cpus {
-                    self.write(&directory, "cpuset.cpus", cpus);
-                }
-                if limits.scope == CpuScope::Vcpus {
+                self.copy_cpuset(own, &directory, limits.cpus.as_ref());
+                if limits.scope == CpuScope::Vcpus && limits.cpus.is_some() {
                     // Other threads stay where they are.
                     self.vcpus.push(directory.join("tasks"));
                     return;
@@ -219,35 +277,40 @@ impl Plan {
         self.processes.push(directory);
     }
 
+    /// A new cgroup of this kind has no CPUs and no memory nodes, and takes no process without.
+    fn copy_cpuset(&mut self, from: &Path, directory: &Path, cpus: Option<&CpuSet>) {
+        let read = |file| fs::read_to_string(from.join(file)).unwrap_or_default();
+        self.write(directory, "cpuset.mems", read("cpuset.mems").trim());
+        let cpus = cpus.map_or_else(|| read("cpuset.cpus").trim().into(), CpuSet::to_string);
+        self.write(directory, "cpuset.cpus", cpus);
+    }
+
     /// Version 2 (Linux Documentation/admin-guide/cgroup-v2.rst).
-    fn v2(&mut self, tree: &Unified, controllers: &[Controller], limits: &Limits) {
-        let base = base(tree, controllers);
-        let enabled = |controller: &Controller| listed(base, "cgroup.subtree_control", *controller);
-        let enabled = controllers.iter().all(enabled);
-        let directory = || base.to_path_buf();
-        if !is_writable(base) {
-            let denied = |controller: &Controller| Error::Denied {
-                controller: *controller,
-                directory: directory(),
-                version: 2,
-            };
-            self.missing.extend(controllers.iter().map(denied));
+    fn v2(
+        &mut self,
+        tree: &Tree,
+        controllers: &[Controller],
+        limits: &Limits,
+        parent: Option<&Path>,
+    ) {
+        let (place, missing) = Place::find(tree, parent, controllers);
+        let is_missing = |controller: &&Controller| {
+            let mut withheld = missing.iter().filter_map(Error::controller);
+            withheld.any(|withheld| withheld == **controller)
+        };
+        let given = controllers
+            .iter()
+            .filter(|controller| !is_missing(controller));
+        let given: Vec<Controller> = given.copied().collect();
+        self.missing.extend(missing);
+        let Some(place) = place.filter(|_| !given.is_empty()) else {
             return;
-        }
-        if !enabled && !is_ours(base) {
-            let directory = directory();
-            self.missing.push(Error::Occupied { directory });
-            return;
-        }
-        if !enabled {
-            self.steps.push(Step::Enable {
-                directory: directory(),
-                controllers: plus(controllers),
-            });
-        }
-        let directory = base.join(&self.name);
+        };
+        let (steps, parent) = place.steps(tree, &given);
+        self.steps.extend(steps);
+        let directory = parent.join(&self.name);
         self.make(&directory);
-        self.v2_limits(&directory, controllers, limits);
+        self.v2_limits(&directory, &given, limits);
         self.domain = Some(directory);
     }
 
@@ -291,53 +354,19 @@ impl Plan {
 /// The one file that may be missing: where the kernel has no swap.
 pub(super) const SWAP: &str = "memory.swap.max";
 
-/// This process's cgroup; or one above it which already gives its children what is needed, up to where the
-/// tree was handed to us: systemd marks that (systemd's "Control Group APIs and Delegation").
-fn base<'a>(tree: &'a Unified, controllers: &[Controller]) -> &'a Path {
-    let delegated = tree
-        .own
-        .ancestors()
-        .take_while(|path| path.starts_with(&tree.mount));
-    let top = delegated.clone().position(is_delegated).unwrap_or(0);
-    let gives = |path: &&Path| {
-        let mut wanted = controllers.iter();
-        is_writable(path)
-            && wanted.all(|controller| listed(path, "cgroup.subtree_control", *controller))
-    };
-    delegated.take(top + 1).find(gives).unwrap_or(&tree.own)
-}
-
-/// Is nobody in a cgroup but this process? Then it can give controllers to its children. (The root, which has
-/// no `cgroup.type`, always can.)
-pub(super) fn is_ours(cgroup: &Path) -> bool {
-    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-    let own = std::process::id().to_string();
-    text.lines().all(|pid| pid == own) || !cgroup.join("cgroup.type").exists()
-}
-
-fn is_delegated(cgroup: &Path) -> bool {
-    ["user.delegate", "trusted.delegate"].iter().any(|name| {
-        let mut value = [0; 8];
-        matches!(rustix::fs::getxattr(cgroup, *name, &mut value[..]), Ok(1) if value[0] == b'1')
-    })
-}
-
-fn is_writable(directory: &Path) -> bool {
-    let access = Access::WRITE_OK | Access::EXEC_OK;
-    accessat(CWD, directory, access, AtFlags::EACCESS).is_ok()
-}
-
 fn absent(hierarchies: &Hierarchies, controller: Controller) -> Error {
     match &hierarchies.unified {
-        Some(tree) if hierarchies.is_withheld(controller) => Error::Withheld {
+        // Seen from a container it may be withheld, and then it is nowhere.
+        Some(tree) if !parent::is_root(&tree.mount) => Error::Withheld {
             controller,
-            directory: tree.own.clone(),
+            directory: tree.mount.clone(),
         },
         _ => Error::Missing { controller },
     }
 }
 
-fn plus(controllers: &[Controller]) -> String {
+/// What makes a cgroup give controllers to its children.
+pub(super) fn plus(controllers: &[Controller]) -> String {
     let names: Vec<String> = controllers
         .iter()
         .map(|controller| format!("+{}", controller.name()))

@@ -1,6 +1,7 @@
 //! Taking cgroups away, with whoever is still in them.
 
-use super::Error;
+use super::parent::PARENT;
+use super::{Error, occupancy};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -38,6 +39,19 @@ pub fn remove_left_over(directories: &[PathBuf]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Removes cgroups that are shared, from last to first, as far as nobody is in them or below them. Where that was the
+/// last cgroup of kvmlet in a place, the place is as it was before the first.
+pub fn remove_unused(directories: &[PathBuf]) {
+    for path in directories.iter().rev() {
+        if fs::remove_dir(path).is_ok()
+            && path.ends_with(PARENT)
+            && let Some(place) = path.parent()
+        {
+            occupancy::restore(place);
+        }
+    }
 }
 
 /// The processes in a cgroup.

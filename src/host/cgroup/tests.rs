@@ -1,6 +1,7 @@
 //! Plans against made-up trees of version 2.
 
-use super::hierarchy::{Place, Unified};
+use super::hierarchy::{Home, Tree};
+use super::plan::plus;
 use super::*;
 use crate::config::{Quota, VmConfig};
 use crate::host::jail::tests::{alone, end};
@@ -14,6 +15,11 @@ pub(super) fn quota(json: &str) -> Quota {
 
 pub(super) const ALL: &str = r#""cpu_quota": 0.5, "cpuset": "0", "cpu_weight": 300"#;
 
+fn at(mount: &str, own: &str) -> Tree {
+    let [mount, own] = [mount, own].map(PathBuf::from);
+    Tree { mount, own }
+}
+
 #[test]
 fn trees_are_found_by_their_mounts() {
     let mounts = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
@@ -25,22 +31,22 @@ fn trees_are_found_by_their_mounts() {
     let found = Hierarchies::parse(mounts, groups, Path::new("/"));
     assert_eq!(
         found.unified,
-        Some(Unified {
-            mount: "/sys/fs/cgroup/unified".into(),
-            own: "/sys/fs/cgroup/unified/y/z".into()
-        })
+        Some(at("/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified/y/z"))
     );
     assert_eq!(
         found.v1,
         [
-            (Controller::Cpu, "/sys/fs/cgroup/cpu,cpuacct/x".into()),
-            (Controller::Memory, "/odd place/a:b".into()),
+            (
+                Controller::Cpu,
+                at("/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct/x")
+            ),
+            (Controller::Memory, at("/odd place", "/odd place/a:b")),
         ]
     );
-    assert_eq!(found.place(Controller::Cpuset), None);
+    assert_eq!(found.home(Controller::Cpuset), None);
     assert_eq!(
-        found.place(Controller::Memory),
-        Some(Place::V1("/odd place/a:b".into()))
+        found.home(Controller::Memory),
+        Some(Home::V1(at("/odd place", "/odd place/a:b")))
     );
     assert_eq!(found.version(), 1);
     assert_eq!(found.hybrid(), Some(Path::new("/sys/fs/cgroup/unified")));
@@ -50,14 +56,18 @@ fn trees_are_found_by_their_mounts() {
     assert_eq!((elsewhere.version(), elsewhere.hybrid()), (0, None));
 }
 
-/// A tree of version 2 in files: cgroups with what they list as controllers and give to children.
+/// A tree of version 2 in files: cgroups with what they list as controllers and give to children. The first is the
+/// root.
 fn tree(cgroups: &[(&str, &str, &str)], own: &str) -> (tempfile::TempDir, Hierarchies) {
     let root = tempfile::tempdir().unwrap();
-    for (path, controllers, given) in cgroups {
+    for (index, (path, controllers, given)) in cgroups.iter().enumerate() {
         let path = root.path().join(path);
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("cgroup.controllers"), controllers).unwrap();
         fs::write(path.join("cgroup.subtree_control"), given).unwrap();
+        if index > 0 {
+            fs::write(path.join("cgroup.type"), "domain\n").unwrap();
+        }
     }
     let mounts = "1 0 0:1 / /cg rw - cgroup2 none rw\n";
     let found = Hierarchies::parse(mounts, &format!("0::{own}\n"), root.path());
@@ -65,48 +75,65 @@ fn tree(cgroups: &[(&str, &str, &str)], own: &str) -> (tempfile::TempDir, Hierar
 }
 
 fn shown(plan: &Plan, root: &Path) -> Vec<String> {
-    let root = format!("{}/", root.join("cg").display());
+    let name = |path: &Path| {
+        let path = path.strip_prefix(root).unwrap();
+        path.display().to_string()
+    };
     let show = |step: &Step| match step {
+        Step::Share(path) => format!("share {}", name(path)),
         Step::Enable {
             directory,
             controllers,
-        } => format!("enable {controllers} in {}", directory.display()),
-        Step::Make(path) => format!("make {}", path.display()),
-        Step::Write(path, text) => format!("{} = {text}", path.display()),
+            clear,
+        } => {
+            let clear = if *clear { "clear and " } else { "" };
+            format!("{clear}enable {} in {}", plus(controllers), name(directory))
+        }
+        Step::Make(path) => format!("make {}", name(path)),
+        Step::Write(path, text) => format!("{} = {text}", name(path)),
     };
-    plan.steps
-        .iter()
-        .map(|step| show(step).replace(&root, ""))
-        .collect()
+    plan.steps.iter().map(show).collect()
+}
+
+fn memory_only() -> Limits {
+    Limits::new(&Quota::default(), 1 << 24)
+}
+
+/// The last steps of a plan with nothing but a memory limit.
+fn memory_steps(vm: &str) -> [String; 3] {
+    [
+        format!("make {vm}"),
+        format!("{vm}/memory.max = 16777216"),
+        format!("{vm}/memory.swap.max = 0"),
+    ]
 }
 
 #[test]
 fn version_2_holds_the_vm_in_one_domain() {
     let all = "cpuset cpu io memory pids";
+    // A session, which belongs to systemd.
     let (root, found) = tree(&[("cg", all, all), ("cg/a", all, "")], "/a");
     let limits = Limits::new(&quota(ALL), 64 << 20);
-    let plan = Plan::new(&found, "vm", &limits).whole().unwrap();
+    let plan = Plan::new(&found, "vm", &limits, None).whole().unwrap();
     assert_eq!(
         shown(&plan, root.path()),
         [
-            "enable +cpu +cpuset +memory in a",
-            "make a/vm",
-            "a/vm/cpu.weight = 300",
-            "a/vm/cpu.max = 50000 100000",
-            "a/vm/cpuset.cpus = 0",
-            "a/vm/memory.max = 67108864",
-            "a/vm/memory.swap.max = 0",
+            "enable +cpu +cpuset +memory in cg",
+            "share cg/kvmlet",
+            "enable +cpu +cpuset +memory in cg/kvmlet",
+            "make cg/kvmlet/vm",
+            "cg/kvmlet/vm/cpu.weight = 300",
+            "cg/kvmlet/vm/cpu.max = 50000 100000",
+            "cg/kvmlet/vm/cpuset.cpus = 0",
+            "cg/kvmlet/vm/memory.max = 67108864",
+            "cg/kvmlet/vm/memory.swap.max = 0",
         ]
     );
-    assert_eq!(plan.domain, Some(root.path().join("cg/a/vm")));
+    let vm = root.path().join("cg/kvmlet/vm");
+    assert_eq!(plan.domain.as_ref(), Some(&vm));
     assert!(plan.processes.is_empty() && plan.vcpus.is_empty());
-    assert_eq!(
-        plan.directories(),
-        [
-            root.path().join("cg/a/vm-supervisor"),
-            root.path().join("cg/a/vm")
-        ]
-    );
+    assert_eq!(plan.directories(), [vm]);
+    assert_eq!(plan.shared(), [root.path().join("cg/kvmlet")]);
 }
 
 #[test]
@@ -114,11 +141,15 @@ fn version_2_holds_vcpus_in_a_threaded_child() {
     let all = "cpuset cpu memory";
     let (root, found) = tree(&[("cg", all, all)], "/");
     let quota = quota(&format!(r#"{ALL}, "cpu_scope": "vcpus""#));
-    let plan = Plan::new(&found, "vm", &Limits::new(&quota, 1 << 24))
+    let plan = Plan::new(&found, "vm", &Limits::new(&quota, 1 << 24), None)
         .whole()
         .unwrap();
+    let steps: Vec<String> = shown(&plan, root.path());
+    let steps: Vec<String> = (steps[3..].iter())
+        .map(|step| step.replace("cg/kvmlet/", ""))
+        .collect();
     assert_eq!(
-        shown(&plan, root.path()),
+        steps,
         [
             "make vm",
             "make vm/vcpus",
@@ -131,17 +162,15 @@ fn version_2_holds_vcpus_in_a_threaded_child() {
             "vm/memory.swap.max = 0",
         ]
     );
-    assert_eq!(plan.vcpus, [root.path().join("cg/vm/vcpus/cgroup.threads")]);
+    let threads = root.path().join("cg/kvmlet/vm/vcpus/cgroup.threads");
+    assert_eq!(plan.vcpus, [threads]);
 }
 
 #[test]
-fn a_cgroup_above_serves_if_it_was_delegated() {
+fn what_systemd_has_handed_over_comes_first() {
     let all = "cpu memory";
-    let cgroups = [("cg", all, all), ("cg/u", all, all), ("cg/u/a", all, "")];
+    let cgroups = [("cg", all, all), ("cg/u", all, ""), ("cg/u/a", "", "")];
     let (root, found) = tree(&cgroups, "/u/a");
-    let limits = Limits::new(&Quota::default(), 1 << 24);
-    let own = Plan::new(&found, "vm", &limits);
-    assert_eq!(own.domain, Some(root.path().join("cg/u/a/vm")));
     let set = rustix::fs::setxattr(
         root.path().join("cg/u"),
         "user.delegate",
@@ -152,67 +181,103 @@ fn a_cgroup_above_serves_if_it_was_delegated() {
         println!("SKIPPED: the directory for temporary files has no extended attributes");
         return;
     }
-    let above = Plan::new(&found, "vm", &limits);
-    assert_eq!(above.domain, Some(root.path().join("cg/u/vm")));
-    assert!(
-        matches!(above.steps[0], Step::Make(_)),
-        "there is nothing to enable"
+    let plan = Plan::new(&found, "vm", &memory_only(), None)
+        .whole()
+        .unwrap();
+    assert_eq!(
+        shown(&plan, root.path())[..3],
+        [
+            "clear and enable +memory in cg/u",
+            "share cg/u/kvmlet",
+            "enable +memory in cg/u/kvmlet",
+        ]
     );
+    assert_eq!(
+        shown(&plan, root.path())[3..],
+        memory_steps("cg/u/kvmlet/vm")
+    );
+    // It does not have all that is wanted, but root does not depend on it.
+    fs::write(root.path().join("cg/u/cgroup.controllers"), "cpu").unwrap();
+    let plan = Plan::new(&found, "vm", &memory_only(), None)
+        .whole()
+        .unwrap();
+    assert_eq!(plan.domain, Some(root.path().join("cg/kvmlet/vm")));
 }
 
 #[test]
-fn what_cannot_be_had_is_told_and_left_out() {
-    let (root, found) = tree(
-        &[("cg", "cpu memory", "memory"), ("cg/a", "memory", "memory")],
-        "/a",
+fn the_parent_that_is_asked_for_is_made() {
+    let (root, found) = tree(&[("cg", "memory", ""), ("cg/a", "", "")], "/a");
+    let plan = |parent: &str, others: &[PathBuf]| {
+        let mut plan = Plan::new(&found, "vm", &memory_only(), Some(Path::new(parent)));
+        plan.share_with(others.iter());
+        plan.whole()
+    };
+    let made = plan("/t/u", &[]).unwrap();
+    assert_eq!(
+        shown(&made, root.path())[..6],
+        [
+            "enable +memory in cg",
+            "share cg/t",
+            "enable +memory in cg/t",
+            "share cg/t/u",
+            "enable +memory in cg/t/u",
+            "share cg/t/u/kvmlet",
+        ]
     );
-    let plan = Plan::new(&found, "vm", &Limits::new(&quota(ALL), 1 << 24));
+    assert_eq!(made.domain, Some(root.path().join("cg/t/u/kvmlet/vm")));
+    // One that is there is given what it lacks, and stays; but not if another VM has made it.
+    let there = root.path().join("cg/a");
+    let shared = [there.join("kvmlet")];
+    assert_eq!(plan("/a", &[]).unwrap().shared(), shared);
+    let others = [there.clone(), there.join("x"), there.join("kvmlet")];
+    let [shared] = shared;
+    assert_eq!(
+        plan("/a", &others).unwrap().shared(),
+        [there.clone(), shared]
+    );
+    // Who is in one that is named stays there.
+    fs::write(there.join("cgroup.procs"), "1\n").unwrap();
+    let occupied = plan("/a", &[]).unwrap_err();
+    assert!(matches!(&occupied, Error::Occupied { directory } if *directory == there));
+    assert!(occupied.help().unwrap().contains("--cgroup-parent"));
+    fs::write(there.join("cgroup.controllers"), "memory").unwrap();
+    fs::write(there.join("cgroup.subtree_control"), "memory").unwrap();
+    assert!(plan("/a", &[]).is_ok(), "it has threads only");
+}
+
+#[test]
+fn what_is_not_available_is_told_and_left_out() {
+    // Seen from a container.
+    let (root, found) = tree(&[("cg", "memory", "")], "/");
+    fs::write(root.path().join("cg/cgroup.type"), "domain\n").unwrap();
+    let plan = Plan::new(&found, "vm", &Limits::new(&quota(ALL), 1 << 24), None);
     let missing: Vec<String> = plan.missing().iter().map(ToString::to_string).collect();
+    let place = root.path().join("cg");
     assert_eq!(
         missing,
         [
             format!(
                 "the cgroup controller `cpu`, which CPU quotas and weights need, is not delegated to `{}`",
-                root.path().join("cg/a").display()
+                place.display()
             ),
-            "this host has no cgroup controller `cpuset`, which CPU sets need".into(),
+            format!(
+                "the cgroup controller `cpuset`, which CPU sets need, is not delegated to `{}`",
+                place.display()
+            ),
         ]
     );
     assert!(plan.missing().iter().all(|error| error.help().is_some()));
-    assert_eq!(
-        shown(&plan, root.path()),
-        [
-            "make a/vm",
-            "a/vm/memory.max = 16777216",
-            "a/vm/memory.swap.max = 0"
-        ]
-    );
+    let steps = shown(&plan, root.path());
+    assert_eq!(steps[0], "clear and enable +memory in cg");
+    assert_eq!(steps[3..], memory_steps("cg/kvmlet/vm"));
     assert!(plan.whole().is_err());
-}
-
-#[test]
-fn others_in_this_cgroup_are_in_the_way_in_version_2() {
-    let (root, found) = tree(&[("cg", "memory", "memory"), ("cg/a", "memory", "")], "/a");
-    let own = root.path().join("cg/a");
-    fs::write(own.join("cgroup.type"), "domain\n").unwrap();
-    let limits = Limits::new(&Quota::default(), 1 << 24);
-    let plan = |procs: String| {
-        fs::write(own.join("cgroup.procs"), procs).unwrap();
-        Plan::new(&found, "vm", &limits)
-    };
-    let ours = std::process::id();
-    assert!(plan(format!("{ours}\n")).missing().is_empty());
-    let occupied = plan(format!("1\n{ours}\n"));
-    assert!(matches!(occupied.missing(), [Error::Occupied { directory }] if *directory == own));
-    assert!(occupied.directories().is_empty());
-    assert!(matches!(
-        found.offer(Controller::Memory),
-        Err(Error::Occupied { .. })
-    ));
-    fs::remove_file(own.join("cgroup.type")).unwrap();
-    assert!(
-        plan("1\n".into()).missing().is_empty(),
-        "the root has no such rule"
+    // On the host itself nobody else has it.
+    fs::remove_file(root.path().join("cg/cgroup.type")).unwrap();
+    let plan = Plan::new(&found, "vm", &Limits::new(&quota(ALL), 1 << 24), None);
+    let text = plan.missing()[1].to_string();
+    assert_eq!(
+        text,
+        "this host has no cgroup controller `cpuset`, which CPU sets need"
     );
 }
 
@@ -220,11 +285,16 @@ fn others_in_this_cgroup_are_in_the_way_in_version_2() {
 fn what_fails_halfway_leaves_nothing() {
     let all = "cpu memory";
     let (root, found) = tree(&[("cg", all, all)], "/");
-    let plan = Plan::new(&found, "vm", &Limits::new(&Quota::default(), 1 << 24));
+    let plan = Plan::new(&found, "vm", &memory_only(), None);
     // Only a kernel puts files into new cgroups.
     let error = Cgroup::create(plan).unwrap_err();
-    assert!(error.to_string().contains("/vm/memory.max`"), "{error}");
-    assert!(!root.path().join("cg/vm").exists());
+    assert!(
+        error
+            .to_string()
+            .contains("/kvmlet/cgroup.subtree_control`"),
+        "{error}"
+    );
+    assert!(!root.path().join("cg/kvmlet").exists());
 }
 
 /// Version 2 as far as it needs no controllers, which may all be elsewhere.

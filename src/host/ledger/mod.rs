@@ -90,7 +90,11 @@ impl Promise {
 struct Entry {
     pid: u32,
     promise: Promise,
+    /// Those for this VM alone.
     cgroups: Vec<PathBuf>,
+    /// Those around them that kvmlet has made, or would have if they had not been there.
+    #[serde(default)]
+    shared: Vec<PathBuf>,
 }
 
 impl Entry {
@@ -118,7 +122,8 @@ impl Ledger {
         for (name, mut entry) in stale {
             entry.iter_mut().for_each(|entry| entry.doubt(&name));
             let cgroups = entry.as_ref().map_or(&[][..], |entry| &entry.cgroups);
-            match (cgroup::remove_left_over(cgroups), entry) {
+            let removed = cgroup::remove_left_over(cgroups);
+            match (removed, entry) {
                 (Err(error), Some(entry)) => {
                     // Whoever is still in there has what was promised.
                     log::warn!(
@@ -127,7 +132,10 @@ impl Ledger {
                     );
                     live.push(entry);
                 }
-                _ => claims.remove(&name),
+                (_, entry) => {
+                    cgroup::remove_unused(entry.as_ref().map_or(&[][..], |entry| &entry.shared));
+                    claims.remove(&name);
+                }
             }
         }
         Ok(Self { claims, live })
@@ -147,14 +155,18 @@ impl Ledger {
         promise: Promise,
         overcommit: Overcommit,
         host: &Host,
-        plan: Option<Plan>,
+        mut plan: Option<Plan>,
     ) -> Result<Share, Error> {
         self.check_cpu(&promise, overcommit, host)?;
         self.check_memory(&promise, overcommit, host)?;
+        if let Some(plan) = &mut plan {
+            plan.share_with(self.live.iter().flat_map(|entry| &entry.shared));
+        }
         let entry = Entry {
             pid: std::process::id(),
             promise,
             cgroups: plan.as_ref().map(Plan::directories).unwrap_or_default(),
+            shared: plan.as_ref().map(Plan::shared).unwrap_or_default(),
         };
         let name = plan
             .as_ref()

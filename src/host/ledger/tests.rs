@@ -322,6 +322,7 @@ fn what_a_killed_process_has_left_in_its_cgroup_goes_with_the_next_command() {
         &Hierarchies::find().unwrap(),
         &cgroup::unique_name(),
         &limits,
+        None,
     );
     if let Some(directory) = std::env::var_os(PLACE) {
         let ledger = ledger(Path::new(&directory));
