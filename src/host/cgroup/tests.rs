@@ -1,5 +1,7 @@
 //! Plans against made-up trees of version 2.
 
+mod v2;
+
 use super::hierarchy::{Home, Tree};
 use super::plan::plus;
 use super::*;
