@@ -311,24 +311,31 @@ mod tests {
 
     #[test]
     fn children_of_any_thread_count() {
-        let own = || resident_bytes_with_children(std::process::id());
-        let before = own();
-        assert!(before > 0);
-        let mut command = std::process::Command::new("sh");
-        // A shell that keeps 64 MiB of text until its input ends.
-        command.args([
-            "-c",
-            "x=$(head -c 67108864 /dev/zero | tr '\\0' x); echo; read x",
-        ]);
-        command.stdin(std::process::Stdio::piped());
-        command.stdout(std::process::Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut output = child.stdout.take().unwrap();
-        io::Read::read_exact(&mut output, &mut [0]).unwrap();
-        assert!(own() >= before / 2 + (64 << 20), "{} after {before}", own());
-        drop(child.stdin.take());
-        child.wait().unwrap();
-        assert_eq!(resident_bytes_with_children(child.id()), 0);
+        alone("process", "children_of_any_thread_count", || {
+            let own = || resident_bytes_with_children(std::process::id());
+            assert!(own() > 0);
+            let mut command = std::process::Command::new("sh");
+            // A shell that keeps 64 MiB of text until its input ends.
+            command.args([
+                "-c",
+                "x=$(head -c 67108864 /dev/zero | tr '\\0' x); echo; read x",
+            ]);
+            command.stdin(std::process::Stdio::piped());
+            command.stdout(std::process::Stdio::piped());
+            std::thread::scope(|scope| {
+                let spawned = scope.spawn(|| {
+                    let mut child = command.spawn().unwrap();
+                    let mut output = child.stdout.take().unwrap();
+                    io::Read::read_exact(&mut output, &mut [0]).unwrap();
+                    assert!(own() > 64 << 20, "{}", own());
+                    drop(child.stdin.take());
+                    child.wait().unwrap();
+                    child.id()
+                });
+                let gone = spawned.join().unwrap();
+                assert_eq!(resident_bytes_with_children(gone), 0);
+            });
+        });
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::PREFIX;
 use rustix::fs::statfs;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 /// CGROUP_SUPER_MAGIC and CGROUP2_SUPER_MAGIC (linux/magic.h).
 const FILE_SYSTEMS: [u64; 2] = [0x0027_e0eb, 0x6367_7270];
@@ -10,6 +10,12 @@ const FILE_SYSTEMS: [u64; 2] = [0x0027_e0eb, 0x6367_7270];
 /// Is this a cgroup, or one in it, that is named after the VM with this [name](super::unique_name)?
 pub fn is_cgroup_of(path: &Path, name: &str) -> bool {
     name.starts_with(PREFIX) && is_named_after(path, name) && is_cgroup(path)
+}
+
+/// Is this a cgroup around one of those that are named after the VM with this name? It is removed when it is empty.
+pub fn is_cgroup_around(path: &Path, cgroups: &[PathBuf], name: &str) -> bool {
+    let is_inner = |inner: &PathBuf| inner.starts_with(path) && is_named_after(inner, name);
+    cgroups.iter().any(is_inner) && is_cgroup(path)
 }
 
 /// What kvmlet makes for a VM has the VM's name, or begins with it and a dash.
@@ -53,6 +59,20 @@ mod tests {
         ] {
             assert!(!named(path), "{path}");
         }
+        let around = |path: &str, inner: &str| {
+            is_cgroup_around(Path::new(path), &[PathBuf::from(inner)], "kvmlet-7-ab")
+        };
+        let inner = "/sys/fs/cgroup/kvmlet/kvmlet-7-ab";
+        assert_eq!(
+            around("/sys/fs/cgroup", inner),
+            is_cgroup(Path::new("/sys/fs/cgroup"))
+        );
+        assert!(!around(
+            "/sys/fs/cgroup",
+            "/sys/fs/cgroup/kvmlet/kvmlet-8-ab"
+        ));
+        assert!(!around("/sys", "/proc/kvmlet-7-ab"));
+        assert!(!around("/", "/kvmlet-7-ab"), "it is not a cgroup");
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("kvmlet-7-ab");
         std::fs::create_dir(&path).unwrap();

@@ -15,7 +15,7 @@ mod parent;
 mod plan;
 mod removal;
 
-pub use credible::is_cgroup_of;
+pub use credible::{is_cgroup_around, is_cgroup_of};
 pub use error::Error;
 pub use hierarchy::{Controller, Hierarchies};
 pub use memory::OutOfMemory;

@@ -100,6 +100,8 @@ struct Entry {
 impl Entry {
     /// Leaves out what kvmlet cannot have written in the note of this name.
     fn doubt(&mut self, name: &str) {
+        let around = |path: &PathBuf| cgroup::is_cgroup_around(path, &self.cgroups, name);
+        self.shared.retain(around);
         let ours = |path: &PathBuf| cgroup::is_cgroup_of(path, name);
         self.cgroups.retain(ours);
     }
