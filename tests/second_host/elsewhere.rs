@@ -10,7 +10,13 @@ use std::process::Command;
 
 /// Where there are unit tests that show another side of themselves there: real cgroups of version 2, Landlock and
 /// namespaces of a stock kernel, netfilter with all its modules.
-pub const UNIT_TESTS: &[&str] = &["host::cgroup", "host::jail", "host::net", "host::seccomp"];
+pub const UNIT_TESTS: &[&str] = &[
+    "host::cgroup",
+    "host::jail",
+    "host::ledger",
+    "host::net",
+    "host::seccomp",
+];
 
 /// All tests of the bare-metal ring, and the unit tests named above.
 pub fn trials() -> Vec<Trial> {
