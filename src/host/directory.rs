@@ -7,6 +7,7 @@ use rustix::fs::{
     unlinkat,
 };
 use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
@@ -60,6 +61,40 @@ impl Directory {
         Ok(Self {
             fd: openat(&self.fd, name, OPEN, Mode::empty())?,
             path: self.path.join(name),
+        })
+    }
+
+    /// Where a path begins: `/`, or the current directory. It need not be readable.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn start_of(path: &Path) -> io::Result<Self> {
+        let start = Path::new(if path.is_absolute() { "/" } else { "." });
+        Ok(Self {
+            fd: openat(CWD, start, OPEN | OFlags::PATH, Mode::empty())?,
+            path: start.into(),
+        })
+    }
+
+    /// A directory in this one, as a part of a way: it need not be readable.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn enter(&self, name: &OsStr) -> io::Result<Self> {
+        Ok(Self {
+            fd: openat(&self.fd, name, OPEN | OFlags::PATH, Mode::empty())?,
+            path: self.path.join(name),
+        })
+    }
+
+    /// The same directory, for a second holder.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+            path: self.path.clone(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! Users by name, for messages, as far as /etc/passwd knows them (passwd(5)).
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// The fields of a user's line.
@@ -15,6 +16,13 @@ pub fn describe(user: u32) -> String {
         Some([name, ..]) => format!("{name} (uid {user})"),
         _ => format!("uid {user}"),
     }
+}
+
+/// Is it this process's user, or root? In a user namespace the host's root goes by another name; whoever it is owns
+/// `/`.
+pub fn is_this_or_root(user: u32) -> bool {
+    let this = rustix::process::geteuid().as_raw();
+    user == 0 || user == this || std::fs::metadata("/").is_ok_and(|root| root.uid() == user)
 }
 
 /// A user's home directory.

@@ -2,6 +2,7 @@
 
 use crate::cli::{Running, kvmlet, run, text};
 use crate::harness::Test;
+use crate::hostile::scene::make_device;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileTypeExt;
@@ -39,10 +40,16 @@ fn neighbours() {
         assert!(is_snapshot(&fs::read(file("data.json")).unwrap()));
         assert_eq!(fs::read(file("data.new")).unwrap(), b"mine");
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2);
-        let output = boot(jail, Path::new("/dev/null"));
+        // One that nobody else would miss.
+        let null = file("null");
+        if let Err(error) = make_device(&null, (1, 3)) {
+            eprintln!("SKIPPED: no device can be made: {error}");
+            continue;
+        }
+        let output = boot(jail, &null);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        let null = fs::symlink_metadata("/dev/null").unwrap().file_type();
-        assert!(null.is_char_device(), "it is a device still");
+        let kind = fs::symlink_metadata(&null).unwrap().file_type();
+        assert!(kind.is_char_device(), "it is a device still");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where a runtime directory may be: nobody but this user and root decides what is found by its path.
 
 use super::{Error, OTHERS_WRITE};
-use crate::host::environment;
+use crate::host::{environment, users};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -129,13 +129,8 @@ fn look(path: &Path) -> Result<Metadata, Error> {
 
 /// Is it root's or this user's, and can others at most add to it? (The mode of a link means nothing.)
 fn is_safe(meta: &Metadata) -> bool {
-    let trusted = |user| {
-        let this = rustix::process::geteuid().as_raw();
-        // In a user namespace the host's root goes by another name; whoever it is owns `/`.
-        user == 0 || user == this || fs::metadata("/").is_ok_and(|root| root.uid() == user)
-    };
     let closed = meta.is_symlink() || meta.mode() & OTHERS_WRITE == 0 || meta.mode() & STICKY != 0;
-    closed && trusted(meta.uid())
+    closed && users::is_this_or_root(meta.uid())
 }
 
 fn untrusted(path: &Path, part: &Path, meta: &Metadata) -> Error {

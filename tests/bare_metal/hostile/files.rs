@@ -49,6 +49,29 @@ pub const SITUATIONS: &[Situation] = &[
         ..PLAIN
     },
     Situation {
+        name: "a link on the way",
+        attack: "ln -s /home/victim /tmp/link",
+        arguments: &["--stats", "/tmp/link/canary"],
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "a link that leads to another one",
+        plant: "ln -s /tmp/link /home/victim/stats.json; chown -h $V /home/victim/stats.json",
+        attack: "ln -s /home/victim/canary /tmp/link",
+        arguments: &["--stats", "/home/victim/stats.json"],
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "a link in a user's own directory, for root",
+        who: Who::Root,
+        attack: "ln -s /home/root/canary /home/attacker/stats.json",
+        arguments: &["--stats", "/home/attacker/stats.json"],
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
         name: "a link for root",
         who: Who::Root,
         attack: "ln -s /home/root/canary /tmp/stats.json",
@@ -67,7 +90,7 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         name: "a device",
         who: Who::Root,
-        arguments: &["--stats", "/dev/null"],
+        arguments: &["--stats", super::scene::NULL],
         ..PLAIN
     },
     Situation {

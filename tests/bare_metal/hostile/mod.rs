@@ -5,7 +5,7 @@ mod environment;
 mod files;
 mod notes;
 mod runtime_directory;
-mod scene;
+pub mod scene;
 
 use crate::cli::text;
 use crate::harness::Test;

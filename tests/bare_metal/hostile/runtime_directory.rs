@@ -2,6 +2,10 @@
 
 use super::{ATTACKER, PLAIN, Refused, Scene, Situation, VICTIM, Who, WorksAndSays};
 use crate::cli::text;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 const FOREIGN: super::Outcome = Refused(&[
@@ -271,7 +275,7 @@ pub const NAMED: &[Situation] = &[
     },
 ];
 
-/// Somebody makes and removes links as fast as he can.
+/// Somebody makes and removes links, and directories, as fast as he can.
 pub fn races() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("SKIPPED: other users are played by root");
@@ -279,29 +283,42 @@ pub fn races() {
     let race = || {
         let mut scene = Scene::enter();
         let before = scene.picture();
-        scene.background(
-            ATTACKER,
-            "cd /tmp; while :; do ln -s /home/victim/empty kvmlet-$V; rm kvmlet-$V; mkdir -m 777 kvmlet-$V; \
-             rmdir kvmlet-$V; ln -s /home/victim/canary stats.json; rm stats.json; done 2>/dev/null",
-        );
-        let arguments = [
-            "boot",
-            "--kernel",
-            "/mnt/bin/ready",
-            "--stats",
-            "/tmp/stats.json",
-        ];
-        for _ in 0..20 {
-            let output = scene.kvmlet(Who::Victim, &[], &arguments);
-            let code = output.status.code();
-            assert!(matches!(code, Some(0 | 125)), "{output:?}");
-        }
-        let after = scene.picture();
-        for (path, was) in before {
-            assert_eq!(after[&path], was, "{}", path.display());
-        }
+        let over = AtomicBool::new(false);
+        let arguments = ["boot", "--kernel", "/mnt/bin/ready", "--stats", STATS];
+        std::thread::scope(|scope| {
+            scope.spawn(|| take_names(&over));
+            for _ in 0..40 {
+                scene.script(0, "rm -rf /tmp/kvmlet-$V /tmp/stats.json 2>/dev/null || :");
+                let output = scene.kvmlet(Who::Victim, &[], &arguments);
+                let code = output.status.code();
+                assert!(matches!(code, Some(0 | 125)), "{output:?}");
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        let mut after = scene.picture();
+        after.remove(Path::new(STATS));
+        super::check_picture(&PLAIN, &before, &after);
     };
     std::thread::spawn(race).join().unwrap();
+}
+
+const STATS: &str = "/tmp/stats.json";
+
+/// What the attacker does all the time.
+fn take_names(over: &AtomicBool) {
+    // SAFETY: numbers; the system call, unlike the C library's function, is about this thread only.
+    let became = unsafe { libc::syscall(libc::SYS_setresuid, ATTACKER, ATTACKER, ATTACKER) };
+    assert_eq!(became, 0);
+    let runtime = Path::new("/tmp/kvmlet-23002");
+    while !over.load(Ordering::Relaxed) {
+        // Mostly the victim has the name, and all of this fails.
+        let _ = symlink("/home/victim/canary", STATS);
+        let _ = symlink("/home/victim/empty", runtime);
+        let _ = fs::remove_file(runtime);
+        let _ = fs::create_dir(runtime);
+        let _ = fs::remove_dir(runtime);
+        let _ = fs::remove_file(STATS);
+    }
 }
 
 /// A lock of the victim's that a process of the victim's has for a while.
@@ -320,7 +337,7 @@ pub fn held_lock() {
             "cd /tmp/kvmlet-$V/ledger; exec flock -F lock sh -c '>told; exec sleep 2'",
         );
         crate::harness::eventually("it is held", || {
-            std::fs::exists("/tmp/kvmlet-23002/ledger/told").unwrap()
+            fs::exists("/tmp/kvmlet-23002/ledger/told").unwrap()
         });
         let since = Instant::now();
         let output = scene.kvmlet(Who::Victim, &[], &["boot", "--kernel", "/mnt/bin/ready"]);

@@ -78,15 +78,14 @@ impl Scene {
         fs::create_dir("/mnt/bin").unwrap();
         mount_bind(programs, "/mnt/bin").unwrap();
         // Devices that all may use, as on a host where users run VMs.
-        for (device, major, minor) in [("/dev/kvm", 10, 232), ("/dev/net/tun", 10, 200)] {
-            let node = format!("/mnt/{}", device.replace('/', "-"));
-            let kind = rustix::fs::FileType::CharacterDevice;
-            let mode = rustix::fs::Mode::from(0o666);
-            let number = rustix::fs::makedev(major, minor);
-            rustix::fs::mknodat(rustix::fs::CWD, &node, kind, mode, number).unwrap();
-            fs::set_permissions(&node, Permissions::from_mode(0o666)).unwrap();
-            mount_bind(&node, device).unwrap();
+        for (node, number, device) in [
+            ("/mnt/kvm", (10, 232), "/dev/kvm"),
+            ("/mnt/tun", (10, 200), "/dev/net/tun"),
+        ] {
+            make_device(Path::new(node), number).unwrap();
+            mount_bind(node, device).unwrap();
         }
+        make_device(Path::new(NULL), (1, 3)).unwrap();
         for (name, user) in [("victim", VICTIM), ("attacker", ATTACKER), ("root", 0)] {
             let home = Path::new("/home").join(name);
             fs::create_dir_all(home.join("kvmlet")).unwrap();
@@ -176,7 +175,7 @@ impl Scene {
     /// Everything that is to be as it is: files with their contents, mode and owner, interfaces, tables, processes.
     pub fn picture(&mut self) -> BTreeMap<PathBuf, String> {
         let mut picture = BTreeMap::new();
-        for top in ["/home", "/tmp", "/run", "/dev/null"] {
+        for top in ["/home", "/tmp", "/run", NULL] {
             look(Path::new(top), &mut picture);
         }
         for (name, script) in [
@@ -215,6 +214,18 @@ impl Drop for Scene {
             });
         }
     }
+}
+
+/// A `/dev/null` that only tests would miss.
+pub const NULL: &str = "/mnt/null";
+
+/// Makes a character device that all may use.
+pub fn make_device(path: &Path, (major, minor): (u32, u32)) -> rustix::io::Result<()> {
+    use rustix::fs::{CWD, FileType, Mode, chmodat, makedev, mknodat};
+    let mode = Mode::from(0o666);
+    let number = makedev(major, minor);
+    mknodat(CWD, path, FileType::CharacterDevice, mode, number)?;
+    chmodat(CWD, path, mode, rustix::fs::AtFlags::empty())
 }
 
 fn look(path: &Path, picture: &mut BTreeMap<PathBuf, String>) {

@@ -6,17 +6,18 @@
 //! FIFOs and files in `/tmp` that wait for somebody to write to them (what the kernel's `fs.protected_*` are about,
 //! which are not on everywhere).
 
+mod find;
+
 use super::directory::Directory;
 use super::temporary::Temporary;
 use super::users;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Access, AtFlags, FileType, Gid, Mode, OFlags, Uid, accessat, fchmod, fchown};
+use rustix::fs::{FileType, Gid, Mode, Stat, Uid, fchmod, fchown, fstat};
 use rustix::io::Errno;
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Who reads a FIFO or terminal has this long to take the next piece.
@@ -26,8 +27,6 @@ const PATIENCE: Timespec = Timespec {
 };
 /// What a FIFO that can be written to takes at once (PIPE_BUF).
 const PIECE: usize = 4096;
-/// Others may write here, and may not remove what is not theirs.
-const SHARED: u32 = 0o1002;
 
 /// Why something is not written.
 #[derive(Debug, thiserror::Error)]
@@ -41,10 +40,10 @@ pub enum Error {
         /// What it is.
         kind: &'static str,
     },
-    /// Another user has put it where anybody can put files.
-    #[error("`{}` was put there by {}, and anybody can write to that directory", path.display(), users::describe(*owner))]
+    /// Another user has put it where this user would write to it.
+    #[error("`{}` was put there by {}", path.display(), users::describe(*owner))]
     Foreign {
-        /// What the user named.
+        /// What the user named, or a link on the way there.
         path: PathBuf,
         /// Whose it is.
         owner: u32,
@@ -112,12 +111,12 @@ struct Rights {
     mode: u32,
 }
 
-impl From<&Metadata> for Rights {
-    fn from(file: &Metadata) -> Self {
+impl From<&Stat> for Rights {
+    fn from(file: &Stat) -> Self {
         Self {
-            user: file.uid(),
-            group: file.gid(),
-            mode: file.mode() & 0o777,
+            user: file.st_uid,
+            group: file.st_gid,
+            mode: file.st_mode & 0o777,
         }
     }
 }
@@ -129,8 +128,8 @@ impl WholeFile {
     /// When it cannot be written, or should not be.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let target = match path == Path::new("-") {
-            true => standard(rustix::stdio::stdout()).map_err(Error::io(path))?,
-            false => Target::find(path)?,
+            true => Target::copy_of(rustix::stdio::stdout()).map_err(Error::io(path))?,
+            false => find::find(path)?,
         };
         let path = path.into();
         Ok(Self { path, target })
@@ -139,7 +138,9 @@ impl WholeFile {
     /// Is it this process's standard output?
     pub fn is_standard_output(&self) -> bool {
         match &self.target {
-            Target::Stream(file) => is_same(file, rustix::stdio::stdout()),
+            Target::Stream(file) => {
+                fstat(file).is_ok_and(|stat| is_same(rustix::stdio::stdout(), &stat))
+            }
             Target::Name { .. } => false,
         }
     }
@@ -162,83 +163,9 @@ impl WholeFile {
 }
 
 impl Target {
-    fn find(path: &Path) -> Result<Self, Error> {
-        let io = || Error::io(path);
-        let existing = match fs::metadata(path) {
-            Ok(existing) => Some(existing),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(io()(error)),
-        };
-        // What is there itself, which may be a link.
-        let entry = fs::symlink_metadata(path).ok();
-        if let Some(entry) = &entry {
-            refuse_bait(path, entry)?;
-        }
-        let Some(existing) = existing else {
-            return match entry {
-                Some(_) => Err(Error::Kind {
-                    path: path.into(),
-                    kind: "a symbolic link to nothing",
-                }),
-                None => Self::in_directory(path, path, None),
-            };
-        };
-        for fd in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
-            let is_it = rustix::fs::fstat(fd)
-                .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (existing.dev(), existing.ino()));
-            if is_it {
-                return standard(fd).map_err(io());
-            }
-        }
-        match FileType::from_raw_mode(existing.mode()) {
-            FileType::RegularFile => {
-                let real = fs::canonicalize(path).map_err(io())?;
-                refuse_bait(path, &existing)?;
-                let access = accessat(rustix::fs::CWD, &real, Access::WRITE_OK, AtFlags::EACCESS);
-                access.map_err(|error| io()(error.into()))?;
-                Self::in_directory(path, &real, Some((&existing).into()))
-            }
-            FileType::Fifo | FileType::CharacterDevice => Self::open_stream(path),
-            other => Err(Error::Kind {
-                path: path.into(),
-                kind: name_of(other),
-            }),
-        }
-    }
-
-    /// `path` is what the user named, `real` what it leads to.
-    fn in_directory(path: &Path, real: &Path, rights: Option<Rights>) -> Result<Self, Error> {
-        let io = || Error::io(path);
-        let Some(name) = real.file_name() else {
-            let kind = "a directory";
-            let path = path.into();
-            return Err(Error::Kind { path, kind });
-        };
-        let parent = real.parent().filter(|parent| *parent != Path::new(""));
-        let parent = fs::canonicalize(parent.unwrap_or(Path::new("."))).map_err(io())?;
-        let directory = Directory::open(&parent).map_err(io())?;
-        // This is the trial: it has no name, and goes at once.
-        Temporary::new(&directory, Mode::RUSR | Mode::WUSR).map_err(io())?;
-        let name = name.into();
-        Ok(Self::Name {
-            directory,
-            name,
-            rights,
-        })
-    }
-
-    fn open_stream(path: &Path) -> Result<Self, Error> {
-        // A FIFO without a reader, or a line without a carrier, would keep us waiting.
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        let mut options = File::options();
-        let options = options.write(true).custom_flags(flags.bits() as i32);
-        match options.open(path) {
-            Ok(file) => Ok(Self::Stream(file)),
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
-                Err(Error::NoReader { path: path.into() })
-            }
-            Err(error) => Err(Error::io(path)(error)),
-        }
+    fn copy_of(stream: BorrowedFd<'_>) -> io::Result<Self> {
+        let copy = rustix::io::fcntl_dupfd_cloexec(stream, 0)?;
+        Ok(Self::Stream(copy.into()))
     }
 }
 
@@ -249,41 +176,21 @@ impl Error {
             source,
         }
     }
-}
 
-/// Refuses what somebody else has left in a directory like /tmp.
-fn refuse_bait(path: &Path, entry: &Metadata) -> Result<(), Error> {
-    let parent = path.parent().filter(|parent| *parent != Path::new(""));
-    let around = fs::metadata(parent.unwrap_or(Path::new("."))).map_err(Error::io(path))?;
-    let trusted = [rustix::process::geteuid().as_raw(), around.uid()];
-    match around.mode() & SHARED == SHARED && !trusted.contains(&entry.uid()) {
-        true => Err(Error::Foreign {
-            path: path.into(),
-            owner: entry.uid(),
-        }),
-        false => Ok(()),
+    fn kind(path: &Path, kind: FileType) -> Self {
+        let kind = match kind {
+            FileType::Directory => "a directory",
+            FileType::BlockDevice => "a block device",
+            FileType::Socket => "a socket",
+            _ => "not a file",
+        };
+        let path = path.into();
+        Self::Kind { path, kind }
     }
 }
 
-fn name_of(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Directory => "a directory",
-        FileType::BlockDevice => "a block device",
-        FileType::Socket => "a socket",
-        _ => "not a file",
-    }
-}
-
-fn standard(fd: BorrowedFd<'_>) -> io::Result<Target> {
-    let copy = rustix::io::fcntl_dupfd_cloexec(fd, 0)?;
-    Ok(Target::Stream(copy.into()))
-}
-
-fn is_same(file: &File, fd: BorrowedFd<'_>) -> bool {
-    match (rustix::fs::fstat(file), rustix::fs::fstat(fd)) {
-        (Ok(a), Ok(b)) => (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino),
-        _ => false,
-    }
+fn is_same(stream: BorrowedFd<'_>, there: &Stat) -> bool {
+    fstat(stream).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (there.st_dev, there.st_ino))
 }
 
 fn replace(
@@ -332,5 +239,4 @@ fn stream(file: &File, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[path = "whole_file_tests.rs"]
 mod tests;

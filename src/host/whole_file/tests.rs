@@ -1,8 +1,9 @@
 //! What is replaced, what is written to, and what is refused.
 
 use super::*;
+use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::os::unix::net::UnixListener;
 
 fn fifo(path: &Path) {
@@ -57,8 +58,15 @@ fn links_are_followed_to_the_file() {
     WholeFile::open(&link).unwrap().write(b"new").unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::read(&target).unwrap(), b"new");
+    // To a file that is not there yet, as with a shell's `>`.
+    symlink("later", place.path().join("early")).unwrap();
+    let early = WholeFile::open(&place.path().join("early")).unwrap();
+    early.write(b"new").unwrap();
+    assert_eq!(fs::read(place.path().join("later")).unwrap(), b"new");
     symlink("/nowhere/at/all", place.path().join("dangling")).unwrap();
-    refused(&place.path().join("dangling"), "symbolic link to nothing");
+    refused(&place.path().join("dangling"), "No such file");
+    symlink("loop", place.path().join("loop")).unwrap();
+    refused(&place.path().join("loop"), "Too many levels");
 }
 
 #[test]
