@@ -1,19 +1,16 @@
 //! Between the user's terminal and the guest's: input, signals, and waiting for the end.
 
+use super::input::Input;
 use super::terminal::Raw;
 use crate::host::signals::Signals;
 use crate::{Error, ExitReason, VmHandle};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::stdio::stdin;
+use rustix::stdio::{dup2_stdin, stderr, stdin, stdout};
+use rustix::termios::isatty;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::{AsRawFd, BorrowedFd};
-
-/// Ctrl-], as in telnet and `virsh console`: ends the VM from the keyboard.
-const ESCAPE: u8 = 0x1d;
-/// Enough for a paste; what the guest has not taken yet waits here.
-const INPUT_BYTES: usize = 4096;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// How an attended VM ended.
 pub(super) enum End {
@@ -29,16 +26,21 @@ pub(super) enum End {
 /// threads leave the signals to us.
 pub(super) struct Console {
     signals: Signals,
+    /// Standard input, if it is a terminal.
+    terminal: Option<Terminal>,
+    /// Another process attends this one, and stops it when it is stopped itself.
+    attended: bool,
+}
+
+/// A terminal, which is raw while this process is in its foreground. Elsewhere it must not be read: the kernel would
+/// stop us.
+struct Terminal {
     raw: Option<Raw>,
-    /// Keys come one by one.
-    interactive: bool,
-    /// A terminal in whose foreground we are not must not be read: the kernel would stop us.
-    readable: bool,
 }
 
 impl Console {
-    /// Takes over the signals that end the VM cleanly and the one that asks for statistics, and the terminal
-    /// if standard input is one. Dropping it restores the terminal.
+    /// Takes over the signals that end the VM cleanly, that stop and continue it, and the one that asks for statistics,
+    /// and the terminal if standard input is one. Dropping it restores the terminal.
     pub fn take() -> io::Result<Self> {
         let signals = Signals::take(&[
             libc::SIGINT,
@@ -46,19 +48,26 @@ impl Console {
             libc::SIGHUP,
             libc::SIGQUIT,
             libc::SIGUSR1,
+            libc::SIGTSTP,
+            libc::SIGCONT,
         ])?;
-        let raw = Raw::enter();
+        let terminal = isatty(stdin()).then(|| Terminal { raw: Raw::enter() });
         Ok(Self {
             signals,
-            interactive: raw.is_some(),
-            readable: raw.is_some() || !rustix::termios::isatty(stdin()),
-            raw,
+            terminal,
+            attended: false,
         })
     }
 
-    /// Is the user at a terminal that passes each key on?
-    pub fn is_interactive(&self) -> bool {
-        self.interactive
+    /// Is standard input a terminal?
+    pub fn has_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
+    /// Is this a terminal in whose foreground we are? Then keys come one by one, and one of them is the escape key.
+    pub fn has_keys(&self) -> bool {
+        let terminal = self.terminal.as_ref();
+        terminal.is_some_and(|terminal| terminal.raw.is_some())
     }
 
     /// The signals that this process is sent.
@@ -66,21 +75,58 @@ impl Console {
         &self.signals
     }
 
-    /// Leaves the terminal's restoration to the process that this one was forked from.
-    pub fn disown_terminal(&mut self) {
-        if let Some(raw) = self.raw.take() {
+    /// Leaves the terminal, with its modes, to the process that this one was forked from. What comes from `keys` is
+    /// standard input then, and of outputs that are terminals this process keeps the end that is written to.
+    pub fn leave_terminal(&mut self, keys: Option<OwnedFd>) -> io::Result<()> {
+        self.attended = true;
+        if let Some(Terminal { raw: Some(raw) }) = self.terminal.take() {
             raw.disown();
+        }
+        if let Some(keys) = keys {
+            dup2_stdin(&keys)?;
+        }
+        for (output, replace) in [
+            (stdout(), dup2_stdout as fn(OwnedFd) -> _),
+            (stderr(), dup2_stderr),
+        ] {
+            if !isatty(output) {
+                continue;
+            }
+            let path = format!("/proc/self/fd/{}", output.as_raw_fd());
+            let flags = OFlags::WRONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
+            match open(path, flags, Mode::empty()) {
+                Ok(terminal) => replace(terminal)?,
+                // Another user's, say, as after `su`.
+                Err(error) => {
+                    log::debug!("the terminal cannot be opened to be written to: {error}")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the terminal back and stops this process, until somebody has it continue.
+    pub fn suspend(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.raw = None;
+        }
+        self.signals.deliver(libc::SIGTSTP);
+        self.resume();
+    }
+
+    /// Takes the terminal over once more, after this process was stopped, if it has come to its foreground.
+    pub fn resume(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.raw = match terminal.raw.take() {
+                Some(raw) => raw.again(),
+                None => Raw::enter(),
+            };
         }
     }
 
     /// Connects standard input to the guest until the VM ends or is told to. SIGUSR1 calls `on_usr1`.
-    pub fn attend(&self, vm: &VmHandle, on_usr1: impl Fn()) -> Result<End, Error> {
-        let mut input = Input {
-            open: self.readable,
-            escape: self.interactive,
-            pending: Vec::new(),
-        };
-        let end = wait(vm, &self.signals, &mut input, on_usr1)?;
+    pub fn attend(&mut self, vm: &VmHandle, on_usr1: impl Fn()) -> Result<End, Error> {
+        let end = wait(vm, self, on_usr1)?;
         if !matches!(end, End::Guest(_)) {
             vm.stop();
         }
@@ -88,17 +134,21 @@ impl Console {
     }
 }
 
-fn wait(
-    vm: &VmHandle,
-    signals: &Signals,
-    input: &mut Input,
-    on_usr1: impl Fn(),
-) -> Result<End, Error> {
+fn dup2_stdout(fd: OwnedFd) -> rustix::io::Result<()> {
+    rustix::stdio::dup2_stdout(fd)
+}
+
+fn dup2_stderr(fd: OwnedFd) -> rustix::io::Result<()> {
+    rustix::stdio::dup2_stderr(fd)
+}
+
+fn wait(vm: &VmHandle, console: &mut Console, on_usr1: impl Fn()) -> Result<End, Error> {
     let host = |source| Error::Host {
         what: "events",
         source,
     };
     let wanted = vm.console().wanted();
+    let mut input = Input::new();
     loop {
         // SAFETY: both descriptors belong to `vm`, which outlives the borrow.
         let (ended, wanted_fd) = unsafe {
@@ -108,12 +158,13 @@ fn wait(
             )
         };
         let stdin = stdin();
+        let keys = console.has_keys();
         let mut fds = vec![
             PollFd::from_borrowed_fd(ended, PollFlags::IN),
-            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(console.signals.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(wanted_fd, PollFlags::IN),
         ];
-        if input.wants_more() {
+        if (keys || !console.has_terminal()) && input.wants_more(keys) {
             fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
         }
         match poll(&mut fds, None) {
@@ -122,59 +173,27 @@ fn wait(
             Err(error) => return Err(host(error.into())),
         }
         let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        if ready(0) {
+        let (ended, signalled, wants, readable) = (ready(0), ready(1), ready(2), ready(3));
+        if ended {
             return vm.wait().map(End::Guest);
         }
-        if ready(1) {
-            match signals.next().map_err(host)? {
-                Some(libc::SIGUSR1) => on_usr1(),
-                Some(signal) => return Ok(End::Signal(signal)),
+        if signalled {
+            match console.signals.next().map_err(host)? {
                 None => {}
+                Some(libc::SIGUSR1) => on_usr1(),
+                Some(libc::SIGTSTP | libc::SIGCONT) if console.attended => {}
+                Some(libc::SIGTSTP) => console.suspend(),
+                Some(libc::SIGCONT) => console.resume(),
+                Some(signal) => return Ok(End::Signal(signal)),
             }
         }
-        if ready(2) {
+        if wants {
             // Only resets the event.
             let _ = wanted.read();
         }
-        if ready(3) && input.read() {
+        if readable && input.read(keys) {
             return Ok(End::Escape);
         }
-        input.pass_on(vm);
-    }
-}
-
-/// Standard input on its way to the guest.
-struct Input {
-    open: bool,
-    escape: bool,
-    pending: Vec<u8>,
-}
-
-impl Input {
-    /// Nothing is read before the guest has taken what there is: so a pipe's writer waits, and nothing grows.
-    fn wants_more(&self) -> bool {
-        self.open && self.pending.is_empty()
-    }
-
-    /// Reads what there is; true if the escape key was among it.
-    fn read(&mut self) -> bool {
-        let mut buffer = [0; INPUT_BYTES];
-        match rustix::io::read(stdin(), &mut buffer) {
-            Ok(0) => self.open = false,
-            Ok(count) => self.pending.extend_from_slice(&buffer[..count]),
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(error) => {
-                log::debug!("standard input ends: {error}");
-                self.open = false;
-            }
-        }
-        self.escape && self.pending.contains(&ESCAPE)
-    }
-
-    fn pass_on(&mut self, vm: &VmHandle) {
-        if !self.pending.is_empty() {
-            let taken = vm.console().send(&self.pending);
-            self.pending.drain(..taken);
-        }
+        input.pass_on(|bytes| vm.console().send(bytes));
     }
 }

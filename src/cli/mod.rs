@@ -7,6 +7,7 @@ mod defaults;
 mod doctor;
 mod error;
 mod generate;
+mod input;
 mod stats;
 mod supervisor;
 mod terminal;

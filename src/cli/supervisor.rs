@@ -7,6 +7,7 @@
 
 use super::boot::Confinement;
 use super::console::Console;
+use super::input::Keys;
 use super::stats::{StatsSink, StatsSource};
 use super::{FAILED, Failed, Outcome};
 use crate::host::cgroup::{Cgroup, OutOfMemory};
@@ -17,6 +18,7 @@ use crate::host::whole_file::WholeFile;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
+use rustix::stdio::stdin;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -59,6 +61,8 @@ pub(super) fn supervise(
     let (mut source, sink) = pair
         .map_err(|error| Failed::new(format!("no channel for statistics: {error}")))?
         .unzip();
+    let keys = console.has_terminal().then(Keys::new).transpose()?;
+    let (keys, their_keys) = keys.unzip();
     let cgroup = share.as_ref().and_then(Share::cgroup);
     let domain = cgroup.and_then(Cgroup::domain);
     let forked = match confinement {
@@ -69,8 +73,10 @@ pub(super) fn supervise(
     let child = match forked {
         Fork::Parent(child) => child,
         Fork::Child(lifeline) => {
-            drop(source);
-            console.disown_terminal();
+            drop((source, keys));
+            console
+                .leave_terminal(their_keys)
+                .map_err(|error| Failed::new(format!("the terminal cannot be left: {error}")))?;
             let endpoints = networks.iter().map(|net| net.endpoint().clone()).collect();
             networks.into_iter().for_each(Network::abandon);
             let cgroup = share.and_then(Share::abandon);
@@ -86,14 +92,14 @@ pub(super) fn supervise(
             });
         }
     };
-    drop(sink);
+    drop((sink, their_keys));
     let served = networks.iter_mut().try_for_each(Network::serve);
     if let Err(error) = served {
         let _ = child.signal(Signal::KILL);
         let _ = child.wait();
         return Err(crate::Error::from(error).into());
     }
-    let ended = attend(child, &console, source.as_mut())
+    let ended = attend(child, &mut console, keys, source.as_mut())
         .map_err(|error| Failed::new(format!("the VM's process is lost: {error}")))?;
     drop(console);
     drop(networks);
@@ -126,43 +132,90 @@ fn killed(signal: i32, share: Option<&Share>) -> Failed {
     }
 }
 
-/// Passes signals on to the child, and its statistics to their file, until it has ended.
+/// The exit code of a VM's process that was asked to end.
+const ASKED: u8 = 128 + libc::SIGTERM as u8;
+
+/// Passes signals and keys on to the child, and its statistics to their file, until it has ended.
 fn attend(
     child: Child,
-    console: &Console,
+    console: &mut Console,
+    mut keys: Option<Keys>,
     mut stats: Option<&mut StatsSource>,
 ) -> std::io::Result<Ended> {
     let mut told_to_end: Option<Instant> = None;
+    let mut escaped = false;
     loop {
-        let mut fds = vec![
-            PollFd::new(&child, PollFlags::IN),
-            PollFd::from_borrowed_fd(console.signals().as_fd(), PollFlags::IN),
-        ];
+        let stdin = stdin();
         let source = stats.as_deref().map(AsFd::as_fd);
-        fds.extend(source.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let read = keys
+            .as_ref()
+            .filter(|keys| keys.wants_more() && console.has_keys());
+        let full = keys.as_ref().and_then(Keys::full);
+        // What is not there is not waited for.
+        let or_nothing = |fd: Option<_>, flags| match fd {
+            Some(fd) => (fd, flags),
+            None => (child.as_fd(), PollFlags::empty()),
+        };
+        let mut fds = [
+            (child.as_fd(), PollFlags::IN),
+            (console.signals().as_fd(), PollFlags::IN),
+            or_nothing(source, PollFlags::IN),
+            or_nothing(read.map(|_| stdin), PollFlags::IN),
+            or_nothing(full, PollFlags::OUT),
+        ]
+        .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let [ended, _, _, pressed, room] = fds.map(|fd| !fd.revents().is_empty());
         // What was sent before the end is there now.
         if stats.as_deref_mut().is_some_and(|stats| !stats.pass_on()) {
             stats = None;
         }
-        if ready[0] {
-            return child.wait();
+        if ended {
+            return Ok(match child.wait()? {
+                Ended::Exited(ASKED) if escaped => Ended::Exited(0),
+                ended => ended,
+            });
+        }
+        if let Some(keys) = &mut keys {
+            if pressed && keys.read() {
+                escaped = true;
+                child.signal(Signal::TERM)?;
+            }
+            if room {
+                keys.pass_on();
+            }
         }
         while let Some(signal) = console.signals().next()? {
-            let ends = signal != libc::SIGUSR1;
-            let impatient = told_to_end.is_some_and(|at| at.elapsed() > PATIENCE);
-            let signal = match ends && impatient {
-                true => Signal::KILL,
-                false => Signal::from_named_raw(signal).unwrap_or(Signal::TERM),
-            };
-            if ends {
-                told_to_end.get_or_insert_with(Instant::now);
-            }
-            child.signal(signal)?;
+            pass_on(signal, &child, console, &mut told_to_end)?;
+        }
+    }
+}
+
+fn pass_on(
+    signal: libc::c_int,
+    child: &Child,
+    console: &mut Console,
+    told_to_end: &mut Option<Instant>,
+) -> std::io::Result<()> {
+    match signal {
+        libc::SIGUSR1 => child.signal(Signal::USR1),
+        // A VM in the jail does not belong to the terminal's jobs: it stops with this process, and goes on with it.
+        libc::SIGTSTP => {
+            child.signal(Signal::STOP)?;
+            console.suspend();
+            child.signal(Signal::CONT)
+        }
+        libc::SIGCONT => {
+            console.resume();
+            child.signal(Signal::CONT)
+        }
+        _ if told_to_end.is_some_and(|at| at.elapsed() > PATIENCE) => child.signal(Signal::KILL),
+        _ => {
+            told_to_end.get_or_insert_with(Instant::now);
+            child.signal(Signal::from_named_raw(signal).unwrap_or(Signal::TERM))
         }
     }
 }

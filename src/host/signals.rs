@@ -35,6 +35,20 @@ impl Signals {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// Has one of these signals do what it does to a program that knows nothing of it: SIGTSTP stops this process, unless
+    /// there is nobody who could have it continue (an orphaned process group).
+    pub fn deliver(&self, signal: libc::c_int) {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigemptyset initializes the set; the others get an initialized set and a valid number.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigaddset(set.as_mut_ptr(), signal);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
+            libc::raise(signal);
+            libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+        }
+    }
+
     /// The number of the next signal that has arrived, if one has.
     ///
     /// # Errors

@@ -1,10 +1,7 @@
 //! `kvmlet boot` with bare-metal guests: exit codes, signals, input from pipes and terminals.
 
 use crate::harness::{DEADLINE, Test, eventually, program};
-use rustix::termios::{LocalModes, tcgetattr};
-use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
 
@@ -24,7 +21,6 @@ pub const TESTS: &[Test] = &[
     ("a_failure_names_the_instruction", failure),
     ("huge_pages_that_are_not_there_are_refused", no_huge_pages),
     ("the_boot_timer_is_reported", boot_timer),
-    ("a_terminal_is_raw_and_restored", terminal),
     (
         "statistics_are_written_at_the_end_and_on_demand",
         statistics,
@@ -319,62 +315,6 @@ fn boot_timer() {
         message.starts_with("kvmlet: the guest was ready "),
         "{message}"
     );
-}
-
-/// A pseudo-terminal: our end, and the one that a program takes for its terminal.
-pub fn pseudo_terminal() -> (File, OwnedFd) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    let name = ptsname(&ours, Vec::new()).unwrap();
-    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
-    let theirs = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).unwrap();
-    (File::from(ours), theirs)
-}
-
-/// Is the terminal as a shell wants it?
-pub fn is_canonical(terminal: &OwnedFd) -> bool {
-    let modes = tcgetattr(terminal).unwrap().local_modes;
-    modes.contains(LocalModes::ICANON | LocalModes::ECHO)
-}
-
-/// Reads until `wanted` is in what was seen.
-pub fn expect(terminal: &mut File, seen: &mut String, wanted: &str) {
-    let deadline = Instant::now() + DEADLINE;
-    while !seen.contains(wanted) {
-        assert!(Instant::now() < deadline, "no {wanted:?} in {seen:?}");
-        let mut buffer = [0; 256];
-        let count = terminal.read(&mut buffer).unwrap();
-        seen.push_str(&text(&buffer[..count]));
-    }
-}
-
-fn terminal() {
-    for jail in ["--no-jail", "--jail"] {
-        at_a_terminal(jail);
-    }
-}
-
-fn at_a_terminal(jail: &str) {
-    let (mut ours, theirs) = pseudo_terminal();
-    assert!(is_canonical(&theirs));
-    let stdio = || Stdio::from(theirs.try_clone().unwrap());
-    let mut child = Running::spawn(
-        kvmlet("serial_echo")
-            .arg(jail)
-            .stdin(stdio())
-            .stdout(stdio()),
-    );
-    let mut seen = String::new();
-    expect(&mut ours, &mut seen, "ready");
-    assert!(!is_canonical(&theirs), "raw while the guest runs");
-    // Ctrl-C goes to the guest, which echoes it like any byte; Ctrl-] ends the VM.
-    ours.write_all(b"ab\x03c").unwrap();
-    expect(&mut ours, &mut seen, "AB\x03C");
-    ours.write_all(b"\x1d").unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert!(is_canonical(&theirs), "restored");
 }
 
 fn statistics() {

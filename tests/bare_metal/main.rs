@@ -24,6 +24,7 @@ mod other_hosts;
 mod ports;
 mod quota;
 mod stats;
+mod terminal;
 mod virtio;
 mod watch;
 
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         quota::launches::TESTS,
         quota::memory::TESTS,
         stats::TESTS,
+        terminal::TESTS,
         virtio::TESTS,
     ]
     .concat();

@@ -16,8 +16,8 @@ use std::time::Instant;
 /// Whether the VM's process is confined.
 #[derive(Args)]
 pub(super) struct JailFlags {
-    /// Confine the VM's process: it has nothing of the host but what is opened for it. This is the default where
-    /// no terminal is attached, as far as the host can; asked for, what the host cannot do is an error.
+    /// Confine the VM's process: it has nothing of the host but what is opened for it. This is the default as far as
+    /// the host can; asked for, what the host cannot do is an error.
     #[arg(long, overrides_with = "no_jail")]
     jail: bool,
     /// Do not confine the VM's process.
@@ -27,13 +27,8 @@ pub(super) struct JailFlags {
 
 impl JailFlags {
     /// The jail that is to be, if one is.
-    pub fn confinement(
-        &self,
-        config: &VmConfig,
-        interactive: bool,
-        best_effort: bool,
-    ) -> Option<Confinement> {
-        let wanted = self.jail || !self.no_jail && !interactive;
+    pub fn confinement(&self, config: &VmConfig, best_effort: bool) -> Option<Confinement> {
+        let wanted = self.jail || !self.no_jail;
         wanted.then(|| Confinement {
             // No two processes that run at the same time have the same number.
             jail: Jail::new(std::process::id()),

@@ -65,10 +65,7 @@ impl Boot {
             .flat_map(|net| net.publish.clone())
             .collect();
         let held = share.as_ref().is_some_and(|share| share.cgroup().is_some());
-        let interactive = console.is_interactive();
-        let confinement = self
-            .jail
-            .confinement(&config, interactive, self.best_effort);
+        let confinement = self.jail.confinement(&config, self.best_effort);
         if held || confinement.is_some() {
             let networks = set_up_networks(&config, runtime.as_ref())?;
             tell_chosen_ports(&ports, networks.iter().flat_map(Network::published));
@@ -141,7 +138,7 @@ fn ask_guest(vm: &VmHandle) {
 }
 
 /// Connects a VM that runs to its user until it ends, and tells how it has.
-fn attend(console: Console, vm: &VmHandle, stats: &StatsSink, started: Instant) -> Outcome {
+fn attend(mut console: Console, vm: &VmHandle, stats: &StatsSink, started: Instant) -> Outcome {
     let end = console.attend(vm, || {
         if !matches!(stats, StatsSink::Nowhere) {
             ask_guest(vm);

@@ -27,7 +27,7 @@ fn at_a_terminal() {
     let Some(sandbox) = sandbox(USUAL_WEIGHT) else {
         return;
     };
-    let (mut ours, theirs) = crate::cli::pseudo_terminal();
+    let (mut ours, theirs) = crate::terminal::pseudo_terminal();
     let stdio = || Stdio::from(theirs.try_clone().unwrap());
     let mut command = sandbox.boot("orders");
     command
@@ -36,17 +36,17 @@ fn at_a_terminal() {
         .stdout(stdio())
         .stderr(Stdio::null());
     let mut child = Running::spawn(&mut command);
-    crate::cli::expect(&mut ours, &mut String::new(), "ready");
+    crate::terminal::expect(&mut ours, &mut String::new(), "ready");
     let place = cgroups(format!("/proc/{}", vm_process(&child)));
     assert!(place["cpu"].contains("/kvmlet-"), "{place:?}");
     assert!(
-        !crate::cli::is_canonical(&theirs),
+        !crate::terminal::is_canonical(&theirs),
         "raw while the guest runs"
     );
     // Its process is killed, and the terminal is as it was all the same.
     kill(vm_process(&child), libc::SIGKILL);
     assert_eq!(child.wait().unwrap().code(), Some(137));
-    assert!(crate::cli::is_canonical(&theirs), "restored");
+    assert!(crate::terminal::is_canonical(&theirs), "restored");
 }
 
 fn best_effort() {

@@ -1,0 +1,179 @@
+//! `kvmlet boot` at a terminal: keys, modes, jobs.
+
+use crate::cli::{Running, kill, kvmlet, text, vm_process};
+use crate::harness::{DEADLINE, Test, eventually};
+use rustix::termios::{LocalModes, tcgetattr};
+use std::fs::{File, read_link, read_to_string};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+pub const TESTS: &[Test] = &[
+    ("a_terminal_is_raw_and_restored", terminal),
+    ("a_vm_at_a_terminal_is_jailed_and_does_not_have_it", jailed),
+    (
+        "the_escape_key_works_while_the_guest_takes_no_keys",
+        no_keys_taken,
+    ),
+    ("a_job_is_stopped_and_goes_on", job),
+];
+
+/// A pseudo-terminal: our end, and the one that a program takes for its terminal.
+pub fn pseudo_terminal() -> (File, OwnedFd) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+    let theirs = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).unwrap();
+    (File::from(ours), theirs)
+}
+
+/// Is the terminal as a shell wants it?
+pub fn is_canonical(terminal: &OwnedFd) -> bool {
+    let modes = tcgetattr(terminal).unwrap().local_modes;
+    modes.contains(LocalModes::ICANON | LocalModes::ECHO)
+}
+
+/// Reads until `wanted` is in what was seen.
+pub fn expect(terminal: &mut File, seen: &mut String, wanted: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    while !seen.contains(wanted) {
+        assert!(Instant::now() < deadline, "no {wanted:?} in {seen:?}");
+        let mut buffer = [0; 256];
+        let count = terminal.read(&mut buffer).unwrap();
+        seen.push_str(&text(&buffer[..count]));
+    }
+}
+
+/// A guest at a terminal.
+fn boot(guest: &str, arguments: &[&str], theirs: &OwnedFd) -> Command {
+    let stdio = || Stdio::from(theirs.try_clone().unwrap());
+    let mut command = kvmlet(guest);
+    command.args(arguments);
+    command.stdin(stdio()).stdout(stdio()).stderr(stdio());
+    command
+}
+
+fn terminal() {
+    for jail in [&["--no-jail"][..], &["--jail"], &[]] {
+        at_a_terminal(jail);
+    }
+}
+
+fn at_a_terminal(jail: &[&str]) {
+    let (mut ours, theirs) = pseudo_terminal();
+    assert!(is_canonical(&theirs));
+    let mut child = Running::spawn(&mut boot("serial_echo", jail, &theirs));
+    let mut seen = String::new();
+    expect(&mut ours, &mut seen, "ready");
+    assert!(!is_canonical(&theirs), "raw while the guest runs");
+    // Ctrl-C goes to the guest, which echoes it like any byte; Ctrl-] ends the VM.
+    ours.write_all(b"ab\x03c").unwrap();
+    expect(&mut ours, &mut seen, "AB\x03C");
+    ours.write_all(b"\x1d").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(is_canonical(&theirs), "restored");
+}
+
+/// Who takes over the VM's process can neither read what is typed to others later, nor set modes.
+fn jailed() {
+    let (mut ours, theirs) = pseudo_terminal();
+    let child = Running::spawn(&mut boot("serial_echo", &[], &theirs));
+    expect(&mut ours, &mut String::new(), "ready");
+    let vm = vm_process(&child);
+    let own = read_link("/proc/self/ns/mnt").unwrap();
+    assert_ne!(read_link(format!("/proc/{vm}/ns/mnt")).unwrap(), own);
+    let input = read_link(format!("/proc/{vm}/fd/0")).unwrap();
+    assert!(input.to_str().unwrap().starts_with("pipe:"), "{input:?}");
+    for output in [1, 2] {
+        let flags = read_to_string(format!("/proc/{vm}/fdinfo/{output}")).unwrap();
+        let mut flags = flags.lines().filter_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.next().unwrap().trim();
+        assert!(flags.ends_with('1'), "{flags}: not only to be written to");
+    }
+}
+
+fn no_keys_taken() {
+    for jail in ["--jail", "--no-jail"] {
+        let (mut ours, theirs) = pseudo_terminal();
+        let mut child = Running::spawn(&mut boot("spin", &[jail], &theirs));
+        let mut buffer = [0; 1];
+        ours.read_exact(&mut buffer).unwrap();
+        ours.write_all(b"abc").unwrap();
+        // More than any buffer on the way has room for, while the guest writes.
+        let mut reader = ours.try_clone().unwrap();
+        let reading = std::thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
+        for _ in 0..60 {
+            ours.write_all(&[b'x'; 4000]).unwrap();
+        }
+        ours.write_all(b"\x1d").unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        drop(theirs);
+        // The terminal is gone: EIO.
+        assert!(reading.join().unwrap().is_err());
+    }
+}
+
+/// The state of a process: T is stopped.
+fn state(process: i32) -> char {
+    let stat = read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let state = stat.rsplit(") ").next().unwrap();
+    state.chars().next().unwrap()
+}
+
+/// The only child of a process that has one thread.
+fn child_of(process: i32) -> i32 {
+    let children = read_to_string(format!("/proc/{process}/task/{process}/children"));
+    children.unwrap().trim().parse().unwrap()
+}
+
+fn job() {
+    for jail in [&[][..], &["--no-jail"]] {
+        let (mut ours, theirs) = pseudo_terminal();
+        let command = boot("serial_echo", jail, &theirs);
+        // It says when its job has stopped, and has it continue after the next line.
+        let script = "set -m; \"$@\"; echo stopped $?; read line; fg; exit $?";
+        let mut shell = Command::new("bash");
+        shell
+            .args(["-c", script, "bash"])
+            .arg(command.get_program());
+        shell.args(command.get_args());
+        let stdio = || Stdio::from(theirs.try_clone().unwrap());
+        shell.stdin(stdio()).stdout(stdio()).stderr(stdio());
+        let lead = || {
+            // SAFETY: takes standard input, a terminal, as that of a new session.
+            match unsafe { libc::setsid() != -1 && libc::ioctl(0, libc::TIOCSCTTY, 0) != -1 } {
+                true => Ok(()),
+                false => Err(io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: system calls between fork and exec.
+        unsafe { shell.pre_exec(lead) };
+        let mut shell = Running::spawn(&mut shell);
+        let mut seen = String::new();
+        expect(&mut ours, &mut seen, "ready");
+        let supervisor = vm_process(&shell);
+        let vm = match jail {
+            [] => child_of(supervisor),
+            _ => supervisor,
+        };
+        assert!(!is_canonical(&theirs));
+        kill(supervisor, libc::SIGTSTP);
+        expect(&mut ours, &mut seen, "stopped 148");
+        assert!(is_canonical(&theirs));
+        assert_eq!(state(supervisor), 'T');
+        eventually("its VM has stopped", || state(vm) == 'T');
+        ours.write_all(b"\n").unwrap();
+        eventually("it has the terminal again", || !is_canonical(&theirs));
+        seen.clear();
+        ours.write_all(b"abc").unwrap();
+        expect(&mut ours, &mut seen, "ABC");
+        ours.write_all(b"\x1d").unwrap();
+        assert_eq!(shell.wait().unwrap().code(), Some(0), "{seen}");
+        assert!(is_canonical(&theirs));
+    }
+}
