@@ -14,7 +14,7 @@ pub use error::Error;
 
 use super::directory::Directory;
 use place::Place;
-use rustix::fs::{FileType, Mode, fchmod};
+use rustix::fs::{FileType, FlockOperation, Mode, fchmod, flock};
 use std::fs;
 use std::io;
 use std::ops::Deref;
@@ -44,7 +44,12 @@ impl RuntimeDirectory {
                 Err(error) => Err(error),
             };
             match result {
-                Ok(directory) => return Ok(directory),
+                Ok(directory) => {
+                    if place.is_last() {
+                        directory.keep();
+                    }
+                    return Ok(directory);
+                }
                 Err(error) if place.is_last() || !error.is_about_parent() => return Err(error),
                 Err(error) => {
                     place.tell_unused(&error);
@@ -61,6 +66,14 @@ impl RuntimeDirectory {
     /// When it cannot be made or opened, or cannot be trusted.
     pub fn at(path: &Path) -> Result<Self, Error> {
         Self::open(&place::vouch_for_parent(path)?)
+    }
+
+    /// Keeps what is in it for as long as it is open. What has not been touched for ten days is removed from /tmp, but
+    /// not from a directory that somebody has locked (tmpfiles.d(5)); the note of a VM is written once.
+    fn keep(&self) {
+        if let Err(error) = flock(self.0.as_fd(), FlockOperation::NonBlockingLockShared) {
+            log::debug!("{}: {error}", self.path().display());
+        }
     }
 
     fn open(path: &Path) -> Result<Self, Error> {

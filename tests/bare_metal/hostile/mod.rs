@@ -3,6 +3,7 @@
 
 mod environment;
 mod files;
+mod meanwhile;
 mod notes;
 mod runtime_directory;
 pub mod scene;
@@ -20,17 +21,15 @@ pub const TESTS: &[Test] = &[
     ("xdg_runtime_dir_counts_if_it_is_ones_own", || {
         play_all(runtime_directory::NAMED)
     }),
+    ("whoever_races_for_a_name_wins_nothing", meanwhile::races),
+    ("a_lock_that_is_held_is_told_of", meanwhile::held_lock),
     (
-        "whoever_races_for_a_name_wins_nothing",
-        runtime_directory::races,
-    ),
-    (
-        "a_lock_that_is_held_is_told_of",
-        runtime_directory::held_lock,
+        "notes_of_vms_are_kept_from_who_cleans_tmp",
+        meanwhile::cleaners,
     ),
     (
         "root_of_a_user_namespace_has_its_users_directory",
-        runtime_directory::user_namespace,
+        meanwhile::user_namespace,
     ),
     ("files_that_others_have_put_there_are_not_written", || {
         play_all(files::SITUATIONS)

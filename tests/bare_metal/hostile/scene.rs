@@ -274,7 +274,7 @@ fn programs() -> &'static Path {
         let capable = place("kvmlet-capable", kvmlet, 0o755);
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr(capable, "security.capability", &CAPABILITIES, flags).unwrap();
-        for guest in ["ready", "pvh_entry"] {
+        for guest in ["ready", "pvh_entry", "spin"] {
             place(guest, &program(guest), 0o644);
         }
         directory
