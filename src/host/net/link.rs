@@ -1,7 +1,7 @@
 //! Interfaces of the host: their addresses, flags and routes (netdevice(7)).
 
 use super::tap::check;
-use crate::config::Subnet;
+use crate::config::{MacAddress, Subnet};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::fs;
 use std::io;
@@ -88,6 +88,15 @@ impl Socket {
         let mut request = request(name, 0);
         request.ifr_ifru.ifru_mtu = mtu.into();
         self.ioctl(libc::SIOCSIFMTU, &mut request)
+    }
+
+    /// The interface's own hardware address.
+    pub fn hardware_address(&self, name: &str) -> io::Result<MacAddress> {
+        let mut request = request(name, 0);
+        self.ioctl(libc::SIOCGIFHWADDR, &mut request)?;
+        // SAFETY: SIOCGIFHWADDR has written an address, whose first bytes these are.
+        let bytes = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+        Ok(MacAddress::from(std::array::from_fn(|n| bytes[n] as u8)))
     }
 
     /// Gives an interface that is down the host's address of the network. (Were it up, the kernel would first

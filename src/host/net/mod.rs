@@ -23,6 +23,7 @@ mod lease;
 mod link;
 mod name_service;
 mod nat;
+mod probe;
 mod proxy;
 mod publish;
 mod tap;
@@ -33,7 +34,7 @@ pub use name_service::name_servers;
 pub use tap::{Tap, TapQueue};
 
 use super::runtime::RuntimeDirectory;
-use crate::config::{MacAddress, Mtu, Net, PortMapping};
+use crate::config::{MacAddress, Mtu, Net, PortMapping, Subnet};
 use lease::{Lease, Leases, Record};
 use name_service::NameService;
 use proxy::{Offer, Proxy};
@@ -166,7 +167,10 @@ impl Network {
         };
         let result = network.bring_up(config, subnet, mtu).map(|()| {
             match nat::add(&leases, &lease.record, others.is_empty()) {
-                Ok(warnings) => network.warnings.extend(warnings),
+                Ok(warnings) => {
+                    network.warnings.extend(warnings);
+                    network.check_names(&names, subnet);
+                }
                 Err(error) => network.warnings.push(no_way_out(&error)),
             }
         });
@@ -188,7 +192,20 @@ impl Network {
         }
     }
 
-    fn bring_up(&self, config: &Net, subnet: crate::config::Subnet, mtu: u16) -> Result<(), Error> {
+    /// Where a firewall keeps the guest from asking this host for names, it is left to ask others.
+    fn check_names(&mut self, names: &NameService, subnet: Subnet) {
+        if names.is_reached(&self.tap, self.endpoint.mac, subnet) {
+            return;
+        }
+        let direct = names.direct();
+        self.warnings
+            .push(name_service::unreached(self.tap.name(), &direct));
+        if let Some(guest) = self.endpoint.guest.as_mut().filter(|_| !direct.is_empty()) {
+            guest.dns = direct;
+        }
+    }
+
+    fn bring_up(&self, config: &Net, subnet: Subnet, mtu: u16) -> Result<(), Error> {
         let name = self.tap.name();
         let failed = |what| {
             move |source| Error::Link {

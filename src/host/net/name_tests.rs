@@ -2,7 +2,7 @@
 
 use super::isolation::{Namespace, isolated};
 use super::tests::set_up;
-use super::traffic_tests::{World, ip, world, world_with};
+use super::traffic_tests::{World, far_end, ip, world, world_with};
 use super::*;
 use std::ffi::CString;
 use std::io::{Read, Write};
@@ -161,6 +161,28 @@ fn names_are_found_wherever_the_hosts_resolver_is() {
 }
 
 #[test]
+fn a_guest_that_starts_again_is_answered() {
+    let name = "host::net::name_tests::a_guest_that_starts_again_is_answered";
+    isolated(name, || {
+        let _list = HostsList::new("nameserver 127.0.0.1\n");
+        interfaces();
+        serve("127.0.0.1", 1);
+        // The kernel has not forgotten what the first sent from this port when the second does the same.
+        let question = "-b 10.107.0.2#5000 name.test";
+        let world = world(&[]);
+        assert_eq!(asked(&world.guest, question), "1");
+        drop(world.network);
+        let runtime = tempfile::tempdir().unwrap();
+        let mut network = set_up(&Net::default(), runtime.path()).unwrap();
+        network.serve().unwrap();
+        let guest = Namespace::new();
+        let near = &network.endpoint().queues[0];
+        let _far = far_end(&guest, near, "10.107.0.2/30", "10.107.0.1");
+        assert_eq!(asked(&guest, question), "1");
+    });
+}
+
+#[test]
 fn servers_that_do_not_answer_are_passed_over() {
     let name = "host::net::name_tests::servers_that_do_not_answer_are_passed_over";
     isolated(name, || {
@@ -235,12 +257,63 @@ fn a_host_without_name_servers_says_so() {
 }
 
 #[test]
+fn a_firewall_that_lets_no_questions_in_is_noticed() {
+    let name = "host::net::name_tests::a_firewall_that_lets_no_questions_in_is_noticed";
+    isolated(name, || {
+        let list = HostsList::new("nameserver 127.0.0.1\n");
+        let runtime = tempfile::tempdir().unwrap();
+        let guests = || {
+            let network = set_up(&Net::default(), runtime.path()).unwrap();
+            let dns = network.endpoint().guest.as_ref().unwrap().dns.clone();
+            (network.warnings().join("\n"), dns)
+        };
+        let nft = |rules: &str| {
+            let status = Command::new("nft").arg(rules).status().unwrap();
+            assert!(status.success(), "{rules}");
+        };
+        let chain =
+            "add table inet fw; add chain inet fw input { type filter hook input priority 0;";
+        let gateway = [Ipv4Addr::new(10, 107, 0, 1)];
+        // By a policy, by a last rule, by one that is about a port; and as others do, for what they have begun.
+        for rules in [
+            "policy drop; }; add rule inet fw input ct state established,related accept",
+            "}; add rule inet fw input iifname lo accept; add rule inet fw input reject",
+            "}; add rule inet fw input udp dport 1024-65535 drop",
+        ] {
+            nft(&format!("{chain} {rules}"));
+            let (warnings, dns) = guests();
+            assert!(
+                warnings.contains("`sudo ufw allow in on kvmlet0`"),
+                "{rules}: {warnings}"
+            );
+            assert!(warnings.contains("it can look up none"), "{warnings}");
+            assert_eq!(dns, gateway);
+            // Those who could be asked without this host are.
+            list.change("nameserver 127.0.0.1\nnameserver 192.0.2.9\nnameserver ::1\n");
+            let (warnings, dns) = guests();
+            assert!(warnings.contains("ask 192.0.2.9, which"), "{warnings}");
+            assert_eq!(dns, [Ipv4Addr::new(192, 0, 2, 9)]);
+            // What is advised helps.
+            nft("insert rule inet fw input iifname kvmlet0 accept");
+            assert_eq!(guests(), (String::new(), gateway.to_vec()), "{rules}");
+            nft("delete table inet fw");
+            list.change("nameserver 127.0.0.1\n");
+        }
+    });
+}
+
+#[test]
 fn only_its_guest_is_answered() {
     let name = "host::net::name_tests::only_its_guest_is_answered";
     isolated(name, || {
         let _list = HostsList::new("nameserver 127.0.0.1\n");
         interfaces();
         serve("127.0.0.1", 1);
+        // The host has other uses for the port that stands for 53.
+        let _taken = (
+            UdpSocket::bind("0.0.0.0:15353").unwrap(),
+            TcpListener::bind("0.0.0.0:15353").unwrap(),
+        );
         let world = world(&[]);
         let ports = world
             .network

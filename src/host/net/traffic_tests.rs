@@ -43,7 +43,12 @@ fn carry(a: &Arc<TapQueue>, b: &Arc<TapQueue>) {
 }
 
 /// The other end of a tap: an interface with this address in another namespace.
-fn far_end(namespace: &Namespace, near: &Arc<TapQueue>, address: &str, gateway: &str) -> Tap {
+pub(super) fn far_end(
+    namespace: &Namespace,
+    near: &Arc<TapQueue>,
+    address: &str,
+    gateway: &str,
+) -> Tap {
     let tap = namespace.run(|| {
         let tap = Tap::create("eth0", 1).unwrap();
         ip("link set lo up");
