@@ -112,10 +112,15 @@ impl Scene {
 
     /// A cgroup of somebody else's, with a process in it, where this host lets us have one.
     fn guarded_cgroup(&mut self) {
-        let path = Path::new("/sys/fs/cgroup/cpu").join(format!("canary-{}", unique()));
-        if fs::create_dir(&path).is_err() {
+        // Version 1 or 2.
+        let trees = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup"].map(Path::new);
+        let tree = trees
+            .into_iter()
+            .find(|tree| tree.join("cgroup.procs").exists());
+        let Some(path) = tree.map(|tree| tree.join(format!("canary-{}", unique()))) else {
             return;
-        }
+        };
+        fs::create_dir(&path).unwrap();
         let pid = self.children[1].id().to_string();
         fs::write(path.join("cgroup.procs"), pid).unwrap();
         self.cgroups.push(path);
