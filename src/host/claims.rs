@@ -238,6 +238,22 @@ mod tests {
     }
 
     #[test]
+    fn who_locks_others_out_is_named() {
+        let error = |holder| {
+            let path = PathBuf::from("/run/kvmlet/ledger/lock");
+            let error = Error::Busy { path, holder };
+            format!("{error}\n{}", error.help().unwrap())
+        };
+        let name = Some("kvmlet".into());
+        assert_eq!(
+            error(Some(Holder { pid: 7, name })),
+            "process 7 (kvmlet) has held the lock `/run/kvmlet/ledger/lock` for 30 s\n\
+             if it does not go on, end it: `kill 7`"
+        );
+        assert!(error(None).ends_with("`fuser /run/kvmlet/ledger/lock` tells which one"));
+    }
+
+    #[test]
     fn what_is_not_there_is_not_made() {
         let place = tempfile::tempdir().unwrap();
         let runtime = RuntimeDirectory::at(place.path()).unwrap();

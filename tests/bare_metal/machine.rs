@@ -1,7 +1,8 @@
 //! What the machine looks like from inside: memory, CPUs, empty addresses.
 
 use crate::harness::{Guest, Test, program};
-use kvmlet::config::{CpuMask, HugePages};
+use kvmlet::config::{CpuMask, HugePages, Net};
+use kvmlet::host::runtime::RuntimeDirectory;
 use kvmlet::{ExitReason, MemorySize, Vm, VmConfig};
 
 pub const TESTS: &[Test] = &[
@@ -15,12 +16,41 @@ pub const TESTS: &[Test] = &[
     ("pvh_entry", pvh),
     ("the_service_is_on_the_command_line", service),
     ("kernels_that_do_not_fit_are_refused", too_large),
+    ("notes_go_where_an_embedder_wants_them", notes),
 ];
 
 fn success(guest: Guest) -> String {
     let (reason, output) = guest.finish();
     assert_eq!(reason, ExitReason::Shutdown { code: 0 }, "{output}");
     output
+}
+
+/// A host agent has a runtime directory of its own, or none.
+fn notes() {
+    let config = |net: bool| {
+        let config = VmConfig::builder().kernel(program("power_off"));
+        let config = if net {
+            config.net(Net::default())
+        } else {
+            config
+        };
+        config.build().unwrap()
+    };
+    let run = |runtime: Option<&RuntimeDirectory>| {
+        let vm = Vm::with_runtime(config(false), std::io::sink(), runtime).unwrap();
+        vm.start().unwrap().wait().unwrap()
+    };
+    let place = tempfile::tempdir().unwrap();
+    let runtime = RuntimeDirectory::at(&place.path().join("agent")).unwrap();
+    for runtime in [Some(&runtime), None] {
+        assert_eq!(run(runtime), ExitReason::Shutdown { code: 0 });
+    }
+    assert_eq!(runtime.names().unwrap(), ["cpuid"]);
+    let error = Vm::with_runtime(config(true), std::io::sink(), None).err();
+    let error = error.unwrap();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("cannot be noted"), "{cause}");
+    assert!(error.help().unwrap().contains("--net tap=NAME"));
 }
 
 fn memory() {
