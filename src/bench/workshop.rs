@@ -10,7 +10,7 @@ use rustix::mount::{
 };
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -90,7 +90,10 @@ impl Workshop {
         fs::create_dir(&path).map_err(error)?;
         // Services may run as other users.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(error)?;
-        let lock = File::create(path.join(LOCK)).map_err(error)?;
+        // Whoever could open it could lock it.
+        let mut options = File::options();
+        options.write(true).create_new(true).mode(0o600);
+        let lock = options.open(path.join(LOCK)).map_err(error)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|errno| error(errno.into()))?;
         Ok(Self { path, _lock: lock })

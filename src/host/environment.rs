@@ -105,6 +105,23 @@ fn limit_capabilities() -> rustix::io::Result<()> {
     set_capabilities(None, sets)
 }
 
+/// Does something with the rights of the caller alone: what belongs to other users is refused by the kernel.
+///
+/// # Errors
+/// When the rights cannot be laid down.
+pub fn as_caller<T>(act: impl FnOnce() -> T) -> std::io::Result<T> {
+    if !is_privileged_by_file() || rustix::process::geteuid().is_root() {
+        return Ok(act());
+    }
+    let sets = capabilities(None)?;
+    let mut caller = sets;
+    caller.effective = CapabilitySet::empty();
+    set_capabilities(None, caller)?;
+    let done = act();
+    set_capabilities(None, sets)?;
+    Ok(done)
+}
+
 /// Gives up what the file gave, for work that runs other programs.
 ///
 /// # Errors

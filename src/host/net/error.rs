@@ -98,6 +98,12 @@ pub enum Error {
         /// What the user wrote.
         subnet: Subnet,
     },
+    /// A network that is not kvmlet's to give to whoever may run it.
+    #[error("the network {subnet} is not one of those that everybody may take")]
+    SubnetOfOthers {
+        /// What the user wrote.
+        subnet: Subnet,
+    },
     /// The network that was asked for is elsewhere.
     #[error("the network {subnet} overlaps with what the host routes to: {route}")]
     SubnetRouted {
@@ -254,6 +260,11 @@ impl Error {
             ),
             Error::Capability { .. } => GRANT.into(),
             Error::Link { source, .. } if kind(source) == io::ErrorKind::PermissionDenied => GRANT.into(),
+            Error::SubnetOfOthers { .. } => {
+                "kvmlet has its rights from its file, so it takes networks in 10.107.0.0/16, 172.30.0.0/16 and \
+                 192.168.107.0/24 only; have root choose another one"
+                    .into()
+            }
             Error::NoSubnet { .. } | Error::SubnetTaken { .. } | Error::SubnetRouted { .. } => {
                 "name a network that is free: --net subnet=10.1.2.0/30".into()
             }

@@ -4,6 +4,7 @@ use super::link::Route;
 use super::{Error, link};
 use crate::config::{HostAddress, HostPort, PortMapping, Protocol, Subnet};
 use crate::host::claims::{Claim, Claims};
+use crate::host::environment;
 use crate::host::runtime::RuntimeDirectory;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -114,6 +115,13 @@ pub(super) fn lock_existing(runtime: &RuntimeDirectory) -> Result<Option<Leases>
 
 /// A network for a guest: the given one, or one that is free.
 pub(super) fn choose_network(leases: &Leases, wanted: Option<Subnet>) -> Result<Subnet, Error> {
+    let ours = |subnet: &Subnet| RANGES.iter().any(|range| is_within(*subnet, *range));
+    if let Some(subnet) = wanted.filter(|subnet| !ours(subnet))
+        && environment::is_privileged_by_file()
+    {
+        // Whoever may choose decides where the packets of all users go.
+        return Err(Error::SubnetOfOthers { subnet });
+    }
     let (live, _) = leases.all()?;
     let taken = live.iter().filter_map(|record| record.subnet.parse().ok());
     let taken: Vec<Subnet> = taken.collect();
@@ -187,6 +195,11 @@ fn choose(wanted: Option<Subnet>, taken: &[Subnet], routes: &[Route]) -> Result<
     Err(Error::NoSubnet { route: in_the_way })
 }
 
+fn is_within(subnet: Subnet, (start, prefix): (Ipv4Addr, u8)) -> bool {
+    let range = Subnet::new(start, prefix);
+    range.is_some_and(|range| subnet.prefix() >= prefix && overlap(subnet, range))
+}
+
 fn overlap(a: Subnet, b: Subnet) -> bool {
     (a.address().to_bits() ^ b.address().to_bits()) & a.mask() & b.mask() == 0
 }
@@ -232,6 +245,16 @@ mod tests {
         assert!(choose(asked, &[], &all[1..]).is_ok());
         assert!(choose(asked, &[], &all).is_err());
         assert!(choose(asked, &["10.107.9.4/30".parse().unwrap()], &[]).is_err());
+    }
+
+    #[test]
+    fn ranges_hold_networks_as_a_whole() {
+        let within = |text: &str| {
+            let subnet = text.parse().unwrap();
+            RANGES.iter().any(|range| is_within(subnet, *range))
+        };
+        assert!(within("10.107.255.252/30") && within("192.168.107.0/24"));
+        assert!(!within("10.0.0.0/8") && !within("1.1.1.0/30") && !within("192.168.106.0/23"));
     }
 
     #[test]

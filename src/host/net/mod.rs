@@ -33,6 +33,7 @@ pub use link::set_up;
 pub use name_service::name_servers;
 pub use tap::{Tap, TapQueue};
 
+use super::environment;
 use super::runtime::RuntimeDirectory;
 use crate::config::{MacAddress, Mtu, Net, PortMapping, Subnet};
 use lease::{Lease, Leases, Record};
@@ -103,7 +104,12 @@ impl Network {
     }
 
     fn open(name: &str, config: &Net) -> Result<Self, Error> {
-        let tap = Tap::open(name, config.queues.get().into())?;
+        // CAP_NET_ADMIN would open every user's.
+        let opened = environment::as_caller(|| Tap::open(name, config.queues.get().into()));
+        let tap = opened.map_err(|source| Error::Tap {
+            name: name.into(),
+            source,
+        })??;
         let link = |source| Error::Link {
             name: name.into(),
             what: "read the settings",

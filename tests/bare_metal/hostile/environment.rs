@@ -92,6 +92,61 @@ pub const SITUATIONS: &[Situation] = &[
         ..CALLER
     },
     Situation {
+        name: "a caller with a file of his own to write",
+        arguments: &["--stats", "/home/attacker/stats.json"],
+        ..CALLER
+    },
+    Situation {
+        name: "a caller with a tap of his own",
+        plant: "ip tuntap add dev mine mode tap user $A; ip link set mine up",
+        arguments: &["--net", "tap=mine"],
+        ..CALLER
+    },
+    Situation {
+        name: "a caller with a tap of another user",
+        plant: "ip tuntap add dev his mode tap user $V",
+        arguments: &["--net", "tap=his"],
+        outcome: Refused(&["no permission to use the tap `his`"]),
+        ..CALLER
+    },
+    Situation {
+        name: "a caller with one more queue of another user's tap",
+        plant: "ip tuntap add dev his mode tap multi_queue user $V",
+        arguments: &["--net", "tap=his,queues=2"],
+        outcome: Refused(&["no permission to use the tap `his`"]),
+        ..CALLER
+    },
+    Situation {
+        name: "a caller with root's interface",
+        plant: "ip tuntap add dev its mode tap user root",
+        arguments: &["--net", "tap=its"],
+        outcome: Refused(&["no permission to use the tap `its`"]),
+        ..CALLER
+    },
+    Situation {
+        name: "a caller who wants the packets to somebody's addresses",
+        arguments: &["--net", "subnet=198.51.100.0/30"],
+        outcome: Refused(&["198.51.100.0/30 is not one of those", "10.107.0.0/16"]),
+        ..CALLER
+    },
+    Situation {
+        name: "a caller who wants the packets to all private addresses",
+        arguments: &["--net", "subnet=10.0.0.0/8"],
+        outcome: Refused(&["10.0.0.0/8 is not one of those"]),
+        ..CALLER
+    },
+    Situation {
+        name: "a caller with a network that is there for everybody",
+        arguments: &["--net", "subnet=10.107.9.0/30"],
+        ..CALLER
+    },
+    Situation {
+        name: "root with a network of his choice",
+        who: Who::Root,
+        arguments: &["--net", "subnet=198.51.100.0/30"],
+        ..PLAIN
+    },
+    Situation {
         name: "a caller who forges a lease in his own directory",
         attack: r#"mkdir -p -m 700 /tmp/kvmlet-$A/net; cd /tmp/kvmlet-$A/net;
                  echo '{"pid":1,"namespace":'$NAMESPACE',"tap":"victim0","subnet":"192.0.2.0/24",

@@ -83,12 +83,13 @@ pub const PLAIN: Situation = Situation {
     outcome: Works,
 };
 
-/// Where kvmlet may make and change things: its own runtime directories.
-const OWN: [&str; 4] = [
+/// Where kvmlet may make and change things: its own runtime directories, and what its user names.
+const OWN: [&str; 5] = [
     "/run/kvmlet",
     "/tmp/kvmlet-23002",
     "/tmp/kvmlet-23001",
     "/home/victim/run/kvmlet",
+    "/home/attacker/stats.json",
 ];
 
 fn play_all(situations: &[Situation]) {
