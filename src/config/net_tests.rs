@@ -67,3 +67,39 @@ fn what_is_wrong_is_named() {
     let error = serde_json::from_str::<Net>(r#"{"queue": 1}"#).unwrap_err();
     assert!(error.to_string().contains("unknown field `queue`"));
 }
+
+#[test]
+fn name_servers_are_for_all_interfaces_of_kvmlets_own() {
+    let config = |text: &str| {
+        let text = format!(r#"{{"kernel": "k", {text}}}"#);
+        let config = crate::VmConfig::from_json(&text).map_err(|error| error.to_string())?;
+        let dns = config.nets.iter().map(|net| net.dns.len());
+        Ok::<_, String>(dns.collect::<Vec<_>>())
+    };
+    let two = r#""dns": ["192.0.2.1", "::1"]"#;
+    let nets = format!(r#"{two}, "nets": [{{}}, {{"tap": "tap0"}}, {{"publish": ["80"]}}]"#);
+    assert_eq!(config(&nets).unwrap(), [2, 0, 2]);
+    for (text, expected) in [
+        (two.to_string(), "there is no such interface: add `--net`"),
+        (
+            format!(r#"{two}, "nets": [{{"tap": "tap0"}}]"#),
+            "add `--net`",
+        ),
+        (
+            r#""dns": ["0.0.0.0"], "nets": [{}]"#.into(),
+            "0.0.0.0 cannot be",
+        ),
+        (
+            r#""dns": ["ff02::1"], "nets": [{}]"#.into(),
+            "ff02::1 cannot be",
+        ),
+        (
+            r#""dns": ["resolver"], "nets": [{}]"#.into(),
+            "invalid IP address",
+        ),
+        (r#""nets": [{"dns": ["::1"]}]"#.into(), "unknown key `dns`"),
+    ] {
+        let error = config(&text).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}

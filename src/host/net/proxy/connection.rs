@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const TURN: usize = 16;
 /// What may wait in the kernel for one reader, in bytes, beyond what is on its way to it.
 static UNSENT: libc::c_int = 256 << 10;
-/// When a peer that says nothing is asked whether it is there, how often, and how many times.
+/// When a client that says nothing is asked whether it is there, how often, and how many times.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(120), Duration::from_secs(15), 4);
 
 #[derive(Clone, Copy, PartialEq)]
@@ -64,6 +64,7 @@ impl Connection {
         now: Instant,
     ) -> io::Result<Self> {
         prepare(&client)?;
+        keep_alive(&client)?;
         Ok(Self {
             client,
             server,
@@ -179,18 +180,21 @@ fn begin_at(server: SocketAddr) -> io::Result<OwnedFd> {
 
 fn prepare(socket: &impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(socket, true)?;
-    // So that a peer that has vanished does not hold its place for good.
-    sockopt::set_socket_keepalive(socket, true)?;
-    let (idle, interval, count) = KEEPALIVE;
-    sockopt::set_tcp_keepidle(socket, idle)?;
-    sockopt::set_tcp_keepintvl(socket, interval)?;
-    sockopt::set_tcp_keepcnt(socket, count)?;
     let fd = socket.as_fd().as_raw_fd();
     let size = size_of_val(&UNSENT) as libc::socklen_t;
     let value = (&raw const UNSENT).cast();
     // SAFETY: TCP_NOTSENT_LOWAT reads an int. A kernel that refuses it lets more wait.
     unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, value, size) };
     Ok(())
+}
+
+/// So that a client that has vanished does not hold its seat for good.
+fn keep_alive(client: &TcpStream) -> io::Result<()> {
+    let (idle, interval, count) = KEEPALIVE;
+    sockopt::set_socket_keepalive(client, true)?;
+    sockopt::set_tcp_keepidle(client, idle)?;
+    sockopt::set_tcp_keepintvl(client, interval)?;
+    Ok(sockopt::set_tcp_keepcnt(client, count)?)
 }
 
 impl Flow {

@@ -8,8 +8,9 @@
 //! `epoll_ctl`, `accept4`, `socket`, `bind`, `connect`, `getsockname`, `getpeername`, `getsockopt`, `setsockopt`,
 //! `recvfrom`, `sendto`, `recvmsg`, `sendmsg`, `read`, `write`, `shutdown`, `close`, `getrandom`, `ioctl`
 //! (FIONBIO, and SIOCGIFINDEX for name servers of an interface); for the host's list of name servers `openat` and
-//! `statx`; and those of the allocator, of clocks and of the log. Sockets are of the families AF_INET, AF_INET6 and,
-//! once at the start, AF_NETLINK (NETLINK_SOCK_DIAG, which tells who has a socket of this host).
+//! `statx`; and those of the allocator, of clocks, of the log and of a thread's end. Sockets are of the families AF_INET,
+//! AF_INET6, AF_UNIX (by libc, for the name of an interface) and, once at the start, AF_NETLINK (NETLINK_SOCK_DIAG, which
+//! tells who has a socket of this host).
 
 mod connection;
 mod datagram;

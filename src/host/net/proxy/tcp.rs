@@ -91,7 +91,9 @@ pub(super) struct TcpRelay {
     waiting: VecDeque<Waiting>,
     /// Those who had their turn and have more to do: listeners and connections.
     again: (Vec<usize>, Vec<u64>),
+    /// Until when no connection is accepted, and whether that was said.
     paused: Option<Instant>,
+    complained: bool,
     swept: Instant,
 }
 
@@ -115,6 +117,7 @@ impl TcpRelay {
             waiting: VecDeque::new(),
             again: Default::default(),
             paused: None,
+            complained: false,
             swept: context.now,
         })
     }
@@ -191,12 +194,14 @@ impl TcpRelay {
         for _ in 0..TURN {
             let accepted = self.listeners[index].0.accept();
             match accepted.and_then(|(client, peer)| self.admit(index, client, peer, context)) {
-                Ok(()) => {}
+                Ok(()) => self.complained = false,
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return,
                     ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
                     _ => {
-                        log::warn!("a connection is not accepted now: {error}");
+                        if !std::mem::replace(&mut self.complained, true) {
+                            log::warn!("connections are not accepted now: {error}");
+                        }
                         self.paused = Some(context.now + PAUSE);
                         break;
                     }
