@@ -84,7 +84,8 @@ fn overcommit_is_two_factors() {
 fn every_key_of_json_is_read() {
     let config = VmConfig::from_json(
         r#"{"kernel": "k", "vcpus": 2, "cpu_quota": 1.5, "cpuset": "0-1", "cpu_weight": 300,
-            "cpu_scope": "vcpus", "memory_mode": "reserved", "overcommit": {"cpus": 2, "memory": "1.25"}}"#,
+            "cpu_scope": "vcpus", "cgroup_parent": "/tenants/a", "memory_mode": "reserved",
+            "overcommit": {"cpus": 2, "memory": "1.25"}}"#,
     )
     .unwrap();
     assert_eq!(config.quota.cpu.unwrap().milli(), 1500);
@@ -92,6 +93,7 @@ fn every_key_of_json_is_read() {
     assert_eq!(config.quota.weight.unwrap().get(), 300);
     assert_eq!(config.quota.scope, CpuScope::Vcpus);
     assert_eq!(config.quota.memory, Some(MemoryMode::Reserved));
+    assert_eq!(config.quota.parent.unwrap().to_string(), "/tenants/a");
     assert!(config.prefault, "reserved memory is taken before the start");
     assert_eq!(config.overcommit.cpus.milli(), 2000);
     assert_eq!(config.overcommit.memory.milli(), 1250);
@@ -119,6 +121,10 @@ fn what_cannot_be_is_named() {
         (r#""cpu_weight": 0"#, "1 to 10000"),
         (r#""cpu_scope": "threads""#, "unknown variant `threads`"),
         (r#""cpu_scope": "vcpus""#, "add a CPU quota or a CPU set"),
+        (
+            r#""cgroup_parent": "tenants""#,
+            "`tenants` is not a cgroup: it must begin with `/`",
+        ),
         (r#""memory_mode": "own""#, "unknown variant `own`"),
         (r#""overcommit": {"cpus": 0}"#, "0.001 to 1000"),
         (r#""cpu_qouta": 1"#, "did you mean `cpu_quota`?"),
@@ -138,6 +144,10 @@ fn nothing_asked_takes_no_cgroup() {
         plain.quota.memory_mode(HugePages::Reserved),
         MemoryMode::Reserved
     );
+    let parent = VmConfig::builder()
+        .kernel("k")
+        .cgroup_parent("/a".parse().unwrap());
+    assert!(parent.build().unwrap().quota.is_asked());
     let shared = VmConfig::builder()
         .kernel("k")
         .memory_mode(MemoryMode::Shared);
