@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
 
+#[path = "cli/bad_values.rs"]
+mod bad_values;
+
 use std::path::Path;
 use std::process::{Command, Output};
 

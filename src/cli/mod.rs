@@ -13,6 +13,7 @@ mod supervisor;
 mod terminal;
 
 use crate::host::environment;
+use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use error::Failed;
 use std::mem::ManuallyDrop;
@@ -85,11 +86,28 @@ pub fn run(started: Instant) -> u8 {
 fn parse<V: Subcommand>() -> V {
     // Taking the definition apart again would take a fifth of the time that reading takes.
     let mut command = ManuallyDrop::new(Cli::<V>::command());
-    let mut matches = command.get_matches_mut();
+    let mut matches = command
+        .try_get_matches_from_mut(std::env::args_os())
+        .unwrap_or_else(|error| name_argument(error, &mut command).exit());
     let cli = Cli::from_arg_matches_mut(&mut matches)
         .unwrap_or_else(|error| error.format(&mut command).exit());
     start_log(cli.verbose);
     cli.verb
+}
+
+/// clap does not tell which argument is not UTF-8.
+fn name_argument(error: clap::Error, command: &mut clap::Command) -> clap::Error {
+    let mut all = std::env::args_os().skip(1);
+    match error.kind() {
+        ErrorKind::InvalidUtf8 => match all.find(|argument| argument.to_str().is_none()) {
+            Some(argument) => command.error(
+                ErrorKind::InvalidUtf8,
+                format!("the argument {argument:?} is not UTF-8; only paths of files may be anything else"),
+            ),
+            None => error,
+        },
+        _ => error,
+    }
 }
 
 /// glibc gives each thread an arena of its own, which takes system calls and memory; vCPU threads hardly

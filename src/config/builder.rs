@@ -6,7 +6,7 @@ use super::{
     Overlay, PortMapping,
 };
 use super::{CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit, Quota};
-use super::{RootSpec, ServiceSpec, VcpuCount, VmConfig, json};
+use super::{RootSpec, ServiceSpec, VcpuCount, VmConfig, json, service};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -245,17 +245,14 @@ impl VmConfigBuilder {
     /// # Errors
     /// The first value that cannot work, by name, with its limits.
     pub fn build(mut self) -> Result<VmConfig, Error> {
+        self.check_paths()?;
+        self.hostname
+            .as_deref()
+            .map_or(Ok(()), service::check_hostname)?;
         let memory = self.memory.unwrap_or(Memory::DEFAULT);
         memory.check(self.huge_pages)?;
         let cmdline = self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
         check_cmdline(&cmdline)?;
-        if let Some(name) = self
-            .env
-            .keys()
-            .find(|name| name.is_empty() || name.contains('='))
-        {
-            return Err(Error::EnvName { name: name.clone() });
-        }
         let (root, mut disks) = root_disks(self.root, self.scratch)?;
         disks.extend(self.disks);
         self.nets.iter().try_for_each(Net::check)?;
@@ -281,6 +278,7 @@ impl VmConfigBuilder {
             workdir: self.workdir,
             user: None,
         };
+        service::check(&service)?;
         Ok(VmConfig {
             kernel: self.kernel.ok_or(Error::KernelMissing)?,
             initrd: self.initrd,
@@ -303,6 +301,21 @@ impl VmConfigBuilder {
                 ..Default::default()
             },
         })
+    }
+
+    fn check_paths(&self) -> Result<(), Error> {
+        let named = [
+            ("the kernel", &self.kernel),
+            ("the initrd", &self.initrd),
+            ("the root", &self.root),
+            ("the scratch disk", &self.scratch),
+        ];
+        for (what, path) in named {
+            path.as_deref()
+                .map_or(Ok(()), |path| service::check_path(what, path))?;
+        }
+        let mut disks = self.disks.iter();
+        disks.try_for_each(|disk| service::check_path("a disk", &disk.path))
     }
 }
 

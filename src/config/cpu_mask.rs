@@ -60,7 +60,7 @@ impl CpuMask {
     }
 
     /// Every name that can be masked, in the order of the CPUID leaves.
-    pub fn known_names() -> impl Iterator<Item = &'static str> {
+    pub fn known_names() -> impl Iterator<Item = &'static str> + Clone {
         FEATURES.iter().map(|feature| feature.name)
     }
 
@@ -95,6 +95,9 @@ impl FromStr for CpuMask {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut mask = CpuMask::default();
+        if text.trim().is_empty() {
+            mask.push(text)?; // who names nothing expects something to be hidden
+        }
         text.split(',')
             .filter(|name| !name.trim().is_empty())
             .try_for_each(|name| mask.push(name))?;

@@ -131,11 +131,42 @@ pub enum Error {
     /// A scratch disk without a root to lay it over.
     #[error("a scratch disk keeps the changes of a root, and no root is named")]
     ScratchAlone,
-    /// An environment variable without a name, or with `=` in it.
-    #[error("`{name}` is not the name of an environment variable")]
+    /// An environment variable without a name, or with `=` or a control character in it.
+    #[error("`{}` is not the name of an environment variable (write NAME=VALUE)", .name.escape_debug())]
     EnvName {
         /// What the user wrote.
         name: String,
+    },
+    /// A command whose program has no name.
+    #[error(
+        "the command has an empty name in place of its program's; name a program, or leave out the command"
+    )]
+    CommandEmpty,
+    /// A working directory that is not told from the root.
+    #[error("the working directory `{}` is not an absolute path (it begins with `/`)", .path.escape_debug())]
+    WorkdirRelative {
+        /// What the user wrote.
+        path: String,
+    },
+    /// Text that the kernel would cut.
+    #[error("{what} has a NUL byte in it, which the kernel takes for the end; leave it out")]
+    NulByte {
+        /// Whose text it is.
+        what: String,
+    },
+    /// A path without anything in it.
+    #[error("the path of {what} is empty; name a file, or leave out the setting")]
+    PathEmpty {
+        /// Whose path it is.
+        what: &'static str,
+    },
+    /// A host name that no host can have.
+    #[error("`{}` cannot be a host name: {why}", .name.escape_debug())]
+    Hostname {
+        /// What the user wrote.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// A key of `--net` that is not known.
     #[error("unknown key `{key}` of a network interface{}", did_you_mean(.nearest))]
@@ -220,19 +251,27 @@ pub enum Error {
     )]
     NameServersAlone,
     /// A key that is not known.
-    #[error("unknown key `{key}`{} (line {line}, column {column})", did_you_mean(.nearest))]
+    #[error(
+        "unknown key `{key}`{}{} (line {line}, column {column})",
+        within(.place),
+        did_you_mean_one_of(.nearest, .known)
+    )]
     UnknownKey {
         /// The key in the file.
         key: String,
+        /// The keys that lead to its object, such as `disks[0]`; empty at the top.
+        place: String,
         /// The nearest known key.
         nearest: Option<String>,
+        /// All that are known there.
+        known: Vec<String>,
         /// Line, from 1.
         line: usize,
         /// Column, from 1.
         column: usize,
     },
     /// A key that a flag does not have.
-    #[error("{flag} has no key `{key}`{}", did_you_mean(.nearest))]
+    #[error("{flag} has no key `{}`{}", .key.escape_debug(), did_you_mean_one_of(.nearest, .known))]
     FlagKey {
         /// The flag.
         flag: &'static str,
@@ -240,6 +279,8 @@ pub enum Error {
         key: String,
         /// The nearest known key.
         nearest: Option<String>,
+        /// All that are known.
+        known: Vec<String>,
     },
     /// A key that stands more than once in a flag.
     #[error("{flag} has `{key}` twice")]
@@ -313,14 +354,41 @@ pub enum Error {
         of: &'static str,
     },
     /// JSON that does not parse, or a value of the wrong type.
-    #[error("{0}")]
-    Json(String),
+    #[error("{}{message}", at(.place))]
+    Json {
+        /// The keys that lead to what is wrong, such as `disks[0].path`; empty at the top.
+        place: String,
+        /// What is wrong, and where.
+        message: String,
+    },
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {
     match nearest {
         Some(name) => format!("; did you mean `{name}`?"),
         None => String::new(),
+    }
+}
+
+/// The nearest, or else all of them.
+fn did_you_mean_one_of(nearest: &Option<String>, known: &[String]) -> String {
+    match nearest {
+        None if !known.is_empty() => format!("; known are {}", known.join(", ")),
+        nearest => did_you_mean(nearest),
+    }
+}
+
+fn within(place: &str) -> String {
+    match place {
+        "" => String::new(),
+        place => format!(" in `{place}`"),
+    }
+}
+
+fn at(place: &str) -> String {
+    match place {
+        "" => String::new(),
+        place => format!("`{place}`: "),
     }
 }
 

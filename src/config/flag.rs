@@ -32,6 +32,7 @@ impl<'a> Flag<'a> {
                     flag: name,
                     key: key.into(),
                     nearest: json::nearest(key, keys.iter().copied()),
+                    known: keys.iter().map(|key| (*key).into()).collect(),
                 });
             }
             if given.iter().any(|(other, _)| *other == key) {

@@ -1,36 +1,81 @@
 //! JSON to a configuration, with errors that a person can act on.
 
+use super::strict::{self, Strict};
 use super::{Error, VmConfigBuilder};
+use serde::Deserialize;
 
 /// A name is only suggested when it is about this alike (Jaro-Winkler, 0 to 1).
 const ALIKE: f64 = 0.75;
 
+/// Shorter names are part of too many others for that to mean anything.
+const TELLING_BYTES: usize = 3;
+
+/// Keys that flags have, and the key below which JSON has the same.
+const ELSEWHERE: [(&str, &str); 8] = [
+    ("cpus", "vcpus"),
+    ("ro", "read_only"),
+    ("readonly", "read_only"),
+    ("bandwidth", "rate_limit"),
+    ("burst", "rate_limit"),
+    ("once", "rate_limit"),
+    ("iops", "rate_limit"),
+    ("packets", "operations"),
+];
+
 pub(super) fn parse(text: &str) -> Result<VmConfigBuilder, Error> {
-    serde_json::from_str(text).map_err(explain)
+    let trail = strict::Trail::default();
+    let mut json = serde_json::Deserializer::from_str(text);
+    let config = VmConfigBuilder::deserialize(Strict::new(&mut json, &trail))
+        .map_err(|error| explain(&error, &trail))?;
+    json.end().map_err(|error| explain(&error, &trail))?;
+    Ok(config)
 }
 
 /// The known name that is most like `name`, if any is like it at all.
-pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(super) fn nearest<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a str> + Clone,
+) -> Option<String> {
+    let elsewhere = ELSEWHERE.iter().find(|(other, _)| *other == name);
+    if let Some((_, key)) = elsewhere
+        && known.clone().into_iter().any(|candidate| candidate == *key)
+    {
+        return Some((*key).into());
+    }
     known
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .into_iter()
+        .map(|candidate| (likeness(name, candidate), candidate))
         .filter(|(likeness, _)| *likeness >= ALIKE)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate.into())
 }
 
+/// How alike two names are. One that is a part of the other comes before one that has the same letters.
+fn likeness(name: &str, candidate: &str) -> f64 {
+    let alike = strsim::jaro_winkler(name, candidate);
+    let is_part = candidate.contains(name) || name.contains(candidate);
+    match is_part && name.len().min(candidate.len()) >= TELLING_BYTES {
+        true => alike.max(ALIKE) + 1.0,
+        false => alike,
+    }
+}
+
 /// serde's unknown-field message quotes the key first and then each known key in backticks.
-fn explain(error: serde_json::Error) -> Error {
+fn explain(error: &serde_json::Error, trail: &strict::Trail) -> Error {
     let message = error.to_string();
+    let place = trail.to_string();
     if !message.starts_with("unknown field") {
-        return Error::Json(message);
+        return Error::Json { place, message };
     }
     let mut quoted = message.split('`').skip(1).step_by(2);
     let Some(key) = quoted.next() else {
-        return Error::Json(message);
+        return Error::Json { place, message };
     };
     Error::UnknownKey {
         key: key.into(),
-        nearest: nearest(key, quoted),
+        place,
+        nearest: nearest(key, quoted.clone()),
+        known: quoted.map(String::from).collect(),
         line: error.line(),
         column: error.column(),
     }
@@ -77,12 +122,86 @@ mod tests {
             matches!(error, Error::UnknownKey { nearest: None, .. }),
             "{error}"
         );
+        assert!(error.to_string().contains("; known are kernel, initrd, "));
+        for (json, expected) in [
+            (
+                r#"{"cpus": 1}"#,
+                "unknown key `cpus`; did you mean `vcpus`?",
+            ),
+            (
+                r#"{"disk": []}"#,
+                "unknown key `disk`; did you mean `disks`?",
+            ),
+            (
+                r#"{"disks": [{"path": "a", "ro": true}]}"#,
+                "unknown key `ro` in `disks[0]`; did you mean `read_only`?",
+            ),
+            (
+                r#"{"disks": [{"path": "a"}, {"path": "b", "rate_limit": {"bandwith": "1M"}}]}"#,
+                "unknown key `bandwith` in `disks[1].rate_limit`; did you mean `bandwidth`?",
+            ),
+            (
+                r#"{"nets": [{"rx": {"packets": 5}}]}"#,
+                "unknown key `packets` in `nets[0].rx`; did you mean `operations`?",
+            ),
+            (
+                r#"{"balloon": {"deflate-on-oom": false}}"#,
+                "`deflate-on-oom` in `balloon`; did you mean `deflate_on_oom`?",
+            ),
+            (
+                r#"{"overcommit": {"cpu": 2}}"#,
+                "unknown key `cpu` in `overcommit`; did you mean `cpus`?",
+            ),
+        ] {
+            let error = VmConfig::from_json(json).unwrap_err().to_string();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn objects_are_objects_at_every_level_and_no_key_stands_twice() {
+        for (json, expected) in [
+            ("[]", "invalid type: sequence, expected an object with keys"),
+            (r#"["vmlinux"]"#, "expected an object with keys"),
+            (
+                r#"{"disks": [["a"]]}"#,
+                "`disks[0]`: invalid type: sequence",
+            ),
+            (
+                r#"{"disks": [{"path": "a", "rate_limit": ["1M"]}]}"#,
+                "`disks[0].rate_limit`: invalid type: sequence",
+            ),
+            (r#"{"nets": [[]]}"#, "`nets[0]`: invalid type: sequence"),
+            (r#"{"nets": [{"tx": []}]}"#, "`nets[0].tx`: invalid type"),
+            (r#"{"balloon": []}"#, "`balloon`: invalid type: sequence"),
+            (r#"{"overcommit": [1, 2]}"#, "`overcommit`: invalid type"),
+            (r#"{"env": []}"#, "`env`: invalid type: sequence"),
+            (
+                r#"{"memory": "1G", "memory": "2G"}"#,
+                "`memory` stands twice",
+            ),
+            (
+                r#"{"env": {"A": "1", "B": "2", "A": "3"}}"#,
+                "`env`: the key `A` stands twice",
+            ),
+            (
+                r#"{"disks": [{"path": "a", "path": "b"}]}"#,
+                "`disks[0]`: the key `path` stands twice",
+            ),
+            (r#"{"kernel": "k"} {}"#, "trailing characters"),
+        ] {
+            let error = VmConfig::from_json(json).unwrap_err().to_string();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
     }
 
     #[test]
     fn wrong_values_say_what_is_expected() {
         for (json, expected) in [
-            (r#"{"kernel": 1}"#, "expected"),
+            (
+                r#"{"kernel": 1}"#,
+                "`kernel`: invalid type: integer `1`, expected",
+            ),
             (r#"{"memory": true}"#, "a memory size must be text"),
             (r#"{"memory": "12Q"}"#, "is not a memory size"),
             (r#"{"kernel": "k", "memory": "1M"}"#, "outside the limits"),

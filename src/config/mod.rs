@@ -18,6 +18,8 @@ mod net;
 mod port_mapping;
 mod quota;
 mod rate_limit;
+mod service;
+mod strict;
 
 pub use balloon::Balloon;
 pub use builder::VmConfigBuilder;

@@ -15,6 +15,7 @@ use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_regio
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
@@ -88,7 +89,10 @@ fn open(what: &'static str, path: &Path) -> Result<File, Error> {
         path: path.into(),
         source,
     };
-    let file = File::open(path).map_err(failed)?;
+    // A FIFO would wait for a writer, while the signals that end a start wait for the VM.
+    let mut options = File::options();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_dir() {
         return Err(failed(std::io::ErrorKind::IsADirectory.into()));

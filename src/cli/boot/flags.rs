@@ -3,12 +3,14 @@
 use super::quota::QuotaFlags;
 use crate::cli::{Failed, defaults};
 use crate::config::{
-    Balloon, CpuMask, Disk, HugePages, Memory, Net, PortMappings, VmConfigBuilder,
+    Balloon, CpuMask, Disk, HugePages, Memory, Net, PortMappings, VcpuCount, VmConfigBuilder,
 };
 use crate::host::environment;
 use crate::{Error, VmConfig};
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -25,10 +27,10 @@ pub(super) struct Flags {
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
     /// Number of vCPUs [default: 1].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = cpus)]
     cpus: Option<u64>,
     /// Guest memory, with a unit: 512M, 2G [default: 128M].
-    #[arg(short, long, value_name = "SIZE")]
+    #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true)]
     memory: Option<Memory>,
     /// Which pages back guest memory.
     #[arg(long, value_name = "KIND", value_enum)]
@@ -165,14 +167,9 @@ impl Flags {
             config = config.dns(server);
         }
         for variable in &self.env {
-            config = match variable.split_once('=') {
-                Some((name, value)) => config.env(name, value),
-                // As docker does: a variable that is not set here is not set there.
-                None => match environment::data(variable).map(OsString::into_string) {
-                    Some(Ok(value)) => config.env(variable, value),
-                    _ => config,
-                },
-            };
+            if let Some((name, value)) = variable_of(variable)? {
+                config = config.env(name, value);
+            }
         }
         if let Some(directory) = self.workdir {
             config = config.workdir(directory);
@@ -189,12 +186,60 @@ impl Flags {
     }
 }
 
+/// A number of vCPUs; its limits are those of the configuration.
+fn cpus(text: &str) -> Result<u64, String> {
+    let number = text.parse();
+    number.map_err(|_| {
+        format!(
+            "a number of vCPUs is a whole number from 1 to {}",
+            VcpuCount::MAX
+        )
+    })
+}
+
+/// Name and value that `--env` gives to the service, if any.
+fn variable_of(written: &str) -> Result<Option<(&str, String)>, Failed> {
+    if let Some((name, value)) = written.split_once('=') {
+        return Ok(Some((name, value.into())));
+    }
+    if written.is_empty() {
+        return Ok(Some(("", String::new()))); // refused as all names that are none
+    }
+    // As docker does: a variable that is not set here is not set there.
+    match environment::data(written).map(OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(value)) => Ok(Some((written, value))),
+        Some(Err(_)) => {
+            let error = format!(
+                "the value that `{}` has here is not UTF-8, and a guest is told text only",
+                written.escape_debug()
+            );
+            Err(Failed::new(error).help(format!("give a value: --env {written}=VALUE")))
+        }
+    }
+}
+
+/// More than any configuration has, and little enough to read before its end is looked for.
+const CONFIG_BYTES: u64 = 1 << 20;
+
 fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Open {
+    let failed = |source| Error::Open {
         what: "configuration",
         path: path.into(),
         source,
-    })?;
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(CONFIG_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    let wrong = |what: &str| Failed::new(format!("configuration `{}` {what}", path.display()));
+    if bytes.len() as u64 > CONFIG_BYTES {
+        return Err(wrong("is longer than 1 MiB")
+            .help("name a JSON file; disks and kernels have keys in it"));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| wrong("is not UTF-8").help("a configuration is JSON text"))?;
     VmConfigBuilder::from_json(&text).map_err(|error| {
         Failed::new(format!("configuration `{}`: {error}", path.display()))
             .help("the README lists all keys")

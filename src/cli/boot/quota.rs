@@ -8,14 +8,14 @@ use clap::{Args, ValueEnum};
 #[derive(Args)]
 pub(super) struct QuotaFlags {
     /// CPU time that the VM may use, in CPUs: 0.5 is half of one.
-    #[arg(long, value_name = "CPUS")]
+    #[arg(long, value_name = "CPUS", allow_negative_numbers = true)]
     cpu_quota: Option<CpuQuota>,
     /// CPUs of the host on which the VM may run: 0,2-3.
     #[arg(long, value_name = "LIST")]
     cpuset: Option<CpuSet>,
     /// The VM's weight when CPUs are short, 1 to 10000 [default: 100, or 10 for each thousandth of a CPU in
     /// --cpu-quota].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     cpu_weight: Option<CpuWeight>,
     /// Which threads --cpu-quota and --cpuset hold [default: vm].
     #[arg(long, value_name = "SCOPE", value_enum)]
