@@ -24,19 +24,22 @@ pub(super) enum Place {
 impl Place {
     /// All of them, the best first.
     pub fn all() -> impl Iterator<Item = Self> {
-        let root = rustix::process::geteuid().is_root();
-        let system = root.then_some(Self::System);
-        // Others than absolute paths are to be ignored (XDG Base Directory Specification).
-        let named = || {
+        let user = rustix::process::geteuid();
+        let system = user.is_root().then_some(Self::System).into_iter();
+        // Each is asked for when those before it are of no use.
+        let named = std::iter::once_with(|| {
+            // Others than absolute paths are to be ignored (XDG Base Directory Specification).
             let named = environment::variable("XDG_RUNTIME_DIR").map(PathBuf::from);
-            let named = named.filter(|path| path.is_absolute());
-            let user = outer_user(rustix::process::geteuid().as_raw());
-            let named = named.map(Self::Named).into_iter();
-            named.chain([Self::Login(user), Self::Shared(user)])
-        };
-        system
-            .into_iter()
-            .chain(std::iter::once_with(named).flatten())
+            named.filter(|path| path.is_absolute()).map(Self::Named)
+        });
+        let login = std::iter::once(Self::Login(user.as_raw()));
+        // Root of a namespace is a user who has logged in outside.
+        let outside = std::iter::once_with(move || {
+            let user = outer_user(user.as_raw());
+            [Self::Login(user), Self::Shared(user)]
+        });
+        let here = system.chain(named.flatten()).chain(login);
+        here.chain(outside.flatten())
     }
 
     pub fn is_last(&self) -> bool {

@@ -128,6 +128,13 @@ pub fn user_namespace() {
         let output = scene.kvmlet(Who::Victim, &[], &["boot", "--kernel", "/mnt/bin/ready"]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         scene.script(0, "test \"$(ls /tmp | wc -l)\" = 2; test ! -e /run/kvmlet");
+        // After a login, too, though the namespace has forgotten where that was.
+        scene.script(
+            0,
+            "mkdir -p /run/user/$V; chown $V /run/user/$V; chmod 700 /run/user/$V",
+        );
+        scene.script(VICTIM, boot);
+        scene.script(VICTIM, "test -O /run/user/$V/kvmlet/ledger/lock");
         // Where /run is root's of the namespace, as in a container, that is the place.
         let container = "unshare -rm sh -euc 'mount -t tmpfs none /run; \
                          /mnt/bin/kvmlet boot --no-jail --kernel /mnt/bin/ready; test -O /run/kvmlet/ledger/lock'";

@@ -84,11 +84,12 @@ pub const PLAIN: Situation = Situation {
 };
 
 /// Where kvmlet may make and change things: its own runtime directories, and what its user names.
-const OWN: [&str; 5] = [
+const OWN: [&str; 6] = [
     "/run/kvmlet",
     "/tmp/kvmlet-23002",
     "/tmp/kvmlet-23001",
     "/home/victim/run/kvmlet",
+    "/run/user/23002/kvmlet",
     "/home/attacker/stats.json",
 ];
 

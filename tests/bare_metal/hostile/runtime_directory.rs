@@ -251,6 +251,12 @@ pub const NAMED: &[Situation] = &[
         ..PLAIN
     },
     Situation {
+        name: "a login's, that the environment does not know",
+        plant: "mkdir -p /run/user/$V; chown $V /run/user/$V; chmod 700 /run/user/$V",
+        attack: "mkdir -m 777 /tmp/kvmlet-$V",
+        ..PLAIN
+    },
+    Situation {
         name: "a login's directory that is another user's",
         plant: "mkdir -p /run/user/$V; chown $A /run/user/$V",
         ..PLAIN
