@@ -5,6 +5,7 @@ use super::tests::set_up;
 use super::traffic_tests::{World, connect, ip, seen_by, seen_by_udp, serve_tcp, world};
 use super::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -34,8 +35,15 @@ fn as_user<T: Send>(user: u32, body: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Connects this many times, from another address each time, and says nothing.
+/// Connects this many times, and says nothing.
 fn crowd(count: usize) -> Vec<TcpStream> {
+    // Clients, proxy and server are one process here; the proxy alone has enough in a usual limit.
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, most).unwrap();
     let connect = |_| connect("127.0.0.1:8080").unwrap();
     (0..count).map(connect).collect()
 }
