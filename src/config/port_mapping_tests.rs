@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{Net, VmConfig};
+use proptest::prelude::*;
 
 fn mapping(text: &str) -> PortMapping {
     text.parse().unwrap_or_else(|error| panic!("{error}"))
@@ -144,4 +145,18 @@ fn ranges_are_as_many_ports() {
         error.contains("[::1]:85:1/tcp is published twice"),
         "{error}"
     );
+}
+
+proptest! {
+    #[test]
+    fn what_is_printed_can_be_read(text in r"(\[[0-9a-f:.]{0,12}\]:|[0-9.]{0,12}:|localhost:)?[0-9]{0,5}(-[0-9]{0,5})?:?[0-9]{1,5}(-[0-9]{1,5})?(/tcp|/udp|/x)?") {
+        for mapping in text.parse::<PortMappings>().into_iter().flatten() {
+            prop_assert_eq!(mapping.to_string().parse::<PortMapping>().unwrap(), mapping);
+        }
+    }
+
+    #[test]
+    fn any_text_is_ports_or_an_error(text: String) {
+        let _ = text.parse::<PortMappings>();
+    }
 }

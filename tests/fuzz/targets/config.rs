@@ -1,8 +1,8 @@
-//! Any text as a configuration, a memory size and a CPU mask: an error or values within their limits.
+//! Any text as a configuration, a memory size, published ports and a CPU mask: an error or values within their limits.
 #![no_main]
 
 use kvmlet::VmConfig;
-use kvmlet::config::{CpuMask, Memory};
+use kvmlet::config::{CpuMask, Memory, PortMapping, PortMappings};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -15,6 +15,10 @@ fuzz_target!(|text: &str| {
         // What is printed can be read again.
         let printed = memory.to_string().replace(" bytes", "b");
         assert_eq!(printed.parse::<Memory>().ok(), Some(memory));
+    }
+    for mapping in text.parse::<PortMappings>().into_iter().flatten() {
+        let again = mapping.to_string().parse::<PortMapping>();
+        assert_eq!(again.ok(), Some(mapping));
     }
     let _ = text.parse::<CpuMask>();
 });
