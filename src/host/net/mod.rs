@@ -7,9 +7,9 @@
 //! - The host reaches every port of the guest at the guest's address.
 //! - Others reach published ports only. They see them at the host's addresses, or at the one that was named.
 //!   Clients elsewhere come by DNAT, so the guest sees their addresses; clients on the host itself, those of IPv6,
-//!   and all where DNAT cannot be, come through a [proxy] in this process and appear as the host.
+//!   and all where DNAT cannot be, come through a proxy in this process and appear as the host.
 //! - A guest reaches what the host's routes lead to, but of the host itself and of other guests only published
-//!   ports, and its [name service](name_service). It can ping the host. It cannot use addresses that are not its own.
+//!   ports, and it asks the host for names. It can ping the host. It cannot use addresses that are not its own.
 //!   Between host and guest there is no IPv6.
 //!
 //! Rootless networking through passt, which would be another [port](crate::devices::virtio::net::Port), is not

@@ -15,7 +15,7 @@ const TURN: usize = 16;
 /// How long no connection is accepted after the host has refused one, for lack of descriptors mostly.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often it is looked for a seat for those who wait.
+/// How often a seat is looked for on behalf of those who wait.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a client waits for a seat.
 const WAIT: Duration = Duration::from_secs(15);
