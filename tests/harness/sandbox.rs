@@ -11,10 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-/// Cgroups, one for each controller, and a runtime directory. Removed with whoever is in them.
+/// Cgroups, one for each controller or in version 2 one for all, and a runtime directory. Removed with whoever is in
+/// them.
 pub struct Sandbox {
     cgroup: Option<Arc<Cgroup>>,
     directories: Vec<PathBuf>,
+    /// Where processes are in version 2: beside the VMs, in a cgroup that is handed over as systemd does that.
+    leaf: Option<PathBuf>,
     runtime: tempfile::TempDir,
 }
 
@@ -32,14 +35,15 @@ impl Sandbox {
             .and_then(|found| Plan::new(&found, &unique_name(), &limits, None).whole())
             .map_err(|error| error.to_string())?;
         let directories = plan.directories();
-        if directories.len() != 3 {
-            // There, what processes of a cgroup may do depends on each other.
-            return Err("cgroups of version 2 are not made for tests of many kvmlets".into());
-        }
         let cgroup = Cgroup::create(plan).map_err(|error| error.to_string())?;
+        let leaf = match &*directories {
+            [only] => Some(delegate(only).map_err(|error| error.to_string())?),
+            _ => None,
+        };
         Ok(Self {
             cgroup: Some(Arc::new(cgroup)),
             directories,
+            leaf,
             runtime: tempfile::tempdir().map_err(|error| error.to_string())?,
         })
     }
@@ -59,10 +63,12 @@ impl Sandbox {
     /// Any program in here.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        let cgroup = self.cgroup.clone();
+        let (cgroup, leaf) = (self.cgroup.clone(), self.leaf.clone());
         let runtime = CString::new(self.runtime.path().as_os_str().as_bytes()).unwrap();
         let enter = move || {
-            if let Some(cgroup) = &cgroup {
+            if let Some(leaf) = &leaf {
+                std::fs::write(leaf.join("cgroup.procs"), "0")?;
+            } else if let Some(cgroup) = &cgroup {
                 cgroup.join().map_err(io::Error::other)?;
             }
             hide_run(&runtime)
@@ -78,6 +84,7 @@ impl Sandbox {
         for directory in &self.directories {
             collect(directory, &mut found, |path| path.is_dir());
         }
+        found.retain(|path| Some(path) != self.leaf.as_ref());
         collect(self.runtime.path(), &mut found, |path| {
             // What is nobody's stays: locks, and what KVM has said of CPUID.
             let shared = ["lock", "cpuid"].map(|name| path.file_name() == Some(name.as_ref()));
@@ -90,7 +97,9 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         // Inner ones come behind those around them, and are removed first.
-        let removed = remove_left_over(&self.left_over_cgroups());
+        let leaf = self.leaf.iter().cloned();
+        let all: Vec<PathBuf> = leaf.chain(self.left_over_cgroups()).collect();
+        let removed = remove_left_over(&all);
         drop(self.cgroup.take());
         assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
     }
@@ -101,6 +110,19 @@ impl Sandbox {
         let all = self.left_over().into_iter();
         all.filter(|path| !path.starts_with(self.runtime.path()))
             .collect()
+    }
+}
+
+/// Hands a cgroup of version 2 over to those in a child of it, which is returned.
+fn delegate(cgroup: &Path) -> io::Result<PathBuf> {
+    let leaf = cgroup.join("tests");
+    std::fs::create_dir(&leaf)?;
+    let path = CString::new(cgroup.as_os_str().as_bytes())?;
+    let (name, value) = (c"user.delegate", c"1".as_ptr().cast());
+    // SAFETY: strings that end with a zero, and one byte of a value.
+    match unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value, 1, 0) } {
+        0 => Ok(leaf),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

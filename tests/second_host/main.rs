@@ -43,6 +43,7 @@ mod boots;
 mod elsewhere;
 mod host;
 mod machine;
+mod shares;
 mod task;
 mod wire;
 
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
     // One machine, and two CPUs in it.
     arguments.test_threads = Some(1);
     let missing = missing();
-    let own = [boots::TESTS].concat();
+    let own = [boots::TESTS, shares::TESTS].concat();
     let mut trials: Vec<Trial> = own
         .into_iter()
         .map(|(name, test)| trial(name.into(), test))

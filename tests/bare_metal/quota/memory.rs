@@ -1,11 +1,11 @@
 //! Memory limits.
 
-use super::{USUAL_WEIGHT, Vm, cgroups, sandbox};
+use super::{USUAL_WEIGHT, Vm, cgroup, mount, sandbox};
 use crate::cli::vm_process;
 use crate::harness::Test;
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 pub const TESTS: &[Test] = &[
@@ -20,29 +20,52 @@ pub const TESTS: &[Test] = &[
     ("a_vm_beyond_its_memory_limit_is_killed_alone", killed_alone),
 ];
 
-/// A file of the memory cgroup that a VM is in.
-fn memory_file(vm: &Vm, file: &str) -> PathBuf {
-    let place = cgroups(format!("/proc/{}", vm_process(&vm.running)))["memory"].clone();
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let is_memory = |line: &&str| line.contains(" cgroup ") && line.contains("memory");
-    let mount = mounts
-        .lines()
-        .find(is_memory)
-        .unwrap()
-        .split(' ')
-        .nth(1)
-        .unwrap();
-    Path::new(mount)
-        .join(place.trim_start_matches('/'))
-        .join(file)
-}
+/// The memory cgroup that a VM is in, and the version of its tree.
+struct MemoryCgroup(PathBuf, u8);
 
-fn memory_count(vm: &Vm, file: &str) -> u64 {
-    fs::read_to_string(memory_file(vm, file))
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap()
+impl MemoryCgroup {
+    fn of(vm: &Vm) -> Self {
+        let place = cgroup(format!("/proc/{}", vm_process(&vm.running)), "memory");
+        let path = mount("memory").join(place.trim_start_matches('/'));
+        let version = if path.join("memory.current").exists() {
+            2
+        } else {
+            1
+        };
+        Self(path, version)
+    }
+
+    fn read(&self, v1: &str, v2: &str) -> u64 {
+        let text = fs::read_to_string(self.0.join([v1, v2][usize::from(self.1 - 1)])).unwrap();
+        // Of several counters, the one of times that the limit was reached.
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("max "));
+        lines.next().unwrap_or(text.trim()).parse().unwrap()
+    }
+
+    fn used(&self) -> u64 {
+        self.read("memory.usage_in_bytes", "memory.current")
+    }
+
+    fn limit(&self) -> u64 {
+        self.read("memory.limit_in_bytes", "memory.max")
+    }
+
+    fn times_at_limit(&self) -> u64 {
+        self.read("memory.memsw.failcnt", "memory.events")
+    }
+
+    fn set_limit(&self, bytes: u64) {
+        // The sum with swap is never less than the limit without.
+        let v1 = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"];
+        let files = if self.1 == 1 {
+            &v1[..]
+        } else {
+            &["memory.max"]
+        };
+        for file in files {
+            fs::write(self.0.join(file), bytes.to_string()).unwrap();
+        }
+    }
 }
 
 fn touches_all() {
@@ -53,18 +76,18 @@ fn touches_all() {
         let flags = ["--memory", "64M", "--memory-mode", mode];
         let mut vm = Vm::start(sandbox.boot("orders").args(flags));
         assert_eq!(vm.line(), "ready");
-        let taken = memory_count(&vm, "memory.usage_in_bytes") >= 64 << 20;
+        let taken = MemoryCgroup::of(&vm).used() >= 64 << 20;
         assert_eq!(taken, mode == "reserved", "{mode}");
         vm.say("t");
         assert_eq!(
             vm.line(),
             format!("touched={}", (64 << 20) - (0x10_0000 - 0x9_fc00))
         );
-        let used = memory_count(&vm, "memory.usage_in_bytes");
-        let limit = memory_count(&vm, "memory.limit_in_bytes");
+        let used = MemoryCgroup::of(&vm).used();
+        let limit = MemoryCgroup::of(&vm).limit();
         assert!((64 << 20..limit).contains(&used), "{used} of {limit}");
         assert_eq!(
-            memory_count(&vm, "memory.memsw.failcnt"),
+            MemoryCgroup::of(&vm).times_at_limit(),
             0,
             "the limit was never in the way"
         );
@@ -103,10 +126,7 @@ fn killed_alone() {
     let mut good = Vm::start(sandbox.boot("orders").args(flags));
     let mut bad = Vm::start(sandbox.boot("orders").args(flags).stderr(Stdio::piped()));
     assert_eq!((good.line(), bad.line()), ("ready".into(), "ready".into()));
-    // The sum with swap is never less than the limit without.
-    for file in ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"] {
-        fs::write(memory_file(&bad, file), (32 << 20).to_string()).unwrap();
-    }
+    MemoryCgroup::of(&bad).set_limit(32 << 20);
     good.say("t");
     bad.say("t");
     assert_eq!(bad.line(), "");

@@ -9,7 +9,6 @@ use crate::cli::{Running, vm_process};
 use crate::harness::cpu_time;
 use crate::harness::sandbox::Sandbox;
 use kvmlet::host::ledger::Host;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -85,11 +84,32 @@ impl Vm {
     }
 }
 
-/// Which cgroup a process or thread is in, by controller.
-fn cgroups(process: impl AsRef<Path>) -> BTreeMap<String, String> {
+/// Which cgroup a process or thread is in, as far as a controller goes: by its path from the root of the tree.
+fn cgroup(process: impl AsRef<Path>, controller: &str) -> String {
     let text = fs::read_to_string(process.as_ref().join("cgroup")).unwrap();
-    let parts = text.lines().map(|line| line.splitn(3, ':').skip(1));
-    parts
-        .map(|mut parts| (parts.next().unwrap().into(), parts.next().unwrap().into()))
-        .collect()
+    // The line of version 2 names none, and comes last.
+    let mut lines = text.lines().map(|line| line.splitn(3, ':').skip(1));
+    let place = lines.find_map(|mut parts| {
+        let controllers = parts.next()?;
+        let here = controllers.is_empty() || controllers.split(',').any(|name| name == controller);
+        parts.next().filter(|_| here)
+    });
+    place.unwrap().into()
+}
+
+/// Where the tree of a controller is mounted.
+fn mount(controller: &str) -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let kind = |kind: &str, option: &str| {
+        let mut lines = mounts.lines().map(|line| line.split(' '));
+        lines.find_map(|mut words| {
+            let (_, point) = (words.next()?, words.next()?);
+            let found =
+                words.next()? == kind && words.next()?.split(',').any(|word| word == option);
+            found.then(|| PathBuf::from(point))
+        })
+    };
+    kind("cgroup", controller)
+        .or_else(|| kind("cgroup2", "rw"))
+        .unwrap()
 }
