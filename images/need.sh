@@ -18,12 +18,15 @@ need() {
         return
     fi
     if [ "$(id -u)" -ne 0 ]; then
-        if ! command -v sudo >/dev/null; then
-            printf 'missing packages; as root: apt-get install %s\n' "${missing[*]}" >&2
+        # Without a terminal nobody can be asked for a password.
+        if ! command -v sudo >/dev/null || { [ ! -t 0 ] && ! sudo -n true 2>/dev/null; }; then
+            printf 'error: packages are missing: %s\n  help: as root: apt-get install %s\n' \
+                "${missing[*]}" "${missing[*]}" >&2
             exit 1
         fi
         sudo=(sudo)
     fi
-    "${sudo[@]}" apt-get update -qq >&2
+    # A third-party repository that cannot be reached does not matter: what is installed decides.
+    "${sudo[@]}" apt-get update -qq >&2 || true
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${options[@]}" "${missing[@]}" >&2
 }

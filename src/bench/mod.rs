@@ -12,6 +12,7 @@ mod error;
 pub mod facts;
 pub mod io;
 pub mod launch;
+mod leftovers;
 pub mod memory;
 pub mod phases;
 pub mod report;

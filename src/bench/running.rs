@@ -5,6 +5,7 @@
 
 use super::error::Halt;
 use super::launch::Launch;
+use super::leftovers;
 use crate::host::signals::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -55,6 +56,7 @@ impl Running {
             .stderr(file.try_clone().map_err(failed)?)
             // A group of its own: a terminal's Ctrl-C reaches the benchmark first, which ends the whole group.
             .process_group(0);
+        leftovers::mark(&mut command, stderr);
         let started = Instant::now();
         let mut child = command.spawn().map_err(|error| {
             Halt::Failed(format!(

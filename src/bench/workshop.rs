@@ -1,7 +1,8 @@
 //! Where a benchmark makes its bundles and images: a directory and mounts of its own.
 
 use super::error::Error;
-use crate::host::cgroup::{self, Hierarchies};
+use super::leftovers;
+use crate::host::cgroup::Hierarchies;
 use crate::host::directory::Directory;
 use crate::host::environment;
 use rustix::fs::{FlockOperation, flock};
@@ -104,7 +105,7 @@ impl Workshop {
         &self.path
     }
 
-    /// Its name, which no other has; also that of the cgroup for whoever takes one.
+    /// Its name, which no other has; also that of the cgroup below which all contestants have theirs.
     pub fn name(&self) -> String {
         name(&self.path)
     }
@@ -115,7 +116,7 @@ impl Drop for Workshop {
         for point in mounts(|point, _| point.starts_with(&self.path)) {
             let _ = unmount(point, UnmountFlags::DETACH);
         }
-        clear(&self.path);
+        leftovers::clear(&self.path, &self.name());
         if COVERED.swap(false, Ordering::Relaxed) {
             let _ = unmount(CONTAINERD, UnmountFlags::DETACH);
             // Only if it was made for this: it is not empty where containerd runs.
@@ -129,24 +130,8 @@ fn name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Removes a workshop's directory and what is left of its cgroup.
-fn clear(path: &Path) {
-    let _ = fs::remove_dir_all(path);
-    for tree in mounts(|_, kind| kind.starts_with("cgroup")) {
-        let mut groups = vec![tree.join(name(path))];
-        let mut next = 0;
-        while let Some(group) = groups.get(next) {
-            let below = fs::read_dir(group).into_iter().flatten().flatten();
-            let below = below.map(|entry| entry.path()).filter(|path| path.is_dir());
-            groups.extend(below.collect::<Vec<_>>());
-            next += 1;
-        }
-        let _ = cgroup::remove_left_over(&groups);
-    }
-}
-
 /// The mount points of this thread that are wanted, by path and kind, the last one first.
-fn mounts(wanted: impl Fn(&Path, &str) -> bool) -> Vec<PathBuf> {
+pub(super) fn mounts(wanted: impl Fn(&Path, &str) -> bool) -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     let point = |line: &str| {
         let (mount, kind) = line.split_once(" - ")?;
@@ -160,7 +145,7 @@ fn mounts(wanted: impl Fn(&Path, &str) -> bool) -> Vec<PathBuf> {
 fn reap(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(PREFIX) && is_abandoned(&entry.path()) {
-            clear(&entry.path());
+            leftovers::clear(&entry.path(), &name(&entry.path()));
         }
     }
 }

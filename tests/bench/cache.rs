@@ -1,13 +1,17 @@
 //! A cache with what benchmarks start, so that tests need no `images/build bench`.
 
-use crate::harness;
+use crate::harness::{self, eventually};
 use serde_json::Value;
+use std::cell::RefCell;
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 
 /// A cache of the test's own; gone when dropped.
-pub struct Cache(tempfile::TempDir);
+pub struct Cache {
+    directory: tempfile::TempDir,
+    started: RefCell<Vec<u32>>,
+}
 
 impl Cache {
     /// With the real service and the bare-metal guests. There is no kernel, so no Linux guest.
@@ -29,12 +33,15 @@ impl Cache {
             )
             .unwrap();
         }
-        Self(directory)
+        Self {
+            directory,
+            started: RefCell::default(),
+        }
     }
 
     /// With a file in the guest kernel's place.
     pub fn with_kernel(self) -> Self {
-        let directory = self.0.path().join("kvmlet/kernels/software-kvm");
+        let directory = self.directory.path().join("kvmlet/kernels/software-kvm");
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("vmlinux"), "").unwrap();
         self
@@ -49,7 +56,7 @@ impl Cache {
             // Whoever runs the tests may ignore signals, which kvmlet then does, too.
             .args(["--default-signal", env!("CARGO_BIN_EXE_kvmlet"), "bench"])
             .args(arguments)
-            .env("XDG_CACHE_HOME", self.0.path())
+            .env("XDG_CACHE_HOME", self.directory.path())
             .env("TMPDIR", temporary)
             .stdin(Stdio::null());
         command
@@ -57,23 +64,22 @@ impl Cache {
 
     /// The path of a bare-metal guest.
     pub fn guest(&self, name: &str) -> std::path::PathBuf {
-        let built = self.0.path().join("kvmlet/images/bench.dir");
+        let built = self.directory.path().join("kvmlet/images/bench.dir");
         built.join("guests").join(name)
     }
 
     /// The directory for temporary files.
     pub fn temporary(&self) -> std::path::PathBuf {
         // A short name: podman takes paths of 50 bytes only.
-        self.0.path().join("t")
+        self.directory.path().join("t")
     }
 
     /// The result as JSON, which follows the schema.
     pub fn json(&self, arguments: &[&str]) -> Value {
-        let output = self
-            .bench(arguments)
-            .args(["--format", "json"])
-            .output()
-            .unwrap();
+        let mut command = self.bench(arguments);
+        command.args(["--format", "json"]);
+        let child = self.spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
         let value: Value = serde_json::from_slice(&output.stdout).unwrap();
         let schema: Value =
@@ -88,8 +94,33 @@ impl Cache {
         value
     }
 
-    /// Benchmarks remove all that they make.
+    /// Starts a benchmark whose leftovers are [looked for](Self::expect_nothing_left).
+    pub fn spawn(&self, command: &mut Command) -> Child {
+        let child = command.spawn().unwrap();
+        self.started.borrow_mut().push(child.id());
+        child
+    }
+
+    /// The cgroups of the benchmarks that were started here, in all hierarchies.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let below = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+        let hierarchies = below(Path::new("/sys/fs/cgroup")).flat_map(|tree| below(&tree.path()));
+        let all = hierarchies.chain(below(Path::new("/sys/fs/cgroup")));
+        let is_ours = |name: &str| {
+            let started = self.started.borrow();
+            started
+                .iter()
+                .any(|pid| name.starts_with(&format!("kvmlet-bench-{pid}-")))
+        };
+        let ours = all.filter(|group| is_ours(&group.file_name().to_string_lossy()));
+        ours.map(|group| group.path()).collect()
+    }
+
+    /// Benchmarks remove all that they make; the kernel may take its time with cgroups.
     pub fn expect_nothing_left(&self) {
+        eventually("the containers' cgroups are gone", || {
+            self.cgroups().is_empty()
+        });
         let left: Vec<_> = fs::read_dir(self.temporary())
             .unwrap()
             .flatten()

@@ -63,10 +63,11 @@ const TEXTS: &[(&str, &str, &[&str])] = &[
     ("--cgroup-parent", "", &["--cgroup-parent", "/tenants/a"]),
     ("--cgroup-parent", "/a/../b", &["--cgroup-parent", "`..`"]),
     ("--disk", "", &["--disk", "path"]),
+    ("--disk", "a,readonly", &["--disk", "did you mean `ro`?"]),
     (
         "--disk",
-        "a,readonly",
-        &["--disk", "`readonly`", "known are path, ro"],
+        "a,xyz=1",
+        &["--disk", "`xyz`", "known are path, ro"],
     ),
     ("--disk", "a,iosp=1", &["--disk", "did you mean `iops`?"]),
     ("--disk", "a,queues=-1", &["--disk", "a whole number"]),

@@ -17,18 +17,18 @@ pub(super) fn make_root(directory: &Path, service: &Path) -> io::Result<PathBuf>
     Ok(root)
 }
 
-/// Makes the bundle of one container.
-pub(super) fn write(bundle: &Path, root: &Path, id: &str, service: Service) -> io::Result<()> {
+/// Makes the bundle of one container with the cgroup of that path.
+pub(super) fn write(bundle: &Path, root: &Path, cgroup: &str, service: Service) -> io::Result<()> {
     fs::create_dir_all(bundle)?;
     fs::write(
         bundle.join("config.json"),
-        config(root, id, service).to_string(),
+        config(root, cgroup, service).to_string(),
     )
 }
 
 /// What `runc spec` and `crun spec` ask for as well: all namespaces, /proc, /dev with its usual mounts, /sys, masked
 /// paths, few capabilities; and a cgroup of the container's own.
-fn config(root: &Path, id: &str, service: Service) -> Value {
+fn config(root: &Path, cgroup: &str, service: Service) -> Value {
     let mut args = vec!["/ready"];
     if service == Service::Stays {
         args.push("stay");
@@ -60,7 +60,7 @@ fn config(root: &Path, id: &str, service: Service) -> Value {
             mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         ],
         "linux": {
-            "cgroupsPath": format!("/{id}"),
+            "cgroupsPath": cgroup,
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             "namespaces": [
                 {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},

@@ -1,5 +1,6 @@
 //! A daemon of the benchmark's own: its state is in the workshop, and it ends with the benchmark.
 
+use crate::bench::leftovers;
 use crate::bench::running::tail;
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -35,6 +36,7 @@ impl Daemon {
             .stdout(file.try_clone().map_err(failed)?)
             .stderr(file)
             .process_group(0);
+        leftovers::mark(&mut command, log);
         let separate = || {
             // A benchmark that is killed leaves no daemon.
             set_parent_process_death_signal(Some(Signal::KILL))?;

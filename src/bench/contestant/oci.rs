@@ -18,6 +18,9 @@ pub(super) struct Runtime {
     /// The runtime's state, the root file system and the bundles.
     pub directory: PathBuf,
     pub root: PathBuf,
+    /// The cgroup below which containers have theirs, so that all of them are cleared with it: a runtime that fails
+    /// leaves some.
+    pub group: String,
 }
 
 impl Runtime {
@@ -36,6 +39,7 @@ impl Runtime {
             service: programs.service(),
             directory: PathBuf::new(),
             root: PathBuf::new(),
+            group: String::new(),
         }
     }
 
@@ -69,6 +73,7 @@ impl Contestant for Runtime {
 
     fn prepare(&mut self, workshop: &Workshop) -> Result<(), String> {
         self.directory = workshop.path().join(self.name);
+        self.group = workshop.name();
         self.root = bundle::make_root(&self.directory, &self.service)
             .map_err(|error| format!("the bundle cannot be made: {error}"))?;
         Ok(())
@@ -77,8 +82,13 @@ impl Contestant for Runtime {
     fn launch(&self, number: usize, service: Service) -> Result<Launch, String> {
         let id = format!("kvmlet-bench-{}-{}-{number}", std::process::id(), self.name);
         let bundle = self.directory.join(format!("bundle-{number}"));
-        bundle::write(&bundle, &self.root, &id, service)
-            .map_err(|error| format!("the bundle cannot be made: {error}"))?;
+        bundle::write(
+            &bundle,
+            &self.root,
+            &format!("/{}/{id}", self.group),
+            service,
+        )
+        .map_err(|error| format!("the bundle cannot be made: {error}"))?;
         let mut argv = self.command(&["run", "--bundle"]);
         argv.extend([bundle.into_os_string(), OsString::from(&id)]);
         Ok(Launch::new(argv).clean(self.command(&["delete", "--force", &id])))
