@@ -1,7 +1,10 @@
 //! Opening `/dev/kvm` and knowing what stands behind it.
 
+use super::users;
 use kvm_ioctls::Kvm;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// The device that every VM begins with.
 pub const DEVICE: &str = "/dev/kvm";
@@ -9,15 +12,21 @@ pub const DEVICE: &str = "/dev/kvm";
 /// The one stable version of the KVM API (Linux Documentation/virt/kvm/api.rst §4.1).
 const API_VERSION: i32 = 12;
 
+/// Where the kernel lists the device as soon as its module is loaded, also for containers that do not have it.
+const REGISTERED: &str = "/sys/class/misc/kvm";
+
 /// Why KVM cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such device.
     #[error("{DEVICE} does not exist")]
-    Absent,
-    /// The device is there but not for this user.
+    Absent(Absence),
+    /// The device's mode does not let this user open it.
     #[error("no permission to open {DEVICE}")]
-    Denied,
+    Denied(Denial),
+    /// Something other than the device's mode forbids it.
+    #[error("opening {DEVICE} is forbidden here, whoever asks")]
+    Forbidden,
     /// Anything else that `open` says.
     #[error("cannot open {DEVICE}")]
     Open(#[source] io::Error),
@@ -26,22 +35,121 @@ pub enum Error {
     Version(i32),
 }
 
-impl Error {
-    /// What a person can do about it.
-    pub fn help(&self) -> &'static str {
+/// What a host without the device lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// The host has it; this container has not.
+    OfNode,
+    /// The processor can, and nobody has loaded the module.
+    OfModule,
+    /// The processor does not offer virtualization.
+    OfExtensions,
+}
+
+/// Who may open the device, and how far this user is from that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The name of the device's group, or its number.
+    group: String,
+    /// Does the group get to read and write?
+    group_may: bool,
+    /// Does /etc/group list this user there? Then this process is older than that.
+    is_listed: bool,
+}
+
+impl Absence {
+    fn find() -> Self {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        match Execution::from_cpuinfo(&cpuinfo) {
+            _ if Path::new(REGISTERED).exists() => Self::OfNode,
+            Execution::Hardware => Self::OfModule,
+            Execution::Interpreted => Self::OfExtensions,
+        }
+    }
+
+    fn help(self) -> &'static str {
         match self {
-            Error::Absent => {
-                "load the module (`modprobe kvm_intel` or `kvm_amd`) and switch virtualization on in the \
-                 firmware; inside a VM, the outer hypervisor must offer nested virtualization"
+            Self::OfNode => {
+                "the host has it, and this container was not given it: start that with the device \
+                 (`docker run --device /dev/kvm`, `podman run --device /dev/kvm`)"
             }
-            Error::Denied => {
-                "join the `kvm` group (`sudo usermod -aG kvm $USER`, then log in again)"
-            }
-            Error::Open(_) | Error::Version(_) => {
-                "run `kvmlet doctor` to see what this host offers"
+            Self::OfModule => "load the module: `modprobe kvm_intel` or `modprobe kvm_amd`",
+            Self::OfExtensions => {
+                "the processor shows neither VT-x nor SVM: switch virtualization on in the firmware; inside a VM, the \
+                 outer hypervisor must offer nested virtualization"
             }
         }
     }
+}
+
+impl Denial {
+    fn help(&self) -> String {
+        let Self { group, .. } = self;
+        if !self.group_may || group == "root" {
+            return format!(
+                "{DEVICE} is open to no group that users are in: as root, `chgrp kvm {DEVICE} && chmod g+rw {DEVICE}`, \
+                 then `usermod -aG kvm USER`"
+            );
+        }
+        match self.is_listed {
+            true => format!(
+                "this user is in the device's group `{group}`, but this session is older than that: log in again, \
+                 or `newgrp {group}`"
+            ),
+            false => format!(
+                "join the device's group: `sudo usermod -aG {group} $USER`, then log in again"
+            ),
+        }
+    }
+}
+
+impl Error {
+    /// What a person can do about it.
+    pub fn help(&self) -> String {
+        match self {
+            Error::Absent(absence) => absence.help().into(),
+            Error::Denied(denial) => denial.help(),
+            Error::Forbidden => {
+                "its mode would allow it, so a container's device rules (a devices cgroup) or a security module \
+                 (AppArmor, SELinux) do not: give the container the device (`docker run --device /dev/kvm`)"
+                    .into()
+            }
+            Error::Open(_) | Error::Version(_) => {
+                "run `kvmlet doctor` to see what this host offers".into()
+            }
+        }
+    }
+
+    /// What stands behind a refusal.
+    fn refused(errno: i32) -> Self {
+        let Ok(device) = std::fs::metadata(DEVICE) else {
+            return Self::Open(io::Error::from_raw_os_error(errno));
+        };
+        let user = rustix::process::geteuid().as_raw();
+        let mut groups = rustix::process::getgroups().unwrap_or_default();
+        groups.push(rustix::process::getegid());
+        let groups: Vec<u32> = groups.into_iter().map(|group| group.as_raw()).collect();
+        let owner = (device.uid(), device.gid());
+        // A devices cgroup answers EPERM, a security module EACCES as a mode does.
+        if errno == libc::EPERM || may_open(device.mode(), owner, user, &groups) {
+            return Self::Forbidden;
+        }
+        Self::Denied(Denial {
+            group: users::group_name(device.gid()).unwrap_or_else(|| device.gid().to_string()),
+            group_may: device.mode() & 0o060 == 0o060,
+            is_listed: users::is_listed(user, device.gid()),
+        })
+    }
+}
+
+/// Does a mode let a user with these groups read and write? The first of owner, group and others that fits decides.
+fn may_open(mode: u32, (owner, group): (u32, u32), user: u32, groups: &[u32]) -> bool {
+    let bits = match () {
+        () if user == owner => mode >> 6,
+        () if groups.contains(&group) => mode >> 3,
+        () => mode,
+    };
+    bits & 0o6 == 0o6
 }
 
 /// Opens `/dev/kvm` and checks its API version.
@@ -50,8 +158,8 @@ impl Error {
 /// Each way in which KVM may be missing is a variant of its own, with a [help](Error::help) text.
 pub fn open() -> Result<Kvm, Error> {
     let kvm = Kvm::new().map_err(|errno| match errno.errno() {
-        libc::ENOENT | libc::ENODEV | libc::ENXIO => Error::Absent,
-        libc::EACCES | libc::EPERM => Error::Denied,
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => Error::Absent(Absence::find()),
+        refusal @ (libc::EACCES | libc::EPERM) => Error::refused(refusal),
         _ => Error::Open(errno.into()),
     })?;
     match kvm.get_api_version() {
@@ -124,9 +232,43 @@ mod tests {
     }
 
     #[test]
-    fn every_error_has_a_way_out() {
-        for error in [Error::Absent, Error::Denied, Error::Version(1)] {
-            assert!(!error.help().is_empty(), "{error}");
+    fn modes_decide_by_the_first_that_fits() {
+        for (mode, user, groups, expected) in [
+            (0o660, 0, &[0][..], true),
+            (0o660, 1000, &[1000], false),
+            (0o660, 1000, &[1000, 105], true),
+            (0o666, 1000, &[1000], true),
+            (0o606, 1000, &[105], false),
+            (0o600, 1000, &[105], false),
+            (0o060, 0, &[105], false),
+        ] {
+            let may = may_open(mode, (0, 105), user, groups);
+            assert_eq!(may, expected, "{mode:o} {user} {groups:?}");
+        }
+    }
+
+    #[test]
+    fn the_way_out_is_that_of_the_cause() {
+        let denied = |group: &str, group_may, is_listed| {
+            Error::Denied(Denial {
+                group: group.into(),
+                group_may,
+                is_listed,
+            })
+        };
+        for (error, expected) in [
+            (Error::Absent(Absence::OfNode), "--device /dev/kvm"),
+            (Error::Absent(Absence::OfModule), "modprobe kvm_intel"),
+            (Error::Absent(Absence::OfExtensions), "firmware"),
+            (denied("virt", true, false), "usermod -aG virt"),
+            (denied("virt", true, true), "log in again, or `newgrp virt`"),
+            (denied("4711", true, false), "usermod -aG 4711"),
+            (denied("root", true, false), "chgrp kvm"),
+            (denied("kvm", false, true), "chmod g+rw"),
+            (Error::Forbidden, "devices cgroup"),
+            (Error::Version(1), "kvmlet doctor"),
+        ] {
+            assert!(error.help().contains(expected), "{error}: {}", error.help());
         }
     }
 }

@@ -18,6 +18,27 @@ pub fn describe(user: u32) -> String {
     }
 }
 
+/// A group's name.
+pub fn group_name(group: u32) -> Option<String> {
+    let text = std::fs::read_to_string("/etc/group").ok()?;
+    Some((*line_of(&text, group)?.first()?).into())
+}
+
+/// Does /etc/group list a user as a member of a group (group(5))?
+pub fn is_listed(user: u32, group: u32) -> bool {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    is_member(&read("/etc/passwd"), &read("/etc/group"), user, group)
+}
+
+fn is_member(users: &str, groups: &str, user: u32, group: u32) -> bool {
+    let name = line_of(users, user).and_then(|fields| fields.first().copied());
+    let members = line_of(groups, group).and_then(|fields| fields.get(3).copied());
+    let (Some(name), Some(members)) = (name, members) else {
+        return false;
+    };
+    members.split(',').any(|member| member == name)
+}
+
 /// Is it this process's user, or root? In a user namespace the host's root goes by another name; whoever it is owns
 /// `/`.
 pub fn is_this_or_root(user: u32) -> bool {
@@ -44,5 +65,14 @@ mod tests {
         assert_eq!(line_of(text, 0).unwrap()[5], "/root");
         assert_eq!(line_of(text, 1), None);
         assert_eq!(describe(4_000_000_000), "uid 4000000000");
+    }
+
+    #[test]
+    fn members_are_found_by_name() {
+        let users = "root:x:0:0::/root:\nalice:x:1000:1000::/:\nal:x:1001:1001::/:\n";
+        let groups = "root:x:0:\nkvm:x:105:bob,alice\n";
+        let member = |user, group| is_member(users, groups, user, group);
+        assert!(member(1000, 105));
+        assert!(!member(1001, 105) && !member(1000, 0) && !member(1000, 9) && !member(7, 105));
     }
 }

@@ -136,7 +136,7 @@ impl Error {
     /// The way out, where one is known.
     pub fn help(&self) -> Option<String> {
         match self {
-            Error::Kvm(error) => Some(error.help().into()),
+            Error::Kvm(error) => Some(error.help()),
             Error::Disk(error) => Some(error.help().into()),
             Error::Net(error) => error.help(),
             Error::Runtime(error) => Some(error.help()),
