@@ -30,13 +30,20 @@ pub(super) fn mark(command: &mut Command, path: &Path) {
 /// cannot be removed the directory stays, so that the next benchmark tries again.
 pub(super) fn clear(path: &Path, name: &str) {
     end_marked(path);
-    let trees = mounts(|_, kind| kind.starts_with("cgroup"));
+    let mut trees = mounts(|_, kind| kind.starts_with("cgroup"));
+    trees.retain(|tree| is_cgroup(tree));
     let cleared = trees.iter().fold(true, |cleared, tree| {
         cleared & cgroup::remove_left_over(&with_below(tree.join(name))).is_ok()
     });
     if cleared {
         let _ = fs::remove_dir_all(path);
     }
+}
+
+/// Is it one still? Something else may be mounted over it, see [`own_mounts`](super::workshop::own_mounts).
+fn is_cgroup(tree: &Path) -> bool {
+    let kind = rustix::fs::statfs(tree).map(|tree| tree.f_type);
+    kind.is_ok_and(|kind| [libc::CGROUP_SUPER_MAGIC, libc::CGROUP2_SUPER_MAGIC].contains(&kind))
 }
 
 /// A cgroup, and all below it behind it.

@@ -15,6 +15,9 @@ const API_VERSION: i32 = 12;
 /// Where the kernel lists the device as soon as its module is loaded, also for containers that do not have it.
 const REGISTERED: &str = "/sys/class/misc/kvm";
 
+/// What stands for all users and groups that a user namespace does not have (`/proc/sys/kernel/overflowuid`).
+const UNMAPPED: u32 = 65534;
+
 /// Why KVM cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -49,8 +52,8 @@ pub enum Absence {
 /// Who may open the device, and how far this user is from that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// The name of the device's group, or its number.
-    group: String,
+    /// The name of the device's group, or its number; none where a user namespace hides it.
+    group: Option<String>,
     /// Does the group get to read and write?
     group_may: bool,
     /// Does /etc/group list this user there? Then this process is older than that.
@@ -84,7 +87,11 @@ impl Absence {
 
 impl Denial {
     fn help(&self) -> String {
-        let Self { group, .. } = self;
+        let Some(group) = &self.group else {
+            return format!(
+                "join the device's group, which `stat -c %G {DEVICE}` tells, then log in again"
+            );
+        };
         if !self.group_may || group == "root" {
             return format!(
                 "{DEVICE} is open to no group that users are in: as root, `chgrp kvm {DEVICE} && chmod g+rw {DEVICE}`, \
@@ -134,8 +141,11 @@ impl Error {
         if errno == libc::EPERM || may_open(device.mode(), owner, user, &groups) {
             return Self::Forbidden;
         }
+        let named = |group| users::group_name(group).unwrap_or_else(|| group.to_string());
         Self::Denied(Denial {
-            group: users::group_name(device.gid()).unwrap_or_else(|| device.gid().to_string()),
+            group: Some(device.gid())
+                .filter(|group| *group != UNMAPPED)
+                .map(named),
             group_may: device.mode() & 0o060 == 0o060,
             is_listed: users::is_listed(user, device.gid()),
         })
@@ -145,8 +155,8 @@ impl Error {
 /// Does a mode let a user with these groups read and write? The first of owner, group and others that fits decides.
 fn may_open(mode: u32, (owner, group): (u32, u32), user: u32, groups: &[u32]) -> bool {
     let bits = match () {
-        () if user == owner => mode >> 6,
-        () if groups.contains(&group) => mode >> 3,
+        () if user == owner && user != UNMAPPED => mode >> 6,
+        () if groups.contains(&group) && group != UNMAPPED => mode >> 3,
         () => mode,
     };
     bits & 0o6 == 0o6
@@ -241,8 +251,14 @@ mod tests {
             (0o606, 1000, &[105], false),
             (0o600, 1000, &[105], false),
             (0o060, 0, &[105], false),
+            (0o660, UNMAPPED, &[UNMAPPED], false),
         ] {
-            let may = may_open(mode, (0, 105), user, groups);
+            let owner = if user == UNMAPPED {
+                (UNMAPPED, UNMAPPED)
+            } else {
+                (0, 105)
+            };
+            let may = may_open(mode, owner, user, groups);
             assert_eq!(may, expected, "{mode:o} {user} {groups:?}");
         }
     }
@@ -251,7 +267,7 @@ mod tests {
     fn the_way_out_is_that_of_the_cause() {
         let denied = |group: &str, group_may, is_listed| {
             Error::Denied(Denial {
-                group: group.into(),
+                group: Some(group.into()).filter(|group: &String| !group.is_empty()),
                 group_may,
                 is_listed,
             })
@@ -265,6 +281,7 @@ mod tests {
             (denied("4711", true, false), "usermod -aG 4711"),
             (denied("root", true, false), "chgrp kvm"),
             (denied("kvm", false, true), "chmod g+rw"),
+            (denied("", true, false), "stat -c %G /dev/kvm"),
             (Error::Forbidden, "devices cgroup"),
             (Error::Version(1), "kvmlet doctor"),
         ] {

@@ -21,7 +21,9 @@ impl Cache {
 
     /// With another program in the service's place.
     pub fn with_service(service: &Path) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        // A short name: podman takes paths of 50 bytes only.
+        let directory = tempfile::Builder::new().prefix("k").rand_bytes(3).tempdir();
+        let directory = directory.unwrap();
         let built = directory.path().join("kvmlet/images/bench.dir");
         fs::create_dir_all(built.join("guests")).unwrap();
         fs::copy(service, built.join("ready")).unwrap();
@@ -70,7 +72,6 @@ impl Cache {
 
     /// The directory for temporary files.
     pub fn temporary(&self) -> std::path::PathBuf {
-        // A short name: podman takes paths of 50 bytes only.
         self.directory.path().join("t")
     }
 
