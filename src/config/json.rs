@@ -214,4 +214,25 @@ mod tests {
             assert!(error.contains(expected), "{json}: {error}");
         }
     }
+
+    #[test]
+    fn the_readme_has_every_key() {
+        let readme = include_str!("../../README.md");
+        for json in [
+            r#"{"?": 1}"#,
+            r#"{"disks": [{"?": 1}]}"#,
+            r#"{"nets": [{"?": 1}]}"#,
+            r#"{"nets": [{"rx": {"?": 1}}]}"#,
+            r#"{"balloon": {"?": 1}}"#,
+            r#"{"overcommit": {"?": 1}}"#,
+        ] {
+            let Err(Error::UnknownKey { known, .. }) = VmConfig::from_json(json) else {
+                panic!("{json} is taken");
+            };
+            assert!(known.len() > 1);
+            for key in known {
+                assert!(readme.contains(&format!("`{key}`")), "{json}: {key}");
+            }
+        }
+    }
 }
