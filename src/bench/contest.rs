@@ -1,5 +1,5 @@
 //! Rounds in which every contestant starts once, so that what disturbs the machine disturbs all of them. Each round has
-//! an order of its own: what one leaves to be cleared away (a daemon that ends a container, a kernel that ends its
+//! an order of its own: what one leaves to be cleared up (a daemon that ends a container, a kernel that ends its
 //! network) falls to whoever comes next, and that is not always the same.
 
 use super::contestant::{Contestant, Presence, Service};
@@ -23,9 +23,9 @@ pub struct Plan {
     pub deadline: Duration,
 }
 
-/// However slow it is, a contestant takes part in so many rounds.
+/// However slow it is, a contestant takes part in this many rounds.
 const LEAST_ROUNDS: usize = 3;
-/// So many starts of each contestant warm up caches, as far as its time allows.
+/// This many starts of each contestant warm up caches, as far as its time allows.
 const WARM_UP: usize = 5;
 
 /// A contestant and what it has shown so far.

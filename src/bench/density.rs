@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// What every VM is promised: kvmlet's default.
 const GUEST_BYTES: u64 = 128 << 20;
-/// So much of the host's memory stays free.
+/// This much of the host's memory stays free.
 const RESERVE: f64 = 0.2;
 
 /// How far to go.
@@ -30,7 +30,7 @@ pub struct Plan {
     pub limit: usize,
     /// How many start at the same time.
     pub parallel: usize,
-    /// Time for each contestant: a doubling that would take longer is left away.
+    /// Time for each contestant: a doubling that would take longer is left out.
     pub budget: Duration,
     /// A start that takes longer has failed.
     pub deadline: Duration,
@@ -86,7 +86,7 @@ pub struct Crowd {
     pub stopped: String,
 }
 
-/// So many instances at once.
+/// This many instances at once.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Level {
     /// Instances that ran.

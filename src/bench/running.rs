@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// The line that a service writes once it runs.
 pub const READY: &[u8] = b"ready";
 
-/// So much of what was written is kept, to explain a failure.
+/// This much of what was written is kept, to explain a failure.
 const KEPT_BYTES: usize = 16 << 10;
 
 /// A process that was started, with its whole group; killed when dropped before its end.

@@ -38,7 +38,7 @@ impl Balloon {
     /// The keys of the text form. What comes first and is none of them is a `size`.
     pub const KEYS: &[&str] = &["size", "deflate-on-oom", "reporting"];
 
-    /// The most that a balloon can hold of so much guest RAM: all but what a guest has at least.
+    /// The most that a balloon can hold of this much guest RAM: all but what a guest has at least.
     pub fn limit(memory: Memory) -> Memory {
         Memory::from_bytes(memory.bytes().saturating_sub(Memory::MIN.bytes()))
     }

@@ -212,7 +212,7 @@ pub enum Error {
         /// The count asked for.
         count: u64,
     },
-    /// A network that is none, or has no room for host and guest.
+    /// Not a network, or one that has no room for host and guest.
     #[error("`{text}` is not an IPv4 network for host and guest (such as 10.1.2.0/30)")]
     Subnet {
         /// What the user wrote.
@@ -341,11 +341,11 @@ pub enum Error {
     /// Memory that is touched beforehand, only to be given back.
     #[error(
         "all memory is touched before the start (`prefault`, or reserved memory), and free page reporting \
-         gives back what is not used: add `reporting=off` to the balloon, or leave one of them away"
+         gives back what is not used: add `reporting=off` to the balloon, or leave out one of them"
     )]
     BalloonPrefault,
     /// A rate limit that lets nothing through.
-    #[error("a rate of zero would stop the device; leave the limit away for no limit")]
+    #[error("a rate of zero would stop the device; leave out the limit for none")]
     RateZero,
     /// A burst to go with no rate.
     #[error("a burst limits nothing without a rate; add `{of}`")]

@@ -25,7 +25,7 @@ impl Memory {
     /// What a guest has when nobody says otherwise.
     pub const DEFAULT: Memory = Memory(128 * MIB);
 
-    /// A size of so many bytes.
+    /// A size of this many bytes.
     pub const fn from_bytes(bytes: u64) -> Self {
         Self(bytes)
     }
@@ -102,9 +102,9 @@ impl<'de> Deserialize<'de> for Memory {
 
 /// Readable sizes in code: `128.mib()`, `6.gib()`.
 pub trait MemorySize {
-    /// So many times 2^20 bytes.
+    /// This many times 2^20 bytes.
     fn mib(self) -> Memory;
-    /// So many times 2^30 bytes.
+    /// This many times 2^30 bytes.
     fn gib(self) -> Memory;
 }
 

@@ -296,7 +296,7 @@ pub struct Subnet {
 }
 
 impl Subnet {
-    /// The network at this address with so many bits of prefix; none unless the address is a network's, and
+    /// The network at this address with this many bits of prefix; none unless the address is a network's, and
     /// the prefix has 8 to 30 bits.
     pub fn new(address: Ipv4Addr, prefix: u8) -> Option<Self> {
         let subnet = Self { address, prefix };

@@ -26,7 +26,7 @@ impl CpuQuota {
         self.0
     }
 
-    /// So many thousandths of a CPU.
+    /// This many thousandths of a CPU.
     ///
     /// # Errors
     /// Outside [`MIN`](Self::MIN) and [`MAX`](Self::MAX).

@@ -13,10 +13,10 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// So much per second, with bursts of a tenth of that.
+    /// This much per second, with bursts of a tenth of that.
     ///
     /// # Errors
-    /// Zero: a device that may do nothing is better left away.
+    /// Zero: a device that may do nothing is better left out.
     pub fn per_second(amount: u64) -> Result<Self, Error> {
         let per_second = NonZeroU64::new(amount).ok_or(Error::RateZero)?;
         let burst = NonZeroU64::new(amount / 10).unwrap_or(NonZeroU64::MIN);
@@ -27,13 +27,13 @@ impl Rate {
         })
     }
 
-    /// So much may pass at once after a pause; at least 1.
+    /// This much may pass at once after a pause; at least 1.
     pub fn burst(mut self, amount: u64) -> Self {
         self.burst = NonZeroU64::new(amount).unwrap_or(NonZeroU64::MIN);
         self
     }
 
-    /// So much more may pass at full speed, one time only: for booting, say.
+    /// This much more may pass at full speed, one time only: for booting, say.
     pub fn once(mut self, amount: u64) -> Self {
         self.once = amount;
         self

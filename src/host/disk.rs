@@ -58,7 +58,7 @@ pub enum Error {
         /// The device.
         path: PathBuf,
     },
-    /// Its size or geometry cannot be had.
+    /// Its size or geometry cannot be read.
     #[error("cannot find out the size of disk `{}`", .path.display())]
     Measure {
         /// The disk.
@@ -68,7 +68,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Less than a sector.
-    #[error("disk `{}` has {bytes} bytes, which is no sector of {SECTOR_BYTES}", .path.display())]
+    #[error("disk `{}` has {bytes} bytes, less than one sector of {SECTOR_BYTES}", .path.display())]
     Empty {
         /// The disk.
         path: PathBuf,
@@ -92,7 +92,7 @@ impl Error {
             } => "give this user write permission, or add `ro` for a disk that is only read",
             Error::Open { .. } => "give this user read permission",
             Error::Kind { .. } => "name a raw image file or a block device",
-            Error::Direct { .. } => "leave `direct` away, or put the image on another file system",
+            Error::Direct { .. } => "leave out `direct`, or put the image on another file system",
             Error::Locked {
                 read_only: true, ..
             } => "stop whoever has it, or make it read-only there as well (`ro`)",

@@ -141,7 +141,7 @@ fn check_limits(kvm: &Kvm, config: &VmConfig) -> Result<(), Error> {
     check_host_memory(config.memory)
 }
 
-/// Can a VM have so much memory on this host, if it had the host for itself?
+/// Can a VM have this much memory on this host, if it had the host for itself?
 ///
 /// # Errors
 /// [`Error::HostMemory`] when it is more than the host has.

@@ -146,7 +146,7 @@ impl Error {
                 ..
             } => Some("build one with `kernels/build`, or pass --kernel".into()),
             Error::Config(config::Error::BalloonReserved) => {
-                Some("take `--huge-pages transparent`, or leave --balloon away".into())
+                Some("take `--huge-pages transparent`, or leave out --balloon".into())
             }
             Error::Config(config::Error::KernelMissing) => {
                 Some("pass --kernel, or run `kernels/build` once to get a default one".into())

@@ -214,7 +214,7 @@ impl Vm {
 /// work.
 ///
 /// # Errors
-/// Names what cannot be had.
+/// Names what is not available.
 pub fn set_up_networks(
     config: &VmConfig,
     runtime: Option<&RuntimeDirectory>,

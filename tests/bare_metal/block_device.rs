@@ -44,7 +44,7 @@ struct LoopDevice {
 }
 
 impl LoopDevice {
-    /// None, aloud, where loop devices cannot be had.
+    /// None, aloud, where loop devices are not available.
     fn over(image: &NamedTempFile, block_bytes: u32) -> Option<Self> {
         match Self::attach(image.as_file(), block_bytes) {
             Ok(device) => Some(device),

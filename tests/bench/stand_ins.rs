@@ -1,4 +1,4 @@
-//! Programs that cannot be had here, and daemons that fail, by scripts of the same name that come first in PATH.
+//! Programs that are not available here, and daemons that fail, by scripts of the same name that come first in PATH.
 
 use crate::Test;
 use crate::cache::{Cache, contestant, said};

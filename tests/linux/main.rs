@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     harness::run(arguments, &tests, || {
         harness::kvm()?;
         if std::env::var_os("KVMLET_WITHOUT_LINUX").is_some() {
-            return Err("left away on request (KVMLET_WITHOUT_LINUX)".into());
+            return Err("skipped on request (KVMLET_WITHOUT_LINUX)".into());
         }
         for (what, script) in [("kernels", "kernels/build"), ("images", "images/build")] {
             let path = cache().join(what);

@@ -21,7 +21,7 @@ pub(super) const DIALECT: Dialect = Dialect {
 };
 
 fn arguments(parts: &Parts) -> Vec<OsString> {
-    // What a KVM that interprets cannot set (an MSR), or cannot run (cmpxchg16b), is left away.
+    // What a KVM that interprets cannot set (an MSR), or cannot run (cmpxchg16b), is left out.
     let cpu = match parts.interpreted {
         true => "host,-arch-capabilities,-cx16",
         false => "host",

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const HEADER_BYTES: usize = 12;
 /// Local experimental Ethertype 1 (IEEE 802), which nobody answers.
 const ETHERTYPE: u16 = 0x88b5;
-/// No frame for so long: none will come.
+/// No frame for this long: none will come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Frames per second that a thread writes to a tap.

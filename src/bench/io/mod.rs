@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const SLOT: &str = "mmio=0xd0002000";
 
 const METHOD: &str = "A disk is a file of 256 MiB in the temporary directory, used past the page cache (O_DIRECT): the guest \
-    offers so many requests at a time and waits for all of them; the host does the same through an io_uring. An \
+    offers this many requests at a time and waits for all of them; the host does the same through an io_uring. An \
     interface is a tap in an empty network namespace: the guest sends frames into it, or takes those that a packet \
     socket sends; on the host a thread writes frames to a tap, or reads them, one system call each. The guest's clock is \
     its TSC, from the first request or frame to the last; the host's is monotonic.";

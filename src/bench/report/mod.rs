@@ -35,7 +35,7 @@ impl Page {
         Self(page)
     }
 
-    /// What is empty is left away.
+    /// What is empty is left out.
     fn section(&mut self, title: &str, body: &str) {
         if !body.is_empty() {
             let _ = write!(self.0, "<section><h2>{title}</h2>{body}</section>");

@@ -65,7 +65,7 @@ pub(super) struct Flags {
     /// size=SIZE (what it takes from the guest at once), deflate-on-oom=off, reporting=off.
     #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "")]
     balloon: Option<Balloon>,
-    /// Leave the entropy source away: for guests that trust their processor's.
+    /// Leave out the entropy source: for guests that trust their processor's.
     #[arg(long)]
     no_rng: bool,
     /// Make a port of the host lead to the guest: [ADDRESS:][HOST:]GUEST[/tcp|udp], where ADDRESS is an IPv4 address, an
@@ -203,7 +203,7 @@ fn variable_of(written: &str) -> Result<Option<(&str, String)>, Failed> {
         return Ok(Some((name, value.into())));
     }
     if written.is_empty() {
-        return Ok(Some(("", String::new()))); // refused as all names that are none
+        return Ok(Some(("", String::new()))); // refused as every name that is not one
     }
     // As docker does: a variable that is not set here is not set there.
     match environment::data(written).map(OsString::into_string) {

@@ -126,7 +126,7 @@ fn start(
     Ok(vm)
 }
 
-/// How long the guest has to tell how it is off, before statistics are written without.
+/// How long the guest has to tell how much memory it uses, before statistics are written without.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Statistics on request have the guest's own in them, as it is now, if it answers.

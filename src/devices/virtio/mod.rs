@@ -82,7 +82,7 @@ pub trait VirtioDevice: Send {
 pub struct Activation {
     /// Features that both sides agreed on, all 64 bits.
     pub features: u64,
-    /// The queues that the driver set up, in the order of their numbers; `None` where it left one away.
+    /// The queues that the driver set up, in the order of their numbers; `None` where it left one out.
     pub queues: Vec<Option<Virtqueue>>,
     /// The device's interrupt, for changes of its configuration.
     pub interrupt: Arc<Interrupt>,

@@ -98,7 +98,7 @@ impl Virtqueue {
     /// Takes the next request into `chain`; false when there is none.
     ///
     /// # Errors
-    /// When the driver broke the rules; nothing more can be had from this queue then.
+    /// When the driver broke the rules; this queue gives nothing more then.
     pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, Broken> {
         // The device's size, not the one that the driver has chosen: an indirect table may be longer than the ring
         // that it hangs on (Linux makes it as long as `seg_max` says).

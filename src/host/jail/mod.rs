@@ -130,7 +130,7 @@ impl Jail {
     /// What this host refuses is an error, unless it is [optional](Wall::is_optional) or `best_effort` is set.
     ///
     /// # Errors
-    /// The first wall that cannot be had, beside what `open` has returned. The process is then neither free nor
+    /// The first wall that cannot be built, beside what `open` has returned. The process is then neither free nor
     /// confined, and should end.
     pub fn cut_off<T: Send>(
         self,
@@ -174,7 +174,7 @@ impl CutOff {
     /// can be done without, are returned.
     ///
     /// # Errors
-    /// The first wall that cannot be had. The process should end then.
+    /// The first wall that cannot be built. The process should end then.
     pub fn enter(self, lifeline: &Lifeline, needs: Needs) -> Result<Vec<Missing>, Missing> {
         let Self {
             jail,
@@ -246,7 +246,7 @@ impl Walls {
     }
 
     fn build_namespaces(&mut self) -> Result<(), Missing> {
-        // All at once, or else it shows which of them cannot be had.
+        // All at once, or else it shows which of them are not available.
         let all = || namespaces::unshare(namespaces::ALL);
         if timed("the other namespaces", all).is_err() {
             for (wall, flag) in namespaces::KINDS {

@@ -178,7 +178,7 @@ fn nothing_of_the_host_can_be_reached() {
     let host = Host::new();
     succeeded(jailed(|| {
         for (what, attempt) in ATTEMPTS.iter().chain(EXCESSES) {
-            assert_eq!(attempt(&host), -1, "{what} can be had");
+            assert_eq!(attempt(&host), -1, "{what} is available");
         }
         host.write_at(0).unwrap();
         host.write_at((1 << 20) - 1).unwrap();
@@ -293,7 +293,7 @@ fn what_the_host_refuses_is_named() {
             assert_eq!(walls, [Wall::Network, Wall::User]);
             // All others stand.
             for (what, attempt) in ATTEMPTS {
-                assert_eq!(attempt(&host), -1, "{what} can be had");
+                assert_eq!(attempt(&host), -1, "{what} is available");
             }
         }));
         assert_eq!(survey().unwrap().len(), 2);

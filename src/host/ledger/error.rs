@@ -183,7 +183,7 @@ fn others(vms: usize, part: &str, whole: &str, verb: &str, how: &str) -> String 
     }
 }
 
-/// So much CPU time, in thousandths of a CPU, with its noun and verb.
+/// This much CPU time, in thousandths of a CPU, with its noun and verb.
 fn cpus_were(milli: u64) -> String {
     match milli {
         1000 => "1 CPU was".into(),
@@ -191,7 +191,7 @@ fn cpus_were(milli: u64) -> String {
     }
 }
 
-/// The verb for so many thousandths of a CPU.
+/// The verb for this many thousandths of a CPU.
 fn is_or_are(milli: u64) -> &'static str {
     match milli <= 1000 {
         true => "is",

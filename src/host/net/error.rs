@@ -149,7 +149,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A published port cannot be had.
+    /// A published port is not available.
     #[error("cannot publish {mapping}")]
     Publish {
         /// What the user wrote.

@@ -93,7 +93,7 @@ impl Network {
     /// noted. What is left over from VMs that were killed is cleared.
     ///
     /// # Errors
-    /// When it cannot be had; each error knows a [way out](Error::help), mostly. That the guest reaches only
+    /// When it cannot be made; each error knows a [way out](Error::help), mostly. That the guest reaches only
     /// the host is not an error but a [warning](Self::warnings). Clients on this host are not
     /// [served](Self::serve) yet: they wait.
     pub fn set_up(config: &Net, runtime: Option<&RuntimeDirectory>) -> Result<Self, Error> {

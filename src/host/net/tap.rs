@@ -90,7 +90,7 @@ impl Tap {
     /// Opens an interface that exists.
     ///
     /// # Errors
-    /// When there is none, it is no tap, it is another user's or in use, or it cannot have so many queues.
+    /// When there is none, it is no tap, it is another user's or in use, or it cannot have this many queues.
     pub fn open(name: &str, queues: usize) -> Result<Self, Error> {
         if !link::exists(name) {
             // The kernel would make it, which is not what was asked for.

@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(says(AUDIT_ARCH_X86_64, X32 | read), libc::SECCOMP_RET_TRAP);
     }
 
-    /// A list of so many calls, with even numbers.
+    /// A list of this many calls, with even numbers.
     fn list(calls: usize) -> impl Iterator<Item = &'static Rule> {
         static LIST: [Rule; 400] = {
             let check = Check::Equal(0, 7);

@@ -102,7 +102,7 @@ fn arguments_count() {
     alone("seccomp", "arguments_count", || {
         let host = Host::new();
         let run = |kind, attempt| sealed(kind, &host, attempt).0;
-        // SAFETY: requests of a descriptor that is none.
+        // SAFETY: requests of something that is not a descriptor.
         let kvm_run: Attempt = |_| unsafe { libc::ioctl(-1, 0xae80) }.into();
         // SAFETY: as above.
         let sti: Attempt = |_| unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) }.into();

@@ -53,7 +53,7 @@ impl Ring {
         if length > DATA_BYTES {
             return Err(full());
         }
-        // SAFETY: so many bytes of the data behind the first page are written, and stay as they are: nothing is
+        // SAFETY: this many bytes of the data behind the first page are written, and stay as they are: nothing is
         // overwritten before we say that we have read it, and the events are disabled.
         let data = unsafe {
             std::slice::from_raw_parts(self.memory.byte_add(PAGE_BYTES).cast::<u8>(), length)

@@ -11,7 +11,7 @@ const LOCAL_X2APIC: u8 = 9;
 const ENABLED: u32 = 1;
 
 /// The table with `signature` that the XSDT lists; its physical address. `rsdp` is what the
-/// boot protocol gave. Says what is wrong, checksums included, if it cannot be had.
+/// boot protocol gave. Says what is wrong, checksums included, if there is none.
 pub fn find_table(rsdp: u64, signature: &[u8; 4]) -> Result<u64, &'static str> {
     let mut found = [0; 8];
     read_bytes(rsdp, &mut found);

@@ -16,7 +16,7 @@ const PROCESSOR_BYTES: u64 = 20;
 const OTHER_BYTES: u64 = 8;
 const ENABLED: u8 = 1;
 
-/// The MP configuration table; its physical address. Says what is wrong if it cannot be had.
+/// The MP configuration table; its physical address. Says what is wrong if there is none.
 pub fn find() -> Result<u64, &'static str> {
     let pointer = SEARCHED
         .into_iter()

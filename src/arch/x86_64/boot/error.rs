@@ -113,7 +113,7 @@ impl Error {
                 Some("shorten --cmdline, or put settings into the image")
             }
             Error::InitrdEmpty | Error::InitrdRead(_) => {
-                Some("build one with `images/build minimal`, or leave --initrd away")
+                Some("build one with `images/build minimal`, or leave out --initrd")
             }
             Error::Memory(_) => None,
             _ => Some("build one with `kernels/build`, or pass --kernel"),

@@ -1,4 +1,4 @@
-//! The outside view of a balloon: its size, what came back, and how the guest is off.
+//! The outside view of a balloon: its size, what came back, and how much memory the guest uses.
 
 use super::Error;
 use super::statistics::{Board, GuestStatistics};
@@ -115,7 +115,7 @@ impl BalloonHandle {
         Ok(())
     }
 
-    /// Asks the guest how it is off, and waits for the answer. Nobody asks but by this: a guest that is left
+    /// Asks the guest how much memory it uses, and waits for the answer. Nobody asks but by this: a guest that is left
     /// alone stays idle.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! The guest's driver takes pages from its own kernel until as many are in the *balloon* as the host asks for,
 //! and names them; they are given back there and then ([`GuestRam::give_back`](crate::memory::GuestRam)).
 //! With free page reporting it also names, unasked, what lies free, and with statistics it tells, when asked,
-//! how it is off. All of it is the guest's good will: a guest can keep what it has, and use again what it gave,
+//! how much memory it uses. All of it is the guest's good will: a guest can keep what it has, and use again what it gave,
 //! up to the RAM that it was promised and no further.
 //!
 //! A page that the guest touches again is simply there, empty, so a driver need not wait for an answer before

@@ -52,7 +52,7 @@ impl Shelf {
 
 /// What a disk is made of: where its back ends come from, and its size.
 pub(super) trait Medium: Send + std::marker::Sync {
-    /// A back end for up to so many jobs at a time, for the calling thread alone.
+    /// A back end for up to this many jobs at a time, for the calling thread alone.
     fn backend(&self, name: &str, jobs: u16) -> Box<dyn Backend>;
 
     /// A back end that asks nothing of the host but plain system calls, for the calling thread alone.
@@ -63,7 +63,7 @@ pub(super) trait Medium: Send + std::marker::Sync {
 
     fn geometry(&self) -> Geometry;
 
-    /// Whether discards and write-zeroes can be had.
+    /// Whether discards and write-zeroes are available.
     fn can_punch(&self) -> bool;
 }
 

@@ -131,7 +131,7 @@ impl BlockHandle {
     /// that the guest sees, in bytes.
     ///
     /// # Errors
-    /// When the size cannot be had, and the guest keeps the old one; or when the VM is gone.
+    /// When the size is not possible, and the guest keeps the old one; or when the VM is gone.
     pub fn resize(&self) -> Result<u64, Error> {
         let Some(medium) = self.0.medium.upgrade() else {
             let name = self.0.name.clone();

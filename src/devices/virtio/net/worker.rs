@@ -64,7 +64,7 @@ impl Lane {
     }
 }
 
-/// What one thread serves; a driver may leave any queue away.
+/// What one thread serves; a driver may leave out any queue.
 pub(super) struct Pair {
     pub lanes: Arc<[Lane]>,
     pub index: usize,

@@ -216,7 +216,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Takes tokens for so many operations with so many bytes, or none and sets the timer.
+    /// Takes tokens for this many operations with this many bytes, or none and sets the timer.
     pub fn take(&mut self, operations: u64, bytes: u64) -> Take {
         if !self.waits && !self.shared.limited.load(Ordering::Acquire) {
             return Take::Ready;

@@ -58,7 +58,7 @@ impl MemoryMedium {
                 .expect("a request beyond the end got through")
                 .as_mut_ptr();
             let in_guest = part.iov_base.cast::<u8>();
-            // SAFETY: both are valid for so many bytes, and guest memory is no part of the vector.
+            // SAFETY: both are valid for this many bytes, and guest memory is no part of the vector.
             unsafe {
                 match job.operation {
                     Operation::Read => std::ptr::copy_nonoverlapping(on_disk, in_guest, bytes),

@@ -131,7 +131,7 @@ impl Bench {
         }
     }
 
-    /// Gives a receive buffer of so many bytes, at a place of its own.
+    /// Gives a receive buffer of this many bytes, at a place of its own.
     fn give(&mut self, index: u16, bytes: u32) -> u64 {
         let at = BUFFERS + 0x2_0000 * u64::from(index);
         self.driver.describe(RX, index, (at, bytes, WRITE, 0));
