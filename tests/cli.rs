@@ -4,6 +4,8 @@
 
 #[path = "cli/bad_values.rs"]
 mod bad_values;
+#[path = "cli/scripts.rs"]
+mod scripts;
 
 use std::path::Path;
 use std::process::{Command, Output};
