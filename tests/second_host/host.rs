@@ -11,9 +11,11 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Ten times what it takes on two cores that others use as well.
-const UP: Duration = Duration::from_secs(100);
+/// Four times what it takes on two cores that others use as well.
+const UP: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 3;
+/// What a machine that is alive takes to run nothing.
+const ANSWER: Duration = Duration::from_secs(60);
 /// How much of its console a machine that fails shows.
 const TAIL: usize = 40;
 
@@ -38,7 +40,7 @@ impl Host {
     pub fn bring_up(environment: &[(&str, String)]) -> Result<Self, String> {
         let start = Instant::now();
         let mut attempt = 1;
-        // An emulated machine can hang before its kernel writes the first line (seen once in twenty).
+        // Seen once in thirty times: an emulated machine that hangs.
         let (machine, requests, waiting) = loop {
             match connect() {
                 Ok(connected) => break connected,
@@ -97,6 +99,12 @@ impl Host {
         line.push(b'\n');
         // Who waits for an answer is told that there is no machine.
         let _ = lock(&self.requests).write_all(&line);
+    }
+
+    /// Does anything run there?
+    pub fn answers(&self) -> bool {
+        let mut running = self.start(Task::new(["true"]));
+        running.ends_within(ANSWER)
     }
 
     /// The last lines of the console of the machine.

@@ -1,27 +1,22 @@
 //! The machine: QEMU with software emulation, Debian's stock kernel, and an initramfs made here.
 
-use crate::wire::{ROOT_TAG, SETTINGS, Settings};
-use std::collections::HashMap;
-use std::fs::{self, File};
+use crate::initramfs::initramfs;
+use crate::wire::{AGENT, ROOT_TAG};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 pub const QEMU: &str = "qemu-system-x86_64";
-/// What brings up the port, the disk and the root file system; all else is loaded from there.
-const EARLY_MODULES: [&str; 7] = [
-    "virtio_pci",
-    "virtio_blk",
-    "virtio_console",
-    "9pnet_virtio",
-    "9p",
-    "overlay",
-    "ext4",
-];
-/// Found by name, not by a symbol: what ext4 computes checksums with.
-const CHECKSUMS: &str = "crc32c_generic";
+/// An environment variable with more arguments for it: a monitor, or `-s` for a debugger.
+const MORE: &str = "KVMLET_QEMU_ARGUMENTS";
+/// One thread for both CPUs: with two, QEMU 7.2 now and then executes for ever a breakpoint that Linux had put into its
+/// own code and removed again (static keys, as netfilter, KVM and clock sources switch them), and the machine hangs.
+const MACHINE: &str = "-accel tcg,thread=single -cpu EPYC,+svm -smp 2 -m 2000";
+/// With `reliable` there are three clock sources to choose from.
+const CMDLINE: &str = "console=ttyS0 panic=-1 mitigations=off tsc=reliable";
 const DISK_BYTES: u64 = 8 << 30;
 
 /// The directory of Debian's kernel in the cache, which `tests/second_host/kernel` has put there.
@@ -69,18 +64,14 @@ impl Machine {
         let mut command = Command::new(QEMU);
         command
             .args("-nodefaults -no-user-config -display none -monitor none -no-reboot".split(' '))
-            .args("-accel tcg,thread=multi -cpu EPYC,+svm -smp 2 -m 2000".split(' '))
+            .args(MACHINE.split(' '))
             .arg("-kernel")
             .arg(kernel.join("vmlinuz"))
             .args(["-initrd", &path(&initramfs)])
-            // With `reliable` there are three clock sources to choose from.
-            .args([
-                "-append",
-                "console=ttyS0 panic=-1 mitigations=off tsc=reliable",
-            ])
+            .args(["-append", CMDLINE])
             .args(["-serial", &format!("file:{}", path(&console))])
             .args(["-chardev", "stdio,id=agent,signal=off"])
-            .args("-device virtio-serial-pci -device virtserialport,chardev=agent".split(' '))
+            .args(port(AGENT))
             .arg("-drive")
             .arg(format!(
                 "file={},format=raw,if=virtio,cache=unsafe",
@@ -94,30 +85,46 @@ impl Machine {
                 "-device",
                 &format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT_TAG}"),
             ])
+            .args(std::env::var(MORE).unwrap_or_default().split_whitespace())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(console.try_clone()?);
-        let kept = [&initramfs, &disk, &console].map(|file| file.as_raw_fd());
-        let parent = std::process::id();
-        let prepare = move || {
-            // SAFETY: system calls that take numbers only.
-            unsafe {
-                for descriptor in kept {
-                    libc::fcntl(descriptor, libc::F_SETFD, 0);
-                }
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                if libc::getppid() != parent as i32 {
-                    return Err(io::ErrorKind::BrokenPipe.into());
-                }
-            }
-            Ok(())
-        };
-        // SAFETY: it makes system calls only.
-        unsafe { command.pre_exec(prepare) };
+        let files = [&initramfs, &disk, &console].map(|file| file.as_raw_fd());
+        bequeath(&mut command, files.to_vec());
         let process = command.spawn()?;
         let console = Console(console);
         Ok(Self { process, console })
     }
+}
+
+/// Has a program keep these descriptors, and end with the thread that starts it.
+fn bequeath(command: &mut Command, descriptors: Vec<RawFd>) {
+    let parent = std::process::id();
+    let prepare = move || {
+        // SAFETY: system calls that take numbers only.
+        unsafe {
+            for descriptor in &descriptors {
+                libc::fcntl(*descriptor, libc::F_SETFD, 0);
+            }
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            if libc::getppid() != parent as i32 {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: it makes system calls only.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// A virtio port, on a device of its own, that is connected to the character device of the same name.
+fn port(name: &str) -> Vec<String> {
+    vec![
+        "-device".into(),
+        format!("virtio-serial-pci,id=bus-{name}"),
+        "-device".into(),
+        format!("virtserialport,bus=bus-{name}.0,chardev={name},name={name}"),
+    ]
 }
 
 /// What the machine's kernel and QEMU itself have written.
@@ -167,107 +174,5 @@ fn disk() -> io::Result<File> {
             "mkfs.ext4: {}",
             String::from_utf8_lossy(&output.stderr)
         ))),
-    }
-}
-
-/// This executable as the first process, the modules that it loads first, and what it has to know.
-fn initramfs(kernel: &Path) -> io::Result<Vec<u8>> {
-    let mut releases = fs::read_dir(kernel.join("modules"))?;
-    let all_modules = releases.next().ok_or(io::ErrorKind::NotFound)??.path();
-    let mut archive = Archive::default();
-    archive.file("init", 0o755, &fs::read(std::env::current_exe()?)?);
-    archive.node("console", 5, 1);
-    let mut modules = Vec::new();
-    for module in early_modules(&all_modules)? {
-        let name = module.rsplit('/').next().unwrap_or(&module).to_owned();
-        archive.file(&name, 0o644, &fs::read(all_modules.join(&module))?);
-        modules.push(format!("/{name}"));
-    }
-    let release = all_modules.file_name().unwrap_or_default();
-    let settings = Settings {
-        modules,
-        release: release.to_string_lossy().into_owned(),
-        all_modules: all_modules.to_string_lossy().into_owned(),
-    };
-    archive.file(SETTINGS, 0o644, &serde_json::to_vec(&settings)?);
-    Ok(archive.finish())
-}
-
-/// Files of the modules to be loaded first, each behind those that it needs (modules.dep(5)).
-fn early_modules(all: &Path) -> io::Result<Vec<String>> {
-    let text = fs::read_to_string(all.join("modules.dep"))?;
-    let name = |file: &str| {
-        let file = file.rsplit('/').next().unwrap_or(file);
-        file.split('.').next().unwrap_or(file).replace('-', "_")
-    };
-    let lines = text.lines().filter_map(|line| line.split_once(':'));
-    let needs: HashMap<String, (&str, &str)> = lines
-        .map(|(file, needs)| (name(file), (file, needs)))
-        .collect();
-    let mut order: Vec<String> = Vec::new();
-    for module in EARLY_MODULES.iter().chain([&CHECKSUMS]) {
-        let missing = || io::Error::other(format!("no module {module} in {}", all.display()));
-        let (file, needs) = needs.get(*module).ok_or_else(missing)?;
-        // The farthest need is last in a line.
-        for file in needs.split_whitespace().rev().chain([*file]) {
-            if !order.iter().any(|have| have == file) {
-                order.push(file.to_owned());
-            }
-        }
-    }
-    Ok(order)
-}
-
-/// A cpio archive in the "newc" format (Linux Documentation/driver-api/early-userspace/buffer-format.rst).
-#[derive(Default)]
-struct Archive(Vec<u8>);
-
-impl Archive {
-    fn file(&mut self, name: &str, mode: u32, contents: &[u8]) {
-        self.entry(name, 0o100_000 | mode, contents, (0, 0));
-    }
-
-    /// The first process has no standard streams but by this.
-    fn node(&mut self, name: &str, major: u32, minor: u32) {
-        self.entry("dev", 0o040_755, &[], (0, 0));
-        self.entry(&format!("dev/{name}"), 0o020_600, &[], (major, minor));
-    }
-
-    fn entry(&mut self, name: &str, mode: u32, contents: &[u8], device: (u32, u32)) {
-        let name = name.trim_start_matches('/');
-        // Inode, mode, user, group, links, time, size, device of the file system, device, name's length, checksum.
-        let numbers = [
-            0,
-            mode,
-            0,
-            0,
-            1,
-            0,
-            contents.len() as u32,
-            0,
-            0,
-            device.0,
-            device.1,
-            name.len() as u32 + 1,
-            0,
-        ];
-        self.0.extend(b"070701");
-        for number in numbers {
-            self.0.extend(format!("{number:08x}").as_bytes());
-        }
-        self.0.extend(name.as_bytes());
-        self.0.push(0);
-        self.pad();
-        self.0.extend(contents);
-        self.pad();
-    }
-
-    fn pad(&mut self) {
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.entry("TRAILER!!!", 0, &[], (0, 0));
-        self.0
     }
 }

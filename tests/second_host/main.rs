@@ -13,6 +13,9 @@
 //! cargo test --test second_host -- --run - <script             # each line in turn, as it comes
 //! ```
 //!
+//! `KVMLET_KILLS=1000` kills that many VMs instead of 60; `KVMLET_QEMU_ARGUMENTS="-monitor unix:/tmp/monitor,server=on,wait=off"`
+//! shows what a machine that hangs is doing (`info registers -a`).
+//!
 //! # How to add a test
 //!
 //! What can run on both hosts belongs into another ring: `bare_metal` runs here as a whole, and so do the unit
@@ -28,8 +31,8 @@
 //! ```
 //!
 //! [`Host::sh`] is a script as root (`sh -eu`); [`Host::run`] takes a [`Task`] with a time, an environment, a user.
-//! [`Host::start`] returns while it runs. `kvmlet` is in PATH; `$GUESTS` has the bare-metal guests, `$STOCK` the
-//! stock kernel. When a task's first process ends, all else in its session is killed. A test leaves the
+//! [`Host::start`] returns while it runs. `kvmlet` is in PATH; `$GUESTS` has the bare-metal guests, `$STOCK` is the
+//! stock kernel, `$REPOSITORY` this checkout. When a task's first process ends, all else in its session is killed. A test leaves the
 //! machine as it was. A test that fails tells the end of the machine's console.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
@@ -40,10 +43,14 @@ mod harness;
 
 mod agent;
 mod boots;
+mod clocks;
 mod elsewhere;
 mod host;
+mod initramfs;
+mod kills;
 mod machine;
 mod shares;
+mod stock_kernel;
 mod task;
 mod wire;
 
@@ -51,9 +58,10 @@ use host::Host;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::BufRead;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use task::Task;
 
 /// A named test.
@@ -71,7 +79,14 @@ fn main() -> ExitCode {
     // One machine, and two CPUs in it.
     arguments.test_threads = Some(1);
     let missing = missing();
-    let own = [boots::TESTS, shares::TESTS].concat();
+    let own = [
+        boots::TESTS,
+        clocks::TESTS,
+        shares::TESTS,
+        stock_kernel::TESTS,
+        kills::TESTS,
+    ]
+    .concat();
     let mut trials: Vec<Trial> = own
         .into_iter()
         .map(|(name, test)| trial(name.into(), test))
@@ -119,40 +134,55 @@ fn missing() -> Option<String> {
     })
 }
 
-/// The one machine, brought up when it is first asked for.
-fn second_host() -> Result<&'static Host, String> {
-    static HOST: OnceLock<Result<Host, String>> = OnceLock::new();
-    let host = HOST.get_or_init(|| {
-        let kvmlet = Path::new(env!("CARGO_BIN_EXE_kvmlet")).parent().unwrap();
-        let path = format!(
-            "{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            kvmlet.display()
-        );
-        let guests = harness::program("").to_string_lossy().into_owned();
-        let stock = machine::kernel()
-            .join("vmlinuz")
-            .to_string_lossy()
-            .into_owned();
-        Host::bring_up(&[
-            ("PATH", path),
-            ("GUESTS", guests),
-            ("STOCK", stock),
-            (harness::BUILT, "1".into()),
-        ])
-    });
-    host.as_ref().map_err(Clone::clone)
+/// The one machine, brought up when it is first asked for, and again when it has been given up.
+fn second_host() -> Result<Arc<Host>, String> {
+    let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(host) = &*machine {
+        return Ok(host.clone());
+    }
+    let kvmlet = Path::new(env!("CARGO_BIN_EXE_kvmlet")).parent().unwrap();
+    let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let host = Host::bring_up(&[
+        ("PATH", format!("{}:{system}", kvmlet.display())),
+        ("GUESTS", text(harness::program(""))),
+        ("STOCK", text(machine::kernel().join("vmlinuz"))),
+        ("REPOSITORY", env!("CARGO_MANIFEST_DIR").into()),
+        (harness::BUILT, "1".into()),
+    ])?;
+    Ok(machine.insert(Arc::new(host)).clone())
 }
 
-/// A test with what it takes to understand why it failed.
-fn trial(name: String, test: impl FnOnce(&Host) + Send + 'static) -> Trial {
+static MACHINE: Mutex<Option<Arc<Host>>> = Mutex::new(None);
+
+/// A test with what it takes to understand why it failed. A machine that does not answer any more is replaced, and
+/// the test has one more try.
+fn trial(name: String, test: impl Fn(&Host) + Send + 'static) -> Trial {
     Trial::test(name, move || {
-        let host = second_host()?;
-        catch_unwind(AssertUnwindSafe(|| test(host))).map_err(|panic| {
+        let mut tries = 0;
+        loop {
+            let host = second_host()?;
+            let start = Instant::now();
+            let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(&host))) else {
+                println!("{:.1} s ", start.elapsed().as_secs_f64());
+                return Ok(());
+            };
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             let (text, console) = (text.unwrap_or_default(), host.console());
-            Failed::from(format!("{text}\n--- console of the second host\n{console}"))
-        })
+            let failure = format!("{text}\n--- console of the second host\n{console}");
+            if host.answers() {
+                return Err(Failed::from(failure));
+            }
+            *MACHINE.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            tries += 1;
+            if tries == 2 {
+                return Err(Failed::from(failure));
+            }
+            println!(
+                "the second host does not answer any more; once again on a new one: {failure}"
+            );
+        }
     })
 }
 

@@ -152,6 +152,19 @@ impl<'a> Running<'a> {
         self.output.clone()
     }
 
+    /// Has it ended after so long?
+    pub fn ends_within(&mut self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while !self.ended {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.reports.recv_timeout(left) {
+                Ok(report) => self.note(report),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
     /// Waits until it has written `text` to standard output.
     #[track_caller]
     pub fn until(&mut self, text: &str) {
@@ -218,14 +231,7 @@ impl<'a> Running<'a> {
     /// Kills everything in its session, and returns what there was.
     pub fn kill(&mut self) -> Output {
         self.host.send(&Request::Kill { task: self.number });
-        let deadline = Instant::now() + KILL;
-        while !self.ended {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.reports.recv_timeout(left) {
-                Ok(report) => self.note(report),
-                Err(_) => break,
-            }
-        }
+        self.ends_within(KILL);
         self.output.clone()
     }
 }

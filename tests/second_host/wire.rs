@@ -78,5 +78,8 @@ pub struct Settings {
     pub all_modules: String,
 }
 
-/// The tag of the first host's root file system, and the name of the agent's port.
+/// The tag of the first host's root file system.
 pub const ROOT_TAG: &str = "first-host";
+
+/// The name of the agent's port.
+pub const AGENT: &str = "agent";
