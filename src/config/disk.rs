@@ -31,6 +31,14 @@ pub enum DiskIo {
     Sync,
 }
 
+/// What a disk's content is said to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// The disk byte for byte, whatever its content looks like.
+    Raw,
+}
+
 /// A serial number: 1 to 20 printable ASCII characters (virtio 1.2 §5.2.6, VIRTIO_BLK_T_GET_ID).
 /// Linux shows it as `/sys/block/vda/serial`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -120,6 +128,10 @@ pub struct Disk {
     /// When a write is durable.
     #[serde(default)]
     pub cache: Cache,
+    /// What the content is said to be. Without it, images in formats such as qcow2 are refused, because a
+    /// guest that wrote to one as if it were raw would destroy it.
+    #[serde(default)]
+    pub format: Option<DiskFormat>,
     /// What the guest sees as serial number; without one, `kvmlet-0` and so on.
     #[serde(default)]
     pub id: Option<Serial>,
@@ -141,6 +153,7 @@ impl Disk {
         "ro",
         "direct",
         "cache",
+        "format",
         "id",
         "queues",
         "io",
@@ -167,6 +180,7 @@ impl Disk {
             read_only: false,
             direct: false,
             cache: Cache::WriteBack,
+            format: None,
             id: None,
             queues: QueueCount::ONE,
             io: DiskIo::Auto,
@@ -185,6 +199,9 @@ impl FromStr for Disk {
             "writeback" => Some(Cache::WriteBack),
             "writethrough" => Some(Cache::WriteThrough),
             _ => None,
+        })?;
+        let format = flag.parsed("format", "raw", |text| {
+            (text == "raw").then_some(DiskFormat::Raw)
         })?;
         let io = flag.parsed("io", "auto, io_uring or sync", |text| match text {
             "auto" => Some(DiskIo::Auto),
@@ -206,6 +223,7 @@ impl FromStr for Disk {
             read_only: flag.switch("ro")?,
             direct: flag.switch("direct")?,
             cache: cache.unwrap_or_default(),
+            format,
             id: id.map(|text| text.to_owned().try_into()).transpose()?,
             queues: flag.number("queues")?.unwrap_or(1).try_into()?,
             io: io.unwrap_or_default(),
@@ -237,6 +255,7 @@ mod tests {
             read_only: true,
             direct: true,
             cache: Cache::WriteThrough,
+            format: Some(DiskFormat::Raw),
             id: Some("db-1".to_owned().try_into().unwrap()),
             queues: 4.try_into().unwrap(),
             io: DiskIo::IoUring,
@@ -245,12 +264,12 @@ mod tests {
                 operations: Some(Rate::per_second(1000).unwrap().burst(50).once(7)),
             },
         };
-        let text = "ro,path=d,direct=on,cache=writethrough,id=db-1,queues=4,io=io_uring,bandwidth=10M,\
+        let text = "ro,path=d,direct=on,cache=writethrough,format=raw,id=db-1,queues=4,io=io_uring,bandwidth=10M,\
                     burst=1M,once=3,iops=1000,iops-burst=50,iops-once=7";
         assert_eq!(text.parse::<Disk>().unwrap(), expected);
         let used = text.split(',').map(|item| item.split('=').next().unwrap());
         assert!(Disk::KEYS.iter().all(|key| used.clone().any(|k| k == *key)));
-        let json = r#"{"path": "d", "read_only": true, "direct": true, "cache": "writethrough", "id": "db-1",
+        let json = r#"{"path": "d", "read_only": true, "direct": true, "cache": "writethrough", "format": "raw", "id": "db-1",
             "queues": 4, "io": "io_uring", "rate_limit": {"bandwidth": "10M", "burst": "1M", "once": 3,
             "operations": 1000, "operations_burst": 50, "operations_once": 7}}"#;
         assert_eq!(serde_json::from_str::<Disk>(json).unwrap(), expected);
@@ -269,6 +288,7 @@ mod tests {
                 "a,cache=none",
                 "`cache` of --disk is `none`, not writeback or writethrough",
             ),
+            ("a,format=qcow2", "`format` of --disk is `qcow2`, not raw"),
             ("a,io=aio", "auto, io_uring or sync"),
             ("a,ro=maybe", "on or off"),
             ("a,cache", "`cache` of --disk has no value"),

@@ -27,7 +27,7 @@ pub use cgroup_parent::CgroupParent;
 pub use cpu_mask::CpuMask;
 pub(crate) use cpu_mask::Register;
 pub use cpu_set::CpuSet;
-pub use disk::{Cache, Disk, DiskIo, QueueCount, Serial};
+pub use disk::{Cache, Disk, DiskFormat, DiskIo, QueueCount, Serial};
 pub use error::Error;
 pub use memory::{HugePages, Memory, MemorySize};
 pub use net::{MacAddress, Mtu, Net, QueuePairs, Subnet};

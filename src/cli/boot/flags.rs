@@ -52,7 +52,7 @@ pub(super) struct Flags {
     /// Disk of the VM's own (ext4) that keeps the changes of the root.
     #[arg(long, value_name = "FILE", requires = "root")]
     scratch: Option<PathBuf>,
-    /// One more disk: FILE[,ro][,direct][,cache=writethrough][,id=NAME][,queues=N][,io=sync]
+    /// One more disk: FILE[,ro][,direct][,cache=writethrough][,format=raw][,id=NAME][,queues=N][,io=sync]
     /// [,bandwidth=SIZE][,burst=SIZE][,iops=N][,iops-burst=N]; can be given again.
     #[arg(long, value_name = "DISK")]
     disk: Vec<Disk>,

@@ -98,6 +98,9 @@ impl BlockDevice {
     /// When the file cannot be opened, is in use elsewhere, is empty, or the host lacks what was asked for.
     pub fn open(config: &Disk, index: usize) -> Result<(Self, BlockHandle), Error> {
         let file = DiskFile::open(&config.path, config.read_only, config.direct)?;
+        if config.format.is_none() {
+            file.refuse_image_formats()?;
+        }
         if config.io == DiskIo::IoUring {
             ring::new(1).map_err(|source| Error::IoUring {
                 path: config.path.clone(),

@@ -250,3 +250,27 @@ fn a_handle_that_is_kept_keeps_no_lock() {
     assert!(matches!(rig.handle.resize(), Err(Error::Gone { .. })));
     BlockDevice::open(&Disk::read_write(path), 0).unwrap();
 }
+
+#[test]
+fn an_image_in_another_format_is_opened_only_by_who_insists() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(image.as_file(), b"QFI\xfb\0\0\0\x03", 0).unwrap();
+    for disk in [
+        Disk::read_write(image.path()),
+        Disk::read_only(image.path()),
+    ] {
+        let error = BlockDevice::open(&disk, 0).err().unwrap();
+        let said = format!(
+            "disk `{}` is not raw: it is a qcow2 image",
+            image.path().display()
+        );
+        assert_eq!(error.to_string(), said);
+        assert!(error.help().contains("qemu-img convert -f qcow2 -O raw"));
+        let insisting = Disk {
+            format: Some(crate::config::DiskFormat::Raw),
+            ..disk
+        };
+        assert!(BlockDevice::open(&insisting, 0).is_ok());
+    }
+}

@@ -1,5 +1,11 @@
 //! Raw image files and block devices: opened, locked and measured.
 
+mod error;
+mod format;
+
+pub use error::Error;
+pub use format::ImageFormat;
+
 use rustix::fs::{
     AtFlags, FallocateFlags, StatxFlags, fallocate, ioctl_blkpbszget, ioctl_blksszget, statx,
 };
@@ -13,98 +19,6 @@ use std::path::{Path, PathBuf};
 const SECTOR_BYTES: u32 = 512;
 /// What O_DIRECT is taken to demand where the kernel does not say (STATX_DIOALIGN came with Linux 6.1).
 const SAFE_ALIGNMENT: u32 = 4096;
-
-/// Why a disk cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// It cannot be opened.
-    #[error("cannot open disk `{}`{}", .path.display(), if *.read_only { "" } else { " for writing" })]
-    Open {
-        /// The disk.
-        path: PathBuf,
-        /// Whether it was to be read only.
-        read_only: bool,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// Neither a file nor a block device.
-    #[error("disk `{}` is neither a file nor a block device", .path.display())]
-    Kind {
-        /// The disk.
-        path: PathBuf,
-    },
-    /// The file system has no O_DIRECT.
-    #[error("disk `{}` cannot be used without the host's page cache", .path.display())]
-    Direct {
-        /// The disk.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// Another VM, another disk of this one, or some other process has it.
-    #[error("disk `{}` is in use already{}", .path.display(), if *.read_only { ", by one who writes to it" } else { "" })]
-    Locked {
-        /// The disk.
-        path: PathBuf,
-        /// Whether it was to be read only.
-        read_only: bool,
-    },
-    /// A block device that the host itself uses.
-    #[error("disk `{}` is in use by this host: mounted, or part of another device, or open for writing", .path.display())]
-    Busy {
-        /// The device.
-        path: PathBuf,
-    },
-    /// Its size or geometry cannot be read.
-    #[error("cannot find out the size of disk `{}`", .path.display())]
-    Measure {
-        /// The disk.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// Less than a sector.
-    #[error("disk `{}` has {bytes} bytes, less than one sector of {SECTOR_BYTES}", .path.display())]
-    Empty {
-        /// The disk.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-    },
-}
-
-impl Error {
-    /// What a person can do about it.
-    pub fn help(&self) -> &'static str {
-        match self {
-            Error::Open {
-                source, read_only, ..
-            } if source.kind() == io::ErrorKind::NotFound => match read_only {
-                true => "check the path",
-                false => "check the path; an empty disk is made by `truncate -s 1G FILE`",
-            },
-            Error::Open {
-                read_only: false, ..
-            } => "give this user write permission, or add `ro` for a disk that is only read",
-            Error::Open { .. } => "give this user read permission",
-            Error::Kind { .. } => "name a raw image file or a block device",
-            Error::Direct { .. } => "leave out `direct`, or put the image on another file system",
-            Error::Locked {
-                read_only: true, ..
-            } => "stop whoever has it, or make it read-only there as well (`ro`)",
-            Error::Locked { .. } => {
-                "stop whoever has it, and name it once; only disks that all open with `ro` can be shared"
-            }
-            Error::Busy { .. } => "unmount it, or stop whoever has it; `lsblk` tells",
-            Error::Measure { .. } => "check that the device still answers",
-            Error::Empty { .. } => "give it a size, as by `truncate -s 1G FILE`",
-        }
-    }
-}
 
 /// What a disk is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +89,26 @@ impl DiskFile {
             is_device,
             direct,
         })
+    }
+
+    /// Refuses what is an image in a format of its own. A guest can write such a header to its raw disk, too:
+    /// this only keeps a start back, and nothing is ever read from an image by what its header says.
+    ///
+    /// # Errors
+    /// The format that was recognised, or that the disk cannot be read.
+    pub fn refuse_image_formats(&self) -> Result<(), Error> {
+        let found = ImageFormat::of(&self.file, self.bytes()?);
+        match found {
+            Ok(None) => Ok(()),
+            Ok(Some(format)) => Err(Error::Format {
+                path: self.path.clone(),
+                format,
+            }),
+            Err(source) => Err(Error::Read {
+                path: self.path.clone(),
+                source,
+            }),
+        }
     }
 
     /// The path by which it was opened.
@@ -337,85 +271,4 @@ fn direct_alignment(file: &File) -> Alignment {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn image(bytes: u64) -> tempfile::NamedTempFile {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(bytes).unwrap();
-        file
-    }
-
-    fn open(path: &Path, read_only: bool) -> Result<DiskFile, String> {
-        DiskFile::open(path, read_only, false).map_err(|error| {
-            assert!(!error.help().is_empty());
-            error.to_string()
-        })
-    }
-
-    #[test]
-    fn one_writer_or_many_readers() {
-        let image = image(4096);
-        let path = image.path();
-        let name = path.display();
-        let writer = open(path, false).unwrap();
-        assert_eq!(
-            open(path, false).unwrap_err(),
-            format!("disk `{name}` is in use already")
-        );
-        assert_eq!(
-            open(path, true).unwrap_err(),
-            format!("disk `{name}` is in use already, by one who writes to it")
-        );
-        drop(writer);
-        let readers = (open(path, true).unwrap(), open(path, true).unwrap());
-        assert!(open(path, false).unwrap_err().contains("in use"));
-        drop(readers);
-        assert!(open(path, false).is_ok());
-    }
-
-    #[test]
-    fn what_cannot_be_a_disk_is_refused_by_name() {
-        let directory = tempfile::tempdir().unwrap();
-        let missing = directory.path().join("missing.img");
-        assert!(open(&missing, true).unwrap_err().contains("missing.img`"));
-        assert!(open(&missing, false).unwrap_err().ends_with("for writing"));
-        let error = open(directory.path(), true).unwrap_err();
-        assert!(error.contains("neither a file nor a block device"));
-        let error = open(Path::new("/dev/null"), true).unwrap_err();
-        assert!(error.contains("`/dev/null` is neither"));
-        let empty = open(image(511).path(), true).unwrap().bytes().unwrap_err();
-        assert!(matches!(empty, Error::Empty { .. }), "{empty}");
-    }
-
-    #[test]
-    fn the_size_is_that_of_now() {
-        let image = image(10_000);
-        let disk = open(image.path(), true).unwrap();
-        assert_eq!(disk.bytes().unwrap(), 10_000);
-        image.as_file().set_len(20_480).unwrap();
-        assert_eq!(disk.bytes().unwrap(), 20_480);
-        assert_eq!(disk.geometry().logical_bytes, 512);
-        assert_eq!(disk.geometry().physical_bytes, 4096);
-    }
-
-    #[test]
-    fn direct_transfers_need_alignment() {
-        let image = tempfile::NamedTempFile::new().unwrap();
-        image.as_file().set_len(1 << 20).unwrap();
-        let disk = match DiskFile::open(image.path(), false, true) {
-            Ok(disk) => disk,
-            // tmpfs has no O_DIRECT before Linux 6.6.
-            Err(error) => return assert!(matches!(error, Error::Direct { .. }), "{error}"),
-        };
-        let (direct, alignment) = disk.direct.as_ref().unwrap();
-        let is_direct = |offset, bytes, aligned| {
-            disk.descriptor(offset, bytes, |_| aligned).as_raw_fd() == direct.as_raw_fd()
-        };
-        let block = u64::from(alignment.offset);
-        assert!(is_direct(block, 4 * block, true));
-        assert!(!is_direct(block, 4 * block, false));
-        assert!(!is_direct(block / 2, block, true));
-        assert!(!is_direct(block, block / 2, true));
-    }
-}
+mod tests;

@@ -1,0 +1,116 @@
+//! Why a disk cannot be used, and what a person can do about it.
+
+use super::{ImageFormat, SECTOR_BYTES};
+use std::io;
+use std::path::PathBuf;
+
+/// Why a disk cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// It cannot be opened.
+    #[error("cannot open disk `{}`{}", .path.display(), if *.read_only { "" } else { " for writing" })]
+    Open {
+        /// The disk.
+        path: PathBuf,
+        /// Whether it was to be read only.
+        read_only: bool,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Neither a file nor a block device.
+    #[error("disk `{}` is neither a file nor a block device", .path.display())]
+    Kind {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// The file system has no O_DIRECT.
+    #[error("disk `{}` cannot be used without the host's page cache", .path.display())]
+    Direct {
+        /// The disk.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another VM, another disk of this one, or some other process has it.
+    #[error("disk `{}` is in use already{}", .path.display(), if *.read_only { ", by one who writes to it" } else { "" })]
+    Locked {
+        /// The disk.
+        path: PathBuf,
+        /// Whether it was to be read only.
+        read_only: bool,
+    },
+    /// A block device that the host itself uses.
+    #[error("disk `{}` is in use by this host: mounted, or part of another device, or open for writing", .path.display())]
+    Busy {
+        /// The device.
+        path: PathBuf,
+    },
+    /// Its size or geometry cannot be read.
+    #[error("cannot find out the size of disk `{}`", .path.display())]
+    Measure {
+        /// The disk.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Less than a sector.
+    #[error("disk `{}` has {bytes} bytes, less than one sector of {SECTOR_BYTES}", .path.display())]
+    Empty {
+        /// The disk.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Its beginning or end cannot be read.
+    #[error("cannot read disk `{}`", .path.display())]
+    Read {
+        /// The disk.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// An image in a format of its own, which a guest that takes it as raw would see as garbage and destroy.
+    #[error("disk `{}` is not raw: it is {}", .path.display(), .format.name())]
+    Format {
+        /// The disk.
+        path: PathBuf,
+        /// What it looks like.
+        format: ImageFormat,
+    },
+}
+
+impl Error {
+    /// What a person can do about it.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Error::Open {
+                source, read_only, ..
+            } if source.kind() == io::ErrorKind::NotFound => match read_only {
+                true => "check the path",
+                false => "check the path; an empty disk is made by `truncate -s 1G FILE`",
+            },
+            Error::Open {
+                read_only: false, ..
+            } => "give this user write permission, or add `ro` for a disk that is only read",
+            Error::Open { .. } => "give this user read permission",
+            Error::Kind { .. } => "name a raw image file or a block device",
+            Error::Direct { .. } => "leave out `direct`, or put the image on another file system",
+            Error::Locked {
+                read_only: true, ..
+            } => "stop whoever has it, or make it read-only there as well (`ro`)",
+            Error::Locked { .. } => {
+                "stop whoever has it, and name it once; only disks that all open with `ro` can be shared"
+            }
+            Error::Busy { .. } => "unmount it, or stop whoever has it; `lsblk` tells",
+            Error::Measure { .. } => "check that the device still answers",
+            Error::Read { .. } => "check that the file is intact and the device still answers",
+            Error::Format { format, .. } => format.way_out(),
+            Error::Empty { .. } => "give it a size, as by `truncate -s 1G FILE`",
+        }
+    }
+}

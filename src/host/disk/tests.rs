@@ -1,0 +1,82 @@
+//! Tests of disks with files.
+
+use super::*;
+
+fn image(bytes: u64) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(bytes).unwrap();
+    file
+}
+
+fn open(path: &Path, read_only: bool) -> Result<DiskFile, String> {
+    DiskFile::open(path, read_only, false).map_err(|error| {
+        assert!(!error.help().is_empty());
+        error.to_string()
+    })
+}
+
+#[test]
+fn one_writer_or_many_readers() {
+    let image = image(4096);
+    let path = image.path();
+    let name = path.display();
+    let writer = open(path, false).unwrap();
+    assert_eq!(
+        open(path, false).unwrap_err(),
+        format!("disk `{name}` is in use already")
+    );
+    assert_eq!(
+        open(path, true).unwrap_err(),
+        format!("disk `{name}` is in use already, by one who writes to it")
+    );
+    drop(writer);
+    let readers = (open(path, true).unwrap(), open(path, true).unwrap());
+    assert!(open(path, false).unwrap_err().contains("in use"));
+    drop(readers);
+    assert!(open(path, false).is_ok());
+}
+
+#[test]
+fn what_cannot_be_a_disk_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing.img");
+    assert!(open(&missing, true).unwrap_err().contains("missing.img`"));
+    assert!(open(&missing, false).unwrap_err().ends_with("for writing"));
+    let error = open(directory.path(), true).unwrap_err();
+    assert!(error.contains("neither a file nor a block device"));
+    let error = open(Path::new("/dev/null"), true).unwrap_err();
+    assert!(error.contains("`/dev/null` is neither"));
+    let empty = open(image(511).path(), true).unwrap().bytes().unwrap_err();
+    assert!(matches!(empty, Error::Empty { .. }), "{empty}");
+}
+
+#[test]
+fn the_size_is_that_of_now() {
+    let image = image(10_000);
+    let disk = open(image.path(), true).unwrap();
+    assert_eq!(disk.bytes().unwrap(), 10_000);
+    image.as_file().set_len(20_480).unwrap();
+    assert_eq!(disk.bytes().unwrap(), 20_480);
+    assert_eq!(disk.geometry().logical_bytes, 512);
+    assert_eq!(disk.geometry().physical_bytes, 4096);
+}
+
+#[test]
+fn direct_transfers_need_alignment() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    let disk = match DiskFile::open(image.path(), false, true) {
+        Ok(disk) => disk,
+        // tmpfs has no O_DIRECT before Linux 6.6.
+        Err(error) => return assert!(matches!(error, Error::Direct { .. }), "{error}"),
+    };
+    let (direct, alignment) = disk.direct.as_ref().unwrap();
+    let is_direct = |offset, bytes, aligned| {
+        disk.descriptor(offset, bytes, |_| aligned).as_raw_fd() == direct.as_raw_fd()
+    };
+    let block = u64::from(alignment.offset);
+    assert!(is_direct(block, 4 * block, true));
+    assert!(!is_direct(block, 4 * block, false));
+    assert!(!is_direct(block / 2, block, true));
+    assert!(!is_direct(block, block / 2, true));
+}
