@@ -18,11 +18,17 @@ pub const UNIT_TESTS: &[&str] = &[
     "host::seccomp",
 ];
 
-/// Reported as ignored. Memory that a balloon gave back is not seen to be taken again within 20 s there; nobody has
-/// looked yet whether the test, kvmlet or the emulation is to blame.
+/// Reported as ignored: what fails there, and nobody has yet found out whether the test, kvmlet or the emulation is to
+/// blame.
 const OPEN: &[&str] = &[
+    // Memory that a balloon gave back is not seen to be taken again within 20 s.
     "balloon_gives_memory_back_and_takes_it_again",
     "balloon_gives_back_parts_of_huge_pages",
+    // The Landlock of Linux 6.1 knows no ports and scopes: without namespaces a service of the host is in reach.
+    "host::jail::tests::containers::all_other_walls_stand_where_no_namespaces_can_be_made",
+    // A process of the test is killed; the child of the jail ends with a failure.
+    "host::jail::tests::containers::an_ordinary_user_without_namespaces_has_all_other_walls",
+    "host::jail::tests::what_the_host_refuses_is_named",
 ];
 
 /// All tests of the bare-metal ring, and the unit tests named above.
