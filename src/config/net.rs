@@ -157,7 +157,7 @@ impl FromStr for Net {
             mac: flag.parsed("mac", "an address such as 02:00:00:12:34:56", parse)?,
             mtu: flag.number("mtu")?.map(Mtu::try_from).transpose()?,
             queues: queues.transpose()?.unwrap_or_default(),
-            subnet: flag.parsed("subnet", "a network such as 10.1.2.0/30", parse)?,
+            subnet: flag.parsed("subnet", "a network for hosts such as 10.1.2.0/30", parse)?,
             rx: rx.try_into()?,
             tx: tx.try_into()?,
             publish: Vec::new(),
@@ -296,12 +296,28 @@ pub struct Subnet {
 }
 
 impl Subnet {
-    /// The network at this address with this many bits of prefix; none unless the address is a network's, and
-    /// the prefix has 8 to 30 bits.
+    /// Addresses that no interface of a host or guest can have, with their prefixes (RFC 6890, RFC 5771): this
+    /// network's, loopback's, those of links and of clouds' metadata, multicast's and reserved ones.
+    const UNUSABLE: [(Ipv4Addr, u8); 4] = [
+        (Ipv4Addr::new(0, 0, 0, 0), 8),
+        (Ipv4Addr::new(127, 0, 0, 0), 8),
+        (Ipv4Addr::new(169, 254, 0, 0), 16),
+        (Ipv4Addr::new(224, 0, 0, 0), 3),
+    ];
+
+    /// The network at this address with this many bits of prefix; none unless the address is a network's, the
+    /// prefix has 8 to 30 bits, and hosts can have its addresses.
     pub fn new(address: Ipv4Addr, prefix: u8) -> Option<Self> {
         let subnet = Self { address, prefix };
-        let fine = (8..=30).contains(&prefix) && address.to_bits() & !subnet.mask() == 0;
-        fine.then_some(subnet)
+        if !(8..=30).contains(&prefix) || address.to_bits() & !subnet.mask() != 0 {
+            return None;
+        }
+        let mut unusable = Self::UNUSABLE.into_iter();
+        let overlaps = unusable.any(|(other, prefix)| {
+            let both = subnet.mask() & (u32::MAX << (32 - prefix));
+            (address.to_bits() ^ other.to_bits()) & both == 0
+        });
+        (!overlaps).then_some(subnet)
     }
 
     /// Length of the prefix in bits.

@@ -6,10 +6,15 @@ use crate::host::{self, facts};
 /// Whether taps can be made.
 pub fn tap() -> Finding {
     match facts::open_tun() {
+        Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => warning(
+            "tap",
+            format!("/dev/net/tun cannot be opened: {cause}"),
+            "ask for access to the device: `sudo chmod 666 /dev/net/tun`",
+        ),
         Err(cause) => warning(
             "tap",
             format!("/dev/net/tun cannot be opened: {cause}"),
-            "load the module (`modprobe tun`) or ask for access to the device",
+            "load the module: `sudo modprobe tun`",
         ),
         Ok(()) if facts::has_capability(facts::CAP_NET_ADMIN) => ok("tap", "taps can be made"),
         Ok(()) => warning(
