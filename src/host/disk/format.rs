@@ -43,19 +43,23 @@ pub enum ImageFormat {
 }
 
 impl ImageFormat {
-    /// What a disk of `bytes` is, if it is none of the raw ones. Nothing in it is followed: no size and no
-    /// offset that it names.
+    /// What a disk is by its beginning, if it is none of the raw ones. Nothing in it is followed: no size and
+    /// no offset that it names.
     ///
     /// # Errors
     /// What the kernel says when it cannot be read.
-    pub(super) fn of(file: &File, bytes: u64) -> io::Result<Option<Self>> {
+    pub(super) fn at_start(file: &File) -> io::Result<Option<Self>> {
         let mut head = [0; HEAD_BYTES];
-        file.read_exact_at(&mut head, 0)?;
-        if let Some(format) = Self::of_head(&head) {
-            return Ok(Some(format));
-        }
+        file.read_at(&mut head, 0)?;
+        Ok(Self::of_head(&head))
+    }
+
+    /// What a disk of `bytes`, at least a sector, is by its end.
+    ///
+    /// # Errors
+    /// What the kernel says when it cannot be read.
+    pub(super) fn at_end(file: &File, bytes: u64) -> io::Result<Option<Self>> {
         let mut tail = [0; VHD_COOKIE.len() + 1];
-        // Less than a sector is not a disk, so that the footer can begin anywhere from the first byte on.
         file.read_exact_at(&mut tail, bytes.saturating_sub(VHD_FOOTER_BYTES))?;
         let is_footer = tail.windows(VHD_COOKIE.len()).any(|at| at == VHD_COOKIE);
         Ok(is_footer.then_some(Self::Vhd))
@@ -138,7 +142,8 @@ mod tests {
     fn of(content: &[u8]) -> Option<ImageFormat> {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(content, 0).unwrap();
-        ImageFormat::of(&file, content.len() as u64).unwrap()
+        let found = ImageFormat::at_start(&file).unwrap();
+        found.or_else(|| ImageFormat::at_end(&file, content.len() as u64).unwrap())
     }
 
     fn with(offset: usize, magic: &[u8]) -> Option<ImageFormat> {

@@ -97,7 +97,11 @@ impl DiskFile {
     /// # Errors
     /// The format that was recognised, or that the disk cannot be read.
     pub fn refuse_image_formats(&self) -> Result<(), Error> {
-        let found = ImageFormat::of(&self.file, self.bytes()?);
+        // Before the size: a compressed disk can have less than a sector.
+        let found = match ImageFormat::at_start(&self.file) {
+            Ok(None) => ImageFormat::at_end(&self.file, self.bytes()?),
+            found => found,
+        };
         match found {
             Ok(None) => Ok(()),
             Ok(Some(format)) => Err(Error::Format {

@@ -80,3 +80,12 @@ fn direct_transfers_need_alignment() {
     assert!(!is_direct(block / 2, block, true));
     assert!(!is_direct(block, block / 2, true));
 }
+
+#[test]
+fn a_compressed_disk_of_less_than_a_sector_is_no_empty_one() {
+    let image = image(54);
+    std::os::unix::fs::FileExt::write_all_at(image.as_file(), b"\x28\xb5\x2f\xfd", 0).unwrap();
+    let disk = open(image.path(), true).unwrap();
+    let error = disk.refuse_image_formats().unwrap_err();
+    assert!(error.help().contains("zstd -d"), "{error}");
+}
