@@ -30,7 +30,7 @@ pub use cpu_set::CpuSet;
 pub use disk::{Cache, Disk, DiskFormat, DiskIo, QueueCount, Serial};
 pub use error::Error;
 pub use memory::{HugePages, Memory, MemorySize};
-pub use net::{MacAddress, Mtu, Net, QueuePairs, Subnet};
+pub use net::{Egress, MacAddress, Mtu, Net, QueuePairs, Subnet};
 pub use port_mapping::{HostAddress, HostPort, PortMapping, PortMappings, Protocol};
 pub(crate) use quota::thousandths;
 pub use quota::{CpuQuota, CpuScope, CpuWeight, Factor, MemoryMode, Overcommit, Quota};

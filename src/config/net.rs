@@ -3,7 +3,7 @@
 use super::flag::Flag;
 use super::rate_limit::Written;
 use super::{Error, PortMapping, PortMappings, RateLimit};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -27,6 +27,8 @@ pub struct Net {
     pub queues: QueuePairs,
     /// The network between host and guest, instead of one that is chosen.
     pub subnet: Option<Subnet>,
+    /// What the guest may reach. A tap that exists has its own rules.
+    pub egress: Option<Egress>,
     /// Limit towards the guest.
     pub rx: RateLimit,
     /// Limit from the guest.
@@ -48,6 +50,7 @@ impl Net {
         "mtu",
         "queues",
         "subnet",
+        "egress",
         "rx-bandwidth",
         "rx-burst",
         "rx-once",
@@ -83,6 +86,7 @@ impl Net {
             () if self.subnet.is_some() => "subnet",
             () if self.mtu.is_some() => "mtu",
             () if !self.publish.is_empty() => "publish",
+            () if self.egress.is_some() => "egress",
             () => return Ok(()),
         };
         Err(Error::NetTapOwned { key })
@@ -158,6 +162,7 @@ impl FromStr for Net {
             mtu: flag.number("mtu")?.map(Mtu::try_from).transpose()?,
             queues: queues.transpose()?.unwrap_or_default(),
             subnet: flag.parsed("subnet", "a network for hosts such as 10.1.2.0/30", parse)?,
+            egress: flag.parsed("egress", Egress::EXPECTED, parse)?,
             rx: rx.try_into()?,
             tx: tx.try_into()?,
             publish: Vec::new(),
@@ -177,6 +182,42 @@ fn is_interface_name(text: &str) -> bool {
     (1..=15).contains(&text.len())
         && ![".", ".."].contains(&text)
         && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
+}
+
+/// What a guest may reach by itself. It always answers those who reach it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Egress {
+    /// Nothing, and no names are looked up for it.
+    None,
+    /// The Internet, and published ports: no private network (RFC 6890), so neither those that the host is in, nor
+    /// metadata services.
+    #[default]
+    Internet,
+    /// Whatever the host's routes lead to.
+    All,
+}
+
+impl Egress {
+    pub(super) const EXPECTED: &str = "`none`, `internet` or `all`";
+}
+
+impl FromStr for Egress {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "none" => Ok(Self::None),
+            "internet" => Ok(Self::Internet),
+            "all" => Ok(Self::All),
+            _ => Err(Error::FlagValue {
+                flag: FLAG,
+                key: "egress",
+                value: text.into(),
+                expected: Self::EXPECTED,
+            }),
+        }
+    }
 }
 
 /// A hardware address of one interface.

@@ -57,7 +57,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "DISK")]
     disk: Vec<Disk>,
     /// A network interface. Alone: kvmlet makes a tap with addresses and a way out. With keys:
-    /// tap=NAME (one that exists), mac=, mtu=, queues=, subnet=, and with rx- or tx- before them the limits of
+    /// tap=NAME (one that exists), egress=none|internet|all (what the guest reaches), mac=, mtu=, queues=, subnet=, and with rx- or tx- before them the limits of
     /// a direction: bandwidth=, burst=, packets=, packets-burst=.
     #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "")]
     net: Vec<Net>,

@@ -165,14 +165,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The `nft` command is missing.
-    #[error("the command `nft` is not installed")]
-    NftMissing,
-    /// The `nft` command failed.
-    #[error("nft: {message}")]
-    Nft {
-        /// What it said.
-        message: String,
+    /// There is nothing that filters the guest's packets.
+    #[error("the rules for a guest's packets cannot be made (nf_tables)")]
+    Rules {
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
     },
 }
 
@@ -286,7 +284,12 @@ impl Error {
                 }
                 _ => return None,
             },
-            Error::NftMissing => "install it with `sudo apt install nftables`".into(),
+            Error::Rules { .. } => {
+                "load the modules with `sudo modprobe -a nf_tables nft_fib_ipv4 nft_masq nft_nat nft_ct`; a kernel \
+                 without them gives no interface of kvmlet's own, as its guest would reach all of this host: make a \
+                 tap and pass --net tap=NAME"
+                    .into()
+            }
             _ => return None,
         })
     }

@@ -2,7 +2,7 @@
 
 use super::link::Route;
 use super::{Error, link};
-use crate::config::{HostAddress, HostPort, PortMapping, Protocol, Subnet};
+use crate::config::{Egress, HostAddress, HostPort, PortMapping, Protocol, Subnet};
 use crate::host::claims::{Claim, Claims};
 use crate::host::environment;
 use crate::host::runtime::RuntimeDirectory;
@@ -37,6 +37,8 @@ pub(super) struct Record {
     pub published: Vec<String>,
     /// Where the host answers the guest's questions about names: ports at its address in the network.
     pub dns: Option<DnsPorts>,
+    #[serde(default)]
+    pub egress: Egress,
 }
 
 /// Ports of the host that stand for port 53, which this host may have other uses for.
@@ -136,6 +138,7 @@ pub(super) fn take(
     subnet: Subnet,
     published: &[PortMapping],
     dns: Option<DnsPorts>,
+    egress: Egress,
 ) -> Result<Lease, Error> {
     let record = Record {
         pid: std::process::id(),
@@ -145,8 +148,17 @@ pub(super) fn take(
         guest: subnet.guest(),
         published: published.iter().map(PortMapping::to_string).collect(),
         dns,
+        egress,
     };
     Ok(leases.claim(&subnet.address().to_string(), record)?)
+}
+
+/// The guests of this owner in this network namespace.
+pub(super) fn live_here(leases: &Leases) -> Result<Vec<Record>, Error> {
+    let (mut live, _) = leases.all()?;
+    let here = namespace();
+    live.retain(|record| record.namespace == here);
+    Ok(live)
 }
 
 /// The network namespace of this thread; 0 where that cannot be known.
@@ -267,6 +279,7 @@ mod tests {
             guest: Ipv4Addr::new(10, 107, 0, 6),
             published: vec![],
             dns: None,
+            egress: Egress::All,
         };
         assert!(good.is_credible("10.107.0.4"));
         assert!(!good.is_credible("10.107.0.0"));
@@ -299,9 +312,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let leases = lock(&RuntimeDirectory::at(place.path()).unwrap()).unwrap();
         let one = choose_network(&leases, None).unwrap();
-        let first = take(&leases, "kvmlet0", one, &[], None).unwrap();
+        let first = take(&leases, "kvmlet0", one, &[], None, Egress::All).unwrap();
         let other = choose_network(&leases, None).unwrap();
-        let _second = take(&leases, "kvmlet1", other, &[], None).unwrap();
+        let _second = take(&leases, "kvmlet1", other, &[], None, Egress::All).unwrap();
         assert_ne!(one, other);
         drop(first);
         let (live, stale) = leases.all().unwrap();

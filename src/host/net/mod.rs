@@ -1,8 +1,8 @@
 //! The host's side of a guest's network: taps, addresses, the way out, and published ports.
 //!
 //! A [`Network`] is a tap of somebody else's, or one that kvmlet has made in a network of two: the host has
-//! its first address and the guest its second. With nftables, which does both, the guest reaches what the
-//! host reaches, as the host; and published ports lead to the guest. What is reachable:
+//! its first address and the guest its second. [Rules](rules) of nf_tables let the guest
+//! out, as the host, and lead published ports to it; without them there is no interface. What is reachable:
 //!
 //! - The host reaches every port of the guest at the guest's address.
 //! - Others reach published ports only. They see them at the host's addresses, or at the one that was named.
@@ -17,16 +17,22 @@
 
 mod addresses;
 mod error;
+mod firewall;
+mod forwarding;
 #[cfg(test)]
 pub(crate) mod isolation;
 mod lease;
+mod legacy;
 mod link;
 mod name_service;
 mod nat;
+mod nft;
 mod probe;
 mod proxy;
 mod publish;
+mod rules;
 mod tap;
+mod watch;
 
 pub use error::{Error, Holder};
 pub use link::set_up;
@@ -35,14 +41,17 @@ pub use tap::{Tap, TapQueue};
 
 use super::environment;
 use super::runtime::RuntimeDirectory;
-use crate::config::{MacAddress, Mtu, Net, PortMapping, Subnet};
+use crate::config::{Egress, MacAddress, Mtu, Net, PortMapping, Subnet};
 use lease::{Lease, Leases, Record};
 use name_service::NameService;
+use nat::Ways;
+use nft::News;
 use proxy::{Offer, Proxy};
 use publish::Published;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use watch::{Guarded, Watch};
 
 /// What a guest must be told to use its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +94,9 @@ struct Made {
     published: Vec<PortMapping>,
     /// Until it is served.
     offer: Option<Offer>,
+    guarded: Option<Guarded>,
     _proxy: Option<Proxy>,
+    watch: Option<Watch>,
 }
 
 impl Network {
@@ -93,9 +104,9 @@ impl Network {
     /// noted. What is left over from VMs that were killed is cleared.
     ///
     /// # Errors
-    /// When it cannot be made; each error knows a [way out](Error::help), mostly. That the guest reaches only
-    /// the host is not an error but a [warning](Self::warnings). Clients on this host are not
-    /// [served](Self::serve) yet: they wait.
+    /// When it cannot be made, or not without rules for what passes; each error knows a [way out](Error::help), mostly.
+    /// That the guest reaches only the host is not an error but a [warning](Self::warnings). Clients on this host are
+    /// not [served](Self::serve) yet: they wait.
     pub fn set_up(config: &Net, runtime: Option<&RuntimeDirectory>) -> Result<Self, Error> {
         match &config.tap {
             Some(name) => Self::open(name, config),
@@ -149,8 +160,12 @@ impl Network {
         let tap = Tap::create(&name, config.queues.get().into())?;
         let subnet = lease::choose_network(&leases, config.subnet)?;
         let names = NameService::bind(subnet, &config.dns)?;
-        let ports = Some(names.ports());
-        let lease = lease::take(&leases, tap.name(), subnet, &published.mappings, ports)?;
+        // Questions about names are a way out, too.
+        let egress = config.egress.unwrap_or_default();
+        let asks = egress != Egress::None;
+        let ports = asks.then(|| names.ports());
+        let mappings = &published.mappings;
+        let lease = lease::take(&leases, tap.name(), subnet, mappings, ports, egress)?;
         let mtu = config.mtu.unwrap_or(Mtu::ETHERNET).get();
         let [a, b, c, d] = subnet.guest().octets();
         // From here on dropping `network` undoes what was done.
@@ -162,37 +177,45 @@ impl Network {
                 address: subnet.guest(),
                 prefix: subnet.prefix(),
                 gateway: subnet.host(),
-                dns: vec![subnet.host()],
+                dns: asks.then(|| subnet.host()).into_iter().collect(),
             }),
         };
         let mut network = Self {
             endpoint,
-            warnings: names.warning().into_iter().collect(),
+            warnings: names.warning().filter(|_| asks).into_iter().collect(),
             made: None,
             tap,
         };
-        let result = network.bring_up(config, subnet, mtu).map(|()| {
-            match nat::add(&leases, &lease.record, others.is_empty()) {
-                Ok(warnings) => {
-                    network.warnings.extend(warnings);
-                    network.check_names(&names, subnet);
-                }
-                Err(error) => network.warnings.push(no_way_out(&error)),
+        let guarded = network.open_ways(&leases, &lease.record, &others);
+        let guarded = guarded.and_then(|ways| {
+            network.bring_up(config, subnet, mtu)?;
+            if asks {
+                network.check_names(&names, subnet);
             }
+            let news = News::subscribe().map_err(|source| Error::Rules { source })?;
+            Ok(Guarded {
+                runtime: runtime.clone(),
+                record: lease.record.clone(),
+                ways,
+                news,
+            })
         });
-        match result {
-            Ok(()) => {
+        match guarded {
+            Ok(guarded) => {
                 network.made = Some(Made {
                     runtime: runtime.clone(),
                     lease,
                     published: published.mappings.clone(),
                     offer: Some(offer(published, names, subnet.guest())),
+                    guarded: Some(guarded),
                     _proxy: None,
+                    watch: None,
                 });
                 Ok(network)
             }
             Err(error) => {
                 lease.release();
+                let _ = reap(&leases, Some(&lease.record));
                 Err(error)
             }
         }
@@ -209,6 +232,19 @@ impl Network {
         if let Some(guest) = self.endpoint.guest.as_mut().filter(|_| !direct.is_empty()) {
             guest.dns = direct;
         }
+    }
+
+    /// Makes the rules for the guest's packets, before any can come.
+    fn open_ways(
+        &mut self,
+        leases: &Leases,
+        record: &Record,
+        others: &[Record],
+    ) -> Result<Ways, Error> {
+        let mut ways = Ways::open(leases)?;
+        let warnings = ways.add(leases, record, others)?;
+        self.warnings.extend(warnings);
+        Ok(ways)
     }
 
     fn bring_up(&self, config: &Net, subnet: Subnet, mtu: u16) -> Result<(), Error> {
@@ -233,11 +269,11 @@ impl Network {
             .map_err(failed("change the state"))
     }
 
-    /// Serves clients of published ports that no rule leads to the guest, and the guest's questions about names, by
-    /// a thread of this process.
+    /// Serves clients of published ports that no rule leads to the guest, and the guest's questions about names, and
+    /// looks after its rules, by threads of this process.
     ///
     /// # Errors
-    /// When the host gives no thread or events.
+    /// When the host gives no threads or events.
     pub fn serve(&mut self) -> Result<(), Error> {
         let Some(made) = &mut self.made else {
             return Ok(());
@@ -245,6 +281,10 @@ impl Network {
         if let Some(offer) = made.offer.take() {
             let proxy = Proxy::start(offer).map_err(|source| Error::Proxy { source })?;
             made._proxy = Some(proxy);
+        }
+        if let Some(guarded) = made.guarded.take() {
+            let watch = Watch::start(guarded).map_err(|source| Error::Proxy { source })?;
+            made.watch = Some(watch);
         }
         Ok(())
     }
@@ -277,9 +317,11 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let Some(made) = self.made.take() else {
+        let Some(mut made) = self.made.take() else {
             return;
         };
+        // What is closed now is not to be put back.
+        made.watch = None;
         // The tap goes with its last queue, which a device may still hold; its address is free before.
         if let Ok(socket) = link::Socket::open() {
             let name = self.tap.name();
@@ -298,13 +340,6 @@ impl Drop for Network {
             Err(error) => log::warn!("the network of a VM is left over: {error}"),
         }
     }
-}
-
-fn no_way_out(error: &Error) -> String {
-    let help = error
-        .help()
-        .map_or(String::new(), |help| format!("; {help}"));
-    format!("the guest reaches nothing but this host, as there is no NAT: {error}{help}")
 }
 
 fn random_mac() -> MacAddress {
@@ -329,9 +364,9 @@ fn offer(published: Published, names: NameService, guest: Ipv4Addr) -> Offer {
 /// Clears what a VM that ends, and those that were killed, have left over; returns those that live in this
 /// network namespace.
 fn reap(leases: &Leases, ending: Option<&Record>) -> Result<Vec<Record>, Error> {
-    let (mut live, stale) = leases.all()?;
+    let (_, stale) = leases.all()?;
     let here = lease::namespace();
-    live.retain(|record| record.namespace == here);
+    let live = lease::live_here(leases)?;
     let mut gone: Vec<Record> = ending.cloned().into_iter().collect();
     for (name, record) in stale {
         // The tap itself went with its owner. What is left in another namespace goes with that, or when the
@@ -341,7 +376,10 @@ fn reap(leases: &Leases, ending: Option<&Record>) -> Result<Vec<Record>, Error> 
         leases.remove(&name);
     }
     if !gone.is_empty() {
-        nat::remove(leases, &gone, live.is_empty());
+        match Ways::open(leases) {
+            Ok(mut ways) => ways.remove(leases, &gone, live.is_empty()),
+            Err(error) => log::debug!("there were no rules for guests: {error}"),
+        }
     }
     Ok(live)
 }
@@ -360,6 +398,8 @@ pub fn reap_stale(runtime: &RuntimeDirectory) -> Result<(), Error> {
 
 #[cfg(test)]
 mod name_tests;
+#[cfg(test)]
+mod neighbour_tests;
 #[cfg(test)]
 mod port_tests;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command};
 
-fn run(program: &str, arguments: &[&str]) -> String {
+pub(super) fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {error}");
@@ -61,7 +61,7 @@ fn what_is_set_up_is_taken_down() {
                 .any(|route| route.to_string() == "10.107.0.0/30 on kvmlet0")
         );
         assert!(link::forwards("uplink") && link::forwards("kvmlet0"));
-        let rules = run("nft", &["list", "table", "ip", "kvmlet"]);
+        let rules = run("nft", &["list", "ruleset"]);
         assert!(rules.contains("tcp . 8080 : 10.107.0.2 . 80"), "{rules}");
         assert!(
             rules.contains("192.0.2.2 . udp . 53 : 10.107.0.2 . 5353"),
@@ -75,7 +75,7 @@ fn what_is_set_up_is_taken_down() {
             Ipv4Addr::new(10, 107, 0, 6)
         );
         drop(network);
-        let rules = run("nft", &["list", "table", "ip", "kvmlet"]);
+        let rules = run("nft", &["list", "ruleset"]);
         assert!(
             rules.contains("8081") && !rules.contains("8080") && !rules.contains("10.107.0.2 "),
             "{rules}"
@@ -202,7 +202,7 @@ fn a_firewall_that_forwards_nothing_is_told_of() {
                 "{:?}",
                 network.warnings()
             );
-            let rules = run("nft", &["list", "table", "ip", "kvmlet"]);
+            let rules = run("nft", &["list", "ruleset"]);
             assert!(!rules.contains("8080"), "left to the proxy: {rules}");
             drop(network);
             assert_eq!(run("nft", &["list", "tables"]), "table ip filter\n");
@@ -269,7 +269,7 @@ fn processes_share_the_range_and_clear_up_after_each_other() {
         assert_eq!(lease_files(runtime), 8);
         reap_stale(&RuntimeDirectory::at(runtime).unwrap()).unwrap();
         assert_eq!(lease_files(runtime), 1);
-        let rules = run("nft", &["list", "table", "ip", "kvmlet"]);
+        let rules = run("nft", &["list", "ruleset"]);
         assert!(rules.contains("tcp . 9000"), "{rules}");
         assert!(
             !(9001..9008).any(|port| rules.contains(&port.to_string())),

@@ -250,7 +250,7 @@ fn offloads_carry_segments_larger_than_the_mtu() {
             let mut bench = bench(1, !0);
             // The guest's rules let no guest open a connection to the host: this test takes them away.
             std::process::Command::new("nft")
-                .args(["delete", "table", "ip", "kvmlet"])
+                .args(["flush", "ruleset"])
                 .status()
                 .unwrap();
             let listener = TcpListener::bind("10.107.0.1:80").unwrap();

@@ -1,0 +1,247 @@
+//! Guests' networks beside what else changes this host's: other owners, firewalls, docker.
+
+use super::isolation::isolated;
+use super::tests::{run, set_up};
+use super::traffic_tests::{connect, ip, seen_by, world, world_with};
+use super::*;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+/// Waits for what another thread does.
+fn soon(what: &str, holds: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !holds() {
+        assert!(since.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn net_with(port: &str) -> Net {
+    Net {
+        publish: vec![port.parse().unwrap()],
+        ..Net::default()
+    }
+}
+
+fn rules() -> String {
+    run("nft", &["list", "ruleset"])
+}
+
+#[test]
+fn rules_read_back_as_they_are_meant() {
+    isolated(
+        "host::net::neighbour_tests::rules_read_back_as_they_are_meant",
+        || {
+            let runtime = tempfile::tempdir().unwrap();
+            let config: Net = "egress=internet".parse().unwrap();
+            let _networks = [
+                set_up(&config, runtime.path()).unwrap(),
+                set_up(&net_with("8080:80"), runtime.path()).unwrap(),
+                set_up(&net_with("8081:80"), runtime.path()).unwrap(),
+            ];
+            let listed = rules();
+            for line in [
+                "type nat hook prerouting priority dstnat; policy accept;",
+                "iifname @routed fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at",
+                "iifname @routed fib daddr type local dnat ip to meta l4proto . th dport map @published",
+                "ip saddr @addresses masquerade",
+                "iifname @taps iifname . ip saddr != @guests drop",
+                "oifname @taps ct state established,related accept",
+                "oifname @taps ct status dnat accept",
+                "oifname @taps drop",
+                "iifname @closed drop",
+                "iifname @guarded ip daddr @private drop",
+                "iifname @borrowed oifname != \"kvmlet*\" drop",
+                "iifname @taps icmp type echo-request accept",
+                "iifname . meta l4proto . th dport @resolvers accept",
+                "\"kvmlet0\" . 10.107.0.2",
+                "192.168.0.0/16",
+            ] {
+                assert!(listed.contains(line), "{line}\n{listed}");
+            }
+        },
+    );
+}
+
+#[test]
+fn rules_that_are_taken_away_come_back() {
+    isolated(
+        "host::net::neighbour_tests::rules_that_are_taken_away_come_back",
+        || {
+            let world = world(&["8080:80"]);
+            let runtime = tempfile::tempdir().unwrap();
+            // A guest of another owner, whose rules go as well.
+            let mut other = set_up(&Net::default(), runtime.path()).unwrap();
+            other.serve().unwrap();
+            let _host = TcpListener::bind("0.0.0.0:9999").unwrap();
+            let whole = rules();
+            for damage in [
+                &["flush", "ruleset"][..],
+                &["flush", "chain", "ip", "TABLE", "forward"],
+                &[
+                    "delete",
+                    "element",
+                    "ip",
+                    "TABLE",
+                    "taps",
+                    "{ \"kvmlet0\" }",
+                ],
+                &["flush", "set", "ip", "TABLE", "guests"],
+            ] {
+                let name = whole
+                    .lines()
+                    .find_map(|line| line.strip_prefix("table ip "));
+                let name = name.unwrap().trim_end_matches(" {");
+                let damage: Vec<&str> = damage
+                    .iter()
+                    .map(|word| if *word == "TABLE" { name } else { word })
+                    .collect();
+                run("nft", &damage);
+                soon(&format!("back after {damage:?}"), || {
+                    let now = rules();
+                    [
+                        "\"kvmlet0\" . 10.107.0.2",
+                        "\"kvmlet1\" . ",
+                        "oifname @taps drop",
+                    ]
+                    .iter()
+                    .all(|text| now.contains(text))
+                        && now.matches("iifname @taps drop").count() == 2
+                });
+            }
+            world
+                .outside
+                .run(|| assert_eq!(seen_by("192.0.2.2:8080"), "192.0.2.1"));
+            world.guest.run(|| {
+                assert_eq!(seen_by("192.0.2.1:80"), "192.0.2.2");
+                assert!(connect("192.0.2.2:9999").is_err());
+            });
+        },
+    );
+}
+
+#[test]
+fn owners_leave_each_other_alone() {
+    isolated(
+        "host::net::neighbour_tests::owners_leave_each_other_alone",
+        || {
+            let world = world(&["8080:80"]);
+            let runtime = tempfile::tempdir().unwrap();
+            let other = set_up(&Net::default(), runtime.path()).unwrap();
+            assert_eq!(rules().matches("table ip kvmlet-").count(), 2);
+            // Neither do their guests reach each other.
+            let address = other.endpoint().guest.as_ref().unwrap().address;
+            assert_ne!(address, Ipv4Addr::new(10, 107, 0, 2));
+            drop(other);
+            assert_eq!(rules().matches("table ip kvmlet-").count(), 1);
+            assert!(link::forwards("uplink"), "the first guest needs it");
+            world
+                .outside
+                .run(|| assert_eq!(seen_by("192.0.2.2:8080"), "192.0.2.1"));
+            // And the other way round: the first goes, and what it has borrowed stays for the second.
+            let second = set_up(&Net::default(), runtime.path()).unwrap();
+            drop(world.network);
+            assert!(link::forwards("uplink"));
+            drop(second);
+            assert!(!link::forwards("uplink"), "the last gives it back");
+            assert_eq!(rules(), "");
+        },
+    );
+}
+
+#[test]
+fn forwarding_that_others_switch_on_is_theirs() {
+    isolated(
+        "host::net::neighbour_tests::forwarding_that_others_switch_on_is_theirs",
+        || {
+            let world = world(&[]);
+            // As docker does, with a network of its own.
+            let borrowed = || rules().contains("elements = { \"uplink\" }");
+            assert!(borrowed(), "{}", rules());
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+            soon("the uplink is left to others", || !borrowed());
+            drop(world.network);
+            assert!(link::forwards("uplink"), "docker's packets still pass");
+        },
+    );
+}
+
+/// Whether a guest reaches the Internet, a private network and a metadata service, and whom it may ask for names.
+fn reached(egress: &str) -> ([bool; 3], usize) {
+    let world = world_with(format!("egress={egress}").parse().unwrap());
+    world.outside.run(|| {
+        ip("addr add 192.168.7.1/32 dev lo");
+        ip("addr add 169.254.169.254/32 dev lo");
+    });
+    let reached = world.guest.run(|| {
+        let addresses = ["192.0.2.1:80", "192.168.7.1:80", "169.254.169.254:80"];
+        addresses.map(|address| connect(address).is_ok())
+    });
+    (
+        reached,
+        world.network.endpoint().guest.as_ref().unwrap().dns.len(),
+    )
+}
+
+#[test]
+fn egress_none_means_that() {
+    isolated("host::net::neighbour_tests::egress_none_means_that", || {
+        assert_eq!(reached("none"), ([false; 3], 0));
+    });
+}
+
+#[test]
+fn egress_internet_means_that() {
+    isolated(
+        "host::net::neighbour_tests::egress_internet_means_that",
+        || {
+            assert_eq!(reached("internet"), ([true, false, false], 1));
+        },
+    );
+}
+
+#[test]
+fn egress_all_means_that() {
+    isolated("host::net::neighbour_tests::egress_all_means_that", || {
+        assert_eq!(reached("all"), ([true; 3], 1));
+    });
+}
+
+#[test]
+fn a_firewall_that_ends_by_refusing_is_told_of() {
+    isolated(
+        "host::net::neighbour_tests::a_firewall_that_ends_by_refusing_is_told_of",
+        || {
+            let runtime = tempfile::tempdir().unwrap();
+            let warned = |script: &str, expected: &[&str]| {
+                run("nft", &[script]);
+                let network = set_up(&Net::default(), runtime.path()).unwrap();
+                let warnings = network.warnings().join("\n");
+                for text in expected {
+                    assert!(warnings.contains(text), "{script}: {warnings}");
+                }
+                assert!(
+                    !expected.is_empty() || !warnings.contains("firewall"),
+                    "{warnings}"
+                );
+                run("nft", &["delete table inet firewalld"]);
+            };
+            let chain = "add table inet firewalld; add chain inet firewalld FORWARD \
+                         { type filter hook forward priority 10; policy accept; };";
+            let rule = "add rule inet firewalld FORWARD";
+            warned(
+                &format!("{chain} {rule} ct state established accept; {rule} reject"),
+                &[
+                    "`inet firewalld`",
+                    "firewall-cmd --zone=trusted --add-interface=kvmlet0",
+                ],
+            );
+            warned(
+                &format!("{chain} {rule} counter drop"),
+                &["`inet firewalld`"],
+            );
+            warned(&format!("{chain} {rule} iifname \"eth7\" reject"), &[]);
+            warned(&format!("{chain} {rule} drop; {rule} accept"), &[]);
+        },
+    );
+}

@@ -1,0 +1,224 @@
+//! The way to nf_tables: changes, lists, and news of what others change.
+
+use super::message::{Attribute, Batch, FAMILY_BYTES, Kind, Received, message};
+use netlink_packet_core::{NLM_F_DUMP, NetlinkBuffer};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recv, send,
+    socket_with,
+};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// The kernel answers at once; this is for a kernel that does not.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The largest datagram of netlink, in bytes.
+const DATAGRAM_BYTES: usize = 64 << 10;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// RTM_NEWNETCONF, a setting of IPv4's that has changed, and its group (linux/rtnetlink.h).
+const RTM_NEWNETCONF: u16 = 80;
+const RTNLGRP_IPV4_NETCONF: u32 = 24;
+/// linux/netfilter/nfnetlink.h
+const NFNLGRP_NFTABLES: u32 = 7;
+
+/// A socket for changes and questions.
+#[derive(Debug)]
+pub struct Socket {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Socket {
+    /// # Errors
+    /// When the kernel has no nfnetlink.
+    pub fn open() -> io::Result<Self> {
+        let socket = open(Some(netlink::NETFILTER), SocketFlags::empty())?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        let sequence = 1;
+        Ok(Self { socket, sequence })
+    }
+
+    /// Makes changes, all or none.
+    ///
+    /// # Errors
+    /// What the kernel says of the first that it refuses; without CAP_NET_ADMIN or nf_tables, of them all.
+    pub fn change(&mut self, fill: impl FnOnce(&mut Batch)) -> io::Result<()> {
+        let first = self.sequence;
+        let mut batch = Batch::new(first);
+        fill(&mut batch);
+        let (bytes, last, next) = batch.finish();
+        self.sequence = next;
+        send(&self.socket, &bytes, SendFlags::empty())?;
+        let mut refused = None;
+        loop {
+            let mut done = false;
+            self.receive(|message_type, sequence, payload| {
+                let Some(code) = error_of(message_type, payload).filter(|_| sequence >= first)
+                else {
+                    return;
+                };
+                if code != 0 {
+                    refused.get_or_insert(code);
+                }
+                // What refuses the whole batch answers its beginning, and nothing else.
+                done |= sequence >= last || code == libc::EPERM || code == libc::EOPNOTSUPP;
+            })?;
+            if done {
+                break;
+            }
+        }
+        match refused {
+            None => Ok(()),
+            Some(code) => Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+
+    /// Asks for all things of a kind, as far as the attributes narrow that down, in one family or all (0).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn list(
+        &mut self,
+        kind: Kind,
+        family: u8,
+        attributes: &[Attribute],
+        mut each: impl FnMut(&Received<'_>),
+    ) -> io::Result<()> {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        let family: [u8; FAMILY_BYTES] = [family, 0, 0, 0];
+        let question = message(
+            kind.message_type(),
+            NLM_F_DUMP,
+            sequence,
+            family,
+            attributes,
+        );
+        send(&self.socket, &question, SendFlags::empty())?;
+        let mut end = None;
+        while end.is_none() {
+            self.receive(|message_type, answered, payload| {
+                if answered != sequence {
+                    return;
+                }
+                match error_of(message_type, payload) {
+                    Some(code) => end = Some(code),
+                    None if message_type == NLMSG_DONE => end = Some(0),
+                    None => {
+                        Received::parse(message_type, payload)
+                            .iter()
+                            .for_each(&mut each);
+                    }
+                }
+            })?;
+        }
+        match end {
+            None | Some(0) => Ok(()),
+            Some(code) => Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+
+    fn receive(&self, each: impl FnMut(u16, u32, &[u8])) -> io::Result<()> {
+        receive(&self.socket, RecvFlags::empty(), each)
+    }
+}
+
+/// The positive error number of an error or acknowledgement: 0 is success.
+fn error_of(message_type: u16, payload: &[u8]) -> Option<i32> {
+    let code = payload.get(..4)?.try_into().ok()?;
+    (message_type == NLMSG_ERROR).then(|| i32::from_ne_bytes(code).saturating_neg())
+}
+
+fn open(protocol: Option<rustix::net::Protocol>, flags: SocketFlags) -> io::Result<OwnedFd> {
+    let flags = flags | SocketFlags::CLOEXEC;
+    Ok(socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        flags,
+        protocol,
+    )?)
+}
+
+/// Takes one datagram apart: type, sequence number and payload of each message.
+fn receive(
+    socket: &OwnedFd,
+    flags: RecvFlags,
+    mut each: impl FnMut(u16, u32, &[u8]),
+) -> io::Result<()> {
+    let mut buffer = vec![0; DATAGRAM_BYTES];
+    let bytes = loop {
+        match recv(socket, &mut buffer[..], flags) {
+            Err(Errno::INTR) => {}
+            other => break other?.0,
+        }
+    };
+    let mut rest = &buffer[..bytes];
+    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
+        let length = message.length() as usize;
+        each(
+            message.message_type(),
+            message.sequence_number(),
+            message.payload(),
+        );
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// News of what anybody changes in nf_tables, and of forwarding that is switched.
+#[derive(Debug)]
+pub struct News {
+    tables: OwnedFd,
+    settings: OwnedFd,
+}
+
+/// One of them.
+pub enum Change<'a> {
+    /// Of a table, or of something in one.
+    Table(Received<'a>),
+    /// Some setting of some interface.
+    Setting,
+    /// So many that some were lost.
+    Lost,
+}
+
+impl News {
+    /// # Errors
+    /// When the kernel tells none.
+    pub fn subscribe() -> io::Result<Self> {
+        let group = |group: u32| netlink::SocketAddrNetlink::new(0, 1 << (group - 1));
+        let tables = open(Some(netlink::NETFILTER), SocketFlags::NONBLOCK)?;
+        bind(&tables, &group(NFNLGRP_NFTABLES))?;
+        let settings = open(None, SocketFlags::NONBLOCK)?;
+        bind(&settings, &group(RTNLGRP_IPV4_NETCONF))?;
+        Ok(Self { tables, settings })
+    }
+
+    /// Readable when there are some.
+    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.tables.as_fd(), self.settings.as_fd()]
+    }
+
+    /// Those that have come.
+    pub fn read(&self, mut each: impl FnMut(Change<'_>)) {
+        for socket in [&self.tables, &self.settings] {
+            loop {
+                let received = receive(socket, RecvFlags::DONTWAIT, |message_type, _, payload| {
+                    match Received::parse(message_type, payload) {
+                        Some(change) => each(Change::Table(change)),
+                        None if message_type == RTM_NEWNETCONF => each(Change::Setting),
+                        None => {}
+                    }
+                });
+                match received {
+                    Ok(()) => {}
+                    Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => each(Change::Lost),
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+}
