@@ -181,7 +181,7 @@ pub enum Change<'a> {
     Table(Received<'a>),
     /// Some setting of some interface.
     Setting,
-    /// So many that some were lost.
+    /// More came than could be kept: some are lost.
     Lost,
 }
 
