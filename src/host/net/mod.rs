@@ -1,7 +1,7 @@
 //! The host's side of a guest's network: taps, addresses, the way out, and published ports.
 //!
 //! A [`Network`] is a tap of somebody else's, or one that kvmlet has made in a network of two: the host has
-//! its first address and the guest its second. [Rules](rules) of nf_tables let the guest
+//! its first address and the guest its second. Rules of nf_tables let the guest
 //! out, as the host, and lead published ports to it; without them there is no interface. What is reachable:
 //!
 //! - The host reaches every port of the guest at the guest's address.

@@ -1,6 +1,6 @@
 //! From kernel, initrd and command line in files to bytes in guest memory and the state of the first vCPU.
 //!
-//! Nothing here touches KVM: [`load`] returns plain data ([`BootState`]) that whoever builds vCPUs applies.
+//! Nothing here touches KVM: `load` returns plain data ([`BootState`]) that whoever builds vCPUs applies.
 
 mod bzimage;
 mod elf;

@@ -111,7 +111,7 @@ impl VirtioDevice for BalloonDevice {
 
     /// §5.5.2: inflate, deflate, statistics, free page hints, reports. Linux counts only the queues of features
     /// that both sides have, and so finds its reports at 3 or 2 instead of 4; see
-    /// [`Server::new`](worker::Server::new).
+    /// `Server::new`.
     fn queue_sizes(&self) -> &[u16] {
         match self.features & feature::PAGE_REPORTING {
             0 => &[QUEUE_SIZE; 3],
