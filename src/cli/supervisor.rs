@@ -14,6 +14,7 @@ use crate::host::cgroup::{Cgroup, OutOfMemory};
 use crate::host::ledger::Share;
 use crate::host::net::{Endpoint, Network};
 use crate::host::process::{self, Child, Ended, Fork, Lifeline};
+use crate::host::rights;
 use crate::host::whole_file::WholeFile;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -93,6 +94,9 @@ pub(super) fn supervise(
         }
     };
     drop((sink, their_keys));
+    if let Err(error) = rights::keep_those_of_the_end() {
+        log::warn!("the supervisor keeps rights that it does not need: {error}");
+    }
     let served = networks.iter_mut().try_for_each(Network::serve);
     if let Err(error) = served {
         let _ = child.signal(Signal::KILL);

@@ -14,6 +14,7 @@ pub mod ledger;
 mod lock;
 pub mod net;
 pub mod process;
+pub mod rights;
 pub mod ring;
 pub mod runtime;
 pub mod seccomp;

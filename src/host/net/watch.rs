@@ -5,6 +5,7 @@ use super::nat::Ways;
 use super::nft::{Change, IPV4, Kind, News, Received};
 use super::rules::{NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_TABLE};
 use super::{Error, link, rules};
+use crate::host::rights;
 use crate::host::runtime::RuntimeDirectory;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use std::io;
@@ -58,6 +59,9 @@ struct Concerns {
 
 impl Guarded {
     fn run(mut self, stop: &OwnedFd) {
+        if let Err(error) = rights::keep_those_of_networks() {
+            log::warn!("a thread keeps rights that it does not need: {error}");
+        }
         // What happened before anybody looked.
         self.look_after(Concerns {
             rules: true,

@@ -9,6 +9,7 @@ mod alarm;
 mod elsewhere;
 mod lists;
 mod program;
+mod strangers;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +59,14 @@ impl Filters {
             .find(|(have, _)| *have == kind)
             .map(|(_, program)| program)
     }
+}
+
+/// Holds the calling thread, which serves strangers, to what that takes; anything else is refused (EPERM).
+///
+/// # Errors
+/// When the kernel refuses the filter.
+pub fn serve_strangers() -> io::Result<()> {
+    Program::refusing(strangers::rules())?.install()
 }
 
 /// Does the kernel know filters that trap?

@@ -26,6 +26,18 @@ impl Program {
     /// # Errors
     /// When there are more rules than jumps reach over; a hundred are no matter.
     pub fn new(rules: impl Iterator<Item = &'static Rule>) -> io::Result<Self> {
+        Self::with(rules, libc::SECCOMP_RET_TRAP)
+    }
+
+    /// A filter that allows what one of the rules allows and answers all else with EPERM.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn refusing(rules: impl Iterator<Item = &'static Rule>) -> io::Result<Self> {
+        Self::with(rules, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32)
+    }
+
+    fn with(rules: impl Iterator<Item = &'static Rule>, otherwise: u32) -> io::Result<Self> {
         let mut calls: BTreeMap<u32, Vec<Check>> = BTreeMap::new();
         for rule in rules {
             calls.entry(rule.call as u32).or_default().push(rule.check);
@@ -42,7 +54,7 @@ impl Program {
             Step::Load(NUMBER),
         ]);
         draft.find(&calls);
-        draft.program()
+        draft.program(otherwise)
     }
 
     /// Holds the calling thread, and those that it starts, to this program for good.
@@ -76,16 +88,11 @@ impl Program {
 #[derive(Clone, Copy)]
 enum End {
     Allow,
-    Trap,
+    /// No rule allows it.
+    Otherwise,
     /// Numbers mean other calls on other architectures.
     Kill,
 }
-
-const ENDS: [u32; 3] = [
-    libc::SECCOMP_RET_ALLOW,
-    libc::SECCOMP_RET_TRAP,
-    libc::SECCOMP_RET_KILL_PROCESS,
-];
 
 /// Where a program goes on.
 #[derive(Clone, Copy)]
@@ -121,15 +128,15 @@ impl Draft {
             [] => self.test(
                 libc::BPF_JEQ,
                 u32::MAX,
-                Next::End(End::Trap),
-                Next::End(End::Trap),
+                Next::End(End::Otherwise),
+                Next::End(End::Otherwise),
             ),
             [(number, checks)] => {
                 let listed = match checks.contains(&Check::None) {
                     true => Next::End(End::Allow),
                     false => Next::Step,
                 };
-                self.test(libc::BPF_JEQ, *number, listed, Next::End(End::Trap));
+                self.test(libc::BPF_JEQ, *number, listed, Next::End(End::Otherwise));
                 if matches!(listed, Next::Step) {
                     self.check(checks);
                 }
@@ -154,7 +161,7 @@ impl Draft {
         for (number, check) in checks.iter().enumerate() {
             let allow = Next::End(End::Allow);
             let other = match number + 1 == checks.len() {
-                true => Next::End(End::Trap),
+                true => Next::End(End::Otherwise),
                 false => Next::Step,
             };
             let (argument, condition, value, holds, fails) = match *check {
@@ -185,7 +192,7 @@ impl Draft {
     }
 
     /// Measures all jumps. They lead forward, from behind their step.
-    fn program(self) -> io::Result<Program> {
+    fn program(self, otherwise: u32) -> io::Result<Program> {
         let length = self.0.len();
         let distance = |at: usize, next: Next| {
             let target = match next {
@@ -213,7 +220,12 @@ impl Draft {
         };
         let steps: io::Result<Vec<_>> = self.0.iter().enumerate().map(instruction).collect();
         let mut program = steps?;
-        program.extend(ENDS.map(|end| self::instruction(libc::BPF_RET | libc::BPF_K, end, 0, 0)));
+        let ends = [
+            libc::SECCOMP_RET_ALLOW,
+            otherwise,
+            libc::SECCOMP_RET_KILL_PROCESS,
+        ];
+        program.extend(ends.map(|end| self::instruction(libc::BPF_RET | libc::BPF_K, end, 0, 0)));
         Ok(Program(program))
     }
 }

@@ -4,7 +4,7 @@
 //! that they can make it hold is bounded: connections, clients, queries, and for TCP no bytes at all (what one side
 //! has sent stays in the kernel until the other takes it). Who takes too much makes room for others ([`seats`]).
 //!
-//! The system calls that the thread makes once it runs, for lists of allowed ones: `epoll_wait` or `epoll_pwait`,
+//! The thread has no capabilities, and a [list of system calls](crate::host::seccomp::serve_strangers): `epoll_wait` or `epoll_pwait`,
 //! `epoll_ctl`, `accept4`, `socket`, `bind`, `connect`, `getsockname`, `getpeername`, `getsockopt`, `setsockopt`,
 //! `recvfrom`, `sendto`, `recvmsg`, `sendmsg`, `read`, `write`, `shutdown`, `close`, `getrandom`, `ioctl`
 //! (FIONBIO, and SIOCGIFINDEX for name servers of an interface); for the host's list of name servers `openat` and
@@ -23,6 +23,7 @@ mod udp;
 
 pub(super) use name_servers::NameServers;
 
+use crate::host::rights;
 use dns::Forwarder;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
@@ -181,6 +182,11 @@ impl Proxying {
     }
 
     fn run(mut self) {
+        if let Err(error) = rights::serve_strangers() {
+            return log::warn!(
+                "published ports are closed: their clients cannot be kept apart: {error}"
+            );
+        }
         let mut events = Vec::with_capacity(64);
         loop {
             events.clear();

@@ -1,0 +1,102 @@
+//! What threads of a supervisor keep of the caller's rights once all is set up.
+//!
+//! It outlives what it was needed for, and serves strangers: clients of published ports, and whoever answers for
+//! names. A thread keeps what its work takes, and no program gives any back. (Threads share their memory: who takes
+//! one over has the rights of all. What this leaves such a one is a network, and not the host.)
+
+use super::seccomp;
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
+use std::io;
+
+/// What the end of a VM takes: its process, which has another user, is signalled; its interface is taken down; and
+/// statistics and cgroups may be in directories of other users.
+const OF_THE_END: CapabilitySet = CapabilitySet::KILL
+    .union(CapabilitySet::NET_ADMIN)
+    .union(CapabilitySet::DAC_OVERRIDE);
+
+/// Leaves this thread, and those that it starts, what the end of a VM takes.
+///
+/// # Errors
+/// What the kernel says.
+pub fn keep_those_of_the_end() -> io::Result<()> {
+    keep(OF_THE_END)
+}
+
+/// Leaves this thread the right to change the network.
+///
+/// # Errors
+/// What the kernel says.
+pub fn keep_those_of_networks() -> io::Result<()> {
+    keep(CapabilitySet::NET_ADMIN)
+}
+
+/// Leaves this thread, which serves strangers, no capability and few system calls.
+///
+/// # Errors
+/// What the kernel says, if not that it knows no such filters.
+pub fn serve_strangers() -> io::Result<()> {
+    keep(CapabilitySet::empty())?;
+    match seccomp::check_support() {
+        Ok(()) => seccomp::serve_strangers(),
+        Err(_) => Ok(()),
+    }
+}
+
+fn keep(some: CapabilitySet) -> io::Result<()> {
+    set_no_new_privs(true)?;
+    let mut sets = capabilities(None)?;
+    sets.permitted &= some;
+    sets.effective &= some;
+    sets.inheritable = CapabilitySet::empty();
+    Ok(set_capabilities(None, sets)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    /// What /proc says of this thread.
+    fn status(key: &str) -> String {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix(key)).unwrap();
+        line.trim_start_matches(':').trim().into()
+    }
+
+    #[test]
+    fn who_serves_strangers_has_no_rights() {
+        let thread = std::thread::spawn(|| {
+            serve_strangers().unwrap();
+            assert_eq!(status("CapEff"), "0".repeat(16));
+            assert_eq!(status("CapPrm"), "0".repeat(16));
+            assert_eq!((&*status("NoNewPrivs"), &*status("Seccomp")), ("1", "2"));
+            // The list of name servers can be read, and sockets of the Internet be made.
+            File::open("/proc/self/status").unwrap();
+            std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let forbidden = |result: io::Result<()>| {
+                assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EPERM));
+            };
+            forbidden(File::create("/tmp/kvmlet-serves-strangers").map(drop));
+            forbidden(std::os::unix::net::UnixStream::pair().map(drop));
+            forbidden(std::process::Command::new("/bin/true").status().map(drop));
+            forbidden(std::fs::remove_file("/tmp/kvmlet-serves-strangers"));
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn other_rights_go_and_do_not_come_back() {
+        let thread = std::thread::spawn(|| {
+            let before = capabilities(None).unwrap().permitted;
+            keep_those_of_the_end().unwrap();
+            let sets = capabilities(None).unwrap();
+            assert_eq!(sets.effective, before & OF_THE_END);
+            keep_those_of_networks().unwrap();
+            let sets = capabilities(None).unwrap();
+            assert_eq!(sets.permitted, before & CapabilitySet::NET_ADMIN);
+            assert_eq!(status("NoNewPrivs"), "1");
+        });
+        thread.join().unwrap();
+    }
+}
