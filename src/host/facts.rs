@@ -54,6 +54,12 @@ fn version(release: &str) -> (u32, u32) {
     }
 }
 
+/// What the kernel reads the clock from (`tsc`, `hpet`), if it tells.
+pub fn clock_source() -> Option<String> {
+    let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    Some(fs::read_to_string(path).ok()?.trim().into())
+}
+
 /// `CAP_NET_ADMIN` (linux/capability.h), which making a tap takes.
 pub const CAP_NET_ADMIN: u32 = 12;
 

@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("idle_clients_of_a_user_do_not_shut_out_others", crowd),
     ("ports_that_cannot_be_published_are_told", refused),
     ("guests_find_names_wherever_the_resolver_is", names),
+    ("who_serves_strangers_has_no_rights", rights),
 ];
 
 /// A network and a /run of a test's own, for this thread and what it starts.
@@ -106,6 +107,40 @@ fn serving(arguments: &[&str]) -> (Running, Receiver<String>, Receiver<String>) 
 fn curl(url: &str) -> String {
     let output = run(Command::new("curl").args(["-gsS", "--max-time", "10", url]));
     text(&output.stdout) + &text(&output.stderr)
+}
+
+/// What the threads of the supervisor may do, once its VM runs.
+fn rights() {
+    on_own_host(|| {
+        let (vm, _output, _errors) = serving(&["-p", "8080:80"]);
+        let tasks = format!("/proc/{}/task", vm.id());
+        let mut proxies = 0;
+        for task in std::fs::read_dir(tasks).unwrap() {
+            let task = task.unwrap().path();
+            let read = |file: &str| std::fs::read_to_string(task.join(file)).unwrap();
+            let (name, status) = (read("comm"), read("status"));
+            let field = |key: &str| {
+                let mut lines = status.lines();
+                let line = lines.find_map(|line| line.strip_prefix(key)).unwrap();
+                line.trim_start_matches(':').trim().to_owned()
+            };
+            let capabilities = u64::from_str_radix(&field("CapPrm"), 16).unwrap();
+            // linux/capability.h: DAC_OVERRIDE, KILL, NET_ADMIN.
+            let (most, filter) = match name.trim() {
+                "net-proxy" => (0, "2"),
+                "net-watch" => (1 << 12, "0"),
+                _ => (1 << 1 | 1 << 5 | 1 << 12, "0"),
+            };
+            proxies += usize::from(most == 0);
+            assert_eq!(capabilities & !most, 0, "{name}");
+            assert_eq!(
+                (&*field("NoNewPrivs"), &*field("Seccomp")),
+                ("1", filter),
+                "{name}"
+            );
+        }
+        assert_eq!(proxies, 1);
+    });
 }
 
 fn clients() {

@@ -1,5 +1,6 @@
 //! `kvmlet doctor`: what this host can do, and what to do where it cannot.
 
+mod kernel;
 mod machine;
 mod network;
 mod shares;
@@ -104,6 +105,7 @@ fn examine() -> Vec<Finding> {
         defaults::initrd("minimal"),
         "images/build minimal",
     ));
+    findings.extend([kernel::version(), kernel::clock()]);
     findings.extend(machine::memory());
     findings.extend(shares::quotas());
     findings.extend(walls::jail());

@@ -1,5 +1,5 @@
 //! Calls that no VM of ours makes where the tests run, and that other hosts, C libraries and kernels make of the
-//! same code. They ask for nothing but the time, and to wait or go on waiting.
+//! same code. They ask for nothing but memory, the time, and to wait or go on waiting.
 
 use super::lists::{Check, Rule};
 
@@ -35,6 +35,10 @@ const NO_VDSO: &str = "the clock cannot be read without a system call: the host'
 const NEWER_FUTEX: &str = "a C library that waits by the newer calls (Linux 5.16 and 6.7)";
 
 const ELSEWHERE: &[Elsewhere] = &[
+    any(
+        libc::SYS_brk,
+        "the allocator, when what it has is used up: when that is depends on all that was allocated before",
+    ),
     any(libc::SYS_clock_gettime, NO_VDSO),
     any(libc::SYS_gettimeofday, NO_VDSO),
     any(libc::SYS_time, NO_VDSO),

@@ -74,9 +74,8 @@ const fn ioctl(request: u32) -> Rule {
 }
 
 /// What every thread does: wait for others and wake them, write to the log and to events, close what it has,
-/// take memory, and end the process when something is wrong.
+/// and end the process when something is wrong.
 const EVERY: &[Rule] = &[
-    any(libc::SYS_brk),
     any(libc::SYS_close),
     any(libc::SYS_exit_group),
     any(libc::SYS_futex),

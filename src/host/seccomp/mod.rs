@@ -17,6 +17,8 @@ pub use alarm::{EXIT_CODE, end_at_panic};
 pub use elsewhere::{Elsewhere, elsewhere};
 pub use lists::{Check, Rule, own_rules, rules, shared_rules};
 
+pub use strangers::rules as strangers_rules;
+
 use super::thread::ThreadKind;
 use program::Program;
 use std::io;

@@ -78,7 +78,6 @@ const STRANGERS: &[Rule] = &[
     any(libc::SYS_lseek),
     any(libc::SYS_fcntl),
     // Memory, but none to execute.
-    any(libc::SYS_brk),
     any(libc::SYS_madvise),
     without(libc::SYS_mmap, 2, libc::PROT_EXEC as u32),
     without(libc::SYS_mprotect, 2, libc::PROT_EXEC as u32),
