@@ -13,6 +13,7 @@ mod balloon;
 mod block_device;
 mod cli;
 mod console;
+mod disk_use;
 mod endings;
 mod hostile;
 mod jail;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let tests = [
         balloon::TESTS,
         block_device::TESTS,
+        disk_use::TESTS,
         cli::TESTS,
         console::TESTS,
         endings::TESTS,

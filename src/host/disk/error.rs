@@ -1,6 +1,7 @@
 //! Why a disk cannot be used, and what a person can do about it.
 
-use super::{ImageFormat, SECTOR_BYTES};
+use super::{Holder, HostUse, ImageFormat, SECTOR_BYTES};
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
@@ -35,18 +36,32 @@ pub enum Error {
         source: io::Error,
     },
     /// Another VM, another disk of this one, or some other process has it.
-    #[error("disk `{}` is in use already{}", .path.display(), if *.read_only { ", by one who writes to it" } else { "" })]
+    #[error("disk `{}` is in use already{}{}", .path.display(), by_whom(.by.as_ref()), if *.read_only { ", to be written to" } else { "" })]
     Locked {
         /// The disk.
         path: PathBuf,
         /// Whether it was to be read only.
         read_only: bool,
+        /// Who has it, if that can be seen.
+        by: Option<Holder>,
     },
-    /// A block device that the host itself uses.
-    #[error("disk `{}` is in use by this host: mounted, or part of another device, or open for writing", .path.display())]
+    /// The host itself uses it.
+    #[error("disk `{}` is in use by this host: {by}", .path.display())]
+    HostUse {
+        /// The disk.
+        path: PathBuf,
+        /// Whether it was to be read only.
+        read_only: bool,
+        /// What the host does with it.
+        by: HostUse,
+    },
+    /// A block device that somebody has claimed, or that a disk of which it is a part is.
+    #[error("disk `{}` is in use by this host{}: claimed, or part of what is", .path.display(), by_whom(.by.as_ref()))]
     Busy {
         /// The device.
         path: PathBuf,
+        /// Who has it, if that can be seen.
+        by: Option<Holder>,
     },
     /// Its size or geometry cannot be read.
     #[error("cannot find out the size of disk `{}`", .path.display())]
@@ -84,9 +99,20 @@ pub enum Error {
     },
 }
 
+fn by_whom(holder: Option<&Holder>) -> String {
+    holder.map_or_else(String::new, |holder| format!(" by {holder}"))
+}
+
 impl Error {
     /// What a person can do about it.
-    pub fn help(&self) -> &'static str {
+    pub fn help(&self) -> Cow<'static, str> {
+        match self {
+            Error::HostUse { by, read_only, .. } => by.way_out(*read_only).into(),
+            _ => self.fixed_help().into(),
+        }
+    }
+
+    fn fixed_help(&self) -> &'static str {
         match self {
             Error::Open {
                 source, read_only, ..
@@ -106,7 +132,9 @@ impl Error {
             Error::Locked { .. } => {
                 "stop whoever has it, and name it once; only disks that all open with `ro` can be shared"
             }
-            Error::Busy { .. } => "unmount it, or stop whoever has it; `lsblk` tells",
+            Error::Busy { .. } | Error::HostUse { .. } => {
+                "stop whoever has it; `lsblk` and `fuser` tell"
+            }
             Error::Measure { .. } => "check that the device still answers",
             Error::Read { .. } => "check that the file is intact and the device still answers",
             Error::Format { format, .. } => format.way_out(),

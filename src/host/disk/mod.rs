@@ -1,15 +1,20 @@
 //! Raw image files and block devices: opened, locked and measured.
 
+mod block_node;
 mod error;
 mod format;
+mod holder;
+mod host_use;
 
 pub use error::Error;
 pub use format::ImageFormat;
+pub use holder::Holder;
+pub use host_use::HostUse;
 
 use rustix::fs::{
     AtFlags, FallocateFlags, StatxFlags, fallocate, ioctl_blkpbszget, ioctl_blksszget, statx,
 };
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -46,7 +51,8 @@ pub struct DiskFile {
 }
 
 impl DiskFile {
-    /// Opens and locks a disk: one writer, or any number of readers (open-file-description locks, fcntl(2)).
+    /// Opens and locks a disk: one writer, or any number of readers (open-file-description locks, fcntl(2)). What
+    /// the host itself does with it counts as well.
     ///
     /// # Errors
     /// Whatever stands in the way, with the path.
@@ -57,7 +63,8 @@ impl DiskFile {
             source,
         };
         // A look before opening, because opening a FIFO or a tape does something.
-        let kind = std::fs::metadata(path).map_err(refused)?.file_type();
+        let found = std::fs::metadata(path).map_err(refused)?;
+        let kind = found.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(Error::Kind { path: path.into() });
         }
@@ -68,10 +75,11 @@ impl DiskFile {
             open_for_one(&options, path, is_device && !read_only).map_err(|source| match source
                 .raw_os_error()
             {
-                Some(libc::EBUSY) => Error::Busy { path: path.into() },
+                Some(libc::EBUSY) => busy(path, &found),
                 _ => refused(source),
             })?;
         lock(&file, path, read_only)?;
+        refuse_host_use(&file, path, is_device, read_only)?;
         let direct = direct
             .then(|| {
                 let file = options.custom_flags(libc::O_DIRECT).open(path)?;
@@ -213,6 +221,44 @@ fn open_for_one(options: &OpenOptions, path: &Path, claim: bool) -> io::Result<F
     options.clone().custom_flags(flags).open(path)
 }
 
+/// Why a device cannot be claimed.
+fn busy(path: &Path, device: &Metadata) -> Error {
+    match HostUse::of_device(device, false) {
+        Some(by) => Error::HostUse {
+            path: path.into(),
+            read_only: false,
+            by,
+        },
+        None => Error::Busy {
+            path: path.into(),
+            by: Holder::of(device, None),
+        },
+    }
+}
+
+/// Refuses a disk that the host itself uses: file systems that are mounted take no locks, and nor do loop devices.
+fn refuse_host_use(
+    file: &File,
+    path: &Path,
+    is_device: bool,
+    read_only: bool,
+) -> Result<(), Error> {
+    let Ok(metadata) = file.metadata() else {
+        return Ok(());
+    };
+    let found = match is_device {
+        true => HostUse::of_device(&metadata, read_only),
+        false => HostUse::of_file(&metadata, read_only),
+    };
+    found.map_or(Ok(()), |by| {
+        Err(Error::HostUse {
+            path: path.into(),
+            read_only,
+            by,
+        })
+    })
+}
+
 fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Error> {
     let kind = if read_only {
         libc::F_RDLCK
@@ -233,6 +279,7 @@ fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Error> {
         Some(libc::EAGAIN | libc::EACCES) => Err(Error::Locked {
             path: path.into(),
             read_only,
+            by: (file.metadata().ok()).and_then(|disk| Holder::of(&disk, Some(file.as_raw_fd()))),
         }),
         _ => {
             // Some network file systems have no locks at all; they have images nevertheless.

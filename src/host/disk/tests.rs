@@ -19,15 +19,17 @@ fn open(path: &Path, read_only: bool) -> Result<DiskFile, String> {
 fn one_writer_or_many_readers() {
     let image = image(4096);
     let path = image.path();
-    let name = path.display();
+    let (name, pid) = (path.display(), std::process::id());
     let writer = open(path, false).unwrap();
     assert_eq!(
         open(path, false).unwrap_err(),
-        format!("disk `{name}` is in use already")
+        format!("disk `{name}` is in use already by another disk of this process ({pid})")
     );
     assert_eq!(
         open(path, true).unwrap_err(),
-        format!("disk `{name}` is in use already, by one who writes to it")
+        format!(
+            "disk `{name}` is in use already by another disk of this process ({pid}), to be written to"
+        )
     );
     drop(writer);
     let readers = (open(path, true).unwrap(), open(path, true).unwrap());

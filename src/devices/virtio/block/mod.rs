@@ -25,6 +25,7 @@ use backend::{FileMedium, Medium, Shelf};
 use handle::{Counters, Shared};
 use layout::{ConfigSpace, SECTOR_BYTES, WRITEBACK_OFFSET, feature};
 use request::ID_BYTES;
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -65,14 +66,15 @@ pub enum Error {
 
 impl Error {
     /// What a person can do about it.
-    pub fn help(&self) -> &'static str {
+    pub fn help(&self) -> Cow<'static, str> {
         match self {
             Error::Disk(error) => error.help(),
-            Error::Events(_) => "raise the limit of open files (`ulimit -n`)",
-            Error::Gone { .. } => "its VM has ended; start it again",
+            Error::Events(_) => "raise the limit of open files (`ulimit -n`)".into(),
+            Error::Gone { .. } => "its VM has ended; start it again".into(),
             Error::IoUring { .. } => {
                 "see /proc/sys/kernel/io_uring_disabled and the seccomp profile; with `io=auto` plain system \
                  calls serve where there is no io_uring"
+                    .into()
             }
         }
     }
