@@ -65,7 +65,10 @@ struct HostsList(tempfile::NamedTempFile);
 
 impl HostsList {
     fn new(text: &str) -> Self {
-        let file = tempfile::NamedTempFile::new().unwrap();
+        // For all to read, as such lists are.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let mut builder = tempfile::Builder::new();
+        let file = builder.permissions(mode).tempfile().unwrap();
         std::fs::write(&file, text).unwrap();
         let path = CString::new(file.path().as_os_str().as_bytes()).unwrap();
         let (root, list) = (c"/".as_ptr(), c"/etc/resolv.conf".as_ptr());
