@@ -5,7 +5,7 @@ use super::irq::{self, GsiRouter};
 use super::vcpu::OnEoi;
 use crate::arch::x86_64::acpi::MmioSlot;
 use crate::arch::x86_64::address_map as map;
-use crate::config::{Net, NetworkSpec, VmConfig};
+use crate::config::{Net, NetworkSpec, Overlay, VmConfig};
 use crate::devices::boot_timer::{BootTimer, Ready};
 use crate::devices::bus::lock;
 use crate::devices::i8042::I8042;
@@ -21,6 +21,7 @@ use crate::devices::virtio::{
     Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET, VirtioDevice,
 };
 use crate::devices::{Bus, Device};
+use crate::host::disk::GuestMount;
 use crate::host::net::Endpoint;
 use crate::memory::GuestRam;
 use kvm_ioctls::{IoEventAddress, VmFd};
@@ -148,7 +149,8 @@ impl Virtio {
         }
         let mut disks = Vec::new();
         for (index, disk) in config.disks.iter().enumerate() {
-            let (device, handle) = BlockDevice::open(disk, index)?;
+            let (device, handle) =
+                BlockDevice::open_to_mount(disk, index, guest_mount(config, index))?;
             devices.push(Box::new(device));
             disks.push(handle);
         }
@@ -175,6 +177,18 @@ impl Virtio {
             interfaces,
             balloon,
         })
+    }
+}
+
+/// What the guest's init is to mount a disk as, by the name that guests give to it.
+fn guest_mount(config: &VmConfig, index: usize) -> Option<GuestMount> {
+    let root = config.guest.root.as_ref()?;
+    let letter = char::from(b'a' + u8::try_from(index).ok().filter(|index| *index < 26)?);
+    let name = format!("/dev/vd{letter}");
+    let is_scratch = matches!(&root.overlay, Some(Overlay::Device(device)) if *device == name);
+    match is_scratch {
+        true => Some(GuestMount::Scratch),
+        false => (root.device == name).then_some(GuestMount::Root),
     }
 }
 

@@ -13,6 +13,7 @@ mod balloon;
 mod block_device;
 mod cli;
 mod console;
+mod disk_content;
 mod disk_use;
 mod endings;
 mod hostile;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let tests = [
         balloon::TESTS,
         block_device::TESTS,
+        disk_content::TESTS,
         disk_use::TESTS,
         cli::TESTS,
         console::TESTS,

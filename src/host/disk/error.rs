@@ -1,6 +1,6 @@
 //! Why a disk cannot be used, and what a person can do about it.
 
-use super::{Holder, HostUse, ImageFormat, SECTOR_BYTES};
+use super::{Holder, HostUse, ImageFormat, SECTOR_BYTES, Unmountable};
 use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
@@ -97,6 +97,14 @@ pub enum Error {
         /// What it looks like.
         format: ImageFormat,
     },
+    /// The guest is to mount it, and could not.
+    #[error("{} `{}` {why}", .why.mount(), .path.display())]
+    Unmountable {
+        /// The disk.
+        path: PathBuf,
+        /// What stands in the way.
+        why: Unmountable,
+    },
 }
 
 fn by_whom(holder: Option<&Holder>) -> String {
@@ -108,6 +116,7 @@ impl Error {
     pub fn help(&self) -> Cow<'static, str> {
         match self {
             Error::HostUse { by, read_only, .. } => by.way_out(*read_only).into(),
+            Error::Unmountable { path, why } => why.way_out(path).into(),
             _ => self.fixed_help().into(),
         }
     }
@@ -132,6 +141,7 @@ impl Error {
             Error::Locked { .. } => {
                 "stop whoever has it, and name it once; only disks that all open with `ro` can be shared"
             }
+            Error::Unmountable { .. } => "name a disk with a file system that the guest can mount",
             Error::Busy { .. } | Error::HostUse { .. } => {
                 "stop whoever has it; `lsblk` and `fuser` tell"
             }

@@ -1,13 +1,17 @@
 //! Raw image files and block devices: opened, locked and measured.
 
 mod block_node;
+mod content;
 mod error;
 mod format;
+mod guest_mount;
 mod holder;
 mod host_use;
+mod partitions;
 
 pub use error::Error;
 pub use format::ImageFormat;
+pub use guest_mount::{GuestMount, Unmountable};
 pub use holder::Holder;
 pub use host_use::HostUse;
 
@@ -116,10 +120,14 @@ impl DiskFile {
                 path: self.path.clone(),
                 format,
             }),
-            Err(source) => Err(Error::Read {
-                path: self.path.clone(),
-                source,
-            }),
+            Err(source) => Err(self.unreadable(source)),
+        }
+    }
+
+    fn unreadable(&self, source: io::Error) -> Error {
+        Error::Read {
+            path: self.path.clone(),
+            source,
         }
     }
 

@@ -18,7 +18,7 @@ pub use handle::{BlockHandle, BlockStats};
 use super::rate_limiter::RateLimiter;
 use super::{Activation, DeviceType, VirtioDevice, Worker};
 use crate::config::{Cache, Disk, DiskIo};
-use crate::host::disk::{self, DiskFile};
+use crate::host::disk::{self, DiskFile, GuestMount};
 use crate::host::ring;
 use crate::host::thread::ThreadKind;
 use backend::{FileMedium, Medium, Shelf};
@@ -99,10 +99,23 @@ impl BlockDevice {
     /// # Errors
     /// When the file cannot be opened, is in use elsewhere, is empty, or the host lacks what was asked for.
     pub fn open(config: &Disk, index: usize) -> Result<(Self, BlockHandle), Error> {
+        Self::open_to_mount(config, index, None)
+    }
+
+    /// As [`open`](Self::open), a disk that the guest's init is to mount.
+    ///
+    /// # Errors
+    /// Also when there is nothing on it that the guest could mount so.
+    pub fn open_to_mount(
+        config: &Disk,
+        index: usize,
+        mount: Option<GuestMount>,
+    ) -> Result<(Self, BlockHandle), Error> {
         let file = DiskFile::open(&config.path, config.read_only, config.direct)?;
         if config.format.is_none() {
             file.refuse_image_formats()?;
         }
+        mount.map_or(Ok(()), |mount| file.refuse_unmountable(mount))?;
         if config.io == DiskIo::IoUring {
             ring::new(1).map_err(|source| Error::IoUring {
                 path: config.path.clone(),
