@@ -2,8 +2,8 @@
 
 use super::flag::Flag;
 use super::rate_limit::Written;
-use super::{Error, PortMapping, PortMappings, RateLimit};
-use serde::{Deserialize, Serialize};
+use super::{Egress, Error, PortMapping, PortMappings, RateLimit};
+use serde::Deserialize;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -128,7 +128,7 @@ pub(super) fn set_name_servers(nets: &mut [Net], servers: &[IpAddr]) -> Result<(
     }
 }
 
-const FLAG: &str = "--net";
+pub(super) const FLAG: &str = "--net";
 const INTERFACE_NAME: &str = "the name of an interface, of 1 to 15 bytes";
 
 impl FromStr for Net {
@@ -182,42 +182,6 @@ fn is_interface_name(text: &str) -> bool {
     (1..=15).contains(&text.len())
         && ![".", ".."].contains(&text)
         && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
-}
-
-/// What a guest may reach by itself. It always answers those who reach it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Egress {
-    /// Nothing, and no names are looked up for it.
-    None,
-    /// The Internet, and published ports: no private network (RFC 6890), so neither those that the host is in, nor
-    /// metadata services.
-    #[default]
-    Internet,
-    /// Whatever the host's routes lead to.
-    All,
-}
-
-impl Egress {
-    pub(super) const EXPECTED: &str = "`none`, `internet` or `all`";
-}
-
-impl FromStr for Egress {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "none" => Ok(Self::None),
-            "internet" => Ok(Self::Internet),
-            "all" => Ok(Self::All),
-            _ => Err(Error::FlagValue {
-                flag: FLAG,
-                key: "egress",
-                value: text.into(),
-                expected: Self::EXPECTED,
-            }),
-        }
-    }
 }
 
 /// A hardware address of one interface.

@@ -5,7 +5,7 @@
 
 use super::legacy;
 use super::nft::{INET, IPV4, Kind, Received, Socket, as_number, as_text, each, find};
-use super::rules::TABLE_PREFIX;
+use super::table::TABLE_PREFIX;
 use std::fmt;
 use std::io;
 

@@ -8,7 +8,8 @@
 use super::lease::{Leases, namespace};
 use super::link;
 use super::nft::{Kind, Socket, find};
-use super::rules::{self, BORROWED, TABLE_PREFIX, Table};
+use super::rules::BORROWED;
+use super::table::{self, TABLE_PREFIX, Table};
 use crate::host::directory::Directory;
 use std::io;
 
@@ -146,7 +147,7 @@ impl Loan {
 fn lent_to_others(socket: &mut Socket, table: &Table) -> Vec<String> {
     let mut others = Vec::new();
     let listed = socket.list(Kind::GetTable, super::nft::IPV4, &[], |found| {
-        let name = found.text(rules::NFTA_TABLE).unwrap_or_default();
+        let name = found.text(table::NFTA_TABLE).unwrap_or_default();
         if name.starts_with(TABLE_PREFIX) && name != table.name {
             others.push(Table { name: name.into() });
         }
@@ -155,7 +156,7 @@ fn lent_to_others(socket: &mut Socket, table: &Table) -> Vec<String> {
     for other in &others {
         let which = [other.attribute(), super::nft::text(2, BORROWED)];
         let _ = socket.list(Kind::GetElement, super::nft::IPV4, &which, |found| {
-            let elements = found.attribute(rules::NFTA_SET_ELEM_LIST_ELEMENTS);
+            let elements = found.attribute(table::NFTA_SET_ELEM_LIST_ELEMENTS);
             for (_, element) in elements.into_iter().flat_map(super::nft::each) {
                 // The value of its key.
                 let key = find(element, 1).and_then(|key| find(key, 1));

@@ -31,6 +31,7 @@ mod probe;
 mod proxy;
 mod publish;
 mod rules;
+mod table;
 mod tap;
 mod watch;
 

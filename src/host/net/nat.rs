@@ -4,7 +4,8 @@
 use super::forwarding::Forwarding;
 use super::lease::{Leases, Record};
 use super::nft::{Kind, Socket, as_number};
-use super::rules::{self, Table};
+use super::rules;
+use super::table::{self, Table};
 use super::{Error, firewall, link};
 use std::io;
 
@@ -130,7 +131,7 @@ impl Ways {
         let mut awake = false;
         self.socket
             .list(Kind::GetTable, super::nft::IPV4, &[], |table| {
-                if table.text(rules::NFTA_TABLE) == Some(&name) {
+                if table.text(table::NFTA_TABLE) == Some(&name) {
                     let flags = table.attribute(NFTA_TABLE_FLAGS).and_then(as_number);
                     awake = flags.unwrap_or(0) == 0;
                 }
@@ -139,7 +140,7 @@ impl Ways {
         let only = [self.table.attribute()];
         self.socket
             .list(Kind::GetRule, super::nft::IPV4, &only, |rule| {
-                count += usize::from(rule.text(rules::NFTA_TABLE) == Some(&name));
+                count += usize::from(rule.text(table::NFTA_TABLE) == Some(&name));
             })?;
         Ok(awake && count == rules::count())
     }

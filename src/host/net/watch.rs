@@ -3,8 +3,8 @@
 use super::lease::{self, Record};
 use super::nat::Ways;
 use super::nft::{Change, IPV4, Kind, News, Received};
-use super::rules::{NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_TABLE};
-use super::{Error, link, rules};
+use super::table::{self, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_TABLE};
+use super::{Error, link};
 use crate::host::rights;
 use crate::host::runtime::RuntimeDirectory;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -111,7 +111,7 @@ impl Guarded {
             let elements = elements.attribute(NFTA_SET_ELEM_LIST_ELEMENTS);
             elements.is_some_and(|bytes| bytes.windows(key.len()).any(|window| window == key))
         };
-        names(&rules::name(&self.record.tap)) || names(&self.record.guest.octets())
+        names(&table::name(&self.record.tap)) || names(&self.record.guest.octets())
     }
 
     fn look_after(&mut self, concerns: Concerns) {

@@ -55,14 +55,14 @@ pub fn own_rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
     own.iter()
 }
 
-const fn any(call: libc::c_long) -> Rule {
+pub(super) const fn any(call: libc::c_long) -> Rule {
     Rule {
         call,
         check: Check::None,
     }
 }
 
-const fn equal(call: libc::c_long, argument: u8, value: u32) -> Rule {
+pub(super) const fn equal(call: libc::c_long, argument: u8, value: u32) -> Rule {
     Rule {
         call,
         check: Check::Equal(argument, value),

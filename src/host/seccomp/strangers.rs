@@ -5,21 +5,7 @@
 //! the Internet.
 
 use super::elsewhere::elsewhere;
-use super::lists::{Check, Rule};
-
-const fn any(call: libc::c_long) -> Rule {
-    Rule {
-        call,
-        check: Check::None,
-    }
-}
-
-const fn equal(call: libc::c_long, argument: u8, value: u32) -> Rule {
-    Rule {
-        call,
-        check: Check::Equal(argument, value),
-    }
-}
+use super::lists::{Check, Rule, any, equal};
 
 const fn without(call: libc::c_long, argument: u8, bits: u32) -> Rule {
     Rule {
