@@ -33,6 +33,7 @@ pub struct VmConfigBuilder {
     overcommit: Overcommit,
     root: Option<PathBuf>,
     scratch: Option<PathBuf>,
+    scratch_size: Option<Memory>,
     disks: Vec<Disk>,
     nets: Vec<Net>,
     dns: Vec<IpAddr>,
@@ -171,6 +172,12 @@ impl VmConfigBuilder {
         self
     }
 
+    /// How big a scratch disk is made, with an empty file system, where there is no file of that name.
+    pub fn scratch_size(mut self, size: Memory) -> Self {
+        self.scratch_size = Some(size);
+        self
+    }
+
     /// One more disk.
     pub fn disk(mut self, disk: Disk) -> Self {
         self.disks.push(disk);
@@ -253,6 +260,9 @@ impl VmConfigBuilder {
         memory.check(self.huge_pages)?;
         let cmdline = self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
         check_cmdline(&cmdline)?;
+        if self.scratch_size.is_some() && self.scratch.is_none() {
+            return Err(Error::ScratchSizeAlone);
+        }
         let (root, mut disks) = root_disks(self.root, self.scratch)?;
         disks.extend(self.disks);
         self.nets.iter().try_for_each(Net::check)?;
@@ -291,6 +301,7 @@ impl VmConfigBuilder {
             quota,
             overcommit: self.overcommit,
             disks,
+            scratch_size: self.scratch_size,
             nets: self.nets,
             balloon: self.balloon,
             rng: self.rng.unwrap_or(true),

@@ -2,7 +2,7 @@
 
 use super::flag::Flag;
 use super::rate_limit::Written;
-use super::{Error, RateLimit};
+use super::{Error, Memory, RateLimit};
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -189,6 +189,33 @@ impl Disk {
     }
 }
 
+/// The disk that keeps the changes of a root, as text: `FILE[,size=SIZE]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scratch {
+    /// The file or device.
+    pub path: PathBuf,
+    /// How big a file is made, with an empty file system, where there is none of that name.
+    pub size: Option<Memory>,
+}
+
+impl Scratch {
+    /// The keys of the text form.
+    pub const KEYS: &[&str] = &["path", "size"];
+}
+
+impl FromStr for Scratch {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let flag = Flag::parse("--scratch", "path", Self::KEYS, text)?;
+        let path = flag.text("path", "the name of a file or block device")?;
+        Ok(Self {
+            path: path.ok_or(Error::ScratchPathMissing)?.into(),
+            size: flag.bytes("size")?,
+        })
+    }
+}
+
 impl FromStr for Disk {
     type Err = Error;
 
@@ -273,6 +300,26 @@ mod tests {
             "queues": 4, "io": "io_uring", "rate_limit": {"bandwidth": "10M", "burst": "1M", "once": 3,
             "operations": 1000, "operations_burst": 50, "operations_once": 7}}"#;
         assert_eq!(serde_json::from_str::<Disk>(json).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_scratch_disk_can_have_a_size() {
+        let parsed = |text: &str| text.parse::<Scratch>().map_err(|error| error.to_string());
+        let expected = |size: Option<&str>| Scratch {
+            path: "s".into(),
+            size: size.map(|size| size.parse().unwrap()),
+        };
+        assert_eq!(parsed("s"), Ok(expected(None)));
+        assert_eq!(parsed("path=s,size=1G"), Ok(expected(Some("1G"))));
+        for (text, part) in [
+            ("size=1G", "`path=FILE`"),
+            ("s,size", "`size` of --scratch has no value"),
+            ("s,size=big", "512K or 10M"),
+            ("s,ro", "--scratch has no key `ro`"),
+        ] {
+            let error = parsed(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -128,6 +128,12 @@ pub enum Error {
         /// What kind of character was found.
         what: &'static str,
     },
+    /// A scratch disk of which only the size is known.
+    #[error("--scratch names no file: add `path=FILE`")]
+    ScratchPathMissing,
+    /// The size of a scratch disk that is not named.
+    #[error("`scratch_size` is the size of a scratch disk, and none is named: add `scratch`")]
+    ScratchSizeAlone,
     /// A scratch disk without a root to lay it over.
     #[error("a scratch disk keeps the changes of a root, and no root is named")]
     ScratchAlone,

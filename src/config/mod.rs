@@ -28,7 +28,7 @@ pub use cgroup_parent::CgroupParent;
 pub use cpu_mask::CpuMask;
 pub(crate) use cpu_mask::Register;
 pub use cpu_set::CpuSet;
-pub use disk::{Cache, Disk, DiskFormat, DiskIo, QueueCount, Serial};
+pub use disk::{Cache, Disk, DiskFormat, DiskIo, QueueCount, Scratch, Serial};
 pub use egress::Egress;
 pub use error::Error;
 pub use memory::{HugePages, Memory, MemorySize};
@@ -103,6 +103,8 @@ pub struct VmConfig {
     pub overcommit: Overcommit,
     /// The disks, in the order in which the guest names them: the root's first, if there is one.
     pub disks: Vec<Disk>,
+    /// How big the disk that keeps the changes of the root is made where there is none of its name.
+    pub scratch_size: Option<Memory>,
     /// The network interfaces, in the order in which the guest names them: `eth0` first.
     pub nets: Vec<Net>,
     /// How memory that the guest does not need comes back.

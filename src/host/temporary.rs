@@ -80,6 +80,21 @@ impl<'a> Temporary<'a> {
         Ok(())
     }
 
+    /// Gives the file a name in its directory that nothing has.
+    ///
+    /// # Errors
+    /// What the kernel says; that the name is in use, too. Nothing is left then.
+    pub fn publish_new(self, name: &Path) -> io::Result<()> {
+        match &self.name {
+            None => self.link(name)?,
+            Some(temporary) => {
+                let from = temporary.as_str();
+                linkat(self.directory, from, self.directory, name, AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
     fn link(&self, name: &Path) -> rustix::io::Result<()> {
         match linkat(&self.file, "", self.directory, name, AtFlags::EMPTY_PATH) {
             // That took CAP_DAC_READ_SEARCH before Linux 6.10; this takes /proc (linkat(2)).
@@ -134,6 +149,20 @@ mod tests {
             temporary.file().write_all(b"whole").unwrap();
             test(&directory, temporary);
         }
+    }
+
+    #[test]
+    fn a_new_name_is_nobodys_else() {
+        each(|directory, temporary| {
+            let path = directory.path().join("new");
+            temporary.publish_new(Path::new("new")).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"whole");
+            let other = Temporary::new(directory, Mode::from(0o640)).unwrap();
+            let error = other.publish_new(Path::new("new")).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&path).unwrap(), b"whole");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        });
     }
 
     #[test]

@@ -14,14 +14,14 @@ use crate::devices::power::Power;
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::serial::{self, Serial, SerialInput};
 use crate::devices::virtio::balloon::{BalloonDevice, BalloonHandle};
-use crate::devices::virtio::block::{BlockDevice, BlockHandle};
+use crate::devices::virtio::block::{self, BlockDevice, BlockHandle};
 use crate::devices::virtio::net::{NetDevice, NetHandle, NetParams, Port};
 use crate::devices::virtio::rng::{Rng, RngHandle};
 use crate::devices::virtio::{
     Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET, VirtioDevice,
 };
 use crate::devices::{Bus, Device};
-use crate::host::disk::GuestMount;
+use crate::host::disk::{GuestMount, make_ext4};
 use crate::host::net::Endpoint;
 use crate::memory::GuestRam;
 use kvm_ioctls::{IoEventAddress, VmFd};
@@ -189,6 +189,23 @@ fn guest_mount(config: &VmConfig, index: usize) -> Option<GuestMount> {
     match is_scratch {
         true => Some(GuestMount::Scratch),
         false => (root.device == name).then_some(GuestMount::Root),
+    }
+}
+
+/// Makes the disk that keeps the changes of the root, where a size is given and there is none of its name.
+///
+/// # Errors
+/// Names the disk, and why it cannot be made.
+pub fn make_scratch(config: &VmConfig) -> Result<(), Error> {
+    let Some(size) = config.scratch_size else {
+        return Ok(());
+    };
+    let disks = config.disks.iter().enumerate();
+    let mut scratch =
+        disks.filter(|(index, _)| guest_mount(config, *index) == Some(GuestMount::Scratch));
+    match scratch.next() {
+        Some((_, disk)) => Ok(make_ext4(&disk.path, size.bytes()).map_err(block::Error::from)?),
+        None => Ok(()),
     }
 }
 

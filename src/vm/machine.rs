@@ -8,7 +8,7 @@
 
 use super::board::{Board, Files};
 use super::boot_trace::{BootTrace, Phase};
-use super::devices::{Devices, Transport, event};
+use super::devices::{Devices, Transport, event, make_scratch};
 use super::error::{Doing, Error};
 use super::handle::{Starting, VmHandle};
 use super::lifecycle::Lifecycle;
@@ -95,6 +95,7 @@ impl Vm {
         output: impl Write + Send + 'static,
         runtime: Option<&RuntimeDirectory>,
     ) -> Result<Self, Error> {
+        make_scratch(&config)?;
         let mut networks = set_up_networks(&config, runtime)?;
         for network in &mut networks {
             network.serve()?;

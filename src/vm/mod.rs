@@ -16,6 +16,7 @@ mod vcpu;
 
 pub use board::check_host_memory;
 pub use boot_trace::{BootTrace, Phase, PhaseRecord, StartRecord};
+pub use devices::make_scratch;
 pub use error::Error;
 pub use exit::ExitReason;
 pub use failure::{Cause, Failure};

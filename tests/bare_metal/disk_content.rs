@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = &[
     ("disk_content_that_is_mountable_is_taken", mountable),
     ("disk_content_that_is_no_root_is_refused", no_root),
     ("disk_content_that_is_no_scratch_is_refused", no_scratch),
+    ("disk_content_of_a_scratch_is_made", made),
     ("disk_content_in_a_partition_is_taken_out", partitioned),
 ];
 
@@ -143,6 +144,40 @@ fn no_scratch() {
             &[&name, expected],
         );
     }
+}
+
+fn made() {
+    let place = Place::new();
+    let (root, scratch) = (place.ext4("root"), place.path("scratch"));
+    let sized = PathBuf::from(format!("{},size=64M", scratch.display()));
+    for arguments in [&[][..], &["--no-jail"]] {
+        let _ = std::fs::remove_file(&scratch);
+        let boot = || {
+            let mut command = kvmlet("power_off");
+            command.args(["--cmdline", "code=0"]).args(arguments);
+            command
+                .arg("--root")
+                .arg(&root)
+                .arg("--scratch")
+                .arg(&sized);
+            run(&mut command)
+        };
+        taken(&boot());
+        // The second start takes what is there, as the first guest has left it.
+        let file = File::options().write(true).open(&scratch).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 64 * MIB);
+        file.write_all_at(b"mine", 0).unwrap();
+        taken(&boot());
+        assert!(std::fs::read(&scratch).unwrap().starts_with(b"mine"));
+    }
+    let missing = boot(&[("--root", &root), ("--scratch", &place.path("missing"))]);
+    refused(&missing, &["missing`", "--scratch FILE,size=1G"]);
+    let small = PathBuf::from(format!("{},size=1K", place.path("small").display()));
+    refused(
+        &boot(&[("--root", &root), ("--scratch", &small)]),
+        &["small`: mke2fs says: "],
+    );
+    assert!(!place.path("small").exists());
 }
 
 fn partitioned() {

@@ -3,7 +3,8 @@
 use super::quota::QuotaFlags;
 use crate::cli::{Failed, defaults};
 use crate::config::{
-    Balloon, CpuMask, Disk, HugePages, Memory, Net, PortMappings, VcpuCount, VmConfigBuilder,
+    Balloon, CpuMask, Disk, HugePages, Memory, Net, PortMappings, Scratch, VcpuCount,
+    VmConfigBuilder,
 };
 use crate::host::environment;
 use crate::{Error, VmConfig};
@@ -50,8 +51,9 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
     /// Disk of the VM's own (ext4) that keeps the changes of the root.
-    #[arg(long, value_name = "FILE", requires = "root")]
-    scratch: Option<PathBuf>,
+    /// FILE[,size=SIZE]: with a size, a file that is not there is made.
+    #[arg(long, value_name = "DISK", requires = "root")]
+    scratch: Option<Scratch>,
     /// One more disk: FILE[,ro][,direct][,cache=writethrough][,format=raw][,id=NAME][,queues=N][,io=sync]
     /// [,bandwidth=SIZE][,burst=SIZE][,iops=N][,iops-burst=N]; can be given again.
     #[arg(long, value_name = "DISK")]
@@ -146,7 +148,10 @@ impl Flags {
             config = config.root(root);
         }
         if let Some(scratch) = self.scratch {
-            config = config.scratch(scratch);
+            config = config.scratch(scratch.path);
+            if let Some(size) = scratch.size {
+                config = config.scratch_size(size);
+            }
         }
         for disk in self.disk {
             config = config.disk(disk);

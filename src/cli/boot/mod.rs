@@ -16,7 +16,7 @@ use crate::host::net::Network;
 use crate::host::process::Lifeline;
 use crate::host::thread::ThreadKind;
 use crate::host::whole_file::WholeFile;
-use crate::vm::{Phase, set_up_networks};
+use crate::vm::{Phase, make_scratch, set_up_networks};
 use crate::{Error, Vm, VmHandle};
 use clap::Args;
 pub(in crate::cli) use confinement::Confinement;
@@ -67,6 +67,7 @@ impl Boot {
         let held = share.as_ref().is_some_and(|share| share.cgroup().is_some());
         let confinement = self.jail.confinement(&config, self.best_effort);
         if held || confinement.is_some() {
+            make_scratch(&config)?;
             let networks = set_up_networks(&config, runtime.as_ref())?;
             tell_chosen_ports(&ports, networks.iter().flat_map(Network::published));
             let held = Held {

@@ -97,6 +97,29 @@ pub enum Error {
         /// What it looks like.
         format: ImageFormat,
     },
+    /// It was to be made, and cannot be.
+    #[error("cannot make disk `{}`", .path.display())]
+    Make {
+        /// The disk.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// It was to be made, and there is nothing to make it with.
+    #[error("cannot make disk `{}`: this host has no mke2fs (mkfs.ext4)", .path.display())]
+    MakerMissing {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// It was to be made, and who makes it could not.
+    #[error("cannot make disk `{}`: mke2fs says: {}", .path.display(), .said.escape_debug())]
+    Maker {
+        /// The disk.
+        path: PathBuf,
+        /// What the program said.
+        said: String,
+    },
     /// The guest is to mount it, and could not.
     #[error("{} `{}` {why}", .why.mount(), .path.display())]
     Unmountable {
@@ -127,7 +150,9 @@ impl Error {
                 source, read_only, ..
             } if source.kind() == io::ErrorKind::NotFound => match read_only {
                 true => "check the path",
-                false => "check the path; an empty disk is made by `truncate -s 1G FILE`",
+                false => {
+                    "check the path; an empty disk is made by `truncate -s 1G FILE`, a scratch disk by `--scratch FILE,size=1G`"
+                }
             },
             Error::Open {
                 read_only: false, ..
@@ -141,6 +166,11 @@ impl Error {
             Error::Locked { .. } => {
                 "stop whoever has it, and name it once; only disks that all open with `ro` can be shared"
             }
+            Error::Make { .. } => "name a file in a directory that this user may write to",
+            Error::MakerMissing { .. } => {
+                "install e2fsprogs, or make one elsewhere: `truncate -s 1G FILE` and `mkfs.ext4 FILE`"
+            }
+            Error::Maker { .. } => "give it another size, such as `size=1G`, or another place",
             Error::Unmountable { .. } => "name a disk with a file system that the guest can mount",
             Error::Busy { .. } | Error::HostUse { .. } => {
                 "stop whoever has it; `lsblk` and `fuser` tell"

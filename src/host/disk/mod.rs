@@ -7,6 +7,7 @@ mod format;
 mod guest_mount;
 mod holder;
 mod host_use;
+mod make;
 mod partitions;
 
 pub use error::Error;
@@ -14,6 +15,7 @@ pub use format::ImageFormat;
 pub use guest_mount::{GuestMount, Unmountable};
 pub use holder::Holder;
 pub use host_use::HostUse;
+pub use make::make_ext4;
 
 use rustix::fs::{
     AtFlags, FallocateFlags, StatxFlags, fallocate, ioctl_blkpbszget, ioctl_blksszget, statx,
