@@ -261,7 +261,7 @@ impl VmConfigBuilder {
         let cmdline = self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
         check_cmdline(&cmdline)?;
         if self.scratch_size.is_some() && self.scratch.is_none() {
-            return Err(Error::ScratchSizeAlone);
+            return Err(Error::ScratchAlone);
         }
         let (root, mut disks) = root_disks(self.root, self.scratch)?;
         disks.extend(self.disks);

@@ -210,7 +210,7 @@ impl FromStr for Scratch {
         let flag = Flag::parse("--scratch", "path", Self::KEYS, text)?;
         let path = flag.text("path", "the name of a file or block device")?;
         Ok(Self {
-            path: path.ok_or(Error::ScratchPathMissing)?.into(),
+            path: path.ok_or(Error::DiskPathMissing)?.into(),
             size: flag.bytes("size")?,
         })
     }

@@ -128,14 +128,8 @@ pub enum Error {
         /// What kind of character was found.
         what: &'static str,
     },
-    /// A scratch disk of which only the size is known.
-    #[error("--scratch names no file: add `path=FILE`")]
-    ScratchPathMissing,
-    /// The size of a scratch disk that is not named.
-    #[error("`scratch_size` is the size of a scratch disk, and none is named: add `scratch`")]
-    ScratchSizeAlone,
-    /// A scratch disk without a root to lay it over.
-    #[error("a scratch disk keeps the changes of a root, and no root is named")]
+    /// A scratch disk without a root to lay it over, or the size of none.
+    #[error("a scratch disk keeps the changes of a root, and no root or only a size is named")]
     ScratchAlone,
     /// An environment variable without a name, or with `=` or a control character in it.
     #[error("`{}` is not the name of an environment variable (write NAME=VALUE)", .name.escape_debug())]

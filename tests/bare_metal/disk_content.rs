@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("disk_content_that_is_no_root_is_refused", no_root),
     ("disk_content_that_is_no_scratch_is_refused", no_scratch),
     ("disk_content_of_a_scratch_is_made", made),
+    ("disk_content_is_no_kernel_or_initrd", misplaced),
     ("disk_content_in_a_partition_is_taken_out", partitioned),
 ];
 
@@ -178,6 +179,37 @@ fn made() {
         &["small`: mke2fs says: "],
     );
     assert!(!place.path("small").exists());
+}
+
+/// A disk where a kernel or an initrd should be.
+fn misplaced() {
+    let place = Place::new();
+    let (qcow, empty) = (
+        place.holding("qcow", 0, b"QFI\xfb\0\0\0\x03"),
+        place.path("nil"),
+    );
+    File::create(&empty).unwrap();
+    let told = format!("with initrd `{}`", qcow.display());
+    refused(
+        &boot(&[("--initrd", &qcow)]),
+        &[&told, "a qcow2 disk image", "images/build"],
+    );
+    refused(
+        &boot(&[("--initrd", &empty)]),
+        &["the initrd is empty", "images/build"],
+    );
+    for (path, part) in [
+        (&qcow, "it looks like a qcow2 disk image"),
+        (&empty, "the file is empty"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvmlet"));
+        let output = run(command.args(["boot", "--kernel"]).arg(path));
+        refused(&output, &[part, "kernels/build"]);
+    }
+    refused(
+        &boot(&[("--disk", &empty)]),
+        &["has 0 bytes", "truncate -s 1G"],
+    );
 }
 
 fn partitioned() {

@@ -78,6 +78,9 @@ pub enum Error {
     /// The initrd has no bytes.
     #[error("the initrd is empty")]
     InitrdEmpty,
+    /// No kernel could unpack it.
+    #[error("the file is no initrd: it looks like {0}")]
+    InitrdFormat(&'static str),
     /// The initrd cannot be read.
     #[error("the initrd cannot be read")]
     InitrdRead(#[source] io::Error),
@@ -99,7 +102,10 @@ impl Error {
     pub fn concerns_initrd(&self) -> bool {
         matches!(
             self,
-            Error::InitrdRoom { .. } | Error::InitrdEmpty | Error::InitrdRead(_)
+            Error::InitrdRoom { .. }
+                | Error::InitrdEmpty
+                | Error::InitrdFormat(_)
+                | Error::InitrdRead(_)
         )
     }
 
@@ -112,7 +118,7 @@ impl Error {
             Error::CmdlineTooLong { .. } => {
                 Some("shorten --cmdline, or put settings into the image")
             }
-            Error::InitrdEmpty | Error::InitrdRead(_) => {
+            Error::InitrdEmpty | Error::InitrdFormat(_) | Error::InitrdRead(_) => {
                 Some("build one with `images/build minimal`, or leave out --initrd")
             }
             Error::Memory(_) => None,
@@ -140,8 +146,56 @@ pub(super) fn name_format(start: &[u8]) -> Error {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("a zstd file; unpack it first"),
         [b'0', b'7', b'0', b'7', ..] => Some("a cpio archive, which is an initrd"),
         [b'#', b'!', ..] => Some("a script"),
+        [b'B', b'Z', b'h', ..] => Some("a bzip2 file; unpack it first"),
+        [0x04, 0x22, 0x4d, 0x18, ..] => Some("an lz4 file; unpack it first"),
         _ if start.get(ARM64_MAGIC..ARM64_MAGIC + 4) == Some(b"ARM\x64") => Some("an arm64 kernel"),
-        _ => None,
+        _ => disk_image(start),
     };
     Error::Format { looks_like }
+}
+
+/// How much of a file [`disk_image`] looks at.
+pub(super) const DISK_HEAD_BYTES: usize = 2048;
+
+/// What is a disk's content and so neither a kernel nor an initrd.
+pub(super) fn disk_image(start: &[u8]) -> Option<&'static str> {
+    let has = |offset: usize, magic: &[u8]| {
+        start
+            .get(offset..)
+            .is_some_and(|rest| rest.starts_with(magic))
+    };
+    Some(match start {
+        [b'Q', b'F', b'I', 0xfb, ..] => "a qcow2 disk image",
+        [b'K', b'D', b'M', b'V', ..] => "a VMDK disk image",
+        _ if has(0, b"vhdxfile") => "a VHDX disk image",
+        _ if has(0, b"conectix") => "a VHD disk image",
+        _ if has(1024, b"\xe2\xe1\xf5\xe0") => "the image of an erofs file system: see --root",
+        _ if has(512, b"EFI PART") => "a disk with partitions",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_recognised() {
+        for (offset, magic, name) in [
+            (0, &b"QFI\xfb\0\0\0\x03"[..], "qcow2"),
+            (0, b"KDMV", "VMDK"),
+            (0, b"vhdxfile", "VHDX"),
+            (0, b"conectix", "VHD"),
+            (1024, b"\xe2\xe1\xf5\xe0", "erofs"),
+            (512, b"EFI PART", "partitions"),
+        ] {
+            let mut start = vec![0; DISK_HEAD_BYTES];
+            start[offset..offset + magic.len()].copy_from_slice(magic);
+            assert!(disk_image(&start).unwrap().contains(name), "{name}");
+            assert!(name_format(&start).to_string().contains(name), "{name}");
+            assert_eq!(disk_image(&start[..offset]), None);
+        }
+        assert_eq!(disk_image(b"070701"), None);
+        assert!(name_format(b"BZh9").to_string().contains("bzip2"));
+    }
 }

@@ -1,9 +1,11 @@
 //! Where the initial RAM disk goes.
 
+use super::error::{DISK_HEAD_BYTES, disk_image};
 use super::{Error, Image, LoadedKernel, read_into};
 use crate::memory::GuestMemory;
 use std::io::SeekFrom;
 use std::ops::Range;
+use vm_memory::{Bytes, GuestAddress};
 
 const PAGE: u64 = 4096;
 
@@ -29,6 +31,12 @@ pub(super) fn load<I: Image>(
         });
     };
     read_into(ram, start, image, bytes)?;
+    let mut head = vec![0; bytes.min(DISK_HEAD_BYTES as u64) as usize];
+    ram.read_slice(&mut head, GuestAddress(start))
+        .map_err(Error::Memory)?;
+    if let Some(found) = disk_image(&head) {
+        return Err(Error::InitrdFormat(found));
+    }
     Ok(start..start + bytes)
 }
 
@@ -37,7 +45,6 @@ mod tests {
     use super::*;
     use crate::arch::x86_64::boot::Protocol;
     use std::io::Cursor;
-    use vm_memory::GuestAddress;
 
     const MIB: u64 = 1 << 20;
 
@@ -86,5 +93,15 @@ mod tests {
         );
         assert!(matches!(place(&kernel, 0), Err(Error::InitrdEmpty)));
         assert!(place(&kernel, 32 * MIB).is_err());
+    }
+
+    #[test]
+    fn a_disk_is_no_initrd() {
+        let ram = GuestMemory::from_ranges(&[(GuestAddress(0), 16 << 20)]).unwrap();
+        let mut image = Cursor::new([&b"QFI\xfb\0\0\0\x03"[..], &[0; 4096]].concat());
+        let kernel = kernel(MIB..2 * MIB, u64::MAX);
+        let error = super::load(&ram, MIB..16 * MIB, &kernel, &mut image).unwrap_err();
+        assert!(error.concerns_initrd() && error.help().is_some());
+        assert!(error.to_string().contains("qcow2"), "{error}");
     }
 }

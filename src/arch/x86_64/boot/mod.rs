@@ -78,6 +78,9 @@ pub fn load_kernel<I: Image>(
     } else if bzimage::is_bzimage(&start) {
         bzimage::load(ram, room, image, bytes, &start)
     } else {
+        let mut start = vec![0; bytes.min(error::DISK_HEAD_BYTES as u64) as usize];
+        image.rewind().map_err(Error::Read)?;
+        image.read_exact(&mut start).map_err(Error::Read)?;
         Err(error::name_format(&start))
     }
 }
