@@ -3,6 +3,7 @@
 
 use crate::block_device::LoopDevice;
 use crate::cli::{Running, kvmlet, run, text};
+use crate::disk_content::is_installed;
 use crate::harness::{Test, program};
 use std::fs::File;
 use std::path::Path;
@@ -32,7 +33,11 @@ struct Scene {
 }
 
 impl Scene {
-    fn new() -> Self {
+    /// None, aloud, where its tools are not installed.
+    fn new() -> Option<Self> {
+        if !is_installed("mkfs.ext4") || !is_installed("unshare") {
+            return None;
+        }
         let directory = tempfile::tempdir().unwrap();
         let scene = Self { directory };
         std::fs::create_dir(scene.place("mount point")).unwrap();
@@ -40,7 +45,7 @@ impl Scene {
         image.set_len(4 << 20).unwrap();
         let made = run(Command::new("mkfs.ext4").args(["-q", "-F", &scene.place("d.img")]));
         assert!(made.status.success(), "{}", text(&made.stderr));
-        scene
+        Some(scene)
     }
 
     fn place(&self, name: &str) -> String {
@@ -90,7 +95,9 @@ fn refused(output: &Output, expected: &[&str]) {
 }
 
 fn mounted() {
-    let scene = Scene::new();
+    let Some(scene) = Scene::new() else {
+        return;
+    };
     let Some(device) = scene.attach(true) else {
         return;
     };
@@ -111,7 +118,9 @@ fn mounted() {
 }
 
 fn mounted_read_only() {
-    let scene = Scene::new();
+    let Some(scene) = Scene::new() else {
+        return;
+    };
     let Some(device) = scene.attach(true) else {
         return;
     };
@@ -124,7 +133,9 @@ fn mounted_read_only() {
 }
 
 fn attached() {
-    let scene = Scene::new();
+    let Some(scene) = Scene::new() else {
+        return;
+    };
     let Some(device) = scene.attach(true) else {
         return;
     };
@@ -140,7 +151,9 @@ fn attached() {
 
 /// The path that the kernel knows leads nowhere; the file is the same.
 fn renamed() {
-    let scene = Scene::new();
+    let Some(scene) = Scene::new() else {
+        return;
+    };
     let Some(_device) = scene.attach(true) else {
         return;
     };
@@ -157,7 +170,9 @@ fn renamed() {
 }
 
 fn attached_read_only() {
-    let scene = Scene::new();
+    let Some(scene) = Scene::new() else {
+        return;
+    };
     let Some(_device) = scene.attach(false) else {
         return;
     };
@@ -167,7 +182,9 @@ fn attached_read_only() {
 }
 
 fn attached_twice() {
-    let scene = Scene::new();
+    let Some(scene) = Scene::new() else {
+        return;
+    };
     let (Some(one), Some(other)) = (scene.attach(true), scene.attach(true)) else {
         return;
     };
@@ -176,7 +193,9 @@ fn attached_twice() {
 }
 
 fn mounted_device() {
-    let scene = Scene::new();
+    let Some(scene) = Scene::new() else {
+        return;
+    };
     let Some(device) = scene.attach(true) else {
         return;
     };
@@ -193,7 +212,9 @@ fn mounted_device() {
 }
 
 fn other_vm() {
-    let scene = Scene::new();
+    let Some(scene) = Scene::new() else {
+        return;
+    };
     let image = scene.place("d.img");
     let mut vm = kvmlet("spin");
     let vm = vm.args(["--disk", &image]).stdout(Stdio::piped());
