@@ -17,7 +17,7 @@ const PROGRAMS: [&str; 4] = [
     "/bin/mke2fs",
 ];
 
-/// Makes a file of so many bytes with an empty ext4 file system, unless there is something of that name. The file is
+/// Makes a file of that size, in bytes, with an empty ext4 file system, unless there is something of that name. The file is
 /// sparse, this user's alone, and has its name once it is whole.
 ///
 /// # Errors
