@@ -10,7 +10,7 @@ use rustix::system::RebootCommand;
 use std::ffi::CStr;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::process::{Command, Stdio};
 
 type Step = Result<(), String>;
@@ -44,7 +44,21 @@ fn bring_up() -> Step {
     program("ip", &["link", "set", "lo", "up"])?;
     let _ = rustix::system::sethostname(b"second-host");
     kvm_for_its_group()?;
+    links()?;
     session::controllers()
+}
+
+/// Those that udev makes below /dev.
+fn links() -> Step {
+    for (link, target) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+    ] {
+        symlink(target, link).map_err(|error| format!("{link}: {error}"))?;
+    }
+    Ok(())
 }
 
 fn file_system(kind: &str, at: &str, flags: MountFlags, data: Option<&CStr>) -> Step {
