@@ -111,6 +111,7 @@ fn examine() -> Vec<Finding> {
     findings.extend(walls::jail());
     findings.push(shares::promises());
     findings.push(network::tap());
+    findings.extend(network::packets());
     findings.push(network::names());
     findings
 }

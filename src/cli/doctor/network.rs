@@ -1,6 +1,7 @@
 //! What a network of a VM's own takes.
 
 use super::{Finding, ok, warning};
+use crate::host::net::survey;
 use crate::host::{self, facts};
 
 /// Whether taps can be made.
@@ -23,6 +24,29 @@ pub fn tap() -> Finding {
             "let root make one for you: `ip tuntap add NAME mode tap user $USER`",
         ),
     }
+}
+
+/// Whether guests' packets can be filtered and forwarded. Only who may make taps can tell.
+pub fn packets() -> Vec<Finding> {
+    if !facts::has_capability(facts::CAP_NET_ADMIN) {
+        return Vec::new();
+    }
+    let filters = match survey::filters() {
+        Ok(()) => ok("nf_tables", "guests' packets can be filtered"),
+        Err(cause) => warning(
+            "nf_tables",
+            format!("guests' packets cannot be filtered, so there are no networks: {cause}"),
+            "load the module: `sudo modprobe nf_tables`; or use taps that exist: --net tap=NAME",
+        ),
+    };
+    let forwarded = match survey::obstacle() {
+        None => ok(
+            "firewall",
+            "none is seen that keeps guests' packets from being forwarded",
+        ),
+        Some(obstacle) => warning("firewall", obstacle.what, obstacle.help),
+    };
+    vec![filters, forwarded]
 }
 
 /// Whom this host asks for names, and so for those that guests ask it for.

@@ -165,6 +165,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Several rights are missing.
+    #[error("an interface of kvmlet's own cannot be made: {}", all(.missing))]
+    Lacking {
+        /// An error for each.
+        missing: Vec<Error>,
+    },
     /// There is nothing that filters the guest's packets.
     #[error("the rules for a guest's packets cannot be made (nf_tables)")]
     Rules {
@@ -172,6 +178,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// Several errors in one line, each with its cause.
+fn all(errors: &[Error]) -> String {
+    let told = errors
+        .iter()
+        .map(|error| match std::error::Error::source(error) {
+            Some(cause) => format!("{error} ({cause})"),
+            None => error.to_string(),
+        });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// Who has a port.
@@ -284,6 +301,10 @@ impl Error {
                 }
                 _ => return None,
             },
+            Error::Lacking { missing } => {
+                let helps = missing.iter().filter_map(Error::help);
+                helps.collect::<Vec<_>>().join("; and ")
+            }
             Error::Rules { .. } => {
                 "load the modules with `sudo modprobe -a nf_tables nft_fib_ipv4 nft_masq nft_nat nft_ct`; a kernel \
                  without them gives no interface of kvmlet's own, as its guest would reach all of this host: make a \

@@ -38,7 +38,7 @@ impl Firewall {
     }
 
     /// The command that lets a guest's packets pass.
-    fn remedy(&self, tap: &str) -> String {
+    pub fn remedy(&self, tap: &str) -> String {
         let iptables = |program: &str| {
             format!("`sudo {program} -I FORWARD -i {tap} -j ACCEPT` and the same with `-o`")
         };

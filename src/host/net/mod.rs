@@ -31,6 +31,7 @@ mod probe;
 mod proxy;
 mod publish;
 mod rules;
+pub mod survey;
 mod table;
 mod tap;
 mod watch;
@@ -111,7 +112,8 @@ impl Network {
     pub fn set_up(config: &Net, runtime: Option<&RuntimeDirectory>) -> Result<Self, Error> {
         match &config.tap {
             Some(name) => Self::open(name, config),
-            None => Self::make(config, runtime.ok_or(Error::NoNotes)?),
+            None => Self::make(config, runtime.ok_or(Error::NoNotes)?)
+                .map_err(survey::with_all_that_is_missing),
         }
     }
 
