@@ -4,7 +4,8 @@ use super::isolation::isolated;
 use super::tests::{run, set_up};
 use super::traffic_tests::{connect, ip, seen_by, world, world_with};
 use super::*;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// Waits for what another thread does.
@@ -47,7 +48,9 @@ fn rules_read_back_as_they_are_meant() {
                 "ip saddr @addresses masquerade",
                 "iifname @taps iifname . ip saddr != @guests drop",
                 "oifname @taps ct state established,related accept",
-                "oifname @taps ct status dnat accept",
+                "oifname @taps ct status dnat meta l4proto . ct original proto-dst @published accept",
+                "oifname @taps ct status dnat ct original ip daddr . meta l4proto . ct original proto-dst @published_at accept",
+                "oifname @taps ct status dnat drop",
                 "oifname @taps drop",
                 "iifname @closed drop",
                 "iifname @guarded ip daddr @private drop",
@@ -145,6 +148,37 @@ fn owners_leave_each_other_alone() {
             drop(second);
             assert!(!link::forwards("uplink"), "the last gives it back");
             assert_eq!(rules(), "");
+        },
+    );
+}
+
+#[test]
+fn what_was_for_a_guest_that_has_ended_is_not_for_the_next() {
+    isolated(
+        "host::net::neighbour_tests::what_was_for_a_guest_that_has_ended_is_not_for_the_next",
+        || {
+            let world = world(&["5353:53/udp"]);
+            let client = world
+                .outside
+                .run(|| UdpSocket::bind("192.0.2.1:4000").unwrap());
+            client
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .unwrap();
+            let mut datagram = [0; 100];
+            client.send_to(b"who am I?", "192.0.2.2:5353").unwrap();
+            let (bytes, _) = client.recv_from(&mut datagram).unwrap();
+            assert_eq!(&datagram[..bytes], b"192.0.2.1", "led there by a rule");
+            // The next guest has the same address, and publishes nothing.
+            let runtime = tempfile::tempdir().unwrap();
+            let next = "subnet=10.107.0.0/30".parse().unwrap();
+            drop(world.network);
+            let next = set_up(&next, runtime.path()).unwrap();
+            client.send_to(b"who am I now?", "192.0.2.2:5353").unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            // Were it let pass, the host would ask for the guest's hardware address.
+            let mut frame = [0; 2000];
+            let arrived = rustix::io::read(next.endpoint().queues[0].as_fd(), &mut frame);
+            assert!(arrived.is_err(), "{arrived:?} {:?}", &frame[..80]);
         },
     );
 }

@@ -4,7 +4,7 @@
 //! same few rules for any number of guests, and sets and maps whose elements are theirs. A change is one transaction:
 //! it is made as a whole or not at all.
 
-use super::nft::{Connection, Expression, Header, Meta, Register, Verdict};
+use super::nft::{Connection, Expression, Header, Meta, Original, Register, Verdict};
 
 /// What the elements of a set or map are made of.
 #[derive(Clone, Copy)]
@@ -168,6 +168,7 @@ pub(super) fn rules() -> Vec<(Chain, Vec<Expression>)> {
         Expression::NotEqual(no(0), super::lease::TAP_PREFIX.into()),
         drop(),
     ];
+    let at_original = vec![original_address(0), protocol(1), original_port(2)];
     let to_private = vec![
         address_at(DESTINATION, 0),
         Expression::In(no(0), PRIVATE),
@@ -185,10 +186,20 @@ pub(super) fn rules() -> Vec<(Chain, Vec<Expression>)> {
             ],
         ),
         (Forward, spoofed()),
-        (Forward, then(to(TAPS), known_connection(accept()))),
         (Forward, then(from(TAPS), known_connection(accept()))),
         (Forward, then(from(CLOSED), vec![drop()])),
-        (Forward, then(to(TAPS), led_here(accept()))),
+        // A connection that was led to a guest stays known when the guest has ended: its packets are for nobody then,
+        // and not for the next guest with that address.
+        (
+            Forward,
+            then(
+                to(TAPS),
+                led_by(PUBLISHED, vec![protocol(0), original_port(1)]),
+            ),
+        ),
+        (Forward, then(to(TAPS), led_by(PUBLISHED_AT, at_original))),
+        (Forward, then(to(TAPS), led_here(drop()))),
+        (Forward, then(to(TAPS), known_connection(accept()))),
         (Forward, then(to(TAPS), vec![drop()])),
         // A published port of another owner's guest.
         (Forward, then(from(GUARDED), led_here(accept()))),
@@ -240,6 +251,26 @@ fn known_connection(then: Expression) -> Vec<Expression> {
 /// Of a connection that a rule has led elsewhere than it wanted (IPS_DST_NAT).
 fn led_here(then: Expression) -> Vec<Expression> {
     connection_has(Connection::Status, 1 << 5, then)
+}
+
+/// As [`led_here`], by a port that is published now; it is accepted.
+fn led_by(map: &'static str, key: Vec<Expression>) -> Vec<Expression> {
+    let mut rule = led_here(Expression::Decide(Verdict::Accept));
+    rule.pop();
+    rule.extend(key);
+    rule.extend([
+        Expression::In(Register(0), map),
+        Expression::Decide(Verdict::Accept),
+    ]);
+    rule
+}
+
+fn original_port(to: u8) -> Expression {
+    Expression::LoadOriginal(Original::DestinationPort, Register(to))
+}
+
+fn original_address(to: u8) -> Expression {
+    Expression::LoadOriginal(Original::DestinationAddress, Register(to))
 }
 
 fn connection_has(key: Connection, bits: u32, then: Expression) -> Vec<Expression> {

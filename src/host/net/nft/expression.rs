@@ -37,6 +37,16 @@ pub enum Connection {
     Status = 2,
 }
 
+/// Of the packet that a connection began with, before any rule led it elsewhere (enum nft_ct_keys).
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub enum Original {
+    /// The port that it was sent to.
+    DestinationPort = 12,
+    /// The IPv4 address that it was sent to.
+    DestinationAddress = 20,
+}
+
 /// Where in a packet (enum nft_payload_bases).
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
@@ -58,6 +68,7 @@ pub enum Verdict {
 pub enum Expression {
     LoadMeta(Meta, Register),
     LoadConnection(Connection, Register),
+    LoadOriginal(Original, Register),
     /// Bytes of a header: where, how many.
     LoadPayload(Header, u32, u32, Register),
     /// The type of the destination's address, as the host's routes have it: RTN_LOCAL is its own.
@@ -99,6 +110,14 @@ impl Expression {
         match self {
             Self::LoadMeta(key, to) => ("meta", vec![to.attribute(1), number(2, *key as u32)]),
             Self::LoadConnection(key, to) => ("ct", vec![to.attribute(1), number(2, *key as u32)]),
+            Self::LoadOriginal(key, to) => {
+                const IP_CT_DIR_ORIGINAL: u8 = 0;
+                let direction = bytes(3, [IP_CT_DIR_ORIGINAL]);
+                (
+                    "ct",
+                    vec![to.attribute(1), number(2, *key as u32), direction],
+                )
+            }
             Self::LoadPayload(header, offset, length, to) => (
                 "payload",
                 vec![

@@ -7,7 +7,7 @@ mod expression;
 mod message;
 mod socket;
 
-pub use expression::{Connection, Expression, Header, Meta, Register, Verdict, data};
+pub use expression::{Connection, Expression, Header, Meta, Original, Register, Verdict, data};
 pub use message::{
     Attribute, Batch, INET, IPV4, Kind, Received, as_number, as_text, bytes, each, find, nest,
     number, text,
