@@ -28,6 +28,8 @@ const OPEN: &[&str] = &[
     // A process of the test is killed; the child of the jail ends with a failure.
     "host::jail::tests::containers::an_ordinary_user_without_namespaces_has_all_other_walls",
     "host::jail::tests::what_the_host_refuses_is_named",
+    // It is about seconds, and those of the emulation are longer.
+    "host::net::name_tests::servers_that_do_not_answer_are_passed_over",
     // The machine has less memory than its VMs.
     "memory_is_all_there",
     // Each call of each thread goes through another process: more than the test's patience.
