@@ -32,6 +32,7 @@ pub use disk::{Cache, Disk, DiskFormat, DiskIo, QueueCount, Scratch, Serial};
 pub use egress::Egress;
 pub use error::Error;
 pub use memory::{HugePages, Memory, MemorySize};
+pub(crate) use net::is_interface_name;
 pub use net::{MacAddress, Mtu, Net, QueuePairs, Subnet};
 pub use port_mapping::{HostAddress, HostPort, PortMapping, PortMappings, Protocol};
 pub(crate) use quota::thousandths;

@@ -10,19 +10,28 @@ use super::link;
 use super::nft::{Kind, Socket, find};
 use super::rules::BORROWED;
 use super::table::{self, TABLE_PREFIX, Table};
+use crate::config::is_interface_name;
 use crate::host::directory::Directory;
+use crate::host::environment;
 use std::io;
 
 /// A name has at most 15 bytes.
 const MAX_NOTE_BYTES: u64 = 64 << 10;
 /// The setting for all, as an interface of that name.
 const ALL: &str = "all";
+/// That for interfaces to come, likewise.
+const DEFAULT: &str = "default";
 
 /// What this owner has borrowed here.
-pub(super) struct Forwarding<'a>(&'a Directory);
+pub(super) struct Forwarding<'a> {
+    directory: &'a Directory,
+    /// Whether whoever could write the note could switch forwarding as well. Not so where the file of kvmlet has
+    /// CAP_NET_ADMIN: then the kernel's own set decides, which takes that capability to change.
+    note_is_trusted: bool,
+}
 
 /// An interface that was borrowed.
-struct Loan {
+pub(super) struct Loan {
     interface: String,
     /// Whether all others forwarded then.
     all: bool,
@@ -30,15 +39,28 @@ struct Loan {
 
 impl<'a> Forwarding<'a> {
     pub fn of(leases: &'a Leases) -> Self {
-        Self(leases.directory())
+        Self {
+            directory: leases.directory(),
+            note_is_trusted: !environment::is_privileged_by_file(),
+        }
     }
 
     fn note() -> String {
         format!("forwarding-{}", namespace())
     }
 
-    fn loans(&self) -> Vec<Loan> {
-        let note = self.0.read(&Self::note(), MAX_NOTE_BYTES);
+    /// What is noted, as far as it is believed. The table has to be there still.
+    pub fn loans(&self, socket: &mut Socket, table: &Table) -> Vec<Loan> {
+        let mut loans = self.noted();
+        if !self.note_is_trusted && !loans.is_empty() {
+            let known = borrowed_by(socket, table);
+            loans.retain(|loan| known.contains(&loan.interface));
+        }
+        loans
+    }
+
+    fn noted(&self) -> Vec<Loan> {
+        let note = self.directory.read(&Self::note(), MAX_NOTE_BYTES);
         let note = note.ok().flatten().unwrap_or_default();
         let loan = |line: &str| {
             let (interface, all) = line.split_once(' ').unwrap_or((line, ""));
@@ -47,7 +69,11 @@ impl<'a> Forwarding<'a> {
                 all: all == ALL,
             }
         };
-        String::from_utf8_lossy(&note).lines().map(loan).collect()
+        let text = String::from_utf8_lossy(&note);
+        let is_one = |loan: &Loan| {
+            is_interface_name(&loan.interface) && ![ALL, DEFAULT].contains(&&*loan.interface)
+        };
+        text.lines().map(loan).filter(is_one).collect()
     }
 
     fn write(&self, loans: &[Loan]) -> io::Result<()> {
@@ -56,12 +82,12 @@ impl<'a> Forwarding<'a> {
             false => format!("{}\n", loan.interface),
         });
         let text: String = lines.collect();
-        self.0.write(&Self::note(), text.as_bytes())
+        self.directory.write(&Self::note(), text.as_bytes())
     }
 
     /// Has packets forwarded between a guest's interface and those that the default routes lead to.
     pub fn switch_on(&self, socket: &mut Socket, table: &Table, tap: &str) -> io::Result<()> {
-        let mut loans = self.loans();
+        let mut loans = self.loans(socket, table);
         link::set_forwarding(tap, true)?;
         let elsewhere = lent_to_others(socket, table);
         for route in link::routes()?.iter().filter(|route| route.is_default()) {
@@ -90,7 +116,7 @@ impl<'a> Forwarding<'a> {
 
     /// Tells the table of what is borrowed.
     pub fn note_again(&self, socket: &mut Socket, table: &Table) -> io::Result<()> {
-        let loans = self.loans();
+        let loans = self.loans(socket, table);
         if loans.is_empty() {
             return Ok(());
         }
@@ -103,8 +129,8 @@ impl<'a> Forwarding<'a> {
 
     /// Leaves to others what they have switched on since.
     pub fn give_up(&self, socket: &mut Socket, table: &Table) {
-        let (kept, theirs): (Vec<_>, Vec<_>) =
-            self.loans().into_iter().partition(Loan::is_still_ours);
+        let loans = self.loans(socket, table);
+        let (kept, theirs): (Vec<_>, Vec<_>) = loans.into_iter().partition(Loan::is_still_ours);
         if theirs.is_empty() {
             return;
         }
@@ -119,8 +145,7 @@ impl<'a> Forwarding<'a> {
     }
 
     /// Switches off what is still kvmlet's. The table is gone.
-    pub fn switch_off(&self, socket: &mut Socket, table: &Table) {
-        let loans = self.loans();
+    pub fn switch_off(&self, loans: &[Loan], socket: &mut Socket, table: &Table) {
         if loans.is_empty() {
             return;
         }
@@ -131,8 +156,11 @@ impl<'a> Forwarding<'a> {
             let _ = link::set_forwarding(&loan.interface, false);
         }
         let note = Self::note();
-        if let Err(error) = self.0.remove(&note) {
-            log::warn!("cannot remove {}/{note}: {error}", self.0.path().display());
+        if let Err(error) = self.directory.remove(&note) {
+            log::warn!(
+                "cannot remove {}/{note}: {error}",
+                self.directory.path().display()
+            );
         }
     }
 }
@@ -152,21 +180,84 @@ fn lent_to_others(socket: &mut Socket, table: &Table) -> Vec<String> {
             others.push(Table { name: name.into() });
         }
     });
-    let mut lent = Vec::new();
-    for other in &others {
-        let which = [other.attribute(), super::nft::text(2, BORROWED)];
-        let _ = socket.list(Kind::GetElement, super::nft::IPV4, &which, |found| {
-            let elements = found.attribute(table::NFTA_SET_ELEM_LIST_ELEMENTS);
-            for (_, element) in elements.into_iter().flat_map(super::nft::each) {
-                // The value of its key.
-                let key = find(element, 1).and_then(|key| find(key, 1));
-                let name = key.unwrap_or_default().split(|byte| *byte == 0).next();
-                lent.push(String::from_utf8_lossy(name.unwrap_or_default()).into_owned());
-            }
-        });
-    }
+    let lent = others.iter().flat_map(|other| borrowed_by(socket, other));
+    let lent = lent.collect();
     if let Err(error) = listed {
         log::debug!("the tables of other owners are unknown: {error}");
     }
     lent
+}
+
+/// What the kernel knows to be borrowed by the owner of a table.
+fn borrowed_by(socket: &mut Socket, table: &Table) -> Vec<String> {
+    let mut borrowed = Vec::new();
+    let which = [table.attribute(), super::nft::text(2, BORROWED)];
+    let _ = socket.list(Kind::GetElement, super::nft::IPV4, &which, |found| {
+        let elements = found.attribute(table::NFTA_SET_ELEM_LIST_ELEMENTS);
+        for (_, element) in elements.into_iter().flat_map(super::nft::each) {
+            // The value of its key.
+            let key = find(element, 1).and_then(|key| find(key, 1));
+            let name = key.unwrap_or_default().split(|byte| *byte == 0).next();
+            borrowed.push(String::from_utf8_lossy(name.unwrap_or_default()).into_owned());
+        }
+    });
+    borrowed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::isolation::isolated;
+    use super::super::tests::run;
+    use super::*;
+    use crate::host::runtime::RuntimeDirectory;
+
+    fn interfaces(loans: &[Loan]) -> Vec<&str> {
+        loans.iter().map(|loan| &*loan.interface).collect()
+    }
+
+    #[test]
+    fn a_forged_note_switches_nothing_off() {
+        isolated(
+            "host::net::forwarding::tests::a_forged_note_switches_nothing_off",
+            || {
+                for name in ["uplink", "others"] {
+                    run("ip", &["tuntap", "add", name, "mode", "tap"]);
+                    link::set_forwarding(name, true).unwrap();
+                }
+                let runtime = tempfile::tempdir().unwrap();
+                let runtime = RuntimeDirectory::at(runtime.path()).unwrap();
+                let leases = super::super::lease::lock(&runtime).unwrap();
+                let forged = b"uplink\nothers\nall\ndefault\n../../../x\n\n";
+                let note = Forwarding::note();
+                leases.directory().write(&note, forged).unwrap();
+                let mut socket = Socket::open().unwrap();
+                let table = Table::of(leases.directory()).unwrap();
+                socket
+                    .change(|batch| {
+                        table.create(batch);
+                        table.borrow(batch, "uplink");
+                    })
+                    .unwrap();
+                // One's own note is believed as far as it names interfaces; with rights by the file, the kernel is.
+                for (note_is_trusted, believed) in
+                    [(true, &["uplink", "others"][..]), (false, &["uplink"])]
+                {
+                    let directory = leases.directory();
+                    let forwarding = Forwarding {
+                        directory,
+                        note_is_trusted,
+                    };
+                    let loans = forwarding.loans(&mut socket, &table);
+                    assert_eq!(interfaces(&loans), believed);
+                    if !note_is_trusted {
+                        forwarding.note_again(&mut socket, &table).unwrap();
+                        assert_eq!(borrowed_by(&mut socket, &table), ["uplink"]);
+                        socket.change(|batch| table.delete(batch)).unwrap();
+                        forwarding.switch_off(&loans, &mut socket, &table);
+                    }
+                }
+                assert!(!link::forwards("uplink") && link::forwards("others"));
+            },
+        );
+    }
 }

@@ -86,6 +86,12 @@ impl Ways {
 
     /// Closes the ways of guests. `last`: no other guest has any here.
     pub fn remove(&mut self, leases: &Leases, gone: &[Record], last: bool) {
+        let forwarding = Forwarding::of(leases);
+        // The table knows of them, and goes.
+        let loans = match last {
+            true => forwarding.loans(&mut self.socket, &self.table),
+            false => Vec::new(),
+        };
         let closed = self.socket.change(|batch| match last {
             true => self.table.delete(batch),
             false => gone
@@ -99,7 +105,7 @@ impl Ways {
             Err(error) => log::warn!("cannot take down the network of a VM: {error}"),
         }
         if last {
-            Forwarding::of(leases).switch_off(&mut self.socket, &self.table);
+            forwarding.switch_off(&loans, &mut self.socket, &self.table);
         }
     }
 
