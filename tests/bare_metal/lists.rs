@@ -214,7 +214,7 @@ fn disks() -> Vec<Seen> {
     let path = image.path().to_str().unwrap();
     let disk = |keys: &str| format!("{path}{keys}");
     // More than it gets at once.
-    let rng = "mmio=0xd0001000 more=600";
+    let rng = "mmio=0xd0001000 more=64";
     let mut seen = vec![watch(with("virtio_rng", &["--cmdline", rng]), 0, |_| ())];
     for keys in [
         "",

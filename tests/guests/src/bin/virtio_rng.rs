@@ -1,5 +1,5 @@
 //! Reads from a virtio entropy device (`mmio=ADDRESS`) and prints the bytes in hex; ends with
-//! 1 if two reads are alike or a read is short. Reads a byte `more=TIMES` then.
+//! 1 if two reads are alike or a read is short. Reads a page `more=TIMES` then.
 #![no_std]
 #![no_main]
 
@@ -39,7 +39,7 @@ fn read_twice(info: &BootInfo) -> virtio_drivers::Result<[[u8; BYTES]; 2]> {
         assert_eq!(count, BYTES, "a short read");
     }
     for _ in 0..info.number("more").unwrap_or(0) {
-        rng.request_entropy(&mut [0; 1])?;
+        rng.request_entropy(&mut [0; 4096])?;
     }
     Ok(reads)
 }
