@@ -4,6 +4,7 @@
 //! names. A thread keeps what its work takes, and no program gives any back. (Threads share their memory: who takes
 //! one over has the rights of all. What this leaves such a one is a network, and not the host.)
 
+use super::jail::user_of_server;
 use super::seccomp;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
 use std::io;
@@ -30,17 +31,15 @@ pub fn keep_those_of_networks() -> io::Result<()> {
     keep(CapabilitySet::NET_ADMIN)
 }
 
-/// The user and group that own nothing (systemd and the Linux Standard Base call them nobody).
-const NOBODY: libc::uid_t = 65534;
-
-/// Leaves this thread, which serves strangers, no capability and few system calls. Root's is nobody from then on: what
-/// only root can read, it cannot.
+/// Leaves this thread, which serves strangers, no capability and few system calls. Root's has a user
+/// of its own from then on: what only root can read, it cannot; and that nobody else has, for who is the user of one
+/// thread may signal and limit the whole process (kill(2), prlimit(2)).
 ///
 /// # Errors
 /// What the kernel says, if not that it knows no such filters.
 pub fn serve_strangers() -> io::Result<()> {
     if rustix::process::geteuid().is_root() {
-        become_nobody();
+        become_user(user_of_server(std::process::id()));
     }
     keep(CapabilitySet::empty())?;
     match seccomp::check_support() {
@@ -49,14 +48,14 @@ pub fn serve_strangers() -> io::Result<()> {
     }
 }
 
-/// As far as this root can: that of a container may have no other users.
-fn become_nobody() {
+/// As far as this root can: that of a container may have no such user, and stays root without capabilities.
+fn become_user(user: libc::uid_t) {
     // System calls, because the C library's functions change the user of all threads.
     // SAFETY: numbers, and an empty list of groups.
     unsafe {
         libc::syscall(libc::SYS_setgroups, 0, 0);
-        libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY);
-        libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY);
+        libc::syscall(libc::SYS_setresgid, user, user, user);
+        libc::syscall(libc::SYS_setresuid, user, user, user);
     }
 }
 
@@ -91,7 +90,8 @@ mod tests {
             assert_eq!(status("CapPrm"), "0".repeat(16));
             assert_eq!((&*status("NoNewPrivs"), &*status("Seccomp")), ("1", "2"));
             if is_root {
-                assert_eq!(status("Uid"), ["65534"; 4].join("\t"));
+                let user = user_of_server(std::process::id()).to_string();
+                assert_eq!(status("Uid"), [&*user; 4].join("\t"));
                 let secret = File::open("/etc/shadow").unwrap_err();
                 assert_eq!(secret.kind(), io::ErrorKind::PermissionDenied);
             }

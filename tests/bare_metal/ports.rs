@@ -132,6 +132,18 @@ fn rights() {
                 _ => (1 << 1 | 1 << 5 | 1 << 12, "0"),
             };
             proxies += usize::from(most == 0);
+            // Who is the user of one thread may signal the process: it must be nobody's.
+            let number = task.file_name().unwrap().to_str().unwrap();
+            let kill = [
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "kill",
+                "-0",
+                number,
+            ];
+            let allowed = run(Command::new("setpriv").args(kill)).status.success();
+            assert!(!allowed, "{name}");
             assert_eq!(capabilities & !most, 0, "{name}");
             assert_eq!(
                 (&*field("NoNewPrivs"), &*field("Seccomp")),

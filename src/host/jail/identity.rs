@@ -71,6 +71,11 @@ pub(super) fn user(number: u32) -> libc::uid_t {
     FIRST_USER + number % USERS
 }
 
+/// The user of a thread of the supervisor with this number that serves strangers: not that of its VM either.
+pub(super) fn user_of_server(number: u32) -> libc::uid_t {
+    FIRST_USER + USERS + number % USERS
+}
+
 /// Lets a process that was forked into a user namespace become this user there.
 pub(super) fn map(process: u32, user: libc::uid_t) -> io::Result<()> {
     for map in ["uid_map", "gid_map"] {

@@ -40,6 +40,11 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
+/// A user that nobody else has, for a thread that serves strangers in the process of that number.
+pub fn user_of_server(process: u32) -> libc::uid_t {
+    identity::user_of_server(process)
+}
+
 /// The jail of one VM, as planned by whoever starts it.
 #[derive(Clone, Copy, Debug)]
 pub struct Jail {
