@@ -76,6 +76,17 @@ pub(super) fn settle(code: u8, written: Result<(), Failed>) -> Outcome {
     }
 }
 
+/// What has come from the VM's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// A snapshot.
+    One,
+    /// None for now.
+    None,
+    /// None any more.
+    Last,
+}
+
 /// The supervisor's end: passes on what the VM's process sends.
 pub(super) struct StatsSource {
     file: WholeFile,
@@ -101,25 +112,26 @@ impl StatsSource {
         Ok((source, StatsSink::Supervisor(theirs)))
     }
 
-    /// Writes what has come; false when no more will.
-    pub fn pass_on(&mut self) -> bool {
+    /// Writes one snapshot that has come: a VM that sends without end keeps nobody from other work.
+    pub fn pass_on(&mut self) -> Passed {
         let mut text = vec![0; MESSAGE_BYTES];
-        loop {
-            match recv(&self.socket, &mut text[..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return false,
-                Ok((count, _)) => self.write(&text[..count]),
-                Err(rustix::io::Errno::AGAIN) => return true,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return false,
+        match recv(&self.socket, &mut text[..], RecvFlags::DONTWAIT) {
+            Ok((count @ 1.., _)) => {
+                self.write(&text[..count]);
+                Passed::One
             }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Passed::None,
+            Ok(_) | Err(_) => Passed::Last,
         }
     }
 
     fn write(&mut self, text: &[u8]) {
         let written = self.file.write(text).map_err(Failed::from);
-        self.failed = written.is_err();
-        if let Err(failed) = written {
-            failed.print();
+        let failed_before = std::mem::replace(&mut self.failed, written.is_err());
+        match written {
+            // Once in a row.
+            Err(failed) if !failed_before => failed.print(),
+            _ => {}
         }
     }
 
@@ -132,5 +144,33 @@ impl StatsSource {
 impl AsFd for StatsSource {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_vm_that_sends_without_end_keeps_nobody_from_other_work() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("stats.json");
+        let file = WholeFile::open(&path).unwrap();
+        let (mut source, StatsSink::Supervisor(theirs)) = StatsSource::pair(file).unwrap() else {
+            panic!("no socket");
+        };
+        let flood =
+            std::thread::spawn(move || while send(&theirs, b"{}", SendFlags::NOSIGNAL).is_ok() {});
+        let since = Instant::now();
+        // Each returns, though there is always more.
+        while source.pass_on() != Passed::One {}
+        for _ in 0..100 {
+            source.pass_on();
+        }
+        assert!(since.elapsed() < Duration::from_secs(10));
+        assert_eq!(std::fs::read(&path).unwrap(), b"{}");
+        drop(source);
+        flood.join().unwrap();
     }
 }

@@ -8,7 +8,7 @@
 use super::boot::Confinement;
 use super::console::Console;
 use super::input::Keys;
-use super::stats::{StatsSink, StatsSource};
+use super::stats::{Passed, StatsSink, StatsSource};
 use super::{FAILED, Failed, Outcome};
 use crate::host::cgroup::{Cgroup, OutOfMemory};
 use crate::host::ledger::Share;
@@ -173,11 +173,13 @@ fn attend(
             Err(error) => return Err(error.into()),
         }
         let [ended, _, _, pressed, room] = fds.map(|fd| !fd.revents().is_empty());
-        // What was sent before the end is there now.
-        if stats.as_deref_mut().is_some_and(|stats| !stats.pass_on()) {
+        let passed = stats.as_deref_mut().map(StatsSource::pass_on);
+        if passed == Some(Passed::Last) {
             stats = None;
         }
         if ended {
+            // What was sent before the end is there now, and no more comes.
+            while let Some(Passed::One) = stats.as_deref_mut().map(StatsSource::pass_on) {}
             return Ok(match child.wait()? {
                 Ended::Exited(ASKED) if escaped => Ended::Exited(0),
                 ended => ended,

@@ -133,9 +133,16 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
             let Some(name) = file_name.strip_suffix(EXTENSION) else {
                 continue;
             };
-            // Owners that end remove their files without waiting for the directory.
-            let Ok(file) = self.directory.open_existing(&file_name) else {
-                continue;
+            let file = match self.directory.open_existing(&file_name) {
+                Ok(file) => file,
+                // Owners that end remove their files without waiting for the directory. (And no owner makes links.)
+                Err(error)
+                    if [Some(libc::ENOENT), Some(libc::ELOOP)].contains(&error.raw_os_error()) =>
+                {
+                    continue;
+                }
+                // A claim that is not seen must not count as none.
+                Err(error) => return Err(failed(error)),
             };
             text.clear();
             let read = (&file).take(MAX_BYTES).read_to_end(&mut text);

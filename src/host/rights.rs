@@ -10,10 +10,12 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_p
 use std::io;
 
 /// What the end of a VM takes: its process, which has another user, is signalled; its interface is taken down; and
-/// statistics and cgroups may be in directories of other users.
+/// statistics and cgroups may be in directories of other users, and stay theirs.
 const OF_THE_END: CapabilitySet = CapabilitySet::KILL
     .union(CapabilitySet::NET_ADMIN)
-    .union(CapabilitySet::DAC_OVERRIDE);
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::FOWNER);
 
 /// Leaves this thread, and those that it starts, what the end of a VM takes.
 ///

@@ -125,11 +125,11 @@ fn rights() {
                 line.trim_start_matches(':').trim().to_owned()
             };
             let capabilities = u64::from_str_radix(&field("CapPrm"), 16).unwrap();
-            // linux/capability.h: DAC_OVERRIDE, KILL, NET_ADMIN.
+            // linux/capability.h: CHOWN, DAC_OVERRIDE, FOWNER, KILL, NET_ADMIN.
             let (most, filter) = match name.trim() {
                 "net-proxy" => (0, "2"),
                 "net-watch" => (1 << 12, "0"),
-                _ => (1 << 1 | 1 << 5 | 1 << 12, "0"),
+                _ => (1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 12, "0"),
             };
             proxies += usize::from(most == 0);
             // Who is the user of one thread may signal the process: it must be nobody's.

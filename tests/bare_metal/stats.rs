@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
         "statistics_that_cannot_be_written_are_told_at_once",
         refused,
     ),
+    ("statistics_leave_a_file_to_its_owner", owner),
     ("statistics_go_to_standard_output", to_standard_output),
     ("statistics_go_to_whoever_reads_a_fifo", to_a_reader),
     ("statistics_that_get_lost_are_no_success", lost),
@@ -50,6 +51,27 @@ fn neighbours() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let kind = fs::symlink_metadata(&null).unwrap().file_type();
         assert!(kind.is_char_device(), "it is a device still");
+    }
+}
+
+/// What root writes into another user's file stays that user's.
+fn owner() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    const OWNER: u32 = 23_002;
+    for jail in WAYS {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("data.json");
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        if chown(&file, Some(OWNER), Some(OWNER)).is_err() {
+            return eprintln!("SKIPPED: only root has files of other users");
+        }
+        let output = boot(jail, &file);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(is_snapshot(&fs::read(&file).unwrap()));
+        let data = fs::metadata(&file).unwrap();
+        let seen = (data.uid(), data.gid(), data.mode() & 0o7777);
+        assert_eq!(seen, (OWNER, OWNER, 0o600), "{jail}");
     }
 }
 

@@ -97,7 +97,7 @@ struct Made {
     /// Until it is served.
     offer: Option<Offer>,
     guarded: Option<Guarded>,
-    _proxy: Option<Proxy>,
+    proxy: Option<Proxy>,
     watch: Option<Watch>,
 }
 
@@ -211,7 +211,7 @@ impl Network {
                     published: published.mappings.clone(),
                     offer: Some(offer(published, names, subnet.guest())),
                     guarded: Some(guarded),
-                    _proxy: None,
+                    proxy: None,
                     watch: None,
                 });
                 Ok(network)
@@ -283,7 +283,7 @@ impl Network {
         };
         if let Some(offer) = made.offer.take() {
             let proxy = Proxy::start(offer).map_err(|source| Error::Proxy { source })?;
-            made._proxy = Some(proxy);
+            made.proxy = Some(proxy);
         }
         if let Some(guarded) = made.guarded.take() {
             let watch = Watch::start(guarded).map_err(|source| Error::Proxy { source })?;
@@ -325,6 +325,8 @@ impl Drop for Network {
         };
         // What is closed now is not to be put back.
         made.watch = None;
+        // It may hold all descriptors that this process may have.
+        made.proxy = None;
         // The tap goes with its last queue, which a device may still hold; its address is free before.
         if let Ok(socket) = link::Socket::open() {
             let name = self.tap.name();

@@ -203,13 +203,14 @@ fn replace(
     let mut new = Temporary::new(directory, Mode::from_raw_mode(0o666))?;
     new.file().write_all(bytes)?;
     if let Some(Rights { user, group, mode }) = rights {
+        // While it is still its maker's.
+        fchmod(new.file(), Mode::from_raw_mode(mode))?;
         // Only root can leave a file to its owner; others replace what their directory lets them.
         let _ = fchown(
             new.file(),
             Some(Uid::from_raw(user)),
             Some(Gid::from_raw(group)),
         );
-        fchmod(new.file(), Mode::from_raw_mode(mode))?;
     }
     new.publish(name)
 }

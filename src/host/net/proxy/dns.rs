@@ -73,7 +73,7 @@ impl Forwarder {
     pub fn due(&self) -> Option<Instant> {
         let queries = self.queries.values().map(|query| query.due).min();
         match self.again {
-            true => queries.or(Some(Instant::now())),
+            true => Some(Instant::now()),
             false => queries,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -103,7 +104,12 @@ impl NameServers {
             return;
         }
         self.seen = version;
-        self.servers = parse(&fs::read_to_string(file).unwrap_or_default());
+        match fs::read_to_string(file) {
+            Ok(text) => self.servers = parse(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.servers = Vec::new(),
+            // What was read when it could be is better than nothing.
+            Err(error) => log::debug!("{}: {error}", file.display()),
+        }
     }
 }
 
