@@ -177,7 +177,8 @@ fn lent_to_others(socket: &mut Socket, table: &Table) -> Vec<String> {
     let listed = socket.list(Kind::GetTable, super::nft::IPV4, &[], |found| {
         let name = found.text(table::NFTA_TABLE).unwrap_or_default();
         if name.starts_with(TABLE_PREFIX) && name != table.name {
-            others.push(Table { name: name.into() });
+            let name = name.into();
+            others.push(Table { name, ipv6: false });
         }
     });
     let lent = others.iter().flat_map(|other| borrowed_by(socket, other));

@@ -31,6 +31,9 @@ pub(super) struct Record {
     /// The network namespace, by its inode number.
     pub namespace: u64,
     pub tap: String,
+    /// The tap's number.
+    #[serde(default)]
+    pub index: u32,
     pub subnet: String,
     pub guest: Ipv4Addr,
     /// In the form of `-p`.
@@ -134,7 +137,7 @@ pub(super) fn choose_network(leases: &Leases, wanted: Option<Subnet>) -> Result<
 /// Takes a network that was chosen for a tap, with the host's ports that go with it.
 pub(super) fn take(
     leases: &Leases,
-    tap: &str,
+    (tap, index): (&str, u32),
     subnet: Subnet,
     published: &[PortMapping],
     dns: Option<DnsPorts>,
@@ -144,6 +147,7 @@ pub(super) fn take(
         pid: std::process::id(),
         namespace: namespace(),
         tap: tap.into(),
+        index,
         subnet: subnet.to_string(),
         guest: subnet.guest(),
         published: published.iter().map(PortMapping::to_string).collect(),
@@ -275,6 +279,7 @@ mod tests {
             pid: 1,
             namespace: 1,
             tap: "kvmlet12".into(),
+            index: 12,
             subnet: "10.107.0.4/30".into(),
             guest: Ipv4Addr::new(10, 107, 0, 6),
             published: vec![],
@@ -312,9 +317,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let leases = lock(&RuntimeDirectory::at(place.path()).unwrap()).unwrap();
         let one = choose_network(&leases, None).unwrap();
-        let first = take(&leases, "kvmlet0", one, &[], None, Egress::All).unwrap();
+        let first = take(&leases, ("kvmlet0", 1), one, &[], None, Egress::All).unwrap();
         let other = choose_network(&leases, None).unwrap();
-        let _second = take(&leases, "kvmlet1", other, &[], None, Egress::All).unwrap();
+        let _second = take(&leases, ("kvmlet1", 2), other, &[], None, Egress::All).unwrap();
         assert_ne!(one, other);
         drop(first);
         let (live, stale) = leases.all().unwrap();

@@ -66,6 +66,14 @@ impl Socket {
         Ok(unsafe { request.ifr_ifru.ifru_flags }.into())
     }
 
+    /// The interface's number, which no other gets as long as the network namespace is there.
+    pub fn index(&self, name: &str) -> io::Result<u32> {
+        let mut request = request(name, 0);
+        self.ioctl(libc::SIOCGIFINDEX, &mut request)?;
+        // SAFETY: SIOCGIFINDEX has written the number, which is positive.
+        Ok(unsafe { request.ifr_ifru.ifru_ifindex }.unsigned_abs())
+    }
+
     pub fn is_up(&self, name: &str) -> bool {
         self.flags(name)
             .is_ok_and(|flags| flags & libc::IFF_UP != 0)

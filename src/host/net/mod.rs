@@ -168,7 +168,14 @@ impl Network {
         let asks = egress != Egress::None;
         let ports = asks.then(|| names.ports());
         let mappings = &published.mappings;
-        let lease = lease::take(&leases, tap.name(), subnet, mappings, ports, egress)?;
+        let index = link::Socket::open().and_then(|socket| socket.index(tap.name()));
+        let index = index.map_err(|source| Error::Link {
+            name: tap.name().into(),
+            what: "read the number",
+            source,
+        })?;
+        let named = (tap.name(), index);
+        let lease = lease::take(&leases, named, subnet, mappings, ports, egress)?;
         let mtu = config.mtu.unwrap_or(Mtu::ETHERNET).get();
         let [a, b, c, d] = subnet.guest().octets();
         // From here on dropping `network` undoes what was done.
@@ -195,12 +202,15 @@ impl Network {
             if asks {
                 network.check_names(&names, subnet);
             }
-            let news = News::subscribe().map_err(|source| Error::Rules { source })?;
+            let failed = |source| Error::Rules { source };
+            let news = News::subscribe().map_err(failed)?;
+            let link = link::Socket::open().map_err(failed)?;
             Ok(Guarded {
                 runtime: runtime.clone(),
                 record: lease.record.clone(),
                 ways,
                 news,
+                link,
             })
         });
         match guarded {
@@ -401,6 +411,8 @@ pub fn reap_stale(runtime: &RuntimeDirectory) -> Result<(), Error> {
     }
 }
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod name_tests;
 #[cfg(test)]

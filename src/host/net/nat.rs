@@ -13,6 +13,8 @@ use std::io;
 pub(super) struct Ways {
     socket: Socket,
     table: Table,
+    /// Whether rules lead clients to the published ports of the guest that this is for.
+    publishes: bool,
 }
 
 impl Ways {
@@ -21,7 +23,11 @@ impl Ways {
     pub fn open(leases: &Leases) -> Result<Self, Error> {
         let socket = Socket::open().map_err(refused)?;
         let table = Table::of(leases.directory()).map_err(refused)?;
-        Ok(Self { socket, table })
+        Ok(Self {
+            socket,
+            table,
+            publishes: true,
+        })
     }
 
     /// Opens the ways of one guest beside `others`, who live; says what will not work all the same.
@@ -53,6 +59,7 @@ impl Ways {
         }
         if let Some(firewall) = firewall::in_the_way(&mut self.socket) {
             // What is let in here is still dropped there; without DNAT the proxy serves it.
+            self.publishes = false;
             let _ = self
                 .socket
                 .change(|batch| self.table.unpublish(batch, record));
@@ -61,8 +68,18 @@ impl Ways {
         Ok(warnings)
     }
 
-    fn extend(&mut self, record: &Record) -> io::Result<()> {
-        self.socket.change(|batch| self.table.add(batch, record))
+    /// What the guest needs in the table, once more: what is there stays.
+    ///
+    /// # Errors
+    /// When there is no such table.
+    pub fn extend(&mut self, record: &Record) -> io::Result<()> {
+        let publishes = self.publishes;
+        self.socket.change(|batch| {
+            self.table.add(batch, record);
+            if publishes {
+                self.table.publish(batch, record);
+            }
+        })
     }
 
     /// The table, anew.
@@ -70,7 +87,10 @@ impl Ways {
         self.socket.change(|batch| {
             self.table.delete(batch);
             self.table.create(batch);
-            guests.for_each(|record| self.table.add(batch, record));
+            guests.for_each(|record| {
+                self.table.add(batch, record);
+                self.table.publish(batch, record);
+            });
         })
     }
 
@@ -109,46 +129,47 @@ impl Ways {
         }
     }
 
-    /// Puts back what is missing; true if something was. `live` are all guests.
+    /// Makes the table anew, with all guests that live.
     ///
     /// # Errors
-    /// When it cannot be put back.
-    pub fn repair(
-        &mut self,
-        leases: &Leases,
-        record: &Record,
-        live: &[Record],
-    ) -> Result<bool, Error> {
-        if self.is_whole().map_err(refused)? && self.extend(record).is_ok() {
-            return Ok(false);
-        }
+    /// When that cannot be.
+    pub fn rebuild(&mut self, leases: &Leases, live: &[Record]) -> Result<(), Error> {
         self.build(live.iter()).map_err(refused)?;
+        if firewall::in_the_way(&mut self.socket).is_some() {
+            // As at the start: clients come by the proxies.
+            self.publishes = false;
+            let _ = self.socket.change(|batch| {
+                live.iter()
+                    .for_each(|record| self.table.unpublish(batch, record));
+            });
+        }
         Forwarding::of(leases)
             .note_again(&mut self.socket, &self.table)
             .and_then(|()| self.route())
-            .map_err(refused)?;
-        Ok(true)
+            .map_err(refused)
     }
 
     /// Has the table its rules, and do they count?
-    fn is_whole(&mut self) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn is_whole(&mut self) -> io::Result<bool> {
         const NFTA_TABLE_FLAGS: u16 = 2;
         let name = self.table.name.clone();
-        let mut awake = false;
-        self.socket
-            .list(Kind::GetTable, super::nft::IPV4, &[], |table| {
-                if table.text(table::NFTA_TABLE) == Some(&name) {
-                    let flags = table.attribute(NFTA_TABLE_FLAGS).and_then(as_number);
-                    awake = flags.unwrap_or(0) == 0;
-                }
-            })?;
-        let mut count = 0;
+        let (mut awake, mut count) = (0, 0);
         let only = [self.table.attribute()];
-        self.socket
-            .list(Kind::GetRule, super::nft::IPV4, &only, |rule| {
+        for family in self.table.families() {
+            self.socket.list(Kind::GetTable, family, &[], |table| {
+                let flags = table.attribute(NFTA_TABLE_FLAGS).and_then(as_number);
+                let ours = table.text(table::NFTA_TABLE) == Some(&name);
+                awake += usize::from(ours && flags.unwrap_or(0) == 0);
+            })?;
+            self.socket.list(Kind::GetRule, family, &only, |rule| {
                 count += usize::from(rule.text(table::NFTA_TABLE) == Some(&name));
             })?;
-        Ok(awake && count == rules::count())
+        }
+        let whole = awake == self.table.families().count();
+        Ok(whole && count == rules::count(self.table.ipv6))
     }
 
     /// The table's name.

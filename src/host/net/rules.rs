@@ -9,7 +9,10 @@ use super::nft::{Connection, Expression, Header, Meta, Original, Register, Verdi
 /// What the elements of a set or map are made of.
 #[derive(Clone, Copy)]
 pub(super) enum Part {
+    /// By its name.
     Interface,
+    /// By its number.
+    Index,
     Address,
     Protocol,
     Port,
@@ -20,6 +23,7 @@ impl Part {
     pub const fn shape(self) -> (u32, u32) {
         match self {
             Part::Interface => (41, 16),
+            Part::Index => (20, 4),
             Part::Address => (7, 4),
             Part::Protocol => (12, 4),
             Part::Port => (13, 4),
@@ -63,15 +67,18 @@ pub(super) const PRIVATE: &str = "private";
 pub(super) const PUBLISHED: &str = "published";
 pub(super) const PUBLISHED_AT: &str = "published_at";
 
+/// The interfaces of guests; the tables of both families have this.
+pub(super) const SET_OF_TAPS: Set = set(TAPS, &[Part::Index]);
+
 pub(super) const SETS: [Set; 11] = [
-    set(TAPS, &[Part::Interface]),
-    set(GUARDED, &[Part::Interface]),
-    set(CLOSED, &[Part::Interface]),
+    SET_OF_TAPS,
+    set(GUARDED, &[Part::Index]),
+    set(CLOSED, &[Part::Index]),
     set(ROUTED, &[Part::Interface]),
     set(BORROWED, &[Part::Interface]),
-    set(GUESTS, &[Part::Interface, Part::Address]),
+    set(GUESTS, &[Part::Index, Part::Address]),
     set(ADDRESSES, &[Part::Address]),
-    set(RESOLVERS, &[Part::Interface, Part::Protocol, Part::Port]),
+    set(RESOLVERS, &[Part::Index, Part::Protocol, Part::Port]),
     Set {
         interval: true,
         ..set(PRIVATE, &[Part::Address])
@@ -92,15 +99,19 @@ pub(super) enum Chain {
     Postrouting,
     Forward,
     Input,
+    Output,
 }
 
 impl Chain {
+    /// Those of a table of IPv4.
     pub const ALL: [Chain; 4] = [
         Chain::Prerouting,
         Chain::Postrouting,
         Chain::Forward,
         Chain::Input,
     ];
+    /// Those of a table of IPv6.
+    pub const OF_IPV6: [Chain; 3] = [Chain::Forward, Chain::Input, Chain::Output];
 
     /// Name, type, hook (enum nf_inet_hooks) and priority (enum nf_ip_hook_priorities).
     pub fn base(self) -> (&'static str, &'static str, u32, i32) {
@@ -109,13 +120,32 @@ impl Chain {
             Chain::Postrouting => ("postrouting", "nat", 4, 100),
             Chain::Forward => ("forward", "filter", 2, 0),
             Chain::Input => ("input", "filter", 1, 0),
+            Chain::Output => ("output", "filter", 3, 0),
         }
     }
 }
 
-/// How many rules a table has: fewer are a table that somebody has tampered with.
-pub(super) fn count() -> usize {
-    rules().len()
+/// How many rules the tables have: fewer are tables that somebody has tampered with.
+pub(super) fn count(ipv6: bool) -> usize {
+    rules().len() + if ipv6 { rules_of_ipv6().len() } else { 0 }
+}
+
+/// Between host and guest there is no IPv6: a guest's addresses in it would be nobody's to check. (The setting of its
+/// interface may be read-only, or switched on again by others.)
+pub(super) fn rules_of_ipv6() -> Vec<(Chain, Vec<Expression>)> {
+    let at = |load: Expression| {
+        vec![
+            load,
+            Expression::In(Register(0), TAPS),
+            Expression::Decide(Verdict::Drop),
+        ]
+    };
+    vec![
+        (Chain::Input, at(input(0))),
+        (Chain::Forward, at(input(0))),
+        (Chain::Forward, at(output(0))),
+        (Chain::Output, at(output(0))),
+    ]
 }
 
 /// All rules, in their order. Those of `forward` see the packets of all interfaces, and let pass or drop those of
@@ -126,11 +156,12 @@ pub(super) fn rules() -> Vec<(Chain, Vec<Expression>)> {
     let no = Register;
     let accept = || Expression::Decide(Accept);
     let drop = || Expression::Decide(Drop);
-    let from = |set| [input_name(0), Expression::In(no(0), set)];
-    let to = |set| [output_name(0), Expression::In(no(0), set)];
+    let from = |set| [input(0), Expression::In(no(0), set)];
+    let to = |set| [output(0), Expression::In(no(0), set)];
+    let from_named = |set| [input_name(0), Expression::In(no(0), set)];
     let published = |map, mut key: Vec<Expression>| {
         // At an address of the host's only.
-        let mut rule: Vec<Expression> = from(ROUTED).into();
+        let mut rule: Vec<Expression> = from_named(ROUTED).into();
         rule.push(Expression::LoadDestinationType(no(0)));
         rule.push(Expression::Equal(no(0), RTN_LOCAL.to_ne_bytes().into()));
         rule.append(&mut key);
@@ -140,9 +171,9 @@ pub(super) fn rules() -> Vec<(Chain, Vec<Expression>)> {
     let at_address = vec![address_at(DESTINATION, 0), protocol(1), port(2)];
     let spoofed = || {
         let mut rule: Vec<Expression> = from(TAPS).into();
-        // Behind the 16 bytes of the interface's name.
+        // Behind the interface's number.
         rule.extend([
-            address_at(SOURCE, 4),
+            address_at(SOURCE, 1),
             Expression::NotIn(no(0), GUESTS),
             drop(),
         ]);
@@ -157,9 +188,9 @@ pub(super) fn rules() -> Vec<(Chain, Vec<Expression>)> {
         accept(),
     ];
     let name_service = vec![
-        input_name(0),
-        protocol(4),
-        port(5),
+        input(0),
+        protocol(1),
+        port(2),
         Expression::In(no(0), RESOLVERS),
         accept(),
     ];
@@ -205,7 +236,7 @@ pub(super) fn rules() -> Vec<(Chain, Vec<Expression>)> {
         (Forward, then(from(GUARDED), led_here(accept()))),
         (Forward, then(from(GUARDED), to_private)),
         // What came in here went nowhere before guests needed it.
-        (Forward, then(from(BORROWED), others_only)),
+        (Forward, then(from_named(BORROWED), others_only)),
         (Input, spoofed()),
         (Input, then(from(TAPS), known_connection(accept()))),
         (Input, then(from(TAPS), ping)),
@@ -221,6 +252,14 @@ const SOURCE: u32 = 12;
 const DESTINATION: u32 = 16;
 /// Type of an ICMP message.
 const ECHO_REQUEST: u8 = 8;
+
+fn input(to: u8) -> Expression {
+    Expression::LoadMeta(Meta::Input, Register(to))
+}
+
+fn output(to: u8) -> Expression {
+    Expression::LoadMeta(Meta::Output, Register(to))
+}
 
 fn input_name(to: u8) -> Expression {
     Expression::LoadMeta(Meta::InputName, Register(to))

@@ -1,14 +1,15 @@
 //! The [rules](super::rules) of one owner as a table of nf_tables, and its guests' elements in it.
 
 use super::lease::Record;
-use super::nft::{Attribute, Batch, Expression, Kind, bytes, data, nest, number, text};
+use super::nft::{Attribute, Batch, Expression, IPV4, IPV6, Kind, bytes, data, nest, number, text};
 use super::rules::{
     ADDRESSES, BORROWED, CLOSED, Chain, GUARDED, GUESTS, PRIVATE, PUBLISHED, PUBLISHED_AT, Part,
-    RESOLVERS, ROUTED, SETS, Set, TAPS, rules,
+    RESOLVERS, ROUTED, SET_OF_TAPS, SETS, Set, TAPS, rules, rules_of_ipv6,
 };
 use crate::config::{Egress, Protocol, Subnet};
 use crate::host::directory::Directory;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 /// What the names of all of kvmlet's tables begin with.
 pub(super) const TABLE_PREFIX: &str = "kvmlet-";
@@ -28,10 +29,12 @@ const PRIVATE_RANGES: [([u8; 4], Option<[u8; 4]>); 10] = [
     ([224, 0, 0, 0], None),
 ];
 
-/// The table of one owner.
+/// The table of one owner, and the one of the same name that keeps IPv6 from its guests.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub name: String,
+    /// Whether this host has IPv6.
+    pub ipv6: bool,
 }
 
 /// Attributes of tables, chains, rules and sets that are all number 1: the table's name.
@@ -48,29 +51,56 @@ impl Table {
     pub fn of(directory: &Directory) -> std::io::Result<Self> {
         let stat = directory.stat()?;
         let name = format!("{TABLE_PREFIX}{:x}-{:x}", stat.st_dev, stat.st_ino);
-        Ok(Self { name })
+        let ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+        Ok(Self { name, ipv6 })
     }
 
     pub fn attribute(&self) -> Attribute {
         text(NFTA_TABLE, &self.name)
     }
 
+    /// The families that it has a table in.
+    pub fn families(&self) -> impl Iterator<Item = u8> + use<> {
+        [Some(IPV4), self.ipv6.then_some(IPV6)]
+            .into_iter()
+            .flatten()
+    }
+
     /// Takes it away, with all in it.
     pub fn delete(&self, batch: &mut Batch) {
-        // What is not there cannot be deleted.
-        batch.push(Kind::NewTable, NLM_F_CREATE, &[self.attribute()]);
-        batch.push(Kind::DelTable, 0, &[self.attribute()]);
+        for family in self.families() {
+            // What is not there cannot be deleted.
+            batch.push(family, Kind::NewTable, NLM_F_CREATE, &[self.attribute()]);
+            batch.push(family, Kind::DelTable, 0, &[self.attribute()]);
+        }
     }
 
     /// Makes it anew, without guests.
     pub fn create(&self, batch: &mut Batch) {
         let flags = NLM_F_CREATE | NLM_F_EXCL;
-        batch.push(Kind::NewTable, flags, &[self.attribute()]);
+        for family in self.families() {
+            batch.push(family, Kind::NewTable, flags, &[self.attribute()]);
+        }
         for (id, set) in (1..).zip(&SETS) {
-            self.create_set(batch, id, set);
+            self.create_set(batch, IPV4, id, set);
         }
         self.fill_private(batch);
-        for chain in Chain::ALL {
+        self.create_chains(batch, IPV4, &Chain::ALL, &rules());
+        if self.ipv6 {
+            let id = SETS.len() as u32 + 1;
+            self.create_set(batch, IPV6, id, &SET_OF_TAPS);
+            self.create_chains(batch, IPV6, &Chain::OF_IPV6, &rules_of_ipv6());
+        }
+    }
+
+    fn create_chains(
+        &self,
+        batch: &mut Batch,
+        family: u8,
+        chains: &[Chain],
+        rules: &[(Chain, Vec<Expression>)],
+    ) {
+        for chain in chains {
             let (name, kind, hook, priority) = chain.base();
             const NFTA_CHAIN_NAME: u16 = 3;
             const NFTA_CHAIN_HOOK: u16 = 4;
@@ -82,9 +112,10 @@ impl Table {
                 nest(NFTA_CHAIN_HOOK, &hook),
                 text(NFTA_CHAIN_TYPE, kind),
             ];
-            batch.push(Kind::NewChain, flags, &attributes);
+            let flags = NLM_F_CREATE | NLM_F_EXCL;
+            batch.push(family, Kind::NewChain, flags, &attributes);
         }
-        for (chain, rule) in rules() {
+        for (chain, rule) in rules {
             const NFTA_RULE_CHAIN: u16 = 2;
             const NFTA_RULE_EXPRESSIONS: u16 = 4;
             let expressions: Vec<Attribute> = rule.iter().map(Expression::attribute).collect();
@@ -93,11 +124,12 @@ impl Table {
                 text(NFTA_RULE_CHAIN, chain.base().0),
                 nest(NFTA_RULE_EXPRESSIONS, &expressions),
             ];
-            batch.push(Kind::NewRule, NLM_F_CREATE | NLM_F_APPEND, &attributes);
+            let flags = NLM_F_CREATE | NLM_F_APPEND;
+            batch.push(family, Kind::NewRule, flags, &attributes);
         }
     }
 
-    fn create_set(&self, batch: &mut Batch, id: u32, set: &Set) {
+    fn create_set(&self, batch: &mut Batch, family: u8, id: u32, set: &Set) {
         const NFT_SET_INTERVAL: u32 = 4;
         const NFT_SET_MAP: u32 = 8;
         // Parts of a key are told in six bits each.
@@ -127,7 +159,7 @@ impl Table {
         }
         if let [part] = set.key {
             // How the program nft shows it: the key's byte order (NFTNL_UDATA_SET_KEYBYTEORDER), the machine's or not.
-            let order: u32 = if matches!(part, Part::Interface) {
+            let order: u32 = if matches!(part, Part::Interface | Part::Index) {
                 1
             } else {
                 2
@@ -137,7 +169,8 @@ impl Table {
         }
         // Elements of the same transaction could refer to it by this.
         attributes.push(number(10, id));
-        batch.push(Kind::NewSet, NLM_F_CREATE | NLM_F_EXCL, &attributes);
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        batch.push(family, Kind::NewSet, flags, &attributes);
     }
 
     fn fill_private(&self, batch: &mut Batch) {
@@ -151,34 +184,46 @@ impl Table {
                 elements.push(nest(1, &[data(1, &next), end]));
             }
         }
-        self.elements(batch, Kind::NewElement, PRIVATE, &elements);
+        self.elements(batch, IPV4, Kind::NewElement, PRIVATE, &elements);
     }
 
-    fn elements(&self, batch: &mut Batch, kind: Kind, set: &str, elements: &[Attribute]) {
+    fn elements(
+        &self,
+        batch: &mut Batch,
+        family: u8,
+        kind: Kind,
+        set: &str,
+        elements: &[Attribute],
+    ) {
         let flags = match kind {
             Kind::NewElement => NLM_F_CREATE,
             _ => 0,
         };
         let attributes = [self.attribute(), text(2, set), nest(3, elements)];
-        batch.push(kind, flags, &attributes);
+        batch.push(family, kind, flags, &attributes);
     }
 
     fn element(&self, batch: &mut Batch, kind: Kind, set: &str, key: &[u8], value: Option<&[u8]>) {
         let mut element = vec![data(1, key)];
         element.extend(value.map(|value| data(2, value)));
-        self.elements(batch, kind, set, &[nest(1, &element)]);
+        self.elements(batch, IPV4, kind, set, &[nest(1, &element)]);
     }
 
-    /// Opens the ways of one guest.
+    /// Opens the ways of one guest, but for its published ports.
     pub fn add(&self, batch: &mut Batch, record: &Record) {
         self.of_guest(batch, Kind::NewElement, record);
+    }
+
+    /// Leads clients elsewhere to its published ports.
+    pub fn publish(&self, batch: &mut Batch, record: &Record) {
         self.published(batch, Kind::NewElement, record);
     }
 
-    /// Closes them again.
+    /// Closes all again.
     pub fn remove(&self, batch: &mut Batch, record: &Record) {
         // Whether it is there or not: added it is, and then can be deleted.
         self.add(batch, record);
+        self.publish(batch, record);
         self.of_guest(batch, Kind::DelElement, record);
         self.published(batch, Kind::DelElement, record);
     }
@@ -190,11 +235,14 @@ impl Table {
 
     /// What concerns a guest but its published ports.
     fn of_guest(&self, batch: &mut Batch, kind: Kind, record: &Record) {
-        let tap = name(&record.tap);
+        let tap = record.index.to_ne_bytes();
         let guest = record.guest.octets();
-        for set in [TAPS, ROUTED] {
-            self.element(batch, kind, set, &tap, None);
+        self.element(batch, kind, TAPS, &tap, None);
+        if self.ipv6 {
+            let element = nest(1, &[data(1, &tap)]);
+            self.elements(batch, IPV6, kind, TAPS, &[element]);
         }
+        self.element(batch, kind, ROUTED, &name(&record.tap), None);
         match record.egress {
             Egress::None => self.element(batch, kind, CLOSED, &tap, None),
             Egress::Internet => self.element(batch, kind, GUARDED, &tap, None),
@@ -249,7 +297,7 @@ impl Table {
 }
 
 /// An interface's name as registers have it.
-pub(super) fn name(text: &str) -> [u8; libc::IFNAMSIZ] {
+fn name(text: &str) -> [u8; libc::IFNAMSIZ] {
     let mut name = [0; libc::IFNAMSIZ];
     for (to, from) in name[..libc::IFNAMSIZ - 1].iter_mut().zip(text.bytes()) {
         *to = from;

@@ -142,7 +142,7 @@ pub(super) struct World {
     pub(super) outside: Namespace,
     pub(super) network: Network,
     _taps: [Tap; 3],
-    _runtime: tempfile::TempDir,
+    pub(super) runtime: tempfile::TempDir,
 }
 
 /// The host is 192.0.2.2 to the outside, which is 192.0.2.1. Guest and outside serve TCP on 80, and UDP on 53.
@@ -186,7 +186,7 @@ pub(super) fn world_with(config: Net) -> World {
         outside,
         network,
         _taps: [uplink, outside_tap, guest_tap],
-        _runtime: runtime,
+        runtime,
     }
 }
 

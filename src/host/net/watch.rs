@@ -2,15 +2,17 @@
 
 use super::lease::{self, Record};
 use super::nat::Ways;
-use super::nft::{Change, IPV4, Kind, News, Received};
-use super::table::{self, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_TABLE};
+use super::nft::{Change, IPV4, IPV6, Kind, News, Received};
+use super::rules::PRIVATE;
+use super::table::{NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_TABLE};
 use super::{Error, link};
 use crate::host::rights;
 use crate::host::runtime::RuntimeDirectory;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// A guest whose rules are looked after.
 pub(super) struct Guarded {
@@ -18,7 +20,17 @@ pub(super) struct Guarded {
     pub record: Record,
     pub ways: Ways,
     pub news: News,
+    /// The way to the interface: when it is needed, no descriptor may be left.
+    pub link: link::Socket,
 }
+
+/// How long until rules that could not be put back are tried again.
+const AGAIN: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+/// How often it is told that rules are back, at most.
+const TOLD: Duration = Duration::from_secs(10);
 
 /// The thread that does; dropping it ends it.
 pub(super) struct Watch {
@@ -53,9 +65,18 @@ impl Drop for Watch {
 /// What news ask for.
 #[derive(Clone, Copy, Default)]
 struct Concerns {
+    /// Something of the table is gone.
     rules: bool,
+    /// What it is made with is gone: to look at rules does not show it.
+    contents: bool,
     forwarding: bool,
 }
+
+const EVERYTHING: Concerns = Concerns {
+    rules: true,
+    contents: false,
+    forwarding: true,
+};
 
 impl Guarded {
     fn run(mut self, stop: &OwnedFd) {
@@ -63,20 +84,36 @@ impl Guarded {
             log::warn!("a thread keeps rights that it does not need: {error}");
         }
         // What happened before anybody looked.
-        self.look_after(Concerns {
-            rules: true,
-            forwarding: true,
-        });
+        let mut concerns = EVERYTHING;
+        let mut told = None;
         loop {
+            let repaired = self.look_after(concerns);
+            match &repaired {
+                Ok(true) if told.is_none_or(|at: Instant| at.elapsed() > TOLD) => {
+                    told = Some(Instant::now());
+                    log::warn!(
+                        "the rules for guests' packets were gone (was a firewall reloaded?) and are back"
+                    );
+                }
+                Ok(_) => {}
+                Err(error) if told.is_none_or(|at| at.elapsed() > TOLD) => {
+                    told = Some(Instant::now());
+                    let tap = &self.record.tap;
+                    log::error!(
+                        "the interface {tap} is stopped until the rules for its packets are back: {error}"
+                    );
+                }
+                Err(_) => {}
+            }
             let [tables, settings] = self.news.fds();
             let mut fds = [stop.as_fd(), tables, settings]
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-            let _ = poll(&mut fds, None);
+            let _ = poll(&mut fds, repaired.is_err().then_some(&AGAIN));
             if !fds[0].revents().is_empty() {
                 return;
             }
-            let concerns = self.concerns();
-            self.look_after(concerns);
+            concerns = self.concerns();
+            concerns.rules |= repaired.is_err();
         }
     }
 
@@ -85,11 +122,15 @@ impl Guarded {
         let table = self.ways.table();
         self.news.read(|change| match change {
             Change::Table(change) => {
-                let ours = change.family == IPV4 && change.text(NFTA_TABLE) == Some(table);
+                let ours =
+                    [IPV4, IPV6].contains(&change.family) && change.text(NFTA_TABLE) == Some(table);
                 let matters = match change.kind {
                     Kind::NewChain | Kind::NewRule | Kind::NewSet | Kind::NewElement => false,
                     // Elements go with other guests.
-                    Kind::DelElement => self.is_about_guest(&change),
+                    Kind::DelElement => {
+                        concerns.contents |= ours && change.text(2) == Some(PRIVATE);
+                        self.is_about_guest(&change)
+                    }
                     _ => true,
                 };
                 concerns.rules |= ours && matters;
@@ -97,8 +138,8 @@ impl Guarded {
             Change::Setting => concerns.forwarding = true,
             Change::Lost => {
                 concerns = Concerns {
-                    rules: true,
-                    forwarding: true,
+                    contents: true,
+                    ..EVERYTHING
                 }
             }
         });
@@ -111,17 +152,20 @@ impl Guarded {
             let elements = elements.attribute(NFTA_SET_ELEM_LIST_ELEMENTS);
             elements.is_some_and(|bytes| bytes.windows(key.len()).any(|window| window == key))
         };
-        names(&table::name(&self.record.tap)) || names(&self.record.guest.octets())
+        names(&self.record.index.to_ne_bytes()) || names(&self.record.guest.octets())
     }
 
-    fn look_after(&mut self, concerns: Concerns) {
-        if concerns.rules {
-            match self.repair() {
-                Ok(false) => {}
-                Ok(true) => log::warn!(
-                    "the rules for guests' packets were gone (was a firewall reloaded?) and are back"
-                ),
-                Err(error) => self.stop_interface(&error),
+    /// Puts back what is gone; true if there was something.
+    fn look_after(&mut self, concerns: Concerns) -> Result<bool, Error> {
+        let mut repaired = false;
+        if concerns.rules || concerns.contents {
+            // Nobody is waited for to look, and mostly others have put it back already.
+            let whole = !concerns.contents
+                && self.ways.is_whole().unwrap_or(false)
+                && self.ways.extend(&self.record).is_ok();
+            if !whole {
+                self.rebuild(concerns.contents)?;
+                repaired = true;
             }
         }
         if concerns.forwarding
@@ -129,21 +173,26 @@ impl Guarded {
         {
             self.ways.yield_forwarding(&leases);
         }
+        Ok(repaired)
     }
 
-    fn repair(&mut self) -> Result<bool, Error> {
-        let leases = lease::lock(&self.runtime)?;
-        let live = lease::live_here(&leases)?;
-        self.ways.repair(&leases, &self.record, &live)
-    }
-
-    /// Without rules a guest would reach this host.
-    fn stop_interface(&self, why: &Error) {
+    /// Without its rules a guest would reach this host: its interface is down until they are back.
+    fn rebuild(&mut self, contents: bool) -> Result<(), Error> {
         let tap = &self.record.tap;
-        log::error!("the interface {tap} is stopped, as the rules for its packets are gone: {why}");
-        let stopped = link::Socket::open().and_then(|socket| socket.set_up(tap, false));
-        if let Err(error) = stopped {
-            log::error!("the interface {tap} cannot be stopped: {error}");
+        let failed = |source| Error::Link {
+            name: tap.clone(),
+            what: "change the state",
+            source,
+        };
+        let stopped = self.link.set_up(tap, false).map_err(failed);
+        let leases = lease::lock(&self.runtime)?;
+        // While the lock was waited for, another guest's supervisor may have done it.
+        let whole = self.ways.is_whole().unwrap_or(false) && self.ways.extend(&self.record).is_ok();
+        if contents || !whole {
+            let live = lease::live_here(&leases)?;
+            self.ways.rebuild(&leases, &live)?;
         }
+        stopped?;
+        self.link.set_up(tap, true).map_err(failed)
     }
 }

@@ -21,6 +21,10 @@ impl Register {
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
 pub enum Meta {
+    /// Number of the interface it has come in on, which is never used again.
+    Input = 4,
+    /// Number of the interface it goes out on.
+    Output = 5,
     /// Name of the interface it has come in on: 16 bytes.
     InputName = 6,
     /// Name of the interface it goes out on: 16 bytes.

@@ -15,6 +15,8 @@ pub const FAMILY_BYTES: usize = 4;
 
 /// NFPROTO_IPV4: tables of IPv4 packets.
 pub const IPV4: u8 = 2;
+/// NFPROTO_IPV6: tables of IPv6 packets.
+pub const IPV6: u8 = 10;
 /// NFPROTO_INET: tables of IPv4 and IPv6 packets.
 pub const INET: u8 = 1;
 
@@ -110,7 +112,7 @@ pub fn message(
     bytes
 }
 
-/// Changes of tables of IPv4 that are made together, or not at all.
+/// Changes of tables that are made together, or not at all.
 pub struct Batch {
     bytes: Vec<u8>,
     last: Option<(usize, u32)>,
@@ -136,10 +138,10 @@ impl Batch {
         self.sequence += 1;
     }
 
-    /// Adds a change.
-    pub fn push(&mut self, kind: Kind, flags: u16, attributes: &[Attribute]) {
+    /// Adds a change of a table of that family.
+    pub fn push(&mut self, family: u8, kind: Kind, flags: u16, attributes: &[Attribute]) {
         self.last = Some((self.bytes.len(), self.sequence));
-        let family = [IPV4, 0, 0, 0];
+        let family = [family, 0, 0, 0];
         let change = message(
             kind.message_type(),
             flags,
