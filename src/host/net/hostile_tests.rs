@@ -1,9 +1,11 @@
 //! What others leave behind, hold, or do at the wrong moment.
 
 use super::isolation::isolated;
-use super::tests::{run, set_up};
-use super::traffic_tests::{connect, seen_by, world, world_with};
+use super::tests::{net, run, set_up};
+use super::traffic_tests::{World, connect, seen_by, world, world_with};
 use super::*;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 fn eventually(what: &str, holds: impl Fn() -> bool) {
@@ -80,6 +82,95 @@ fn without_rules_an_interface_is_down_however_long_a_lock_is_held() {
             world
                 .guest
                 .run(|| assert_eq!(seen_by("192.0.2.1:80"), "192.0.2.2"));
+        },
+    );
+}
+
+/// Whether the host lets something to the guest pass within a while: it would ask for its hardware address, at least.
+fn is_reached(network: &Network) -> bool {
+    std::thread::sleep(Duration::from_millis(300));
+    rustix::io::read(network.endpoint().queues[0].as_fd(), &mut [0; 2000]).is_ok()
+}
+
+/// A socket somewhere outside.
+fn outsider(world: &World) -> UdpSocket {
+    let socket = world
+        .outside
+        .run(|| UdpSocket::bind("192.0.2.1:4000").unwrap());
+    let patience = Some(Duration::from_secs(5));
+    socket.set_read_timeout(patience).unwrap();
+    socket
+}
+
+#[test]
+fn a_client_of_a_service_that_has_moved_does_not_reach_who_has_its_address() {
+    isolated(
+        "host::net::hostile_tests::a_client_of_a_service_that_has_moved_does_not_reach_who_has_its_address",
+        || {
+            let world = world(&["5353:53/udp"]);
+            let client = outsider(&world);
+            client.send_to(b"a", "192.0.2.2:5353").unwrap();
+            client.recv_from(&mut [0; 100]).unwrap();
+            let directory = world.runtime.path().to_owned();
+            drop(world.network);
+            let tenant = "subnet=10.107.0.0/30".parse().unwrap();
+            let tenant = set_up(&tenant, &directory).unwrap();
+            let _service = set_up(&net(&["5353:53/udp"]), &directory).unwrap();
+            client
+                .send_to(b"for the service", "192.0.2.2:5353")
+                .unwrap();
+            assert!(!is_reached(&tenant));
+        },
+    );
+}
+
+#[test]
+fn whom_a_guest_has_talked_to_does_not_reach_the_next() {
+    isolated(
+        "host::net::hostile_tests::whom_a_guest_has_talked_to_does_not_reach_the_next",
+        || {
+            let world = world(&[]);
+            let partner = outsider(&world);
+            world.guest.run(|| {
+                let socket = UdpSocket::bind("0.0.0.0:161").unwrap();
+                socket.send_to(b"hello", "192.0.2.1:4000").unwrap();
+            });
+            let (_, seen) = partner.recv_from(&mut [0; 100]).unwrap();
+            drop(world.network);
+            let runtime = tempfile::tempdir().unwrap();
+            let next = "subnet=10.107.0.0/30,egress=none".parse().unwrap();
+            let next = set_up(&next, runtime.path()).unwrap();
+            partner.send_to(b"into its port 161", seen).unwrap();
+            assert!(!is_reached(&next));
+        },
+    );
+}
+
+#[test]
+fn owners_who_start_at_once_have_networks_of_their_own() {
+    isolated(
+        "host::net::hostile_tests::owners_who_start_at_once_have_networks_of_their_own",
+        || {
+            run("ip", &["link", "set", "lo", "up"]);
+            let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+            for _ in 0..20 {
+                let barrier = std::sync::Barrier::new(2);
+                let address = |directory: &tempfile::TempDir| {
+                    barrier.wait();
+                    let network = set_up(&Net::default(), directory.path()).unwrap();
+                    let address = network.endpoint().guest.as_ref().unwrap().address;
+                    // Both have theirs before either goes.
+                    barrier.wait();
+                    address
+                };
+                let [one, other] = std::thread::scope(|scope| {
+                    let threads = directories
+                        .each_ref()
+                        .map(|directory| scope.spawn(|| address(directory)));
+                    threads.map(|thread| thread.join().unwrap())
+                });
+                assert_ne!(one, other);
+            }
         },
     );
 }

@@ -16,6 +16,7 @@
 //! there.
 
 mod addresses;
+mod conntrack;
 mod error;
 mod firewall;
 mod forwarding;
@@ -30,15 +31,18 @@ mod nft;
 mod probe;
 mod proxy;
 mod publish;
+mod reap;
 mod rules;
 pub mod survey;
 mod table;
 mod tap;
+mod turn;
 mod watch;
 
 pub use error::{Error, Holder};
 pub use link::set_up;
 pub use name_service::name_servers;
+pub use reap::reap_stale;
 pub use tap::{Tap, TapQueue};
 
 use super::environment;
@@ -50,9 +54,11 @@ use nat::Ways;
 use nft::News;
 use proxy::{Offer, Proxy};
 use publish::Published;
+use reap::reap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use turn::Turn;
 use watch::{Guarded, Watch};
 
 /// What a guest must be told to use its interface.
@@ -161,6 +167,8 @@ impl Network {
         let published = publish::take(&config.publish, &others)?;
         let name = format!("{}%d", lease::TAP_PREFIX);
         let tap = Tap::create(&name, config.queues.get().into())?;
+        // Until the host has its address in it.
+        let _turn = Turn::take();
         let subnet = lease::choose_network(&leases, config.subnet)?;
         let names = NameService::bind(subnet, &config.dns)?;
         // Questions about names are a way out, too.
@@ -373,41 +381,6 @@ fn offer(published: Published, names: NameService, guest: Ipv4Addr) -> Offer {
         tcp: tcp.map(|(socket, port)| (socket, to_guest(port))).collect(),
         udp: udp.map(|(socket, port)| (socket, to_guest(port))).collect(),
         dns: Some(names.offer(guest)),
-    }
-}
-
-/// Clears what a VM that ends, and those that were killed, have left over; returns those that live in this
-/// network namespace.
-fn reap(leases: &Leases, ending: Option<&Record>) -> Result<Vec<Record>, Error> {
-    let (_, stale) = leases.all()?;
-    let here = lease::namespace();
-    let live = lease::live_here(leases)?;
-    let mut gone: Vec<Record> = ending.cloned().into_iter().collect();
-    for (name, record) in stale {
-        // The tap itself went with its owner. What is left in another namespace goes with that, or when the
-        // next VM there is the first.
-        let here = |record: &Record| record.namespace == here;
-        gone.extend(record.filter(|record| here(record) && record.is_credible(&name)));
-        leases.remove(&name);
-    }
-    if !gone.is_empty() {
-        match Ways::open(leases) {
-            Ok(mut ways) => ways.remove(leases, &gone, live.is_empty()),
-            Err(error) => log::debug!("there were no rules for guests: {error}"),
-        }
-    }
-    Ok(live)
-}
-
-/// Clears what VMs have left over that were killed. Every command that deals with VMs does so first.
-///
-/// # Errors
-/// When the notes cannot be used.
-pub fn reap_stale(runtime: &RuntimeDirectory) -> Result<(), Error> {
-    match lease::lock_existing(runtime)? {
-        Some(leases) => reap(&leases, None).map(drop),
-        // Nothing was ever set up.
-        None => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use super::lease::{Leases, Record};
 use super::nft::{Kind, Socket, as_number};
 use super::rules;
 use super::table::{self, Table};
-use super::{Error, firewall, link};
+use super::{Error, conntrack, firewall, link};
 use std::io;
 
 /// The ways of all guests that this owner has here.
@@ -40,6 +40,13 @@ impl Ways {
         record: &Record,
         others: &[Record],
     ) -> Result<Vec<String>, Error> {
+        // Who had the address before has left connections.
+        if let Err(error) = conntrack::forget(&mut self.socket, record.guest) {
+            log::info!(
+                "old connections of {} are not forgotten: {error}",
+                record.guest
+            );
+        }
         // What may be left of guests that nobody remembers would be in the way.
         let there = match others {
             [] => false,

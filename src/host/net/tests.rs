@@ -29,7 +29,7 @@ fn lease_files(runtime: &Path) -> usize {
         .count()
 }
 
-fn net(publish: &[&str]) -> Net {
+pub(super) fn net(publish: &[&str]) -> Net {
     Net {
         publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
         ..Net::default()

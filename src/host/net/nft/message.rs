@@ -85,10 +85,15 @@ pub fn text(kind: u16, value: &str) -> Attribute {
     bytes(kind, [value.as_bytes(), &[0]].concat())
 }
 
+/// An attribute of attributes that are written already.
+pub fn nested(kind: u16, attributes: Vec<u8>) -> Attribute {
+    bytes(kind | NLA_F_NESTED, attributes)
+}
+
 pub fn nest(kind: u16, attributes: &[Attribute]) -> Attribute {
     let mut value = vec![0; attributes.buffer_len()];
     attributes.emit(&mut value);
-    bytes(kind | NLA_F_NESTED, value)
+    nested(kind, value)
 }
 
 /// One message, with its family.

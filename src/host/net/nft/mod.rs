@@ -10,6 +10,6 @@ mod socket;
 pub use expression::{Connection, Expression, Header, Meta, Original, Register, Verdict, data};
 pub use message::{
     Attribute, Batch, INET, IPV4, IPV6, Kind, Received, as_number, as_text, bytes, each, find,
-    nest, number, text,
+    nest, nested, number, text,
 };
 pub use socket::{Change, News, Socket};

@@ -1,7 +1,7 @@
 //! The way to nf_tables: changes, lists, and news of what others change.
 
 use super::message::{Attribute, Batch, FAMILY_BYTES, Kind, Received, message};
-use netlink_packet_core::{NLM_F_DUMP, NetlinkBuffer};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkBuffer};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -87,17 +87,61 @@ impl Socket {
         attributes: &[Attribute],
         mut each: impl FnMut(&Received<'_>),
     ) -> io::Result<()> {
+        let sequence = self.send(kind.message_type(), NLM_F_DUMP, family, attributes)?;
+        self.answers(sequence, |message_type, payload| {
+            Received::parse(message_type, payload)
+                .iter()
+                .for_each(&mut each);
+        })
+    }
+
+    /// As [`list`](Self::list), of another subsystem: the attributes of each thing.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn list_of(
+        &mut self,
+        message_type: u16,
+        family: u8,
+        mut each: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        let sequence = self.send(message_type, NLM_F_DUMP, family, &[])?;
+        self.answers(sequence, |_, payload| {
+            payload.get(FAMILY_BYTES..).into_iter().for_each(&mut each);
+        })
+    }
+
+    /// Has another subsystem do one thing.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn ask(
+        &mut self,
+        message_type: u16,
+        family: u8,
+        attributes: &[Attribute],
+    ) -> io::Result<()> {
+        let sequence = self.send(message_type, NLM_F_ACK, family, attributes)?;
+        self.answers(sequence, |_, _| ())
+    }
+
+    fn send(
+        &mut self,
+        message_type: u16,
+        flags: u16,
+        family: u8,
+        attributes: &[Attribute],
+    ) -> io::Result<u32> {
         let sequence = self.sequence;
         self.sequence += 1;
         let family: [u8; FAMILY_BYTES] = [family, 0, 0, 0];
-        let question = message(
-            kind.message_type(),
-            NLM_F_DUMP,
-            sequence,
-            family,
-            attributes,
-        );
+        let question = message(message_type, flags, sequence, family, attributes);
         send(&self.socket, &question, SendFlags::empty())?;
+        Ok(sequence)
+    }
+
+    /// What comes in answer, until it ends.
+    fn answers(&self, sequence: u32, mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
         let mut end = None;
         while end.is_none() {
             self.receive(|message_type, answered, payload| {
@@ -107,11 +151,7 @@ impl Socket {
                 match error_of(message_type, payload) {
                     Some(code) => end = Some(code),
                     None if message_type == NLMSG_DONE => end = Some(0),
-                    None => {
-                        Received::parse(message_type, payload)
-                            .iter()
-                            .for_each(&mut each);
-                    }
+                    None => each(message_type, payload),
                 }
             })?;
         }
