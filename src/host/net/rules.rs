@@ -66,11 +66,14 @@ pub(super) const PRIVATE: &str = "private";
 /// Published ports, at any and at one address of the host.
 pub(super) const PUBLISHED: &str = "published";
 pub(super) const PUBLISHED_AT: &str = "published_at";
+/// The same ports without where they lead: Linux 6.1 refuses a rule that looks up a map and leaves what it finds.
+pub(super) const OPEN: &str = "open";
+pub(super) const OPEN_AT: &str = "open_at";
 
 /// The interfaces of guests; the tables of both families have this.
 pub(super) const SET_OF_TAPS: Set = set(TAPS, &[Part::Index]);
 
-pub(super) const SETS: [Set; 11] = [
+pub(super) const SETS: [Set; 13] = [
     SET_OF_TAPS,
     set(GUARDED, &[Part::Index]),
     set(CLOSED, &[Part::Index]),
@@ -91,6 +94,8 @@ pub(super) const SETS: [Set; 11] = [
         data: &[Part::Address, Part::Port],
         ..set(PUBLISHED_AT, &[Part::Address, Part::Protocol, Part::Port])
     },
+    set(OPEN, &[Part::Protocol, Part::Port]),
+    set(OPEN_AT, &[Part::Address, Part::Protocol, Part::Port]),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -223,12 +228,9 @@ pub(super) fn rules() -> Vec<(Chain, Vec<Expression>)> {
         // and not for the next guest with that address.
         (
             Forward,
-            then(
-                to(TAPS),
-                led_by(PUBLISHED, vec![protocol(0), original_port(1)]),
-            ),
+            then(to(TAPS), led_by(OPEN, vec![protocol(0), original_port(1)])),
         ),
-        (Forward, then(to(TAPS), led_by(PUBLISHED_AT, at_original))),
+        (Forward, then(to(TAPS), led_by(OPEN_AT, at_original))),
         (Forward, then(to(TAPS), led_here(drop()))),
         (Forward, then(to(TAPS), known_connection(accept()))),
         (Forward, then(to(TAPS), vec![drop()])),
@@ -293,12 +295,12 @@ fn led_here(then: Expression) -> Vec<Expression> {
 }
 
 /// As [`led_here`], by a port that is published now; it is accepted.
-fn led_by(map: &'static str, key: Vec<Expression>) -> Vec<Expression> {
+fn led_by(set: &'static str, key: Vec<Expression>) -> Vec<Expression> {
     let mut rule = led_here(Expression::Decide(Verdict::Accept));
     rule.pop();
     rule.extend(key);
     rule.extend([
-        Expression::In(Register(0), map),
+        Expression::In(Register(0), set),
         Expression::Decide(Verdict::Accept),
     ]);
     rule

@@ -3,8 +3,8 @@
 use super::lease::Record;
 use super::nft::{Attribute, Batch, Expression, IPV4, IPV6, Kind, bytes, data, nest, number, text};
 use super::rules::{
-    ADDRESSES, BORROWED, CLOSED, Chain, GUARDED, GUESTS, PRIVATE, PUBLISHED, PUBLISHED_AT, Part,
-    RESOLVERS, ROUTED, SET_OF_TAPS, SETS, Set, TAPS, rules, rules_of_ipv6,
+    ADDRESSES, BORROWED, CLOSED, Chain, GUARDED, GUESTS, OPEN, OPEN_AT, PRIVATE, PUBLISHED,
+    PUBLISHED_AT, Part, RESOLVERS, ROUTED, SET_OF_TAPS, SETS, Set, TAPS, rules, rules_of_ipv6,
 };
 use crate::config::{Egress, Protocol, Subnet};
 use crate::host::directory::Directory;
@@ -270,10 +270,14 @@ impl Table {
             let to = target(record.guest, port.guest.get());
             let key = transport(port.protocol, port.host.get());
             match port.at {
-                None => self.element(batch, kind, PUBLISHED, &key, Some(&to)),
+                None => {
+                    self.element(batch, kind, PUBLISHED, &key, Some(&to));
+                    self.element(batch, kind, OPEN, &key, None);
+                }
                 Some(address) => {
                     let key = [&address.octets()[..], &key].concat();
                     self.element(batch, kind, PUBLISHED_AT, &key, Some(&to));
+                    self.element(batch, kind, OPEN_AT, &key, None);
                 }
             }
         }
