@@ -44,6 +44,7 @@ mod harness;
 mod agent;
 mod boots;
 mod clocks;
+mod disks;
 mod elsewhere;
 mod host;
 mod initramfs;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
     let own = [
         boots::TESTS,
         clocks::TESTS,
+        disks::TESTS,
         shares::TESTS,
         stock_kernel::TESTS,
         kills::TESTS,
