@@ -8,11 +8,13 @@ use core::net::IpAddr;
 use core::str::FromStr;
 
 use crate::spec::set_variable;
-use crate::{Error, FileSystem, GuestSpec, NetworkSpec, Overlay, RootSpec, User, percent};
+use crate::{
+    ConsoleSize, Error, FileSystem, GuestSpec, NetworkSpec, Overlay, RootSpec, User, percent,
+};
 
 const PREFIX: &str = "kvmlet.";
 const KNOWN: &str = "kvmlet.arg, kvmlet.env, kvmlet.workdir, kvmlet.user, kvmlet.hostname, \
-                     kvmlet.net, kvmlet.root, kvmlet.overlay";
+                     kvmlet.net, kvmlet.root, kvmlet.overlay, kvmlet.stop_timeout, kvmlet.console";
 
 impl GuestSpec {
     /// The parameters, separated by spaces, that make init read `self` back; empty for the
@@ -44,6 +46,15 @@ impl GuestSpec {
         if let Some(root) = &self.root {
             root.write(&mut out);
         }
+        // Writing to a String cannot fail.
+        if let Some(seconds) = self.stop_timeout_s {
+            parameter(&mut out, "stop_timeout", "");
+            let _ = write!(out, "{seconds}");
+        }
+        if let Some(ConsoleSize { columns, rows }) = self.console {
+            parameter(&mut out, "console", "");
+            let _ = write!(out, "{columns}x{rows}");
+        }
         out
     }
 
@@ -73,6 +84,11 @@ impl GuestSpec {
                 "net" => guest.networks.push(NetworkSpec::parse(key, value)?),
                 "root" => once(key, &mut guest.root, RootSpec::parse(key, value)?)?,
                 "overlay" => once(key, &mut overlay, Overlay::parse(key, value)?)?,
+                "stop_timeout" => {
+                    let seconds = number(key, value, "is not a number of seconds")?;
+                    once(key, &mut guest.stop_timeout_s, seconds)?;
+                }
+                "console" => once(key, &mut guest.console, ConsoleSize::parse(key, value)?)?,
                 _ => {
                     return Err(Error::UnknownKey {
                         key: key.clone(),
@@ -141,6 +157,17 @@ impl User {
             (Ok(uid), Ok(gid)) if uid != u32::MAX && gid != u32::MAX => Ok(Self { uid, gid }),
             _ => Err(Error::value(key, text, REASON)),
         }
+    }
+}
+
+impl ConsoleSize {
+    fn parse(key: &str, text: &str) -> Result<Self, Error> {
+        const SHAPE: &str = "should be COLUMNSxROWS";
+        let (columns, rows) = text.split_once('x').ok_or(Error::value(key, text, SHAPE))?;
+        Ok(Self {
+            columns: number(key, columns, SHAPE)?,
+            rows: number(key, rows, SHAPE)?,
+        })
     }
 }
 

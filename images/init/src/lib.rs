@@ -35,7 +35,10 @@ mod spec;
 
 pub use error::Error;
 pub use exit::{EXIT_INIT_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, exec_error_code, exit_code};
-pub use spec::{FileSystem, GuestSpec, NetworkSpec, Overlay, RootSpec, ServiceSpec, User};
+pub use spec::{
+    ConsoleSize, FileSystem, GuestSpec, NetworkSpec, Overlay, RootSpec, STOP_TIMEOUT_S,
+    ServiceSpec, User,
+};
 
 /// Where an image says which service it holds.
 pub const SERVICE_FILE: &str = "/etc/kvmlet/service.json";

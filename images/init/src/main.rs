@@ -29,7 +29,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use kvmlet_init::{EXIT_INIT_FAILED, GuestSpec, SERVICE_FILE, ServiceSpec};
+use kvmlet_init::{EXIT_INIT_FAILED, GuestSpec, SERVICE_FILE, STOP_TIMEOUT_S, ServiceSpec};
 use sys::Errno;
 
 /// Why the service does not run: the rest of a sentence that starts with "cannot", and the exit
@@ -56,6 +56,8 @@ fn main() -> ! {
         ));
         sys::exit(EXIT_INIT_FAILED);
     }
+    // From the start: one that comes early is kept for later, not lost.
+    sys::block_all_signals();
     let mut written = power::Written::default();
     let code = run(&mut written).unwrap_or_else(|failure| {
         console::say(format_args!("cannot {}", failure.message));
@@ -80,9 +82,9 @@ fn run(written: &mut power::Written) -> Result<u8, Failure> {
     }
     network::configure(&guest.networks)?;
     let spec = guest.service.over(service_file()?);
-    sys::block_all_signals();
-    let service = service::start(spec)?;
-    Ok(supervise::until_end(service))
+    let service = service::start(spec, guest.console)?;
+    let seconds = guest.stop_timeout_s.unwrap_or(STOP_TIMEOUT_S);
+    Ok(supervise::until_end(service, u64::from(seconds) * 1000))
 }
 
 /// What the image says about its service; nothing if it says nothing.

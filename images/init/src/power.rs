@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use alloc::ffi::CString;
 use kvmlet_init::{EXIT_CODE_PORT, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF};
 use linux_raw_sys::general::{
-    LINUX_REBOOT_CMD_POWER_OFF, LINUX_REBOOT_CMD_RESTART, MS_RDONLY, MS_REMOUNT, SIGKILL,
+    LINUX_REBOOT_CMD_POWER_OFF, LINUX_REBOOT_CMD_RESTART, MS_RDONLY, MS_REMOUNT, SIGKILL, WNOHANG,
 };
 
 use crate::sys::{self, File};
@@ -22,9 +22,32 @@ pub struct Written {
 pub fn off(code: u8, written: &Written) -> ! {
     // As the kernel does in a container whose first process has ended.
     let _ = sys::kill(-1, SIGKILL as i32);
-    while sys::wait_any(0).is_ok() {}
+    reap_all();
     remount_read_only(written);
     at_once(code)
+}
+
+/// How long processes may take to end that were killed: a disk that does not answer keeps one for ever.
+const END_OF_ALL_MS: u64 = 5000;
+
+/// Waits for the end of all other processes, so that none uses a disk any more.
+fn reap_all() {
+    let deadline = sys::monotonic_ms() + END_OF_ALL_MS;
+    loop {
+        match sys::wait_any(WNOHANG) {
+            Ok((0, _)) => {}
+            Ok(_) => continue,
+            // None is left.
+            Err(_) => return,
+        }
+        let left = deadline.saturating_sub(sys::monotonic_ms());
+        if left == 0 {
+            console::say(format_args!("some processes do not end"));
+            return;
+        }
+        // SIGCHLD, or another, which means nothing any more.
+        let _ = sys::wait_for_signal(Some(left));
+    }
 }
 
 /// Reports `code` and powers off with no more than what needs no memory and cannot fail.

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::ffi::{CStr, c_void};
 use core::ptr::null;
 
-use kvmlet_init::{ServiceSpec, User, exec_error_code};
+use kvmlet_init::{ConsoleSize, ServiceSpec, User, exec_error_code};
 
 use crate::sys::{self, Errno, File, Pid};
 use crate::{Failure, read_text};
@@ -37,6 +37,7 @@ enum Step {
 /// What the child needs, in the kernel's form, and what it leaves to its parent.
 struct Launch {
     terminal: CString,
+    size: Option<ConsoleSize>,
     user: Option<User>,
     workdir: CString,
     /// Where the program may be, in the order of trying.
@@ -48,7 +49,7 @@ struct Launch {
 }
 
 /// Starts the service, or says why it does not start.
-pub fn start(mut spec: ServiceSpec) -> Result<Pid, Failure> {
+pub fn start(mut spec: ServiceSpec, size: Option<ConsoleSize>) -> Result<Pid, Failure> {
     if spec.command.is_empty() {
         spec.command.push(DEFAULT_COMMAND.into());
     }
@@ -67,6 +68,7 @@ pub fn start(mut spec: ServiceSpec) -> Result<Pid, Failure> {
         .collect();
     let mut launch = Launch {
         terminal: terminal(),
+        size,
         user: spec.user,
         workdir: c_string(workdir),
         candidates: candidates(program, &spec.env),
@@ -187,6 +189,9 @@ impl Launch {
             return;
         };
         let _ = sys::set_controlling_terminal(terminal.number());
+        if let Some(ConsoleSize { columns, rows }) = self.size {
+            let _ = sys::set_window_size(terminal.number(), &[rows, columns, 0, 0]);
+        }
         for fd in 0..3 {
             let _ = sys::dup3(terminal.number(), fd);
         }

@@ -14,6 +14,23 @@ pub struct GuestSpec {
     /// Where the root file system is; without one the guest stays in its initramfs or in the root
     /// that the kernel has mounted.
     pub root: Option<RootSpec>,
+    /// How long the service may take to end when the guest is asked to, in seconds;
+    /// [`STOP_TIMEOUT_S`] if nothing is said.
+    pub stop_timeout_s: Option<u32>,
+    /// How big the terminal is that the console ends in.
+    pub console: Option<ConsoleSize>,
+}
+
+/// How long a service may take to end, unless something else is asked for: as `docker stop` has it.
+pub const STOP_TIMEOUT_S: u32 = 10;
+
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsoleSize {
+    /// Characters in a line.
+    pub columns: u16,
+    /// Lines.
+    pub rows: u16,
 }
 
 /// The service of a guest: one command and its surroundings.

@@ -1,50 +1,87 @@
 //! What PID 1 does while the service runs: it forwards signals and reaps.
 //!
-//! A signal to PID 1 goes on to the service, but for busybox's two requests to end the guest:
-//! SIGUSR2 (`poweroff`) and SIGUSR1 (`halt`). They stop the service as `docker stop` does, with
-//! SIGTERM and, ten seconds later, SIGKILL. SIGTERM, busybox's `reboot`, is just forwarded: a
-//! service that ends on it ends the guest, and a kvmlet VM ends at a reboot anyway.
+//! A signal to PID 1 goes on to the service, but for requests to end the guest: SIGPWR, which the kernel
+//! sends for the power button, and busybox's SIGUSR2 (`poweroff`) and SIGUSR1 (`halt`). They stop the
+//! service as `docker stop` does, with SIGTERM and, when its time is up, SIGKILL. SIGTERM, busybox's
+//! `reboot`, is just forwarded: a service that ends on it ends the guest, and a kvmlet VM ends at a
+//! reboot anyway.
 
 use alloc::ffi::CString;
 use alloc::format;
 
 use kvmlet_init::exit_code;
-use linux_raw_sys::general::{SIGCHLD, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2, WNOHANG};
+use linux_raw_sys::general::{SIGCHLD, SIGKILL, SIGPWR, SIGTERM, SIGUSR1, SIGUSR2, WNOHANG};
 
 use crate::read_text;
-use crate::sys::{self, Errno, Pid};
+use crate::sys::{self, Pid};
 
-/// How long a service may take to end when the guest is powered off from inside.
-const STOP_TIMEOUT_S: i64 = 10;
+/// How long a service may take to end that was killed: a disk that does not answer keeps it for ever.
+const END_OF_KILLED_MS: u64 = 5000;
 
-/// Returns the service's exit code when it has ended.
-pub fn until_end(service: Pid) -> u8 {
-    let mut stopping = false;
+/// A service that is being stopped.
+struct Stopping {
+    /// By the host's wish, who hears how the service has ended. Whoever is inside and powers off means
+    /// that its end is no failure.
+    by_host: bool,
+    /// When its time is up. No signal that comes meanwhile moves it.
+    deadline_ms: u64,
+    killed: bool,
+}
+
+impl Stopping {
+    fn begin(service: Pid, by_host: bool, timeout_ms: u64) -> Self {
+        let mut stopping = Self {
+            by_host,
+            deadline_ms: sys::monotonic_ms() + timeout_ms,
+            killed: false,
+        };
+        if ignores_sigterm(service) {
+            stopping.kill(service);
+        } else {
+            let _ = sys::kill(service, SIGTERM as i32);
+        }
+        stopping
+    }
+
+    fn kill(&mut self, service: Pid) {
+        // It fails only if the service has just ended, which SIGCHLD tells next.
+        let _ = sys::kill(service, SIGKILL as i32);
+        self.killed = true;
+        self.deadline_ms = sys::monotonic_ms() + END_OF_KILLED_MS;
+    }
+
+    fn left_ms(&self) -> u64 {
+        self.deadline_ms.saturating_sub(sys::monotonic_ms())
+    }
+}
+
+/// Returns the service's exit code when it has ended. It has `timeout_ms` for that once it is to.
+pub fn until_end(service: Pid, timeout_ms: u64) -> u8 {
+    let mut stopping: Option<Stopping> = None;
     loop {
-        let timeout = stopping.then_some(STOP_TIMEOUT_S);
-        match sys::wait_for_signal(timeout) {
+        let left = stopping.as_ref().map(Stopping::left_ms);
+        if let (Some(stop), Some(0)) = (&mut stopping, left) {
+            if stop.killed {
+                return code_at_end(SIGKILL as i32, Some(stop));
+            }
+            stop.kill(service);
+            continue;
+        }
+        match sys::wait_for_signal(left) {
             Ok(signal) if signal == SIGCHLD as i32 => {
                 if let Some(status) = reap(service) {
-                    return code_at_end(status, stopping);
+                    return code_at_end(status, stopping.as_ref());
                 }
             }
-            Ok(signal) if signal == SIGUSR1 as i32 || signal == SIGUSR2 as i32 => {
-                let last = if ignores_sigterm(service) {
-                    SIGKILL
-                } else {
-                    SIGTERM
-                };
-                let _ = sys::kill(service, last as i32);
-                stopping = true;
+            Ok(signal) if [SIGPWR, SIGUSR1, SIGUSR2].contains(&(signal as u32)) => {
+                let by_host = signal == SIGPWR as i32;
+                stopping.get_or_insert_with(|| Stopping::begin(service, by_host, timeout_ms));
             }
             Ok(signal) => {
                 // It fails only if the service has just ended, which SIGCHLD tells next.
                 let _ = sys::kill(service, signal);
             }
-            Err(Errno::EAGAIN) => {
-                let _ = sys::kill(service, SIGKILL as i32);
-            }
-            // Interrupted; all other errors cannot happen.
+            // The time is up, or the wait was interrupted.
             Err(_) => {}
         }
     }
@@ -66,10 +103,11 @@ fn reap(service: Pid) -> Option<i32> {
     ended
 }
 
-/// A service that was stopped by us, because the guest was asked to power off, has not failed.
-fn code_at_end(status: i32, stopping: bool) -> u8 {
+/// A service that was stopped because somebody inside has powered the guest off has not failed.
+fn code_at_end(status: i32, stopping: Option<&Stopping>) -> u8 {
     let signal = status & 0x7f;
-    if stopping && (signal == SIGTERM as i32 || signal == SIGKILL as i32) {
+    let from_inside = stopping.is_some_and(|stopping| !stopping.by_host);
+    if from_inside && (signal == SIGTERM as i32 || signal == SIGKILL as i32) {
         return 0;
     }
     exit_code(status)

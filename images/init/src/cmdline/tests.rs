@@ -49,6 +49,11 @@ fn full() -> GuestSpec {
             read_only: true,
             overlay: Some(Overlay::Device("/dev/vdb".into())),
         }),
+        stop_timeout_s: Some(90),
+        console: Some(ConsoleSize {
+            columns: 132,
+            rows: 43,
+        }),
     }
 }
 
@@ -109,7 +114,8 @@ fn the_written_form_is_the_documented_one() {
              kvmlet.user=33:34 kvmlet.hostname=web-1 \
              kvmlet.net=eth0,172.16.0.2/30,gateway=172.16.0.1,dns=1.1.1.1,dns=9.9.9.9,mtu=1400 \
              kvmlet.net=a%2Cb,fd00::2/64 kvmlet.root=/dev/vda,fstype=erofs,ro \
-             kvmlet.overlay=/dev/vdb";
+             kvmlet.overlay=/dev/vdb kvmlet.stop_timeout=90 \
+             kvmlet.console=132x43";
     assert_eq!(full().to_cmdline(), expected);
 }
 

@@ -70,9 +70,12 @@ pub fn unblock_all_signals() {
 }
 
 /// Takes the next signal; [`Errno::EAGAIN`] if none comes in time.
-pub fn wait_for_signal(timeout_s: Option<i64>) -> Result<i32, Errno> {
+pub fn wait_for_signal(timeout_ms: Option<u64>) -> Result<i32, Errno> {
     let set = ALL_SIGNALS;
-    let time = timeout_s.map(|tv_sec| __kernel_timespec { tv_sec, tv_nsec: 0 });
+    let time = timeout_ms.map(|ms| __kernel_timespec {
+        tv_sec: (ms / 1000) as i64,
+        tv_nsec: (ms % 1000) as i64 * 1_000_000,
+    });
     let time = time
         .as_ref()
         .map_or(null(), |time| time as *const __kernel_timespec);

@@ -203,17 +203,31 @@ impl Running {
         panic!("the service never wrote {expected}: {:?}", self.wait());
     }
 
-    /// Sends a signal to init.
+    /// Sends a signal to init, unless it has just ended.
     pub fn signal(self, name: &str) -> Self {
-        let parent = self.child.id();
-        let children =
-            fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
-        let kill = Command::new("kill")
-            .args(["-s", name, children.trim()])
-            .status()
-            .unwrap();
-        assert!(kill.success());
+        if let Some(init) = self.init() {
+            let kill = Command::new("kill")
+                .args(["-s", name, &init])
+                .status()
+                .unwrap();
+            assert!(kill.success() || self.has_ended());
+        }
         self
+    }
+
+    /// Whether there is no init any more.
+    pub fn has_ended(&self) -> bool {
+        let Some(init) = self.init() else { return true };
+        let stat = fs::read_to_string(format!("/proc/{init}/stat")).unwrap_or_default();
+        !stat.contains(") S") && !stat.contains(") R")
+    }
+
+    /// The number of init's process.
+    fn init(&self) -> Option<String> {
+        let parent = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let children = children.ok()?.trim().to_string();
+        (!children.is_empty()).then_some(children)
     }
 
     pub fn wait(mut self) -> Outcome {

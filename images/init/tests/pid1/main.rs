@@ -199,6 +199,61 @@ fn power_off_stops_the_service() {
 }
 
 #[test]
+fn the_power_button_stops_the_service() {
+    let cases = [
+        // The host hears how it has ended.
+        ("echo ready; exec sleep 1000", 143),
+        ("trap '' TERM; echo ready; while :; do sleep 0.1; done", 137),
+        (
+            "trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done",
+            9,
+        ),
+    ];
+    for (script, code) in cases {
+        let Some(guest) = Guest::script(script) else {
+            return;
+        };
+        let start = Instant::now();
+        let outcome = guest.start().wait_for("ready").signal("PWR").wait();
+        assert_eq!(
+            (outcome.code, outcome.powered_off),
+            (Some(code), true),
+            "{script}: {outcome:?}"
+        );
+        assert!(start.elapsed() < Duration::from_secs(8), "{script}");
+    }
+}
+
+#[test]
+fn no_signal_gives_a_service_more_time_to_end() {
+    let script = "trap : TERM HUP; echo ready; while :; do sleep 0.1; done";
+    for name in ["PWR", "USR2"] {
+        let Some(guest) = Guest::with(|guest| {
+            guest.service = shell(script);
+            guest.stop_timeout_s = Some(2);
+        }) else {
+            return;
+        };
+        let mut running = guest.start().wait_for("ready").signal(name);
+        let start = Instant::now();
+        // Signals come all the time: the button pressed again, and what the service is sent.
+        for index in 0..40 {
+            std::thread::sleep(Duration::from_millis(200));
+            if start.elapsed() > Duration::from_secs(6) || running.has_ended() {
+                break;
+            }
+            running = running.signal(if index % 2 == 0 { name } else { "HUP" });
+        }
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(6), "{name}: {took:?}");
+        assert!(took > Duration::from_millis(1900), "{name}: {took:?}");
+        let code = if name == "PWR" { 137 } else { 0 };
+        let outcome = running.wait();
+        assert_eq!(outcome.code, Some(code), "{name}: {outcome:?}");
+    }
+}
+
+#[test]
 fn the_network_is_configured() {
     let Some(guest) = Guest::with(|guest| {
         guest.service = shell(
