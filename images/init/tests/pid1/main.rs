@@ -305,7 +305,7 @@ fn what_cannot_be_done_is_said_and_is_125() {
             "kvmlet.agr=true".into(),
             "cannot understand the kernel command line: unknown key \"kvmlet.agr\" (known are \
              kvmlet.arg, kvmlet.env, kvmlet.workdir, kvmlet.user, kvmlet.hostname, kvmlet.net, \
-             kvmlet.root, kvmlet.overlay)",
+             kvmlet.root, kvmlet.overlay, kvmlet.stop_timeout, kvmlet.console)",
         ),
         (
             format!("{arg} kvmlet.workdir=/nowhere"),
