@@ -3,20 +3,23 @@
 
 use super::temporary::Temporary;
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, Stat, fstat, mkdirat, openat, seek, statat,
-    unlinkat,
+    AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, Stat, chmodat, fchmod, fstat, mkdirat, openat,
+    seek, statat, unlinkat,
 };
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 const OPEN: OFlags = OFlags::DIRECTORY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
+
+/// Files of this user alone.
+const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// An open directory.
 #[derive(Debug)]
@@ -37,20 +40,26 @@ impl Directory {
         })
     }
 
+    /// Opens a directory of this user's, or makes it for this user alone, whatever the umask.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_own(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            fd: open_own(CWD, path)?,
+            path: path.into(),
+        })
+    }
+
     /// A directory in this one, of this user alone, made if it is not there.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn subdirectory(&self, name: &str) -> io::Result<Self> {
-        match self.existing_subdirectory(name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match mkdirat(&self.fd, name, Mode::RWXU) {
-                    Ok(()) | Err(Errno::EXIST) => self.existing_subdirectory(name),
-                    Err(error) => Err(error.into()),
-                }
-            }
-            other => other,
-        }
+        Ok(Self {
+            fd: open_own(self.fd.as_fd(), Path::new(name))?,
+            path: self.path.join(name),
+        })
     }
 
     /// A directory in this one.
@@ -125,7 +134,17 @@ impl Directory {
     /// What the kernel says; ELOOP for a link.
     pub fn open_or_make(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let open = || openat(&self.fd, name, flags, PRIVATE);
+        let file = match open() {
+            Err(Errno::ACCESS) => {
+                give_back(self.fd.as_fd(), Path::new(name), OFlags::empty(), PRIVATE)?;
+                open()?
+            }
+            other => other?,
+        };
+        if fstat(&file)?.st_mode & PRIVATE.as_raw_mode() != PRIVATE.as_raw_mode() {
+            fchmod(&file, PRIVATE)?;
+        }
         Ok(file.into())
     }
 
@@ -157,7 +176,7 @@ impl Directory {
     /// # Errors
     /// What the kernel says.
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut new = Temporary::new(self, Mode::RUSR | Mode::WUSR)?;
+        let mut new = Temporary::private(self)?;
         io::Write::write_all(new.file(), bytes)?;
         new.publish(Path::new(name))
     }
@@ -191,6 +210,38 @@ impl Directory {
         }
         Ok(names)
     }
+}
+
+/// Opens a directory, which is made if it is not there.
+fn open_own(at: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
+    match openat(at, name, OPEN, Mode::empty()) {
+        Err(Errno::NOENT) => match mkdirat(at, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        },
+        // As a umask of 0777 leaves what is made.
+        Err(Errno::ACCESS) => {}
+        other => return Ok(other?),
+    }
+    if let Ok(directory) = openat(at, name, OPEN, Mode::empty())
+        && fstat(&directory)?.st_mode & Mode::RWXU.as_raw_mode() == Mode::RWXU.as_raw_mode()
+    {
+        return Ok(directory);
+    }
+    give_back(at, name, OFlags::DIRECTORY, Mode::RWXU)?;
+    Ok(openat(at, name, OPEN, Mode::empty())?)
+}
+
+/// Gives this user the rights to what is the user's own, which a umask has kept from it when it was made.
+fn give_back(at: BorrowedFd<'_>, name: &Path, kind: OFlags, mode: Mode) -> io::Result<()> {
+    // This takes no rights, and the link in /proc leads nowhere else.
+    let flags = kind | OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = openat(at, name, flags, Mode::empty())?;
+    if fstat(&found)?.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let open = format!("/proc/self/fd/{}", found.as_raw_fd());
+    Ok(chmodat(CWD, open, mode, AtFlags::empty())?)
 }
 
 impl AsFd for Directory {
@@ -235,6 +286,56 @@ mod tests {
         assert_eq!(fs::read(&canary).unwrap(), b"alive");
         assert_eq!(inside.names().unwrap(), ["file"]);
         assert_eq!(inside.names().unwrap(), ["file"]);
+    }
+
+    /// Runs `body` as somebody who is not root, on a thread with a umask of its own, in a directory of that user's.
+    fn with_umask(mask: u32, body: impl FnOnce(&Path) + Send) {
+        let place = tempfile::tempdir().unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(place.path(), Some(65534), None).unwrap();
+        }
+        let run = || {
+            // SAFETY: both concern this thread only; it has no more rights than before.
+            unsafe {
+                assert_eq!(libc::unshare(libc::CLONE_FS), 0);
+                libc::syscall(libc::SYS_setresuid, -1, 65534, -1);
+            }
+            rustix::process::umask(Mode::from_raw_mode(mask));
+            body(place.path());
+        };
+        std::thread::scope(|scope| scope.spawn(run).join().unwrap());
+    }
+
+    #[test]
+    fn what_is_ours_is_for_us_alone_whatever_the_umask() {
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        for mask in [0o777, 0o077, 0o022, 0] {
+            with_umask(mask, |place| {
+                let directory = Directory::open_own(&place.join("own")).unwrap();
+                let inner = directory.subdirectory("inner").unwrap();
+                inner.open_or_make("lock").unwrap();
+                inner.write("note", b"note").unwrap();
+                for path in ["own", "own/inner"] {
+                    assert_eq!(mode(&place.join(path)), 0o700, "{path} {mask:o}");
+                }
+                for path in ["own/inner/lock", "own/inner/note"] {
+                    assert_eq!(mode(&place.join(path)), 0o600, "{path} {mask:o}");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn what_a_umask_has_closed_is_opened_again() {
+        with_umask(0o777, |place| {
+            fs::create_dir(place.join("own")).unwrap();
+            assert!(Directory::open(&place.join("own")).is_err());
+            let own = Directory::open_own(&place.join("own")).unwrap();
+            fs::write(place.join("own/lock"), "").unwrap();
+            assert!(own.open_existing("lock").is_err());
+            own.open_or_make("lock").unwrap();
+            own.open_existing("lock").unwrap();
+        });
     }
 
     #[test]

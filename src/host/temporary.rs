@@ -1,7 +1,7 @@
 //! Files that get their name when they are whole.
 
 use super::directory::Directory;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, linkat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -36,6 +36,17 @@ impl<'a> Temporary<'a> {
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Self::named(directory, mode),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Makes a file for this user alone, whatever the umask.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn private(directory: &'a Directory) -> io::Result<Self> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        let new = Self::new(directory, mode)?;
+        fchmod(&new.file, mode)?;
+        Ok(new)
     }
 
     fn named(directory: &'a Directory, mode: Mode) -> io::Result<Self> {

@@ -25,9 +25,10 @@ pub use removal::{remove_left_over, remove_unused};
 use super::process::has_one_thread;
 use memory::MemoryLimit;
 use plan::Step;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What the names of kvmlet's cgroups begin with.
@@ -108,12 +109,12 @@ impl Cgroup {
             |source| Error::Make { path, source }
         };
         match step {
-            Step::Share(path) => match fs::create_dir(path) {
+            Step::Share(path) => match make(path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 result => result.map_err(made(path)),
             },
             Step::Make(path) => {
-                fs::create_dir(path).map_err(made(path))?;
+                make(path).map_err(made(path))?;
                 self.made.push(path.clone());
                 Ok(())
             }
@@ -228,6 +229,16 @@ impl Drop for Cgroup {
 }
 
 /// Never makes a file, as `fs::write` would.
+/// Makes a cgroup that this user can use, whatever the umask.
+fn make(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    let mode = fs::metadata(path)?.mode();
+    match mode & 0o700 {
+        0o700 => Ok(()),
+        _ => fs::set_permissions(path, Permissions::from_mode(mode | 0o700)),
+    }
+}
+
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::options().write(true).open(path)?;
     file.write_all(text.as_bytes())

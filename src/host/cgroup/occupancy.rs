@@ -47,7 +47,7 @@ pub(super) fn enable(
 
 fn move_aside(directory: &Path) -> Result<(), Error> {
     let aside = directory.join(ASIDE);
-    match fs::create_dir(&aside) {
+    match super::make(&aside) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(Error::Make {
                 path: aside,

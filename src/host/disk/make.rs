@@ -3,7 +3,6 @@
 use super::Error;
 use crate::host::directory::Directory;
 use crate::host::temporary::Temporary;
-use rustix::fs::Mode;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -46,7 +45,7 @@ fn make_with(programs: &[&str], path: &Path, bytes: u64) -> Result<(), Error> {
     };
     let parent = parent.canonicalize().map_err(failed)?;
     let directory = Directory::open(&parent).map_err(failed)?;
-    let mut temporary = Temporary::new(&directory, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+    let mut temporary = Temporary::private(&directory).map_err(failed)?;
     let file = temporary.file();
     file.set_len(bytes).map_err(failed)?;
     // The file may have no name yet; this leads to it.

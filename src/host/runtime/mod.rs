@@ -19,7 +19,7 @@ use std::fs;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -78,18 +78,7 @@ impl RuntimeDirectory {
 
     fn open(path: &Path) -> Result<Self, Error> {
         let failed = |error: io::Error| Error::from_io(path, error);
-        let opened = match Directory::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match fs::DirBuilder::new().mode(0o700).create(path) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(source) => return Err(Error::unmade(path, source)),
-                }
-                Directory::open(path)
-            }
-            other => other,
-        };
-        let directory = opened.map_err(failed)?;
+        let directory = Directory::open_own(path).map_err(failed)?;
         let stat = directory.stat().map_err(failed)?;
         if stat.st_uid != rustix::process::geteuid().as_raw() {
             return Err(Error::Foreign {
@@ -122,7 +111,7 @@ impl Error {
     /// What is to be said of a directory that cannot be opened.
     fn from_io(path: &Path, source: io::Error) -> Self {
         let Ok(there) = fs::symlink_metadata(path) else {
-            return Self::unusable(path, source);
+            return Self::unmade(path, source);
         };
         let path = path.to_path_buf();
         if there.uid() != rustix::process::geteuid().as_raw() {

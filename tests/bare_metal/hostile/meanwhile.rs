@@ -143,3 +143,29 @@ pub fn user_namespace() {
     };
     std::thread::spawn(inside).join().unwrap();
 }
+
+/// The umask of whoever runs kvmlet is about results, and not about what the next kvmlet has to read.
+pub fn umasks() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED: other users are played by root");
+    }
+    let close = || {
+        let scene = Scene::enter();
+        for (mask, mode) in [("0777", "0"), ("0077", "600"), ("0022", "644")] {
+            let boot = |program: &str, flags: &str| {
+                format!(
+                    "umask {mask}; exec /mnt/bin/{program} boot --kernel /mnt/bin/ready {flags}"
+                )
+            };
+            scene.script(VICTIM, &boot("kvmlet", "--stats kvmlet-$V.json"));
+            for _ in 0..2 {
+                scene.script(VICTIM, &boot("kvmlet", ""));
+                // With a lease, and interfaces that are borrowed.
+                scene.script(ATTACKER, &boot("kvmlet-capable", "--net -p 8080:80"));
+            }
+            scene.script(0, &format!("test $(stat -c %a kvmlet-$V.json) = {mode}"));
+            scene.script(0, "rm -r kvmlet-$V.json kvmlet-$V kvmlet-$A");
+        }
+    };
+    std::thread::spawn(close).join().unwrap();
+}

@@ -31,6 +31,10 @@ pub const TESTS: &[Test] = &[
         "root_of_a_user_namespace_has_its_users_directory",
         meanwhile::user_namespace,
     ),
+    (
+        "a_umask_closes_nothing_that_is_kvmlets_own",
+        meanwhile::umasks,
+    ),
     ("files_that_others_have_put_there_are_not_written", || {
         play_all(files::SITUATIONS)
     }),
