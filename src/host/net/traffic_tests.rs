@@ -197,6 +197,14 @@ fn published_ports_and_nothing_else_are_reached() {
         || {
             let world = world(&["8080:80", "8081:81", "5353:53/udp", "127.0.0.1:8082:80"]);
             assert_eq!(world.network.warnings(), [] as [String; 0]);
+            // Where nobody listens in the guest, the client is told, if not at once: the service may be starting.
+            let mut stream = connect("127.0.0.1:8081").unwrap();
+            let refused = std::thread::spawn(move || {
+                stream
+                    .set_read_timeout(Some(Duration::from_secs(60)))
+                    .unwrap();
+                stream.read(&mut [0])
+            });
             // From the host itself, by the proxy, and directly.
             for address in [
                 "127.0.0.1:8080",
@@ -213,10 +221,6 @@ fn published_ports_and_nothing_else_are_reached() {
                     "{address}"
                 );
             }
-            // Where nobody listens in the guest, the client is told.
-            let refused = connect("127.0.0.1:8081").and_then(|mut stream| stream.read(&mut [0]));
-            let error = refused.unwrap_err();
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
             // From outside, by DNAT, and not by other ways.
             world.outside.run(|| {
                 assert_eq!(seen_by("192.0.2.2:8080"), "192.0.2.1");
@@ -228,11 +232,46 @@ fn published_ports_and_nothing_else_are_reached() {
                 );
                 assert_eq!(seen_by_udp("10.107.0.2:53"), None);
             });
+            let error = refused.join().unwrap().unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
             // When the VM ends, so do its ports.
             drop(world.network);
             assert!(connect("127.0.0.1:8080").is_err());
         },
     );
+}
+
+#[test]
+fn who_comes_before_the_service_waits_for_it() {
+    let name = "host::net::traffic_tests::who_comes_before_the_service_waits_for_it";
+    isolated(name, || {
+        let world = world(&["8081:81"]);
+        let guest = &world.guest;
+        let ask = || {
+            let mut answer = String::new();
+            let mut stream = connect("127.0.0.1:8081").unwrap();
+            stream.read_to_string(&mut answer).map(|_| answer)
+        };
+        // The guest's interface is down, then up with nobody who listens, then somebody does.
+        guest.run(|| ip("link set eth0 down"));
+        std::thread::scope(|scope| {
+            let client = scope.spawn(ask);
+            std::thread::sleep(Duration::from_millis(200));
+            guest.run(|| ip("link set eth0 up"));
+            std::thread::sleep(Duration::from_millis(1500));
+            assert!(!client.is_finished());
+            let listener = guest.run(|| TcpListener::bind("0.0.0.0:81").unwrap());
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"hello").unwrap();
+            drop(stream);
+            assert_eq!(client.join().unwrap().unwrap(), "hello");
+        });
+        // One that has served, and no longer does, refuses at once.
+        let since = std::time::Instant::now();
+        let error = ask().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        assert!(since.elapsed() < Duration::from_secs(3));
+    });
 }
 
 #[test]

@@ -28,8 +28,8 @@ pub(super) enum Progress {
     Blocked,
     /// The end was passed on both ways.
     Done,
-    /// There is nobody where it leads to.
-    Unreachable,
+    /// There is nobody where it leads to, or somebody who refuses.
+    Unreachable { refused: bool },
     /// One side has failed.
     Failed,
 }
@@ -47,6 +47,8 @@ pub(super) struct Connection {
     connected: bool,
     /// Where else to try, should the server be unreachable.
     others: VecDeque<SocketAddr>,
+    /// The guest's address that it leads to.
+    pub guest: Option<SocketAddr>,
     inward: Flow,
     outward: Flow,
     pub source: Source,
@@ -70,6 +72,7 @@ impl Connection {
             server,
             connected: false,
             others,
+            guest: None,
             inward: Flow::default(),
             outward: Flow::default(),
             source,
@@ -88,8 +91,16 @@ impl Connection {
     /// Goes on to the next server, to which nothing has been sent yet.
     pub fn try_next(&mut self, now: Instant) -> io::Result<()> {
         self.server = begin(&mut self.others)?;
-        self.heard = now;
+        // A guest that is tried again gets no more time for it.
+        if self.guest.is_none() {
+            self.heard = now;
+        }
         Ok(())
+    }
+
+    /// Has [`try_next`](Self::try_next) try that server once more.
+    pub fn try_again(&mut self, server: SocketAddr) {
+        self.others.push_back(server);
     }
 
     pub fn is_connected(&self) -> bool {
@@ -133,12 +144,13 @@ impl Connection {
         }
         match sockopt::socket_error(&self.server) {
             Ok(Ok(())) => {}
-            _ => return Progress::Unreachable,
+            Ok(Err(Errno::CONNREFUSED)) => return Progress::Unreachable { refused: true },
+            _ => return Progress::Unreachable { refused: false },
         }
         match rustix::net::getpeername(&self.server) {
             Ok(_) => Progress::Done,
             Err(Errno::NOTCONN) => Progress::Blocked,
-            Err(_) => Progress::Unreachable,
+            Err(_) => Progress::Unreachable { refused: false },
         }
     }
 

@@ -17,6 +17,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How often a seat is looked for on behalf of those who wait.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a guest that has not served a port yet may refuse its clients before they are told: the service starts.
+const STARTING: Duration = Duration::from_secs(20);
+/// When such a guest is asked once more.
+const ONCE_MORE: Duration = Duration::from_millis(50);
 /// How long a client waits for a seat.
 const WAIT: Duration = Duration::from_secs(15);
 
@@ -81,6 +85,14 @@ struct Waiting {
     since: Instant,
 }
 
+/// A guest's address after the first answer from it.
+enum Guest {
+    /// It refused, from that time on.
+    Refuses { since: Instant },
+    /// It has served a client.
+    Serves,
+}
+
 pub(super) struct TcpRelay {
     kind: Kind,
     rules: Rules,
@@ -89,6 +101,10 @@ pub(super) struct TcpRelay {
     next: u64,
     /// Those for whom there is no seat now.
     waiting: VecDeque<Waiting>,
+    /// What guests' addresses have done so far.
+    guests: HashMap<SocketAddr, Guest>,
+    /// Connections to guests that are starting, with the time to try once more.
+    later: Vec<(Instant, u64)>,
     /// Those who had their turn and have more to do: listeners and connections.
     again: (Vec<usize>, Vec<u64>),
     /// Until when no connection is accepted, and whether that was said.
@@ -115,6 +131,8 @@ impl TcpRelay {
             connections: HashMap::new(),
             next: 0,
             waiting: VecDeque::new(),
+            guests: HashMap::new(),
+            later: Vec::new(),
             again: Default::default(),
             paused: None,
             complained: false,
@@ -128,7 +146,8 @@ impl TcpRelay {
             return Some(self.swept);
         }
         let sweep = (!self.connections.is_empty()).then(|| self.swept + self.between_sweeps());
-        [sweep, self.paused].into_iter().flatten().min()
+        let later = self.later.iter().map(|(at, _)| *at).min();
+        [sweep, self.paused, later].into_iter().flatten().min()
     }
 
     /// All that is to be done without an event.
@@ -148,6 +167,13 @@ impl TcpRelay {
         }
         for number in std::mem::take(&mut self.again.1) {
             self.serve(number, context);
+        }
+        for (at, number) in std::mem::take(&mut self.later) {
+            if at > context.now {
+                self.later.push((at, number));
+            } else if !self.retry(number, context) {
+                self.end(number);
+            }
         }
         if self.paused.is_none_or(|until| until <= context.now) {
             self.paused = None;
@@ -305,7 +331,10 @@ impl TcpRelay {
             return refuse(&client);
         };
         let connection = Connection::new(client, server, servers, waiting.source, context.now);
-        let watched = connection.and_then(|connection| {
+        let watched = connection.and_then(|mut connection| {
+            if let Target::Guest(address) = waiting.target {
+                connection.guest = Some(address);
+            }
             context.watch(connection.client(), self.kind, self.next)?;
             context.watch(connection.server(), self.kind, self.next)?;
             Ok(connection)
@@ -321,7 +350,15 @@ impl TcpRelay {
         let Some(connection) = self.connections.get_mut(&number) else {
             return;
         };
-        match connection.serve(&mut context.buffer, context.now) {
+        let was_connected = connection.is_connected();
+        let progress = connection.serve(&mut context.buffer, context.now);
+        if let Some(guest) = connection.guest
+            && connection.is_connected()
+            && !was_connected
+        {
+            self.guests.insert(guest, Guest::Serves);
+        }
+        match progress {
             Progress::More => {
                 if !self.again.1.contains(&number) {
                     self.again.1.push(number);
@@ -330,9 +367,35 @@ impl TcpRelay {
             Progress::Blocked => {}
             // Closing the sockets takes them out of epoll.
             Progress::Done => drop(self.connections.remove(&number)),
-            Progress::Unreachable if self.retry(number, context) => {}
-            Progress::Unreachable | Progress::Failed => self.end(number),
+            Progress::Unreachable { refused }
+                if self.retry(number, context) || self.retry_later(number, refused, context) => {}
+            Progress::Unreachable { .. } | Progress::Failed => self.end(number),
         }
+    }
+
+    /// Has a connection try its guest again soon, if that is starting: a port is there before who serves it.
+    fn retry_later(&mut self, number: u64, refused: bool, context: &Context) -> bool {
+        let Some(connection) = self.connections.get_mut(&number) else {
+            return false;
+        };
+        let Some(guest) = connection.guest else {
+            return false;
+        };
+        let now = context.now;
+        if refused {
+            let first = Guest::Refuses { since: now };
+            self.guests.entry(guest).or_insert(first);
+        }
+        let starts = match self.guests.get(&guest) {
+            Some(Guest::Serves) => false,
+            Some(Guest::Refuses { since }) => now.saturating_duration_since(*since) < STARTING,
+            None => now.saturating_duration_since(connection.heard) < self.rules.connecting,
+        };
+        if starts {
+            connection.try_again(guest);
+            self.later.push((now + ONCE_MORE, number));
+        }
+        starts
     }
 
     /// Has a connection try the next of its servers, if there is one.
