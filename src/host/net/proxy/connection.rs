@@ -3,7 +3,7 @@
 //! No bytes are kept here. What one side has sent is looked at, the other takes of it what it can, and that much is
 //! taken from the first; the rest stays in the kernel, which stops the sender in time.
 
-use super::source::Source;
+use super::source::{Source, Users};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 use rustix::net::{connect, recv, send, shutdown, socket_with, sockopt};
@@ -110,6 +110,17 @@ impl Connection {
     /// Has one side said that it will send no more?
     pub fn is_half_closed(&self) -> bool {
         self.inward.ended || self.outward.ended
+    }
+
+    /// Has the client closed its socket, as far as the kernel knows? What it has sent and nobody has read is all there
+    /// is then.
+    pub fn is_abandoned(&self, users: &Users) -> bool {
+        let ends = self
+            .client
+            .peer_addr()
+            .and_then(|peer| Ok((peer, self.client.local_addr()?)));
+        self.inward.ended
+            && ends.is_ok_and(|(peer, here)| users.has_closed(libc::IPPROTO_TCP, peer, here))
     }
 
     /// Moves what can be moved.

@@ -25,7 +25,8 @@ struct Share<K> {
 /// Chooses the seat that a newcomer gets when none is free; none if it has to go.
 ///
 /// A newcomer whose source has fewer seats than another gets the one of that other source that was silent the
-/// longest. Otherwise it gets the one of its own source, or if that has none, of those with the most, that was
+/// longest. Who is gone waits for no answer, so its seats are the first, whoever comes, and it gets no others.
+/// Otherwise a newcomer gets the one of its own source, or if that has none, of those with the most, that was
 /// silent the longest; but only if that was for some time.
 pub(super) fn make_room<K: Copy + Eq + Hash>(
     taken: impl Iterator<Item = Taken<K>>,
@@ -45,6 +46,15 @@ pub(super) fn make_room<K: Copy + Eq + Hash>(
         }
     }
     let own = shares.get(&newcomer);
+    let patient = |share: &Share<K>| {
+        let silent = now.saturating_duration_since(share.silent_since);
+        (silent >= PATIENCE).then_some(share.key)
+    };
+    match shares.get(&Source::Gone) {
+        Some(gone) if newcomer != Source::Gone => return Some(gone.key),
+        gone if newcomer == Source::Gone => return gone.and_then(patient),
+        _ => {}
+    }
     let most = shares
         .values()
         .max_by_key(|share| (share.count, std::cmp::Reverse(share.silent_since)))?;
@@ -52,24 +62,30 @@ pub(super) fn make_room<K: Copy + Eq + Hash>(
     if own.map_or(0, |own| own.count) + 1 < most.count {
         return Some(most.key);
     }
-    let last = own.unwrap_or(most);
-    (now.saturating_duration_since(last.silent_since) >= PATIENCE).then_some(last.key)
+    patient(own.unwrap_or(most))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Stands for whoever is gone.
+    const GONE: u32 = 99;
+
     /// Seats of users, each with the seconds for which it was silent.
     fn room(seats: &[(u32, u64)], newcomer: u32) -> Option<usize> {
+        let source = |user| match user {
+            GONE => Source::Gone,
+            user => Source::User(user),
+        };
         let now = Instant::now() + Duration::from_secs(1000);
         let seats = seats.iter().enumerate();
         let taken = seats.map(|(key, (user, silent))| Taken {
             key,
-            source: Source::User(*user),
+            source: source(*user),
             silent_since: now - Duration::from_secs(*silent),
         });
-        make_room(taken, Source::User(newcomer), now)
+        make_room(taken, source(newcomer), now)
     }
 
     #[test]
@@ -93,6 +109,17 @@ mod tests {
         let silent = [(1, 15), (2, 17), (3, 16)];
         assert_eq!(room(&silent, 4), Some(1));
         assert_eq!(room(&[], 1), None);
+    }
+
+    #[test]
+    fn who_is_gone_makes_room_and_gets_none() {
+        let seats = [(1, 500), (1, 3), (1, 2), (GONE, 0), (GONE, 1)];
+        assert_eq!(room(&seats, 1), Some(4), "in place of one who is gone");
+        assert_eq!(room(&seats, 2), Some(4));
+        assert_eq!(room(&seats, GONE), None);
+        let silent = [(1, 500), (1, 500), (1, 500), (GONE, 9), (GONE, 11)];
+        assert_eq!(room(&silent, GONE), Some(4));
+        assert_eq!(room(&silent[..3], GONE), None);
     }
 
     #[test]

@@ -10,8 +10,10 @@ use std::os::fd::OwnedFd;
 pub(super) enum Source {
     /// A user of this host.
     User(u32),
-    /// Some user of this host.
+    /// Some user of this host, where the kernel does not tell users.
     Loopback,
+    /// Whoever it was of this host has closed its socket already, and no answer reaches it.
+    Gone,
     /// A machine elsewhere.
     Host(Ipv4Addr),
     /// A network elsewhere: whoever has one address of IPv6 has the 64 bits behind the prefix.
@@ -35,11 +37,24 @@ impl Source {
 /// Netlink's header, and what the kernel is asked: a `inet_diag_req_v2` (sock_diag(7)).
 const HEADER: usize = 16;
 const REQUEST: usize = HEADER + 56;
-/// Where the answer, an `inet_diag_msg`, has the user's number.
+/// Where the answer, an `inet_diag_msg`, has the number of the user, and that of the socket's inode.
 const USER_AT: usize = HEADER + 64;
+const INODE_AT: usize = HEADER + 68;
+const NLMSG_ERROR: u16 = 2;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
 const ANY: [u8; 4] = [0xff; 4];
+/// Sockets that are bound to no interface, and those bound to that of loopback, which has the same number everywhere.
+const INTERFACES: [u32; 2] = [0, 1];
+
+/// Who has a socket of this host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    User(u32),
+    /// It is closed, and the kernel alone deals with what is left of it. Its user is known to some kernels: Linux 6.1
+    /// says that it is root.
+    Closed(Option<u32>),
+}
 
 /// Knows which user of this host has a socket, where the kernel tells.
 pub(super) struct Users(Option<OwnedFd>);
@@ -53,30 +68,65 @@ impl Users {
         Self(socket_with(family, kind, flags, protocol).ok())
     }
 
-    /// Whose a client is that has come from `peer` to `here`, an address of this host. (Clients of this host have
-    /// the same address, unless they insist on another.)
+    /// Whose a client is that has come from `peer` to `here`, an address of this host.
     pub fn source(&self, protocol: libc::c_int, peer: SocketAddr, here: SocketAddr) -> Source {
-        let is_local = peer.ip().is_loopback() || peer.ip() == here.ip();
-        is_local
-            .then(|| self.user(protocol, peer, here))
-            .flatten()
-            .map_or_else(|| Source::of_address(peer.ip()), Source::User)
+        let owner = is_local(peer, here).then(|| self.owner(protocol, peer, here));
+        match owner.flatten() {
+            Some(Owner::User(user) | Owner::Closed(Some(user))) => Source::User(user),
+            Some(Owner::Closed(None)) => Source::Gone,
+            None => Source::of_address(peer.ip()),
+        }
     }
 
-    /// The user who has the socket at `peer`.
-    fn user(&self, protocol: libc::c_int, peer: SocketAddr, here: SocketAddr) -> Option<u32> {
+    /// Has a client of this host closed its socket? It reads no answer then.
+    pub fn has_closed(&self, protocol: libc::c_int, peer: SocketAddr, here: SocketAddr) -> bool {
+        let owner = is_local(peer, here).then(|| self.owner(protocol, peer, here));
+        matches!(owner.flatten(), Some(Owner::Closed(_)))
+    }
+
+    /// Who has the socket at `peer`; none where the kernel does not tell.
+    fn owner(&self, protocol: libc::c_int, peer: SocketAddr, here: SocketAddr) -> Option<Owner> {
+        let mut owner = None;
+        for interface in INTERFACES {
+            owner = self.ask(&request(protocol, peer, here, interface));
+            if !matches!(owner, Some(Owner::Closed(None))) {
+                break;
+            }
+        }
+        owner
+    }
+
+    fn ask(&self, request: &[u8]) -> Option<Owner> {
         let socket = self.0.as_ref()?;
-        send(socket, &request(protocol, peer, here), SendFlags::empty()).ok()?;
+        send(socket, request, SendFlags::empty()).ok()?;
         let mut answer = [0; 1024];
         let (bytes, _) = recv(socket, &mut answer[..], RecvFlags::empty()).ok()?;
         let answer = &answer[..bytes];
-        let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
-        let user = answer.get(USER_AT..USER_AT + 4)?.try_into().ok()?;
-        (kind == SOCK_DIAG_BY_FAMILY).then(|| u32::from_ne_bytes(user))
+        let word = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
+        match u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?) {
+            SOCK_DIAG_BY_FAMILY => Some(match (word(USER_AT)?, word(INODE_AT)?) {
+                (0, 0) => Owner::Closed(None),
+                (user, 0) => Owner::Closed(Some(user)),
+                (user, _) => Owner::User(user),
+            }),
+            // There is no such socket any more.
+            NLMSG_ERROR if word(HEADER)? as i32 == -libc::ENOENT => Some(Owner::Closed(None)),
+            _ => None,
+        }
     }
 }
 
-fn request(protocol: libc::c_int, peer: SocketAddr, here: SocketAddr) -> [u8; REQUEST] {
+/// Clients of this host have the address that they have come to, unless they insist on another.
+fn is_local(peer: SocketAddr, here: SocketAddr) -> bool {
+    peer.ip().is_loopback() || peer.ip() == here.ip()
+}
+
+fn request(
+    protocol: libc::c_int,
+    peer: SocketAddr,
+    here: SocketAddr,
+    interface: u32,
+) -> [u8; REQUEST] {
     // "src and dst are swapped for historical reasons", says the kernel of its udp_diag.
     let (from, to) = match protocol {
         libc::IPPROTO_UDP => (here, peer),
@@ -102,7 +152,8 @@ fn request(protocol: libc::c_int, peer: SocketAddr, here: SocketAddr) -> [u8; RE
             IpAddr::V6(address) => put(HEADER + at, &address.octets()),
         }
     }
-    // At any interface, and without a cookie to compare.
+    put(HEADER + 44, &interface.to_ne_bytes());
+    // Without a cookie to compare.
     put(HEADER + 48, &ANY);
     put(HEADER + 52, &ANY);
     request
@@ -136,13 +187,63 @@ mod tests {
             let here = server.local_addr().unwrap();
             assert_eq!(users.source(libc::IPPROTO_UDP, peer, here), me, "{address}");
         }
-        // The kernel knows of no such socket.
+        // The kernel knows of no such socket; and here it is not asked.
         let nobody: SocketAddr = "127.0.0.9:1".parse().unwrap();
         let here: SocketAddr = "127.0.0.1:2".parse().unwrap();
-        assert_eq!(
-            users.source(libc::IPPROTO_TCP, nobody, here),
-            Source::Loopback
+        let source = |users: &Users| users.source(libc::IPPROTO_TCP, nobody, here);
+        assert_eq!(source(&users), Source::Gone);
+        assert_eq!(source(&Users(None)), Source::Loopback);
+    }
+
+    /// A client of another user's.
+    fn client_of(user: u32, address: SocketAddr) -> TcpStream {
+        let connect = || {
+            // SAFETY: it concerns this thread only, which ends soon.
+            unsafe { libc::setfsuid(user) };
+            TcpStream::connect(address).unwrap()
+        };
+        std::thread::scope(|scope| scope.spawn(connect).join().unwrap())
+    }
+
+    #[test]
+    fn who_has_closed_already_is_not_root() {
+        let users = Users::new();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let source = |abrupt: bool| {
+            let client = client_of(1234, address);
+            let peer = client.local_addr().unwrap();
+            if abrupt {
+                rustix::net::sockopt::set_socket_linger(&client, Some(Default::default())).unwrap();
+            }
+            assert!(!users.has_closed(libc::IPPROTO_TCP, peer, address));
+            drop(client);
+            let (_accepted, _) = listener.accept().unwrap();
+            assert!(users.has_closed(libc::IPPROTO_TCP, peer, address));
+            users.source(libc::IPPROTO_TCP, peer, address)
+        };
+        let left = source(false);
+        // Linux 6.18 still knows whose it was, for a while.
+        assert!(
+            [Source::Gone, Source::User(1234)].contains(&left),
+            "{left:?}"
         );
+        assert_eq!(source(true), Source::Gone);
+    }
+
+    #[test]
+    fn a_client_that_is_bound_to_an_interface_is_its_users() {
+        let users = Users::new();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&client);
+        let (level, option, name) = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE, c"lo");
+        // SAFETY: the name lives until the call returns.
+        let bound = unsafe { libc::setsockopt(fd, level, option, name.as_ptr().cast(), 3) };
+        assert_eq!(bound, 0);
+        let here = "127.0.0.1:2".parse().unwrap();
+        let me = Source::User(rustix::process::geteuid().as_raw());
+        let peer = client.local_addr().unwrap();
+        assert_eq!(users.source(libc::IPPROTO_UDP, peer, here), me);
     }
 
     #[test]

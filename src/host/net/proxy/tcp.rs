@@ -21,6 +21,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const STARTING: Duration = Duration::from_secs(20);
 /// When such a guest is asked once more.
 const ONCE_MORE: Duration = Duration::from_millis(50);
+/// How long a connection may be silent whose client has closed its socket: no answer reaches it.
+const ABANDONED: Duration = Duration::from_secs(30);
 /// How long a client waits for a seat.
 const WAIT: Duration = Duration::from_secs(15);
 
@@ -195,9 +197,9 @@ impl TcpRelay {
         let rules = &self.rules;
         let late = |connection: &Connection| {
             let silent = context.now.saturating_duration_since(connection.heard);
-            rules
-                .patience(connection)
-                .is_some_and(|most| silent >= most)
+            let patience = rules.patience(connection);
+            patience.is_some_and(|most| silent >= most)
+                || silent >= ABANDONED && connection.is_abandoned(&context.users)
         };
         let connections = self.connections.iter();
         let late = connections.filter(|(_, connection)| late(connection));
@@ -420,3 +422,7 @@ impl TcpRelay {
 fn refuse(client: &TcpStream) {
     let _ = sockopt::set_socket_linger(client, Some(Duration::ZERO));
 }
+
+#[cfg(test)]
+#[path = "tcp_tests.rs"]
+mod tests;
