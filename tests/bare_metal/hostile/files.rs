@@ -36,7 +36,8 @@ pub const SITUATIONS: &[Situation] = &[
     },
     Situation {
         name: "a FIFO that the attacker reads",
-        attack: "mkfifo -m 666 /tmp/stats.json; cat /tmp/stats.json >/dev/null 2>&1 &",
+        attack: "mkfifo -m 666 /tmp/stats.json",
+        meanwhile: "exec cat /tmp/stats.json",
         arguments: STATS,
         outcome: PUT_THERE,
         ..PLAIN

@@ -70,6 +70,8 @@ pub struct Situation {
     pub plant: &'static str,
     /// What the attacker does.
     pub attack: &'static str,
+    /// What the attacker does until the scene is over.
+    pub meanwhile: &'static str,
     pub environment: &'static [(&'static str, &'static str)],
     /// Behind `boot --kernel KERNEL`.
     pub arguments: &'static [&'static str],
@@ -82,6 +84,7 @@ pub const PLAIN: Situation = Situation {
     who: Who::Victim,
     plant: "",
     attack: "",
+    meanwhile: "",
     environment: &[],
     arguments: &[],
     outcome: Works,
@@ -112,6 +115,9 @@ fn play(situation: &Situation) {
     let mut scene = Scene::enter();
     scene.script(0, situation.plant);
     scene.script(ATTACKER, situation.attack);
+    if !situation.meanwhile.is_empty() {
+        scene.background(ATTACKER, situation.meanwhile);
+    }
     let before = scene.picture();
     let mut arguments = vec!["boot", "--kernel", "/mnt/bin/ready"];
     arguments.extend(situation.arguments);
