@@ -94,10 +94,11 @@ pub(super) fn supervise(
         }
     };
     drop((sink, their_keys));
+    // Its threads lay their rights down by themselves, and one takes another user, which takes a right.
+    let served = networks.iter_mut().try_for_each(Network::serve);
     if let Err(error) = rights::keep_those_of_the_end() {
         log::warn!("the supervisor keeps rights that it does not need: {error}");
     }
-    let served = networks.iter_mut().try_for_each(Network::serve);
     if let Err(error) = served {
         let _ = child.signal(Signal::KILL);
         let _ = child.wait();

@@ -6,6 +6,7 @@
 
 use super::jail::user_of_server;
 use super::seccomp;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
 use std::io;
 
@@ -35,11 +36,14 @@ pub fn keep_those_of_networks() -> io::Result<()> {
 
 /// Leaves this thread, which serves strangers, no capability and few system calls. Root's has a user
 /// of its own from then on: what only root can read, it cannot; and that nobody else has, for who is the user of one
-/// thread may signal and limit the whole process (kill(2), prlimit(2)).
+/// thread may signal and limit the whole process (kill(2), prlimit(2)). And nobody may trace it: threads have one
+/// memory, so the caller's other processes, which may trace a thread without rights, would have those of all threads
+/// (PTRACE_MODE_ATTACH in ptrace(2)).
 ///
 /// # Errors
 /// What the kernel says, if not that it knows no such filters.
 pub fn serve_strangers() -> io::Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     if rustix::process::geteuid().is_root() {
         become_user(user_of_server(std::process::id()));
     }

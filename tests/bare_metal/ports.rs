@@ -5,6 +5,7 @@ use crate::harness::{DEADLINE, Test, eventually};
 use std::ffi::CString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -16,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("ports_that_cannot_be_published_are_told", refused),
     ("guests_find_names_wherever_the_resolver_is", names),
     ("who_serves_strangers_has_no_rights", rights),
+    ("who_serves_strangers_cannot_be_traced_by_its_user", traced),
 ];
 
 /// A network and a /run of a test's own, for this thread and what it starts.
@@ -114,6 +116,14 @@ fn rights() {
     on_own_host(|| {
         let (vm, _output, _errors) = serving(&["-p", "8080:80"]);
         let tasks = format!("/proc/{}/task", vm.id());
+        // The guest may be quicker.
+        eventually("rights are laid down", || {
+            let tasks = std::fs::read_dir(&tasks).unwrap().flatten();
+            let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+            let all: Vec<String> = tasks.map(|task| read(task.path().join("status"))).collect();
+            all.iter().all(|status| status.contains("NoNewPrivs:\t1"))
+                && all.iter().any(|status| status.contains("Seccomp:\t2"))
+        });
         let mut proxies = 0;
         for task in std::fs::read_dir(tasks).unwrap() {
             let task = task.unwrap().path();
@@ -132,6 +142,9 @@ fn rights() {
                 _ => (1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 12, "0"),
             };
             proxies += usize::from(most == 0);
+            let users = field("Uid");
+            let is_root = users.split_whitespace().any(|user| user == "0");
+            assert_eq!(is_root, most != 0, "{name}: {users}");
             // Who is the user of one thread may signal the process: it must be nobody's.
             let number = task.file_name().unwrap().to_str().unwrap();
             let kill = [
@@ -152,6 +165,67 @@ fn rights() {
             );
         }
         assert_eq!(proxies, 1);
+    });
+}
+
+/// Threads have one memory: who may trace the one without rights would have those of all. Here a user has the right to
+/// make interfaces, as of a service, and another process of that user has not.
+fn traced() {
+    const USER: u32 = 23_005;
+    on_own_host(|| {
+        std::fs::create_dir("/run/service").unwrap();
+        std::os::unix::fs::chown("/run/service", Some(USER), Some(USER)).unwrap();
+        for (node, number, device) in [
+            ("/run/kvm", (10, 232), "/dev/kvm"),
+            ("/run/tun", (10, 200), "/dev/net/tun"),
+        ] {
+            crate::hostile::scene::make_device(Path::new(node), number).unwrap();
+            rustix::mount::mount_bind(node, device).unwrap();
+        }
+        let mut service = Command::new("setpriv");
+        let user = ["--reuid", "--regid"].map(|flag| format!("{flag}={USER}"));
+        service
+            .args(user)
+            .args([
+                "--clear-groups",
+                "--inh-caps=+net_admin",
+                "--ambient-caps=+net_admin",
+            ])
+            .arg("--")
+            .args([
+                env!("CARGO_BIN_EXE_kvmlet"),
+                "boot",
+                "-p",
+                "8080:80",
+                "--kernel",
+            ])
+            .arg(crate::harness::program("net_services"))
+            .args(["--cmdline", "mmio=0xd0002000"])
+            .env("XDG_RUNTIME_DIR", "/run/service")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut vm = Running::spawn(&mut service);
+        expect(&lines(vm.stdout.take().unwrap()), "serving");
+        let proxy = crate::jail::thread(vm.id() as i32, "net-proxy");
+        eventually("its rights are gone", || {
+            let status = std::fs::read_to_string(format!("/proc/{proxy}/status")).unwrap();
+            status.contains("CapPrm:\t0000000000000000")
+        });
+        // SAFETY: between fork and exec system calls are made, which take numbers.
+        let attempt = move || unsafe {
+            libc::setgroups(0, std::ptr::null());
+            libc::setresgid(USER, USER, USER);
+            libc::setresuid(USER, USER, USER);
+            match libc::ptrace(libc::PTRACE_SEIZE, proxy, 0, 0) {
+                -1 => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
+            }
+        };
+        let mut command = Command::new("true");
+        // SAFETY: as above.
+        let attempt = unsafe { command.pre_exec(attempt) }.status();
+        let refused = attempt.expect_err("it is traced");
+        assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "{refused}");
     });
 }
 
