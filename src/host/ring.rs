@@ -4,39 +4,57 @@ use io_uring::register::Restriction;
 use io_uring::{IoUring, Probe, opcode};
 use std::io;
 
-/// All that a ring of ours does.
-const OPERATIONS: [(u8, &str); 5] = [
+/// All that any ring of ours does.
+const OPERATIONS: [(u8, &str); 4] = [
     (opcode::Readv::CODE, "readv"),
     (opcode::Writev::CODE, "writev"),
     (opcode::Fsync::CODE, "fsync"),
-    (opcode::Fallocate::CODE, "fallocate"),
     (opcode::Nop::CODE, "nop"),
 ];
+/// What one for a block device does, too.
+const OF_DEVICES: (u8, &str) = (opcode::Fallocate::CODE, "fallocate");
 
-/// A ring for reads, writes, syncs and allocation of files, and nothing else: what a ring does is not held to
-/// the lists of system calls, so the kernel is told to hold it to these (io_uring_register(2),
+/// What a ring is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// Regular files. The kernel cannot be told which modes of fallocate(2) a ring may use, and some of them give a
+    /// file blocks beyond its end, which no limit on its size prevents: those rings do not allocate.
+    File,
+    /// Block devices, which do not grow.
+    Device,
+}
+
+/// A ring for reads, writes and syncs, of devices also for allocation, and nothing else: what a ring does is not
+/// held to the lists of system calls, so the kernel is told to hold it to these (io_uring_register(2),
 /// IORING_REGISTER_RESTRICTIONS, Linux 5.10). It takes no requests before the thread that is to use it alone has
 /// [enabled](enable) it.
 ///
 /// # Errors
 /// When the host forbids io_uring (seccomp, `/proc/sys/kernel/io_uring_disabled`), is too old for restrictions
 /// or one of the operations, or has not the memory.
-pub fn new(entries: u32) -> io::Result<IoUring> {
+pub fn new(entries: u32, medium: Medium) -> io::Result<IoUring> {
     let ring = tuned(entries).or_else(|error| match error.raw_os_error() {
         // A flag that this kernel does not know yet.
         Some(libc::EINVAL) => IoUring::builder().setup_r_disabled().build(entries),
         _ => Err(error),
     })?;
+    let mut operations = OPERATIONS.to_vec();
+    if medium == Medium::Device {
+        operations.push(OF_DEVICES);
+    }
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
-    let missing = OPERATIONS
+    let missing = operations
         .iter()
         .find(|(code, _)| !probe.is_supported(*code));
     if let Some((_, name)) = missing {
         let text = format!("this kernel's io_uring has no {name}");
         return Err(io::Error::other(text));
     }
-    let mut allowed = OPERATIONS.map(|(code, _)| Restriction::sqe_op(code));
+    let allowed = operations
+        .iter()
+        .map(|(code, _)| Restriction::sqe_op(*code));
+    let mut allowed: Vec<_> = allowed.collect();
     ring.submitter().register_restrictions(&mut allowed)?;
     Ok(ring)
 }
@@ -79,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_ring_does_what_it_is_for_and_nothing_else() {
-        let Ok(mut ring) = new(4) else {
+        let Ok(mut ring) = new(4, Medium::File) else {
             return; // forbidden here
         };
         assert!(ring.submit().is_err(), "it is not enabled");
@@ -94,6 +112,7 @@ mod tests {
             opcode::OpenAt::new(Fd(libc::AT_FDCWD), path).build(),
             opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build(),
             opcode::Close::new(fd).build(),
+            opcode::Fallocate::new(fd, 4096).build(),
         ] {
             assert_eq!(run(&mut ring, forbidden), -libc::EACCES);
         }
@@ -101,5 +120,9 @@ mod tests {
         assert!(ring.submitter().register_files(&[0]).is_err());
         assert!(enable(&ring).is_err());
         assert!(ring.submitter().register_restrictions(&mut []).is_err());
+        let mut ring = new(4, Medium::Device).unwrap();
+        enable(&ring).unwrap();
+        let allocate = opcode::Fallocate::new(fd, 4096).build();
+        assert_ne!(run(&mut ring, allocate), -libc::EACCES);
     }
 }

@@ -26,6 +26,12 @@ pub enum Error {
         /// The disk.
         path: PathBuf,
     },
+    /// What its path leads to has changed while it was opened.
+    #[error("disk `{}` has been put in the place of another one just now", .path.display())]
+    Replaced {
+        /// The disk.
+        path: PathBuf,
+    },
     /// The file system has no O_DIRECT.
     #[error("disk `{}` cannot be used without the host's page cache", .path.display())]
     Direct {
@@ -159,6 +165,9 @@ impl Error {
             } => "give this user write permission, or add `ro` for a disk that is only read",
             Error::Open { .. } => "give this user read permission",
             Error::Kind { .. } => "name a raw image file or a block device",
+            Error::Replaced { .. } => {
+                "try again; if that was not you, put it into a directory that nobody else can write to"
+            }
             Error::Direct { .. } => "leave out `direct`, or put the image on another file system",
             Error::Locked {
                 read_only: true, ..

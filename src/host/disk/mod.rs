@@ -17,13 +17,14 @@ pub use holder::Holder;
 pub use host_use::HostUse;
 pub use make::make_ext4;
 
+use super::ring::Medium;
 use rustix::fs::{
     AtFlags, FallocateFlags, StatxFlags, fallocate, ioctl_blkpbszget, ioctl_blksszget, statx,
 };
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The unit of the virtio block protocol, whatever the medium's own blocks are.
@@ -84,19 +85,21 @@ impl DiskFile {
                 Some(libc::EBUSY) => busy(path, &found),
                 _ => refused(source),
             })?;
+        refuse_another(&file, &found, path)?;
         lock(&file, path, read_only)?;
         refuse_host_use(&file, path, is_device, read_only)?;
         let direct = direct
             .then(|| {
-                let file = options.custom_flags(libc::O_DIRECT).open(path)?;
+                let opened = options.custom_flags(libc::O_DIRECT).open(path);
+                let file = opened.map_err(|source| Error::Direct {
+                    path: path.into(),
+                    source,
+                })?;
+                refuse_another(&file, &found, path)?;
                 let alignment = direct_alignment(&file);
                 Ok((file, alignment))
             })
-            .transpose()
-            .map_err(|source| Error::Direct {
-                path: path.into(),
-                source,
-            })?;
+            .transpose()?;
         Ok(Self {
             path: path.into(),
             file,
@@ -186,6 +189,14 @@ impl DiskFile {
         }
     }
 
+    /// What a ring for it is for.
+    pub fn medium(&self) -> Medium {
+        match self.is_device {
+            true => Medium::Device,
+            false => Medium::File,
+        }
+    }
+
     /// Whether parts of it can be given back to the host, leaving zeroes.
     pub fn can_punch(&self) -> bool {
         // Behind the end there is nothing to lose, and a file system that cannot says so all the same.
@@ -229,6 +240,19 @@ impl AsFd for DiskFile {
 fn open_for_one(options: &OpenOptions, path: &Path, claim: bool) -> io::Result<File> {
     let flags = if claim { libc::O_EXCL } else { 0 };
     options.clone().custom_flags(flags).open(path)
+}
+
+/// Refuses what is not what was looked at: who can change the directory could have it taken for what it is not, or put
+/// something there that nobody has locked.
+fn refuse_another(file: &File, found: &Metadata, path: &Path) -> Result<(), Error> {
+    let opened = file.metadata().map_err(|source| Error::Measure {
+        path: path.into(),
+        source,
+    })?;
+    match (opened.dev(), opened.ino()) == (found.dev(), found.ino()) {
+        true => Ok(()),
+        false => Err(Error::Replaced { path: path.into() }),
+    }
 }
 
 /// Why a device cannot be claimed.

@@ -53,6 +53,47 @@ fn what_cannot_be_a_disk_is_refused_by_name() {
 }
 
 #[test]
+fn a_disk_that_is_put_in_place_of_another_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk.img");
+    let swap = directory.path().join("swap.img");
+    for file in [&path, &swap] {
+        std::fs::write(file, [0; 4096]).unwrap();
+    }
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Whoever can write to its directory changes what the path leads to, again and again.
+        scope.spawn(|| {
+            let exchange = rustix::fs::RenameFlags::EXCHANGE;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let cwd = rustix::fs::CWD;
+                rustix::fs::renameat_with(cwd, &path, cwd, &swap, exchange).unwrap();
+            }
+        });
+        let since = std::time::Instant::now();
+        let mut refused = 0;
+        while refused < 3 && since.elapsed() < std::time::Duration::from_secs(20) {
+            match DiskFile::open(&path, false, true) {
+                Ok(disk) => {
+                    let (direct, _) = disk.direct.as_ref().unwrap();
+                    let [whole, direct] = [&disk.file, direct].map(|file| file.metadata().unwrap());
+                    assert_eq!(
+                        whole.ino(),
+                        direct.ino(),
+                        "one is locked, the other is written to"
+                    );
+                }
+                Err(Error::Replaced { .. }) => refused += 1,
+                // tmpfs has no O_DIRECT before Linux 6.6.
+                Err(Error::Direct { .. }) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn the_size_is_that_of_now() {
     let image = image(10_000);
     let disk = open(image.path(), true).unwrap();

@@ -288,12 +288,30 @@ pub(in crate::host) const EXCESSES: &[(&str, Attempt)] = &[
         // SAFETY: takes numbers.
         unsafe { libc::fallocate(host.disk.as_raw_fd(), 0, 0, 512 << 20) }.into()
     }),
+    ("zeroes for a longer disk", |host| {
+        allocate(host, libc::FALLOC_FL_ZERO_RANGE)
+    }),
     ("a thousand descriptors", |host| {
         // SAFETY: copies of an open descriptor.
         let copies = (0..1000).map(|_| unsafe { libc::dup(host.disk.as_raw_fd()) });
         copies.min().map_or(-1, libc::c_long::from)
     }),
 ];
+
+/// More of the host's disk than the file has a right to, which no limit on its size keeps from it: only a list does.
+pub(in crate::host) const UNLIMITED: &[(&str, Attempt)] = &[
+    ("blocks beyond the end", |host| {
+        allocate(host, libc::FALLOC_FL_KEEP_SIZE)
+    }),
+    ("zeroes beyond the end", |host| {
+        allocate(host, libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE)
+    }),
+];
+
+fn allocate(host: &Host, mode: libc::c_int) -> libc::c_long {
+    // SAFETY: takes numbers.
+    unsafe { libc::fallocate(host.disk.as_raw_fd(), mode, 2 << 20, 1 << 20) }.into()
+}
 
 /// What only a list of system calls keeps out: it does no harm in a jail, but is not needed either.
 pub(in crate::host) const HARMLESS: &[(&str, Attempt)] = &[

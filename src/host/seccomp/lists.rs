@@ -123,7 +123,13 @@ const VCPU: &[Rule] = &[
 
 /// Serves a disk, by a ring that was made before or by system calls.
 const BLOCK: &[Rule] = &[
-    any(libc::SYS_fallocate),
+    // No other modes: some give a file blocks beyond its end, which RLIMIT_FSIZE does not prevent.
+    equal(
+        libc::SYS_fallocate,
+        1,
+        (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32,
+    ),
+    equal(libc::SYS_fallocate, 1, libc::FALLOC_FL_ZERO_RANGE as u32),
     any(libc::SYS_fdatasync),
     any(libc::SYS_io_uring_enter),
     any(libc::SYS_ppoll),

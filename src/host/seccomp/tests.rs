@@ -1,7 +1,7 @@
 //! Each kind of thread tries what no list has.
 
 use super::*;
-use crate::host::jail::attempts::{ATTEMPTS, Attempt, HARMLESS, Host};
+use crate::host::jail::attempts::{ATTEMPTS, Attempt, HARMLESS, Host, UNLIMITED};
 use crate::host::jail::tests::{alone, end};
 use std::io::Read;
 use std::time::Duration;
@@ -50,7 +50,7 @@ fn no_list_has_a_way_out() {
     alone("seccomp", "no_list_has_a_way_out", || {
         let host = Host::new();
         for kind in ThreadKind::ALL {
-            for (what, attempt) in ATTEMPTS.iter().chain(HARMLESS) {
+            for (what, attempt) in ATTEMPTS.iter().chain(HARMLESS).chain(UNLIMITED) {
                 let (code, said) = sealed(kind, &host, *attempt);
                 assert_eq!(code, i32::from(EXIT_CODE), "{kind:?}: {what}: {said}");
                 assert!(

@@ -1,5 +1,6 @@
 //! What carries out the work: a trait, so that a test can hand in memory for a disk.
 
+mod allocation;
 mod ring;
 mod sync;
 

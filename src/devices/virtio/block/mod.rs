@@ -117,7 +117,7 @@ impl BlockDevice {
         }
         mount.map_or(Ok(()), |mount| file.refuse_unmountable(mount))?;
         if config.io == DiskIo::IoUring {
-            ring::new(1).map_err(|source| Error::IoUring {
+            ring::new(1, file.medium()).map_err(|source| Error::IoUring {
                 path: config.path.clone(),
                 source,
             })?;

@@ -1,9 +1,9 @@
 //! io_uring: a batch of jobs in one system call, answers as they come.
 
-use super::{Backend, Ended};
+use super::{Backend, Ended, allocation};
 use crate::devices::virtio::block::job::{Job, Operation};
 use crate::host::disk::DiskFile;
-use crate::host::ring;
+use crate::host::ring::{self, Medium};
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, opcode, squeue};
 use std::io;
@@ -16,6 +16,8 @@ pub(in super::super) struct Ring {
     file: Arc<DiskFile>,
     jobs: Vec<Option<Job>>,
     free: Vec<u32>,
+    /// What was done when it was submitted.
+    done: Vec<Ended>,
     /// It cannot be told what the kernel still works on.
     lost: bool,
 }
@@ -24,13 +26,14 @@ impl Ring {
     /// # Errors
     /// When the host does not allow io_uring or lacks an operation.
     pub fn new(file: Arc<DiskFile>, jobs: u16) -> io::Result<Self> {
-        let ring = ring::new(jobs.into())?;
+        let ring = ring::new(jobs.into(), file.medium())?;
         ring::enable(&ring)?;
         Ok(Self {
             ring,
             file,
             jobs: (0..jobs).map(|_| None).collect(),
             free: (0..jobs.into()).collect(),
+            done: Vec::new(),
             lost: false,
         })
     }
@@ -61,8 +64,7 @@ impl Ring {
             Operation::Sync => opcode::Fsync::new(whole)
                 .flags(FsyncFlags::DATASYNC)
                 .build(),
-            Operation::Punch => allocate(whole, job, libc::FALLOC_FL_PUNCH_HOLE),
-            Operation::Zero => allocate(whole, job, libc::FALLOC_FL_ZERO_RANGE),
+            Operation::Punch | Operation::Zero => allocate(whole, job),
         }
     }
 
@@ -96,18 +98,23 @@ impl Ring {
     }
 }
 
-fn allocate(fd: Fd, job: &Job, mode: i32) -> squeue::Entry {
-    if job.bytes == 0 {
-        return opcode::Nop::new().build(); // fallocate refuses an empty range
+fn allocate(fd: Fd, job: &Job) -> squeue::Entry {
+    match allocation::mode(job) {
+        None => opcode::Nop::new().build(),
+        Some(mode) => opcode::Fallocate::new(fd, job.bytes)
+            .offset(job.offset)
+            .mode(mode.bits() as i32)
+            .build(),
     }
-    opcode::Fallocate::new(fd, job.bytes)
-        .offset(job.offset)
-        .mode(mode | libc::FALLOC_FL_KEEP_SIZE)
-        .build()
 }
 
 impl Backend for Ring {
     fn submit(&mut self, job: Job) {
+        let allocates = matches!(job.operation, Operation::Punch | Operation::Zero);
+        if allocates && self.file.medium() == Medium::File {
+            let result = allocation::allocate(&self.file, &job);
+            return self.done.push((job, result));
+        }
         let entry = self.entry(&job);
         // The caller keeps to the number that the ring was made for, and the kernel takes entries in at each
         // `advance`: a lack of either is a bug.
@@ -126,6 +133,7 @@ impl Backend for Ring {
         if self.lost {
             return Err(io::Error::other("io_uring has failed before"));
         }
+        ended.append(&mut self.done);
         let submission = self.ring.submission();
         let kernel_is_due =
             !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
@@ -144,6 +152,7 @@ impl Backend for Ring {
 
     /// The kernel may still write into guest memory: wait until it has let go.
     fn settle(&mut self) -> bool {
+        self.done.clear();
         while self.in_flight() > 0 && !self.lost {
             if let Err(error) = self.enter(1) {
                 // Nothing of what may still be going on may be freed.

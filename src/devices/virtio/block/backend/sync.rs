@@ -1,9 +1,9 @@
 //! Plain system calls, one after the other, where io_uring is not to be had.
 
-use super::{Backend, Ended};
+use super::{Backend, Ended, allocation};
 use crate::devices::virtio::block::job::{Job, Operation};
 use crate::host::disk::DiskFile;
-use rustix::fs::{FallocateFlags, fallocate, fdatasync};
+use rustix::fs::fdatasync;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -34,8 +34,7 @@ impl Sync {
                 unsafe { libc::pwritev2(fd, parts, count, offset, flags) }
             }),
             Operation::Sync => Ok(fdatasync(&self.file).map(|()| 0)?),
-            Operation::Punch => self.allocate(job, FallocateFlags::PUNCH_HOLE),
-            Operation::Zero => self.allocate(job, FallocateFlags::ZERO_RANGE),
+            Operation::Punch | Operation::Zero => allocation::allocate(&self.file, job),
         }
     }
 
@@ -60,19 +59,6 @@ impl Sync {
             done @ 0.. => Ok(done as u32),
             _ => Err(io::Error::last_os_error()),
         }
-    }
-
-    fn allocate(&self, job: &Job, mode: FallocateFlags) -> io::Result<u32> {
-        if job.bytes == 0 {
-            return Ok(0); // fallocate refuses an empty range
-        }
-        Ok(fallocate(
-            &self.file,
-            mode | FallocateFlags::KEEP_SIZE,
-            job.offset,
-            job.bytes,
-        )
-        .map(|()| 0)?)
     }
 }
 

@@ -43,7 +43,7 @@ fn forbid_io_uring() {
 fn plain_system_calls_serve_where_io_uring_is_forbidden() {
     let test = std::thread::spawn(|| {
         forbid_io_uring();
-        assert!(ring::new(1).is_err());
+        assert!(ring::new(1, ring::Medium::File).is_err());
         let mut rig = Rig::on_file(|disk| disk.io = DiskIo::Auto);
         rig.write(8, &[0x77; 4096]);
         assert_eq!(rig.read(8, 8), [0x77; 4096]);

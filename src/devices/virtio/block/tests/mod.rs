@@ -90,7 +90,7 @@ impl Rig {
             disk.io = DiskIo::Sync;
             change(disk);
         })];
-        match ring::new(1) {
+        match ring::new(1, ring::Medium::File) {
             Ok(_) => rigs.push(Self::on_file(|disk| {
                 disk.io = DiskIo::IoUring;
                 change(disk);
