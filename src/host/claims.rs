@@ -159,17 +159,15 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
     /// Notes something under a name that no living owner has.
     pub fn claim(&self, name: &str, record: R) -> Result<Claim<R>, Error> {
         let file_name = file_name(name);
-        let write = || {
-            let mut file = self.directory.open_or_make(&file_name)?;
+        let take = || {
+            let file = self.directory.open_or_make(&file_name)?;
             flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-            let text = serde_json::to_vec(&record)?;
-            file.write_all(&text)?;
-            // Cutting to zero before would make ext4 write to the disk when the file is closed: 3 ms.
-            file.set_len(text.len() as u64)?;
+            // What says nothing, or half of it, is nobody's.
+            write(&file, &record).inspect_err(|_| remove(&self.directory, name))?;
             Ok(file)
         };
         let path = self.directory.path().join(&file_name);
-        let lock = write().map_err(Error::of(&path))?;
+        let lock = take().map_err(Error::of(&path))?;
         Ok(Claim {
             directory: self.directory.clone(),
             name: name.into(),
@@ -193,6 +191,13 @@ impl<R> Claim<R> {
 
 fn file_name(name: &str) -> String {
     format!("{name}{EXTENSION}")
+}
+
+fn write(mut file: &File, record: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_vec(record)?;
+    file.write_all(&text)?;
+    // Cutting to zero before would make ext4 write to the disk when the file is closed: 3 ms.
+    file.set_len(text.len() as u64)
 }
 
 fn remove(directory: &Directory, name: &str) {
@@ -233,6 +238,27 @@ mod tests {
         second.release();
         again.release();
         assert_eq!(claims.all().unwrap(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_note_that_cannot_be_written_is_not_left() {
+        /// Nothing that a full disk would take.
+        struct Unwritten;
+        impl Serialize for Unwritten {
+            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("no space left on device"))
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for Unwritten {
+            fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+                Ok(Self)
+            }
+        }
+        let place = tempfile::tempdir().unwrap();
+        let runtime = RuntimeDirectory::at(place.path()).unwrap();
+        let claims = Claims::<Unwritten>::lock(&runtime, "notes").unwrap();
+        assert!(claims.claim("x", Unwritten).is_err());
+        assert_eq!(claims.directory().names().unwrap(), ["lock"]);
     }
 
     #[test]
