@@ -31,21 +31,33 @@ impl Failed {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("error: {}\n", self.error);
-        let mut cause = self.error.source();
-        while let Some(error) = cause {
+        let mut text = format!("error: {}\n", system_message(&*self.error));
+        let mut root = &*self.error;
+        while let Some(error) = root.source() {
             text += &format!("  caused by: {}\n", system_message(error));
-            cause = error.source();
+            root = error;
         }
-        if let Some(help) = &self.help {
+        if let Some(help) = used_up(root).or(self.help.as_deref()) {
             text += &format!("  help: {help}\n");
         }
         text
     }
 }
 
+/// What helps when this process, or the host, may have no more of something that everything takes: whatever it was
+/// wanted for, nothing else does.
+fn used_up(root: &(dyn StdError + 'static)) -> Option<&'static str> {
+    match root.downcast_ref::<io::Error>()?.raw_os_error()? {
+        libc::EMFILE => {
+            Some("let kvmlet have more files open: `ulimit -n`, or LimitNOFILE= of a service")
+        }
+        libc::ENFILE => Some("let this host have more files open: fs.file-max (sysctl)"),
+        _ => None,
+    }
+}
+
 /// An operating system's message without Rust's "(os error N)".
-fn system_message(error: &dyn StdError) -> String {
+fn system_message(error: &(dyn StdError + 'static)) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {
         Some(at) => text[..at].to_lowercase(),
@@ -77,6 +89,32 @@ impl From<crate::Error> for Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lack_of_descriptors_is_that_wherever_it_shows() {
+        let error = crate::Error::Open {
+            what: "guest kernel",
+            path: "vmlinux".into(),
+            source: io::Error::from_raw_os_error(libc::EMFILE),
+        };
+        for (failed, first) in [
+            (
+                Failed::from(error),
+                "cannot open guest kernel `vmlinux`\n  caused by: too many",
+            ),
+            (
+                Failed::new(io::Error::from_raw_os_error(libc::EMFILE)),
+                "too many",
+            ),
+        ] {
+            let text = failed.text();
+            assert!(
+                text.starts_with(&format!("error: {first} open files\n  help: ")),
+                "{text}"
+            );
+            assert!(text.contains("`ulimit -n`"), "{text}");
+        }
+    }
 
     #[test]
     fn the_whole_chain_is_one_block() {

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// Makes standard input and outputs safe to use: where one is closed, the next file that is opened would take its
-/// number, so it becomes `/dev/null`; and a pipe that nobody reads is an error of who writes to it, not its end.
+/// number, so it becomes `/dev/null`; and a pipe that nobody reads, or a file that must not grow (RLIMIT_FSIZE), is an
+/// error of who writes to it, not its end.
 pub fn set_up_streams() {
     for fd in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
         // SAFETY: F_GETFD only reads; the path ends with a zero, and the lowest free number is this one.
@@ -26,7 +27,10 @@ pub fn set_up_streams() {
         }
     }
     // SAFETY: there is no handler to be called.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
 }
 
 /// How a process ended.
