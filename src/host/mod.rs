@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod claims;
 pub mod clock;
 pub mod cpuid_offer;
+pub mod descriptors;
 pub mod directory;
 pub mod disk;
 pub mod environment;

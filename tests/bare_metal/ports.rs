@@ -14,6 +14,7 @@ use std::time::Instant;
 pub const TESTS: &[Test] = &[
     ("published_ports_serve_real_clients", clients),
     ("idle_clients_of_a_user_do_not_shut_out_others", crowd),
+    ("few_descriptors_are_shared_out_or_told", descriptors),
     ("ports_that_cannot_be_published_are_told", refused),
     ("guests_find_names_wherever_the_resolver_is", names),
     ("who_serves_strangers_has_no_rights", rights),
@@ -92,8 +93,14 @@ fn expect(lines: &Receiver<String>, wanted: &str) -> String {
 
 /// A VM that serves, with what it and kvmlet print.
 fn serving(arguments: &[&str]) -> (Running, Receiver<String>, Receiver<String>) {
+    serving_with(kvmlet("net_services"), arguments)
+}
+
+fn serving_with(
+    mut command: Command,
+    arguments: &[&str],
+) -> (Running, Receiver<String>, Receiver<String>) {
     // The entropy source has the first slot, the interface the one behind.
-    let mut command = kvmlet("net_services");
     command
         .args(["--cmdline", "mmio=0xd0002000"])
         .args(arguments)
@@ -318,6 +325,60 @@ fn crowd() {
         let mut answer = String::new();
         again.read_to_string(&mut answer).unwrap();
         assert!(answer.ends_with("10.107.0.1\n"), "{answer}");
+    });
+}
+
+/// As after `ulimit -n SOFT:HARD`.
+fn limited(program: &str, soft: u64, hard: u64) -> Command {
+    let mut command = kvmlet(program);
+    let set = move || {
+        let (current, maximum) = (Some(soft), Some(hard));
+        let limit = rustix::process::Rlimit { current, maximum };
+        Ok(rustix::process::setrlimit(
+            rustix::process::Resource::Nofile,
+            limit,
+        )?)
+    };
+    // SAFETY: it makes a system call and nothing else.
+    unsafe { command.pre_exec(set) };
+    command
+}
+
+fn descriptors() {
+    on_own_host(|| {
+        for limit in [32, 64] {
+            let output = run(limited("ready", limit, limit).args(["-p", "8080:80"]));
+            let error = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(125), "{limit}: {error}");
+            let told = format!("this process may have {limit} files and sockets open, and ");
+            assert!(
+                error.contains(&told) && error.contains("ulimit -n"),
+                "{error}"
+            );
+        }
+        for (soft, hard, fewer) in [(64, 256, true), (256, 256, true), (64, 1024, false)] {
+            let command = limited("net_services", soft, hard);
+            let (vm, _output, errors) =
+                serving_with(command, &["-p", "8080:80", "-p", "53:53/udp"]);
+            if fewer {
+                expect(&errors, "clients at a time instead of 384");
+            }
+            // All seats are taken, and nobody is kept out.
+            let _idle = connect_as(1234, 300);
+            for _ in 0..10 {
+                assert_eq!(curl("http://127.0.0.1:8080/"), "10.107.0.1\n", "{hard}");
+            }
+            let open = std::fs::read_dir(format!("/proc/{}/fd", vm.id()))
+                .unwrap()
+                .count();
+            assert!(open as u64 + 20 < hard, "{open} of {hard}");
+            let refused = "connections are not accepted now";
+            assert!(
+                !errors.try_iter().any(|line| line.contains(refused)),
+                "{hard}"
+            );
+            drop(vm);
+        }
     });
 }
 

@@ -4,6 +4,7 @@ use super::addresses;
 use super::lease::Record;
 use crate::config::{HostPort, PortMapping, Subnet};
 use crate::host::claims;
+use crate::host::descriptors::TooFew;
 use std::net::IpAddr;
 use std::{fmt, io};
 
@@ -118,6 +119,9 @@ pub enum Error {
     /// There is no place to note what is set up.
     #[error("what an interface of kvmlet's own takes of this host cannot be noted")]
     NoNotes,
+    /// This process may not open what clients take.
+    #[error("an interface of kvmlet's own cannot be served")]
+    Descriptors(#[from] TooFew),
     /// A port that is to be published is somebody else's.
     #[error("cannot publish {mapping}: {} that port", match .holder {
         Some(holder) => format!("{holder} has"),
@@ -285,6 +289,9 @@ impl Error {
             }
             Error::State(error) => return error.help(),
             Error::NoNotes => "make the runtime directory usable, or pass --net tap=NAME".into(),
+            Error::Descriptors(_) => {
+                "let this process have more: `ulimit -n 1024` before kvmlet, or LimitNOFILE=1024 in its unit".into()
+            }
             Error::PortTaken {
                 holder, mapping, ..
             } => taken_help(holder.as_ref(), mapping),

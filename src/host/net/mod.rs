@@ -25,6 +25,7 @@ pub(crate) mod isolation;
 mod lease;
 mod legacy;
 mod link;
+mod made;
 mod name_service;
 mod nat;
 mod nft;
@@ -47,19 +48,12 @@ pub use tap::{Tap, TapQueue};
 
 use super::environment;
 use super::runtime::RuntimeDirectory;
-use crate::config::{Egress, MacAddress, Mtu, Net, PortMapping, Subnet};
-use lease::{Lease, Leases, Record};
-use name_service::NameService;
-use nat::Ways;
-use nft::News;
-use proxy::{Offer, Proxy};
-use publish::Published;
-use reap::reap;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU16;
+use crate::config::{MacAddress, Net, PortMapping};
+use made::Made;
+use proxy::Proxy;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use turn::Turn;
-use watch::{Guarded, Watch};
+use watch::Watch;
 
 /// What a guest must be told to use its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,18 +87,6 @@ pub struct Network {
     endpoint: Endpoint,
     warnings: Vec<String>,
     made: Option<Made>,
-}
-
-/// What kvmlet has set up, and undoes.
-struct Made {
-    runtime: RuntimeDirectory,
-    lease: Lease,
-    published: Vec<PortMapping>,
-    /// Until it is served.
-    offer: Option<Offer>,
-    guarded: Option<Guarded>,
-    proxy: Option<Proxy>,
-    watch: Option<Watch>,
 }
 
 impl Network {
@@ -161,135 +143,6 @@ impl Network {
         })
     }
 
-    fn make(config: &Net, runtime: &RuntimeDirectory) -> Result<Self, Error> {
-        let leases = lease::lock(runtime)?;
-        let others = reap(&leases, None)?;
-        let published = publish::take(&config.publish, &others)?;
-        let name = format!("{}%d", lease::TAP_PREFIX);
-        let tap = Tap::create(&name, config.queues.get().into())?;
-        // Until the host has its address in it.
-        let _turn = Turn::take();
-        let subnet = lease::choose_network(&leases, config.subnet)?;
-        let names = NameService::bind(subnet, &config.dns)?;
-        // Questions about names are a way out, too.
-        let egress = config.egress.unwrap_or_default();
-        let asks = egress != Egress::None;
-        let ports = asks.then(|| names.ports());
-        let mappings = &published.mappings;
-        let index = link::Socket::open().and_then(|socket| socket.index(tap.name()));
-        let index = index.map_err(|source| Error::Link {
-            name: tap.name().into(),
-            what: "read the number",
-            source,
-        })?;
-        let named = (tap.name(), index);
-        let lease = lease::take(&leases, named, subnet, mappings, ports, egress)?;
-        let mtu = config.mtu.unwrap_or(Mtu::ETHERNET).get();
-        let [a, b, c, d] = subnet.guest().octets();
-        // From here on dropping `network` undoes what was done.
-        let endpoint = Endpoint {
-            queues: tap.queues().to_vec(),
-            mac: config.mac.unwrap_or(MacAddress::local([b'k', a, b, c, d])),
-            mtu: Some(mtu),
-            guest: Some(GuestAddress {
-                address: subnet.guest(),
-                prefix: subnet.prefix(),
-                gateway: subnet.host(),
-                dns: asks.then(|| subnet.host()).into_iter().collect(),
-            }),
-        };
-        let mut network = Self {
-            endpoint,
-            warnings: names.warning().filter(|_| asks).into_iter().collect(),
-            made: None,
-            tap,
-        };
-        let guarded = network.open_ways(&leases, &lease.record, &others);
-        let guarded = guarded.and_then(|ways| {
-            network.bring_up(config, subnet, mtu)?;
-            if asks {
-                network.check_names(&names, subnet);
-            }
-            let failed = |source| Error::Rules { source };
-            let news = News::subscribe().map_err(failed)?;
-            let link = link::Socket::open().map_err(failed)?;
-            Ok(Guarded {
-                runtime: runtime.clone(),
-                record: lease.record.clone(),
-                ways,
-                news,
-                link,
-            })
-        });
-        match guarded {
-            Ok(guarded) => {
-                network.made = Some(Made {
-                    runtime: runtime.clone(),
-                    lease,
-                    published: published.mappings.clone(),
-                    offer: Some(offer(published, names, subnet.guest())),
-                    guarded: Some(guarded),
-                    proxy: None,
-                    watch: None,
-                });
-                Ok(network)
-            }
-            Err(error) => {
-                lease.release();
-                let _ = reap(&leases, Some(&lease.record));
-                Err(error)
-            }
-        }
-    }
-
-    /// Where a firewall keeps the guest from asking this host for names, it is left to ask others.
-    fn check_names(&mut self, names: &NameService, subnet: Subnet) {
-        if names.is_reached(&self.tap, self.endpoint.mac, subnet) {
-            return;
-        }
-        let direct = names.direct();
-        self.warnings
-            .push(name_service::unreached(self.tap.name(), &direct));
-        if let Some(guest) = self.endpoint.guest.as_mut().filter(|_| !direct.is_empty()) {
-            guest.dns = direct;
-        }
-    }
-
-    /// Makes the rules for the guest's packets, before any can come.
-    fn open_ways(
-        &mut self,
-        leases: &Leases,
-        record: &Record,
-        others: &[Record],
-    ) -> Result<Ways, Error> {
-        let mut ways = Ways::open(leases)?;
-        let warnings = ways.add(leases, record, others)?;
-        self.warnings.extend(warnings);
-        Ok(ways)
-    }
-
-    fn bring_up(&self, config: &Net, subnet: Subnet, mtu: u16) -> Result<(), Error> {
-        let name = self.tap.name();
-        let failed = |what| {
-            move |source| Error::Link {
-                name: name.into(),
-                what,
-                source,
-            }
-        };
-        let socket = link::Socket::open().map_err(failed("set the address"))?;
-        link::disable_ipv6(name);
-        if config.mtu.is_some() {
-            socket.set_mtu(name, mtu).map_err(failed("set the MTU"))?;
-        }
-        socket
-            .set_address(name, subnet)
-            .map_err(failed("set the address"))?;
-        socket
-            .set_up(name, true)
-            .map_err(failed("change the state"))
-    }
-
     /// Serves clients of published ports that no rule leads to the guest, and the guest's questions about names, and
     /// looks after its rules, by threads of this process.
     ///
@@ -336,52 +189,11 @@ impl Network {
     }
 }
 
-impl Drop for Network {
-    fn drop(&mut self) {
-        let Some(mut made) = self.made.take() else {
-            return;
-        };
-        // What is closed now is not to be put back.
-        made.watch = None;
-        // It may hold all descriptors that this process may have.
-        made.proxy = None;
-        // The tap goes with its last queue, which a device may still hold; its address is free before.
-        if let Ok(socket) = link::Socket::open() {
-            let name = self.tap.name();
-            let _ = socket
-                .clear_address(name)
-                .and_then(|()| socket.set_up(name, false));
-        }
-        match lease::lock(&made.runtime) {
-            Ok(leases) => {
-                made.lease.release();
-                if let Err(error) = reap(&leases, Some(&made.lease.record)) {
-                    log::warn!("the network of a VM is left over: {error}");
-                }
-            }
-            // The next command finds the lease and clears what it names.
-            Err(error) => log::warn!("the network of a VM is left over: {error}"),
-        }
-    }
-}
-
 fn random_mac() -> MacAddress {
     let mut end = [0; 5];
     // An address that is not so random serves, too.
     let _ = rustix::rand::getrandom(&mut end, rustix::rand::GetRandomFlags::empty());
     MacAddress::local(end)
-}
-
-/// What is to be served for a guest.
-fn offer(published: Published, names: NameService, guest: Ipv4Addr) -> Offer {
-    let to_guest = |port: NonZeroU16| SocketAddr::from((guest, port.get()));
-    let tcp = published.tcp.into_iter();
-    let udp = published.udp.into_iter();
-    Offer {
-        tcp: tcp.map(|(socket, port)| (socket, to_guest(port))).collect(),
-        udp: udp.map(|(socket, port)| (socket, to_guest(port))).collect(),
-        dns: Some(names.offer(guest)),
-    }
 }
 
 #[cfg(test)]

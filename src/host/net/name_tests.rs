@@ -6,7 +6,7 @@ use super::traffic_tests::{World, far_end, ip, world, world_with};
 use super::*;
 use std::ffi::CString;
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use std::time::{Duration, Instant};

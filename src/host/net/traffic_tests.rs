@@ -249,7 +249,8 @@ fn who_comes_before_the_service_waits_for_it() {
         let guest = &world.guest;
         let ask = || {
             let mut answer = String::new();
-            let mut stream = connect("127.0.0.1:8081").unwrap();
+            // A refusal may be there before the connection is known to be.
+            let mut stream = connect("127.0.0.1:8081")?;
             stream.read_to_string(&mut answer).map(|_| answer)
         };
         // The guest's interface is down, then up with nobody who listens, then somebody does.

@@ -12,8 +12,6 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// The most questions at a time.
-const MOST: usize = 64;
 /// The longest question, in bytes. They have a hundred, mostly; longer ones can use TCP.
 const LONGEST: usize = 2048;
 /// How long a server may take before the next one is asked.
@@ -47,6 +45,8 @@ struct Query {
 }
 
 pub(super) struct Forwarder {
+    /// The most questions at a time.
+    most: usize,
     socket: UdpSocket,
     guest: Ipv4Addr,
     /// By number, so the oldest is the first.
@@ -58,9 +58,15 @@ pub(super) struct Forwarder {
 
 impl Forwarder {
     /// Answers the questions that one guest sends to a socket.
-    pub fn new(context: &Context, socket: UdpSocket, guest: Ipv4Addr) -> io::Result<Self> {
+    pub fn new(
+        context: &Context,
+        most: usize,
+        socket: UdpSocket,
+        guest: Ipv4Addr,
+    ) -> io::Result<Self> {
         context.watch(&socket, Kind::DnsSocket, 0)?;
         Ok(Self {
+            most,
             socket,
             guest,
             queries: BTreeMap::new(),
@@ -124,7 +130,7 @@ impl Forwarder {
         if servers.is_empty() {
             return self.fail(client, id, text);
         }
-        if self.queries.len() >= MOST {
+        if self.queries.len() >= self.most {
             // A guest that asks this much hurts itself only. The oldest has waited in vain for the longest.
             self.queries.pop_first();
         }

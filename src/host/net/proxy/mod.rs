@@ -12,6 +12,7 @@
 //! AF_INET6, AF_UNIX (by libc, for the name of an interface) and, once at the start, AF_NETLINK (NETLINK_SOCK_DIAG, which
 //! tells who has a socket of this host).
 
+mod bounds;
 mod connection;
 mod datagram;
 mod dns;
@@ -21,9 +22,11 @@ mod source;
 mod tcp;
 mod udp;
 
+pub(super) use bounds::Seats;
 pub(super) use name_servers::NameServers;
 
 use crate::host::rights;
+use bounds::Rules;
 use dns::Forwarder;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
@@ -33,15 +36,16 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
-use tcp::{Rules, Target, TcpRelay};
+use tcp::{Target, TcpRelay};
 use udp::UdpRelay;
 
 /// What is read at a time, in bytes: the largest datagram.
 const BUFFER: usize = 64 << 10;
 
 /// Sockets that listen for others. None of them blocks.
-#[derive(Default)]
 pub(super) struct Offer {
+    /// How much is served at a time.
+    pub seats: Seats,
     /// With the guest's address that each leads to.
     pub tcp: Vec<(TcpListener, SocketAddr)>,
     /// As above.
@@ -158,20 +162,21 @@ impl Proxying {
             servers: None,
         };
         context.watch(stop, Kind::Stop, 0)?;
+        let seats = offer.seats;
         let to_guest = |(listener, target)| (listener, Target::Guest(target));
         let published = offer.tcp.into_iter().map(to_guest).collect();
         let kinds = (Kind::PublishedListener, Kind::Published);
-        let published = TcpRelay::new(&context, kinds, Rules::PUBLISHED, published)?;
-        let udp = UdpRelay::new(&context, offer.udp)?;
+        let published = TcpRelay::new(&context, kinds, Rules::published(seats), published)?;
+        let udp = UdpRelay::new(&context, seats.udp, offer.udp)?;
         let mut dns = None;
         let mut listeners = Vec::new();
         if let Some(offer) = offer.dns {
             context.servers = Some(offer.servers);
-            dns = Some(Forwarder::new(&context, offer.udp, offer.guest)?);
+            dns = Some(Forwarder::new(&context, seats.dns, offer.udp, offer.guest)?);
             listeners.push((offer.tcp, Target::NameServers { of: offer.guest }));
         }
         let kinds = (Kind::DnsListener, Kind::DnsConnection);
-        let dns_tcp = TcpRelay::new(&context, kinds, Rules::DNS, listeners)?;
+        let dns_tcp = TcpRelay::new(&context, kinds, Rules::dns(seats), listeners)?;
         Ok(Self {
             context,
             published,

@@ -1,5 +1,6 @@
 //! TCP listeners whose connections are proxied, with a bound on how many there are.
 
+use super::bounds::Rules;
 use super::connection::{Connection, Progress, begin};
 use super::seats::{Taken, make_room};
 use super::source::Source;
@@ -25,49 +26,6 @@ const ONCE_MORE: Duration = Duration::from_millis(50);
 const ABANDONED: Duration = Duration::from_secs(30);
 /// How long a client waits for a seat.
 const WAIT: Duration = Duration::from_secs(15);
-
-/// How much is proxied, and for how long.
-pub(super) struct Rules {
-    /// The most connections at a time.
-    most: usize,
-    /// The most clients that may wait for one of those to end.
-    waiting: usize,
-    /// How long a server may take to be reached.
-    connecting: Duration,
-    /// How long a connection may be silent after one side has ended.
-    half_closed: Duration,
-    /// How long any connection may be silent.
-    silent: Option<Duration>,
-}
-
-impl Rules {
-    /// Clients of published ports may be silent until others need their seats: some wait for hours for something to
-    /// happen, and those that have vanished are found by TCP's keep-alive.
-    pub const PUBLISHED: Self = Self {
-        most: 256,
-        waiting: 64,
-        connecting: Duration::from_secs(30),
-        half_closed: Duration::from_secs(300),
-        silent: None,
-    };
-    /// RFC 7766, 6.2.3: seconds.
-    pub const DNS: Self = Self {
-        most: 16,
-        waiting: 4,
-        connecting: Duration::from_secs(2),
-        half_closed: Duration::from_secs(10),
-        silent: Some(Duration::from_secs(10)),
-    };
-
-    /// How long a connection may be as it is.
-    fn patience(&self, connection: &Connection) -> Option<Duration> {
-        match () {
-            () if !connection.is_connected() => Some(self.connecting),
-            () if connection.is_half_closed() => Some(self.half_closed),
-            () => self.silent,
-        }
-    }
-}
 
 /// Where a listener's connections lead.
 #[derive(Clone, Copy)]

@@ -1,5 +1,6 @@
 //! How long connections keep their seats.
 
+use super::super::Seats;
 use super::super::source::Users;
 use super::*;
 use rustix::event::epoll;
@@ -21,7 +22,13 @@ fn relay() -> (Context, TcpRelay, TcpListener, SocketAddr) {
     let address = listener.local_addr().unwrap();
     let offer = vec![(listener, Target::Guest(server.local_addr().unwrap()))];
     let kinds = (Kind::PublishedListener, Kind::Published);
-    let relay = TcpRelay::new(&context, kinds, Rules::PUBLISHED, offer).unwrap();
+    let relay = TcpRelay::new(
+        &context,
+        kinds,
+        Rules::published(Seats::range(true, true)[1]),
+        offer,
+    )
+    .unwrap();
     (context, relay, server, address)
 }
 

@@ -8,8 +8,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// The most clients at a time.
-const MOST: usize = 128;
 /// A client of which nothing is heard for this long is forgotten.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Datagrams of one socket before others have their turn.
@@ -27,6 +25,8 @@ struct Client {
 }
 
 pub(super) struct UdpRelay {
+    /// The most clients at a time.
+    most: usize,
     sockets: Vec<(UdpSocket, SocketAddr)>,
     clients: HashMap<u64, Client>,
     next: u64,
@@ -37,12 +37,17 @@ pub(super) struct UdpRelay {
 
 impl UdpRelay {
     /// Serves the sockets, each of which leads to an address.
-    pub fn new(context: &Context, sockets: Vec<(UdpSocket, SocketAddr)>) -> io::Result<Self> {
+    pub fn new(
+        context: &Context,
+        most: usize,
+        sockets: Vec<(UdpSocket, SocketAddr)>,
+    ) -> io::Result<Self> {
         for (index, (socket, _)) in sockets.iter().enumerate() {
             datagram::tell_destination(socket)?;
             context.watch(socket, Kind::UdpSocket, index as u64)?;
         }
         Ok(Self {
+            most,
             sockets,
             clients: HashMap::new(),
             next: 0,
@@ -129,7 +134,7 @@ impl UdpRelay {
         let local = self.sockets[at].0.local_addr()?;
         let local = SocketAddr::new(here.unwrap_or(local.ip()), local.port());
         let source = context.users.source(libc::IPPROTO_UDP, peer, local);
-        if self.clients.len() >= MOST {
+        if self.clients.len() >= self.most {
             let taken = self.clients.iter().map(|(number, client)| Taken {
                 key: *number,
                 source: client.source,

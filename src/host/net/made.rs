@@ -1,0 +1,240 @@
+//! Interfaces of kvmlet's own: what is made for one, and taken down at its end.
+
+use super::lease::{self, Lease, Leases, Record};
+use super::name_service::{self, NameService};
+use super::nat::Ways;
+use super::nft::News;
+use super::proxy::{Offer, Proxy, Seats};
+use super::publish::{self, Published};
+use super::reap::reap;
+use super::tap::Tap;
+use super::turn::Turn;
+use super::watch::{Guarded, Watch};
+use super::{Endpoint, Error, GuestAddress, Network, link};
+use crate::config::{Egress, MacAddress, Mtu, Net, PortMapping, Protocol, Subnet};
+use crate::host::descriptors::Reserved;
+use crate::host::runtime::RuntimeDirectory;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
+
+/// What kvmlet has set up, and undoes.
+pub(super) struct Made {
+    runtime: RuntimeDirectory,
+    pub(super) lease: Lease,
+    pub(super) published: Vec<PortMapping>,
+    /// Until it is served.
+    pub(super) offer: Option<Offer>,
+    pub(super) guarded: Option<Guarded>,
+    pub(super) proxy: Option<Proxy>,
+    pub(super) watch: Option<Watch>,
+    /// For the proxy's clients.
+    _descriptors: Reserved,
+}
+
+impl Network {
+    pub(super) fn make(config: &Net, runtime: &RuntimeDirectory) -> Result<Self, Error> {
+        let (seats, descriptors) = seats(&config.publish)?;
+        let leases = lease::lock(runtime)?;
+        let others = reap(&leases, None)?;
+        let published = publish::take(&config.publish, &others)?;
+        let name = format!("{}%d", lease::TAP_PREFIX);
+        let tap = Tap::create(&name, config.queues.get().into())?;
+        // Until the host has its address in it.
+        let _turn = Turn::take();
+        let subnet = lease::choose_network(&leases, config.subnet)?;
+        let names = NameService::bind(subnet, &config.dns)?;
+        // Questions about names are a way out, too.
+        let egress = config.egress.unwrap_or_default();
+        let asks = egress != Egress::None;
+        let ports = asks.then(|| names.ports());
+        let mappings = &published.mappings;
+        let index = link::Socket::open().and_then(|socket| socket.index(tap.name()));
+        let index = index.map_err(|source| Error::Link {
+            name: tap.name().into(),
+            what: "read the number",
+            source,
+        })?;
+        let named = (tap.name(), index);
+        let lease = lease::take(&leases, named, subnet, mappings, ports, egress)?;
+        let mtu = config.mtu.unwrap_or(Mtu::ETHERNET).get();
+        let [a, b, c, d] = subnet.guest().octets();
+        // From here on dropping `network` undoes what was done.
+        let endpoint = Endpoint {
+            queues: tap.queues().to_vec(),
+            mac: config.mac.unwrap_or(MacAddress::local([b'k', a, b, c, d])),
+            mtu: Some(mtu),
+            guest: Some(GuestAddress {
+                address: subnet.guest(),
+                prefix: subnet.prefix(),
+                gateway: subnet.host(),
+                dns: asks.then(|| subnet.host()).into_iter().collect(),
+            }),
+        };
+        let mut network = Self {
+            endpoint,
+            warnings: [
+                names.warning().filter(|_| asks),
+                fewer(&config.publish, seats),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+            made: None,
+            tap,
+        };
+        let guarded = network.open_ways(&leases, &lease.record, &others);
+        let guarded = guarded.and_then(|ways| {
+            network.bring_up(config, subnet, mtu)?;
+            if asks {
+                network.check_names(&names, subnet);
+            }
+            let failed = |source| Error::Rules { source };
+            let news = News::subscribe().map_err(failed)?;
+            let link = link::Socket::open().map_err(failed)?;
+            Ok(Guarded {
+                runtime: runtime.clone(),
+                record: lease.record.clone(),
+                ways,
+                news,
+                link,
+            })
+        });
+        match guarded {
+            Ok(guarded) => {
+                network.made = Some(Made {
+                    runtime: runtime.clone(),
+                    lease,
+                    published: published.mappings.clone(),
+                    offer: Some(offer(seats, published, names, subnet.guest())),
+                    guarded: Some(guarded),
+                    proxy: None,
+                    watch: None,
+                    _descriptors: descriptors,
+                });
+                Ok(network)
+            }
+            Err(error) => {
+                lease.release();
+                let _ = reap(&leases, Some(&lease.record));
+                Err(error)
+            }
+        }
+    }
+
+    /// Where a firewall keeps the guest from asking this host for names, it is left to ask others.
+    fn check_names(&mut self, names: &NameService, subnet: Subnet) {
+        if names.is_reached(&self.tap, self.endpoint.mac, subnet) {
+            return;
+        }
+        let direct = names.direct();
+        self.warnings
+            .push(name_service::unreached(self.tap.name(), &direct));
+        if let Some(guest) = self.endpoint.guest.as_mut().filter(|_| !direct.is_empty()) {
+            guest.dns = direct;
+        }
+    }
+
+    /// Makes the rules for the guest's packets, before any can come.
+    fn open_ways(
+        &mut self,
+        leases: &Leases,
+        record: &Record,
+        others: &[Record],
+    ) -> Result<Ways, Error> {
+        let mut ways = Ways::open(leases)?;
+        let warnings = ways.add(leases, record, others)?;
+        self.warnings.extend(warnings);
+        Ok(ways)
+    }
+
+    fn bring_up(&self, config: &Net, subnet: Subnet, mtu: u16) -> Result<(), Error> {
+        let name = self.tap.name();
+        let failed = |what| {
+            move |source| Error::Link {
+                name: name.into(),
+                what,
+                source,
+            }
+        };
+        let socket = link::Socket::open().map_err(failed("set the address"))?;
+        link::disable_ipv6(name);
+        if config.mtu.is_some() {
+            socket.set_mtu(name, mtu).map_err(failed("set the MTU"))?;
+        }
+        socket
+            .set_address(name, subnet)
+            .map_err(failed("set the address"))?;
+        socket
+            .set_up(name, true)
+            .map_err(failed("change the state"))
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let Some(mut made) = self.made.take() else {
+            return;
+        };
+        // What is closed now is not to be put back.
+        made.watch = None;
+        // It may hold all descriptors that this process may have.
+        made.proxy = None;
+        // The tap goes with its last queue, which a device may still hold; its address is free before.
+        if let Ok(socket) = link::Socket::open() {
+            let name = self.tap.name();
+            let _ = socket
+                .clear_address(name)
+                .and_then(|()| socket.set_up(name, false));
+        }
+        match lease::lock(&made.runtime) {
+            Ok(leases) => {
+                made.lease.release();
+                if let Err(error) = reap(&leases, Some(&made.lease.record)) {
+                    log::warn!("the network of a VM is left over: {error}");
+                }
+            }
+            // The next command finds the lease and clears what it names.
+            Err(error) => log::warn!("the network of a VM is left over: {error}"),
+        }
+    }
+}
+
+/// Fewest and most clients of published ports.
+fn range(ports: &[PortMapping]) -> [Seats; 2] {
+    let some = |protocol| ports.iter().any(|port| port.protocol == protocol);
+    Seats::range(some(Protocol::Tcp), some(Protocol::Udp))
+}
+
+/// How much is served at a time, with descriptors for it.
+fn seats(ports: &[PortMapping]) -> Result<(Seats, Reserved), Error> {
+    let range = range(ports);
+    let [least, most] = range.map(Seats::descriptors);
+    let reserved = Reserved::take(least, most)?;
+    Ok((Seats::within(range, reserved.count()), reserved))
+}
+
+/// What the user should know: that fewer clients are served than usual.
+fn fewer(ports: &[PortMapping], seats: Seats) -> Option<String> {
+    let [_, most] = range(ports);
+    (!ports.is_empty() && seats != most).then(|| {
+        format!(
+            "published ports serve {} clients at a time instead of {}, for lack of descriptors; let this process \
+             have more: `ulimit -n 2048`, or LimitNOFILE=2048 in its unit",
+            seats.tcp + seats.udp,
+            most.tcp + most.udp
+        )
+    })
+}
+
+/// What is to be served for a guest.
+fn offer(seats: Seats, published: Published, names: NameService, guest: Ipv4Addr) -> Offer {
+    let to_guest = |port: NonZeroU16| SocketAddr::from((guest, port.get()));
+    let tcp = published.tcp.into_iter();
+    let udp = published.udp.into_iter();
+    Offer {
+        seats,
+        tcp: tcp.map(|(socket, port)| (socket, to_guest(port))).collect(),
+        udp: udp.map(|(socket, port)| (socket, to_guest(port))).collect(),
+        dns: Some(names.offer(guest)),
+    }
+}
