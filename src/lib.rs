@@ -34,6 +34,8 @@ pub mod config;
 pub mod devices;
 pub mod host;
 pub mod memory;
+#[cfg(test)]
+mod patience;
 pub mod vm;
 
 pub use config::{Memory, MemorySize, VmConfig};

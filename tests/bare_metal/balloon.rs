@@ -1,6 +1,6 @@
 //! The balloon with a driver in the guest: what it gives back, the host has again.
 
-use crate::harness::{DEADLINE, Guest, Test, eventually, program};
+use crate::harness::{Guest, Test, deadline, patience::eventually, program};
 use kvmlet::config::{Balloon, HugePages};
 use kvmlet::devices::virtio::balloon::{BalloonHandle, Error};
 use kvmlet::{ExitReason, Memory, MemorySize};
@@ -134,7 +134,7 @@ fn statistics() {
         handle.stats().guest.is_some()
     });
     for answer in 1..4 {
-        let told = handle.ask_guest(DEADLINE).unwrap();
+        let told = handle.ask_guest(deadline()).unwrap();
         assert_eq!(
             told.minor_faults,
             Some(answer),
@@ -144,14 +144,14 @@ fn statistics() {
         assert_eq!(told.free_bytes, Some(PAGES * PAGE));
     }
     resize(&guest, 512);
-    let told = handle.ask_guest(DEADLINE).unwrap();
+    let told = handle.ask_guest(deadline()).unwrap();
     assert_eq!(told.free_bytes, Some((PAGES - 512) * PAGE));
     // A guest that stands still does not answer, and answers later.
     guest.vm.pause().unwrap();
     let error = handle.ask_guest(Duration::from_millis(1)).unwrap_err();
     assert!(matches!(error, Error::NoAnswer { .. }), "{error}");
     guest.vm.resume().unwrap();
-    handle.ask_guest(DEADLINE).unwrap();
+    handle.ask_guest(deadline()).unwrap();
     assert!(handle.stats().guest_age_ms.is_some());
     finish(guest);
 }

@@ -1,6 +1,6 @@
 //! `kvmlet boot` with bare-metal guests: exit codes, signals, input from pipes and terminals.
 
-use crate::harness::{DEADLINE, Test, eventually, program};
+use crate::harness::{Test, deadline, patience::eventually, program};
 use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
@@ -361,7 +361,7 @@ fn statistics() {
     // SAFETY: the child has not been waited for, so the number is its own.
     let signal = |signal| unsafe { libc::kill(pid, signal) };
     signal(libc::SIGUSR1);
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + deadline();
     while !path.exists() {
         assert!(Instant::now() < deadline, "no statistics");
         std::thread::yield_now();

@@ -1,7 +1,7 @@
 //! The jail around VMs that `kvmlet boot` starts, as seen from outside.
 
 use crate::cli::{Running, kvmlet, run, text, vm_process, vm_process_if_any};
-use crate::harness::{Test, eventually};
+use crate::harness::{Test, patience::eventually};
 use crate::virtio::image;
 use std::fs::{read_dir, read_link, read_to_string};
 use std::io::Read;

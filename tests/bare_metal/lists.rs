@@ -1,7 +1,7 @@
 //! That the lists of system calls have no entry that nothing needs: VMs do all there is to do, and are watched.
 
 use crate::cli::kvmlet;
-use crate::harness::{DEADLINE, Test, eventually};
+use crate::harness::{Test, deadline, patience::eventually};
 use crate::jail::{stop_and_change, tasks, thread};
 use crate::packets::{enter_own_network, frame, packet_socket, tap};
 use crate::virtio::{BLK, image};
@@ -260,7 +260,7 @@ fn send_frames() {
     let mut socket = packet_socket(&tap());
     let mut send = |payload: &[u8]| {
         let frame = frame(payload);
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + deadline();
         while let Err(error) = socket.write_all(&frame) {
             // It is not up yet.
             assert!(Instant::now() < deadline, "{error}");

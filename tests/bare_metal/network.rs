@@ -1,6 +1,6 @@
 //! A network interface driven by someone else's driver, on a real tap in a network namespace of the test's own.
 
-use crate::harness::{DEADLINE, Guest, Test, eventually};
+use crate::harness::{Guest, Test, deadline, patience::eventually};
 use crate::packets::{enter_own_network, frame, packet_socket, tap};
 use kvmlet::ExitReason;
 use kvmlet::config::Net;
@@ -69,7 +69,7 @@ fn malformed() {
 
 /// The payload of the next frame that the guest has sent back: it comes with the addresses exchanged.
 fn receive(socket: &mut std::fs::File) -> Vec<u8> {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + deadline();
     loop {
         let mut buffer = [0; 2048];
         match socket.read(&mut buffer) {

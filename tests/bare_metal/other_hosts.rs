@@ -1,7 +1,7 @@
 //! VMs in their jail on hosts that make other system calls of the same code.
 
 use crate::cli::{Running, kill, kvmlet, vm_process_if_any};
-use crate::harness::{Test, eventually};
+use crate::harness::{Test, patience::eventually};
 use crate::virtio::{BLK, image};
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;

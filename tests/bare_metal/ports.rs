@@ -1,7 +1,7 @@
 //! Published ports and names, with a guest that has a TCP stack, and the clients that people have.
 
 use crate::cli::{Running, kvmlet, run, text};
-use crate::harness::{DEADLINE, Test, eventually};
+use crate::harness::{Test, deadline, patience::eventually};
 use std::ffi::CString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -79,7 +79,7 @@ fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
 
 /// Waits for a line with `wanted` in it.
 fn expect(lines: &Receiver<String>, wanted: &str) -> String {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + deadline();
     let mut seen = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -277,7 +277,7 @@ fn clients() {
         }
         for (from, to) in [("127.0.0.1:0", "127.0.0.1:5353"), ("[::1]:0", "[::1]:5353")] {
             let socket = UdpSocket::bind(from).unwrap();
-            socket.set_read_timeout(Some(DEADLINE)).unwrap();
+            socket.set_read_timeout(Some(deadline())).unwrap();
             socket.connect(to).unwrap();
             socket.send(b"who am I?").unwrap();
             let mut answer = [0; 100];
@@ -316,12 +316,12 @@ fn crowd() {
         for _ in 0..10 {
             assert_eq!(curl("http://127.0.0.1:8080/"), "10.107.0.1\n");
         }
-        assert!(begun.elapsed() < DEADLINE / 2, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < deadline() / 2, "{:?}", begun.elapsed());
         drop(idle);
         // That user, too, has a right to be served.
         let mut again = connect_as(1234, 1).remove(0);
         again.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-        again.set_read_timeout(Some(DEADLINE)).unwrap();
+        again.set_read_timeout(Some(deadline())).unwrap();
         let mut answer = String::new();
         again.read_to_string(&mut answer).unwrap();
         assert!(answer.ends_with("10.107.0.1\n"), "{answer}");

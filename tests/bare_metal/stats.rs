@@ -2,6 +2,7 @@
 
 use crate::cli::{Running, kvmlet, run, text};
 use crate::harness::Test;
+use crate::harness::patience::eventually;
 use crate::hostile::scene::make_device;
 use std::fs;
 use std::io::{Read, Write};
@@ -148,7 +149,7 @@ fn to_a_reader() {
             .stdin(Stdio::null()));
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(output.stdout, b"ready\n");
-        crate::harness::eventually("the reader has it all", || {
+        eventually("the reader has it all", || {
             is_snapshot(&fs::read(&copy).unwrap_or_default())
         });
     }

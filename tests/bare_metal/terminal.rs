@@ -1,7 +1,7 @@
 //! `kvmlet boot` at a terminal: keys, modes, jobs.
 
 use crate::cli::{Running, kill, kvmlet, text, vm_process};
-use crate::harness::{DEADLINE, Test, eventually};
+use crate::harness::{Test, deadline, patience::eventually};
 use rustix::termios::{LocalModes, tcgetattr};
 use std::fs::{File, read_link, read_to_string};
 use std::io::{self, Read, Write};
@@ -40,7 +40,7 @@ pub fn is_canonical(terminal: &OwnedFd) -> bool {
 
 /// Reads until `wanted` is in what was seen.
 pub fn expect(terminal: &mut File, seen: &mut String, wanted: &str) {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + deadline();
     while !seen.contains(wanted) {
         assert!(Instant::now() < deadline, "no {wanted:?} in {seen:?}");
         let mut buffer = [0; 256];

@@ -1,6 +1,6 @@
 //! virtio devices driven by someone else's drivers (the `virtio-drivers` crate), at native speed.
 
-use crate::harness::{Guest, Test, eventually, number};
+use crate::harness::{Guest, Test, number, patience::eventually};
 use kvmlet::ExitReason;
 
 use kvmlet::config::{Disk, RateLimit};

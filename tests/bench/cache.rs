@@ -1,6 +1,6 @@
 //! A cache with what benchmarks start, so that tests need no `images/build bench`.
 
-use crate::harness::{self, eventually};
+use crate::harness::{self, patience::eventually};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::fs;

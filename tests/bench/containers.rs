@@ -1,7 +1,7 @@
 //! Benchmarks of processes, containers and bare-metal guests, and the ways in which they fail.
 
 use crate::cache::{Cache, contestant, said};
-use crate::harness::{self, DEADLINE, eventually};
+use crate::harness::{self, deadline, patience::eventually};
 use crate::{Test, program};
 use std::fs;
 use std::path::Path;
@@ -278,7 +278,7 @@ fn interrupted() {
     // Once there are bundles, containers come and go.
     let begun = Instant::now();
     while !bundles(&cache.temporary()) {
-        assert!(begun.elapsed() < DEADLINE, "it never began");
+        assert!(begun.elapsed() < deadline(), "it never began");
         std::thread::yield_now();
     }
     // SAFETY: the child has not been waited for, so the number is its own.

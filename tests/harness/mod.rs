@@ -1,5 +1,7 @@
 //! What the tests on real KVM share: building guests, running them with a deadline, and skipping aloud.
 
+#[path = "../../src/patience.rs"]
+pub mod patience;
 pub mod sandbox;
 
 use kvmlet::config::VmConfigBuilder;
@@ -12,7 +14,9 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A bare-metal guest does its work in milliseconds; this is for machines that are busy.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub fn deadline() -> Duration {
+    patience::seconds(20)
+}
 
 /// A named test.
 pub type Test = (&'static str, fn());
@@ -114,16 +118,6 @@ fn build(directory: &str, package: &str, features: &[&str]) -> PathBuf {
     programs
 }
 
-/// Waits until something that another thread does has happened: counters are kept by workers, which count what
-/// they did just after it shows.
-pub fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !happened() {
-        assert!(Instant::now() < deadline, "it never happened: {what}");
-        std::thread::yield_now();
-    }
-}
-
 /// The CPU time that all threads of a process have used.
 pub fn cpu_time(process: i32) -> Duration {
     let mut clock = 0;
@@ -156,7 +150,7 @@ impl Output {
 
     /// Waits until the output has `text` in it.
     pub fn expect(&self, text: &str) {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + deadline();
         let mut bytes = self.0.0.lock().unwrap();
         while !String::from_utf8_lossy(&bytes).contains(text) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -210,7 +204,7 @@ impl Guest {
 
     /// Sends console input, as fast as the guest takes it.
     pub fn send(&self, mut bytes: &[u8]) {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + deadline();
         while !bytes.is_empty() {
             bytes = &bytes[self.vm.console().send(bytes)..];
             if !bytes.is_empty() {
@@ -222,7 +216,7 @@ impl Guest {
 
     /// Waits for the end, with a deadline.
     pub fn wait(&self) -> Result<ExitReason, kvmlet::Error> {
-        wait_readable(self.vm.ended(), Instant::now() + DEADLINE, || {
+        wait_readable(self.vm.ended(), Instant::now() + deadline(), || {
             self.output.text()
         });
         self.vm.wait()

@@ -20,16 +20,6 @@ pub const UNIT_TESTS: &[&str] = &[
 
 /// Reported as ignored: what fails there, or cannot be there.
 const OPEN: &[&str] = &[
-    // Memory that a balloon gave back is not seen to be taken again within 20 s; nobody has yet found out why.
-    "balloon_gives_memory_back_and_takes_it_again",
-    "balloon_gives_back_parts_of_huge_pages",
-    // The Landlock of Linux 6.1 knows no ports and scopes: without namespaces a service of the host is in reach.
-    "host::jail::tests::containers::all_other_walls_stand_where_no_namespaces_can_be_made",
-    // A process of the test is killed; the child of the jail ends with a failure.
-    "host::jail::tests::containers::an_ordinary_user_without_namespaces_has_all_other_walls",
-    "host::jail::tests::what_the_host_refuses_is_named",
-    // It is about seconds, and those of the emulation are longer.
-    "host::net::name_tests::servers_that_do_not_answer_are_passed_over",
     // The machine has less memory than its VMs.
     "memory_is_all_there",
     // Each call of each thread goes through another process: more than the test's patience.

@@ -136,6 +136,9 @@ fn missing() -> Option<String> {
     })
 }
 
+/// How much longer than on a real host the tests of other rings wait there.
+const PATIENCE: &str = "4";
+
 /// The one machine, brought up when it is first asked for, and again when it has been given up.
 fn second_host() -> Result<Arc<Host>, String> {
     let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,6 +154,7 @@ fn second_host() -> Result<Arc<Host>, String> {
         ("STOCK", text(machine::kernel().join("vmlinuz"))),
         ("REPOSITORY", env!("CARGO_MANIFEST_DIR").into()),
         (harness::BUILT, "1".into()),
+        (harness::patience::FACTOR, PATIENCE.into()),
     ])?;
     Ok(machine.insert(Arc::new(host)).clone())
 }

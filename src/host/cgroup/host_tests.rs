@@ -4,11 +4,11 @@ use super::hierarchy::Tree;
 use super::tests::{ALL, quota};
 use super::*;
 use crate::config::{CpuScope, CpuSet, Quota};
+use crate::patience::eventually;
 use std::collections::BTreeMap;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Cgroups of the tests' own in each tree of version 1, below those of this process. Removed with whoever is
 /// in them.
@@ -90,14 +90,6 @@ fn start(cgroup: &Arc<Cgroup>, program: &str, arguments: &[&str]) -> Child {
     // SAFETY: between fork and exec small files are read and written.
     unsafe { command.pre_exec(move || cgroup.join().map_err(io::Error::other)) };
     command.spawn().unwrap()
-}
-
-fn eventually(what: &str, happened: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !happened() {
-        assert!(Instant::now() < deadline, "it never happened: {what}");
-        std::thread::yield_now();
-    }
 }
 
 /// Which cgroup a process or thread is in, by controller.

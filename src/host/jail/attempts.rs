@@ -1,5 +1,6 @@
 //! Acts that nothing in a jail should succeed in, and the things of the host that they are aimed at.
 
+use super::landlock;
 use std::ffi::CStr;
 use std::fs::File;
 use std::net::TcpListener;
@@ -192,11 +193,9 @@ pub(in crate::host) const ATTEMPTS: &[(&str, Attempt)] = &[
             [libc::RLIMIT_NOFILE as usize, at(&more), 0, 0],
         )
     }),
-    ("killing a process", |host| {
-        call(
-            libc::SYS_kill,
-            [host.process as usize, libc::SIGKILL as usize, 0, 0],
-        )
+    // Signal 0 asks for the same rights, and leaves whoever is in reach alive.
+    ("a signal to a process", |host| {
+        call(libc::SYS_kill, [host.process as usize, 0, 0, 0])
     }),
     ("killing all processes", |_| {
         call(libc::SYS_kill, [usize::MAX, libc::SIGKILL as usize, 0, 0])
@@ -258,6 +257,36 @@ pub(in crate::host) const ATTEMPTS: &[(&str, Attempt)] = &[
         call(libc::SYS_finit_module, [0, text(c""), 0, 0])
     }),
 ];
+
+/// The names of all attempts.
+pub(super) fn all() -> Vec<&'static str> {
+    ATTEMPTS.iter().map(|(what, _)| *what).collect()
+}
+
+/// Those of these attempts that succeed.
+pub(super) fn reachable(host: &Host, attempts: &[&'static str]) -> Vec<&'static str> {
+    let tried = ATTEMPTS.iter().filter(|(what, _)| attempts.contains(what));
+    let reached = tried.filter(|(_, attempt)| attempt(host) != -1);
+    reached.map(|(what, _)| *what).collect()
+}
+
+/// What Landlock keeps out by itself, and since which version: ports and scopes have come by and by.
+pub(super) const OF_LANDLOCK: [(&str, libc::c_long); 3] = [
+    ("a signal to a process", 6),
+    ("a service of the host", 4),
+    ("a socket by name", 6),
+];
+
+/// Those attempts that succeed without namespaces: all but what the Landlock of this kernel keeps out.
+pub(super) fn beyond_landlock(attempts: &[&'static str]) -> Vec<&'static str> {
+    let version = landlock::version().unwrap();
+    let is_kept_out = |attempt: &&'static str| {
+        let mut known = OF_LANDLOCK.iter();
+        known.any(|(what, since)| what == attempt && version >= *since)
+    };
+    let attempts = attempts.iter().copied();
+    attempts.filter(|attempt| !is_kept_out(attempt)).collect()
+}
 
 const MUCH: usize = 8 << 30;
 

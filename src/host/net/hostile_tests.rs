@@ -4,17 +4,10 @@ use super::isolation::isolated;
 use super::tests::{net, run, set_up};
 use super::traffic_tests::{World, connect, seen_by, world, world_with};
 use super::*;
+use crate::patience::{eventually, seconds};
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
-
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !holds() {
-        assert!(since.elapsed() < Duration::from_secs(10), "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+use std::time::Duration;
 
 #[test]
 fn the_table_of_a_killed_owner_is_not_about_others() {
@@ -97,7 +90,7 @@ fn outsider(world: &World) -> UdpSocket {
     let socket = world
         .outside
         .run(|| UdpSocket::bind("192.0.2.1:4000").unwrap());
-    let patience = Some(Duration::from_secs(5));
+    let patience = Some(seconds(5));
     socket.set_read_timeout(patience).unwrap();
     socket
 }

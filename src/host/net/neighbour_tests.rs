@@ -4,18 +4,10 @@ use super::isolation::isolated;
 use super::tests::{run, set_up};
 use super::traffic_tests::{connect, ip, seen_by, world, world_with};
 use super::*;
+use crate::patience::{eventually, seconds};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
-
-/// Waits for what another thread does.
-fn soon(what: &str, holds: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !holds() {
-        assert!(since.elapsed() < Duration::from_secs(10), "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+use std::time::Duration;
 
 fn net_with(port: &str) -> Net {
     Net {
@@ -118,10 +110,10 @@ fn rules_that_are_taken_away_come_back() {
                     .map(|word| if *word == "TABLE" { name } else { word })
                     .collect();
                 run("nft", &damage);
-                soon(&format!("back after {damage:?}"), || {
+                eventually(&format!("back after {damage:?}"), || {
                     has_all(&rules(), &whole)
                 });
-                soon("the interfaces are up", || {
+                eventually("the interfaces are up", || {
                     let socket = link::Socket::open().unwrap();
                     socket.is_up("kvmlet0") && socket.is_up("kvmlet1")
                 });
@@ -178,14 +170,14 @@ fn there_is_no_ipv6_between_host_and_guest() {
                 std::fs::write(file, value).unwrap();
             }
             let host = || run("ip", &["-6", "-o", "addr", "show", "dev", "kvmlet0"]);
-            soon("the host has an address", || host().contains("fe80::"));
+            eventually("the host has an address", || host().contains("fe80::"));
             let host = host();
             let host = host
                 .split([' ', '/'])
                 .find(|word| word.starts_with("fe80::"));
             let guest = || run("ip", &["-6", "-o", "addr", "show", "dev", "eth0"]);
             world.guest.run(|| {
-                soon("the guest has one", || {
+                eventually("the guest has one", || {
                     let guest = guest();
                     guest.contains("fe80::") && !guest.contains("tentative")
                 })
@@ -211,9 +203,7 @@ fn what_was_for_a_guest_that_has_ended_is_not_for_the_next() {
             let client = world
                 .outside
                 .run(|| UdpSocket::bind("192.0.2.1:4000").unwrap());
-            client
-                .set_read_timeout(Some(Duration::from_secs(5)))
-                .unwrap();
+            client.set_read_timeout(Some(seconds(5))).unwrap();
             let mut datagram = [0; 100];
             client.send_to(b"who am I?", "192.0.2.2:5353").unwrap();
             let (bytes, _) = client.recv_from(&mut datagram).unwrap();
@@ -243,7 +233,7 @@ fn forwarding_that_others_switch_on_is_theirs() {
             let borrowed = || rules().contains("elements = { \"uplink\" }");
             assert!(borrowed(), "{}", rules());
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
-            soon("the uplink is left to others", || !borrowed());
+            eventually("the uplink is left to others", || !borrowed());
             drop(world.network);
             assert!(link::forwards("uplink"), "docker's packets still pass");
         },

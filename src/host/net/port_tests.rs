@@ -4,14 +4,17 @@ use super::isolation::isolated;
 use super::tests::set_up;
 use super::traffic_tests::{World, connect, ip, seen_by, seen_by_udp, serve_tcp, world};
 use super::*;
+use crate::patience::seconds;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// What never happens takes this long to be noticed, on the slowest of hosts.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// What never happens takes this long to be noticed.
+fn long() -> Duration {
+    seconds(60)
+}
 
 /// Gives host and outside addresses of IPv6, two to the host.
 fn with_ipv6(world: &World) {
@@ -120,7 +123,7 @@ fn resets_and_half_closes_are_passed_on() {
         let pair = || {
             let client = connect("127.0.0.1:8090").unwrap();
             let (server, _) = listener.accept().unwrap();
-            server.set_read_timeout(Some(PATIENCE)).unwrap();
+            server.set_read_timeout(Some(long())).unwrap();
             (client, server)
         };
         let (client, mut server) = pair();
@@ -227,12 +230,12 @@ fn datagrams_of_one_user_push_out_their_own() {
     isolated(name, || {
         let world = world(&["5354:54/udp"]);
         let server = world.guest.run(|| UdpSocket::bind("0.0.0.0:54").unwrap());
-        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        server.set_read_timeout(Some(long())).unwrap();
         let client = |user| {
             as_user(user, || {
                 let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
                 socket.connect("127.0.0.1:5354").unwrap();
-                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                socket.set_read_timeout(Some(long())).unwrap();
                 socket.send(&user.to_le_bytes()).unwrap();
                 socket
             })

@@ -6,6 +6,7 @@
 use super::isolation::{Namespace, isolated};
 use super::tests::set_up;
 use super::*;
+use crate::patience::{patience, seconds};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,8 +14,9 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_millis(500);
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(10));
+fn soon() -> Duration {
+    patience(Duration::from_millis(500))
+}
 
 pub(super) fn ip(arguments: &str) {
     let status = Command::new("ip")
@@ -92,8 +94,8 @@ pub(super) fn serve_udp(socket: UdpSocket) {
 }
 
 pub(super) fn connect(address: &str) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address.parse::<SocketAddr>().unwrap(), SOON)?;
-    stream.set_read_timeout(PATIENCE)?;
+    let stream = TcpStream::connect_timeout(&address.parse::<SocketAddr>().unwrap(), soon())?;
+    stream.set_read_timeout(Some(seconds(10)))?;
     Ok(stream)
 }
 
@@ -129,7 +131,7 @@ pub(super) fn seen_by_udp(address: &str) -> Option<String> {
         "0.0.0.0:0"
     };
     let socket = UdpSocket::bind(any).unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket.set_read_timeout(Some(soon())).unwrap();
     socket.connect(address).unwrap();
     socket.send(b"who am I?").unwrap();
     let mut datagram = [0; 100];
@@ -200,9 +202,7 @@ fn published_ports_and_nothing_else_are_reached() {
             // Where nobody listens in the guest, the client is told, if not at once: the service may be starting.
             let mut stream = connect("127.0.0.1:8081").unwrap();
             let refused = std::thread::spawn(move || {
-                stream
-                    .set_read_timeout(Some(Duration::from_secs(60)))
-                    .unwrap();
+                stream.set_read_timeout(Some(seconds(60))).unwrap();
                 stream.read(&mut [0])
             });
             // From the host itself, by the proxy, and directly.
@@ -271,7 +271,7 @@ fn who_comes_before_the_service_waits_for_it() {
         let since = std::time::Instant::now();
         let error = ask().unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        assert!(since.elapsed() < Duration::from_secs(3));
+        assert!(since.elapsed() < seconds(3));
     });
 }
 

@@ -2,6 +2,7 @@
 
 use super::{ATTACKER, PLAIN, Scene, VICTIM, Who};
 use crate::cli::text;
+use crate::harness::patience::eventually;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -69,7 +70,7 @@ pub fn held_lock() {
             VICTIM,
             "cd /tmp/kvmlet-$V/ledger; exec flock -F lock sh -c '>told; exec sleep 2'",
         );
-        crate::harness::eventually("it is held", || {
+        eventually("it is held", || {
             fs::exists("/tmp/kvmlet-23002/ledger/told").unwrap()
         });
         let since = Instant::now();
@@ -98,13 +99,13 @@ pub fn cleaners() {
         }
         let claims = || fs::read_dir("/tmp/kvmlet-23002/ledger").map_or(0, Iterator::count);
         // Two notes and a lock.
-        crate::harness::eventually("both are noted", || claims() == 3);
+        eventually("both are noted", || claims() == 3);
         scene.script(0, "! flock -n /tmp/kvmlet-$V true");
         drop(scene);
         assert_eq!(claims(), 3, "they were killed");
         let unlocked = "flock -n /tmp/kvmlet-23002 true";
         // Those who were killed take a moment to go.
-        crate::harness::eventually("the lock is free", || {
+        eventually("the lock is free", || {
             let mut shell = std::process::Command::new("sh");
             shell.args(["-c", unlocked]).status().unwrap().success()
         });

@@ -1,6 +1,7 @@
 //! A host of a test's own, with three users: one who runs kvmlet, one who wants to hurt him, and root. `/tmp`, `/run`,
 //! `/home` and the network are the scene's; the programs are those of the test.
 
+use crate::harness::patience::eventually;
 use crate::harness::program;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -214,7 +215,7 @@ impl Drop for Scene {
             let _ = child.wait();
         }
         for path in &self.cgroups {
-            crate::harness::eventually("a cgroup is empty", || {
+            eventually("a cgroup is empty", || {
                 fs::remove_dir(path).is_ok() || !path.exists()
             });
         }

@@ -3,7 +3,7 @@
 use super::{USUAL_WEIGHT, Vm, cgroup, host_cpus, mount, sandbox};
 use crate::cli::{Running, kill, vm_process, vm_process_if_any};
 use crate::harness::sandbox::Sandbox;
-use crate::harness::{Test, eventually};
+use crate::harness::{Test, patience::eventually};
 use crate::packets::enter_own_network;
 use std::fs;
 use std::io::Read;
