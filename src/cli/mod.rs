@@ -4,6 +4,7 @@ mod bench;
 mod boot;
 mod console;
 mod defaults;
+mod docker;
 mod doctor;
 mod error;
 mod generate;
@@ -95,7 +96,7 @@ fn parse<V: Subcommand>() -> V {
     cli.verb
 }
 
-/// clap does not tell which argument is not UTF-8.
+/// Adds what clap does not tell: which argument is not UTF-8, and what is called otherwise than in docker.
 fn name_argument(error: clap::Error, command: &mut clap::Command) -> clap::Error {
     let mut all = std::env::args_os().skip(1);
     match error.kind() {
@@ -106,6 +107,7 @@ fn name_argument(error: clap::Error, command: &mut clap::Command) -> clap::Error
             ),
             None => error,
         },
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => docker::explain(error),
         _ => error,
     }
 }
