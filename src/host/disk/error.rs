@@ -21,10 +21,12 @@ pub enum Error {
         source: io::Error,
     },
     /// Neither a file nor a block device.
-    #[error("disk `{}` is neither a file nor a block device", .path.display())]
+    #[error("disk `{}` is {}neither a file nor a block device", .path.display(), if *.directory { "a directory, " } else { "" })]
     Kind {
         /// The disk.
         path: PathBuf,
+        /// Whether it is a directory.
+        directory: bool,
     },
     /// What its path leads to has changed while it was opened.
     #[error("disk `{}` has been put in the place of another one just now", .path.display())]
@@ -154,16 +156,12 @@ impl Error {
         match self {
             Error::Open {
                 source, read_only, ..
-            } if source.kind() == io::ErrorKind::NotFound => match read_only {
-                true => "check the path",
-                false => {
-                    "check the path; an empty disk is made by `truncate -s 1G FILE`, a scratch disk by `--scratch FILE,size=1G`"
-                }
-            },
-            Error::Open {
-                read_only: false, ..
-            } => "give this user write permission, or add `ro` for a disk that is only read",
-            Error::Open { .. } => "give this user read permission",
+            } => open_help(source, *read_only),
+            Error::Kind {
+                directory: true, ..
+            } => {
+                "make an image of what is in it: `mkfs.erofs IMAGE DIRECTORY` for a root, or `mkfs.ext4 -d DIRECTORY IMAGE 1G`"
+            }
             Error::Kind { .. } => "name a raw image file or a block device",
             Error::Replaced { .. } => {
                 "try again; if that was not you, put it into a directory that nobody else can write to"
@@ -188,6 +186,55 @@ impl Error {
             Error::Read { .. } => "check that the file is intact and the device still answers",
             Error::Format { format, .. } => format.way_out(),
             Error::Empty { .. } => "give it a size, as by `truncate -s 1G FILE`",
+        }
+    }
+}
+
+/// Only where a file's permissions are what forbids it do other permissions help.
+fn open_help(source: &io::Error, read_only: bool) -> &'static str {
+    match (source.raw_os_error(), read_only) {
+        (Some(libc::ENOENT), true) => {
+            "check the path; it is that of a file, and nothing is fetched by a name: `images/build` makes images of roots"
+        }
+        (Some(libc::ENOENT), false) => {
+            "check the path; an empty disk is made by `truncate -s 1G FILE`, a scratch disk by `--scratch FILE,size=1G`"
+        }
+        (Some(libc::EACCES), true) => "give this user read permission",
+        (Some(libc::EACCES), false) => {
+            "give this user write permission, or add `ro` for a disk that is only read"
+        }
+        (Some(libc::EROFS), _) => "add `ro` for a disk that is only read, or put it elsewhere",
+        (Some(libc::EPERM), _) => {
+            "what forbids it is not the file's permissions: for a device those of this container or cgroup, for a file \
+             that it is immutable (`lsattr` tells)"
+        }
+        _ => "check the path",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_are_the_way_out_only_where_they_forbid_it() {
+        for (code, read_only, expected) in [
+            (libc::ENOENT, true, "`images/build` makes"),
+            (libc::ENOENT, false, "`truncate -s 1G FILE`"),
+            (libc::EACCES, true, "read permission"),
+            (libc::EACCES, false, "write permission"),
+            (libc::EROFS, false, "add `ro`"),
+            (libc::EPERM, false, "not the file's permissions"),
+            (libc::ELOOP, false, "check the path"),
+            (libc::ENOTDIR, true, "check the path"),
+        ] {
+            let error = Error::Open {
+                path: "d".into(),
+                read_only,
+                source: io::Error::from_raw_os_error(code),
+            };
+            let help = error.help();
+            assert!(help.contains(expected), "{code}: {help}");
         }
     }
 }

@@ -73,7 +73,10 @@ impl DiskFile {
         let found = std::fs::metadata(path).map_err(refused)?;
         let kind = found.file_type();
         if !kind.is_file() && !kind.is_block_device() {
-            return Err(Error::Kind { path: path.into() });
+            return Err(Error::Kind {
+                path: path.into(),
+                directory: kind.is_dir(),
+            });
         }
         let is_device = kind.is_block_device();
         let mut options = OpenOptions::new();

@@ -45,7 +45,7 @@ fn what_cannot_be_a_disk_is_refused_by_name() {
     assert!(open(&missing, true).unwrap_err().contains("missing.img`"));
     assert!(open(&missing, false).unwrap_err().ends_with("for writing"));
     let error = open(directory.path(), true).unwrap_err();
-    assert!(error.contains("neither a file nor a block device"));
+    assert!(error.contains("is a directory, neither a file nor a block device"));
     let error = open(Path::new("/dev/null"), true).unwrap_err();
     assert!(error.contains("`/dev/null` is neither"));
     let empty = open(image(511).path(), true).unwrap().bytes().unwrap_err();
