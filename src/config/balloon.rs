@@ -120,7 +120,7 @@ mod tests {
                 "sise=1M",
                 "--balloon has no key `sise`; did you mean `size`?",
             ),
-            ("size=", "`size` of --balloon has no value"),
+            ("size=", "`size` of --balloon needs a value: a size"),
             ("size=much", "`size` of --balloon is `much`, not a size"),
             ("much", "`size` of --balloon is `much`, not a size"),
             ("reporting=maybe", "is `maybe`, not on or off"),

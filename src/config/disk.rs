@@ -254,7 +254,7 @@ impl FromStr for Disk {
             id: id.map(|text| text.to_owned().try_into()).transpose()?,
             queues: flag.number("queues")?.unwrap_or(1).try_into()?,
             io: io.unwrap_or_default(),
-            rate_limit: rate_limit.try_into()?,
+            rate_limit: rate_limit.limit("bandwidth", "iops")?,
         })
     }
 }
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(parsed("path=s,size=1G"), Ok(expected(Some("1G"))));
         for (text, part) in [
             ("size=1G", "`path=FILE`"),
-            ("s,size", "`size` of --scratch has no value"),
+            ("s,size", "`size` of --scratch needs a value: a size"),
             ("s,size=big", "512K or 10M"),
             ("s,ro", "--scratch has no key `ro`"),
         ] {
@@ -328,6 +328,12 @@ mod tests {
             ("", "`path` of --disk"),
             ("ro", "no file: add `path=FILE`"),
             ("a,cahce=writeback", "did you mean `cache`?"),
+            (
+                "a,b.img",
+                "a path with a comma in it can only be given in a configuration file",
+            ),
+            ("a,iops-burst=5", "add `iops`"),
+            ("a,once=5", "add `bandwidth`"),
             ("a,b", "--disk has no key `b`"),
             ("a,ro,ro", "`ro` twice"),
             ("a,path=b", "`path` twice"),
@@ -338,13 +344,12 @@ mod tests {
             ("a,format=qcow2", "`format` of --disk is `qcow2`, not raw"),
             ("a,io=aio", "auto, io_uring or sync"),
             ("a,ro=maybe", "on or off"),
-            ("a,cache", "`cache` of --disk has no value"),
+            ("a,cache", "`cache` of --disk needs a value: writeback or"),
             ("a,queues=0", "1 to 32"),
             ("a,queues=33", "1 to 32"),
             ("a,queues=x", "a whole number"),
             ("a,bandwidth=fast", "10M"),
             ("a,bandwidth=0", "a rate of zero"),
-            ("a,iops-burst=5", "`operations`"),
             ("a,id=has space", "`has space`"),
             ("a,id=123456789012345678901", "20"),
         ] {

@@ -1,5 +1,6 @@
 //! What can be wrong with a configuration.
 
+use super::flag::comma_hint;
 use super::{
     Balloon, CpuQuota, CpuWeight, Memory, PortMapping, PortMappings, QueueCount, QueuePairs,
     Serial, VcpuCount,
@@ -20,11 +21,7 @@ pub enum Error {
         text: String,
     },
     /// A memory size outside the limits.
-    #[error(
-        "{size} of guest memory is outside the limits: {} to {}",
-        Memory::MIN,
-        Memory::MAX
-    )]
+    #[error("{size} of guest memory is outside the limits: {} to {}{}", Memory::MIN, Memory::MAX, .size.unit_hint())]
     MemoryRange {
         /// The size asked for.
         size: Memory,
@@ -271,7 +268,7 @@ pub enum Error {
         column: usize,
     },
     /// A key that a flag does not have.
-    #[error("{flag} has no key `{}`{}", .key.escape_debug(), did_you_mean_one_of(.nearest, .known))]
+    #[error("{flag} has no key `{}`{}{}", .key.escape_debug(), did_you_mean_one_of(.nearest, .known), comma_hint(.nearest, .known))]
     FlagKey {
         /// The flag.
         flag: &'static str,
@@ -291,7 +288,7 @@ pub enum Error {
         key: String,
     },
     /// A value that a key of a flag cannot have.
-    #[error("`{key}` of {flag} {}, not {expected}", has_or_is(.value))]
+    #[error("`{key}` of {flag} {}{expected}", needs_or_is(.value))]
     FlagValue {
         /// The flag.
         flag: &'static str,
@@ -392,9 +389,9 @@ fn at(place: &str) -> String {
     }
 }
 
-fn has_or_is(value: &str) -> String {
+fn needs_or_is(value: &str) -> String {
     match value {
-        "" => "has no value".into(),
-        value => format!("is `{value}`"),
+        "" => "needs a value: ".into(),
+        value => format!("is `{value}`, not "),
     }
 }

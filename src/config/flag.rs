@@ -110,3 +110,11 @@ impl<'a> Flag<'a> {
         }
     }
 }
+
+/// A file's name may have a comma, which is where the keys of a flag are split.
+pub(super) fn comma_hint(nearest: &Option<String>, known: &[String]) -> &'static str {
+    match nearest.is_none() && known.iter().any(|key| key == "path") {
+        true => "; a path with a comma in it can only be given in a configuration file",
+        false => "",
+    }
+}

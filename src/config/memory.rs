@@ -25,6 +25,14 @@ impl Memory {
     /// What a guest has when nobody says otherwise.
     pub const DEFAULT: Memory = Memory(128 * MIB);
 
+    /// What to add to a message about a size that is most likely one whose unit was forgotten.
+    pub(super) fn unit_hint(self) -> &'static str {
+        match self.0 < MIB {
+            true => "; a number without a unit is bytes: write 512M, or 2G",
+            false => "",
+        }
+    }
+
     /// A size of this many bytes.
     pub const fn from_bytes(bytes: u64) -> Self {
         Self(bytes)

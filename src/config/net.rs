@@ -163,8 +163,8 @@ impl FromStr for Net {
             queues: queues.transpose()?.unwrap_or_default(),
             subnet: flag.parsed("subnet", "a network for hosts such as 10.1.2.0/30", parse)?,
             egress: flag.parsed("egress", Egress::EXPECTED, parse)?,
-            rx: rx.try_into()?,
-            tx: tx.try_into()?,
+            rx: rx.limit("rx-bandwidth", "rx-packets")?,
+            tx: tx.limit("tx-bandwidth", "tx-packets")?,
             publish: Vec::new(),
             dns: Vec::new(),
         };

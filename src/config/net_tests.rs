@@ -38,7 +38,9 @@ fn what_is_wrong_is_named() {
     for (text, expected) in [
         ("tapp=x", "--net has no key `tapp`; did you mean `tap`?"),
         ("mtu=1500,rx-bandwith=1M", "did you mean `rx-bandwidth`?"),
-        ("tap=", "`tap` of --net has no value"),
+        ("tap=", "`tap` of --net needs a value: the name"),
+        ("rx-burst=1M", "add `rx-bandwidth`"),
+        ("tx-packets-once=3", "add `tx-packets`"),
         (
             "tap=a/b",
             "`tap` of --net is `a/b`, not the name of an interface",
@@ -63,7 +65,6 @@ fn what_is_wrong_is_named() {
         ("subnet=169.0.0.0/8", "not a network for hosts"),
         ("subnet=224.0.0.0/30", "not a network for hosts"),
         ("subnet=255.255.255.252/30", "not a network for hosts"),
-        ("rx-burst=1M", "`bandwidth`"),
         ("tx-packets=-1", "not a whole number"),
         ("tap=t,subnet=10.0.0.0/30", "`subnet`"),
     ] {

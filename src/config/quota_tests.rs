@@ -72,7 +72,7 @@ fn overcommit_is_two_factors() {
         ),
         ("memory=0", "not a factor from 0.001 to 1000"),
         ("memory=1001", "not a factor"),
-        ("memory", "has no value"),
+        ("memory", "needs a value: a factor"),
     ] {
         let error = text.parse::<Overcommit>().unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");

@@ -74,25 +74,36 @@ pub(super) struct Written {
     pub operations_once: Option<u64>,
 }
 
+impl Written {
+    /// The limit, where the keys of its rates are called `bandwidth` and `operations`.
+    pub fn limit(
+        self,
+        bandwidth: &'static str,
+        operations: &'static str,
+    ) -> Result<RateLimit, Error> {
+        let bytes = |size: Option<Memory>| size.map(Memory::bytes);
+        Ok(RateLimit {
+            bandwidth: rate(
+                bytes(self.bandwidth),
+                bytes(self.burst),
+                bytes(self.once),
+                bandwidth,
+            )?,
+            operations: rate(
+                self.operations,
+                self.operations_burst,
+                self.operations_once,
+                operations,
+            )?,
+        })
+    }
+}
+
 impl TryFrom<Written> for RateLimit {
     type Error = Error;
 
     fn try_from(written: Written) -> Result<Self, Error> {
-        let bytes = |size: Option<Memory>| size.map(Memory::bytes);
-        Ok(Self {
-            bandwidth: rate(
-                bytes(written.bandwidth),
-                bytes(written.burst),
-                bytes(written.once),
-                "bandwidth",
-            )?,
-            operations: rate(
-                written.operations,
-                written.operations_burst,
-                written.operations_once,
-                "operations",
-            )?,
-        })
+        written.limit("bandwidth", "operations")
     }
 }
 

@@ -34,6 +34,11 @@ const TEXTS: &[(&str, &str, &[&str])] = &[
     ("--workdir", "", &["working directory", "absolute"]),
     ("--cmdline", "a\nb", &["command line", "line break"]),
     ("--cmdline", "\u{7}", &["command line", "control character"]),
+    (
+        "--memory",
+        "512",
+        &["512 bytes", "a number without a unit is bytes: write 512M"],
+    ),
     ("--cpus", "0", &["0 vCPUs", "1 to 254"]),
     ("--cpus", "-1", &["--cpus", "1 to 254"]),
     ("--cpus", "1.5", &["--cpus", "1 to 254"]),
