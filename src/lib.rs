@@ -30,13 +30,14 @@
 pub mod arch;
 pub mod bench;
 pub mod cli;
-pub mod config;
 pub mod devices;
 pub mod host;
 pub mod memory;
 #[cfg(test)]
 mod patience;
 pub mod vm;
+
+pub use kvmlet_spec as config;
 
 pub use config::{Memory, MemorySize, VmConfig};
 pub use vm::{Error, ExitReason, Vm, VmHandle};

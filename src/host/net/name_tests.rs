@@ -231,10 +231,8 @@ fn servers_that_were_named_are_asked_instead() {
         interfaces();
         serve("127.0.0.1", 1);
         serve("::1", 2);
-        let config = Net {
-            dns: vec!["::1".parse().unwrap()],
-            ..Net::default()
-        };
+        let mut config = Net::default();
+        config.dns = vec!["::1".parse().unwrap()];
         let World { guest, network, .. } = &world_with(config);
         assert_eq!(asked(guest, "name.test"), "2");
         list.change("");

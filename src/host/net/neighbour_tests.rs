@@ -10,10 +10,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 fn net_with(port: &str) -> Net {
-    Net {
-        publish: vec![port.parse().unwrap()],
-        ..Net::default()
-    }
+    super::tests::net(&[port])
 }
 
 /// Does a list of rules have all words that another has, as often? Tables and elements have no order, and interfaces

@@ -30,10 +30,9 @@ fn lease_files(runtime: &Path) -> usize {
 }
 
 pub(super) fn net(publish: &[&str]) -> Net {
-    Net {
-        publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
-        ..Net::default()
-    }
+    let mut net = Net::default();
+    net.publish = publish.iter().map(|text| text.parse().unwrap()).collect();
+    net
 }
 
 #[test]

@@ -149,10 +149,7 @@ pub(super) struct World {
 
 /// The host is 192.0.2.2 to the outside, which is 192.0.2.1. Guest and outside serve TCP on 80, and UDP on 53.
 pub(super) fn world(publish: &[&str]) -> World {
-    world_with(Net {
-        publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
-        ..Net::default()
-    })
+    world_with(super::tests::net(publish))
 }
 
 /// As above, with any interface for the guest.

@@ -28,10 +28,8 @@ struct Bench {
 /// A guest that has accepted `mask` and given 16 buffers.
 fn bench(pairs: u64, mask: u64) -> Bench {
     let runtime = tempfile::tempdir().unwrap();
-    let config = Net {
-        queues: QueuePairs::try_from(pairs).unwrap(),
-        ..Net::default()
-    };
+    let mut config = Net::default();
+    config.queues = QueuePairs::try_from(pairs).unwrap();
     let network = Network::set_up(
         &config,
         Some(&RuntimeDirectory::at(runtime.path()).unwrap()),

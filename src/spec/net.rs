@@ -178,7 +178,7 @@ fn parse<T: FromStr>(text: &str) -> Option<T> {
 }
 
 /// Linux's rule for names of interfaces (`dev_valid_name`).
-pub(crate) fn is_interface_name(text: &str) -> bool {
+pub fn is_interface_name(text: &str) -> bool {
     (1..=15).contains(&text.len())
         && ![".", ".."].contains(&text)
         && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())

@@ -90,7 +90,7 @@ impl FromStr for Balloon {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{MemorySize, VmConfig, VmConfigBuilder};
+    use crate::{MemorySize, VmConfig, VmConfigBuilder};
 
     fn balloon(text: &str) -> Result<Balloon, String> {
         text.parse().map_err(|error: Error| error.to_string())

@@ -2,7 +2,7 @@
 //!
 //! A [`VmConfig`] comes from the builder or from JSON and is complete when it exists: sizes, counts and
 //! names in it are in range. What depends on the host (does the file exist, has the machine that much
-//! memory?) is found out by [`Vm::new`](crate::Vm::new).
+//! memory?) is found out by `kvmlet::Vm::new`.
 
 mod balloon;
 mod builder;
@@ -25,17 +25,16 @@ mod strict;
 pub use balloon::Balloon;
 pub use builder::VmConfigBuilder;
 pub use cgroup_parent::CgroupParent;
-pub use cpu_mask::CpuMask;
-pub(crate) use cpu_mask::Register;
+pub use cpu_mask::{CpuMask, FeatureBit, Register};
 pub use cpu_set::CpuSet;
 pub use disk::{Cache, Disk, DiskFormat, DiskIo, QueueCount, Scratch, Serial};
 pub use egress::Egress;
 pub use error::Error;
 pub use memory::{HugePages, Memory, MemorySize};
-pub(crate) use net::is_interface_name;
+pub use net::is_interface_name;
 pub use net::{MacAddress, Mtu, Net, QueuePairs, Subnet};
 pub use port_mapping::{HostAddress, HostPort, PortMapping, PortMappings, Protocol};
-pub(crate) use quota::thousandths;
+pub use quota::thousandths;
 pub use quota::{CpuQuota, CpuScope, CpuWeight, Factor, MemoryMode, Overcommit, Quota};
 pub use rate_limit::{Rate, RateLimit};
 

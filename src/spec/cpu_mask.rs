@@ -6,18 +6,26 @@ use std::str::FromStr;
 
 /// The output register of a CPUID leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Register {
+pub enum Register {
+    /// EBX.
     Ebx,
+    /// ECX.
     Ecx,
+    /// EDX.
     Edx,
 }
 
 /// One feature bit of subleaf 0: leaf, register and bit number (Intel SDM vol. 2A, CPUID; AMD APM vol. 3 app. E).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FeatureBit {
+#[non_exhaustive]
+pub struct FeatureBit {
+    /// As Linux has it in /proc/cpuinfo.
     pub name: &'static str,
+    /// The leaf.
     pub leaf: u32,
+    /// The register of it.
     pub register: Register,
+    /// The bit in that, 0 to 31.
     pub bit: u8,
 }
 
@@ -55,7 +63,7 @@ pub struct CpuMask(Vec<&'static FeatureBit>);
 
 impl CpuMask {
     /// The bits, in the order in which they were named.
-    pub(crate) fn bits(&self) -> impl Iterator<Item = &'static FeatureBit> + '_ {
+    pub fn bits(&self) -> impl Iterator<Item = &'static FeatureBit> + '_ {
         self.0.iter().copied()
     }
 

@@ -1,7 +1,7 @@
 //! Published ports as text and as JSON.
 
 use super::*;
-use crate::config::{Net, VmConfig};
+use crate::{Net, VmConfig};
 use proptest::prelude::*;
 
 fn mapping(text: &str) -> PortMapping {

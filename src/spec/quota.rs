@@ -253,7 +253,7 @@ impl FromStr for Factor {
 }
 
 /// `1500` thousandths as `1.5`.
-pub(crate) fn thousandths(milli: u64) -> String {
+pub fn thousandths(milli: u64) -> String {
     let text = format!("{}.{:03}", milli / 1000, milli % 1000);
     text.trim_end_matches('0').trim_end_matches('.').into()
 }

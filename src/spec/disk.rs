@@ -106,11 +106,11 @@ impl TryFrom<u64> for QueueCount {
 /// As text it is a path and keys behind it, [`Disk::KEYS`]:
 ///
 /// ```
-/// # use kvmlet::config::Disk;
+/// # use kvmlet_spec::Disk;
 /// let root: Disk = "app.erofs,ro".parse()?;
 /// let data: Disk = "path=data.img,direct,cache=writethrough,bandwidth=100M,iops=5000".parse()?;
 /// assert_eq!(root, Disk::read_only("app.erofs"));
-/// # Ok::<(), kvmlet::config::Error>(())
+/// # Ok::<(), kvmlet_spec::Error>(())
 /// ```
 ///
 /// A path with a comma in it can only be given as JSON.
@@ -262,7 +262,7 @@ impl FromStr for Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Rate;
+    use crate::Rate;
 
     #[test]
     fn a_path_alone_is_a_writable_disk() {

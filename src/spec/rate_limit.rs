@@ -39,7 +39,8 @@ impl Rate {
         self
     }
 
-    pub(crate) fn parts(self) -> (NonZeroU64, NonZeroU64, u64) {
+    /// Amount per second, burst, and what may pass once.
+    pub fn parts(self) -> (NonZeroU64, NonZeroU64, u64) {
         (self.per_second, self.burst, self.once)
     }
 }

@@ -1,7 +1,7 @@
 //! Quotas as users write them.
 
 use super::*;
-use crate::config::{MemorySize, VmConfig};
+use crate::{MemorySize, VmConfig};
 
 #[test]
 fn shares_of_cpus_parse_and_print() {

@@ -83,7 +83,7 @@ fn explain(error: &serde_json::Error, trail: &strict::Trail) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Error, HugePages, MemorySize, VmConfig};
+    use crate::{Error, HugePages, MemorySize, VmConfig};
 
     #[test]
     fn every_key_is_read() {

@@ -88,7 +88,7 @@ pub(super) fn check_hostname(name: &str) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::VmConfig;
+    use crate::VmConfig;
 
     #[test]
     fn host_names_are_those_of_the_standard() {

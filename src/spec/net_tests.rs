@@ -1,7 +1,7 @@
 //! Interfaces and ports as text and as JSON.
 
 use super::*;
-use crate::config::Rate;
+use crate::Rate;
 
 fn net(text: &str) -> Result<Net, String> {
     text.parse().map_err(|error: Error| error.to_string())
