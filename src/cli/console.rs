@@ -1,10 +1,12 @@
 //! Between the user's terminal and the guest's: input, signals, and waiting for the end.
 
 use super::input::Input;
+use super::stopping::{Answer, Stopping};
 use super::terminal::Raw;
-use crate::host::signals::Signals;
+use crate::host::interrupt;
+use crate::host::signals::{ENDING, Signals};
 use crate::{Error, ExitReason, VmHandle};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stdin, stderr, stdin, stdout};
@@ -13,6 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// How an attended VM ended.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum End {
     /// By itself.
     Guest(ExitReason),
@@ -22,8 +25,8 @@ pub(super) enum End {
     Signal(libc::c_int),
 }
 
-/// This process's terminal and signals, taken over before the VM starts: so no key is echoed twice, and all
-/// threads leave the signals to us.
+/// This process's terminal and signals. Signals are taken over before anything is set up, so that all threads leave
+/// them to us; the terminal when there is somebody to look after its keys: until then Ctrl-C ends the start.
 pub(super) struct Console {
     signals: Signals,
     /// Standard input, if it is a terminal.
@@ -39,24 +42,25 @@ struct Terminal {
 }
 
 impl Console {
-    /// Takes over the signals that end the VM cleanly, that stop and continue it, and the one that asks for statistics,
-    /// and the terminal if standard input is one. Dropping it restores the terminal.
+    /// Takes over the signals that end the VM cleanly, that stop and continue it, and the one that asks for statistics.
+    /// Those that end it end what this thread waits for, too. Dropping it restores the terminal.
     pub fn take() -> io::Result<Self> {
-        let signals = Signals::take(&[
-            libc::SIGINT,
-            libc::SIGTERM,
-            libc::SIGHUP,
-            libc::SIGQUIT,
-            libc::SIGUSR1,
-            libc::SIGTSTP,
-            libc::SIGCONT,
-        ])?;
-        let terminal = isatty(stdin()).then(|| Terminal { raw: Raw::enter() });
+        let others = [libc::SIGUSR1, libc::SIGTSTP, libc::SIGCONT];
+        let signals = Signals::take(&[&ENDING[..], &others].concat())?;
+        interrupt::by_signals();
+        let terminal = isatty(stdin()).then_some(Terminal { raw: None });
         Ok(Self {
             signals,
             terminal,
             attended: false,
         })
+    }
+
+    /// Takes over the terminal, if standard input is one and we are in its foreground.
+    pub fn enter_terminal(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.raw = Raw::enter();
+        }
     }
 
     /// Is standard input a terminal?
@@ -124,9 +128,15 @@ impl Console {
         }
     }
 
-    /// Connects standard input to the guest until the VM ends or is told to. SIGUSR1 calls `on_usr1`.
-    pub fn attend(&mut self, vm: &VmHandle, on_usr1: impl Fn()) -> Result<End, Error> {
-        let end = wait(vm, self, on_usr1)?;
+    /// Connects standard input to the guest until the VM ends. Who wants its end has the guest asked for it, or cuts
+    /// its power where that is [`stopping`](Stopping)'s answer. SIGUSR1 calls `on_usr1`.
+    pub fn attend(
+        &mut self,
+        vm: &VmHandle,
+        stopping: Stopping,
+        on_usr1: impl Fn(),
+    ) -> Result<End, Error> {
+        let end = wait(vm, self, stopping, on_usr1)?;
         if !matches!(end, End::Guest(_)) {
             vm.stop();
         }
@@ -142,13 +152,20 @@ fn dup2_stderr(fd: OwnedFd) -> rustix::io::Result<()> {
     rustix::stdio::dup2_stderr(fd)
 }
 
-fn wait(vm: &VmHandle, console: &mut Console, on_usr1: impl Fn()) -> Result<End, Error> {
+fn wait(
+    vm: &VmHandle,
+    console: &mut Console,
+    mut stopping: Stopping,
+    on_usr1: impl Fn(),
+) -> Result<End, Error> {
     let host = |source| Error::Host {
         what: "events",
         source,
     };
     let wanted = vm.console().wanted();
     let mut input = Input::new();
+    // Who has asked for the end, and what that makes of it.
+    let mut wish = None;
     loop {
         // SAFETY: both descriptors belong to `vm`, which outlives the borrow.
         let (ended, wanted_fd) = unsafe {
@@ -167,7 +184,9 @@ fn wait(vm: &VmHandle, console: &mut Console, on_usr1: impl Fn()) -> Result<End,
         if (keys || !console.has_terminal()) && input.wants_more(keys) {
             fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
         }
-        match poll(&mut fds, None) {
+        let due = stopping.due();
+        let due = due.and_then(|due| Timespec::try_from(due).ok());
+        match poll(&mut fds, due.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => continue,
             Err(error) => return Err(host(error.into())),
@@ -175,8 +194,14 @@ fn wait(vm: &VmHandle, console: &mut Console, on_usr1: impl Fn()) -> Result<End,
         let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
         let (ended, signalled, wants, readable) = (ready(0), ready(1), ready(2), ready(3));
         if ended {
-            return vm.wait().map(End::Guest);
+            let reason = vm.wait()?;
+            return Ok(match wish {
+                // That the service has ended is what was wanted.
+                Some(End::Escape) => End::Escape,
+                _ => End::Guest(reason),
+            });
         }
+        let mut asked = None;
         if signalled {
             match console.signals.next().map_err(host)? {
                 None => {}
@@ -184,7 +209,8 @@ fn wait(vm: &VmHandle, console: &mut Console, on_usr1: impl Fn()) -> Result<End,
                 Some(libc::SIGTSTP | libc::SIGCONT) if console.attended => {}
                 Some(libc::SIGTSTP) => console.suspend(),
                 Some(libc::SIGCONT) => console.resume(),
-                Some(signal) => return Ok(End::Signal(signal)),
+                Some(libc::SIGQUIT) => return Ok(End::Signal(libc::SIGQUIT)),
+                Some(signal) => asked = Some(End::Signal(signal)),
             }
         }
         if wants {
@@ -192,8 +218,18 @@ fn wait(vm: &VmHandle, console: &mut Console, on_usr1: impl Fn()) -> Result<End,
             let _ = wanted.read();
         }
         if readable && input.read(keys) {
-            return Ok(End::Escape);
+            asked = Some(End::Escape);
         }
         input.pass_on(|bytes| vm.console().send(bytes));
+        let answer = match asked {
+            Some(end) => {
+                wish = Some(end);
+                stopping.ask(vm)
+            }
+            None => stopping.go_on(vm),
+        };
+        if let (Answer::Cut, Some(end)) = (answer, wish) {
+            return Ok(end);
+        }
     }
 }

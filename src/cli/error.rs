@@ -30,6 +30,11 @@ impl Failed {
         let _ = io::stderr().write_all(self.text().as_bytes());
     }
 
+    /// What went wrong, without why.
+    pub fn first_line(&self) -> String {
+        self.error.to_string()
+    }
+
     fn text(&self) -> String {
         let mut text = format!("error: {}\n", system_message(&*self.error));
         let mut root = &*self.error;

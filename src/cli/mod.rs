@@ -10,6 +10,7 @@ mod error;
 mod generate;
 mod input;
 mod stats;
+mod stopping;
 mod supervisor;
 mod terminal;
 

@@ -9,6 +9,7 @@ use super::boot::Confinement;
 use super::console::Console;
 use super::input::Keys;
 use super::stats::{Passed, StatsSink, StatsSource};
+use super::stopping::{AT_ONCE, POWERING_OFF};
 use super::{FAILED, Failed, Outcome};
 use crate::host::cgroup::{Cgroup, OutOfMemory};
 use crate::host::ledger::Share;
@@ -16,16 +17,18 @@ use crate::host::net::{Endpoint, Network};
 use crate::host::process::{self, Child, Ended, Fork, Lifeline};
 use crate::host::rights;
 use crate::host::whole_file::WholeFile;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use rustix::stdio::stdin;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Who asks for the end again after this long does not want to wait for it. (`timeout`, for one, sends its
-/// signal twice at once.)
-const PATIENCE: Duration = Duration::from_secs(1);
+/// What a VM's process takes to cut its guest's power.
+const CUT: Duration = Duration::from_secs(1);
+/// What it takes to end once it is killed, unless it waits for a device that hangs.
+const KILLED: Duration = Duration::from_secs(10);
 
 /// What whoever attends a VM holds for it.
 pub(super) struct Held {
@@ -33,6 +36,8 @@ pub(super) struct Held {
     pub share: Option<Share>,
     /// Where statistics go.
     pub stats: Option<WholeFile>,
+    /// How long the guest's service may take to end.
+    pub stop_timeout: Duration,
 }
 
 /// What the VM's process is given.
@@ -43,7 +48,12 @@ pub(super) struct Given {
     pub cgroup: Option<Cgroup>,
     pub stats: StatsSink,
     pub lifeline: Lifeline,
+    /// To be dropped when the VM runs and is attended.
+    pub starting: Starting,
 }
+
+/// While this lives, in the VM's process, the VM starts: nobody there looks at signals.
+pub(super) struct Starting(#[expect(dead_code)] OwnedFd);
 
 /// Runs `vmm` in a child of this process, in which it may confine itself, and returns when all is cleared away:
 /// in the supervisor how the child has ended, in the child what `vmm` returns.
@@ -57,7 +67,13 @@ pub(super) fn supervise(
         mut networks,
         share,
         stats,
+        stop_timeout,
     } = held;
+    let (started, starting) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|error| crate::Error::Host {
+            what: "a pipe to the VM's process",
+            source: error.into(),
+        })?;
     let pair = stats.map(StatsSource::pair).transpose();
     let (mut source, sink) = pair
         .map_err(|error| Failed::new(format!("no channel for statistics: {error}")))?
@@ -74,7 +90,7 @@ pub(super) fn supervise(
     let child = match forked {
         Fork::Parent(child) => child,
         Fork::Child(lifeline) => {
-            drop((source, keys));
+            drop((source, keys, started));
             console
                 .leave_terminal(their_keys)
                 .map_err(|error| Failed::new(format!("the terminal cannot be left: {error}")))?;
@@ -90,10 +106,12 @@ pub(super) fn supervise(
                 cgroup,
                 stats: sink.unwrap_or(StatsSink::Nowhere),
                 lifeline,
+                starting: Starting(starting),
             });
         }
     };
-    drop((sink, their_keys));
+    drop((sink, their_keys, starting));
+    console.enter_terminal();
     // Its threads lay their rights down by themselves, and one takes another user, which takes a right.
     let served = networks.iter_mut().try_for_each(Network::serve);
     if let Err(error) = rights::keep_those_of_the_end() {
@@ -104,7 +122,15 @@ pub(super) fn supervise(
         let _ = child.wait();
         return Err(crate::Error::from(error).into());
     }
-    let ended = attend(child, &mut console, keys, source.as_mut())
+    let attended = Attended {
+        child,
+        started: Some(started),
+        patience: stop_timeout.saturating_add(POWERING_OFF + CUT),
+        ending: None,
+        escaped: false,
+    };
+    let ended = attended
+        .until_end(&mut console, keys, source.as_mut())
         .map_err(|error| Failed::new(format!("the VM's process is lost: {error}")))?;
     drop(console);
     drop(networks);
@@ -137,92 +163,171 @@ fn killed(signal: i32, share: Option<&Share>) -> Failed {
     }
 }
 
-/// The exit code of a VM's process that was asked to end.
-const ASKED: u8 = 128 + libc::SIGTERM as u8;
-
-/// Passes signals and keys on to the child, and its statistics to their file, until it has ended.
-fn attend(
+/// A VM's process, and what has become of the wish for its end.
+struct Attended {
     child: Child,
-    console: &mut Console,
-    mut keys: Option<Keys>,
-    mut stats: Option<&mut StatsSource>,
-) -> std::io::Result<Ended> {
-    let mut told_to_end: Option<Instant> = None;
-    let mut escaped = false;
-    loop {
-        let stdin = stdin();
-        let source = stats.as_deref().map(AsFd::as_fd);
-        let read = keys
-            .as_ref()
-            .filter(|keys| keys.wants_more() && console.has_keys());
-        let full = keys.as_ref().and_then(Keys::full);
-        // What is not there is not waited for.
-        let or_nothing = |fd: Option<_>, flags| match fd {
-            Some(fd) => (fd, flags),
-            None => (child.as_fd(), PollFlags::empty()),
+    /// Ends when the VM runs.
+    started: Option<OwnedFd>,
+    /// How long it has to end once it is asked.
+    patience: Duration,
+    ending: Option<Ending>,
+    /// The escape key was pressed.
+    escaped: bool,
+}
+
+struct Ending {
+    /// The signal that asked for it first.
+    signal: libc::c_int,
+    asked: Instant,
+    /// When it is killed, or given up.
+    deadline: Instant,
+    killed: bool,
+}
+
+impl Attended {
+    /// Passes signals and keys on to the child, and its statistics to their file, until it has ended.
+    fn until_end(
+        mut self,
+        console: &mut Console,
+        mut keys: Option<Keys>,
+        mut stats: Option<&mut StatsSource>,
+    ) -> std::io::Result<Ended> {
+        loop {
+            let stdin = stdin();
+            let child = self.child.as_fd();
+            let source = stats.as_deref().map(AsFd::as_fd);
+            let read = keys
+                .as_ref()
+                .filter(|keys| keys.wants_more() && console.has_keys());
+            let full = keys.as_ref().and_then(Keys::full);
+            // What is not there is not waited for.
+            let or_nothing = |fd: Option<_>, flags| match fd {
+                Some(fd) => (fd, flags),
+                None => (child, PollFlags::empty()),
+            };
+            let mut fds = [
+                (child, PollFlags::IN),
+                (console.signals().as_fd(), PollFlags::IN),
+                or_nothing(source, PollFlags::IN),
+                or_nothing(read.map(|_| stdin), PollFlags::IN),
+                or_nothing(full, PollFlags::OUT),
+                or_nothing(self.started.as_ref().map(AsFd::as_fd), PollFlags::IN),
+            ]
+            .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
+            match poll(&mut fds, self.due().as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let [ended, _, _, pressed, room, started] = fds.map(|fd| !fd.revents().is_empty());
+            let passed = stats.as_deref_mut().map(StatsSource::pass_on);
+            if passed == Some(Passed::Last) {
+                stats = None;
+            }
+            if ended {
+                // What was sent before the end is there now, and no more comes.
+                while let Some(Passed::One) = stats.as_deref_mut().map(StatsSource::pass_on) {}
+                return self.ended();
+            }
+            if started {
+                self.started = None;
+            }
+            if let Some(keys) = &mut keys {
+                if pressed && keys.read() {
+                    self.escaped = true;
+                    self.end(libc::SIGTERM)?;
+                }
+                if room {
+                    keys.pass_on();
+                }
+            }
+            while let Some(signal) = console.signals().next()? {
+                self.pass_on(signal, console)?;
+            }
+            self.kill_when_late()?;
+        }
+    }
+
+    /// How the child has ended, as its user wanted it.
+    fn ended(self) -> std::io::Result<Ended> {
+        let ended = self.child.wait()?;
+        Ok(match (ended, self.ending) {
+            // A VM that could not end in time, or had not started.
+            (Ended::Killed(libc::SIGKILL), Some(ending)) if ending.killed => match self.escaped {
+                true => Ended::Exited(0),
+                false => Ended::Exited(128 + ending.signal as u8),
+            },
+            // Whoever wanted the end has it, with whatever code.
+            (Ended::Exited(code), Some(_)) if self.escaped && !OWN_ENDS.contains(&code) => {
+                Ended::Exited(0)
+            }
+            (ended, _) => ended,
+        })
+    }
+
+    fn pass_on(&mut self, signal: libc::c_int, console: &mut Console) -> std::io::Result<()> {
+        match signal {
+            libc::SIGUSR1 => self.child.signal(Signal::USR1),
+            // A VM in the jail does not belong to the terminal's jobs: it stops with this process, and goes on with it.
+            libc::SIGTSTP => {
+                self.child.signal(Signal::STOP)?;
+                console.suspend();
+                self.child.signal(Signal::CONT)
+            }
+            libc::SIGCONT => {
+                console.resume();
+                self.child.signal(Signal::CONT)
+            }
+            _ => self.end(signal),
+        }
+    }
+
+    /// Somebody wants the end. Until the VM runs there is nothing that it could lose, and no waiting for a file or for
+    /// memory keeps its process from being killed.
+    fn end(&mut self, signal: libc::c_int) -> std::io::Result<()> {
+        let now = Instant::now();
+        let ending = self.ending.get_or_insert(Ending {
+            signal,
+            asked: now,
+            deadline: now + self.patience,
+            killed: false,
+        });
+        if ending.killed {
+            return Ok(());
+        }
+        if self.started.is_some() {
+            ending.deadline = now;
+            return Ok(());
+        }
+        if now.saturating_duration_since(ending.asked) >= AT_ONCE {
+            // It is the second time.
+            ending.deadline = ending.deadline.min(now + CUT);
+        }
+        let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
+        self.child.signal(signal)
+    }
+
+    fn kill_when_late(&mut self) -> std::io::Result<()> {
+        let Some(ending) = &mut self.ending else {
+            return Ok(());
         };
-        let mut fds = [
-            (child.as_fd(), PollFlags::IN),
-            (console.signals().as_fd(), PollFlags::IN),
-            or_nothing(source, PollFlags::IN),
-            or_nothing(read.map(|_| stdin), PollFlags::IN),
-            or_nothing(full, PollFlags::OUT),
-        ]
-        .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
-        match poll(&mut fds, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        let now = Instant::now();
+        if now < ending.deadline {
+            return Ok(());
         }
-        let [ended, _, _, pressed, room] = fds.map(|fd| !fd.revents().is_empty());
-        let passed = stats.as_deref_mut().map(StatsSource::pass_on);
-        if passed == Some(Passed::Last) {
-            stats = None;
+        if ending.killed {
+            let text = "it was killed, and has not ended: it waits for something of this host";
+            return Err(std::io::Error::other(text));
         }
-        if ended {
-            // What was sent before the end is there now, and no more comes.
-            while let Some(Passed::One) = stats.as_deref_mut().map(StatsSource::pass_on) {}
-            return Ok(match child.wait()? {
-                Ended::Exited(ASKED) if escaped => Ended::Exited(0),
-                ended => ended,
-            });
-        }
-        if let Some(keys) = &mut keys {
-            if pressed && keys.read() {
-                escaped = true;
-                child.signal(Signal::TERM)?;
-            }
-            if room {
-                keys.pass_on();
-            }
-        }
-        while let Some(signal) = console.signals().next()? {
-            pass_on(signal, &child, console, &mut told_to_end)?;
-        }
+        ending.killed = true;
+        ending.deadline = now + KILLED;
+        self.child.signal(Signal::KILL)
+    }
+
+    fn due(&self) -> Option<Timespec> {
+        let deadline = self.ending.as_ref()?.deadline;
+        Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok()
     }
 }
 
-fn pass_on(
-    signal: libc::c_int,
-    child: &Child,
-    console: &mut Console,
-    told_to_end: &mut Option<Instant>,
-) -> std::io::Result<()> {
-    match signal {
-        libc::SIGUSR1 => child.signal(Signal::USR1),
-        // A VM in the jail does not belong to the terminal's jobs: it stops with this process, and goes on with it.
-        libc::SIGTSTP => {
-            child.signal(Signal::STOP)?;
-            console.suspend();
-            child.signal(Signal::CONT)
-        }
-        libc::SIGCONT => {
-            console.resume();
-            child.signal(Signal::CONT)
-        }
-        _ if told_to_end.is_some_and(|at| at.elapsed() > PATIENCE) => child.signal(Signal::KILL),
-        _ => {
-            told_to_end.get_or_insert_with(Instant::now);
-            child.signal(Signal::from_named_raw(signal).unwrap_or(Signal::TERM))
-        }
-    }
-}
+/// Exit codes of a VM's process that are not its guest's: it failed, or made a forbidden system call.
+const OWN_ENDS: [u8; 2] = [FAILED, 128 + libc::SIGSYS as u8];

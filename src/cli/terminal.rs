@@ -61,8 +61,9 @@ fn saved() -> std::sync::MutexGuard<'static, Option<Termios>> {
 
 fn restore() {
     if let Some(before) = saved().take() {
-        // The terminal may have gone away; then there is nothing to put back.
-        let _ = tcsetattr(stdin(), OptionalActions::Drain, &before);
+        // The terminal may have gone away; then there is nothing to put back. And its reader may stand still: what was
+        // written is not waited for.
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &before);
     }
 }
 

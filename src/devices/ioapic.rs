@@ -69,6 +69,11 @@ impl<R: Router> Ioapic<R> {
         }
     }
 
+    /// Where a pin leads: nothing while it is masked.
+    pub fn message(&self, pin: usize) -> Option<Message> {
+        self.routed.get(pin).copied().flatten()
+    }
+
     /// A local APIC has finished a level-triggered interrupt.
     pub fn end_of_interrupt(&mut self, vector: u8) {
         for entry in &mut self.table {
@@ -219,8 +224,10 @@ mod tests {
         );
         write(&mut ioapic, low, 0x31);
         assert!(routes.try_recv().is_err(), "nothing changed");
+        assert_eq!(ioapic.message(4), Some(message));
         write(&mut ioapic, low, 0x1_0031);
         assert_eq!(routes.try_recv().unwrap()[4], None);
+        assert_eq!((ioapic.message(4), ioapic.message(PINS)), (None, None));
     }
 
     #[test]

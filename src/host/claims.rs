@@ -4,6 +4,7 @@
 //! a file that can be locked is left over, and what it names can be cleared by whoever comes next.
 
 use super::directory::Directory;
+use super::interrupt::Interrupted;
 use super::lock::{self, Failure, Holder, PATIENCE};
 use super::runtime::RuntimeDirectory;
 use rustix::fs::{FlockOperation, flock};
@@ -46,6 +47,9 @@ pub enum Error {
         /// Who has it, where that can be told.
         holder: Option<Holder>,
     },
+    /// It was told to give up while it waited for the lock.
+    #[error(transparent)]
+    Interrupted(Interrupted),
 }
 
 impl Error {
@@ -59,7 +63,7 @@ impl Error {
     /// What a person can do about it, if something is known to help.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::File { .. } => None,
+            Self::File { .. } | Self::Interrupted(_) => None,
             Self::Busy { path, holder } => Some(match holder {
                 Some(holder) => format!("if it does not go on, end it: `kill {}`", holder.pid),
                 None => format!("`fuser {}` tells which one", path.display()),
@@ -107,6 +111,7 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
         let lock = directory.open_or_make(LOCK).map_err(Error::of(&path))?;
         lock::acquire(&lock, &path, PATIENCE).map_err(|failure| match failure {
             Failure::Io(error) => Error::of(&path)(error),
+            Failure::Interrupted(interrupted) => Error::Interrupted(interrupted),
             Failure::Busy { holder } => {
                 let path = path.clone();
                 Error::Busy { path, holder }

@@ -1,5 +1,6 @@
 //! Waiting for a lock on a file, and telling for whom.
 
+use super::interrupt::{self, Interrupted};
 use rustix::fs::{FlockOperation, flock, fstat};
 use rustix::io::Errno;
 use std::fs::{self, File};
@@ -14,6 +15,8 @@ pub(super) enum Failure {
     Io(io::Error),
     /// Somebody has it for longer than anybody should.
     Busy { holder: Option<Holder> },
+    /// Nobody wants it any more.
+    Interrupted(Interrupted),
 }
 
 /// A process that has a lock.
@@ -71,6 +74,7 @@ pub(super) fn acquire(file: &File, path: &Path, patience: Patience) -> Result<()
             let who = holder(file).map_or(String::new(), |holder| format!(", which {holder} has"));
             log::warn!("waiting for the lock `{}`{who}", path.display());
         }
+        interrupt::check().map_err(Failure::Interrupted)?;
         std::thread::sleep(pause(waited));
     }
 }

@@ -9,6 +9,7 @@ pub mod directory;
 pub mod disk;
 pub mod environment;
 pub mod facts;
+pub mod interrupt;
 pub mod jail;
 pub mod kvm;
 pub mod ledger;

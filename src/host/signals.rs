@@ -3,6 +3,30 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::null_mut;
+
+/// The signals that ask a program to end.
+pub const ENDING: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
+pub(super) fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initializes the set; sigaddset gets an initialized set and a number, which it checks.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        set.assume_init()
+    }
+}
+
+fn change_mask(how: libc::c_int, set: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: the set is initialized, and the old one is not asked for.
+    match unsafe { libc::pthread_sigmask(how, set, null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
 
 /// A set of signals that are read instead of delivered (signalfd(2)).
 #[derive(Debug)]
@@ -15,19 +39,11 @@ impl Signals {
     /// # Errors
     /// When the host gives no descriptor.
     pub fn take(signals: &[libc::c_int]) -> io::Result<Self> {
-        let mut set = MaybeUninit::uninit();
-        // SAFETY: sigemptyset initializes the set; the others get an initialized set and valid numbers.
-        let fd = unsafe {
-            libc::sigemptyset(set.as_mut_ptr());
-            for signal in signals.iter().filter(|signal| !is_ignored(**signal)) {
-                libc::sigaddset(set.as_mut_ptr(), *signal);
-            }
-            let error = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
-            if error != 0 {
-                return Err(io::Error::from_raw_os_error(error));
-            }
-            libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
-        };
+        let signals = signals.iter().filter(|signal| !is_ignored(**signal));
+        let set = set_of(&signals.copied().collect::<Vec<_>>());
+        change_mask(libc::SIG_BLOCK, &set)?;
+        // SAFETY: the set is initialized.
+        let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -38,15 +54,22 @@ impl Signals {
     /// Has one of these signals do what it does to a program that knows nothing of it: SIGTSTP stops this process, unless
     /// there is nobody who could have it continue (an orphaned process group).
     pub fn deliver(&self, signal: libc::c_int) {
-        let mut set = MaybeUninit::uninit();
-        // SAFETY: sigemptyset initializes the set; the others get an initialized set and a valid number.
-        unsafe {
-            libc::sigemptyset(set.as_mut_ptr());
-            libc::sigaddset(set.as_mut_ptr(), signal);
-            libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
-            libc::raise(signal);
-            libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
-        }
+        let set = set_of(&[signal]);
+        // It cannot fail for a set of known signals.
+        let _ = change_mask(libc::SIG_UNBLOCK, &set);
+        // SAFETY: a number, which the kernel checks.
+        unsafe { libc::raise(signal) };
+        let _ = change_mask(libc::SIG_BLOCK, &set);
+    }
+
+    /// Does something while the signals of [`ENDING`] do what they do to a program that knows nothing of them: they end
+    /// this process at once, wherever in the kernel it waits.
+    pub fn while_mortal<T>(&self, act: impl FnOnce() -> T) -> T {
+        let set = set_of(&ENDING);
+        let _ = change_mask(libc::SIG_UNBLOCK, &set);
+        let done = act();
+        let _ = change_mask(libc::SIG_BLOCK, &set);
+        done
     }
 
     /// The number of the next signal that has arrived, if one has.

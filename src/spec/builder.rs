@@ -2,8 +2,8 @@
 
 use super::net::{check_ports, set_name_servers};
 use super::{
-    Balloon, CgroupParent, DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory, Net,
-    Overlay, PortMapping,
+    Balloon, CgroupParent, ConsoleSize, DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory,
+    Net, Overlay, PortMapping,
 };
 use super::{CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit, Quota};
 use super::{RootSpec, ServiceSpec, VcpuCount, VmConfig, json, service};
@@ -43,6 +43,9 @@ pub struct VmConfigBuilder {
     env: BTreeMap<String, String>,
     workdir: Option<String>,
     hostname: Option<String>,
+    stop_timeout: Option<u32>,
+    #[serde(skip)]
+    console_size: Option<ConsoleSize>,
 }
 
 impl VmConfigBuilder {
@@ -247,6 +250,19 @@ impl VmConfigBuilder {
         self
     }
 
+    /// How long the service may take to end once the guest is [asked](crate::VmHandle::request_stop) to, in seconds,
+    /// before its init kills it: 10 if nothing is said.
+    pub fn stop_timeout(mut self, seconds: u32) -> Self {
+        self.stop_timeout = Some(seconds);
+        self
+    }
+
+    /// How big the terminal is that the guest's console ends in.
+    pub fn console_size(mut self, size: ConsoleSize) -> Self {
+        self.console_size = Some(size);
+        self
+    }
+
     /// Checks everything that can be checked without looking at the host.
     ///
     /// # Errors
@@ -309,6 +325,8 @@ impl VmConfigBuilder {
                 service,
                 hostname: self.hostname,
                 root,
+                stop_timeout_s: self.stop_timeout,
+                console: self.console_size,
                 ..Default::default()
             },
         })

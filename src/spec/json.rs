@@ -90,7 +90,7 @@ mod tests {
         let config = VmConfig::from_json(
             r#"{"kernel": "vmlinux", "initrd": "root.cpio", "cmdline": "quiet", "memory": "256M",
                 "huge_pages": "transparent", "prefault": true, "vcpus": 3, "cpu_mask": ["cx16"],
-                "balloon": {"size": "8M", "reporting": false}, "rng": false, "command": ["redis-server"], "env": {"TZ": "UTC"}, "workdir": "/data", "hostname": "a"}"#,
+                "balloon": {"size": "8M", "reporting": false}, "rng": false, "command": ["redis-server"], "env": {"TZ": "UTC"}, "workdir": "/data", "hostname": "a", "stop_timeout": 30}"#,
         )
         .unwrap();
         assert_eq!(config.kernel.to_str(), Some("vmlinux"));
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(config.balloon.map(|balloon| balloon.size), Some(8.mib()));
         assert_eq!(
             config.guest.to_cmdline(),
-            "kvmlet.arg=redis-server kvmlet.env=TZ=UTC kvmlet.workdir=/data kvmlet.hostname=a"
+            "kvmlet.arg=redis-server kvmlet.env=TZ=UTC kvmlet.workdir=/data kvmlet.hostname=a kvmlet.stop_timeout=30"
         );
     }
 

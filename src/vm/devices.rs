@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use super::irq::{self, GsiRouter};
+use super::power_button::PowerButton;
 use super::vcpu::OnEoi;
 use crate::arch::x86_64::acpi::MmioSlot;
 use crate::arch::x86_64::address_map as map;
@@ -39,6 +40,7 @@ pub(super) struct Devices {
     pub console: SerialInput,
     pub ready: Ready,
     pub on_eoi: Box<OnEoi>,
+    pub power_button: PowerButton,
     pub transports: Vec<Transport>,
     pub entropy: Option<RngHandle>,
     pub disks: Vec<BlockHandle>,
@@ -98,6 +100,7 @@ impl Devices {
             slots.push(slot);
             transports.push(transport);
         }
+        let power_button = PowerButton::new(ioapic.clone(), fd.clone());
         let on_eoi = Box::new(move |vector| lock(&ioapic).end_of_interrupt(vector));
         Ok(Self {
             ports,
@@ -106,6 +109,7 @@ impl Devices {
             console,
             ready,
             on_eoi,
+            power_button,
             transports,
             entropy,
             disks,

@@ -126,6 +126,22 @@ impl VmHandle {
             })
     }
 
+    /// Presses the machine's power button, which asks the guest to end its service and to power off. Returns whether a
+    /// driver of the guest hears it. The VM runs on until the guest has done so, if it ever does: whoever asks gives it
+    /// a time, after which [`stop`](Self::stop) ends it.
+    ///
+    /// # Errors
+    /// [`Error::Transition`] when the VM is not running.
+    pub fn request_stop(&self) -> Result<bool, Error> {
+        match self.state() {
+            State::Running => Ok(self.shared.power_button.press()),
+            from => Err(Error::Transition {
+                verb: "ask for the end of",
+                from,
+            }),
+        }
+    }
+
     /// Ends the VM as if its power were cut. When this returns, its vCPUs are gone; a VM that had already
     /// ended keeps its reason.
     pub fn stop(&self) {

@@ -150,6 +150,7 @@ impl Vm {
             console,
             ready,
             on_eoi,
+            power_button,
             transports,
             entropy,
             disks,
@@ -163,6 +164,7 @@ impl Vm {
             ports,
             mmio,
             on_eoi,
+            power_button,
             lifecycle,
             trace,
         };

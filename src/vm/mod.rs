@@ -11,6 +11,7 @@ mod irq;
 mod kick;
 mod lifecycle;
 mod machine;
+mod power_button;
 mod stats;
 mod vcpu;
 

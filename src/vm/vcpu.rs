@@ -5,6 +5,7 @@ use super::exit::ExitReason;
 use super::failure::{Cause, Failure};
 use super::kick;
 use super::lifecycle::{Lifecycle, Outcome};
+use super::power_button::PowerButton;
 use crate::devices::{Action, Bus};
 use crate::memory::GuestRam;
 use kvm_bindings::{
@@ -23,6 +24,7 @@ pub(super) struct Shared {
     pub ports: Bus,
     pub mmio: Bus,
     pub on_eoi: Box<OnEoi>,
+    pub power_button: PowerButton,
     pub lifecycle: Lifecycle,
     pub trace: BootTrace,
     // Last: what is on the buses holds the VM, which must not outlive its memory.

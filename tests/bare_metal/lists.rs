@@ -164,7 +164,7 @@ fn failures() -> Vec<Seen> {
     seen
 }
 
-/// Input, interrupts, statistics, and an end by a signal.
+/// Input, interrupts, statistics, and ends by a signal.
 fn consoles() -> Vec<Seen> {
     let mut seen: Vec<Seen> = ["serial_echo", "serial_irq"]
         .map(|name| {
@@ -177,6 +177,17 @@ fn consoles() -> Vec<Seen> {
             })
         })
         .into();
+    seen.push(watch(
+        with("power_button", &["--cmdline", "code=7"]),
+        7,
+        |child| {
+            // It hears the button once its driver has enabled it; the signal comes later than that.
+            running_vm(child);
+            std::thread::sleep(Duration::from_secs(2));
+            // SAFETY: the child has not been waited for, so the number is its own.
+            unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+        },
+    ));
     let directory = tempfile::tempdir().unwrap();
     let stats = directory.path().join("stats.json");
     let arguments = ["--cpus", "2", "--stats", stats.to_str().unwrap()];

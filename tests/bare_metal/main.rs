@@ -17,6 +17,7 @@ mod disk_content;
 mod disk_use;
 mod endings;
 mod hostile;
+mod interrupted;
 mod jail;
 mod lifecycle;
 mod lists;
@@ -26,6 +27,7 @@ mod other_hosts;
 mod ports;
 mod quota;
 mod stats;
+mod stop;
 mod terminal;
 mod virtio;
 mod watch;
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         console::TESTS,
         endings::TESTS,
         hostile::TESTS,
+        interrupted::TESTS,
         jail::TESTS,
         lifecycle::TESTS,
         lists::TESTS,
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         quota::launches::TESTS,
         quota::memory::TESTS,
         stats::TESTS,
+        stop::TESTS,
         terminal::TESTS,
         virtio::TESTS,
     ]

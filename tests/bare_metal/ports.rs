@@ -58,7 +58,7 @@ fn enter_own_host() {
 }
 
 /// A thread of its own: namespaces belong to a thread, and this one ends with the test.
-fn on_own_host(body: fn()) {
+pub fn on_own_host(body: fn()) {
     let thread = std::thread::spawn(move || {
         enter_own_host();
         body();

@@ -35,6 +35,7 @@ const OPEN: &[&str] = &[
     "a_forbidden_call_ends_the_vm_and_is_named",
     "pause_stands_still_and_resume_goes_on",
     "vms_killed_at_random_leave_nothing_behind",
+    "a_signal_ends_a_vm_at_any_instant",
 ];
 
 /// All tests of the bare-metal ring, and the unit tests named above.

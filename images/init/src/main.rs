@@ -29,7 +29,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use kvmlet_init::{EXIT_INIT_FAILED, GuestSpec, SERVICE_FILE, STOP_TIMEOUT_S, ServiceSpec};
+use kvmlet_init::{EXIT_INIT_FAILED, GuestSpec, SERVICE_FILE, ServiceSpec};
 use sys::Errno;
 
 /// Why the service does not run: the rest of a sentence that starts with "cannot", and the exit
@@ -81,10 +81,10 @@ fn run(written: &mut power::Written) -> Result<u8, Failure> {
         sys::sethostname(name).map_err(|e| format!("set the host name \"{name}\": {e}"))?;
     }
     network::configure(&guest.networks)?;
+    let timeout_ms = u64::from(guest.stop_timeout_s()) * 1000;
     let spec = guest.service.over(service_file()?);
     let service = service::start(spec, guest.console)?;
-    let seconds = guest.stop_timeout_s.unwrap_or(STOP_TIMEOUT_S);
-    Ok(supervise::until_end(service, u64::from(seconds) * 1000))
+    Ok(supervise::until_end(service, timeout_ms))
 }
 
 /// What the image says about its service; nothing if it says nothing.

@@ -21,6 +21,13 @@ pub struct GuestSpec {
     pub console: Option<ConsoleSize>,
 }
 
+impl GuestSpec {
+    /// How long the service may take to end once it is asked to, in seconds.
+    pub fn stop_timeout_s(&self) -> u32 {
+        self.stop_timeout_s.unwrap_or(STOP_TIMEOUT_S)
+    }
+}
+
 /// How long a service may take to end, unless something else is asked for: as `docker stop` has it.
 pub const STOP_TIMEOUT_S: u32 = 10;
 

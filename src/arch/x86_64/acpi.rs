@@ -1,14 +1,16 @@
 //! ACPI tables: how stock kernels find CPUs, interrupt lines, devices and the way to power off.
 //!
 //! The machine is "hardware-reduced" (ACPI 6.5 §4.1): no PM timer, no SCI, no fixed buttons; sleep control is
-//! one port. RSDP, XSDT, FADT, MADT and DSDT lie in the BIOS area.
+//! one port, and the power button is a device whose interrupt a generic event device has (§5.6.9). RSDP, XSDT, FADT, MADT and DSDT lie in the BIOS area.
 
 use super::address_map::{
-    ACPI_TABLES, COM1, COM1_IRQ, I8042, IOAPIC, LAPIC, MP_TABLE, POWER, PVPANIC,
+    ACPI_TABLES, COM1, COM1_IRQ, I8042, IOAPIC, LAPIC, MP_TABLE, POWER, POWER_BUTTON_IRQ, PVPANIC,
 };
 use crate::config::VcpuCount;
-use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, Path};
-use acpi_tables::aml::{ResourceTemplate, Scope};
+use acpi_tables::aml::{
+    Device, EISAName, IO, Interrupt, Memory32Fixed, Method, Name, Notify, Package, Path,
+    ResourceTemplate, Scope,
+};
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{
@@ -29,6 +31,8 @@ const RESET_VALUE: u8 = 0xfe;
 const BOOT_ARCH: u16 = 1 << 2 | 1 << 5;
 /// Virtio over MMIO, as Linux and QEMU name it.
 const VIRTIO_MMIO_HID: &str = "LNRO0005";
+/// What a power button is notified of when it is pressed (§5.6.6, table 5.166).
+const PRESSED: u8 = 0x80;
 
 /// Why the tables were not written.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +149,7 @@ fn dsdt(slots: &[MmioSlot]) -> Sdt {
     .to_aml_bytes(&mut aml);
     serial().to_aml_bytes(&mut aml);
     pvpanic().to_aml_bytes(&mut aml);
+    power_button().to_aml_bytes(&mut aml);
     for (index, slot) in slots.iter().enumerate() {
         virtio_mmio(index, *slot).to_aml_bytes(&mut aml);
     }
@@ -202,6 +207,36 @@ fn pvpanic() -> Node {
         0,
         vec![&IO::new(PVPANIC, PVPANIC, 1, 1)],
     )
+}
+
+/// A power button, and the device whose only event is that it was pressed.
+fn power_button() -> Node {
+    let mut bytes = Vec::new();
+    let button = Path::new("PWRB");
+    let (interrupt, pressed) = (interrupt(POWER_BUTTON_IRQ), Notify::new(&button, &PRESSED));
+    Scope::new(
+        "_SB_".into(),
+        vec![
+            &Device::new(
+                Path::new("PWRB"),
+                vec![
+                    &Name::new("_HID".into(), &EISAName::new("PNP0C0C")),
+                    &Name::new("_UID".into(), &0u32),
+                ],
+            ),
+            &Device::new(
+                Path::new("GED_"),
+                vec![
+                    &Name::new("_HID".into(), &"ACPI0013"),
+                    &Name::new("_UID".into(), &0u32),
+                    &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&interrupt])),
+                    &Method::new("_EVT".into(), 1, true, vec![&pressed]),
+                ],
+            ),
+        ],
+    )
+    .to_aml_bytes(&mut bytes);
+    Node(bytes)
 }
 
 fn virtio_mmio(index: usize, slot: MmioSlot) -> Node {
@@ -263,7 +298,9 @@ mod tests {
             u64::from_le_bytes(fadt[140..148].try_into().unwrap()),
         );
         assert_eq!(&dsdt[..4], b"DSDT");
-        assert!(dsdt.windows(8).any(|window| window == b"LNRO0005"));
+        for name in [b"LNRO0005", b"ACPI0013"] {
+            assert!(dsdt.windows(8).any(|window| window == name));
+        }
         let madt = table(&memory, read_u64(&memory, xsdt_at + 44));
         assert_eq!(&madt[..4], b"APIC");
         assert_eq!(madt.len(), 44 + 3 * 8 + 12);

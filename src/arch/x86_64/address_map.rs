@@ -60,6 +60,8 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 pub const COM1: u16 = 0x3f8;
 /// Interrupt of the first serial port.
 pub const COM1_IRQ: u32 = 4;
+/// Interrupt of the power button: what a second serial port would have.
+pub const POWER_BUTTON_IRQ: u32 = 3;
 /// Keyboard controller: data at +0, status and command at +4.
 pub const I8042: u16 = 0x60;
 /// pvpanic (QEMU docs/specs/pvpanic).

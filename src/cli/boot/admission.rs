@@ -4,6 +4,7 @@ use crate::VmConfig;
 use crate::cli::Failed;
 use crate::config::CgroupParent;
 use crate::host::cgroup::{self, Hierarchies, Limits, Plan};
+use crate::host::interrupt;
 use crate::host::ledger::{self, Host, Ledger, Promise, Share};
 use crate::host::runtime::RuntimeDirectory;
 use crate::vm::check_host_memory;
@@ -41,6 +42,7 @@ pub(super) fn admit(
         return Ok(None);
     };
     match enter(config, runtime, plan) {
+        Err(error) if interrupt::interrupted_by().is_some() => Err(refused(error)),
         Err(error @ ledger::Error::Cgroup(_)) if best_effort => {
             warn(&error);
             enter(config, runtime, None).map(Some).map_err(refused)

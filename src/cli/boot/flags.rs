@@ -87,6 +87,10 @@ pub(super) struct Flags {
     /// Host name of the guest.
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
+    /// How long the service may take to end when kvmlet is told to: then it is killed, and 5 seconds later the guest's
+    /// power is cut [default: 10].
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
+    stop_timeout: Option<u32>,
     /// The service to run, with its arguments, instead of the image's own.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -182,6 +186,9 @@ impl Flags {
         if let Some(name) = self.hostname {
             config = config.hostname(name);
         }
+        if let Some(timeout) = self.stop_timeout {
+            config = config.stop_timeout(timeout);
+        }
         if !self.command.is_empty() {
             config = config.command(self.command);
         }
@@ -200,6 +207,11 @@ fn cpus(text: &str) -> Result<u64, String> {
             VcpuCount::MAX
         )
     })
+}
+
+fn seconds(text: &str) -> Result<u32, String> {
+    let number = text.parse();
+    number.map_err(|_| "a time is a whole number of seconds from 0".into())
 }
 
 /// Name and value that `--env` gives to the service, if any.

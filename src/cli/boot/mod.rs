@@ -7,11 +7,13 @@ mod quota;
 
 use super::console::{Console, End};
 use super::stats::{StatsSink, settle};
+use super::stopping::Stopping;
 use super::supervisor::{Held, supervise};
 use super::{Failed, Outcome};
 use crate::config::PortMapping;
 use crate::host;
 use crate::host::cgroup::Cgroup;
+use crate::host::interrupt;
 use crate::host::net::Network;
 use crate::host::process::Lifeline;
 use crate::host::thread::ThreadKind;
@@ -50,6 +52,18 @@ pub(in crate::cli) struct Boot {
 
 impl Boot {
     pub fn run(self, started: Instant) -> Outcome {
+        let outcome = self.boot(started);
+        match (outcome, interrupt::interrupted_by()) {
+            // That is why it failed.
+            (Err(failed), Some(signal)) => {
+                log::info!("ended by signal {signal}: {}", failed.first_line());
+                Ok(128 + signal as u8)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    fn boot(self, started: Instant) -> Outcome {
         let config = self.flags.config()?;
         // A VM that has run for an hour should not end with a file that cannot be written.
         let stats = self.stats.map(|path| WholeFile::open(&path)).transpose()?;
@@ -57,23 +71,34 @@ impl Boot {
         if let Some(Err(error)) = runtime.as_ref().map(host::net::reap_stale) {
             log::warn!("what killed VMs have left over was not cleared: {error}");
         }
-        let console = Console::take().map_err(Failed::new)?;
+        let mut console = Console::take().map_err(Failed::new)?;
+        if config.scratch_size.is_some() {
+            // A file system that does not answer is found while nothing is held yet, and any signal ends this process.
+            let look = || config.disks.iter().map(|disk| disk.path.symlink_metadata());
+            console.signals().while_mortal(|| look().for_each(drop));
+        }
         let share = admission::admit(&config, runtime.as_ref(), self.best_effort)?;
         let ports: Vec<PortMapping> = config
             .nets
             .iter()
             .flat_map(|net| net.publish.clone())
             .collect();
-        let held = share.as_ref().is_some_and(|share| share.cgroup().is_some());
+        let stop_timeout = Duration::from_secs(config.guest.stop_timeout_s().into());
+        // What is there to be cleared away at the end, however that comes.
+        let held = share.as_ref().is_some_and(|share| share.cgroup().is_some())
+            || config.nets.iter().any(|net| net.tap.is_none());
         let confinement = self.jail.confinement(&config, self.best_effort);
+        make_scratch(&config)?;
+        go_on()?;
         if held || confinement.is_some() {
-            make_scratch(&config)?;
             let networks = set_up_networks(&config, runtime.as_ref())?;
+            go_on()?;
             tell_chosen_ports(&ports, networks.iter().flat_map(Network::published));
             let held = Held {
                 networks,
                 share,
                 stats,
+                stop_timeout,
             };
             return supervise(console, held, confinement.as_ref(), |given| {
                 let output = console_output()?;
@@ -81,7 +106,9 @@ impl Boot {
                 let build =
                     move || Vm::with_endpoints(config, output, given.endpoints, runtime.as_ref());
                 let vm = start(build, given.cgroup, confinement.as_ref(), given.lifeline)?;
-                let outcome = attend(given.console, &vm, &given.stats, started);
+                drop(given.starting);
+                let stopping = Stopping::new(stop_timeout);
+                let outcome = attend(given.console, &vm, stopping, &given.stats, started);
                 if vm.disks().is_empty() {
                     // It goes with the process, quicker than piece by piece. Disks have to be waited for.
                     std::mem::forget(vm);
@@ -89,11 +116,20 @@ impl Boot {
                 outcome
             });
         }
-        let vm = Vm::with_runtime(config, console_output()?, runtime.as_ref())?;
-        tell_chosen_ports(&ports, vm.published());
-        let vm = vm.start()?;
+        let output = console_output()?;
+        let build = || Vm::with_runtime(config, output, runtime.as_ref());
+        let vm = console.signals().while_mortal(build)?.start()?;
+        console.enter_terminal();
         let stats = stats.map_or(StatsSink::Nowhere, |file| StatsSink::File(Box::new(file)));
-        attend(console, &vm, &stats, started)
+        attend(console, &vm, Stopping::new(stop_timeout), &stats, started)
+    }
+}
+
+/// What was cut short may have been cleared away, or told as a warning.
+fn go_on() -> Result<(), Failed> {
+    match interrupt::interrupted_by() {
+        None => Ok(()),
+        Some(_) => Err(Failed::new("the VM is not wanted any more")),
     }
 }
 
@@ -139,8 +175,14 @@ fn ask_guest(vm: &VmHandle) {
 }
 
 /// Connects a VM that runs to its user until it ends, and tells how it has.
-fn attend(mut console: Console, vm: &VmHandle, stats: &StatsSink, started: Instant) -> Outcome {
-    let end = console.attend(vm, || {
+fn attend(
+    mut console: Console,
+    vm: &VmHandle,
+    stopping: Stopping,
+    stats: &StatsSink,
+    started: Instant,
+) -> Outcome {
+    let end = console.attend(vm, stopping, || {
         if !matches!(stats, StatsSink::Nowhere) {
             ask_guest(vm);
         }

@@ -2,6 +2,7 @@
 
 use super::parent::PARENT;
 use super::{Error, occupancy};
+use crate::host::interrupt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// A killed process is gone in milliseconds, unless it waits for a device that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a signal ends the waiting.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Kills whoever is in the given cgroups, and removes them from last to first. Those that are gone already
 /// are no error.
@@ -89,12 +92,16 @@ fn end(mut pids: Vec<Pid>, directories: &[PathBuf], deadline: Instant) -> io::Re
         }
     }
     for target in &targets {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).unwrap_or_default();
-        let mut fds = [PollFd::new(target, PollFlags::IN)];
-        match poll(&mut fds, Some(&left)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let look = Timespec::try_from(left.min(LOOK)).unwrap_or_default();
+            let mut fds = [PollFd::new(target, PollFlags::IN)];
+            match poll(&mut fds, Some(&look)) {
+                Ok(0) if left > LOOK => interrupt::check()?,
+                Ok(_) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
     if targets.is_empty() {

@@ -2,11 +2,13 @@
 
 use super::Error;
 use crate::host::directory::Directory;
+use crate::host::interrupt;
 use crate::host::temporary::Temporary;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// e2fsprogs, by where distributions have it: whose program this is must not be up to an environment.
 const PROGRAMS: [&str; 4] = [
@@ -50,12 +52,9 @@ fn make_with(programs: &[&str], path: &Path, bytes: u64) -> Result<(), Error> {
     file.set_len(bytes).map_err(failed)?;
     // The file may have no name yet; this leads to it.
     let place = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    let output = Command::new(program)
-        .args(["-q", "-F", "-t", "ext4", &place])
-        .env_clear()
-        .stdin(Stdio::null())
-        .output()
-        .map_err(failed)?;
+    let mut command = Command::new(program);
+    command.args(["-q", "-F", "-t", "ext4", &place]).env_clear();
+    let output = run(command).map_err(failed)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).replace(&place, "the disk");
         let said = said.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -70,6 +69,25 @@ fn make_with(programs: &[&str], path: &Path, bytes: u64) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map_err(failed),
     }
+}
+
+/// How often it is looked whether a program has ended.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Runs a program that says little, and ends it when a signal ends this process.
+fn run(mut command: Command) -> io::Result<Output> {
+    command.stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    while child.try_wait()?.is_none() {
+        if let Err(interrupted) = interrupt::check() {
+            child.kill()?;
+            child.wait()?;
+            return Err(interrupted.into());
+        }
+        std::thread::sleep(LOOK);
+    }
+    child.wait_with_output()
 }
 
 #[cfg(test)]

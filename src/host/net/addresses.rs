@@ -56,6 +56,23 @@ pub(super) fn listener(mapping: &PortMapping, port: u16) -> Option<(u32, String)
         .iter()
         .filter_map(|file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).ok())
         .find_map(|table| holder_of(&table, mapping, port))?;
+    owner(inode)
+}
+
+/// The process that has a socket in the abstract name space, if this user may know: its number and name.
+pub(super) fn owner_of_name(name: &str) -> Option<(u32, String)> {
+    let table = fs::read_to_string("/proc/thread-self/net/unix").ok()?;
+    let name = format!("@{name}");
+    let inode = table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let is_it = fields.get(7).is_some_and(|path| **path == name);
+        is_it.then(|| fields.get(6)?.parse().ok()).flatten()
+    });
+    owner(inode?)
+}
+
+/// The process that has the socket of that inode.
+fn owner(inode: u64) -> Option<(u32, String)> {
     let link = OsString::from(format!("socket:[{inode}]"));
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let mut numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -5,6 +5,7 @@ use super::lease::Record;
 use crate::config::{HostPort, PortMapping, Subnet};
 use crate::host::claims;
 use crate::host::descriptors::TooFew;
+use crate::host::interrupt::Interrupted;
 use std::net::IpAddr;
 use std::{fmt, io};
 
@@ -116,6 +117,9 @@ pub enum Error {
     /// kvmlet's own directory cannot be used.
     #[error(transparent)]
     State(#[from] claims::Error),
+    /// A signal that ends this process has come.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
     /// There is no place to note what is set up.
     #[error("what an interface of kvmlet's own takes of this host cannot be noted")]
     NoNotes,

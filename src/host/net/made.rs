@@ -40,7 +40,7 @@ impl Network {
         let name = format!("{}%d", lease::TAP_PREFIX);
         let tap = Tap::create(&name, config.queues.get().into())?;
         // Until the host has its address in it.
-        let _turn = Turn::take();
+        let _turn = Turn::take()?;
         let subnet = lease::choose_network(&leases, config.subnet)?;
         let names = NameService::bind(subnet, &config.dns)?;
         // Questions about names are a way out, too.

@@ -6,6 +6,7 @@ use super::nft::{Change, IPV4, IPV6, Kind, News, Received};
 use super::rules::PRIVATE;
 use super::table::{NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_TABLE};
 use super::{Error, link};
+use crate::host::interrupt;
 use crate::host::rights;
 use crate::host::runtime::RuntimeDirectory;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -82,6 +83,10 @@ impl Guarded {
     fn run(mut self, stop: &OwnedFd) {
         if let Err(error) = rights::keep_those_of_networks() {
             log::warn!("a thread keeps rights that it does not need: {error}");
+        }
+        // Whoever ends this thread waits for it, and it may wait for a lock.
+        if let Ok(stop) = stop.try_clone() {
+            interrupt::by_event(stop);
         }
         // What happened before anybody looked.
         let mut concerns = EVERYTHING;

@@ -95,9 +95,10 @@ const THREAD_END: &[Rule] = &[
 ];
 
 /// Attends the VM: polls, moves input to the serial port, sends statistics (with how much guest memory is
-/// resident), pauses and stops vCPUs.
+/// resident), presses the power button, pauses and stops vCPUs.
 const EVENT_LOOP: &[Rule] = &[
     any(libc::SYS_getpid),
+    ioctl(KVM_SIGNAL_MSI),
     any(libc::SYS_mincore),
     any(libc::SYS_ppoll),
     any(libc::SYS_sendto),
@@ -169,6 +170,7 @@ const fn kick() -> Rule {
 // linux/kvm.h
 const KVM_RUN: u32 = 0xae80;
 const KVM_IOEVENTFD: u32 = 0x4040_ae79;
+const KVM_SIGNAL_MSI: u32 = 0x4020_aea5;
 const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
 const KVM_GET_REGS: u32 = 0x8090_ae81;
 const KVM_GET_SREGS: u32 = 0x8138_ae83;
