@@ -10,7 +10,7 @@ use super::{RootSpec, ServiceSpec, VcpuCount, VmConfig, json, service};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A configuration under construction; every field is optional until [`build`](Self::build).
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -276,9 +276,7 @@ impl VmConfigBuilder {
         memory.check(self.huge_pages)?;
         let cmdline = self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
         check_cmdline(&cmdline)?;
-        if self.scratch_size.is_some() && self.scratch.is_none() {
-            return Err(Error::ScratchAlone);
-        }
+        check_scratch_size(self.scratch_size, self.scratch.as_deref())?;
         let (root, mut disks) = root_disks(self.root, self.scratch)?;
         disks.extend(self.disks);
         self.nets.iter().try_for_each(Net::check)?;
@@ -345,6 +343,17 @@ impl VmConfigBuilder {
         }
         let mut disks = self.disks.iter();
         disks.try_for_each(|disk| service::check_path("a disk", &disk.path))
+    }
+}
+
+/// What mke2fs takes for an ext4 with a journal.
+pub(super) const MIN_SCRATCH: Memory = Memory::from_bytes(2 << 20);
+
+fn check_scratch_size(size: Option<Memory>, scratch: Option<&Path>) -> Result<(), Error> {
+    match (size, scratch) {
+        (Some(_), None) => Err(Error::ScratchSizeAlone),
+        (Some(size), _) if size < MIN_SCRATCH => Err(Error::ScratchSize { size }),
+        _ => Ok(()),
     }
 }
 

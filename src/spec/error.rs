@@ -125,9 +125,21 @@ pub enum Error {
         /// What kind of character was found.
         what: &'static str,
     },
-    /// A scratch disk without a root to lay it over, or the size of none.
-    #[error("a scratch disk keeps the changes of a root, and no root or only a size is named")]
+    /// A scratch disk without a root to lay it over.
+    #[error("a scratch disk keeps the changes of a root, and no root is named")]
     ScratchAlone,
+    /// The size of a scratch disk that is not named.
+    #[error("a size of the scratch disk is named, but not its file")]
+    ScratchSizeAlone,
+    /// A scratch disk that is too small for a file system with a journal.
+    #[error(
+        "a scratch disk of {size} is too small: it takes at least {}",
+        super::builder::MIN_SCRATCH
+    )]
+    ScratchSize {
+        /// The size.
+        size: super::Memory,
+    },
     /// An environment variable without a name, or with `=` or a control character in it.
     #[error("`{}` is not the name of an environment variable (write NAME=VALUE)", .name.escape_debug())]
     EnvName {

@@ -220,6 +220,24 @@ mod tests {
     }
 
     #[test]
+    fn a_scratch_disk_is_big_enough_and_has_a_name() {
+        let root = || VmConfig::builder().kernel("k").root("r");
+        let size = |bytes| Memory::from_bytes(bytes);
+        let nameless = root().scratch_size(size(1 << 30)).build().unwrap_err();
+        assert!(matches!(nameless, Error::ScratchSizeAlone), "{nameless}");
+        for bytes in [0, 1, 1 << 20] {
+            let small = root().scratch("s").scratch_size(size(bytes)).build();
+            let error = small.unwrap_err().to_string();
+            assert!(error.ends_with("it takes at least 2 MiB"), "{error}");
+        }
+        root()
+            .scratch("s")
+            .scratch_size(size(2 << 20))
+            .build()
+            .unwrap();
+    }
+
+    #[test]
     fn command_lines_are_one_line() {
         for (text, what) in [
             ("a\0b", "NUL"),
