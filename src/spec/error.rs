@@ -1,6 +1,7 @@
 //! What can be wrong with a configuration.
 
 use super::flag::comma_hint;
+use super::words::{at, did_you_mean, did_you_mean_one_of, needs_or_is, within};
 use super::{
     Balloon, CpuQuota, CpuWeight, Memory, PortMapping, PortMappings, QueueCount, QueuePairs,
     Serial, VcpuCount,
@@ -370,40 +371,4 @@ pub enum Error {
         /// What is wrong, and where.
         message: String,
     },
-}
-
-fn did_you_mean(nearest: &Option<String>) -> String {
-    match nearest {
-        Some(name) => format!("; did you mean `{name}`?"),
-        None => String::new(),
-    }
-}
-
-/// The nearest, or else all of them.
-fn did_you_mean_one_of(nearest: &Option<String>, known: &[String]) -> String {
-    match nearest {
-        None if !known.is_empty() => format!("; known are {}", known.join(", ")),
-        nearest => did_you_mean(nearest),
-    }
-}
-
-fn within(place: &str) -> String {
-    match place {
-        "" => String::new(),
-        place => format!(" in `{place}`"),
-    }
-}
-
-fn at(place: &str) -> String {
-    match place {
-        "" => String::new(),
-        place => format!("`{place}`: "),
-    }
-}
-
-fn needs_or_is(value: &str) -> String {
-    match value {
-        "" => "needs a value: ".into(),
-        value => format!("is `{value}`, not "),
-    }
 }

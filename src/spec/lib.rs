@@ -21,6 +21,7 @@ mod quota;
 mod rate_limit;
 mod service;
 mod strict;
+mod words;
 
 pub use balloon::Balloon;
 pub use builder::VmConfigBuilder;
