@@ -5,11 +5,12 @@ use io_uring::{IoUring, Probe, opcode};
 use std::io;
 
 /// All that any ring of ours does.
-const OPERATIONS: [(u8, &str); 4] = [
+const OPERATIONS: [(u8, &str); 5] = [
     (opcode::Readv::CODE, "readv"),
     (opcode::Writev::CODE, "writev"),
     (opcode::Fsync::CODE, "fsync"),
     (opcode::Nop::CODE, "nop"),
+    (opcode::AsyncCancel::CODE, "async_cancel"),
 ];
 /// What one for a block device does, too.
 const OF_DEVICES: (u8, &str) = (opcode::Fallocate::CODE, "fallocate");
@@ -24,7 +25,7 @@ pub enum Medium {
     Device,
 }
 
-/// A ring for reads, writes and syncs, of devices also for allocation, and nothing else: what a ring does is not
+/// A ring for reads, writes, syncs and their cancellation, of devices also for allocation, and nothing else: what a ring does is not
 /// held to the lists of system calls, so the kernel is told to hold it to these (io_uring_register(2),
 /// IORING_REGISTER_RESTRICTIONS, Linux 5.10). It takes no requests before the thread that is to use it alone has
 /// [enabled](enable) it.

@@ -127,6 +127,12 @@ pub enum Error {
         /// Where the VM is.
         from: State,
     },
+    /// A device waits for the host, which may change guest memory when it answers.
+    #[error("cannot pause the VM: the host has not answered what {device} has asked of it")]
+    Unsettled {
+        /// The name by which the guest knows it.
+        device: String,
+    },
     /// KVM could not go on.
     #[error("the VM cannot go on")]
     Failed(#[source] Failure),
@@ -157,6 +163,9 @@ impl Error {
             ),
             Error::Memory(_) | Error::HostMemory { .. } => Some("ask for less --memory".into()),
             Error::KvmLacks(_) => Some("run `kvmlet doctor` to see what this host offers".into()),
+            Error::Unsettled { .. } => Some(
+                "the VM runs on; try again, and look whether the host's disk works (`dmesg`)".into(),
+            ),
             Error::Failed(failure) => Some(failure.help()),
             _ => None,
         }

@@ -1,7 +1,6 @@
 //! A VM that runs: what can be done with it from outside.
 
 use super::boot_trace::{BootTrace, Phase};
-use super::devices::Transport;
 use super::error::Error;
 use super::exit::ExitReason;
 use super::kick;
@@ -9,6 +8,8 @@ use super::lifecycle::State;
 use super::machine::Vm;
 use super::stats::{MemoryStats, VmStats};
 use super::vcpu::{Counters, Shared, Vcpu, VcpuStats};
+use super::workers::Workers;
+use crate::devices;
 use crate::devices::boot_timer::Ready;
 use crate::devices::bus::lock;
 use crate::devices::serial::SerialInput;
@@ -20,9 +21,13 @@ use crate::host::net::Network;
 use crate::host::thread::{self, Beginning, OnStart, ThreadKind};
 use kvm_ioctls::VmFd;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
+
+/// How long a pause waits for devices to stand still.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A running VM. Dropping it stops the VM and waits for its threads.
 ///
@@ -37,6 +42,9 @@ pub struct VmHandle {
     disks: Vec<BlockHandle>,
     interfaces: Vec<NetHandle>,
     balloon: Option<BalloonHandle>,
+    workers: Workers,
+    /// One move of the lifecycle at a time.
+    moves: Mutex<()>,
     // Taken down when the VM is gone.
     _networks: Vec<Network>,
     // Keeps the VM alive until the last vCPU is gone.
@@ -45,7 +53,7 @@ pub struct VmHandle {
 
 impl VmHandle {
     pub(super) fn start(vm: Vm) -> Result<Self, Error> {
-        let (mut handle, vcpus, _) = Self::of(vm)?;
+        let (mut handle, vcpus) = Self::of(vm)?;
         for vcpu in vcpus {
             let shared = handle.shared.clone();
             // Should a thread be refused, dropping the handle stops those before it.
@@ -59,7 +67,7 @@ impl VmHandle {
     }
 
     /// Takes a VM apart: what stays with the handle, and what goes to threads.
-    fn of(vm: Vm) -> Result<(Self, Vec<Vcpu>, Vec<Transport>), Error> {
+    fn of(vm: Vm) -> Result<(Self, Vec<Vcpu>), Error> {
         kick::install().map_err(|source| Error::Host {
             what: "a signal for vCPU threads",
             source,
@@ -87,10 +95,12 @@ impl VmHandle {
             disks,
             interfaces,
             balloon,
+            workers: Workers::new(transports),
+            moves: Mutex::new(()),
             _networks: networks,
             _fd: fd,
         };
-        Ok((handle, vcpus, transports))
+        Ok((handle, vcpus))
     }
 
     /// Where the VM is in its life.
@@ -98,18 +108,24 @@ impl VmHandle {
         self.shared.lifecycle.state()
     }
 
-    /// Running → Paused. When this returns, no vCPU executes guest code.
+    /// Running → Paused. When this returns, no vCPU executes guest code, and nothing changes guest memory until
+    /// [`resume`](Self::resume). What devices have asked of the host is waited for as far as its answer goes to guest
+    /// memory, a tenth of a second at the most.
     ///
     /// # Errors
-    /// [`Error::Transition`] when the VM is not running.
+    /// [`Error::Transition`] when the VM is not running; [`Error::Unsettled`] when a disk does not answer in time. The
+    /// VM runs on then.
     pub fn pause(&self) -> Result<(), Error> {
-        self.shared
-            .lifecycle
-            .pause()
-            .map_err(|from| Error::Transition {
-                verb: "pause",
-                from,
-            })
+        let _in_turn = lock(&self.moves);
+        let deadline = Instant::now() + PATIENCE;
+        let verb = "pause";
+        let wrong = |from| Error::Transition { verb, from };
+        self.shared.lifecycle.pause().map_err(wrong)?;
+        self.workers.sleep(deadline).map_err(|device| {
+            // Unless it has ended meanwhile.
+            let _ = self.shared.lifecycle.resume();
+            Error::Unsettled { device }
+        })
     }
 
     /// Paused → Running.
@@ -117,13 +133,12 @@ impl VmHandle {
     /// # Errors
     /// [`Error::Transition`] when the VM is not paused.
     pub fn resume(&self) -> Result<(), Error> {
-        self.shared
-            .lifecycle
-            .resume()
-            .map_err(|from| Error::Transition {
-                verb: "resume",
-                from,
-            })
+        let _in_turn = lock(&self.moves);
+        let verb = "resume";
+        let wrong = |from| Error::Transition { verb, from };
+        self.shared.lifecycle.resume().map_err(wrong)?;
+        self.workers.wake();
+        Ok(())
     }
 
     /// Presses the machine's power button, which asks the guest to end its service and to power off. Returns whether a
@@ -142,12 +157,15 @@ impl VmHandle {
         }
     }
 
-    /// Ends the VM as if its power were cut. When this returns, its vCPUs are gone; a VM that had already
-    /// ended keeps its reason.
+    /// Ends the VM as if its power were cut. When this returns, its vCPUs are gone, and its devices do nothing more;
+    /// what the host's kernel has not ended by then, as a read of a disk that hangs, is not waited for. A VM that had
+    /// already ended keeps its reason.
     pub fn stop(&self) {
         self.shared.lifecycle.end(Ok(ExitReason::Stopped));
         // How it ended does not matter here.
         let _ = self.shared.lifecycle.wait_for_end();
+        let _in_turn = lock(&self.moves);
+        self.workers.end(Instant::now() + devices::virtio::PATIENCE);
     }
 
     /// Blocks until the VM has ended, and tells why. Can be called again, and from several threads.
@@ -238,7 +256,7 @@ pub struct Starting {
 impl Starting {
     /// Starts all threads at the same time.
     pub(super) fn begin(vm: Vm, on_start: Arc<OnStart>) -> Result<Self, Error> {
-        let (mut handle, vcpus, transports) = VmHandle::of(vm)?;
+        let (mut handle, vcpus) = VmHandle::of(vm)?;
         handle.shared.lifecycle.begin_paused();
         let mut threads: Vec<(_, Meaning)> = Vec::new();
         for vcpu in vcpus {
@@ -250,8 +268,8 @@ impl Starting {
             handle.threads.push(thread);
             threads.push((begun, no_thread));
         }
-        for transport in transports {
-            let begun = lock(&transport).start_workers(&on_start);
+        for transport in handle.workers.transports() {
+            let begun = lock(transport).start_workers(&on_start);
             let begun = begun.map_err(no_device_thread)?.into_iter();
             threads.extend(begun.map(|begun| (begun, no_device_thread as Meaning)));
         }

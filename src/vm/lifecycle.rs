@@ -5,6 +5,7 @@ use super::failure::Failure;
 use super::kick;
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Where a VM is in its life.
@@ -39,6 +40,9 @@ struct Inner {
     outcome: Option<Outcome>,
 }
 
+/// How long a vCPU that was kicked has to come.
+const KICK_AGAIN: Duration = Duration::from_millis(10);
+
 /// The meeting point of the vCPU threads with whoever directs them.
 pub(super) struct Lifecycle {
     inner: Mutex<Inner>,
@@ -69,6 +73,17 @@ impl Lifecycle {
         self.changed
             .wait(guard)
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for vCPUs that are on their way. One may have been about to make a system call that waits, where a kick
+    /// that came just before is lost, so they are kicked until they come.
+    fn wait_kicking<'a>(&self, guard: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        let waited = self.changed.wait_timeout(guard, KICK_AGAIN);
+        let (inner, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() {
+            kick::all(&inner.threads);
+        }
+        inner
     }
 
     pub fn state(&self) -> State {
@@ -138,7 +153,7 @@ impl Lifecycle {
         inner.state = State::Paused;
         kick::all(&inner.threads);
         while inner.state == State::Paused && inner.parked < inner.threads.len() {
-            inner = self.wait(inner);
+            inner = self.wait_kicking(inner);
         }
         match inner.state {
             State::Paused => Ok(()),
@@ -163,7 +178,8 @@ impl Lifecycle {
         loop {
             match &inner.outcome {
                 Some(outcome) if inner.threads.is_empty() => return outcome.clone(),
-                _ => inner = self.wait(inner),
+                Some(_) => inner = self.wait_kicking(inner),
+                None => inner = self.wait(inner),
             }
         }
     }

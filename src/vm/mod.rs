@@ -14,6 +14,7 @@ mod machine;
 mod power_button;
 mod stats;
 mod vcpu;
+mod workers;
 
 pub use board::check_host_memory;
 pub use boot_trace::{BootTrace, Phase, PhaseRecord, StartRecord};

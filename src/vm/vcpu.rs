@@ -136,6 +136,7 @@ impl Vcpu {
                     if !shared.lifecycle.may_run() {
                         return None;
                     }
+                    self.tell_of_pause();
                 }
                 Next::End(reason) => return Some(Ok(reason)),
                 Next::Fail(cause) => {
@@ -145,6 +146,13 @@ impl Vcpu {
             }
             action = self.enter(run, shared);
         }
+    }
+
+    /// The guest's watchdogs should not take the time that it stood still for a lockup (api.rst, KVM_KVMCLOCK_CTRL):
+    /// while it was paused, or while its process was, which KVM_RUN comes back from, too.
+    fn tell_of_pause(&self) {
+        // Refused where the guest does not use KVM's clock, and has nobody to be told.
+        let _ = self.fd.kvmclock_ctrl();
     }
 
     /// Into the guest and back once.

@@ -43,7 +43,7 @@ impl Interrupt {
 
     /// The device has used buffers.
     pub fn used_buffers(&self) {
-        self.raise(USED_BUFFER);
+        self.call(USED_BUFFER);
     }
 
     /// The device's configuration space has changed in a field that is read at once (§2.5): readers see a new
@@ -59,7 +59,7 @@ impl Interrupt {
         let mut generation = self.lock_generation();
         if change() {
             *generation = generation.wrapping_add(1);
-            self.call_about_config();
+            self.call(CONFIG_CHANGE);
         }
     }
 
@@ -72,7 +72,7 @@ impl Interrupt {
         if !self.needs_reset.swap(true, Ordering::AcqRel) {
             self.complain(format_args!("a reset by the driver is needed: {why}"));
             let _in_turn = self.lock_generation();
-            self.call_about_config();
+            self.call(CONFIG_CHANGE);
         }
     }
 
@@ -115,14 +115,12 @@ impl Interrupt {
         self.needs_reset.store(false, Ordering::Release);
     }
 
-    fn call_about_config(&self) {
-        if self.driver_is_ready.load(Ordering::Acquire) {
-            self.raise(CONFIG_CHANGE);
+    /// A worker may still be on its way to its end when the driver has reset the device.
+    fn call(&self, why: u32) {
+        if !self.driver_is_ready.load(Ordering::Acquire) {
+            return;
         }
-    }
-
-    fn raise(&self, bit: u32) {
-        self.status.fetch_or(bit, Ordering::AcqRel);
+        self.status.fetch_or(why, Ordering::AcqRel);
         self.raised.fetch_add(1, Ordering::Relaxed);
         // The line is an eventfd: a full counter still raises it.
         let _ = self.line.write(1);

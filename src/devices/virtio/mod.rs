@@ -22,7 +22,7 @@ pub use chain::{Chain, Segment};
 pub use interrupt::Interrupt;
 pub use mmio::{Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
 pub use queue::{Broken, Virtqueue};
-pub use worker::{Stop, Worker};
+pub use worker::{Order, Orders, PATIENCE, Worker};
 
 use std::io;
 use std::sync::Arc;
@@ -67,11 +67,11 @@ pub trait VirtioDevice: Send {
     /// The driver is ready: start to serve the queues.
     ///
     /// # Errors
-    /// When the host gives no thread or the back end cannot start; the transport then marks the device as
-    /// needing a reset.
+    /// When the host gives no thread or the back end cannot start; the transport then calls its workers off and
+    /// marks the device as needing a reset.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
 
-    /// The driver resets the device: stop, and be ready to be activated anew. Called only when active.
+    /// Be ready to be activated anew. Called after an activation, when the workers have let go of their work.
     fn reset(&mut self);
 
     /// The threads that serve the queues.

@@ -2,7 +2,7 @@
 
 use super::rate_limiter::{Gate, RateLimiter, Take};
 use super::{
-    Activation, Broken, Chain, DeviceType, Interrupt, Stop, VirtioDevice, Virtqueue, Worker,
+    Activation, Broken, Chain, DeviceType, Interrupt, Orders, VirtioDevice, Virtqueue, Worker,
 };
 use crate::config::{Rate, RateLimit};
 use crate::host::thread::ThreadKind;
@@ -141,12 +141,10 @@ impl VirtioDevice for Rng {
         let _ = shared.interrupt.set(interrupt.clone());
         let gate = shared.limiter.gate()?;
         self.worker
-            .work(move |stop| serve(queue, gate, &shared, &interrupt, stop))
+            .work(move |orders| serve(queue, gate, &shared, &interrupt, orders))
     }
 
-    fn reset(&mut self) {
-        self.worker.halt();
-    }
+    fn reset(&mut self) {}
 
     fn workers(&mut self) -> &mut [Worker] {
         std::slice::from_mut(&mut self.worker)
@@ -164,7 +162,7 @@ fn serve(
     mut gate: Gate,
     shared: &Shared,
     interrupt: &Arc<Interrupt>,
-    stop: &Stop,
+    orders: &Orders,
 ) {
     let mut chain = Chain::default();
     loop {
@@ -175,7 +173,7 @@ fn serve(
         // SAFETY: the descriptor belongs to the queue, which outlives the call.
         let notified = unsafe { BorrowedFd::borrow_raw(queue.notified().as_raw_fd()) };
         let mut fds = [
-            PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN),
             match wait {
                 Some(Wait::Timer) => PollFd::from_borrowed_fd(gate.timer(), PollFlags::IN),
                 _ => PollFd::from_borrowed_fd(notified, PollFlags::IN),
@@ -183,7 +181,7 @@ fn serve(
         ];
         // With work left this only looks whether to stop. Interrupted or not: what is readable decides.
         let _ = poll(&mut fds, wait.is_none().then_some(&Timespec::default()));
-        if !fds[0].revents().is_empty() {
+        if !fds[0].revents().is_empty() && orders.obey() {
             return;
         }
         let notified = queue.notified().read().unwrap_or(0);

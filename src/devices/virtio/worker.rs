@@ -6,41 +6,47 @@ use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
-/// Tells the work of a worker to end: readable from then on.
-#[derive(Clone, Debug)]
-pub struct Stop(Arc<EventFd>);
+/// How long whoever ends a worker's work waits for it, from when the work was told. What the host's kernel has not
+/// given back by then is left to the worker's thread.
+pub const PATIENCE: Duration = Duration::from_millis(50);
 
-impl Stop {
-    fn new() -> io::Result<Self> {
-        Ok(Self(Arc::new(EventFd::new(
-            libc::EFD_NONBLOCK | libc::EFD_CLOEXEC,
-        )?)))
-    }
+/// What a worker's work is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Go on.
+    Work,
+    /// Stand still: nothing of guest memory changes before the next order.
+    Sleep,
+    /// End.
+    Halt,
 }
 
-impl AsFd for Stop {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is owned by `self.0`, which outlives the borrow.
-        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
-    }
-}
+type Work = Box<dyn FnOnce(&Orders) + Send>;
 
-type Work = Box<dyn FnOnce(&Stop) + Send>;
-
-/// What a worker's thread is about to do.
-enum Seat {
+/// What a worker's thread is about.
+enum Place {
     Parked,
     Given(Work),
     Busy,
-    Leaving,
+    Asleep,
+}
+
+struct Seat {
+    place: Place,
+    order: Order,
+    /// The thread is to end.
+    leaving: bool,
 }
 
 /// Where a worker and its thread meet.
 struct Desk {
     seat: Mutex<Seat>,
     changed: Condvar,
+    /// Readable while the order is another than to work.
+    call: EventFd,
 }
 
 impl Desk {
@@ -54,38 +60,95 @@ impl Desk {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes the order; the seat is the caller's.
+    fn order(&self, seat: &mut Seat, order: Order) {
+        if seat.order == order {
+            return;
+        }
+        // Neither can fail: the counter is far from full, and empty only where nothing was written.
+        let _ = match order {
+            Order::Work => self.call.read().map(drop),
+            _ => self.call.write(1),
+        };
+        seat.order = order;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `is_so`, or until the deadline; returns whether it is.
+    fn wait_until(&self, deadline: Instant, is_so: impl Fn(&Seat) -> bool) -> bool {
+        let mut seat = self.lock();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if is_so(&seat) || left.is_zero() {
+                return is_so(&seat);
+            }
+            let waited = self.changed.wait_timeout(seat, left);
+            (seat, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// The body of the thread: one work after the other, until it is to leave.
-    fn serve(&self, stop: &Stop) {
+    fn serve(self: &Arc<Self>) {
         /// Parks the thread even if its work panics: whoever waits for its end must not wait for ever.
         struct Park<'a>(&'a Desk);
         impl Drop for Park<'_> {
             fn drop(&mut self) {
                 let mut seat = self.0.lock();
-                if matches!(*seat, Seat::Busy) {
-                    *seat = Seat::Parked;
+                if matches!(seat.place, Place::Busy | Place::Asleep) {
+                    seat.place = Place::Parked;
                 }
                 self.0.changed.notify_all();
             }
         }
+        let orders = Orders(self.clone());
         loop {
             let mut seat = self.lock();
             let work = loop {
-                match std::mem::replace(&mut *seat, Seat::Busy) {
-                    Seat::Given(work) => break work,
-                    Seat::Leaving => {
-                        *seat = Seat::Leaving;
-                        return;
-                    }
-                    _ => {
-                        *seat = Seat::Parked;
-                        seat = self.wait(seat);
-                    }
+                if seat.leaving {
+                    return;
                 }
+                match std::mem::replace(&mut seat.place, Place::Busy) {
+                    Place::Given(work) if seat.order == Order::Work => break work,
+                    other => seat.place = other,
+                }
+                seat = self.wait(seat);
             };
             drop(seat);
             let _park = Park(self);
-            work(stop);
+            work(&orders);
         }
+    }
+}
+
+/// What the work of a worker is told. Its descriptor is readable while there is an order to [obey](Self::obey).
+#[derive(Clone)]
+pub struct Orders(Arc<Desk>);
+
+impl Orders {
+    /// The order that stands.
+    pub fn standing(&self) -> Order {
+        self.0.lock().order
+    }
+
+    /// Stands still as long as it is told to, and returns whether the work is to end.
+    pub fn obey(&self) -> bool {
+        let mut seat = self.0.lock();
+        while seat.order == Order::Sleep {
+            seat.place = Place::Asleep;
+            self.0.changed.notify_all();
+            seat = self.0.wait(seat);
+        }
+        if matches!(seat.place, Place::Asleep) {
+            seat.place = Place::Busy;
+        }
+        seat.order == Order::Halt
+    }
+}
+
+impl AsFd for Orders {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is owned by `self.0`, which outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.0.call.as_raw_fd()) }
     }
 }
 
@@ -96,7 +159,8 @@ pub struct Worker {
     name: String,
     kind: ThreadKind,
     desk: Arc<Desk>,
-    stop: Stop,
+    /// When its work was told to end.
+    called_off: Option<Instant>,
     prepare: Option<Prepare>,
     thread: Option<JoinHandle<()>>,
 }
@@ -113,10 +177,15 @@ impl Worker {
             name: name.into(),
             kind,
             desk: Arc::new(Desk {
-                seat: Mutex::new(Seat::Parked),
+                seat: Mutex::new(Seat {
+                    place: Place::Parked,
+                    order: Order::Work,
+                    leaving: false,
+                }),
                 changed: Condvar::new(),
+                call: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
             }),
-            stop: Stop::new()?,
+            called_off: None,
             prepare: None,
             thread: None,
         })
@@ -154,50 +223,91 @@ impl Worker {
         if self.thread.is_some() {
             return Ok(None);
         }
-        let (desk, stop) = (self.desk.clone(), self.stop.clone());
-        let body = move || desk.serve(&stop);
+        let desk = self.desk.clone();
+        let body = move || desk.serve();
         let (thread, beginning) = thread::spawn(&self.name, self.kind, on_start, prepare, body)?;
         self.thread = Some(thread);
         Ok(Some(beginning))
     }
 
-    /// Gives the thread work, which must end soon after [`Stop`] is readable. The work before has been
-    /// [halted](Self::halt).
+    /// Gives the thread work, which obeys its [`Orders`] soon after they are readable. The work before has
+    /// [ended](Self::has_let_go).
     ///
     /// # Errors
     /// When the host gives no thread.
-    pub fn work(&mut self, work: impl FnOnce(&Stop) + Send + 'static) -> io::Result<()> {
-        *self.desk.lock() = Seat::Given(Box::new(work));
+    pub fn work(&mut self, work: impl FnOnce(&Orders) + Send + 'static) -> io::Result<()> {
+        let mut seat = self.desk.lock();
+        seat.place = Place::Given(Box::new(work));
+        self.desk.order(&mut seat, Order::Work);
         self.desk.changed.notify_all();
+        drop(seat);
+        self.called_off = None;
         let unconfined: Arc<OnStart> = Arc::new(|_| Ok(()));
         self.spawn(&unconfined, || ()).map(drop)
     }
 
-    /// Ends the work, if there is any, and waits until the thread has let go of all of it.
-    pub fn halt(&mut self) {
+    /// Tells the work to end, if there is any, and does not wait for it.
+    pub fn call_off(&mut self) {
         let mut seat = self.desk.lock();
-        if let Seat::Given(_) = *seat {
-            *seat = Seat::Parked;
+        if matches!(seat.place, Place::Given(_)) {
+            seat.place = Place::Parked;
         }
-        if let Seat::Busy = *seat {
-            // Cannot fail: the counter is far from full.
-            let _ = self.stop.0.write(1);
-            while let Seat::Busy = *seat {
-                seat = self.desk.wait(seat);
-            }
-            let _ = self.stop.0.read();
+        if !matches!(seat.place, Place::Parked) {
+            self.desk.order(&mut seat, Order::Halt);
+            self.called_off.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Waits until the thread has let go of all of its work, but no longer than until then; returns whether it has.
+    pub fn has_let_go(&self, deadline: Instant) -> bool {
+        let is_parked = |seat: &Seat| matches!(seat.place, Place::Parked);
+        self.desk.wait_until(deadline, is_parked)
+    }
+
+    /// Tells the work to stand still, and does not wait until it does.
+    pub fn sleep(&mut self) {
+        let mut seat = self.desk.lock();
+        if seat.order == Order::Work {
+            self.desk.order(&mut seat, Order::Sleep);
+        }
+    }
+
+    /// Waits until the work stands still, but no longer than until then; returns whether it does.
+    pub fn is_still(&self, deadline: Instant) -> bool {
+        let is_still = |seat: &Seat| !matches!(seat.place, Place::Busy);
+        self.desk.wait_until(deadline, is_still)
+    }
+
+    /// Has the work go on that [stood still](Self::sleep).
+    pub fn wake(&mut self) {
+        let mut seat = self.desk.lock();
+        if seat.order == Order::Sleep {
+            self.desk.order(&mut seat, Order::Work);
         }
     }
 }
 
 impl Drop for Worker {
+    /// A thread that waits for the host's kernel, and for nothing else, may do so for ever. It is left behind then, with
+    /// what the kernel still works on: guest memory, for one, stays mapped until it has let go.
     fn drop(&mut self) {
-        self.halt();
-        *self.desk.lock() = Seat::Leaving;
+        self.call_off();
+        let deadline = self
+            .called_off
+            .map_or_else(Instant::now, |at| at + PATIENCE);
+        let let_go = self.has_let_go(deadline);
+        self.desk.lock().leaving = true;
         self.desk.changed.notify_all();
-        if let Some(thread) = self.thread.take() {
+        match self.thread.take() {
+            Some(_) if !let_go => {
+                let name = &self.name;
+                log::warn!(
+                    "{name}: the host's kernel has not ended a request; its thread and guest memory wait for it"
+                );
+            }
             // A worker that panicked has nothing to give back.
-            let _ = thread.join();
+            Some(thread) => drop(thread.join()),
+            None => {}
         }
     }
 }
@@ -208,14 +318,30 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, poll};
     use std::sync::mpsc::channel;
 
-    fn until_stopped(stop: &Stop) {
-        let fd = PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN);
-        poll(&mut [fd], None).unwrap();
+    const LONG: Duration = Duration::from_secs(10);
+
+    fn until_halted(orders: &Orders) {
+        loop {
+            let fd = PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN);
+            poll(&mut [fd], None).unwrap();
+            if orders.obey() {
+                return;
+            }
+        }
+    }
+
+    fn worker() -> Worker {
+        Worker::new("test", ThreadKind::Rng).unwrap()
+    }
+
+    fn halt(worker: &mut Worker) {
+        worker.call_off();
+        assert!(worker.has_let_go(Instant::now() + LONG));
     }
 
     #[test]
     fn one_thread_does_one_work_after_the_other() {
-        let mut worker = Worker::new("test", ThreadKind::Rng).unwrap();
+        let mut worker = worker();
         let begun = worker.start(&(Arc::new(|_| Ok(())) as _)).unwrap();
         begun.unwrap().wait().unwrap();
         let (tell, told) = channel();
@@ -223,14 +349,14 @@ mod tests {
         for _ in 0..3 {
             let tell = tell.clone();
             worker
-                .work(move |stop| {
+                .work(move |orders| {
                     tell.send(std::thread::current().id()).unwrap();
-                    until_stopped(stop);
+                    until_halted(orders);
                     tell.send(std::thread::current().id()).unwrap();
                 })
                 .unwrap();
             threads.push(told.recv().unwrap());
-            worker.halt();
+            halt(&mut worker);
             // It has ended by now.
             threads.push(told.try_recv().unwrap());
         }
@@ -239,14 +365,70 @@ mod tests {
 
     #[test]
     fn halting_is_no_matter_whether_there_is_work() {
-        let mut worker = Worker::new("test", ThreadKind::Rng).unwrap();
-        worker.halt();
-        worker.work(until_stopped).unwrap();
-        worker.halt();
-        worker.halt();
+        let mut worker = worker();
+        halt(&mut worker);
+        worker.work(until_halted).unwrap();
+        halt(&mut worker);
+        halt(&mut worker);
         worker.work(|_| ()).unwrap();
-        worker.halt();
-        worker.work(until_stopped).unwrap();
+        halt(&mut worker);
+        worker.work(until_halted).unwrap();
         drop(worker);
+    }
+
+    #[test]
+    fn work_stands_still_while_it_sleeps_and_goes_on_or_ends() {
+        let mut worker = worker();
+        // Without work it is still.
+        worker.sleep();
+        assert!(worker.is_still(Instant::now()));
+        worker.wake();
+        for wakes in [true, false] {
+            let (tell, told) = channel();
+            let steps = move |orders: &Orders| {
+                while orders.standing() == Order::Work || !orders.obey() {
+                    let _ = tell.send(());
+                }
+            };
+            worker.work(steps).unwrap();
+            told.recv().unwrap();
+            worker.sleep();
+            assert!(worker.is_still(Instant::now() + LONG));
+            told.try_iter().for_each(drop);
+            (0..100).for_each(|_| std::thread::yield_now());
+            assert!(told.try_recv().is_err());
+            if wakes {
+                worker.wake();
+                told.recv().unwrap();
+            }
+            halt(&mut worker);
+        }
+    }
+
+    /// What waits for the host's kernel, here for a sender, holds up nobody.
+    #[test]
+    fn work_that_does_not_end_is_left_behind() {
+        let mut worker = worker();
+        let (answer, answered) = channel::<()>();
+        let (tell, told) = channel();
+        worker
+            .work(move |_| {
+                tell.send(()).unwrap();
+                let _ = answered.recv();
+                drop(tell);
+            })
+            .unwrap();
+        told.recv().unwrap();
+        let since = Instant::now();
+        worker.sleep();
+        assert!(!worker.is_still(since + PATIENCE));
+        worker.call_off();
+        assert!(!worker.has_let_go(Instant::now()));
+        drop(worker);
+        assert!(since.elapsed() < LONG);
+        assert!(told.try_recv().is_err());
+        // Its thread ends when it is answered.
+        drop(answer);
+        assert!(told.recv().is_err());
     }
 }

@@ -111,6 +111,7 @@ const VCPU: &[Rule] = &[
     any(libc::SYS_getpid),
     ioctl(KVM_RUN),
     ioctl(KVM_IOEVENTFD),
+    ioctl(KVM_KVMCLOCK_CTRL),
     ioctl(KVM_SET_GSI_ROUTING),
     ioctl(KVM_GET_REGS),
     ioctl(KVM_GET_SREGS),
@@ -169,6 +170,7 @@ const fn kick() -> Rule {
 
 // linux/kvm.h
 const KVM_RUN: u32 = 0xae80;
+const KVM_KVMCLOCK_CTRL: u32 = 0xaead;
 const KVM_IOEVENTFD: u32 = 0x4040_ae79;
 const KVM_SIGNAL_MSI: u32 = 0x4020_aea5;
 const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;

@@ -145,14 +145,13 @@ impl VirtioDevice for BalloonDevice {
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
         let _ = self.shared.interrupt.set(activation.interrupt.clone());
         let server = Server::new(activation, self.shared.clone());
-        self.worker.work(move |stop| server.serve(stop))?;
+        self.worker.work(move |orders| server.serve(orders))?;
         self.active = true;
         Ok(())
     }
 
     /// The guest begins anew, with an empty balloon.
     fn reset(&mut self) {
-        self.worker.halt();
         self.active = false;
         self.shared.actual_pages.store(0, Ordering::Release);
     }

@@ -4,7 +4,7 @@ use super::feature;
 use super::handle::{Shared, count};
 use super::pages::{self, NUMBER_BYTES, PORTION};
 use super::statistics::{BUFFER_BYTES, GuestStatistics};
-use crate::devices::virtio::{Activation, Broken, Chain, Interrupt, Stop, Virtqueue};
+use crate::devices::virtio::{Activation, Broken, Chain, Interrupt, Orders, Virtqueue};
 use crate::memory::{GuestRam, PAGE_BYTES};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -69,12 +69,12 @@ impl Server {
     }
 
     /// Serves until told to stop, or until the driver breaks the rules.
-    pub fn serve(mut self, stop: &Stop) {
+    pub fn serve(mut self, orders: &Orders) {
         let mut chain = Chain::default();
         self.shared.board.set_open(self.statistics.is_some());
         loop {
-            match self.turn(&mut chain, stop) {
-                Ok(more) if self.sleep(stop, more) => break,
+            match self.turn(&mut chain, orders) {
+                Ok(more) if self.sleep(orders, more) => break,
                 Ok(_) => {}
                 Err(Halt::Stopped) => break,
                 Err(Halt::Broken(why)) => {
@@ -87,11 +87,13 @@ impl Server {
     }
 
     /// Serves a batch of each queue; true if there may be more.
-    fn turn(&mut self, chain: &mut Chain, stop: &Stop) -> Result<bool, Halt> {
+    fn turn(&mut self, chain: &mut Chain, orders: &Orders) -> Result<bool, Halt> {
         let shared = &self.shared;
         let mut more = false;
         if let Some(queue) = &mut self.inflate {
-            more |= answer(queue, chain, |ram, chain| inflate(shared, ram, chain, stop))?;
+            more |= answer(queue, chain, |ram, chain| {
+                inflate(shared, ram, chain, orders)
+            })?;
         }
         if let Some(queue) = &mut self.deflate {
             more |= answer(queue, chain, |_, chain| {
@@ -101,7 +103,9 @@ impl Server {
             })?;
         }
         if let Some(queue) = &mut self.reports {
-            more |= answer(queue, chain, |ram, chain| report(shared, ram, chain, stop))?;
+            more |= answer(queue, chain, |ram, chain| {
+                report(shared, ram, chain, orders)
+            })?;
         }
         Ok(more | self.exchange_statistics(chain)?)
     }
@@ -133,7 +137,7 @@ impl Server {
     }
 
     /// Waits until there is something to do; true if that is to end.
-    fn sleep(&self, stop: &Stop, more: bool) -> bool {
+    fn sleep(&self, orders: &Orders, more: bool) -> bool {
         // While the buffer of statistics is held, no other can be of use.
         let statistics = self.statistics.as_ref().filter(|_| self.held.is_none());
         let queues = [&self.inflate, &self.deflate, &self.reports];
@@ -142,7 +146,7 @@ impl Server {
             .map(Virtqueue::notified)
             .chain([&self.shared.asked])
             .collect();
-        let mut fds = vec![PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
+        let mut fds = vec![PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN)];
         fds.extend(events.iter().map(|event| {
             // SAFETY: the descriptor belongs to the event, which is borrowed for as long.
             let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
@@ -155,7 +159,7 @@ impl Server {
                 let _ = event.read();
             }
         }
-        !fds[0].revents().is_empty()
+        !fds[0].revents().is_empty() && orders.obey()
     }
 }
 
@@ -187,13 +191,14 @@ fn page_numbers(chain: &Chain) -> Result<u64, Broken> {
 }
 
 /// Gives back the pages that the driver has put into the balloon. A request may name as many as it likes, so
-/// it is worked on in portions, between which the device can be reset.
-fn inflate(shared: &Shared, ram: &GuestRam, chain: &Chain, stop: &Stop) -> Result<(), Halt> {
+/// it is worked on in portions, between which the device can be reset or stand
+/// still.
+fn inflate(shared: &Shared, ram: &GuestRam, chain: &Chain, orders: &Orders) -> Result<(), Halt> {
     let bytes = page_numbers(chain)?;
     let (mut buffer, mut list) = ([0; PORTION * NUMBER_BYTES], Vec::new());
     let mut offset = 0;
     while offset < bytes {
-        if offset > 0 && is_told(stop) {
+        if offset > 0 && orders.obey() {
             return Err(Halt::Stopped);
         }
         let read = chain.read(ram, offset, &mut buffer)?;
@@ -210,14 +215,14 @@ fn inflate(shared: &Shared, ram: &GuestRam, chain: &Chain, stop: &Stop) -> Resul
 }
 
 /// Gives back free memory, each piece of it a descriptor's (§5.5.6.7).
-fn report(shared: &Shared, ram: &GuestRam, chain: &Chain, stop: &Stop) -> Result<(), Halt> {
+fn report(shared: &Shared, ram: &GuestRam, chain: &Chain, orders: &Orders) -> Result<(), Halt> {
     if !chain.readable().is_empty() {
         return Err(Broken::Request("it reports memory that the device must not write").into());
     }
     for segment in chain.writable() {
         let given = ram.give_back(segment.address, segment.bytes.into());
         tally(shared, &shared.counters.reported_bytes, given);
-        if is_told(stop) {
+        if orders.obey() {
             return Err(Halt::Stopped);
         }
     }
@@ -233,10 +238,4 @@ fn tally(shared: &Shared, counter: &AtomicU64, given: io::Result<u64>) {
             }
         }
     }
-}
-
-fn is_told(stop: &Stop) -> bool {
-    let mut fd = [PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
-    let _ = poll(&mut fd, Some(&Timespec::default()));
-    !fd[0].revents().is_empty()
 }

@@ -204,7 +204,7 @@ impl BlockDevice {
             let shelf = self.shelves[number].clone();
             let server = QueueServer::new(queue, shared, medium, shelf)?;
             let interrupt = interrupt.clone();
-            self.workers[number].work(move |stop| server.serve(&interrupt, stop))?;
+            self.workers[number].work(move |orders| server.serve(&interrupt, orders))?;
         }
         Ok(())
     }
@@ -295,15 +295,10 @@ impl VirtioDevice for BlockDevice {
         let writeback = self.initial_writeback(activation.features);
         shared.writeback.store(writeback, Ordering::Release);
         let _ = shared.interrupt.set(activation.interrupt.clone());
-        let started = self.start(activation);
-        if started.is_err() {
-            self.workers.iter_mut().for_each(Worker::halt);
-        }
-        started
+        self.start(activation)
     }
 
     fn reset(&mut self) {
-        self.workers.iter_mut().for_each(Worker::halt);
         self.negotiated = 0;
         let writeback = self.cache == Cache::WriteBack;
         self.shared.writeback.store(writeback, Ordering::Release);

@@ -7,7 +7,7 @@ use super::handle::{Shared, count};
 use super::job::{Job, Operation, Purpose, Step};
 use super::request::{Command, HEADER_BYTES, Reply, Request, Status};
 use crate::devices::virtio::rate_limiter::{Gate, Take};
-use crate::devices::virtio::{Broken, Chain, Interrupt, Stop, Virtqueue};
+use crate::devices::virtio::{Broken, Chain, Interrupt, Order, Orders, Virtqueue};
 use crate::memory::GuestMemory;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
@@ -19,6 +19,12 @@ use vm_memory::Bytes;
 
 /// Data that may be on their way at once, in bytes: whoever stops a disk waits for them.
 const IN_FLIGHT_BYTES: u64 = 8 << 20;
+
+/// How long a worker that is to stand still waits for the kernel before it looks whether it still is.
+const SLEEPER_LOOKS: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 5_000_000,
+};
 
 /// Why a worker ends before it is told to.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +62,10 @@ pub(super) struct QueueServer {
     in_flight: u16,
     /// What of their data may be on its way, in bytes.
     in_flight_bytes: u64,
+    /// Reads that the back end works on: they change guest memory.
+    reads: u16,
+    /// Jobs whose next operation waits until the device wakes; `None` while it is awake.
+    held: Option<Vec<Job>>,
     /// Answers since the driver was last told.
     unsignalled: bool,
 }
@@ -79,15 +89,17 @@ impl QueueServer {
             ended: Vec::new(),
             in_flight: 0,
             in_flight_bytes: 0,
+            reads: 0,
+            held: None,
             unsignalled: false,
         })
     }
 
     /// Serves until told to stop, or until the driver breaks the rules. When it returns, the kernel works on
     /// nothing of it any more.
-    pub fn serve(mut self, interrupt: &Interrupt, stop: &Stop) {
+    pub fn serve(mut self, interrupt: &Interrupt, orders: &Orders) {
         self.backend = self.shelf.take();
-        let broken = self.serve_until(stop).err();
+        let broken = self.serve_until(orders).err();
         // First the kernel lets go of the driver's buffers, then the driver hears of it.
         if let Some(mut backend) = self.backend.take() {
             // This thread may not make a ring again: it may be confined.
@@ -100,11 +112,11 @@ impl QueueServer {
         }
     }
 
-    fn serve_until(&mut self, stop: &Stop) -> Result<(), Failure> {
+    fn serve_until(&mut self, orders: &Orders) -> Result<(), Failure> {
         let mut chain = Chain::default();
         loop {
             let more = self.pass(&mut chain)?;
-            if self.wait(more, stop) {
+            if self.wait(more, orders) && self.obey(orders)? {
                 return Ok(());
             }
         }
@@ -116,9 +128,7 @@ impl QueueServer {
         self.queue.mute()?;
         let pause = self.take(chain)?;
         let again = self.advance()?;
-        if std::mem::take(&mut self.unsignalled) {
-            self.queue.signal()?;
-        }
+        self.signal()?;
         let more = match pause {
             None => true,
             Some(Pause::Empty) => self.queue.unmute()?,
@@ -126,6 +136,29 @@ impl QueueServer {
             Some(Pause::Throttled) => false,
         };
         Ok(pause.filter(|_| !more && !again))
+    }
+
+    fn signal(&mut self) -> Result<(), Broken> {
+        match std::mem::take(&mut self.unsignalled) {
+            true => self.queue.signal(),
+            false => Ok(()),
+        }
+    }
+
+    /// Does as it is told; true if that is to end. Before it stands still, what would change guest memory behind its
+    /// back is waited for, which is a lot at the most of each request, and nothing new is begun.
+    fn obey(&mut self, orders: &Orders) -> Result<bool, Failure> {
+        self.held = Some(Vec::new());
+        while self.reads > 0 && orders.standing() == Order::Sleep {
+            self.await_progress(SLEEPER_LOOKS);
+            self.advance()?;
+            self.signal()?;
+        }
+        let ends = orders.obey();
+        for job in self.held.take().into_iter().flatten() {
+            self.submit(job);
+        }
+        Ok(ends)
     }
 
     /// Takes requests until there is a reason not to, or until it is time to look whether to stop: a driver that
@@ -209,8 +242,16 @@ impl QueueServer {
         (job.head, job.reply) = (chain.head(), reply);
         self.in_flight += 1;
         self.in_flight_bytes += job.lot_bytes();
-        self.backend().submit(job);
+        self.submit(job);
         Ok(())
+    }
+
+    fn submit(&mut self, job: Job) {
+        if let Some(held) = &mut self.held {
+            return held.push(job);
+        }
+        self.reads += u16::from(job.operation == Operation::Read);
+        self.backend().submit(job);
     }
 
     fn backend(&mut self) -> &mut dyn Backend {
@@ -237,9 +278,10 @@ impl QueueServer {
 
     /// An operation has ended; true if the job needs another one.
     fn end(&mut self, mut job: Job, result: io::Result<u32>) -> Result<bool, Failure> {
+        self.reads -= u16::from(job.operation == Operation::Read);
         let result = match job.advance(result) {
             Step::Again => {
-                self.backend().submit(job);
+                self.submit(job);
                 return Ok(true);
             }
             Step::Done(result) => result,
@@ -308,13 +350,22 @@ impl QueueServer {
         Ok(())
     }
 
-    /// Sleeps until there is something to do, or only looks if nothing keeps it; true is the end.
-    fn wait(&self, pause: Option<Pause>, stop: &Stop) -> bool {
+    /// Waits for the back end, and not long.
+    fn await_progress(&self, patience: Timespec) {
+        let progress = self.backend.as_ref().and_then(|backend| backend.progress());
+        if let Some(progress) = progress {
+            let mut fds = [PollFd::from_borrowed_fd(progress, PollFlags::IN)];
+            let _ = poll(&mut fds, Some(&patience));
+        }
+    }
+
+    /// Sleeps until there is something to do, or only looks if nothing keeps it; true if there are orders.
+    fn wait(&self, pause: Option<Pause>, orders: &Orders) -> bool {
         // SAFETY: the descriptor belongs to the queue, which outlives the call.
         let notified = unsafe { BorrowedFd::borrow_raw(self.queue.notified().as_raw_fd()) };
         // A negative descriptor would be skipped by poll; one that is watched twice does as well.
-        let stopped = PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN);
-        let mut fds = [stopped.clone(), stopped.clone(), stopped];
+        let called = PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN);
+        let mut fds = [called.clone(), called.clone(), called];
         match pause {
             Some(Pause::Throttled) => {
                 fds[1] = PollFd::from_borrowed_fd(self.gate.timer(), PollFlags::IN)
@@ -325,12 +376,8 @@ impl QueueServer {
         if let Some(progress) = self.backend.as_ref().and_then(|backend| backend.progress()) {
             fds[2] = PollFd::from_borrowed_fd(progress, PollFlags::IN);
         }
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
         // Interrupted or not: what is readable decides.
-        let _ = poll(&mut fds, pause.is_none().then_some(&now));
+        let _ = poll(&mut fds, pause.is_none().then_some(&Timespec::default()));
         if pause == Some(Pause::Empty) && !fds[1].revents().is_empty() {
             // The counter says how often the driver has notified since it was read last.
             count(

@@ -166,7 +166,7 @@ impl NetDevice {
                 shared: self.shared.clone(),
                 interrupt: interrupt.clone(),
             };
-            self.workers[index].work(move |stop| pair.serve(stop))?;
+            self.workers[index].work(move |orders| pair.serve(orders))?;
         }
         Ok(())
     }
@@ -207,15 +207,10 @@ impl VirtioDevice for NetDevice {
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let started = self.start(activation);
-        if started.is_err() {
-            self.reset();
-        }
-        started
+        self.start(activation)
     }
 
     fn reset(&mut self) {
-        self.workers.iter_mut().for_each(Worker::halt);
         for (index, lane) in self.lanes.iter().enumerate() {
             // What waits in the first port, such as a client's first packet, is for the next driver. A port
             // that cannot be switched off is still not read.

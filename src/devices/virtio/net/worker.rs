@@ -5,7 +5,7 @@ use super::port::Port;
 use super::receive::Receiver;
 use super::stats::{Shared, count};
 use super::transmit::Transmitter;
-use crate::devices::virtio::{Broken, Interrupt, Stop};
+use crate::devices::virtio::{Broken, Interrupt, Orders};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -84,11 +84,11 @@ struct Waits {
 
 impl Pair {
     /// Serves the queues until it is told to stop or one of them is broken.
-    pub fn serve(mut self, stop: &Stop) {
+    pub fn serve(mut self, orders: &Orders) {
         loop {
             match self.turn() {
                 Ok(waits) => {
-                    if self.sleep(stop, &waits) {
+                    if self.sleep(orders, &waits) {
                         return;
                     }
                 }
@@ -130,9 +130,9 @@ impl Pair {
     }
 
     /// Waits until there is something to do; true if that is to end.
-    fn sleep(&self, stop: &Stop, waits: &Waits) -> bool {
+    fn sleep(&self, orders: &Orders, waits: &Waits) -> bool {
         let mut polled = Polled::default();
-        polled.add(stop.as_fd(), PollFlags::IN);
+        polled.add(orders.as_fd(), PollFlags::IN);
         polled.add_event(&self.lane().changed, false);
         let mut port = PollFlags::empty();
         let mut timeout = None;
@@ -165,9 +165,9 @@ impl Pair {
         if [waits.receive, waits.transmit, waits.control].contains(&Wait::Again) {
             timeout = Some(Duration::ZERO);
         }
-        let (stopped, notifications) = polled.wait(timeout);
+        let (called, notifications) = polled.wait(timeout);
         count(&self.shared.notifications, notifications);
-        stopped
+        called && orders.obey()
     }
 }
 

@@ -10,6 +10,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
+/// The index of no job, for entries whose answer does not matter.
+const NOBODY: u64 = u32::MAX as u64;
+
 /// A ring of its own for one queue. Jobs in flight lie in a table whose index the kernel hands back.
 pub(in super::super) struct Ring {
     ring: IoUring,
@@ -78,6 +81,21 @@ impl Ring {
                     Some(libc::EAGAIN | libc::EBUSY) => return Ok(()),
                     _ => return Err(error),
                 },
+            }
+        }
+    }
+
+    /// Has the kernel end what it can.
+    fn cancel(&mut self) {
+        // Entries are free again once the kernel has taken in what was submitted.
+        if self.lost || self.in_flight() == 0 || self.enter(0).is_err() {
+            return;
+        }
+        for (index, _) in (0u64..).zip(&self.jobs).filter(|(_, job)| job.is_some()) {
+            let entry = opcode::AsyncCancel::new(index).build();
+            // SAFETY: it refers to no memory.
+            if unsafe { self.ring.submission().push(&entry.user_data(NOBODY)) }.is_err() {
+                return;
             }
         }
     }
@@ -153,6 +171,7 @@ impl Backend for Ring {
     /// The kernel may still write into guest memory: wait until it has let go.
     fn settle(&mut self) -> bool {
         self.done.clear();
+        self.cancel();
         while self.in_flight() > 0 && !self.lost {
             if let Err(error) = self.enter(1) {
                 // Nothing of what may still be going on may be freed.

@@ -18,6 +18,8 @@ pub struct MemoryMedium {
     pub lot: usize,
     /// Ends nothing before this is readable.
     pub hold: Option<Arc<EventFd>>,
+    /// What it holds cannot be cancelled.
+    pub hangs: bool,
     /// Fails operations of a kind with that error number.
     pub fails: Option<(Operation, i32)>,
     /// All back ends but plain ones fail as a whole.
@@ -31,6 +33,7 @@ impl MemoryMedium {
             log: Arc::default(),
             lot: usize::MAX,
             hold: None,
+            hangs: false,
             fails: None,
             broken: false,
         }
@@ -119,6 +122,10 @@ impl Backend for MemoryBackend {
     }
 
     fn settle(&mut self) -> bool {
+        if self.medium.hangs && !self.ended.is_empty() {
+            let fd = self.held().unwrap();
+            poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], None).unwrap();
+        }
         self.ended.clear();
         !self.medium.broken
     }

@@ -2,6 +2,7 @@
 
 mod caching;
 mod fallback;
+mod hung;
 mod limits;
 mod malformed;
 mod medium;

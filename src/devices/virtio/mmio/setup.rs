@@ -1,0 +1,85 @@
+//! What a driver says of a queue before it is used (virtio 1.2 §4.2.3.2).
+
+use crate::memory::GuestRam;
+use std::io;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{GuestAddress, GuestMemoryBackend};
+use vmm_sys_util::eventfd::EventFd;
+
+/// A queue as its driver sets it up.
+pub(super) struct QueueSetup {
+    pub size_max: u16,
+    pub size: u32,
+    pub ready: bool,
+    pub descriptors: u64,
+    pub driver: u64,
+    pub device: u64,
+    pub notify: EventFd,
+    pub connected: bool,
+    /// The driver has taken it away, and the device has not let go of it yet.
+    pub retires: bool,
+}
+
+impl QueueSetup {
+    pub fn new(size_max: u16) -> io::Result<Self> {
+        let notify = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        let (size, ready) = (u32::from(size_max), false);
+        Ok(Self {
+            size_max,
+            size,
+            ready,
+            descriptors: 0,
+            driver: 0,
+            device: 0,
+            notify,
+            connected: false,
+            retires: false,
+        })
+    }
+
+    pub fn reset(&mut self) {
+        (self.size, self.ready, self.retires) = (u32::from(self.size_max), false, false);
+        (self.descriptors, self.driver, self.device) = (0, 0, 0);
+        // A notification from before the reset must not wake the device after it.
+        let _ = self.notify.read();
+    }
+
+    /// Checks everything that the driver has said (§2.7: sizes are powers of two, parts are aligned and in
+    /// RAM) and makes a queue of it.
+    pub fn build(&self, memory: &GuestRam, event_idx: bool) -> Option<Queue> {
+        let size = u16::try_from(self.size)
+            .ok()
+            .filter(|size| *size <= self.size_max)?;
+        if !size.is_power_of_two() {
+            return None;
+        }
+        let entries = u64::from(size);
+        for (address, align, bytes) in [
+            (self.descriptors, 16, 16 * entries),
+            (self.driver, 2, 6 + 2 * entries),
+            (self.device, 4, 6 + 8 * entries),
+        ] {
+            if !address.is_multiple_of(align)
+                || memory
+                    .get_slice(GuestAddress(address), bytes as usize)
+                    .is_err()
+            {
+                return None;
+            }
+        }
+        let mut queue = Queue::new(self.size_max).ok()?;
+        queue.try_set_size(size).ok()?;
+        queue
+            .try_set_desc_table_address(GuestAddress(self.descriptors))
+            .ok()?;
+        queue
+            .try_set_avail_ring_address(GuestAddress(self.driver))
+            .ok()?;
+        queue
+            .try_set_used_ring_address(GuestAddress(self.device))
+            .ok()?;
+        queue.set_event_idx(event_idx);
+        queue.set_ready(true);
+        Some(queue)
+    }
+}
