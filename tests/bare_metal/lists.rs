@@ -194,7 +194,13 @@ fn consoles() -> Vec<Seen> {
     seen.push(watch(with("spin", &arguments), 143, |child| {
         // SAFETY: the child has not been waited for, so the number is its own.
         let signal = |signal| unsafe { libc::kill(child.id() as i32, signal) };
-        running_vm(child);
+        // Stopped and continued, vCPUs tell their guest.
+        let vm = running_vm(child);
+        for signal in [libc::SIGSTOP, libc::SIGCONT] {
+            // SAFETY: the child, which holds the VM's process, has not been waited for.
+            unsafe { libc::kill(vm, signal) };
+            std::thread::sleep(Duration::from_millis(100));
+        }
         signal(libc::SIGUSR1);
         eventually("statistics are written", || stats.exists());
         signal(libc::SIGTERM);

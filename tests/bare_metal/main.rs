@@ -24,6 +24,7 @@ mod lists;
 mod machine;
 mod network;
 mod other_hosts;
+mod pauses;
 mod ports;
 mod quota;
 mod stats;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         machine::TESTS,
         network::TESTS,
         other_hosts::TESTS,
+        pauses::TESTS,
         ports::TESTS,
         quota::cpu::TESTS,
         quota::halting::TESTS,
