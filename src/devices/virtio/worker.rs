@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 /// How long whoever ends a worker's work waits for it, from when the work was told. What the host's kernel has not
 /// given back by then is left to the worker's thread.
-pub const PATIENCE: Duration = Duration::from_millis(50);
+pub const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a worker's work is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

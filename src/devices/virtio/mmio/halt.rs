@@ -4,8 +4,10 @@
 
 use super::setup::QueueSetup;
 use super::{Activity, MmioTransport};
-use crate::devices::virtio::PATIENCE;
 use std::time::{Duration, Instant};
+
+/// How long a vCPU waits for a device to stop, and who else waits for the vCPU.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 impl MmioTransport {
     /// The device works on no queue any more, soon.
