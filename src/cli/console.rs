@@ -31,8 +31,8 @@ pub(super) struct Console {
     signals: Signals,
     /// Standard input, if it is a terminal.
     terminal: Option<Terminal>,
-    /// Another process attends this one, and stops it when it is stopped itself.
-    attended: bool,
+    /// Another process attends this one, and stops it when it is stopped itself: the end of a pipe that it holds.
+    supervisor: Option<OwnedFd>,
 }
 
 /// A terminal, which is raw while this process is in its foreground. Elsewhere it must not be read: the kernel would
@@ -52,7 +52,7 @@ impl Console {
         Ok(Self {
             signals,
             terminal,
-            attended: false,
+            supervisor: None,
         })
     }
 
@@ -79,10 +79,11 @@ impl Console {
         &self.signals
     }
 
-    /// Leaves the terminal, with its modes, to the process that this one was forked from. What comes from `keys` is
-    /// standard input then, and of outputs that are terminals this process keeps the end that is written to.
-    pub fn leave_terminal(&mut self, keys: Option<OwnedFd>) -> io::Result<()> {
-        self.attended = true;
+    /// Leaves the terminal, with its modes, to the process that this one was forked from, which holds the other end of
+    /// the pipe `supervisor`. What comes from `keys` is standard input then, and of outputs that are terminals this
+    /// process keeps the end that is written to.
+    pub fn leave_terminal(&mut self, supervisor: OwnedFd, keys: Option<OwnedFd>) -> io::Result<()> {
+        self.supervisor = Some(supervisor);
         if let Some(Terminal { raw: Some(raw) }) = self.terminal.take() {
             raw.disown();
         }
@@ -180,6 +181,12 @@ fn wait(
             PollFd::from_borrowed_fd(ended, PollFlags::IN),
             PollFd::from_borrowed_fd(console.signals.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(wanted_fd, PollFlags::IN),
+            // Its end closes the pipe. The kernel's signal does not come if it is killed while this process changes its
+            // user: the first thread, which may send it, is gone when it is asked for, and others may still be ending.
+            match &console.supervisor {
+                Some(supervisor) => PollFd::from_borrowed_fd(supervisor.as_fd(), PollFlags::IN),
+                None => PollFd::from_borrowed_fd(ended, PollFlags::empty()),
+            },
         ];
         if (keys || !console.has_terminal()) && input.wants_more(keys) {
             fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
@@ -192,7 +199,7 @@ fn wait(
             Err(error) => return Err(host(error.into())),
         }
         let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        let (ended, signalled, wants, readable) = (ready(0), ready(1), ready(2), ready(3));
+        let [ended, signalled, wants, alone, readable] = [0, 1, 2, 3, 4].map(ready);
         if ended {
             let reason = vm.wait()?;
             return Ok(match wish {
@@ -206,12 +213,15 @@ fn wait(
             match console.signals.next().map_err(host)? {
                 None => {}
                 Some(libc::SIGUSR1) => on_usr1(),
-                Some(libc::SIGTSTP | libc::SIGCONT) if console.attended => {}
+                Some(libc::SIGTSTP | libc::SIGCONT) if console.supervisor.is_some() => {}
                 Some(libc::SIGTSTP) => console.suspend(),
                 Some(libc::SIGCONT) => console.resume(),
                 Some(libc::SIGQUIT) => return Ok(End::Signal(libc::SIGQUIT)),
                 Some(signal) => asked = Some(End::Signal(signal)),
             }
+        }
+        if alone {
+            return Ok(End::Signal(libc::SIGKILL));
         }
         if wants {
             // Only resets the event.

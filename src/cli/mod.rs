@@ -9,6 +9,7 @@ mod doctor;
 mod error;
 mod generate;
 mod input;
+mod output;
 mod stats;
 mod stopping;
 mod supervisor;

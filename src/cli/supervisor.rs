@@ -8,6 +8,7 @@
 use super::boot::Confinement;
 use super::console::Console;
 use super::input::Keys;
+use super::output::{Outputs, TheirOutputs};
 use super::stats::{Passed, StatsSink, StatsSource};
 use super::stopping::{AT_ONCE, POWERING_OFF};
 use super::{FAILED, Failed, Outcome};
@@ -74,6 +75,20 @@ pub(super) fn supervise(
             what: "a pipe to the VM's process",
             source: error.into(),
         })?;
+    // Nothing is ever written to it: it tells the VM that this process has ended.
+    let (supervisor, alive) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|error| crate::Error::Host {
+            what: "a pipe to the VM's process",
+            source: error.into(),
+        })?;
+    // Files are of no harm to a process that may write others.
+    let outputs = confinement.is_some().then(Outputs::of_files).transpose();
+    let (mut outputs, their_outputs) = outputs
+        .map_err(|source| crate::Error::Host {
+            what: "a pipe for the guest's output",
+            source,
+        })?
+        .unzip();
     let pair = stats.map(StatsSource::pair).transpose();
     let (mut source, sink) = pair
         .map_err(|error| Failed::new(format!("no channel for statistics: {error}")))?
@@ -90,9 +105,12 @@ pub(super) fn supervise(
     let child = match forked {
         Fork::Parent(child) => child,
         Fork::Child(lifeline) => {
-            drop((source, keys, started));
+            drop((source, keys, started, outputs, alive));
+            their_outputs
+                .map_or(Ok(()), TheirOutputs::put_in_place)
+                .map_err(|error| Failed::new(format!("files cannot be left: {error}")))?;
             console
-                .leave_terminal(their_keys)
+                .leave_terminal(supervisor, their_keys)
                 .map_err(|error| Failed::new(format!("the terminal cannot be left: {error}")))?;
             let endpoints = networks.iter().map(|net| net.endpoint().clone()).collect();
             networks.into_iter().for_each(Network::abandon);
@@ -110,7 +128,7 @@ pub(super) fn supervise(
             });
         }
     };
-    drop((sink, their_keys, starting));
+    drop((sink, their_keys, starting, their_outputs, supervisor));
     console.enter_terminal();
     // Its threads lay their rights down by themselves, and one takes another user, which takes a right.
     let served = networks.iter_mut().try_for_each(Network::serve);
@@ -130,10 +148,11 @@ pub(super) fn supervise(
         escaped: false,
     };
     let ended = attended
-        .until_end(&mut console, keys, source.as_mut())
+        .until_end(&mut console, keys, outputs.as_mut(), source.as_mut())
         .map_err(|error| Failed::new(format!("the VM's process is lost: {error}")))?;
     drop(console);
     drop(networks);
+    drop(alive);
     let code = match ended {
         Ended::Exited(code) => code,
         Ended::Killed(signal) => {
@@ -185,11 +204,13 @@ struct Ending {
 }
 
 impl Attended {
-    /// Passes signals and keys on to the child, and its statistics to their file, until it has ended.
+    /// Passes signals and keys on to the child, and what it writes and its statistics to their files, until it has
+    /// ended.
     fn until_end(
         mut self,
         console: &mut Console,
         mut keys: Option<Keys>,
+        mut outputs: Option<&mut Outputs>,
         mut stats: Option<&mut StatsSource>,
     ) -> std::io::Result<Ended> {
         loop {
@@ -205,6 +226,7 @@ impl Attended {
                 Some(fd) => (fd, flags),
                 None => (child, PollFlags::empty()),
             };
+            let [out, err] = outputs.as_deref().map_or([None, None], Outputs::fds);
             let mut fds = [
                 (child, PollFlags::IN),
                 (console.signals().as_fd(), PollFlags::IN),
@@ -212,19 +234,29 @@ impl Attended {
                 or_nothing(read.map(|_| stdin), PollFlags::IN),
                 or_nothing(full, PollFlags::OUT),
                 or_nothing(self.started.as_ref().map(AsFd::as_fd), PollFlags::IN),
+                or_nothing(out, PollFlags::IN),
+                or_nothing(err, PollFlags::IN),
             ]
             .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
             match poll(&mut fds, self.due().as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let [ended, _, _, pressed, room, started] = fds.map(|fd| !fd.revents().is_empty());
+            let [ended, _, _, pressed, room, started, _, _] =
+                fds.map(|fd| !fd.revents().is_empty());
+            // Statistics may go to standard output, and come behind what the guest has written.
+            if let Some(outputs) = outputs.as_deref_mut() {
+                outputs.pass_on();
+            }
             let passed = stats.as_deref_mut().map(StatsSource::pass_on);
             if passed == Some(Passed::Last) {
                 stats = None;
             }
             if ended {
                 // What was sent before the end is there now, and no more comes.
+                if let Some(outputs) = outputs {
+                    outputs.finish();
+                }
                 while let Some(Passed::One) = stats.as_deref_mut().map(StatsSource::pass_on) {}
                 return self.ended();
             }

@@ -19,6 +19,10 @@ pub const TESTS: &[Test] = &[
     ("guests_find_names_wherever_the_resolver_is", names),
     ("who_serves_strangers_has_no_rights", rights),
     ("who_serves_strangers_cannot_be_traced_by_its_user", traced),
+    (
+        "a_supervisor_that_is_killed_while_its_vm_enters_the_jail_takes_it_along",
+        killed_early,
+    ),
 ];
 
 /// A network and a /run of a test's own, for this thread and what it starts.
@@ -172,6 +176,45 @@ fn rights() {
             );
         }
         assert_eq!(proxies, 1);
+    });
+}
+
+/// The kernel forgets whom to kill with the supervisor when the VM's process changes its user; and it lets no thread kill
+/// that does not have the right to. Both met in one of forty kills of the first 80 ms.
+fn killed_early() {
+    on_own_host(|| {
+        for _ in 0..30 {
+            let mut command = kvmlet("net_services");
+            command
+                .args(["--cmdline", "mmio=0xd0002000", "-p", "8080:80"])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null());
+            let mut supervisor = Running::spawn(&mut command);
+            let children = format!("/proc/{0}/task/{0}/children", supervisor.id());
+            let vm =
+                || -> Option<u32> { std::fs::read_to_string(&children).ok()?.trim().parse().ok() };
+            eventually("there is a process for the VM", || vm().is_some());
+            let process = vm().unwrap();
+            let status = format!("/proc/{process}/status");
+            eventually("it has a user of its own", || {
+                let status = std::fs::read_to_string(&status).unwrap_or_default();
+                !status.contains("Uid:\t0\t")
+            });
+            supervisor.kill().unwrap();
+            let mut output = supervisor.stdout.take().unwrap();
+            let (tell, ended) = channel();
+            // The pipe ends when the last process that could write to it has ended.
+            std::thread::spawn(move || {
+                let _ = output.read_to_end(&mut Vec::new());
+                let _ = tell.send(());
+            });
+            let has_ended = ended.recv_timeout(deadline()).is_ok();
+            if !has_ended {
+                // SAFETY: a process that this test has started, by way of its supervisor.
+                unsafe { libc::kill(process as i32, libc::SIGKILL) };
+            }
+            assert!(has_ended, "the VM goes on without its supervisor");
+        }
     });
 }
 

@@ -68,8 +68,6 @@ pub(super) struct Inventory {
     pub highest: RawFd,
     /// The size of the largest regular file that can be written to.
     pub largest_file_bytes: u64,
-    /// Whether a standard output is a regular file, which may grow.
-    pub output_grows: bool,
 }
 
 impl Inventory {
@@ -91,7 +89,6 @@ impl Inventory {
             FileType::RegularFile if fcntl_getfl(open)? & OFlags::RWMODE != OFlags::RDONLY => {
                 let bytes = status.st_size.unsigned_abs();
                 self.largest_file_bytes = self.largest_file_bytes.max(bytes);
-                self.output_grows |= fd <= libc::STDERR_FILENO;
             }
             _ => {}
         }

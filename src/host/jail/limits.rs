@@ -40,10 +40,9 @@ pub(super) fn set(open: Option<&Inventory>, needs: Needs, counts_alone: bool) ->
     limit(Resource::As, memory.saturating_add(PROGRAM_BYTES))?;
     if let Some(open) = open {
         limit(Resource::Nofile, open.highest as u64 + 1 + MORE_DESCRIPTORS)?;
-        // Disks keep their size. (Whoever makes one larger while a VM runs raises the limit by prlimit(2).)
-        if !open.output_grows {
-            limit(Resource::Fsize, open.largest_file_bytes)?;
-        }
+        // Disks keep their size. (Whoever makes one larger while a VM runs raises the limit by prlimit(2).) Of outputs
+        // that are files the process has only pipes.
+        limit(Resource::Fsize, open.largest_file_bytes)?;
     }
     Ok(())
 }
