@@ -125,6 +125,12 @@ impl StatsSource {
         }
     }
 
+    /// Writes all that is left when the VM's process has ended. Who reads a FIFO may have stopped to, and a VM may have
+    /// sent hundreds: what cannot be written is waited for once.
+    pub fn finish(&mut self) {
+        while self.pass_on() == Passed::One && !self.failed {}
+    }
+
     fn write(&mut self, text: &[u8]) {
         let written = self.file.write(text).map_err(Failed::from);
         let failed_before = std::mem::replace(&mut self.failed, written.is_err());
@@ -151,6 +157,41 @@ impl AsFd for StatsSource {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn who_does_not_read_is_waited_for_once_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fifo");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        let _reader = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let (mut source, StatsSink::Supervisor(theirs)) =
+            StatsSource::pair(WholeFile::open(&path).unwrap()).unwrap()
+        else {
+            panic!("no socket");
+        };
+        // More than a FIFO holds, in many pieces.
+        for _ in 0..100 {
+            let text = [b' '; 1200];
+            let _ = send(&theirs, &text, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
+        drop(theirs);
+        for _ in 0..64 {
+            source.write(&[b' '; 1024]);
+        }
+        let since = Instant::now();
+        source.finish();
+        assert!(source.has_failed());
+        assert!(
+            since.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            since.elapsed()
+        );
+    }
 
     #[test]
     fn a_vm_that_sends_without_end_keeps_nobody_from_other_work() {

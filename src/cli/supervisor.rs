@@ -257,7 +257,9 @@ impl Attended {
                 if let Some(outputs) = outputs {
                     outputs.finish();
                 }
-                while let Some(Passed::One) = stats.as_deref_mut().map(StatsSource::pass_on) {}
+                if let Some(stats) = stats {
+                    stats.finish();
+                }
                 return self.ended();
             }
             if started {
