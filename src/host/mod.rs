@@ -2,30 +2,22 @@
 
 pub mod cgroup;
 pub mod claims;
-pub mod clock;
 pub mod cpuid_offer;
 pub mod descriptors;
-pub mod directory;
 pub mod disk;
-pub mod environment;
-pub mod facts;
-pub mod interrupt;
 pub mod jail;
-pub mod kvm;
 pub mod ledger;
-mod lock;
 pub mod net;
-pub mod process;
 pub mod rights;
-pub mod ring;
 pub mod runtime;
 pub mod seccomp;
-pub mod signals;
-mod temporary;
 pub mod thread;
 pub mod trace;
-mod users;
-pub mod whole_file;
+
+pub use kvmlet_sys::{
+    clock, directory, environment, facts, interrupt, kvm, process, ring, signals, whole_file,
+};
+use kvmlet_sys::{lock, temporary, users};
 
 /// All RAM of the host, in bytes.
 pub fn total_memory_bytes() -> u64 {

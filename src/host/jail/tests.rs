@@ -2,54 +2,24 @@
 //! forks from there.
 
 mod containers;
+#[path = "../../sys/alone.rs"]
+mod own_process;
 
 use super::attempts::{ATTEMPTS, EXCESSES, Host, OF_LANDLOCK, all, beyond_landlock, reachable};
 use super::*;
 use crate::host::process::{Child, Ended};
+pub(in crate::host) use own_process::end;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{File, read_link, read_to_string};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 
-const INSIDE: &str = "KVMLET_TEST_JAIL";
 /// A user of no rank.
 const ORDINARY: libc::uid_t = 12345;
 
 /// Runs `body` in a process with one thread and no more open than it needs.
 pub(in crate::host) fn alone(room: &str, test: &str, body: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
-        // The test's thread has another one beside it, which waits, and so holds no lock.
-        // SAFETY: as above.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            end(body);
-        }
-        let mut status = 0;
-        // SAFETY: stores a number.
-        assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
-        return assert_eq!(status, 0);
-    }
-    let test = format!("host::{room}::tests::{test}");
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", "--test-threads=1", &test])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    // A name that matches no test would pass, too.
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
-}
-
-/// Runs `body` and ends the process.
-pub(in crate::host) fn end(body: impl FnOnce()) -> ! {
-    let good = catch_unwind(AssertUnwindSafe(body)).is_ok();
-    // SAFETY: ends the process.
-    unsafe { libc::_exit(if good { 0 } else { 101 }) }
+    own_process::alone(&format!("host::{room}::tests::{test}"), body);
 }
 
 /// Does it have a user of its own, and namespaces that are the host's?

@@ -2,9 +2,9 @@
 //! can show one thing and then put another in its place.
 
 use super::{Error, Target};
-use crate::host::directory::Directory;
-use crate::host::temporary::Temporary;
-use crate::host::users;
+use crate::directory::Directory;
+use crate::temporary::Temporary;
+use crate::users;
 use rustix::fs::{
     Access, AtFlags, FileType, Mode, OFlags, Stat, accessat, fstat, fstatfs, openat, readlinkat,
 };

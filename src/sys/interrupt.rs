@@ -49,7 +49,7 @@ pub fn by_signals() {
 }
 
 /// From now on this thread does not wait any longer once the event can be read.
-pub(super) fn by_event(event: OwnedFd) {
+pub fn by_event(event: OwnedFd) {
     CALLER.set(Caller::Event(event));
 }
 
@@ -57,7 +57,7 @@ pub(super) fn by_event(event: OwnedFd) {
 ///
 /// # Errors
 /// When it is time to give up.
-pub(super) fn check() -> Result<(), Interrupted> {
+pub fn check() -> Result<(), Interrupted> {
     CALLER.with_borrow(|caller| match caller {
         Caller::Nobody => Ok(()),
         Caller::Signals => take_signal(),
@@ -97,13 +97,13 @@ pub fn interrupted_by() -> Option<libc::c_int> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::jail::tests::alone;
-    use crate::host::signals::Signals;
+    use crate::alone::alone;
+    use crate::signals::Signals;
     use rustix::event::{EventfdFlags, eventfd};
 
     #[test]
     fn each_signal_ends_waiting_once() {
-        alone("interrupt", "each_signal_ends_waiting_once", || {
+        alone("interrupt::tests::each_signal_ends_waiting_once", || {
             let _signals = Signals::take(&ENDING).unwrap();
             // SAFETY: the signals are blocked in all threads that there are.
             let send = |signal| unsafe { libc::kill(libc::getpid(), signal) };

@@ -8,7 +8,8 @@ use std::ptr::null_mut;
 /// The signals that ask a program to end.
 pub const ENDING: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
-pub(super) fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
+/// A set of these signals.
+pub fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initializes the set; sigaddset gets an initialized set and a number, which it checks.
     unsafe {

@@ -13,7 +13,7 @@ const ATTEMPTS: usize = 8;
 
 /// A new file in a directory. It has no name, so it goes with a process that is killed; where the file system has no
 /// such files (O_TMPFILE in open(2)), it has a random one that nobody else has had.
-pub(super) struct Temporary<'a> {
+pub struct Temporary<'a> {
     directory: &'a Directory,
     file: File,
     name: Option<String>,

@@ -293,7 +293,7 @@ impl AsFd for Lifeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::jail::tests::alone;
+    use crate::alone::alone;
     use std::fs::File;
     use std::io::Write;
 
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn children_of_any_thread_count() {
-        alone("process", "children_of_any_thread_count", || {
+        alone("process::tests::children_of_any_thread_count", || {
             let own = || resident_bytes_with_children(std::process::id());
             assert!(own() > 0);
             let mut command = std::process::Command::new("sh");
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn closed_streams_become_null() {
-        alone("process", "closed_streams_become_null", || {
+        alone("process::tests::closed_streams_become_null", || {
             let (read, write) = rustix::pipe::pipe().unwrap();
             // What is open otherwise is not of interest here, and goes with the process.
             let closed = [libc::STDIN_FILENO, libc::STDOUT_FILENO];

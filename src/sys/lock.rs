@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 
 /// Why a lock is not had.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub enum Failure {
     /// What the kernel says.
     Io(io::Error),
     /// Somebody has it for longer than anybody should.
-    Busy { holder: Option<Holder> },
+    Busy {
+        /// Who, as far as that can be told.
+        holder: Option<Holder>,
+    },
     /// Nobody wants it any more.
     Interrupted(Interrupted),
 }
@@ -40,7 +43,7 @@ impl std::fmt::Display for Holder {
 
 /// How long a lock is waited for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub struct Patience {
     /// Until the user is told what takes so long.
     pub quiet: Duration,
     /// In all.
@@ -49,13 +52,13 @@ pub(super) struct Patience {
 
 /// Locks are held for as long as it takes to read some notes. The longest that one of them takes is what killed VMs
 /// have left in cgroups, for whose end five seconds are waited.
-pub(super) const PATIENCE: Patience = Patience {
+pub const PATIENCE: Patience = Patience {
     quiet: Duration::from_secs(1),
     limit: Duration::from_secs(30),
 };
 
 /// Waits for a lock on a file, which ends when the file is closed. Says so in the log if it takes long.
-pub(super) fn acquire(file: &File, path: &Path, patience: Patience) -> Result<(), Failure> {
+pub fn acquire(file: &File, path: &Path, patience: Patience) -> Result<(), Failure> {
     let since = Instant::now();
     let mut told = false;
     loop {

@@ -1,0 +1,21 @@
+//! Linux in safe words: processes, signals, clocks, files that are written whole, locks, `/dev/kvm`. It knows neither VMs
+//! nor what kvmlet gives them. For kvmlet's own crates: nothing here is stable.
+
+// Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
+#[cfg(test)]
+mod alone;
+pub mod clock;
+pub mod directory;
+pub mod environment;
+pub mod facts;
+pub mod interrupt;
+pub mod kvm;
+pub mod lock;
+pub mod process;
+pub mod ring;
+pub mod signals;
+pub mod temporary;
+pub mod users;
+pub mod whole_file;
