@@ -29,6 +29,7 @@ mod ports;
 mod quota;
 mod stats;
 mod stop;
+mod supervisor;
 mod terminal;
 mod virtio;
 mod watch;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         quota::launches::TESTS,
         quota::memory::TESTS,
         stats::TESTS,
+        supervisor::TESTS,
         stop::TESTS,
         terminal::TESTS,
         virtio::TESTS,
