@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 
 /// A firewall that forwards nothing by itself.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Firewall {
     /// A table of nf_tables, by family and name.
     Table(&'static str, String),

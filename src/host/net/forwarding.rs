@@ -5,8 +5,9 @@
 //! Others may switch forwarding on meanwhile (docker, libvirt and VPNs do it for all interfaces). From then on it is
 //! theirs: their packets pass, and nothing is switched off.
 
-use super::lease::{Leases, namespace};
+use super::lease::Leases;
 use super::link;
+use super::namespace::Namespace;
 use super::nft::{Kind, Socket, find};
 use super::rules::BORROWED;
 use super::table::{self, TABLE_PREFIX, Table};
@@ -28,9 +29,12 @@ pub(super) struct Forwarding<'a> {
     /// Whether whoever could write the note could switch forwarding as well. Not so where the file of kvmlet has
     /// CAP_NET_ADMIN: then the kernel's own set decides, which takes that capability to change.
     note_is_trusted: bool,
+    /// What this process knows by itself: it is believed whatever has become of note and set meanwhile.
+    remembered: &'a [Loan],
 }
 
 /// An interface that was borrowed.
+#[derive(Clone, Debug)]
 pub(super) struct Loan {
     interface: String,
     /// Whether all others forwarded then.
@@ -38,23 +42,29 @@ pub(super) struct Loan {
 }
 
 impl<'a> Forwarding<'a> {
-    pub fn of(leases: &'a Leases) -> Self {
+    pub fn of(leases: &'a Leases, remembered: &'a [Loan]) -> Self {
         Self {
             directory: leases.directory(),
             note_is_trusted: !environment::is_privileged_by_file(),
+            remembered,
         }
     }
 
     fn note() -> String {
-        format!("forwarding-{}", namespace())
+        note(Namespace::here().inode)
     }
 
-    /// What is noted, as far as it is believed. The table has to be there still.
+    /// What is noted, as far as it is believed, and what is remembered.
     pub fn loans(&self, socket: &mut Socket, table: &Table) -> Vec<Loan> {
         let mut loans = self.noted();
         if !self.note_is_trusted && !loans.is_empty() {
             let known = borrowed_by(socket, table);
             loans.retain(|loan| known.contains(&loan.interface));
+        }
+        for loan in self.remembered.iter().filter(|loan| loan.is_still_ours()) {
+            if !loans.iter().any(|known| known.interface == loan.interface) {
+                loans.push(loan.clone());
+            }
         }
         loans
     }
@@ -88,7 +98,10 @@ impl<'a> Forwarding<'a> {
     /// Has packets forwarded between a guest's interface and those that the default routes lead to.
     pub fn switch_on(&self, socket: &mut Socket, table: &Table, tap: &str) -> io::Result<()> {
         let mut loans = self.loans(socket, table);
-        link::set_forwarding(tap, true)?;
+        // Where it may not be set, it may be on already.
+        if !link::forwards(tap) {
+            link::set_forwarding(tap, true)?;
+        }
         let elsewhere = lent_to_others(socket, table);
         for route in link::routes()?.iter().filter(|route| route.is_default()) {
             let uplink = &route.interface;
@@ -165,8 +178,18 @@ impl<'a> Forwarding<'a> {
     }
 }
 
+fn note(namespace: u64) -> String {
+    format!("forwarding-{namespace}")
+}
+
+/// Forgets what was borrowed in a namespace that is gone.
+pub(super) fn forget(leases: &Leases, namespace: u64) {
+    let _ = leases.directory().remove(&note(namespace));
+}
+
 impl Loan {
-    fn is_still_ours(&self) -> bool {
+    /// Have others not switched on forwarding since?
+    pub fn is_still_ours(&self) -> bool {
         self.all || !link::forwards(ALL)
     }
 }
@@ -247,6 +270,7 @@ mod tests {
                     let forwarding = Forwarding {
                         directory,
                         note_is_trusted,
+                        remembered: &[],
                     };
                     let loans = forwarding.loans(&mut socket, &table);
                     assert_eq!(interfaces(&loans), believed);
@@ -258,6 +282,42 @@ mod tests {
                     }
                 }
                 assert!(!link::forwards("uplink") && link::forwards("others"));
+            },
+        );
+    }
+
+    #[test]
+    fn what_this_process_has_borrowed_it_gives_back_whatever_others_take_away() {
+        isolated(
+            "host::net::forwarding::tests::what_this_process_has_borrowed_it_gives_back_whatever_others_take_away",
+            || {
+                run("ip", &["tuntap", "add", "uplink", "mode", "tap"]);
+                link::set_forwarding("uplink", true).unwrap();
+                let runtime = tempfile::tempdir().unwrap();
+                let runtime = RuntimeDirectory::at(runtime.path()).unwrap();
+                let leases = super::super::lease::lock(&runtime).unwrap();
+                let remembered = [Loan {
+                    interface: "uplink".into(),
+                    all: false,
+                }];
+                // As after `nft flush ruleset`, and with a note that its owner has removed.
+                let forwarding = Forwarding {
+                    directory: leases.directory(),
+                    note_is_trusted: false,
+                    remembered: &remembered,
+                };
+                let mut socket = Socket::open().unwrap();
+                let table = Table::of(leases.directory()).unwrap();
+                socket.change(|batch| table.create(batch)).unwrap();
+                forwarding.note_again(&mut socket, &table).unwrap();
+                assert_eq!(borrowed_by(&mut socket, &table), ["uplink"]);
+                let loans = forwarding.loans(&mut socket, &table);
+                socket.change(|batch| table.delete(batch)).unwrap();
+                forwarding.switch_off(&loans, &mut socket, &table);
+                assert!(!link::forwards("uplink"));
+                // What others have switched on since is theirs.
+                std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+                assert!(forwarding.loans(&mut socket, &table).is_empty());
             },
         );
     }

@@ -1,8 +1,8 @@
 //! What others leave behind, hold, or do at the wrong moment.
 
-use super::isolation::isolated;
+use super::isolation::{Namespace, isolated};
 use super::tests::{net, run, set_up};
-use super::traffic_tests::{World, connect, seen_by, world, world_with};
+use super::traffic_tests::{World, connect, ip, seen_by, world, world_with};
 use super::*;
 use crate::patience::{eventually, seconds};
 use std::net::UdpSocket;
@@ -164,6 +164,164 @@ fn owners_who_start_at_once_have_networks_of_their_own() {
                 });
                 assert_ne!(one, other);
             }
+        },
+    );
+}
+
+fn leases(runtime: &std::path::Path) -> Vec<String> {
+    let files = std::fs::read_dir(runtime.join("net")).unwrap().flatten();
+    let names = files.map(|file| file.file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name != "lock").collect();
+    names.sort();
+    names
+}
+
+/// An interface to the outside, in the network namespace of this thread.
+fn uplink() {
+    for command in [
+        "tuntap add uplink mode tap",
+        "addr add 192.0.2.2/24 dev uplink",
+        "link set uplink up",
+        "route add default via 192.0.2.1",
+    ] {
+        ip(command);
+    }
+}
+
+#[test]
+fn what_was_killed_in_another_namespace_stays_noted() {
+    isolated(
+        "host::net::hostile_tests::what_was_killed_in_another_namespace_stays_noted",
+        || {
+            let directory = tempfile::tempdir().unwrap();
+            let runtime = RuntimeDirectory::at(directory.path()).unwrap();
+            let rules = || run("nft", &["list", "ruleset"]);
+            // As a kill does.
+            let kill = || {
+                set_up(&net(&["8080:80"]), directory.path())
+                    .unwrap()
+                    .abandon();
+                assert!(link::forwards("uplink") && rules().contains("8080"));
+            };
+            let elsewhere = Namespace::new();
+            elsewhere.run(|| {
+                uplink();
+                kill();
+            });
+            let noted = leases(directory.path());
+            assert_eq!(noted.len(), 2, "{noted:?}");
+            reap_stale(&runtime).unwrap();
+            // Nor is it overwritten by who has the same network here.
+            let subnet = "subnet=10.107.0.0/30".parse().unwrap();
+            let here = set_up(&subnet, directory.path()).unwrap();
+            assert_eq!(leases(directory.path()).len(), 3);
+            drop(here);
+            assert_eq!(leases(directory.path()), noted);
+            elsewhere.run(|| {
+                reap_stale(&runtime).unwrap();
+                assert!(!link::forwards("uplink"));
+                assert_eq!(rules(), "");
+            });
+            let nothing: [String; 0] = [];
+            assert_eq!(leases(directory.path()), nothing);
+            // What went with its namespace needs no note.
+            elsewhere.run(kill);
+            drop(elsewhere);
+            if namespace::may_live(1) {
+                return println!(
+                    "SKIPPED: there are processes here that not even root may look at"
+                );
+            }
+            eventually("it is forgotten", || {
+                reap_stale(&runtime).unwrap();
+                leases(directory.path()).is_empty()
+            });
+        },
+    );
+}
+
+#[test]
+fn who_lacks_the_rights_leaves_what_was_killed_noted() {
+    isolated(
+        "host::net::hostile_tests::who_lacks_the_rights_leaves_what_was_killed_noted",
+        || {
+            let directory = tempfile::tempdir().unwrap();
+            let runtime = RuntimeDirectory::at(directory.path()).unwrap();
+            set_up(&net(&["8080:80"]), directory.path())
+                .unwrap()
+                .abandon();
+            let noted = leases(directory.path());
+            std::thread::scope(|scope| {
+                let weak = || {
+                    let none = rustix::thread::CapabilitySet::empty();
+                    let mut sets = rustix::thread::capabilities(None).unwrap();
+                    sets.effective = none;
+                    rustix::thread::set_capabilities(None, sets).unwrap();
+                    reap_stale(&runtime).unwrap();
+                };
+                scope.spawn(weak).join().unwrap();
+            });
+            assert_eq!(leases(directory.path()), noted);
+            reap_stale(&runtime).unwrap();
+            assert_eq!(run("nft", &["list", "ruleset"]), "");
+            assert_eq!(leases(directory.path()).len(), 0);
+        },
+    );
+}
+
+#[test]
+fn ports_that_a_firewall_drops_later_are_left_to_the_proxy() {
+    isolated(
+        "host::net::hostile_tests::ports_that_a_firewall_drops_later_are_left_to_the_proxy",
+        || {
+            let world = world(&["8080:80"]);
+            let led = || run("nft", &["list", "ruleset"]).contains("8080");
+            let seen = || world.outside.run(|| seen_by("192.0.2.2:8080"));
+            assert_eq!(seen(), "192.0.2.1", "by a rule");
+            // As docker does when it starts: first the chain, then its policy and rules.
+            run("nft", &["add table ip filter"]);
+            let chain = "chain ip filter FORWARD { type filter hook forward priority 0; policy";
+            run("nft", &[&format!("add {chain} accept; }}")]);
+            std::thread::sleep(Duration::from_millis(100));
+            run(
+                "nft",
+                &[&format!(
+                    "{} drop; }}",
+                    chain.replacen("chain", "add chain", 1)
+                )],
+            );
+            eventually("clients are left to the proxy", || !led());
+            assert_eq!(seen(), "10.107.0.1", "by the proxy");
+            // A firewall that ends otherwise; and it goes again.
+            run("nft", &["flush ruleset; add table inet other"]);
+            eventually("they are led there again", led);
+            assert_eq!(seen(), "192.0.2.1");
+        },
+    );
+}
+
+#[test]
+fn an_older_firewall_that_comes_later_is_seen() {
+    isolated(
+        "host::net::hostile_tests::an_older_firewall_that_comes_later_is_seen",
+        || {
+            let drop_all = || {
+                let mut command = std::process::Command::new("iptables-legacy");
+                command.args(["-w", "-P", "FORWARD", "DROP"]);
+                command.output().is_ok_and(|output| output.status.success())
+            };
+            let world = world(&["8080:80"]);
+            if !drop_all() {
+                return println!("SKIPPED: this host has no iptables-legacy");
+            }
+            let led = || run("nft", &["list", "ruleset"]).contains("8080");
+            assert!(led());
+            // Nobody tells of that, but who starts a firewall switches on forwarding.
+            ip("tuntap add docker0 mode tap");
+            std::fs::write("/proc/sys/net/ipv4/conf/docker0/forwarding", "1").unwrap();
+            eventually("clients are left to the proxy", || !led());
+            let seen = world.outside.run(|| seen_by("192.0.2.2:8080"));
+            assert_eq!(seen, "10.107.0.1");
         },
     );
 }

@@ -1,16 +1,15 @@
 //! Who has which network: a [claim](crate::host::claims) for each interface that kvmlet has made.
 
 use super::link::Route;
+use super::namespace::Namespace;
 use super::{Error, link};
 use crate::config::{Egress, HostAddress, HostPort, PortMapping, Protocol, Subnet};
 use crate::host::claims::{Claim, Claims};
 use crate::host::environment;
 use crate::host::runtime::RuntimeDirectory;
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
-use std::os::unix::fs::MetadataExt;
 
 /// Where networks are taken from, in this order: the first range that no route of the host touches but those
 /// to kvmlet's own interfaces.
@@ -30,6 +29,9 @@ pub(super) struct Record {
     pub pid: u32,
     /// The network namespace, by its inode number.
     pub namespace: u64,
+    /// Its cookie.
+    #[serde(default)]
+    pub cookie: u64,
     pub tap: String,
     /// The tap's number.
     #[serde(default)]
@@ -70,7 +72,8 @@ impl Record {
             && number.bytes().all(|byte| byte.is_ascii_digit());
         let subnet: Option<Subnet> = self.subnet.parse().ok();
         let is_network = subnet.is_some_and(|subnet| {
-            subnet.guest() == self.guest && subnet.address().to_string() == name
+            let names = [subnet.address().to_string(), note(subnet, self.namespace)];
+            subnet.guest() == self.guest && names.iter().any(|known| known == name)
         });
         is_tap && is_network
     }
@@ -143,9 +146,11 @@ pub(super) fn take(
     dns: Option<DnsPorts>,
     egress: Egress,
 ) -> Result<Lease, Error> {
+    let here = Namespace::here();
     let record = Record {
         pid: std::process::id(),
-        namespace: namespace(),
+        namespace: here.inode,
+        cookie: here.cookie,
         tap: tap.into(),
         index,
         subnet: subnet.to_string(),
@@ -154,20 +159,20 @@ pub(super) fn take(
         dns,
         egress,
     };
-    Ok(leases.claim(&subnet.address().to_string(), record)?)
+    Ok(leases.claim(&note(subnet, here.inode), record)?)
+}
+
+/// The name of a lease. What a killed VM has left in another namespace is not overwritten by who gets its network here.
+fn note(subnet: Subnet, namespace: u64) -> String {
+    format!("{}-{namespace}", subnet.address())
 }
 
 /// The guests of this owner in this network namespace.
 pub(super) fn live_here(leases: &Leases) -> Result<Vec<Record>, Error> {
     let (mut live, _) = leases.all()?;
-    let here = namespace();
-    live.retain(|record| record.namespace == here);
+    let here = Namespace::here();
+    live.retain(|record| here.is_of(record));
     Ok(live)
-}
-
-/// The network namespace of this thread; 0 where that cannot be known.
-pub(super) fn namespace() -> u64 {
-    fs::metadata("/proc/thread-self/ns/net").map_or(0, |data| data.ino())
 }
 
 fn choose(wanted: Option<Subnet>, taken: &[Subnet], routes: &[Route]) -> Result<Subnet, Error> {
@@ -278,6 +283,7 @@ mod tests {
         let good = Record {
             pid: 1,
             namespace: 1,
+            cookie: 1,
             tap: "kvmlet12".into(),
             index: 12,
             subnet: "10.107.0.4/30".into(),
@@ -286,7 +292,8 @@ mod tests {
             dns: None,
             egress: Egress::All,
         };
-        assert!(good.is_credible("10.107.0.4"));
+        assert!(good.is_credible("10.107.0.4-1") && good.is_credible("10.107.0.4"));
+        assert!(!good.is_credible("10.107.0.4-2"));
         assert!(!good.is_credible("10.107.0.0"));
         for tap in [
             "eth0",

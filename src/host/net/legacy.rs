@@ -34,14 +34,9 @@ pub(super) fn forwards_nothing() -> bool {
 
 /// The entries of the table, with the places of the first of the forward chain and of its policy.
 fn entries() -> Option<(Vec<u8>, usize, usize)> {
-    let (kind, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
-    let socket = socket_with(
-        AddressFamily::INET,
-        kind,
-        flags,
-        Some(rustix::net::ipproto::RAW),
-    )
-    .ok()?;
+    // Any socket of IPv4 serves; a raw one would take CAP_NET_RAW as well.
+    let (kind, flags) = (SocketType::DGRAM, SocketFlags::CLOEXEC);
+    let socket = socket_with(AddressFamily::INET, kind, flags, None).ok()?;
     // struct ipt_getinfo: name, hooks, first entry of each of five, policy of each, number, size.
     let mut info = vec![0; NAME_BYTES + 4 + 20 + 20 + 4 + 4];
     info[..TABLE.len()].copy_from_slice(TABLE);

@@ -215,6 +215,15 @@ pub(super) fn set_forwarding(interface: &str, on: bool) -> io::Result<()> {
     )
 }
 
+/// Can it be set? The settings are read-only in most containers.
+///
+/// # Errors
+/// What the kernel says if not.
+pub(super) fn may_set_forwarding() -> io::Result<()> {
+    let all = setting("ipv4", "all", "forwarding");
+    fs::File::options().write(true).open(all).map(drop)
+}
+
 /// All interfaces that forward, but loopback.
 pub(super) fn forwarding_interfaces() -> Vec<String> {
     let entries = fs::read_dir("/proc/sys/net/ipv4/conf");

@@ -1,12 +1,13 @@
 //! Interfaces of kvmlet's own: what is made for one, and taken down at its end.
 
+use super::forwarding::Loan;
 use super::lease::{self, Lease, Leases, Record};
 use super::name_service::{self, NameService};
 use super::nat::Ways;
 use super::nft::News;
 use super::proxy::{Offer, Proxy, Seats};
 use super::publish::{self, Published};
-use super::reap::reap;
+use super::reap::{Ending, reap};
 use super::tap::Tap;
 use super::turn::Turn;
 use super::watch::{Guarded, Watch};
@@ -21,6 +22,8 @@ use std::num::NonZeroU16;
 pub(super) struct Made {
     runtime: RuntimeDirectory,
     pub(super) lease: Lease,
+    /// Interfaces that are given back at the end.
+    borrowed: Vec<Loan>,
     pub(super) published: Vec<PortMapping>,
     /// Until it is served.
     pub(super) offer: Option<Offer>,
@@ -104,6 +107,7 @@ impl Network {
                 network.made = Some(Made {
                     runtime: runtime.clone(),
                     lease,
+                    borrowed: guarded.ways.borrowed().to_vec(),
                     published: published.mappings.clone(),
                     offer: Some(offer(seats, published, names, subnet.guest())),
                     guarded: Some(guarded),
@@ -115,7 +119,9 @@ impl Network {
             }
             Err(error) => {
                 lease.release();
-                let _ = reap(&leases, Some(&lease.record));
+                let record = &lease.record;
+                let borrowed = &[];
+                let _ = reap(&leases, Some(Ending { record, borrowed }));
                 Err(error)
             }
         }
@@ -189,7 +195,11 @@ impl Drop for Network {
         match lease::lock(&made.runtime) {
             Ok(leases) => {
                 made.lease.release();
-                if let Err(error) = reap(&leases, Some(&made.lease.record)) {
+                let ending = Ending {
+                    record: &made.lease.record,
+                    borrowed: &made.borrowed,
+                };
+                if let Err(error) = reap(&leases, Some(ending)) {
                     log::warn!("the network of a VM is left over: {error}");
                 }
             }

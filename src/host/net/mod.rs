@@ -27,6 +27,7 @@ mod legacy;
 mod link;
 mod made;
 mod name_service;
+mod namespace;
 mod nat;
 mod nft;
 mod probe;

@@ -1,7 +1,8 @@
 //! The guests' way out and the published ports' way in: the [table](super::rules) of this runtime directory, in this
 //! network namespace.
 
-use super::forwarding::Forwarding;
+use super::firewall::Firewall;
+use super::forwarding::{Forwarding, Loan};
 use super::lease::{Leases, Record};
 use super::nft::{Kind, Socket, as_number};
 use super::rules;
@@ -13,8 +14,10 @@ use std::io;
 pub(super) struct Ways {
     socket: Socket,
     table: Table,
-    /// Whether rules lead clients to the published ports of the guest that this is for.
-    publishes: bool,
+    /// What drops what is led to guests: then no rule leads clients to published ports of the guest that this is for.
+    firewall: Option<Firewall>,
+    /// Interfaces that are known to be borrowed.
+    borrowed: Vec<Loan>,
 }
 
 impl Ways {
@@ -26,7 +29,8 @@ impl Ways {
         Ok(Self {
             socket,
             table,
-            publishes: true,
+            firewall: None,
+            borrowed: Vec::new(),
         })
     }
 
@@ -57,22 +61,48 @@ impl Ways {
             self.build(all).map_err(refused)?;
         }
         let mut warnings = Vec::new();
-        let forwarding = Forwarding::of(leases);
+        let forwarding = Forwarding::of(leases, &[]);
         let switched = forwarding.switch_on(&mut self.socket, &self.table, &record.tap);
+        self.borrowed = forwarding.loans(&mut self.socket, &self.table);
         if let Err(error) = switched.and_then(|()| self.route()) {
             warnings.push(format!(
                 "the guest reaches nothing but this host: packets cannot be forwarded ({error})"
             ));
         }
-        if let Some(firewall) = firewall::in_the_way(&mut self.socket) {
-            // What is let in here is still dropped there; without DNAT the proxy serves it.
-            self.publishes = false;
-            let _ = self
-                .socket
-                .change(|batch| self.table.unpublish(batch, record));
-            warnings.push(firewall.warning(&record.tap));
-        }
+        let _ = self.heed_firewalls(record);
+        warnings.extend(
+            self.firewall
+                .iter()
+                .map(|firewall| firewall.warning(&record.tap)),
+        );
         Ok(warnings)
+    }
+
+    /// Interfaces that are known to be borrowed.
+    pub fn borrowed(&self) -> &[Loan] {
+        &self.borrowed
+    }
+
+    /// The firewall that was seen to forward nothing by itself.
+    pub fn firewall(&self) -> Option<&Firewall> {
+        self.firewall.as_ref()
+    }
+
+    /// Looks at this host's firewalls. Where one is in the way, what a rule leads to the guest is dropped: clients are
+    /// left to the proxy, until it is gone.
+    ///
+    /// # Errors
+    /// When clients are led where they were.
+    pub fn heed_firewalls(&mut self, record: &Record) -> io::Result<()> {
+        let found = firewall::in_the_way(&mut self.socket);
+        if found.is_some() != self.firewall.is_some() {
+            self.socket.change(|batch| match found {
+                Some(_) => self.table.unpublish(batch, record),
+                None => self.table.publish(batch, record),
+            })?;
+        }
+        self.firewall = found;
+        Ok(())
     }
 
     /// What the guest needs in the table, once more: what is there stays.
@@ -80,7 +110,7 @@ impl Ways {
     /// # Errors
     /// When there is no such table.
     pub fn extend(&mut self, record: &Record) -> io::Result<()> {
-        let publishes = self.publishes;
+        let publishes = self.firewall.is_none();
         self.socket.change(|batch| {
             self.table.add(batch, record);
             if publishes {
@@ -111,9 +141,16 @@ impl Ways {
         })
     }
 
-    /// Closes the ways of guests. `last`: no other guest has any here.
-    pub fn remove(&mut self, leases: &Leases, gone: &[Record], last: bool) {
-        let forwarding = Forwarding::of(leases);
+    /// Closes the ways of guests, and tells whether they are. `last`: no other guest has any here. `borrowed`: what
+    /// is known to be, whatever is noted.
+    pub fn remove(
+        &mut self,
+        leases: &Leases,
+        gone: &[Record],
+        last: bool,
+        borrowed: &[Loan],
+    ) -> bool {
+        let forwarding = Forwarding::of(leases, borrowed);
         // The table knows of them, and goes.
         let loans = match last {
             true => forwarding.loans(&mut self.socket, &self.table),
@@ -129,11 +166,20 @@ impl Ways {
             Ok(()) => {}
             // Somebody has taken the table away.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => log::warn!("cannot take down the network of a VM: {error}"),
+            // It was made by a kvmlet with more rights, which will clear it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                log::info!("the network of a VM is left over: {error}");
+                return false;
+            }
+            Err(error) => {
+                log::warn!("cannot take down the network of a VM: {error}");
+                return false;
+            }
         }
         if last {
             forwarding.switch_off(&loans, &mut self.socket, &self.table);
         }
+        true
     }
 
     /// Makes the table anew, with all guests that live.
@@ -142,15 +188,15 @@ impl Ways {
     /// When that cannot be.
     pub fn rebuild(&mut self, leases: &Leases, live: &[Record]) -> Result<(), Error> {
         self.build(live.iter()).map_err(refused)?;
-        if firewall::in_the_way(&mut self.socket).is_some() {
+        self.firewall = firewall::in_the_way(&mut self.socket);
+        if self.firewall.is_some() {
             // As at the start: clients come by the proxies.
-            self.publishes = false;
             let _ = self.socket.change(|batch| {
                 live.iter()
                     .for_each(|record| self.table.unpublish(batch, record));
             });
         }
-        Forwarding::of(leases)
+        Forwarding::of(leases, &self.borrowed)
             .note_again(&mut self.socket, &self.table)
             .and_then(|()| self.route())
             .map_err(refused)
@@ -186,14 +232,15 @@ impl Ways {
 
     /// Others have switched forwarding on: kvmlet's is theirs now.
     pub fn yield_forwarding(&mut self, leases: &Leases) {
-        Forwarding::of(leases).give_up(&mut self.socket, &self.table);
+        Forwarding::of(leases, &self.borrowed).give_up(&mut self.socket, &self.table);
+        self.borrowed.retain(Loan::is_still_ours);
     }
 }
 
 /// Why there are no rules.
 fn refused(source: io::Error) -> Error {
-    match source.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => Error::Capability {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => Error::Capability {
             to: "filter a guest's packets",
         },
         _ => Error::Rules { source },

@@ -1,31 +1,64 @@
 //! Clearing what VMs leave over, those that end and those that were killed.
 
 use super::Error;
+use super::forwarding::{self, Loan};
 use super::lease::{self, Leases, Record};
+use super::namespace::{self, Namespace};
 use super::nat::Ways;
 use crate::host::runtime::RuntimeDirectory;
 
+/// A VM that ends, with the interfaces that it knows to be borrowed.
+pub(super) struct Ending<'a> {
+    pub record: &'a Record,
+    pub borrowed: &'a [Loan],
+}
+
 /// Clears what a VM that ends, and those that were killed, have left over; returns those that live in this
-/// network namespace.
-pub(super) fn reap(leases: &Leases, ending: Option<&Record>) -> Result<Vec<Record>, Error> {
-    let (_, stale) = leases.all()?;
-    let here = lease::namespace();
-    let live = lease::live_here(leases)?;
-    let mut gone: Vec<Record> = ending.cloned().into_iter().collect();
+/// network namespace. What cannot be cleared stays noted.
+pub(super) fn reap(leases: &Leases, ending: Option<Ending<'_>>) -> Result<Vec<Record>, Error> {
+    let here = Namespace::here();
+    let (mut live, stale) = leases.all()?;
+    live.retain(|record| here.is_of(record));
+    let mut gone: Vec<Record> = ending.iter().map(|ending| ending.record.clone()).collect();
+    let mut cleared = Vec::new();
     for (name, record) in stale {
-        // The tap itself went with its owner. What is left in another namespace goes with that, or when the
-        // next VM there is the first.
-        let here = |record: &Record| record.namespace == here;
-        gone.extend(record.filter(|record| here(record) && record.is_credible(&name)));
-        leases.remove(&name);
-    }
-    if !gone.is_empty() {
-        match Ways::open(leases) {
-            Ok(mut ways) => ways.remove(leases, &gone, live.is_empty()),
-            Err(error) => log::debug!("there were no rules for guests: {error}"),
+        match record.filter(|record| record.is_credible(&name)) {
+            // The tap itself went with its owner.
+            Some(record) if here.is_of(&record) => {
+                gone.push(record);
+                cleared.push(name);
+            }
+            Some(record) if record.namespace == here.inode => leave(leases, &name, &record),
+            // Its rules, and what it has borrowed, are for a command there.
+            Some(record) if namespace::may_live(record.namespace) => {}
+            Some(record) => leave(leases, &name, &record),
+            None => leases.remove(&name),
         }
     }
+    if gone.is_empty() {
+        return Ok(live);
+    }
+    let borrowed = ending.map_or(&[][..], |ending| ending.borrowed);
+    let closed = match Ways::open(leases) {
+        Ok(mut ways) => ways.remove(leases, &gone, live.is_empty(), borrowed),
+        Err(error) => {
+            log::debug!("there were no rules for guests: {error}");
+            true
+        }
+    };
+    if !closed {
+        return Ok(live);
+    }
+    for name in cleared {
+        leases.remove(&name);
+    }
     Ok(live)
+}
+
+/// Forgets a lease whose namespace is gone, with all that was in it.
+fn leave(leases: &Leases, name: &str, record: &Record) {
+    forwarding::forget(leases, record.namespace);
+    leases.remove(name);
 }
 
 /// Clears what VMs have left over that were killed. Every command that deals with VMs does so first.

@@ -1,11 +1,13 @@
-//! Looks after a guest's rules while it runs: who reloads a firewall often takes away all tables there are.
+//! Looks after a guest's rules while it runs: who reloads a firewall often takes away all tables there are, and who
+//! starts one may drop what they let pass.
 
+use super::firewall::Firewall;
 use super::lease::{self, Record};
 use super::nat::Ways;
 use super::nft::{Change, IPV4, IPV6, Kind, News, Received};
 use super::rules::PRIVATE;
-use super::table::{NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_TABLE};
-use super::{Error, link};
+use super::table::{NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_TABLE, TABLE_PREFIX};
+use super::{Error, legacy, link};
 use crate::host::interrupt;
 use crate::host::rights;
 use crate::host::runtime::RuntimeDirectory;
@@ -26,10 +28,11 @@ pub(super) struct Guarded {
 }
 
 /// How long until rules that could not be put back are tried again.
-const AGAIN: Timespec = Timespec {
-    tv_sec: 1,
-    tv_nsec: 0,
-};
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long a firewall has for the rest of its rules once the first have come.
+const SETTLED: Duration = Duration::from_millis(300);
+/// How often the older iptables is looked at, of whose changes nobody tells.
+const LOOK: Duration = Duration::from_secs(15);
 /// How often it is told that rules are back, at most.
 const TOLD: Duration = Duration::from_secs(10);
 
@@ -71,12 +74,15 @@ struct Concerns {
     /// What it is made with is gone: to look at rules does not show it.
     contents: bool,
     forwarding: bool,
+    /// A firewall may have come, or gone.
+    firewall: bool,
 }
 
 const EVERYTHING: Concerns = Concerns {
     rules: true,
     contents: false,
     forwarding: true,
+    firewall: true,
 };
 
 impl Guarded {
@@ -91,6 +97,8 @@ impl Guarded {
         // What happened before anybody looked.
         let mut concerns = EVERYTHING;
         let mut told = None;
+        let mut look_at = None;
+        let mut warned = self.ways.firewall().cloned();
         loop {
             let repaired = self.look_after(concerns);
             match &repaired {
@@ -110,15 +118,46 @@ impl Guarded {
                 }
                 Err(_) => {}
             }
+            if concerns.firewall {
+                look_at.get_or_insert_with(|| Instant::now() + SETTLED);
+            }
+            let again = repaired.is_err().then_some(AGAIN);
+            let settled = look_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = [again, settled].into_iter().flatten().min().unwrap_or(LOOK);
             let [tables, settings] = self.news.fds();
             let mut fds = [stop.as_fd(), tables, settings]
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-            let _ = poll(&mut fds, repaired.is_err().then_some(&AGAIN));
+            let quiet = poll(&mut fds, Timespec::try_from(wait).ok().as_ref()) == Ok(0);
             if !fds[0].revents().is_empty() {
                 return;
             }
+            let legacy = self.ways.firewall() == Some(&Firewall::Legacy);
+            let due = look_at.is_some_and(|at| at <= Instant::now());
+            if due || quiet && legacy::forwards_nothing() != legacy {
+                look_at = None;
+                self.heed_firewalls(&mut warned);
+            }
             concerns = self.concerns();
             concerns.rules |= repaired.is_err();
+        }
+    }
+
+    /// Has clients led to where they are not dropped, and tells of a firewall that has come.
+    fn heed_firewalls(&mut self, warned: &mut Option<Firewall>) {
+        let before = self.ways.firewall().is_some();
+        if let Err(error) = self.ways.heed_firewalls(&self.record) {
+            log::warn!("published ports may be dropped by a firewall: {error}");
+        }
+        let tap = &self.record.tap;
+        match self.ways.firewall() {
+            Some(firewall) if warned.as_ref() != Some(firewall) => {
+                log::warn!("{}", firewall.warning(tap));
+                *warned = Some(firewall.clone());
+            }
+            None if before => {
+                log::info!("no firewall keeps the packets of {tap} from passing any more")
+            }
+            _ => {}
         }
     }
 
@@ -139,8 +178,16 @@ impl Guarded {
                     _ => true,
                 };
                 concerns.rules |= ours && matters;
+                let of_others = !change
+                    .text(NFTA_TABLE)
+                    .is_some_and(|table| table.starts_with(TABLE_PREFIX));
+                concerns.firewall |= of_others && !change.kind.is_about_contents();
             }
-            Change::Setting => concerns.forwarding = true,
+            // Who starts one mostly switches on forwarding.
+            Change::Setting => {
+                concerns.forwarding = true;
+                concerns.firewall = true;
+            }
             Change::Lost => {
                 concerns = Concerns {
                     contents: true,

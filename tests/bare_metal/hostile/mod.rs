@@ -1,6 +1,7 @@
 //! What other users of the host try against whoever runs kvmlet. Each situation really happens, in a [scene](scene) of
 //! its own; whatever kvmlet makes of it, nothing but its own directory is touched.
 
+mod capable;
 mod environment;
 mod files;
 mod meanwhile;
@@ -30,6 +31,10 @@ pub const TESTS: &[Test] = &[
     (
         "root_of_a_user_namespace_has_its_users_directory",
         meanwhile::user_namespace,
+    ),
+    (
+        "capabilities_of_the_file_give_a_network_and_take_it_back",
+        capable::network,
     ),
     (
         "a_umask_closes_nothing_that_is_kvmlets_own",

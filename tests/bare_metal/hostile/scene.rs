@@ -156,6 +156,11 @@ impl Scene {
         assert!(output.status.success(), "{script}: {message}");
     }
 
+    /// Does a script of root's succeed?
+    pub fn holds(&self, script: &str) -> bool {
+        self.shell(0, script).output().unwrap().status.success()
+    }
+
     /// Has a user do something for as long as the scene lasts.
     pub fn background(&mut self, user: u32, script: &str) {
         let child = self.shell(user, script).stdout(Stdio::null()).spawn();

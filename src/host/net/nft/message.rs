@@ -63,6 +63,14 @@ impl Kind {
         NFNL_SUBSYS_NFTABLES << 8 | self as u16
     }
 
+    /// Is it about a set or what is in one, and so about no rule?
+    pub fn is_about_contents(self) -> bool {
+        matches!(
+            self,
+            Self::NewSet | Self::DelSet | Self::NewElement | Self::GetElement | Self::DelElement
+        )
+    }
+
     fn of(message_type: u16) -> Option<Self> {
         let known = |kind: &Self| kind.message_type() == message_type;
         Self::ALL.into_iter().find(known)
@@ -143,8 +151,8 @@ impl Batch {
         self.sequence += 1;
     }
 
-    /// Adds a change of a table of that family.
-    pub fn push(&mut self, family: u8, kind: Kind, flags: u16, attributes: &[Attribute]) {
+    /// Adds a change of a table of that family, and returns its number.
+    pub fn push(&mut self, family: u8, kind: Kind, flags: u16, attributes: &[Attribute]) -> u32 {
         self.last = Some((self.bytes.len(), self.sequence));
         let family = [family, 0, 0, 0];
         let change = message(
@@ -156,6 +164,7 @@ impl Batch {
         );
         self.bytes.extend(change);
         self.sequence += 1;
+        self.sequence - 1
     }
 
     /// The messages, the number of the one whose answer comes last, and the next number that is free.
@@ -166,6 +175,19 @@ impl Batch {
         NetlinkBuffer::new(&mut self.bytes[at..]).set_flags(flags);
         (self.bytes, sequence, self.sequence)
     }
+}
+
+/// Which change of those in a batch has a number, in words; none for what is not one.
+pub fn describe(batch: &[u8], sequence: u32) -> Option<String> {
+    let mut rest = batch;
+    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
+        if message.sequence_number() == sequence {
+            let change = Received::parse(message.message_type(), message.payload())?;
+            return Some(change.describe());
+        }
+        rest = rest.get((message.length() as usize).next_multiple_of(4)..)?;
+    }
+    None
 }
 
 /// A message of nf_tables that was received.
@@ -191,6 +213,41 @@ impl<'a> Received<'a> {
 
     pub fn text(&self, kind: u16) -> Option<&'a str> {
         as_text(self.attribute(kind)?)
+    }
+
+    /// What it is about, for people who read rules.
+    fn describe(&self) -> String {
+        let name = |kind| self.text(kind).unwrap_or_default();
+        let what = match self.kind {
+            Kind::NewRule | Kind::GetRule | Kind::DelRule => {
+                let steps: Vec<_> = self.attribute(4).map_or(Vec::new(), |all| {
+                    each(all)
+                        .filter_map(|(_, step)| step_of_rule(step))
+                        .collect()
+                });
+                format!("the rule `{}` of the chain `{}`", steps.join(", "), name(2))
+            }
+            Kind::NewChain | Kind::GetChain | Kind::DelChain => format!("the chain `{}`", name(3)),
+            Kind::NewSet | Kind::DelSet => format!("the set `{}`", name(2)),
+            Kind::NewElement | Kind::GetElement | Kind::DelElement => {
+                format!("an element of the set `{}`", name(2))
+            }
+            Kind::NewTable | Kind::GetTable | Kind::DelTable => format!("the table `{}`", name(1)),
+        };
+        match self.family {
+            IPV6 => format!("{what} for IPv6"),
+            _ => what,
+        }
+    }
+}
+
+/// One expression of a rule: its name, and for a search where.
+fn step_of_rule(step: &[u8]) -> Option<String> {
+    let name = as_text(find(step, 1)?)?;
+    let set = || as_text(find(find(step, 2)?, 1)?);
+    match name {
+        "lookup" => Some(format!("lookup @{}", set()?)),
+        name => Some(name.into()),
     }
 }
 
