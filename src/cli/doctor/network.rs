@@ -1,7 +1,7 @@
 //! What a network of a VM's own takes.
 
 use super::{Finding, ok, warning};
-use crate::host::net::survey;
+use crate::host::net::survey::{self, Forwarding};
 use crate::host::{self, facts};
 
 /// Whether taps can be made.
@@ -31,22 +31,60 @@ pub fn packets() -> Vec<Finding> {
     if !facts::has_capability(facts::CAP_NET_ADMIN) {
         return Vec::new();
     }
-    let filters = match survey::filters() {
+    vec![filters(), connections(), forwarding(), firewall()]
+}
+
+fn filters() -> Finding {
+    match survey::filters() {
         Ok(()) => ok("nf_tables", "guests' packets can be filtered"),
         Err(cause) => warning(
             "nf_tables",
             format!("guests' packets cannot be filtered, so there are no networks: {cause}"),
-            "load the module: `sudo modprobe nf_tables`; or use taps that exist: --net tap=NAME",
+            "load the modules: `sudo modprobe -a nf_tables nft_fib_ipv4 nft_masq nft_nat nft_ct`; or use taps that \
+             exist: --net tap=NAME",
         ),
-    };
-    let forwarded = match survey::obstacle() {
+    }
+}
+
+fn connections() -> Finding {
+    match survey::connections() {
+        Ok(()) => ok(
+            "conntrack",
+            "connections of guests that have ended are forgotten",
+        ),
+        Err(cause) => warning(
+            "conntrack",
+            format!(
+                "connections of a guest that has ended are not forgotten when the next gets its address: {cause}"
+            ),
+            "load the module: `sudo modprobe nf_conntrack_netlink`",
+        ),
+    }
+}
+
+fn forwarding() -> Finding {
+    match survey::forwarding() {
+        Forwarding::OnDemand => ok("forwarding", "switched on where guests need it"),
+        Forwarding::Always => ok("forwarding", "on for all interfaces"),
+        Forwarding::Never(cause) => warning(
+            "forwarding",
+            format!(
+                "guests reach nothing but this host: forwarding is off and cannot be switched on: {cause}"
+            ),
+            "in a container: have it started with `--sysctl net.ipv4.ip_forward=1`, or with a /proc/sys that can be \
+             written",
+        ),
+    }
+}
+
+fn firewall() -> Finding {
+    match survey::obstacle() {
         None => ok(
             "firewall",
             "none is seen that keeps guests' packets from being forwarded",
         ),
         Some(obstacle) => warning("firewall", obstacle.what, obstacle.help),
-    };
-    vec![filters, forwarded]
+    }
 }
 
 /// Whom this host asks for names, and so for those that guests ask it for.

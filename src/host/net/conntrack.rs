@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 const GET: u16 = NFNL_SUBSYS_CTNETLINK << 8 | 1;
 const DELETE: u16 = NFNL_SUBSYS_CTNETLINK << 8 | 2;
+const GET_STATISTICS: u16 = NFNL_SUBSYS_CTNETLINK << 8 | 5;
 /// Attributes of a connection: how its first packet went, how answers go, and a zone where there are some.
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
@@ -24,6 +25,14 @@ const CTA_IP_V4_DST: u16 = 2;
 struct Connection {
     original: Vec<u8>,
     zone: Option<Vec<u8>>,
+}
+
+/// Does the kernel tell its connections? It is asked for how many there are.
+///
+/// # Errors
+/// What it says if not.
+pub(super) fn check(socket: &mut Socket) -> io::Result<()> {
+    socket.ask(GET_STATISTICS, super::nft::IPV4, &[])
 }
 
 /// Has the kernel forget all connections from and to an address.

@@ -316,6 +316,11 @@ impl Error {
                 let helps = missing.iter().filter_map(Error::help);
                 helps.collect::<Vec<_>>().join("; and ")
             }
+            Error::Rules { source } if kind(source) == io::ErrorKind::InvalidInput => {
+                "this kernel knows that rule otherwise, or not at all: report it with `uname -r` as a bug of kvmlet; \
+                 until it is mended, make a tap and pass --net tap=NAME"
+                    .into()
+            }
             Error::Rules { .. } => {
                 "load the modules with `sudo modprobe -a nf_tables nft_fib_ipv4 nft_masq nft_nat nft_ct`; a kernel \
                  without them gives no interface of kvmlet's own, as its guest would reach all of this host: make a \

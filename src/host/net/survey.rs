@@ -1,7 +1,10 @@
 //! What this host gives for networks of kvmlet's own, looked at without making one.
 
-use super::nft::{Kind, Socket};
-use super::{Error, firewall};
+use super::lease::{DnsPorts, Record};
+use super::nft::Socket;
+use super::table::Table;
+use super::{Error, conntrack, firewall, link};
+use crate::config::Egress;
 use crate::host::facts;
 use std::io;
 
@@ -13,12 +16,57 @@ pub struct Obstacle {
     pub help: String,
 }
 
-/// Can rules for guests' packets be made? It takes CAP_NET_ADMIN to ask.
+/// Can rules for guests' packets be made? All of them are, for a guest that is not there, in a change that is taken
+/// back. It takes CAP_NET_ADMIN.
+///
+/// # Errors
+/// What the kernel says of the first that it refuses.
+pub fn filters() -> io::Result<()> {
+    let guest = Record {
+        pid: std::process::id(),
+        namespace: 0,
+        cookie: 0,
+        tap: "kvmlet0".into(),
+        index: 0,
+        subnet: "10.107.0.0/30".into(),
+        guest: [10, 107, 0, 2].into(),
+        published: ["80:80", "192.0.2.1:80:80"].map(Into::into).into(),
+        dns: Some(DnsPorts { udp: 1, tcp: 1 }),
+        egress: Egress::Internet,
+    };
+    let table = Table::named(&format!("rehearsal-{}", std::process::id()));
+    Socket::open()?.rehearse(|batch| {
+        table.create(batch);
+        table.add(batch, &guest);
+        table.publish(batch, &guest);
+    })
+}
+
+/// Can connections of guests that have ended be told and forgotten? It takes CAP_NET_ADMIN.
 ///
 /// # Errors
 /// What the kernel says if not.
-pub fn filters() -> io::Result<()> {
-    Socket::open()?.list(Kind::GetTable, 0, &[], |_| ())
+pub fn connections() -> io::Result<()> {
+    conntrack::check(&mut Socket::open()?)
+}
+
+/// Whether packets come through between guests and other interfaces.
+pub enum Forwarding {
+    /// Where guests need it, it is switched on.
+    OnDemand,
+    /// It cannot be changed, but is on for all interfaces, and for those to come.
+    Always,
+    /// It is off, or not everywhere on, and cannot be changed.
+    Never(io::Error),
+}
+
+/// Whether packets can be forwarded.
+pub fn forwarding() -> Forwarding {
+    match link::may_set_forwarding() {
+        Ok(()) => Forwarding::OnDemand,
+        Err(_) if ["all", "default"].into_iter().all(link::forwards) => Forwarding::Always,
+        Err(error) => Forwarding::Never(error),
+    }
 }
 
 /// A firewall of this host that forwards nothing by itself; none if none is seen.
@@ -61,8 +109,96 @@ pub(super) fn with_all_that_is_missing(error: Error) -> Error {
 mod tests {
     use super::super::Network;
     use super::super::isolation::isolated;
+    use super::super::nft::{Batch, Expression, IPV4, Meta, Register, Verdict};
+    use super::super::rules::Chain;
+    use super::super::tests::run;
+    use super::*;
     use crate::config::Net;
     use crate::host::runtime::RuntimeDirectory;
+
+    #[test]
+    fn rules_are_rehearsed_and_nothing_stays() {
+        isolated(
+            "host::net::survey::tests::rules_are_rehearsed_and_nothing_stays",
+            || {
+                filters().unwrap();
+                connections().unwrap();
+                let list = |what: &str| run("nft", &["list", what]);
+                assert_eq!(list("ruleset"), "");
+                // A map where a set is meant: as a kernel says of a rule that it does not know.
+                let mut socket = Socket::open().unwrap();
+                let table = Table::named("rehearsal");
+                let wrong = vec![
+                    Expression::LoadMeta(Meta::Protocol, Register(0)),
+                    Expression::In(Register(0), "nowhere"),
+                    Expression::Decide(Verdict::Drop),
+                ];
+                let mut refused = |rehearsed| {
+                    let fill = |batch: &mut Batch| {
+                        table.create(batch);
+                        table.append(batch, IPV4, Chain::Forward, &wrong);
+                    };
+                    let result = match rehearsed {
+                        true => socket.rehearse(fill),
+                        false => socket.change(fill),
+                    };
+                    result.unwrap_err()
+                };
+                let error = refused(true);
+                let named = "the kernel refuses the rule `meta, lookup @nowhere, immediate` of the chain `forward`: ";
+                assert!(error.to_string().starts_with(named), "{error}");
+                let source = refused(false);
+                let error = Error::Rules { source };
+                let cause = std::error::Error::source(&error).unwrap().to_string();
+                assert!(cause.starts_with(named), "{cause}");
+                assert_eq!(list("ruleset"), "");
+            },
+        );
+    }
+
+    #[test]
+    fn forwarding_that_cannot_be_switched_is_told() {
+        isolated(
+            "host::net::survey::tests::forwarding_that_cannot_be_switched_is_told",
+            || {
+                let read_only = || {
+                    // SAFETY: it concerns this thread only, and strings that end with a zero.
+                    unsafe {
+                        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
+                        let (none, root, kind) = (c"none".as_ptr(), c"/".as_ptr(), c"".as_ptr());
+                        let private = libc::MS_REC | libc::MS_PRIVATE;
+                        assert_eq!(libc::mount(none, root, kind, private, std::ptr::null()), 0);
+                        let path = c"/proc/sys".as_ptr();
+                        let bind = libc::MS_BIND;
+                        assert_eq!(libc::mount(path, path, kind, bind, std::ptr::null()), 0);
+                        let again = bind | libc::MS_REMOUNT | libc::MS_RDONLY;
+                        assert_eq!(libc::mount(none, path, kind, again, std::ptr::null()), 0);
+                    }
+                    forwarding()
+                };
+                let in_container = || std::thread::spawn(read_only).join().unwrap();
+                assert!(matches!(forwarding(), Forwarding::OnDemand));
+                std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+                let refused = in_container();
+                let Forwarding::Never(error) = refused else {
+                    panic!("it is off");
+                };
+                assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+                std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+                assert!(matches!(in_container(), Forwarding::Always));
+                // Then a guest's packets are forwarded there, too.
+                let warnings = std::thread::spawn(move || {
+                    read_only();
+                    let directory = tempfile::tempdir().unwrap();
+                    let runtime = RuntimeDirectory::at(directory.path()).unwrap();
+                    let network = Network::set_up(&Net::default(), Some(&runtime)).unwrap();
+                    network.warnings().join("\n")
+                });
+                let warnings = warnings.join().unwrap();
+                assert!(!warnings.contains("forwarded"), "{warnings}");
+            },
+        );
+    }
 
     #[test]
     fn all_that_is_missing_is_told_at_once() {

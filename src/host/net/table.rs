@@ -50,9 +50,15 @@ impl Table {
     /// and all who see this network namespace see the same numbers.
     pub fn of(directory: &Directory) -> std::io::Result<Self> {
         let stat = directory.stat()?;
-        let name = format!("{TABLE_PREFIX}{:x}-{:x}", stat.st_dev, stat.st_ino);
-        let ipv6 = Path::new("/proc/sys/net/ipv6").exists();
-        Ok(Self { name, ipv6 })
+        Ok(Self::named(&format!("{:x}-{:x}", stat.st_dev, stat.st_ino)))
+    }
+
+    /// One with a name of its own.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: format!("{TABLE_PREFIX}{name}"),
+            ipv6: Path::new("/proc/sys/net/ipv6").exists(),
+        }
     }
 
     pub fn attribute(&self) -> Attribute {
@@ -116,17 +122,22 @@ impl Table {
             batch.push(family, Kind::NewChain, flags, &attributes);
         }
         for (chain, rule) in rules {
-            const NFTA_RULE_CHAIN: u16 = 2;
-            const NFTA_RULE_EXPRESSIONS: u16 = 4;
-            let expressions: Vec<Attribute> = rule.iter().map(Expression::attribute).collect();
-            let attributes = [
-                self.attribute(),
-                text(NFTA_RULE_CHAIN, chain.base().0),
-                nest(NFTA_RULE_EXPRESSIONS, &expressions),
-            ];
-            let flags = NLM_F_CREATE | NLM_F_APPEND;
-            batch.push(family, Kind::NewRule, flags, &attributes);
+            self.append(batch, family, *chain, rule);
         }
+    }
+
+    /// Adds a rule behind those of a chain.
+    pub fn append(&self, batch: &mut Batch, family: u8, chain: Chain, rule: &[Expression]) {
+        const NFTA_RULE_CHAIN: u16 = 2;
+        const NFTA_RULE_EXPRESSIONS: u16 = 4;
+        let expressions: Vec<Attribute> = rule.iter().map(Expression::attribute).collect();
+        let attributes = [
+            self.attribute(),
+            text(NFTA_RULE_CHAIN, chain.base().0),
+            nest(NFTA_RULE_EXPRESSIONS, &expressions),
+        ];
+        let flags = NLM_F_CREATE | NLM_F_APPEND;
+        batch.push(family, Kind::NewRule, flags, &attributes);
     }
 
     fn create_set(&self, batch: &mut Batch, family: u8, id: u32, set: &Set) {

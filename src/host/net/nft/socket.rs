@@ -1,6 +1,8 @@
 //! The way to nf_tables: changes, lists, and news of what others change.
 
-use super::message::{Attribute, Batch, FAMILY_BYTES, Kind, Received, message};
+use super::message::{
+    Attribute, Batch, FAMILY_BYTES, IPV4, Kind, Received, describe, message, text,
+};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkBuffer};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -24,6 +26,14 @@ const RTNLGRP_IPV4_NETCONF: u32 = 24;
 /// linux/netfilter/nfnetlink.h
 const NFNLGRP_NFTABLES: u32 = 7;
 
+/// What the kernel says of a change that it refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refuses {what}: {cause}")]
+struct Refusal {
+    what: String,
+    cause: io::Error,
+}
+
 /// A socket for changes and questions.
 #[derive(Debug)]
 pub struct Socket {
@@ -44,14 +54,37 @@ impl Socket {
     /// Makes changes, all or none.
     ///
     /// # Errors
-    /// What the kernel says of the first that it refuses; without CAP_NET_ADMIN or nf_tables, of them all.
+    /// What the kernel says of the first that it refuses, which is named; without CAP_NET_ADMIN or nf_tables, of them
+    /// all.
     pub fn change(&mut self, fill: impl FnOnce(&mut Batch)) -> io::Result<()> {
-        let first = self.sequence;
-        let mut batch = Batch::new(first);
+        let mut batch = Batch::new(self.sequence);
         fill(&mut batch);
+        self.make(batch).map_err(|(_, error)| error)
+    }
+
+    /// Finds out whether changes could be made. Nothing is changed, and nobody is told.
+    ///
+    /// # Errors
+    /// As [`change`](Self::change).
+    pub fn rehearse(&mut self, fill: impl FnOnce(&mut Batch)) -> io::Result<()> {
+        let mut batch = Batch::new(self.sequence);
+        fill(&mut batch);
+        // What is not there cannot be deleted, and what belongs together is not made then.
+        let nothing = [text(1, "kvmlet-nothing")];
+        let last = batch.push(IPV4, Kind::DelTable, 0, &nothing);
+        match self.make(batch) {
+            Err((at, error)) if at != last => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a batch; an error comes with the number of the change that is refused.
+    fn make(&mut self, batch: Batch) -> Result<(), (u32, io::Error)> {
+        let first = self.sequence;
         let (bytes, last, next) = batch.finish();
         self.sequence = next;
-        send(&self.socket, &bytes, SendFlags::empty())?;
+        let lost = |error: io::Error| (first, error);
+        send(&self.socket, &bytes, SendFlags::empty()).map_err(|error| lost(error.into()))?;
         let mut refused = None;
         loop {
             let mut done = false;
@@ -61,19 +94,25 @@ impl Socket {
                     return;
                 };
                 if code != 0 {
-                    refused.get_or_insert(code);
+                    refused.get_or_insert((sequence, code));
                 }
                 // What refuses the whole batch answers its beginning, and nothing else.
                 done |= sequence >= last || code == libc::EPERM || code == libc::EOPNOTSUPP;
-            })?;
+            })
+            .map_err(lost)?;
             if done {
                 break;
             }
         }
-        match refused {
-            None => Ok(()),
-            Some(code) => Err(io::Error::from_raw_os_error(code)),
-        }
+        let Some((sequence, code)) = refused else {
+            return Ok(());
+        };
+        let cause = io::Error::from_raw_os_error(code);
+        let error = match describe(&bytes, sequence) {
+            Some(what) => io::Error::new(cause.kind(), Refusal { what, cause }),
+            None => cause,
+        };
+        Err((sequence, error))
     }
 
     /// Asks for all things of a kind, as far as the attributes narrow that down, in one family or all (0).
