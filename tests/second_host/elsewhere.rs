@@ -24,15 +24,7 @@ const OPEN: &[&str] = &[
     "memory_is_all_there",
     // Each call of each thread goes through another process: more than the test's patience.
     "each_entry_of_each_list_is_used",
-    // Half a minute and more each, near the tests' patience, to show what the first host shows. (This ring has a test of
-    // kills of its own.)
-    "a_runtime_directory_of_others_is_not_used",
-    "xdg_runtime_dir_counts_if_it_is_ones_own",
-    "whoever_races_for_a_name_wins_nothing",
-    "the_environment_and_the_caller_do_not_steer",
-    "forged_notes_clear_nothing_of_others",
-    "files_that_others_have_put_there_are_not_written",
-    "a_forbidden_call_ends_the_vm_and_is_named",
+    // A minute and more each, to show what the first host shows. (This ring has a test of kills of its own.)
     "pause_stands_still_and_resume_goes_on",
     "vms_killed_at_random_leave_nothing_behind",
     "a_signal_ends_a_vm_at_any_instant",

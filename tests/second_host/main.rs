@@ -1,9 +1,10 @@
 //! Ring 4: a second host, in QEMU with software emulation, that is what most users have: Debian's stock kernel,
 //! hardware KVM (kvm_amd), cgroup v2 with all controllers, nf_tables, Landlock, three clock sources.
 //!
-//! The machine is brought up when the first test needs it and kept for all. Its root is that of this host, below
-//! a layer of its own: every program, kernel, image and test executable is at the path where it is here, and
-//! what is written there is gone with it. Commands run in login sessions, in systemd's tree of cgroups.
+//! A machine is brought up when a test needs one, and kept for the next; there are two at a time (`--test-threads 1` is
+//! one). Its root is that of this host, below a layer of its own: every program, kernel, image and test executable is
+//! at the path where it is here, and what is written there is gone with it. Commands run in login sessions, in systemd's
+//! tree of cgroups.
 //!
 //! ```text
 //! tests/second_host/kernel                                     # once: fetches the kernel
@@ -61,7 +62,7 @@ use std::io::BufRead;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use task::Task;
 
@@ -77,8 +78,11 @@ fn main() -> ExitCode {
         return run_commands(&words[1..]);
     }
     let mut arguments = Arguments::from_args();
-    // One machine, and two CPUs in it.
-    arguments.test_threads = Some(1);
+    // Each has a machine for itself, and each machine is one busy thread.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments
+        .test_threads
+        .get_or_insert(processors.min(MACHINES));
     let missing = missing();
     let own = [
         boots::TESTS,
@@ -136,41 +140,51 @@ fn missing() -> Option<String> {
     })
 }
 
+/// How many machines there are at a time, at the most: 2 GB of memory each.
+const MACHINES: usize = 2;
+
 /// How much longer than on a real host the tests of other rings wait there.
 const PATIENCE: &str = "4";
 
-/// The one machine, brought up when it is first asked for, and again when it has been given up.
-fn second_host() -> Result<Arc<Host>, String> {
-    let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(host) = &*machine {
-        return Ok(host.clone());
-    }
+/// Brings a machine up.
+fn bring_up() -> Result<Host, String> {
     let kvmlet = Path::new(env!("CARGO_BIN_EXE_kvmlet")).parent().unwrap();
     let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    let host = Host::bring_up(&[
+    Host::bring_up(&[
         ("PATH", format!("{}:{system}", kvmlet.display())),
         ("GUESTS", text(harness::program(""))),
         ("STOCK", text(machine::kernel().join("vmlinuz"))),
         ("REPOSITORY", env!("CARGO_MANIFEST_DIR").into()),
         (harness::BUILT, "1".into()),
         (harness::patience::FACTOR, PATIENCE.into()),
-    ])?;
-    Ok(machine.insert(Arc::new(host)).clone())
+    ])
 }
 
-static MACHINE: Mutex<Option<Arc<Host>>> = Mutex::new(None);
+/// Machines that are up, and that nobody uses at this moment.
+static IDLE: Mutex<Vec<Host>> = Mutex::new(Vec::new());
 
-/// A test with what it takes to understand why it failed. A machine that does not answer any more is replaced, and
-/// the test has one more try.
+fn idle() -> MutexGuard<'static, Vec<Host>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One that is idle, or a new one.
+fn machine() -> Result<Host, String> {
+    let host = idle().pop();
+    host.map_or_else(bring_up, Ok)
+}
+
+/// A test with what it takes to understand why it failed. A machine that does not answer any more is given up, and
+/// the test has one more try on another.
 fn trial(name: String, test: impl Fn(&Host) + Send + 'static) -> Trial {
     Trial::test(name, move || {
         let mut tries = 0;
         loop {
-            let host = second_host()?;
+            let host = machine()?;
             let start = Instant::now();
             let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(&host))) else {
                 println!("{:.1} s ", start.elapsed().as_secs_f64());
+                idle().push(host);
                 return Ok(());
             };
             let text = panic.downcast_ref::<String>().cloned();
@@ -178,9 +192,9 @@ fn trial(name: String, test: impl Fn(&Host) + Send + 'static) -> Trial {
             let (text, console) = (text.unwrap_or_default(), host.console());
             let failure = format!("{text}\n--- console of the second host\n{console}");
             if host.answers() {
+                idle().push(host);
                 return Err(Failed::from(failure));
             }
-            *MACHINE.lock().unwrap_or_else(PoisonError::into_inner) = None;
             tries += 1;
             if tries == 2 {
                 return Err(Failed::from(failure));
@@ -194,7 +208,7 @@ fn trial(name: String, test: impl Fn(&Host) + Send + 'static) -> Trial {
 
 /// Runs commands for people: those that are given, or with `-` each line of standard input.
 fn run_commands(commands: &[String]) -> ExitCode {
-    let host = match missing().map_or_else(second_host, Err) {
+    let host = match missing().map_or_else(bring_up, Err) {
         Ok(host) => host,
         Err(reason) => {
             eprintln!("{reason}");

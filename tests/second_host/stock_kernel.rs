@@ -8,10 +8,15 @@ pub const TESTS: &[Test] = &[
     ("a_stock_kernel_runs_a_service_on_two_vcpus", service),
     ("a_stock_kernel_powers_off", power_off),
     ("a_stock_kernel_panics", panic),
+    ("a_stock_kernel_reboots_by_each_way", reboots),
 ];
 
 /// Boots it with the minimal root, to which the driver of the panic device was added: it is a module there.
 fn boot(host: &Host, flags: &str, command: &str) -> Output {
+    boot_with(host, "reboot=k", flags, command)
+}
+
+fn boot_with(host: &Host, parameters: &str, flags: &str, command: &str) -> Output {
     let script = format!(
         ". $REPOSITORY/images/cpio.sh
          modules=$(dirname $STOCK)/modules/*/kernel/drivers/misc/pvpanic
@@ -21,7 +26,7 @@ fn boot(host: &Host, flags: &str, command: &str) -> Output {
              cpio_end
          }} >initrd
          exec kvmlet boot --kernel $STOCK --initrd initrd --memory 256M {flags} \\
-             --cmdline 'console=ttyS0 quiet reboot=k panic=-1' -- {command}"
+             --cmdline 'console=ttyS0 quiet panic=-1 {parameters}' -- {command}"
     );
     host.run(Task::new(["bash", "-euc", &script]).patience(240))
 }
@@ -42,4 +47,12 @@ fn panic(host: &Host) {
     let command =
         "sh -c 'insmod /pvpanic.ko; insmod /pvpanic-mmio.ko; echo c >/proc/sysrq-trigger'";
     boot(host, "", command).ended_with(134);
+}
+
+/// By the keyboard controller, by the reset register that ACPI names, and by a triple fault: each of them is a reset.
+fn reboots(host: &Host) {
+    for (way, code) in [("k", 129), ("a", 129), ("t", 139)] {
+        let output = boot_with(host, &format!("reboot={way}"), "", "reboot -f");
+        assert_eq!(output.code(), code, "reboot={way}: {output}");
+    }
 }
