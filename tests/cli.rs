@@ -123,7 +123,7 @@ fn sizes_and_counts_are_limited() {
         &["line break"],
     );
     let output = kvmlet(&["boot", "--memory", "12Q"]);
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(125));
     assert!(String::from_utf8_lossy(&output.stderr).contains("is not a memory size"));
     let output = kvmlet(&["boot", "--cpu-mask", "cx61"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean `cx16`?"));
@@ -163,6 +163,41 @@ fn without_a_default_kernel_the_way_to_one_is_told() {
         message.contains("no default kernel") && message.contains("kernels/build"),
         "{message}"
     );
+}
+
+/// A service's own code can be 1 or 2: none of kvmlet's failures is taken for that.
+#[test]
+fn every_wrong_use_has_one_exit_code() {
+    let uses: [&[&str]; 16] = [
+        &[],
+        &["nothing"],
+        &["boo"],
+        &["--nothing"],
+        &["boot", "--nothing"],
+        &["boot", "stray"],
+        &["boot", "--kernel"],
+        &["boot", "--cpus"],
+        &["boot", "--cpus", "x"],
+        &["boot", "--memory", "1"],
+        &["boot", "--scratch", "s"],
+        &["boot", "--config", "/nowhere"],
+        &["boot", "--kernel", "/nowhere"],
+        &["doctor", "--format", "xml"],
+        &["completions", "csh"],
+        &["bench", "nothing"],
+    ];
+    for arguments in uses {
+        let output = kvmlet(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{arguments:?}: {said}");
+        assert!(
+            !said.is_empty() && output.stdout.is_empty(),
+            "{arguments:?}"
+        );
+    }
+    for arguments in [&["--help"][..], &["boot", "-h"], &["help"], &["--version"]] {
+        assert_eq!(kvmlet(arguments).status.code(), Some(0), "{arguments:?}");
+    }
 }
 
 #[test]

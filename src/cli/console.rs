@@ -4,7 +4,7 @@ use super::input::Input;
 use super::stopping::{Answer, Stopping};
 use super::terminal::Raw;
 use crate::host::interrupt;
-use crate::host::signals::{ENDING, Signals};
+use crate::host::signals::{self, ENDING, Signals};
 use crate::{Error, ExitReason, VmHandle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
@@ -13,6 +13,10 @@ use rustix::stdio::{dup2_stdin, stderr, stdin, stdout};
 use rustix::termios::isatty;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// How often it is looked whether this process has come to the foreground of its terminal.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// How an attended VM ended.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +52,8 @@ impl Console {
         let others = [libc::SIGUSR1, libc::SIGTSTP, libc::SIGCONT];
         let signals = Signals::take(&[&ENDING[..], &others].concat())?;
         interrupt::by_signals();
+        // In the background of a terminal they would stop this process, and its VM.
+        signals::ignore(&[libc::SIGTTIN, libc::SIGTTOU]);
         let terminal = isatty(stdin()).then_some(Terminal { raw: None });
         Ok(Self {
             signals,
@@ -56,11 +62,16 @@ impl Console {
         })
     }
 
-    /// Takes over the terminal, if standard input is one and we are in its foreground.
-    pub fn enter_terminal(&mut self) {
-        if let Some(terminal) = &mut self.terminal {
-            terminal.raw = Raw::enter();
-        }
+    /// Takes the terminal over when this process has come to its foreground, and lets it go when it has left: a shell
+    /// tells neither to a job that runs. Returns how long until that is to be looked at again.
+    pub fn follow_foreground(&mut self) -> Option<Duration> {
+        let terminal = self.terminal.as_mut()?;
+        terminal.raw = match terminal.raw.take() {
+            Some(raw) if !raw.is_ours() => raw.again(),
+            Some(raw) => Some(raw),
+            None => Raw::enter(),
+        };
+        terminal.raw.is_none().then_some(LOOK)
     }
 
     /// Is standard input a terminal?
@@ -84,9 +95,7 @@ impl Console {
     /// process keeps the end that is written to.
     pub fn leave_terminal(&mut self, supervisor: OwnedFd, keys: Option<OwnedFd>) -> io::Result<()> {
         self.supervisor = Some(supervisor);
-        if let Some(Terminal { raw: Some(raw) }) = self.terminal.take() {
-            raw.disown();
-        }
+        self.terminal = None;
         if let Some(keys) = keys {
             dup2_stdin(&keys)?;
         }
@@ -175,6 +184,7 @@ fn wait(
                 BorrowedFd::borrow_raw(wanted.as_raw_fd()),
             )
         };
+        let look = console.follow_foreground();
         let stdin = stdin();
         let keys = console.has_keys();
         let mut fds = vec![
@@ -191,7 +201,7 @@ fn wait(
         if (keys || !console.has_terminal()) && input.wants_more(keys) {
             fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
         }
-        let due = stopping.due();
+        let due = [stopping.due(), look].into_iter().flatten().min();
         let due = due.and_then(|due| Timespec::try_from(due).ok());
         match poll(&mut fds, due.as_ref()) {
             Ok(_) => {}

@@ -1,6 +1,7 @@
 //! Standard input on its way to the guest.
 
 use super::Failed;
+use super::terminal::in_foreground;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::stdio::stdin;
@@ -45,6 +46,8 @@ impl Input {
                 return keys && read.contains(&ESCAPE);
             }
             Err(Errno::INTR | Errno::AGAIN) => {}
+            // A terminal that another job has got just now.
+            Err(Errno::IO) if keys && !in_foreground() => {}
             Err(error) => {
                 log::debug!("standard input ends: {error}");
                 self.open = false;

@@ -7,6 +7,7 @@ mod defaults;
 mod docker;
 mod doctor;
 mod error;
+mod exit_code;
 mod generate;
 mod input;
 mod output;
@@ -19,11 +20,9 @@ use crate::host::environment;
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use error::Failed;
+use exit_code::ExitCode;
 use std::mem::ManuallyDrop;
 use std::time::Instant;
-
-/// The exit code when kvmlet itself fails, as docker's.
-const FAILED: u8 = 125;
 
 /// One service per microVM on Linux KVM.
 #[derive(Parser)]
@@ -61,7 +60,7 @@ pub fn run(started: Instant) -> u8 {
     if let Err(error) = environment::disarm() {
         let help = error.help();
         Failed::new(error).help(help).print();
-        return FAILED;
+        return ExitCode::Failed.number();
     }
     use_one_arena();
     let boots = std::env::args_os()
@@ -81,7 +80,7 @@ pub fn run(started: Instant) -> u8 {
     };
     result.unwrap_or_else(|failed| {
         failed.print();
-        FAILED
+        ExitCode::Failed.number()
     })
 }
 
@@ -91,11 +90,22 @@ fn parse<V: Subcommand>() -> V {
     let mut command = ManuallyDrop::new(Cli::<V>::command());
     let mut matches = command
         .try_get_matches_from_mut(std::env::args_os())
-        .unwrap_or_else(|error| name_argument(error, &mut command).exit());
+        .unwrap_or_else(|error| leave(&name_argument(error, &mut command)));
     let cli = Cli::from_arg_matches_mut(&mut matches)
-        .unwrap_or_else(|error| error.format(&mut command).exit());
+        .unwrap_or_else(|error| leave(&error.format(&mut command)));
     start_log(cli.verbose);
     cli.verb
+}
+
+/// Prints what clap has to say, help or what is wrong, and ends the process: its own exit code is another one.
+fn leave(said: &clap::Error) -> ! {
+    // Nobody is left to tell when the output is gone.
+    let _ = said.print();
+    let code = match said.use_stderr() {
+        true => ExitCode::Failed,
+        false => ExitCode::Done,
+    };
+    std::process::exit(code.number().into())
 }
 
 /// Adds what clap does not tell: which argument is not UTF-8, and what is called otherwise than in docker.

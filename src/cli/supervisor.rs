@@ -11,7 +11,7 @@ use super::input::Keys;
 use super::output::{Outputs, TheirOutputs};
 use super::stats::{Passed, StatsSink, StatsSource};
 use super::stopping::{AT_ONCE, POWERING_OFF};
-use super::{FAILED, Failed, Outcome};
+use super::{ExitCode, Failed, Outcome};
 use crate::host::cgroup::{Cgroup, OutOfMemory};
 use crate::host::ledger::Share;
 use crate::host::net::{Endpoint, Network};
@@ -129,7 +129,6 @@ pub(super) fn supervise(
         }
     };
     drop((sink, their_keys, starting, their_outputs, supervisor));
-    console.enter_terminal();
     // Its threads lay their rights down by themselves, and one takes another user, which takes a right.
     let served = networks.iter_mut().try_for_each(Network::serve);
     if let Err(error) = rights::keep_those_of_the_end() {
@@ -157,12 +156,15 @@ pub(super) fn supervise(
         Ended::Exited(code) => code,
         Ended::Killed(signal) => {
             killed(signal, share.as_ref()).print();
-            128 + signal as u8
+            ExitCode::Signal(signal).number()
         }
     };
     // Success means that all is there that was asked for.
     let unwritten = source.is_some_and(|source| source.has_failed());
-    Ok(if code == 0 && unwritten { FAILED } else { code })
+    Ok(match code == ExitCode::Done.number() && unwritten {
+        true => ExitCode::Failed.number(),
+        false => code,
+    })
 }
 
 fn killed(signal: i32, share: Option<&Share>) -> Failed {
@@ -214,6 +216,7 @@ impl Attended {
         mut stats: Option<&mut StatsSource>,
     ) -> std::io::Result<Ended> {
         loop {
+            let look = console.follow_foreground();
             let stdin = stdin();
             let child = self.child.as_fd();
             let source = stats.as_deref().map(AsFd::as_fd);
@@ -238,7 +241,7 @@ impl Attended {
                 or_nothing(err, PollFlags::IN),
             ]
             .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
-            match poll(&mut fds, self.due().as_ref()) {
+            match poll(&mut fds, self.due(look).as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -287,12 +290,12 @@ impl Attended {
         Ok(match (ended, self.ending) {
             // A VM that could not end in time, or had not started.
             (Ended::Killed(libc::SIGKILL), Some(ending)) if ending.killed => match self.escaped {
-                true => Ended::Exited(0),
-                false => Ended::Exited(128 + ending.signal as u8),
+                true => Ended::Exited(ExitCode::Done.number()),
+                false => Ended::Exited(ExitCode::Signal(ending.signal).number()),
             },
             // Whoever wanted the end has it, with whatever code.
             (Ended::Exited(code), Some(_)) if self.escaped && !OWN_ENDS.contains(&code) => {
-                Ended::Exited(0)
+                Ended::Exited(ExitCode::Done.number())
             }
             (ended, _) => ended,
         })
@@ -357,11 +360,14 @@ impl Attended {
         self.child.signal(Signal::KILL)
     }
 
-    fn due(&self) -> Option<Timespec> {
-        let deadline = self.ending.as_ref()?.deadline;
-        Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok()
+    /// How long until something is due, `look` among it.
+    fn due(&self, look: Option<Duration>) -> Option<Timespec> {
+        let deadline = self.ending.as_ref().map(|ending| ending.deadline);
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let next = [left, look].into_iter().flatten().min()?;
+        Timespec::try_from(next).ok()
     }
 }
 
 /// Exit codes of a VM's process that are not its guest's: it failed, or made a forbidden system call.
-const OWN_ENDS: [u8; 2] = [FAILED, 128 + libc::SIGSYS as u8];
+const OWN_ENDS: [u8; 2] = [ExitCode::Failed.number(), ExitCode::Forbidden.number()];

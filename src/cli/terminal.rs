@@ -1,12 +1,41 @@
 //! The terminal in raw mode, and back on every way out.
 
+use crate::config::ConsoleSize;
 use rustix::process::getpgrp;
-use rustix::stdio::stdin;
-use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+use rustix::stdio::{stderr, stdin, stdout};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 /// The modes to go back to, for the panic hook, which runs even where a panic aborts.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// The same for the handler of signals, which can wait for no lock; null where there are none. What it has led to is
+/// never freed: there are few.
+static FOR_SIGNALS: AtomicPtr<libc::termios> = AtomicPtr::new(null_mut());
+
+/// Signals by which this process would end with the terminal as it is: by a bug, a limit, or somebody who sends one
+/// that kvmlet has no use for.
+const DEADLY: [libc::c_int; 15] = [
+    libc::SIGABRT,
+    libc::SIGALRM,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGIO,
+    libc::SIGPROF,
+    libc::SIGPWR,
+    libc::SIGSEGV,
+    libc::SIGSYS,
+    libc::SIGTRAP,
+    libc::SIGUSR2,
+    libc::SIGVTALRM,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+];
 
 /// While this lives, the terminal passes each key on as it is pressed.
 pub(super) struct Raw(());
@@ -22,25 +51,23 @@ impl Raw {
         raw.make_raw();
         // The guest's own terminal driver writes carriage returns; kvmlet's messages rely on the host's.
         raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
-        saved().get_or_insert(now);
+        save(now);
         restore_on_panic();
+        restore_on_signals();
         tcsetattr(stdin(), OptionalActions::Now, &raw).ok()?;
         Some(Self(()))
     }
 
     /// Sets raw mode again: a shell may have set others while this process was stopped. `None` if somebody else has
-    /// the terminal now.
+    /// the terminal now. The modes to go back to are the first ones, for a shell may have left ours.
     pub fn again(self) -> Option<Self> {
         std::mem::forget(self);
-        if !in_foreground() {
-            saved().take();
-        }
         Self::enter()
     }
 
-    /// Leaves the terminal as it is.
-    pub fn disown(self) {
-        saved().take();
+    /// Is the terminal still this process's to read?
+    pub fn is_ours(&self) -> bool {
+        in_foreground()
     }
 }
 
@@ -50,8 +77,20 @@ impl Drop for Raw {
     }
 }
 
+/// How big the terminal is that the guest's output goes to, or its input comes from.
+pub(super) fn size() -> Option<ConsoleSize> {
+    let sizes = [stdout(), stdin(), stderr()].map(tcgetwinsize);
+    let mut sizes = sizes.into_iter().flatten();
+    // Serial terminals say that they are of no size.
+    let size = sizes.find(|size| size.ws_col > 0 && size.ws_row > 0)?;
+    Some(ConsoleSize {
+        columns: size.ws_col,
+        rows: size.ws_row,
+    })
+}
+
 /// Only there may a terminal be read and set. Where it controls no process of ours, it has no foreground.
-fn in_foreground() -> bool {
+pub(super) fn in_foreground() -> bool {
     tcgetpgrp(stdin()).map_or(true, |group| group == getpgrp())
 }
 
@@ -59,8 +98,31 @@ fn saved() -> std::sync::MutexGuard<'static, Option<Termios>> {
     SAVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Keeps the first modes: those that come after it are a guest's or a shell's.
+fn save(now: Termios) {
+    let mut saved = saved();
+    if saved.is_some() {
+        return;
+    }
+    *saved = Some(now);
+    // SAFETY: all-zero is a valid value of this structure of numbers, and the call only fills it.
+    let modes = unsafe {
+        let mut modes: libc::termios = std::mem::zeroed();
+        (libc::tcgetattr(libc::STDIN_FILENO, &raw mut modes) == 0).then_some(modes)
+    };
+    if let Some(modes) = modes {
+        FOR_SIGNALS.store(Box::into_raw(Box::new(modes)), Ordering::Release);
+    }
+}
+
+fn forget() -> Option<Termios> {
+    FOR_SIGNALS.store(null_mut(), Ordering::Release);
+    saved().take()
+}
+
 fn restore() {
-    if let Some(before) = saved().take() {
+    // Somebody else's modes are not ours to set.
+    if let Some(before) = forget().filter(|_| in_foreground()) {
         // The terminal may have gone away; then there is nothing to put back. And its reader may stand still: what was
         // written is not waited for.
         let _ = tcsetattr(stdin(), OptionalActions::Now, &before);
@@ -75,5 +137,38 @@ fn restore_on_panic() {
             restore();
             print(panic);
         }));
+    });
+}
+
+extern "C" fn on_deadly(signal: libc::c_int) {
+    let modes = FOR_SIGNALS.swap(null_mut(), Ordering::AcqRel);
+    // SAFETY: both calls are safe in a handler (signal-safety(7)); the modes are never freed. The signal was taken from
+    // this handler when it was called, so this one ends the process as if there were none.
+    unsafe {
+        if !modes.is_null() {
+            libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, modes);
+        }
+        libc::raise(signal);
+    }
+}
+
+fn restore_on_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for signal in DEADLY {
+            // SAFETY: all-zero is a valid value of the structure, an empty set of signals among it; the handler does
+            // what a handler may.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                libc::sigaction(signal, std::ptr::null(), &raw mut action);
+                // One that is ignored, or has a handler, ends nothing.
+                if action.sa_sigaction != libc::SIG_DFL {
+                    continue;
+                }
+                action.sa_sigaction = on_deadly as *const () as usize;
+                action.sa_flags = libc::SA_RESETHAND | libc::SA_NODEFER;
+                libc::sigaction(signal, &raw const action, null_mut());
+            }
+        }
     });
 }

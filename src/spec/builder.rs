@@ -2,8 +2,8 @@
 
 use super::net::{check_ports, set_name_servers};
 use super::{
-    Balloon, CgroupParent, ConsoleSize, DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory,
-    Net, Overlay, PortMapping,
+    Balloon, CgroupParent, DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory, Net,
+    Overlay, PortMapping,
 };
 use super::{CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit, Quota};
 use super::{RootSpec, ServiceSpec, VcpuCount, VmConfig, json, service};
@@ -44,8 +44,6 @@ pub struct VmConfigBuilder {
     workdir: Option<String>,
     hostname: Option<String>,
     stop_timeout: Option<u32>,
-    #[serde(skip)]
-    console_size: Option<ConsoleSize>,
 }
 
 impl VmConfigBuilder {
@@ -83,6 +81,11 @@ impl VmConfigBuilder {
     pub fn cmdline(mut self, text: impl Into<String>) -> Self {
         self.cmdline = Some(text.into());
         self
+    }
+
+    /// Whether a kernel command line was given so far.
+    pub fn has_cmdline(&self) -> bool {
+        self.cmdline.is_some()
     }
 
     /// Guest RAM.
@@ -257,12 +260,6 @@ impl VmConfigBuilder {
         self
     }
 
-    /// How big the terminal is that the guest's console ends in.
-    pub fn console_size(mut self, size: ConsoleSize) -> Self {
-        self.console_size = Some(size);
-        self
-    }
-
     /// Checks everything that can be checked without looking at the host.
     ///
     /// # Errors
@@ -324,7 +321,6 @@ impl VmConfigBuilder {
                 hostname: self.hostname,
                 root,
                 stop_timeout_s: self.stop_timeout,
-                console: self.console_size,
                 ..Default::default()
             },
         })

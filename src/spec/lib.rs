@@ -47,9 +47,9 @@ use std::path::PathBuf;
 /// The kernel command line that is used when the user gives none.
 ///
 /// `reboot=k` makes a reboot a keyboard-controller reset, which the VMM sees at once; `panic=-1` makes a
-/// panic reboot without delay (Linux Documentation/admin-guide/kernel-parameters.txt). kvmlet's own kernels are
-/// built with `quiet`; `loglevel=7` brings their messages back.
-pub const DEFAULT_CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 loglevel=7";
+/// panic reboot without delay; `quiet` leaves out what is no warning, and a `loglevel=7` behind it brings that back (Linux
+/// Documentation/admin-guide/kernel-parameters.txt).
+pub const DEFAULT_CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 quiet";
 
 /// How many vCPUs a VM has: 1 to [`VcpuCount::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]

@@ -8,6 +8,14 @@ use std::ptr::null_mut;
 /// The signals that ask a program to end.
 pub const ENDING: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
+/// Has signals do nothing, to this process and to programs that it starts.
+pub fn ignore(signals: &[libc::c_int]) {
+    for signal in signals {
+        // SAFETY: there is no handler to be called.
+        unsafe { libc::signal(*signal, libc::SIG_IGN) };
+    }
+}
+
 /// A set of these signals.
 pub fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();

@@ -31,7 +31,7 @@ impl ExitReason {
     /// | panic | 134 | SIGABRT: gave up by itself |
     /// | triple fault | 139 | SIGSEGV: crashed |
     /// | stopped | 143 | SIGTERM: told to end |
-    pub fn exit_code(self) -> u8 {
+    pub const fn exit_code(self) -> u8 {
         match self {
             ExitReason::Shutdown { code } => code,
             ExitReason::Reset => 129,

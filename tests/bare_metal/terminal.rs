@@ -6,7 +6,7 @@ use rustix::termios::{LocalModes, tcgetattr};
 use std::fs::{File, read_link, read_to_string};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -18,6 +18,9 @@ pub const TESTS: &[Test] = &[
         no_keys_taken,
     ),
     ("a_job_is_stopped_and_goes_on", job),
+    ("a_job_in_the_background_runs_and_comes_forward", background),
+    ("no_death_leaves_a_terminal_raw", deaths),
+    ("the_guest_is_told_of_the_terminal", size),
 ];
 
 /// A pseudo-terminal: our end, and the one that a program takes for its terminal.
@@ -131,49 +134,117 @@ fn child_of(process: i32) -> i32 {
     children.unwrap().trim().parse().unwrap()
 }
 
+/// A shell that has the terminal and runs a script, with a command as its arguments.
+fn shell(script: &str, command: &Command, theirs: &OwnedFd) -> Running {
+    let mut shell = Command::new("bash");
+    shell
+        .args(["-c", script, "bash"])
+        .arg(command.get_program());
+    shell.args(command.get_args());
+    let stdio = || Stdio::from(theirs.try_clone().unwrap());
+    shell.stdin(stdio()).stdout(stdio()).stderr(stdio());
+    let lead = || {
+        // SAFETY: takes standard input, a terminal, as that of a new session.
+        match unsafe { libc::setsid() != -1 && libc::ioctl(0, libc::TIOCSCTTY, 0) != -1 } {
+            true => Ok(()),
+            false => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: system calls between fork and exec.
+    unsafe { shell.pre_exec(lead) };
+    Running::spawn(&mut shell)
+}
+
+/// The guest gets keys, one by one, and the escape key ends it.
+fn goes_on(ours: &mut File, theirs: &OwnedFd, shell: &mut Running) {
+    eventually("it has the terminal", || !is_canonical(theirs));
+    let mut seen = String::new();
+    ours.write_all(b"abc").unwrap();
+    expect(ours, &mut seen, "ABC");
+    ours.write_all(b"\x1d").unwrap();
+    assert_eq!(shell.wait().unwrap().code(), Some(0), "{seen}");
+}
+
 fn job() {
+    // It says when its job has stopped, and has it continue after the next line.
+    let script = "set -m; \"$@\"; echo stopped $?; read line; fg; exit $?";
+    for jail in [&[][..], &["--no-jail"]] {
+        for signal in [libc::SIGTSTP, libc::SIGSTOP] {
+            let (mut ours, theirs) = pseudo_terminal();
+            let mut shell = shell(script, &boot("serial_echo", jail, &theirs), &theirs);
+            let mut seen = String::new();
+            expect(&mut ours, &mut seen, "ready");
+            let supervisor = vm_process(&shell);
+            let vm = match jail {
+                [] => child_of(supervisor),
+                _ => supervisor,
+            };
+            eventually("it is raw", || !is_canonical(&theirs));
+            kill(supervisor, signal);
+            expect(&mut ours, &mut seen, &format!("stopped {}", 128 + signal));
+            assert_eq!(state(supervisor), 'T');
+            // The other signal is none that a process sees.
+            if signal == libc::SIGTSTP {
+                assert!(is_canonical(&theirs));
+                eventually("its VM has stopped", || state(vm) == 'T');
+            }
+            ours.write_all(b"\n").unwrap();
+            eventually("it goes on", || state(supervisor) != 'T');
+            goes_on(&mut ours, &theirs, &mut shell);
+            // What a shell makes of a terminal whose job was stopped unawares is up to it.
+            assert!(is_canonical(&theirs) || signal == libc::SIGSTOP);
+        }
+    }
+}
+
+/// A job in the background of a terminal that stops those which write to it runs all the same, and has the keys when
+/// it comes forward.
+fn background() {
+    let script = "set -m; stty tostop; \"$@\" & read line; fg; exit $?";
     for jail in [&[][..], &["--no-jail"]] {
         let (mut ours, theirs) = pseudo_terminal();
-        let command = boot("serial_echo", jail, &theirs);
-        // It says when its job has stopped, and has it continue after the next line.
-        let script = "set -m; \"$@\"; echo stopped $?; read line; fg; exit $?";
-        let mut shell = Command::new("bash");
-        shell
-            .args(["-c", script, "bash"])
-            .arg(command.get_program());
-        shell.args(command.get_args());
-        let stdio = || Stdio::from(theirs.try_clone().unwrap());
-        shell.stdin(stdio()).stdout(stdio()).stderr(stdio());
-        let lead = || {
-            // SAFETY: takes standard input, a terminal, as that of a new session.
-            match unsafe { libc::setsid() != -1 && libc::ioctl(0, libc::TIOCSCTTY, 0) != -1 } {
-                true => Ok(()),
-                false => Err(io::Error::last_os_error()),
-            }
-        };
-        // SAFETY: system calls between fork and exec.
-        unsafe { shell.pre_exec(lead) };
-        let mut shell = Running::spawn(&mut shell);
-        let mut seen = String::new();
-        expect(&mut ours, &mut seen, "ready");
-        let supervisor = vm_process(&shell);
-        let vm = match jail {
-            [] => child_of(supervisor),
-            _ => supervisor,
-        };
-        assert!(!is_canonical(&theirs));
-        kill(supervisor, libc::SIGTSTP);
-        expect(&mut ours, &mut seen, "stopped 148");
-        assert!(is_canonical(&theirs));
-        assert_eq!(state(supervisor), 'T');
-        eventually("its VM has stopped", || state(vm) == 'T');
+        let mut shell = shell(script, &boot("serial_echo", jail, &theirs), &theirs);
+        expect(&mut ours, &mut String::new(), "ready");
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        assert!(is_canonical(&theirs), "the terminal is the shell's");
+        assert_ne!(state(vm_process(&shell)), 'T');
         ours.write_all(b"\n").unwrap();
-        eventually("it has the terminal again", || !is_canonical(&theirs));
-        seen.clear();
-        ours.write_all(b"abc").unwrap();
-        expect(&mut ours, &mut seen, "ABC");
-        ours.write_all(b"\x1d").unwrap();
-        assert_eq!(shell.wait().unwrap().code(), Some(0), "{seen}");
+        goes_on(&mut ours, &theirs, &mut shell);
         assert!(is_canonical(&theirs));
     }
+}
+
+fn deaths() {
+    for jail in ["--jail", "--no-jail"] {
+        for signal in [libc::SIGUSR2, libc::SIGALRM, libc::SIGSEGV, libc::SIGABRT] {
+            let (mut ours, theirs) = pseudo_terminal();
+            let mut child = Running::spawn(&mut boot("serial_echo", &[jail], &theirs));
+            expect(&mut ours, &mut String::new(), "ready");
+            eventually("it is raw", || !is_canonical(&theirs));
+            kill(child.id() as i32, signal);
+            assert_eq!(child.wait().unwrap().signal(), Some(signal));
+            assert!(is_canonical(&theirs), "{jail} {signal}");
+        }
+    }
+}
+
+fn size() {
+    let (mut ours, theirs) = pseudo_terminal();
+    let size = rustix::termios::Winsize {
+        ws_row: 43,
+        ws_col: 132,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(&theirs, size).unwrap();
+    let mut child = Running::spawn(&mut boot("pvh_entry", &["--memory", "64M"], &theirs));
+    let mut seen = String::new();
+    expect(&mut ours, &mut seen, "kvmlet.console=132x43");
+    let reading = std::thread::spawn(move || io::copy(&mut ours, &mut io::sink()));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(theirs);
+    let _ = reading.join();
+    // Who has started it sees what.
+    assert!(seen.contains("kvmlet: kernel "), "{seen}");
+    assert!(seen.contains("64 MiB, 1 vCPU; Ctrl-] ends it"), "{seen}");
 }

@@ -1,6 +1,6 @@
 //! The jail that the VM's process is in, as far as it is wanted and the host gives it.
 
-use crate::cli::{FAILED, Failed};
+use crate::cli::{ExitCode, Failed};
 use crate::host::jail::{Jail, Missing, Needs, Wall};
 use crate::host::process::{Fork, Lifeline};
 use crate::host::seccomp::{self, Filters};
@@ -73,7 +73,7 @@ impl Confinement {
         let mut kinds = vm.threads();
         kinds.push(ThreadKind::EventLoop);
         map_no_memory();
-        seccomp::end_at_panic(FAILED);
+        seccomp::end_at_panic(ExitCode::Failed.number());
         let needs = Needs {
             threads: kinds.len(),
             memory_bytes: self.memory_bytes,

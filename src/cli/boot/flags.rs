@@ -3,8 +3,8 @@
 use super::quota::QuotaFlags;
 use crate::cli::{Failed, defaults};
 use crate::config::{
-    Balloon, CpuMask, Disk, HugePages, Memory, Net, PortMappings, Scratch, VcpuCount,
-    VmConfigBuilder,
+    Balloon, CpuMask, DEFAULT_CMDLINE, Disk, HugePages, Memory, Net, PortMappings, Scratch,
+    VcpuCount, VmConfigBuilder,
 };
 use crate::host::environment;
 use crate::{Error, VmConfig};
@@ -24,7 +24,7 @@ pub(super) struct Flags {
     /// Initial RAM disk.
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// Kernel command line, instead of "console=ttyS0 reboot=k panic=-1 loglevel=7".
+    /// Kernel command line, instead of "console=ttyS0 reboot=k panic=-1 quiet"; with -v, "loglevel=7" is last.
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
     /// Number of vCPUs [default: 1].
@@ -191,6 +191,10 @@ impl Flags {
         }
         if !self.command.is_empty() {
             config = config.command(self.command);
+        }
+        if !config.has_cmdline() && log::max_level() >= log::LevelFilter::Info {
+            // Whoever wants to know what happens wants to know it of the kernel, too.
+            config = config.cmdline(format!("{DEFAULT_CMDLINE} loglevel=7"));
         }
         with_default_guest(config)?
             .build()

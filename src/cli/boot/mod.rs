@@ -1,6 +1,7 @@
 //! `kvmlet boot`: one VM in the foreground.
 
 mod admission;
+mod announcement;
 mod confinement;
 mod flags;
 mod quota;
@@ -9,7 +10,7 @@ use super::console::{Console, End};
 use super::stats::{StatsSink, settle};
 use super::stopping::Stopping;
 use super::supervisor::{Held, supervise};
-use super::{Failed, Outcome};
+use super::{ExitCode, Failed, Outcome, terminal};
 use crate::config::PortMapping;
 use crate::host;
 use crate::host::cgroup::Cgroup;
@@ -25,6 +26,7 @@ pub(in crate::cli) use confinement::Confinement;
 use confinement::JailFlags;
 use flags::Flags;
 use std::fs::File;
+use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -34,7 +36,7 @@ use std::time::{Duration, Instant};
 /// minimal` have left in the cache. Ctrl-] ends the VM from the keyboard.
 #[derive(Args)]
 #[command(after_help = "\
-Exit codes: the service's own code; 125 if kvmlet fails, 129 if the guest asked for a reset, 134 if its \
+Exit codes: the service's own code; 125 if kvmlet fails or is used wrongly, 129 if the guest asked for a reset, 134 if its \
 kernel panicked, 139 if it crashed with a triple fault, 128+N if kvmlet was ended by signal N, 159 if one of its threads made a system call that it is not allowed to.")]
 pub(in crate::cli) struct Boot {
     #[command(flatten)]
@@ -57,14 +59,15 @@ impl Boot {
             // That is why it failed.
             (Err(failed), Some(signal)) => {
                 log::info!("ended by signal {signal}: {}", failed.first_line());
-                Ok(128 + signal as u8)
+                Ok(ExitCode::Signal(signal).number())
             }
             (outcome, _) => outcome,
         }
     }
 
     fn boot(self, started: Instant) -> Outcome {
-        let config = self.flags.config()?;
+        let mut config = self.flags.config()?;
+        config.guest.console = terminal::size();
         // A VM that has run for an hour should not end with a file that cannot be written.
         let stats = self.stats.map(|path| WholeFile::open(&path)).transpose()?;
         let runtime = admission::runtime(self.best_effort)?;
@@ -93,7 +96,12 @@ impl Boot {
         if held || confinement.is_some() {
             let networks = set_up_networks(&config, runtime.as_ref())?;
             go_on()?;
-            tell_chosen_ports(&ports, networks.iter().flat_map(Network::published));
+            match stderr().is_terminal() {
+                true => announcement::print(&config, &networks),
+                false => {
+                    tell_chosen_ports(&ports, networks.iter().flat_map(Network::published));
+                }
+            }
             let held = Held {
                 networks,
                 share,
@@ -116,10 +124,14 @@ impl Boot {
                 outcome
             });
         }
+        if stderr().is_terminal() {
+            announcement::print(&config, &[]);
+        }
         let output = console_output()?;
         let build = || Vm::with_runtime(config, output, runtime.as_ref());
-        let vm = console.signals().while_mortal(build)?.start()?;
-        console.enter_terminal();
+        let vm = console.signals().while_mortal(build)?;
+        console.follow_foreground();
+        let vm = vm.start()?;
         let stats = stats.map_or(StatsSink::Nowhere, |file| StatsSink::File(Box::new(file)));
         attend(console, &vm, Stopping::new(stop_timeout), &stats, started)
     }
@@ -197,15 +209,15 @@ fn attend(
     let code = match end? {
         End::Guest(reason) => {
             log::info!("{reason}");
-            reason.exit_code()
+            ExitCode::Guest(reason)
         }
-        End::Escape => 0,
+        End::Escape => ExitCode::Done,
         End::Signal(signal) => {
             log::info!("ended by signal {signal}");
-            128 + signal as u8
+            ExitCode::Signal(signal)
         }
     };
-    settle(code, written)
+    settle(code.number(), written)
 }
 
 /// Standard output without Rust's line buffer: a guest's prompt has no line end.

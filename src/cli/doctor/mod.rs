@@ -6,7 +6,7 @@ mod network;
 mod shares;
 mod walls;
 
-use super::{Failed, Outcome, defaults};
+use super::{ExitCode, Failed, Outcome, defaults};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
@@ -90,9 +90,15 @@ impl Doctor {
         };
         match io::stdout().write_all(text.as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failed::new(error)),
-            _ => Ok(u8::from(
-                findings.iter().any(|finding| finding.level == Level::Error),
-            )),
+            _ => {
+                let unfit = findings.iter().any(|finding| finding.level == Level::Error);
+                let code = if unfit {
+                    ExitCode::Unfit
+                } else {
+                    ExitCode::Done
+                };
+                Ok(code.number())
+            }
         }
     }
 }

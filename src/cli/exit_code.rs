@@ -1,0 +1,59 @@
+//! The one table of exit codes.
+
+use crate::ExitReason;
+
+/// How the command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ExitCode {
+    /// What was asked for is done; a VM ended by the escape key, too.
+    Done,
+    /// `kvmlet doctor` has found something that keeps VMs from running.
+    Unfit,
+    /// kvmlet has failed, or was used in a way that cannot be: a flag, a value, a configuration. As docker's, and no
+    /// code of a service by custom.
+    Failed,
+    /// A thread of a VM's process has made a system call that it is not allowed to: as a shell tells SIGSYS.
+    Forbidden,
+    /// By a signal, to kvmlet or to the VM's process.
+    Signal(libc::c_int),
+    /// As the guest has, whose service's code it may be.
+    Guest(ExitReason),
+}
+
+impl ExitCode {
+    /// The code of the process.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Unfit => 1,
+            Self::Failed => 125,
+            Self::Forbidden => 128 + libc::SIGSYS as u8,
+            Self::Signal(signal) => 128 + signal as u8,
+            Self::Guest(reason) => reason.exit_code(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The README's table, by the words that each line begins with.
+    #[test]
+    fn the_readme_has_the_same_table() {
+        let readme = include_str!("../../README.md");
+        for (words, code) in [
+            ("kvmlet failed, or was used wrongly", ExitCode::Failed),
+            ("reset (`reboot`)", ExitCode::Guest(ExitReason::Reset)),
+            ("kernel panic", ExitCode::Guest(ExitReason::Panic)),
+            ("triple fault", ExitCode::Guest(ExitReason::TripleFault)),
+            ("a thread of kvmlet made a system call", ExitCode::Forbidden),
+            ("`kvmlet doctor` found", ExitCode::Unfit),
+        ] {
+            let mut lines = readme.lines();
+            let line = lines.find(|line| line.starts_with(&format!("| {words}")));
+            let line = line.unwrap_or_else(|| panic!("no line for {words}"));
+            assert!(line.ends_with(&format!("| {} |", code.number())), "{line}");
+        }
+    }
+}
