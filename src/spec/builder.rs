@@ -272,7 +272,7 @@ impl VmConfigBuilder {
         let memory = self.memory.unwrap_or(Memory::DEFAULT);
         memory.check(self.huge_pages)?;
         let cmdline = self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
-        check_cmdline(&cmdline)?;
+        service::check_cmdline(&cmdline)?;
         check_scratch_size(self.scratch_size, self.scratch.as_deref())?;
         let (root, mut disks) = root_disks(self.root, self.scratch)?;
         disks.extend(self.disks);
@@ -374,15 +374,4 @@ fn root_disks(
         overlay: Some(overlay),
     };
     Ok((Some(spec), [root].into_iter().chain(scratch).collect()))
-}
-
-/// A kernel command line is one NUL-terminated line; anything else would be cut or misread silently.
-fn check_cmdline(text: &str) -> Result<(), Error> {
-    let what = match text.chars().find(|c| c.is_control()) {
-        None => return Ok(()),
-        Some('\0') => "NUL byte",
-        Some('\n' | '\r') => "line break",
-        Some(_) => "control character",
-    };
-    Err(Error::CmdlineCharacter { what })
 }

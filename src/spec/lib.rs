@@ -244,6 +244,7 @@ mod tests {
             ("a\0b", "NUL"),
             ("a\nb", "line break"),
             ("a\x1bb", "control"),
+            ("a=\"b c", "quote that nothing closes"),
         ] {
             let error = VmConfig::builder()
                 .kernel("k")

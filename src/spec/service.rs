@@ -41,6 +41,19 @@ fn check_nul(what: &str, text: &str) -> Result<(), Error> {
     }
 }
 
+/// A kernel command line is one NUL-terminated line; anything else would be cut or misread silently. A quote that
+/// stays open would take in what is added behind it.
+pub(super) fn check_cmdline(text: &str) -> Result<(), Error> {
+    let what = match text.chars().find(|c| c.is_control()) {
+        None if text.matches('"').count().is_multiple_of(2) => return Ok(()),
+        None => "double quote that nothing closes",
+        Some('\0') => "NUL byte",
+        Some('\n' | '\r') => "line break",
+        Some(_) => "control character",
+    };
+    Err(Error::CmdlineCharacter { what })
+}
+
 /// Checks the path of a file on the host.
 pub(super) fn check_path(what: &'static str, path: &Path) -> Result<(), Error> {
     let bytes = path.as_os_str().as_encoded_bytes();

@@ -1,13 +1,14 @@
 //! A machine without its CPUs: guest RAM with all that is in it at the start, and devices.
 
 use super::boot_trace::{BootTrace, Phase};
+use super::command_line;
 use super::devices::{self, Devices};
 use super::error::{Doing, Error};
 use crate::arch::x86_64::acpi::{self, MmioSlot};
 use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot::{self, BootState};
 use crate::arch::x86_64::mptable;
-use crate::config::{Balloon, HugePages, Memory, VmConfig};
+use crate::config::{Memory, VmConfig};
 use crate::host;
 use crate::host::net::Endpoint;
 use crate::memory::{Backing, GuestRam};
@@ -208,50 +209,7 @@ fn load_guest(
     let loaded = boot::load_kernel(ram, config.memory, &mut files.kernel).map_err(failed)?;
     let rsdp = acpi::write(&**ram, config.vcpus, slots)?;
     mptable::write(&**ram, config.vcpus).map_err(Error::MpTable)?;
-    let cmdline = command_line(config, slots);
+    let cmdline = command_line::compose(config, slots);
     let initrd = files.initrd.as_mut();
     boot::finish(ram, config.memory, &loaded, initrd, &cmdline, rsdp).map_err(failed)
-}
-
-/// How free page reporting works, what the user gave, which may overrule that, what kernels without ACPI need
-/// to find devices (Linux drivers/virtio/virtio_mmio.c, `virtio_mmio.device=`), and what the guest's init is
-/// told.
-fn command_line(config: &VmConfig, slots: &[MmioSlot]) -> String {
-    let mut parts = vec![reporting_order(config), config.cmdline.clone()];
-    for MmioSlot {
-        address,
-        bytes,
-        irq,
-    } in slots
-    {
-        parts.push(format!(
-            "virtio_mmio.device={}K@{address:#x}:{irq}",
-            bytes >> 10
-        ));
-    }
-    parts.push(config.guest.to_cmdline());
-    parts.retain(|part| !part.is_empty());
-    parts.join(" ")
-}
-
-/// In which blocks a Linux guest reports free memory, 2^N pages each (mm/page_reporting.c). Its default is
-/// 2 or 4 MiB, and it reports only while 32 blocks are free: small guests never would. So 128 KiB, unless
-/// that would tear the host's huge pages apart.
-fn reporting_order(config: &VmConfig) -> String {
-    let order = match (config.balloon, config.huge_pages) {
-        (
-            Some(Balloon {
-                reporting: true, ..
-            }),
-            HugePages::Off,
-        ) => 5,
-        (
-            Some(Balloon {
-                reporting: true, ..
-            }),
-            _,
-        ) => 9,
-        _ => return String::new(),
-    };
-    format!("page_reporting.page_reporting_order={order}")
 }

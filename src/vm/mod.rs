@@ -2,6 +2,7 @@
 
 mod board;
 mod boot_trace;
+mod command_line;
 mod devices;
 mod error;
 mod exit;

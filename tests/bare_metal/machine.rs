@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("nowhere_reads_as_ones", nowhere),
     ("pvh_entry", pvh),
     ("the_service_is_on_the_command_line", service),
+    ("a_command_line_that_is_too_long_is_accounted_for", too_long),
     ("kernels_that_do_not_fit_are_refused", too_large),
     ("notes_go_where_an_embedder_wants_them", notes),
 ];
@@ -142,6 +143,27 @@ fn service() {
     let output = success(Guest::boot_with("pvh_entry", configure));
     let expected = "kvmlet.arg=sh kvmlet.arg=-c kvmlet.arg=echo%20hi kvmlet.env=A=B";
     assert!(output.contains(expected), "{output}");
+    // What is for init comes behind all that the kernel is to read.
+    let output = success(Guest::boot_with("pvh_entry", |c| {
+        configure(c.cmdline("some words -- for init"))
+    }));
+    let ours = output.find("virtio_mmio.device=").unwrap();
+    assert!(output.find("cmdline=some words").unwrap() < ours);
+    let order = format!("{expected} -- for init\n");
+    assert!(output.replace('\r', "").contains(&order), "{output}");
+}
+
+/// Whoever asked for too much is told what of it.
+fn too_long() {
+    let config = VmConfig::builder().kernel(program("pvh_entry"));
+    let config = config.env("BIG", "x".repeat(3000)).build().unwrap();
+    let error = Vm::new(config).err().unwrap();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        cause.contains(": `env` has 3016 (`BIG` alone 3016), "),
+        "{cause}"
+    );
+    assert!(error.help().unwrap().contains("a file of the image"));
 }
 
 fn too_large() {

@@ -19,8 +19,11 @@ const X86_64: u16 = 62;
 const NOTE_PHYS32_ENTRY: u32 = 18;
 /// Linux's notes are a few hundred bytes; more than this is not a kernel.
 const NOTES_MAX_BYTES: u64 = 1 << 20;
-/// COMMAND_LINE_SIZE of x86 Linux less the NUL; an ELF image does not say.
-const CMDLINE_BYTES: usize = 2047;
+/// COMMAND_LINE_SIZE of x86 Linux less the NUL, and less what may be built in: Linux puts that before what it is
+/// given and cuts off what is too long then (`setup_arch`). An ELF image says neither.
+const CMDLINE_BYTES: usize = 2047 - BUILT_IN_CMDLINE_BYTES;
+/// Enough for the kernels that `kernels/build` makes.
+const BUILT_IN_CMDLINE_BYTES: usize = 127;
 
 pub(super) fn is_elf(start: &[u8]) -> bool {
     start.starts_with(MAGIC)

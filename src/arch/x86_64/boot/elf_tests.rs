@@ -139,3 +139,21 @@ fn every_truncation_is_an_error_and_none_a_panic() {
         assert!(load_bytes(&whole[..bytes]).is_err(), "{bytes}");
     }
 }
+
+#[test]
+fn there_is_room_for_what_is_built_in() {
+    for fragment in [
+        include_str!("../../../../kernels/microvm.config"),
+        include_str!("../../../../kernels/software-kvm.config"),
+    ] {
+        let built_in = fragment
+            .lines()
+            .find_map(|line| line.strip_prefix("CONFIG_CMDLINE=\""))
+            .unwrap();
+        // The closing quote takes the place of the space between the two.
+        assert!(
+            built_in.len() <= super::BUILT_IN_CMDLINE_BYTES,
+            "{built_in}"
+        );
+    }
+}

@@ -1,5 +1,6 @@
 //! What can be wrong with a kernel, an initrd or a command line.
 
+use super::Share;
 use crate::config::Memory;
 use std::fmt;
 use std::io;
@@ -85,12 +86,14 @@ pub enum Error {
     #[error("the initrd cannot be read")]
     InitrdRead(#[source] io::Error),
     /// A command line that this kernel would cut.
-    #[error("the kernel command line has {bytes} bytes, and this kernel takes {limit}")]
+    #[error("the kernel command line has {bytes} bytes, and this kernel takes {limit}: {}", list(.shares))]
     CmdlineTooLong {
         /// Its length.
         bytes: usize,
         /// The most that is possible.
         limit: usize,
+        /// What takes how much, the most first.
+        shares: Vec<Share>,
     },
     /// Guest memory has no such address.
     #[error("guest memory cannot be written")]
@@ -115,9 +118,13 @@ impl Error {
             Error::KernelRoom { .. } | Error::InitrdRoom { .. } => {
                 Some("give the VM more --memory")
             }
-            Error::CmdlineTooLong { .. } => {
-                Some("shorten --cmdline, or put settings into the image")
-            }
+            Error::CmdlineTooLong { shares, .. } => Some(match shares.first().map(|s| s.what) {
+                Some("cmdline") => "shorten --cmdline",
+                Some("command" | "env") => {
+                    "put long values into a file of the image or of a disk, where the service reads them"
+                }
+                _ => "give the VM fewer disks and interfaces",
+            }),
             Error::InitrdEmpty | Error::InitrdFormat(_) | Error::InitrdRead(_) => {
                 Some("build one with `images/build minimal`, or leave out --initrd")
             }
@@ -125,6 +132,11 @@ impl Error {
             _ => Some("build one with `kernels/build`, or pass --kernel"),
         }
     }
+}
+
+fn list(shares: &[Share]) -> String {
+    let shares: Vec<_> = shares.iter().map(Share::to_string).collect();
+    shares.join(", ")
 }
 
 /// A range of addresses for people.

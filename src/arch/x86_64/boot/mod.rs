@@ -3,6 +3,7 @@
 //! Nothing here touches KVM: `load` returns plain data ([`BootState`]) that whoever builds vCPUs applies.
 
 mod bzimage;
+mod command_line;
 mod elf;
 mod error;
 mod initrd;
@@ -10,6 +11,7 @@ mod linux64;
 mod pvh;
 mod registers;
 
+pub use command_line::{CommandLine, Share};
 pub use error::{Error, Place};
 pub use registers::BootState;
 
@@ -107,10 +109,11 @@ pub fn finish<I: Image>(
     memory: Memory,
     kernel: &LoadedKernel,
     initrd: Option<&mut I>,
-    cmdline: &str,
+    cmdline: &CommandLine,
     rsdp: GuestAddress,
 ) -> Result<BootState, Error> {
-    write_cmdline(ram, cmdline, kernel.cmdline_bytes)?;
+    let cmdline = cmdline.fit(kernel.cmdline_bytes.min(CMDLINE_BYTES - 1))?;
+    write_cmdline(ram, &cmdline)?;
     let initrd = match initrd {
         Some(image) => Some(initrd::load(ram, low_ram(memory), kernel, image)?),
         None => None,
@@ -135,14 +138,7 @@ struct Handoff {
     rsdp: GuestAddress,
 }
 
-fn write_cmdline(ram: &GuestMemory, text: &str, limit: usize) -> Result<(), Error> {
-    let limit = limit.min(CMDLINE_BYTES - 1);
-    if text.len() > limit {
-        return Err(Error::CmdlineTooLong {
-            bytes: text.len(),
-            limit,
-        });
-    }
+fn write_cmdline(ram: &GuestMemory, text: &str) -> Result<(), Error> {
     let mut bytes = text.as_bytes().to_vec();
     bytes.push(0);
     ram.write_slice(&bytes, CMDLINE).map_err(Error::Memory)
