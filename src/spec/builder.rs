@@ -24,6 +24,8 @@ pub struct VmConfigBuilder {
     prefault: bool,
     vcpus: Option<u64>,
     cpu_mask: CpuMask,
+    nested: bool,
+    pmu: bool,
     cpu_quota: Option<CpuQuota>,
     cpuset: Option<CpuSet>,
     cpu_weight: Option<CpuWeight>,
@@ -115,6 +117,20 @@ impl VmConfigBuilder {
     /// CPUID bits to hide from the guest.
     pub fn cpu_mask(mut self, mask: CpuMask) -> Self {
         self.cpu_mask = mask;
+        self
+    }
+
+    /// Whether the guest sees VT-x or SVM, with which it can run virtual machines of its own. It does not unless this
+    /// says so: all of KVM's emulation of them is one more thing that a guest can attack.
+    pub fn nested(mut self, yes: bool) -> Self {
+        self.nested = yes;
+        self
+    }
+
+    /// Whether the guest has performance counters. It has none unless this says so: they count what its neighbours
+    /// on the same core do as well.
+    pub fn pmu(mut self, yes: bool) -> Self {
+        self.pmu = yes;
         self
     }
 
@@ -309,6 +325,8 @@ impl VmConfigBuilder {
             prefault,
             vcpus,
             cpu_mask: self.cpu_mask,
+            nested: self.nested,
+            pmu: self.pmu,
             quota,
             overcommit: self.overcommit,
             disks,

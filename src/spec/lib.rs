@@ -7,6 +7,7 @@
 mod balloon;
 mod builder;
 mod cgroup_parent;
+mod cpu_features;
 mod cpu_mask;
 mod cpu_set;
 mod disk;
@@ -26,7 +27,8 @@ mod words;
 pub use balloon::Balloon;
 pub use builder::VmConfigBuilder;
 pub use cgroup_parent::CgroupParent;
-pub use cpu_mask::{CpuMask, FeatureBit, Register};
+pub use cpu_features::{FeatureBit, Register};
+pub use cpu_mask::CpuMask;
 pub use cpu_set::CpuSet;
 pub use disk::{Cache, Disk, DiskFormat, DiskIo, QueueCount, Scratch, Serial};
 pub use egress::Egress;
@@ -98,6 +100,10 @@ pub struct VmConfig {
     pub vcpus: VcpuCount,
     /// CPUID bits that are hidden from the guest.
     pub cpu_mask: CpuMask,
+    /// Whether the guest can run virtual machines of its own.
+    pub nested: bool,
+    /// Whether the guest has performance counters.
+    pub pmu: bool,
     /// What the VM may use of its host.
     pub quota: Quota,
     /// How much more than the host has may be promised to all VMs together.

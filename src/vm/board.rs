@@ -4,6 +4,7 @@ use super::boot_trace::{BootTrace, Phase};
 use super::command_line;
 use super::devices::{self, Devices};
 use super::error::{Doing, Error};
+use super::processors;
 use crate::arch::x86_64::acpi::{self, MmioSlot};
 use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot::{self, BootState};
@@ -60,6 +61,9 @@ impl Board {
         set_reserved_pages(&fd)?;
         if config.quota.cpu.is_some() {
             poll_no_halted_vcpus(kvm, &fd)?;
+        }
+        if !config.pmu {
+            processors::leave_out_counters(kvm, &fd)?;
         }
         trace.mark(Phase::VmCreated);
 

@@ -30,6 +30,20 @@ pub enum Error {
     /// The host's KVM lacks something that every VM needs.
     #[error("this host's KVM has no {0}")]
     KvmLacks(&'static str),
+    /// Virtualization in the guest that KVM does not offer.
+    #[error("this host's KVM offers guests no virtualization of their own (VT-x or SVM)")]
+    NestedMissing,
+    /// Performance counters that KVM does not offer.
+    #[error("this host's KVM offers guests no performance counters")]
+    PmuMissing,
+    /// A model-specific register that KVM does not have, or that does not take what it should hold.
+    #[error("this host's KVM does not take the model-specific register {index:#x} ({name})")]
+    Msr {
+        /// Its number.
+        index: u32,
+        /// What the manuals call it.
+        name: &'static str,
+    },
     /// A disk that cannot be used.
     #[error("cannot give the VM a disk")]
     Disk(#[from] devices::virtio::block::Error),
@@ -166,6 +180,11 @@ impl Error {
             Error::Unsettled { .. } => Some(
                 "the VM runs on; try again, and look whether the host's disk works (`dmesg`)".into(),
             ),
+            Error::NestedMissing => Some(
+                "load kvm_intel or kvm_amd with nested=1 where the processor has VT-x or SVM, or leave out --nested"
+                    .into(),
+            ),
+            Error::PmuMissing => Some("load kvm with enable_pmu=1, or leave out --pmu".into()),
             Error::Failed(failure) => Some(failure.help()),
             _ => None,
         }

@@ -9,14 +9,11 @@
 use super::board::{Board, Files};
 use super::boot_trace::{BootTrace, Phase};
 use super::devices::{Devices, Transport, event, make_scratch};
-use super::error::{Doing, Error};
+use super::error::Error;
 use super::handle::{Starting, VmHandle};
 use super::lifecycle::Lifecycle;
+use super::processors;
 use super::vcpu::{Shared, Vcpu};
-use crate::arch::x86_64::address_map as map;
-use crate::arch::x86_64::boot::BootState;
-use crate::arch::x86_64::cpuid::{CpuidFacts, CpuidPlan};
-use crate::arch::x86_64::{lapic, msr};
 use crate::config::{PortMapping, VmConfig};
 use crate::devices::boot_timer::Ready;
 use crate::devices::bus::lock;
@@ -25,13 +22,12 @@ use crate::devices::virtio::balloon::BalloonHandle;
 use crate::devices::virtio::block::BlockHandle;
 use crate::devices::virtio::net::NetHandle;
 use crate::devices::virtio::rng::RngHandle;
+use crate::host;
 use crate::host::net::{Endpoint, Network};
 use crate::host::runtime::RuntimeDirectory;
 use crate::host::thread::ThreadKind;
-use crate::host::{self, cpuid_offer};
-use kvm_ioctls::{Cap, Kvm, VmFd};
+use kvm_ioctls::VmFd;
 use std::io::{self, Write};
-use std::ops::Deref;
 use std::sync::Arc;
 
 /// A microVM that is built and has not run yet.
@@ -135,11 +131,11 @@ impl Vm {
             devices,
             state,
         } = Board::build(&kvm, &mut config, files, output, endpoints, &trace)?;
-        let cpuid = plan_cpuid(&kvm, &fd, &config, runtime)?;
+        let cpuid = processors::plan_cpuid(&kvm, &fd, &config, runtime)?;
         trace.mark(Phase::CpuidRead);
 
         let vcpus = (0..config.vcpus.get())
-            .map(|number| build_vcpu(&fd, number, &cpuid, &state))
+            .map(|number| processors::build(&fd, number, &cpuid, &state))
             .collect::<Result<Vec<_>, _>>()?;
         trace.mark(Phase::VcpusReady);
 
@@ -231,62 +227,4 @@ pub fn set_up_networks(
         networks.push(network);
     }
     Ok(networks)
-}
-
-fn plan_cpuid(
-    kvm: &Kvm,
-    fd: &VmFd,
-    config: &VmConfig,
-    runtime: Option<&RuntimeDirectory>,
-) -> Result<CpuidPlan, Error> {
-    let offer = cpuid_offer::recall(kvm, runtime.map(Deref::deref))
-        .doing("tell which CPU features it supports")?;
-    let facts = CpuidFacts {
-        vcpus: config.vcpus,
-        mask: &config.cpu_mask,
-        tsc_khz: tsc_khz(fd),
-        tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer),
-    };
-    let plan = CpuidPlan::new(&offer, facts);
-    let (memory, bits) = (config.memory, plan.physical_bits());
-    let end = map::ram_end(memory);
-    if end > 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX) {
-        return Err(Error::AddressWidth { memory, end, bits });
-    }
-    Ok(plan)
-}
-
-/// The TSC frequency that new vCPUs get, where KVM tells it for a VM (KVM_CAP_VM_TSC_CONTROL) or at all.
-fn tsc_khz(fd: &VmFd) -> Option<u32> {
-    // KVM_GET_TSC_KHZ as a VM ioctl; kvm-ioctls has it for vCPUs only, which do not exist yet.
-    const KVM_GET_TSC_KHZ: libc::c_ulong = 0xaea3;
-    use std::os::fd::AsRawFd;
-    // SAFETY: the ioctl takes no argument and returns a number or an error.
-    let khz = unsafe { libc::ioctl(fd.as_raw_fd(), KVM_GET_TSC_KHZ) };
-    u32::try_from(khz).ok().filter(|khz| *khz > 0)
-}
-
-/// Creates a vCPU. The first gets the boot state; the others wait for the guest to start them (INIT, SIPI).
-fn build_vcpu(vm: &VmFd, number: u8, cpuid: &CpuidPlan, state: &BootState) -> Result<Vcpu, Error> {
-    let fd = vm.create_vcpu(number.into()).doing("create a vCPU")?;
-    fd.set_cpuid2(&cpuid.for_vcpu(number).map_err(Error::List)?)
-        .doing("set a vCPU's CPUID")?;
-    fd.set_msrs(&msr::boot_msrs().map_err(Error::List)?)
-        .doing("set a vCPU's model-specific registers")?;
-    let mut local_apic = fd.get_lapic().doing("read a vCPU's local APIC")?;
-    lapic::set_local_pins(&mut local_apic);
-    fd.set_lapic(&local_apic).doing("set a vCPU's local APIC")?;
-    if number == 0 {
-        let mut special = fd.get_sregs().doing("read a vCPU's registers")?;
-        state.apply(&mut special);
-        fd.set_sregs(&special)
-            .doing("set a vCPU's special registers")?;
-        fd.set_regs(&state.registers)
-            .doing("set a vCPU's registers")?;
-    }
-    Ok(Vcpu {
-        number,
-        fd,
-        counters: Default::default(),
-    })
 }

@@ -13,6 +13,7 @@ mod kick;
 mod lifecycle;
 mod machine;
 mod power_button;
+mod processors;
 mod stats;
 mod vcpu;
 mod workers;

@@ -2,6 +2,7 @@
 
 use crate::harness::{Guest, Test, program};
 use kvmlet::config::{CpuMask, HugePages, Net};
+use kvmlet::host::kvm::Execution;
 use kvmlet::host::runtime::RuntimeDirectory;
 use kvmlet::{ExitReason, MemorySize, Vm, VmConfig};
 
@@ -12,6 +13,11 @@ pub const TESTS: &[Test] = &[
     ("vcpus_start_by_acpi", || smp("via=acpi")),
     ("cpuid_tells_topology_and_hypervisor", cpuid),
     ("masked_cpuid_bits_are_hidden", masked),
+    ("nothing_of_the_host_is_shown", withheld),
+    (
+        "virtualization_and_counters_are_for_those_who_ask",
+        asked_for,
+    ),
     ("nowhere_reads_as_ones", nowhere),
     ("pvh_entry", pvh),
     ("the_service_is_on_the_command_line", service),
@@ -123,6 +129,60 @@ fn masked() {
         (bit(CpuMask::default()), bit("cx16".parse().unwrap())),
         (1, 0)
     );
+}
+
+/// Each is what a host of many tenants would not show.
+fn withheld() {
+    let output = success(Guest::boot("cpuid"));
+    let [_, _, features, more] = leaf(&output, "cpuid 00000001 0:");
+    let amd = leaf(&output, "cpuid 80000001 0:")[2];
+    assert_eq!(features & 1 << 5 | amd & 1 << 2, 0, "VT-x, SVM");
+    assert_eq!(features & 1 << 15, 0, "PDCM");
+    assert_eq!(features & 1 << 3, 0, "MONITOR");
+    assert_eq!(more & (1 << 21 | 1 << 22 | 1 << 29), 0, "traces, heat");
+    assert_eq!(amd & (1 << 23 | 1 << 24 | 1 << 28), 0, "counters of AMD");
+    for empty in ["00000005", "0000000a", "8000000a", "8000001f", "80000022"] {
+        assert_eq!(
+            leaf(&output, &format!("cpuid {empty} 0:")),
+            [0; 4],
+            "{empty}"
+        );
+    }
+    assert_eq!(leaf(&output, "cpuid 00000006 0:")[0] & !(1 << 2), 0);
+    // Fast strings are on, and what KVM says after a reset, where it does, stays: no branch traces.
+    let misc = output.split("msr 1a0: ").nth(1).unwrap();
+    let misc = u64::from_str_radix(misc.split_whitespace().next().unwrap(), 16).unwrap();
+    let hardware = Execution::detect().unwrap() == Execution::Hardware;
+    let traces = if hardware { 1 << 11 } else { 0 };
+    assert_eq!(misc & (1 | traces), 1 | traces, "{misc:#x}");
+}
+
+/// What is asked for is shown, or the host is said not to have it.
+fn asked_for() {
+    let config = || VmConfig::builder().kernel(program("cpuid"));
+    for (name, config) in [
+        ("--nested", config().nested(true)),
+        ("--pmu", config().pmu(true)),
+    ] {
+        if let Err(error) = Vm::new(config.build().unwrap()) {
+            println!("{name}: {error}");
+            assert!(error.to_string().contains("offers guests no"), "{error}");
+            assert!(error.help().unwrap().contains(name));
+            continue;
+        }
+        if name == "--pmu" {
+            success(Guest::boot_with("cpuid", |c| c.pmu(true)));
+            continue; // AMD's first counters are not in CPUID
+        }
+        let output = success(Guest::boot_with("cpuid", |c| c.nested(true)));
+        let [intel, amd] = ["00000001", "80000001"];
+        let bits = |name, bit: u32| leaf(&output, &format!("cpuid {name} 0:"))[2] & 1 << bit;
+        assert_ne!(bits(intel, 5) | bits(amd, 2), 0, "{output}");
+        let hide = |c: kvmlet::config::VmConfigBuilder| c.cpu_mask("vmx,svm".parse().unwrap());
+        let output = success(Guest::boot_with("cpuid", |c| hide(c.nested(true))));
+        let bits = |name, bit: u32| leaf(&output, &format!("cpuid {name} 0:"))[2] & 1 << bit;
+        assert_eq!(bits(intel, 5) | bits(amd, 2), 0, "{output}");
+    }
 }
 
 fn nowhere() {

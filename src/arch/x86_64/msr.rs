@@ -2,8 +2,12 @@
 
 use kvm_bindings::{Msrs, kvm_msr_entry};
 
+/// Intel SDM vol. 4, IA32_FEATURE_CONTROL: what firmware decides about VT-x.
+const IA32_FEATURE_CONTROL: u32 = 0x3a;
+/// Not to be changed; VT-x works outside of trusted execution.
+const LOCKED_WITH_VMX: u64 = 1 | 1 << 2;
 /// Intel SDM vol. 4, IA32_MISC_ENABLE.
-const IA32_MISC_ENABLE: u32 = 0x1a0;
+pub const IA32_MISC_ENABLE: u32 = 0x1a0;
 /// Fast-string operations are on.
 const FAST_STRINGS: u64 = 1;
 /// Intel SDM vol. 3A §12.11.2.1, IA32_MTRR_DEF_TYPE.
@@ -13,16 +17,57 @@ const MTRR_ON_WRITE_BACK: u64 = 1 << 11 | 6;
 
 /// The registers to set; all others are right after a KVM reset.
 ///
+/// `misc_enable` is what that reset has left in [`IA32_MISC_ENABLE`]: bits that say what is not there (branch traces)
+/// stay. `vmx`: the guest sees VT-x, which Linux uses only where this says that it may be used.
+///
 /// # Errors
 /// Never in practice: the list is far below KVM's limit.
-pub fn boot_msrs() -> Result<Msrs, vmm_sys_util::fam::Error> {
-    let entry = |index, data| kvm_msr_entry {
+pub fn boot_msrs(misc_enable: u64, vmx: bool) -> Result<Msrs, vmm_sys_util::fam::Error> {
+    let mut entries = vec![
+        entry(IA32_MISC_ENABLE, misc_enable | FAST_STRINGS),
+        entry(IA32_MTRR_DEF_TYPE, MTRR_ON_WRITE_BACK),
+    ];
+    if vmx {
+        entries.push(entry(IA32_FEATURE_CONTROL, LOCKED_WITH_VMX));
+    }
+    Msrs::from_entries(&entries)
+}
+
+/// One register, for KVM to fill in or to take.
+pub fn entry(index: u32, data: u64) -> kvm_msr_entry {
+    kvm_msr_entry {
         index,
         data,
         ..Default::default()
-    };
-    Msrs::from_entries(&[
-        entry(IA32_MISC_ENABLE, FAST_STRINGS),
-        entry(IA32_MTRR_DEF_TYPE, MTRR_ON_WRITE_BACK),
-    ])
+    }
+}
+
+/// What the manuals call a register that kvmlet touches.
+pub fn name(index: u32) -> &'static str {
+    match index {
+        IA32_FEATURE_CONTROL => "IA32_FEATURE_CONTROL",
+        IA32_MISC_ENABLE => "IA32_MISC_ENABLE",
+        IA32_MTRR_DEF_TYPE => "IA32_MTRR_DEF_TYPE",
+        _ => "no name",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_stays() {
+        // No branch traces, no sampling by memory: KVM says so after a reset.
+        let reset = 1 << 11 | 1 << 12;
+        for (vmx, count) in [(false, 2), (true, 3)] {
+            let msrs = boot_msrs(reset, vmx).unwrap();
+            let entries = msrs.as_slice();
+            assert_eq!(entries.len(), count);
+            assert_eq!((entries[0].index, entries[0].data), (0x1a0, reset | 1));
+            for entry in entries {
+                assert!(name(entry.index).starts_with("IA32_"));
+            }
+        }
+    }
 }

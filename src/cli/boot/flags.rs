@@ -42,6 +42,12 @@ pub(super) struct Flags {
     /// CPUID bits to hide from the guest, by the names of /proc/cpuinfo.
     #[arg(long, value_name = "NAME,...")]
     cpu_mask: Option<CpuMask>,
+    /// Let the guest run virtual machines of its own (VT-x or SVM).
+    #[arg(long)]
+    nested: bool,
+    /// Give the guest performance counters.
+    #[arg(long)]
+    pmu: bool,
     #[command(flatten)]
     quota: QuotaFlags,
     /// Read the configuration from a JSON file; flags override it.
@@ -146,6 +152,12 @@ impl Flags {
         }
         if let Some(mask) = self.cpu_mask {
             config = config.cpu_mask(mask);
+        }
+        if self.nested {
+            config = config.nested(true);
+        }
+        if self.pmu {
+            config = config.pmu(true);
         }
         config = self.quota.apply(config);
         if let Some(root) = self.root {

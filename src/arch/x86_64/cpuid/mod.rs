@@ -1,12 +1,13 @@
-//! What CPUID tells the guest: KVM's offer, less what is masked, with this VM's topology.
+//! What CPUID tells the guest: KVM's offer, less what is withheld or masked, with this VM's topology.
 
 mod topology;
+mod withheld;
 
-use crate::config::{CpuMask, VcpuCount};
+use crate::config::{CpuMask, Register, VcpuCount};
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
 /// Leaf 1 ECX (Intel SDM vol. 2A, CPUID).
-const MONITOR: u32 = 1 << 3;
+const VMX: u32 = 1 << 5;
 const X2APIC: u32 = 1 << 21;
 const TSC_DEADLINE: u32 = 1 << 24;
 const HYPERVISOR: u32 = 1 << 31;
@@ -16,6 +17,13 @@ const HYPERVISOR_BASE: u32 = 0x4000_0000;
 const HYPERVISOR_TIMING: u32 = 0x4000_0010;
 /// The local APIC timer of KVM counts at 1 GHz (KVM_APIC_BUS_CYCLE_NS is 1).
 const APIC_BUS_KHZ: u32 = 1_000_000;
+/// AMD's features; EDX repeats bits of leaf 1 EDX (AMD APM vol. 3 §E.4.2).
+const AMD_FEATURES: u32 = 0x8000_0001;
+const AMD_REPEATED: u32 = 0x0183_f3ff;
+const SVM: u32 = 1 << 2;
+/// Counters: EAX bits 7:0 are their version, 0 for none.
+const COUNTERS: u32 = 0xa;
+const AMD_MORE_COUNTERS: u32 = 1 << 23;
 /// Address widths.
 const ADDRESS_SIZES: u32 = 0x8000_0008;
 /// What a processor without the address-size leaf has (Intel SDM vol. 3A §4.1.4).
@@ -35,6 +43,10 @@ pub struct CpuidFacts<'a> {
     pub vcpus: VcpuCount,
     /// Bits to hide.
     pub mask: &'a CpuMask,
+    /// Whether VT-x or SVM is shown.
+    pub nested: bool,
+    /// Whether performance counters are shown.
+    pub pmu: bool,
     /// TSC frequency of the guest, where KVM tells it.
     pub tsc_khz: Option<u32>,
     /// KVM_CAP_TSC_DEADLINE_TIMER, which KVM_GET_SUPPORTED_CPUID does not report.
@@ -48,6 +60,13 @@ impl CpuidPlan {
             entries: supported.as_slice().to_vec(),
             vcpus: facts.vcpus.get(),
         };
+        withheld::ALWAYS.take_from(&mut plan.entries);
+        if !facts.nested {
+            withheld::NESTED.take_from(&mut plan.entries);
+        }
+        if !facts.pmu {
+            withheld::PMU.take_from(&mut plan.entries);
+        }
         plan.set_features(facts.tsc_deadline);
         if let Some(khz) = facts.tsc_khz {
             plan.add_timing(khz);
@@ -79,7 +98,6 @@ impl CpuidPlan {
     fn set_features(&mut self, tsc_deadline: bool) {
         if let Some(entry) = find_mut(&mut self.entries, 1, 0) {
             entry.ecx |= HYPERVISOR | X2APIC;
-            entry.ecx &= !MONITOR;
             if tsc_deadline {
                 entry.ecx |= TSC_DEADLINE;
             }
@@ -102,17 +120,42 @@ impl CpuidPlan {
     }
 
     fn apply_mask(&mut self, mask: &CpuMask) {
-        use crate::config::Register;
         for bit in mask.bits() {
-            if let Some(entry) = find_mut(&mut self.entries, bit.leaf, 0) {
-                let register = match bit.register {
-                    Register::Ebx => &mut entry.ebx,
-                    Register::Ecx => &mut entry.ecx,
-                    Register::Edx => &mut entry.edx,
-                };
-                *register &= !(1 << bit.bit);
+            if let Some(entry) = find_mut(&mut self.entries, bit.leaf, bit.subleaf) {
+                *register(entry, bit.register) &= !(1 << bit.bit);
+            }
+            let repeated = bit.leaf == 1 && bit.register == Register::Edx;
+            if repeated && let Some(entry) = find_mut(&mut self.entries, AMD_FEATURES, 0) {
+                entry.edx &= !(1 << bit.bit & AMD_REPEATED);
             }
         }
+    }
+
+    /// Does the guest see VT-x? Then it has the registers that control it.
+    pub fn has_vmx(&self) -> bool {
+        find(&self.entries, 1, 0).is_some_and(|entry| entry.ecx & VMX != 0)
+    }
+}
+
+/// Does KVM offer VT-x or SVM to guests?
+pub fn offers_nested(offer: &CpuId) -> bool {
+    let features = |leaf| find(offer.as_slice(), leaf, 0).map_or(0, |entry| entry.ecx);
+    features(1) & VMX != 0 || features(AMD_FEATURES) & SVM != 0
+}
+
+/// Does KVM's offer tell of performance counters? AMD's first four have no bit in CPUID.
+pub fn offers_counters(offer: &CpuId) -> bool {
+    let entry = |leaf| find(offer.as_slice(), leaf, 0);
+    entry(COUNTERS).is_some_and(|entry| entry.eax & 0xff != 0)
+        || entry(AMD_FEATURES).is_some_and(|entry| entry.ecx & AMD_MORE_COUNTERS != 0)
+}
+
+fn register(entry: &mut kvm_cpuid_entry2, register: Register) -> &mut u32 {
+    match register {
+        Register::Eax => &mut entry.eax,
+        Register::Ebx => &mut entry.ebx,
+        Register::Ecx => &mut entry.ecx,
+        Register::Edx => &mut entry.edx,
     }
 }
 
@@ -143,80 +186,4 @@ fn indexed(leaf: u32, subleaf: u32) -> kvm_cpuid_entry2 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn leaf(function: u32, eax: u32, ecx: u32) -> kvm_cpuid_entry2 {
-        kvm_cpuid_entry2 {
-            function,
-            eax,
-            ecx,
-            ..Default::default()
-        }
-    }
-
-    fn offer() -> CpuId {
-        CpuId::from_entries(&[
-            leaf(0, 0x1f, 0),
-            leaf(1, 0, MONITOR | 1 << 13),
-            indexed(0xb, 0),
-            leaf(HYPERVISOR_BASE, 0x4000_0001, 0),
-            leaf(ADDRESS_SIZES, 48, 0),
-        ])
-        .unwrap()
-    }
-
-    fn plan(vcpus: u64, mask: &str) -> CpuidPlan {
-        let mask = match mask {
-            "" => CpuMask::default(),
-            names => names.parse().unwrap(),
-        };
-        let facts = CpuidFacts {
-            vcpus: vcpus.try_into().unwrap(),
-            mask: &mask,
-            tsc_khz: Some(2_000_000),
-            tsc_deadline: true,
-        };
-        CpuidPlan::new(&offer(), facts)
-    }
-
-    #[test]
-    fn features_are_set_and_masked() {
-        let features = find(&plan(1, "").entries, 1, 0).unwrap().ecx;
-        assert_eq!(
-            features & (HYPERVISOR | X2APIC | TSC_DEADLINE),
-            HYPERVISOR | X2APIC | TSC_DEADLINE
-        );
-        assert_eq!(features & MONITOR, 0);
-        assert_ne!(features & 1 << 13, 0);
-        let masked = find(&plan(1, "cx16,tsc_deadline").entries, 1, 0)
-            .unwrap()
-            .ecx;
-        assert_eq!(masked & (1 << 13 | TSC_DEADLINE), 0);
-    }
-
-    #[test]
-    fn timing_leaf_gives_kilohertz() {
-        let plan = plan(1, "");
-        assert_eq!(
-            find(&plan.entries, HYPERVISOR_BASE, 0).unwrap().eax,
-            HYPERVISOR_TIMING
-        );
-        let timing = find(&plan.entries, HYPERVISOR_TIMING, 0).unwrap();
-        assert_eq!((timing.eax, timing.ebx), (2_000_000, APIC_BUS_KHZ));
-        assert_eq!(plan.physical_bits(), 48);
-    }
-
-    #[test]
-    fn each_vcpu_has_its_own_id() {
-        let plan = plan(3, "");
-        for id in 0..3 {
-            let cpuid = plan.for_vcpu(id).unwrap();
-            let entries = cpuid.as_slice();
-            assert_eq!(find(entries, 1, 0).unwrap().ebx >> 24, u32::from(id));
-            assert_eq!(find(entries, 0xb, 0).unwrap().edx, u32::from(id));
-            let cores = find(entries, 0xb, 1).unwrap();
-            assert_eq!((cores.eax, cores.ebx, cores.edx), (2, 3, u32::from(id)));
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Prints chosen CPUID leaves as `cpuid LEAF SUBLEAF: EAX EBX ECX EDX`, all in hex.
 //!
-//! A line that starts with `user` is what CPL3 sees of leaf 1: on hosts without hardware
+//! `msr REGISTER: VALUE` is IA32_MISC_ENABLE. A line that starts with `user` is what CPL3 sees of leaf 1: on hosts without hardware
 //! virtualization that may be the host's CPU instead of the one that the VMM describes.
 #![no_std]
 #![no_main]
@@ -11,11 +11,14 @@ use kvmlet_guests::println;
 
 kvmlet_guests::program!(run);
 
-const LEAVES: [(u32, u32); 12] = [
+const LEAVES: [(u32, u32); 18] = [
     (0, 0),
     (1, 0),
     (4, 0),
+    (5, 0),
+    (6, 0),
     (7, 0),
+    (0xa, 0),
     (0xb, 0),
     (0xb, 1),
     (cpu::HYPERVISOR_LEAF, 0),
@@ -24,12 +27,18 @@ const LEAVES: [(u32, u32); 12] = [
     (0x8000_0000, 0),
     (0x8000_0001, 0),
     (0x8000_0008, 0),
+    (0x8000_000a, 0),
+    (0x8000_001f, 0),
+    (0x8000_0022, 0),
 ];
+
+const MISC_ENABLE: u32 = 0x1a0;
 
 fn run(_: &BootInfo) -> u8 {
     for (leaf, subleaf) in LEAVES {
         show("cpuid", leaf, subleaf, cpu::cpuid(leaf, subleaf));
     }
+    println!("msr {MISC_ENABLE:x}: {:x}", cpu::read_msr(MISC_ENABLE));
     show("user", 1, 0, cpu::cpuid_here(1, 0));
     0
 }
