@@ -31,8 +31,10 @@ pub(super) struct Files {
 impl Files {
     pub fn open(config: &VmConfig) -> Result<Self, Error> {
         let initrd = config.initrd.as_deref();
+        let mut kernel = open("guest kernel", &config.kernel)?;
+        check_kernel_cpus(config, &mut kernel)?;
         Ok(Self {
-            kernel: open("guest kernel", &config.kernel)?,
+            kernel,
             initrd: initrd.map(|path| open("initrd", path)).transpose()?,
         })
     }
@@ -106,6 +108,25 @@ fn open(what: &'static str, path: &Path) -> Result<File, Error> {
         return Err(failed(io::Error::other("not a regular file")));
     }
     Ok(file)
+}
+
+/// Linux leaves CPUs alone that it was not built for, and says so in its log only. To find out takes longer than a
+/// small VM's start, so small VMs do not.
+fn check_kernel_cpus(config: &VmConfig, kernel: &mut File) -> Result<(), Error> {
+    const SMALL: u8 = 16;
+    let asked = config.vcpus.get();
+    let limit = match asked {
+        0..=SMALL => return Ok(()),
+        _ => boot::cpu_limit(kernel),
+    };
+    match limit {
+        Some(limit) if u32::from(asked) > limit => Err(Error::KernelCpus {
+            asked,
+            limit,
+            path: config.kernel.clone(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Pages that KVM needs on Intel processors without unrestricted guest mode; elsewhere it ignores them.

@@ -67,6 +67,16 @@ pub enum Error {
         /// KVM_CAP_MAX_VCPUS.
         limit: usize,
     },
+    /// More vCPUs than the guest kernel was built for.
+    #[error("{asked} vCPUs are more than the kernel `{}` was built for ({limit})", path.display())]
+    KernelCpus {
+        /// vCPUs asked for.
+        asked: u8,
+        /// Its NR_CPUS.
+        limit: u32,
+        /// The kernel.
+        path: PathBuf,
+    },
     /// More memory than the guest can address.
     #[error(
         "{memory} of guest memory would end at {end:#x}, and this host's guests have {bits}-bit physical addresses"
@@ -180,6 +190,9 @@ impl Error {
             Error::Unsettled { .. } => Some(
                 "the VM runs on; try again, and look whether the host's disk works (`dmesg`)".into(),
             ),
+            Error::KernelCpus { .. } => {
+                Some("ask for fewer --cpus, or boot a kernel with a larger NR_CPUS".into())
+            }
             Error::NestedMissing => Some(
                 "load kvm_intel or kvm_amd with nested=1 where the processor has VT-x or SVM, or leave out --nested"
                     .into(),

@@ -10,10 +10,12 @@ mod initrd;
 mod linux64;
 mod pvh;
 mod registers;
+mod symbols;
 
 pub use command_line::{CommandLine, Share};
 pub use error::{Error, Place};
 pub use registers::BootState;
+pub use symbols::cpu_limit;
 
 use super::address_map::{CMDLINE, CMDLINE_BYTES, ram_ranges};
 use crate::config::Memory;
