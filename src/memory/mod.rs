@@ -1,5 +1,6 @@
 //! Guest RAM: which host pages stand behind which guest physical addresses.
 
+mod placement;
 mod resident;
 
 pub use resident::{PAGE_BYTES, populate};
@@ -72,7 +73,7 @@ impl GuestRam {
         let regions = ranges
             .iter()
             .map(|&(start, bytes)| {
-                let mapping = map(bytes, backing)?;
+                let mapping = map(start, bytes, backing)?;
                 GuestRegionMmap::new(mapping, start).ok_or(Error::Layout(
                     GuestRegionCollectionError::MemoryRegionOverlap,
                 ))
@@ -95,7 +96,7 @@ impl Deref for GuestRam {
     }
 }
 
-fn map(bytes: usize, backing: Backing) -> Result<MmapRegion, Error> {
+fn map(guest_start: GuestAddress, bytes: usize, backing: Backing) -> Result<MmapRegion, Error> {
     let flags = libc::MAP_PRIVATE
         | libc::MAP_ANONYMOUS
         | match backing.pages {
@@ -103,15 +104,19 @@ fn map(bytes: usize, backing: Backing) -> Result<MmapRegion, Error> {
             HugePages::Reserved => libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
             HugePages::Off | HugePages::Transparent => libc::MAP_NORESERVE,
         };
-    let region = MmapRegion::build(None, bytes, libc::PROT_READ | libc::PROT_WRITE, flags)
-        .map_err(|error| Error::Map {
-            bytes,
-            pages: backing.pages,
-            source: match error {
-                vm_memory::mmap::MmapRegionError::Mmap(source) => source,
-                other => io::Error::other(other),
-            },
-        })?;
+    let build = || MmapRegion::build(None, bytes, libc::PROT_READ | libc::PROT_WRITE, flags);
+    let region = match backing.pages {
+        HugePages::Transparent => placement::aligned(bytes, guest_start, build),
+        HugePages::Off | HugePages::Reserved => build(),
+    }
+    .map_err(|error| Error::Map {
+        bytes,
+        pages: backing.pages,
+        source: match error {
+            vm_memory::mmap::MmapRegionError::Mmap(source) => source,
+            other => io::Error::other(other),
+        },
+    })?;
     // Naming is for observers only; a kernel without CONFIG_ANON_VMA_NAME refuses, which costs nothing.
     // SAFETY: the range is the mapping just made, and PR_SET_VMA only reads the NUL-terminated name.
     unsafe {
@@ -123,6 +128,8 @@ fn map(bytes: usize, backing: Backing) -> Result<MmapRegion, Error> {
             VMA_NAME.as_ptr(),
         );
     }
+    // A VMM that crashes writes its own memory to a core file, and none of its guest's. Every kernel with KVM takes it.
+    let _ = advise(&region, libc::MADV_DONTDUMP);
     if backing.pages == HugePages::Transparent {
         // A kernel without THP says EINVAL: then small pages serve, which is what "transparent" means.
         let _ = advise(&region, libc::MADV_HUGEPAGE);
@@ -135,7 +142,7 @@ fn map(bytes: usize, backing: Backing) -> Result<MmapRegion, Error> {
 }
 
 fn advise(region: &MmapRegion, advice: libc::c_int) -> io::Result<()> {
-    // SAFETY: the range is a mapping of ours, and both advices used here leave its contents alone.
+    // SAFETY: the range is a mapping of ours, and the advices used here leave its contents alone.
     match unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -170,6 +177,50 @@ mod tests {
         let result = unsafe { libc::mincore(start.cast(), 4 << 20, resident.as_mut_ptr()) };
         assert_eq!(result, 0);
         assert!(resident.iter().all(|page| page & 1 == 1));
+    }
+
+    /// What the kernel says of the mapping around this address (`VmFlags` in proc(5)).
+    fn flags_of(address: u64) -> String {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut inside = false;
+        for line in smaps.lines() {
+            let number = |text: &str| u64::from_str_radix(text, 16).ok();
+            let range = line.split(' ').next().and_then(|word| word.split_once('-'));
+            if let Some((Some(start), Some(end))) = range.map(|(s, e)| (number(s), number(e))) {
+                inside = (start..end).contains(&address);
+            }
+            if inside && let Some(flags) = line.strip_prefix("VmFlags:") {
+                return format!("{flags} ");
+            }
+        }
+        panic!("{address:#x} is not mapped");
+    }
+
+    #[test]
+    fn guest_memory_is_not_dumped() {
+        let ram = GuestRam::allocate(&[(GuestAddress(0), 4 << 20)], Backing::default()).unwrap();
+        let flags = flags_of(ram.get_host_address(GuestAddress(0)).unwrap() as u64);
+        assert!(flags.contains(" dd "), "{flags}");
+    }
+
+    #[test]
+    fn large_pages_start_where_the_guests_do() {
+        let backing = Backing {
+            pages: HugePages::Transparent,
+            prefault: true,
+        };
+        // Sizes that no kernel aligns by itself, after mappings that leave the next one anywhere.
+        let mut others = Vec::new();
+        for odd in 1..=8usize {
+            others.push(MmapRegion::<()>::new(odd * 4096).unwrap());
+            let bytes = (8 << 20) + odd * 4096;
+            for start in [0, 1 << 32, (1 << 32) + 0x3000] {
+                let ranges = [(GuestAddress(start), bytes)];
+                let ram = GuestRam::allocate(&ranges, backing).unwrap();
+                let host = ram.get_host_address(GuestAddress(start)).unwrap();
+                assert_eq!(host as u64 % (2 << 20), start % (2 << 20), "{odd} {host:?}");
+            }
+        }
     }
 
     #[test]
