@@ -69,7 +69,7 @@ impl VmHandle {
     /// Takes a VM apart: what stays with the handle, and what goes to threads.
     fn of(vm: Vm) -> Result<(Self, Vec<Vcpu>), Error> {
         kick::install().map_err(|source| Error::Host {
-            what: "a signal for vCPU threads",
+            what: "a real-time signal that calls vCPU threads back",
             source,
         })?;
         let Vm {

@@ -190,6 +190,9 @@ impl Vm {
 
     /// Starts the vCPU threads and returns at once.
     ///
+    /// vCPUs are called back by a signal: the first real-time signal that has no handler in this process when it starts
+    /// its first VM. Install your own handlers before.
+    ///
     /// # Errors
     /// When the host gives no threads.
     pub fn start(self) -> Result<VmHandle, Error> {
