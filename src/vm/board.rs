@@ -11,13 +11,14 @@ use crate::arch::x86_64::boot::{self, BootState};
 use crate::arch::x86_64::mptable;
 use crate::config::{Memory, VmConfig};
 use crate::host;
+use crate::host::kvm::Execution;
 use crate::host::net::Endpoint;
 use crate::memory::{Backing, GuestRam};
 use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
@@ -33,10 +34,14 @@ impl Files {
         let initrd = config.initrd.as_deref();
         let mut kernel = open("guest kernel", &config.kernel)?;
         check_kernel_cpus(config, &mut kernel)?;
-        Ok(Self {
+        let files = Self {
             kernel,
             initrd: initrd.map(|path| open("initrd", path)).transpose()?,
-        })
+        };
+        if let (Some(path), Some(file)) = (initrd, &files.initrd) {
+            warn_of_unpacking(path, file);
+        }
+        Ok(files)
     }
 }
 
@@ -108,6 +113,26 @@ fn open(what: &'static str, path: &Path) -> Result<File, Error> {
         return Err(failed(io::Error::other("not a regular file")));
     }
     Ok(file)
+}
+
+/// Where KVM interprets guest kernel code, a kernel unpacks an initrd in minutes, or fails at an instruction that
+/// KVM does not know.
+fn warn_of_unpacking(path: &Path, file: &File) {
+    let mut head = [0; 6];
+    let compression = match file.read_at(&mut head, 0) {
+        Ok(bytes) => boot::compression(&head[..bytes]),
+        Err(_) => None, // told when it is loaded
+    };
+    let Some((name, command)) = compression else {
+        return;
+    };
+    if let Ok(Execution::Interpreted) = Execution::detect() {
+        log::warn!(
+            "the initrd `{}` is compressed by {name}: this host interprets guest kernel code, and a guest unpacks it in \
+             minutes or not at all; give it unpacked (`{command}`)",
+            path.display()
+        );
+    }
 }
 
 /// Linux leaves CPUs alone that it was not built for, and says so in its log only. To find out takes longer than a

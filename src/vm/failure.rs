@@ -1,6 +1,6 @@
 //! When KVM cannot go on: which instruction, where, at what privilege, and what it usually means.
 
-use crate::arch::x86_64::diagnosis::mnemonic;
+use crate::arch::x86_64::diagnosis::{Instruction, instruction};
 use crate::memory::GuestMemory;
 use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_run};
 use kvm_ioctls::VcpuFd;
@@ -67,8 +67,8 @@ impl fmt::Display for Failure {
             self.instruction
                 .iter()
                 .try_for_each(|byte| write!(f, " {byte:02x}"))?;
-            if let Some(name) = mnemonic(&self.instruction) {
-                write!(f, " ({name})")?;
+            if let Some(known) = instruction(&self.instruction) {
+                write!(f, " ({})", name(&known))?;
             }
         }
         if let Some(rip) = self.rip {
@@ -86,10 +86,12 @@ impl fmt::Display for Failure {
 impl Failure {
     /// What it usually means.
     pub fn help(&self) -> String {
-        match (&self.cause, mnemonic(&self.instruction)) {
-            (Cause::Emulation, Some(name)) => format!(
-                "this host's KVM interprets guest kernel code and lacks `{name}` there; boot a kernel made \
-                 for such hosts (`kernels/build software-kvm`)"
+        match (&self.cause, instruction(&self.instruction)) {
+            (Cause::Emulation, Some(known)) => format!(
+                "this host's KVM interprets guest kernel code and lacks {} there; boot a kernel made for such hosts \
+                 (`kernels/build software-kvm`){}",
+                name(&known),
+                without(&known)
             ),
             (Cause::Emulation, None) => {
                 "the guest probably jumped to a place that holds no code, or used an instruction on device \
@@ -131,6 +133,30 @@ impl Failure {
             other => Cause::Internal(other),
         }
     }
+}
+
+/// An instruction for people, with the extension that it came with.
+fn name(known: &Instruction) -> String {
+    match (known.mnemonic, known.set) {
+        (Some(mnemonic), Some(set)) => format!("`{mnemonic}` of {}", set.name),
+        (Some(mnemonic), None) => format!("`{mnemonic}`"),
+        (None, Some(set)) => format!("an instruction of {}", set.name),
+        (None, None) => "this instruction".into(),
+    }
+}
+
+/// How the kernel at hand may do without an instruction set.
+fn without(known: &Instruction) -> String {
+    let Some(mask) = known.set.and_then(|set| set.mask) else {
+        return String::new();
+    };
+    let unpacking = match known.set {
+        Some(set) if set.name.starts_with("BMI") => {
+            "; if it was unpacking a zstd initrd, pass that uncompressed (`zstd -d`)"
+        }
+        _ => "",
+    };
+    format!(", or hide it from this one with `--cpu-mask {mask}`{unpacking}")
 }
 
 /// The bytes that KVM itself reports with an emulation failure (api.rst, KVM_EXIT_INTERNAL_ERROR).
@@ -182,9 +208,23 @@ mod tests {
         };
         assert_eq!(
             failure.to_string(),
-            "vCPU 1: KVM cannot emulate an instruction; bytes 9b 90 (fwait) at RIP 0xffffffff81000000, \
+            "vCPU 1: KVM cannot emulate an instruction; bytes 9b 90 (`fwait`) at RIP 0xffffffff81000000, \
              CPL 0 (kernel)"
         );
         assert!(failure.help().contains("software-kvm"));
+        // What Linux's zstd decompressor does where it sees BMI2.
+        let shlx = vec![0xc4, 0xe2, 0xf9, 0xf7, 0xc1];
+        let failure = Failure {
+            instruction: shlx,
+            ..failure
+        };
+        assert!(
+            failure.to_string().contains("(`shlx` of BMI2)"),
+            "{failure}"
+        );
+        let help = failure.help();
+        for way_out in ["software-kvm", "--cpu-mask bmi2", "`zstd -d`"] {
+            assert!(help.contains(way_out), "{help}");
+        }
     }
 }

@@ -311,7 +311,7 @@ fn failure() {
         "error: the VM cannot go on",
         "caused by: vCPU 0",
         "bytes 9b",
-        "(fwait)",
+        "(`fwait`)",
         "CPL 0",
         "help:",
     ] {

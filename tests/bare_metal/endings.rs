@@ -51,6 +51,17 @@ fn bad_instruction() {
             assert!(failure.rip.is_some_and(|rip| rip >= 1 << 20), "{failure}");
             assert!(failure.to_string().contains("bytes 9b"), "{failure}");
             assert!(failure.help().contains("fwait"), "{}", failure.help());
+            let guest = Guest::boot_with("bad_instruction", |c| c.cmdline("which=shlx"));
+            let Err(kvmlet::Error::Failed(failure)) = guest.wait() else {
+                panic!("KVM went on: {:?}", guest.output.text());
+            };
+            let text = failure.to_string();
+            assert!(text.contains("(`shlx` of BMI2)"), "{failure}");
+            assert!(
+                failure.help().contains("--cpu-mask bmi2"),
+                "{}",
+                failure.help()
+            );
         }
     }
 }

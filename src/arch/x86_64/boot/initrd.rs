@@ -40,6 +40,19 @@ pub(super) fn load<I: Image>(
     Ok(start..start + bytes)
 }
 
+/// What an initrd is compressed by, and what makes it a plain one again, by its first bytes (Linux lib/decompress.c).
+pub fn compression(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    Some(match head {
+        [0x1f, 0x8b, ..] => ("gzip", "gzip -dc"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => ("zstd", "zstd -dc"),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => ("xz", "xz -dc"),
+        [0x02, 0x21, 0x4c, 0x18, ..] => ("lz4", "lz4 -dc"),
+        [b'B', b'Z', b'h', ..] => ("bzip2", "bzip2 -dc"),
+        [0x5d, 0, 0, ..] => ("lzma", "xz -dc"),
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +106,14 @@ mod tests {
         );
         assert!(matches!(place(&kernel, 0), Err(Error::InitrdEmpty)));
         assert!(place(&kernel, 32 * MIB).is_err());
+    }
+
+    #[test]
+    fn compression_is_told_by_the_first_bytes() {
+        assert_eq!(compression(b"\x28\xb5\x2f\xfd\x04").unwrap().0, "zstd");
+        assert_eq!(compression(b"\x1f\x8b\x08").unwrap().1, "gzip -dc");
+        assert_eq!(compression(b"070701"), None);
+        assert_eq!(compression(b""), None);
     }
 
     #[test]

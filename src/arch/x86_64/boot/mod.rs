@@ -14,6 +14,7 @@ mod symbols;
 
 pub use command_line::{CommandLine, Share};
 pub use error::{Error, Place};
+pub use initrd::compression;
 pub use registers::BootState;
 pub use symbols::cpu_limit;
 

@@ -1,5 +1,5 @@
 //! Executes at CPL0 an instruction that KVM's emulator cannot do: `which=fwait` (the
-//! default), `popcnt` or `int3`. Where KVM interprets CPL0 code, KVM_RUN fails with an
+//! default), `popcnt`, `shlx` or `int3`. Where KVM interprets CPL0 code, KVM_RUN fails with an
 //! internal error; on hardware the program survives and ends with 0, except that `int3` is
 //! an unexpected exception there.
 #![no_std]
@@ -19,8 +19,9 @@ fn run(info: &BootInfo) -> u8 {
     match which {
         "fwait" => in_kernel(fwait, 0),
         "popcnt" => in_kernel(popcnt, 0),
+        "shlx" => in_kernel(shlx, 0),
         "int3" => in_kernel(int3, 0),
-        _ => panic!("command line: which={which} is not one of fwait, popcnt, int3"),
+        _ => panic!("command line: which={which} is not one of fwait, popcnt, shlx, int3"),
     };
     println!("survived");
     0
@@ -37,6 +38,16 @@ extern "C" fn popcnt(value: u64) -> u64 {
     // SAFETY: computes in registers.
     unsafe { asm!("popcnt {}, {}", out(reg) ones, in(reg) value, options(nomem, nostack)) };
     ones
+}
+
+extern "C" fn shlx(value: u64) -> u64 {
+    let shifted;
+    // SAFETY: computes in registers.
+    unsafe {
+        asm!("shlx {}, {}, {}", out(reg) shifted, in(reg) value, in(reg) value,
+             options(nomem, nostack));
+    }
+    shifted
 }
 
 extern "C" fn int3(_: u64) -> u64 {
