@@ -1,8 +1,9 @@
 //! A 16550A serial port: registers by vm-superio, output to a writer, input from a queue that can run full.
 
 use super::bus::lock;
+use super::outlet::Outlet;
 use super::{Action, Complaints, Device};
-use std::io::{self, Write};
+use std::io;
 use std::sync::{Arc, Mutex};
 use vm_superio::serial::{Error, NoEvents};
 use vm_superio::{Serial as Uart, Trigger};
@@ -26,31 +27,54 @@ impl Trigger for Line {
     }
 }
 
-type Output = Box<dyn Write + Send>;
-
-/// The port itself, shared between the guest (as a [`Device`]) and whoever feeds its [input](SerialInput).
+/// The port itself, as the guest sees it.
 pub struct Serial {
-    uart: Uart<Line, NoEvents, Output>,
+    wires: Arc<Mutex<Wires>>,
+    /// Apart from the wires: who feeds the port should not wait for whoever reads from it.
+    outlet: Outlet,
+}
+
+/// The port without its output, shared with whoever feeds its [input](SerialInput).
+struct Wires {
+    /// What is sent is taken out at once.
+    uart: Uart<Line, NoEvents, Vec<u8>>,
     input_wanted: Arc<EventFd>,
     starved: bool,
-    output_lost: bool,
     complaints: Complaints,
 }
 
 impl Serial {
-    /// A port that raises `interrupt`, writes what the guest sends to `output`, and signals `input_wanted`
-    /// when it can take input again after it could not.
-    pub fn new(interrupt: EventFd, output: Output, input_wanted: Arc<EventFd>) -> Self {
-        let uart = Uart::new(Line(interrupt), output);
-        Self {
-            uart,
+    /// A port that raises `interrupt`, and signals `input_wanted` when it can take input again after it could not.
+    pub fn new(interrupt: EventFd, outlet: Outlet, input_wanted: Arc<EventFd>) -> Self {
+        let wires = Wires {
+            uart: Uart::new(Line(interrupt), Vec::new()),
             input_wanted,
             starved: false,
-            output_lost: false,
             complaints: Complaints::new(),
-        }
+        };
+        let wires = Arc::new(Mutex::new(wires));
+        Self { wires, outlet }
     }
 
+    /// The outside of the port.
+    pub fn input(&self) -> SerialInput {
+        let wanted = lock(&self.wires).input_wanted.clone();
+        let wires = self.wires.clone();
+        SerialInput { wires, wanted }
+    }
+
+    /// Writes output that nobody waited for.
+    pub fn drain(&mut self) {
+        self.outlet.drain();
+    }
+
+    /// Drops such output, and tells of it.
+    pub fn give_up(&mut self) {
+        self.outlet.give_up();
+    }
+}
+
+impl Wires {
     /// Bytes that the guest would take now. A driver that starts up empties the FIFO before it raises RTS, so
     /// what is sent earlier would be lost.
     fn room(&mut self) -> usize {
@@ -68,37 +92,36 @@ impl Serial {
         }
     }
 
-    /// An interrupt or output that fails does not stop a guest; that it failed is said once.
+    /// An interrupt that fails does not stop a guest.
     fn note(&mut self, result: Result<(), Error<io::Error>>) {
-        match result {
-            Ok(()) => {}
-            Err(Error::IOError(error)) if !self.output_lost => {
-                self.output_lost = true;
-                log::warn!("console output is lost from here on: {error}");
-            }
-            Err(Error::Trigger(error)) => {
-                let what = format_args!("serial interrupt was not raised: {error}");
-                self.complaints.warn(what);
-            }
-            Err(_) => {}
+        if let Err(Error::Trigger(error)) = result {
+            let what = format_args!("serial interrupt was not raised: {error}");
+            self.complaints.warn(what);
         }
     }
 }
 
 impl Device for Serial {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
+        let mut wires = lock(&self.wires);
         match data {
-            [byte] => *byte = self.uart.read(offset as u8),
+            [byte] => *byte = wires.uart.read(offset as u8),
             _ => data.fill(0xff),
         }
-        self.call_for_input();
+        wires.call_for_input();
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Action {
         if let [byte] = data {
-            let result = self.uart.write(offset as u8, *byte);
-            self.note(result);
-            self.call_for_input();
+            let mut wires = lock(&self.wires);
+            let result = wires.uart.write(offset as u8, *byte);
+            wires.note(result);
+            wires.call_for_input();
+            let sent = wires.uart.writer_mut().pop();
+            drop(wires);
+            if let Some(byte) = sent {
+                self.outlet.put(&[byte]);
+            }
         }
         Action::None
     }
@@ -107,36 +130,27 @@ impl Device for Serial {
 /// The outside of the port: where input goes in.
 #[derive(Clone)]
 pub struct SerialInput {
-    serial: Arc<Mutex<Serial>>,
+    wires: Arc<Mutex<Wires>>,
     wanted: Arc<EventFd>,
 }
 
 impl SerialInput {
-    /// The input side of a port.
-    pub fn new(serial: &Arc<Mutex<Serial>>) -> Self {
-        let wanted = lock(serial).input_wanted.clone();
-        Self {
-            serial: serial.clone(),
-            wanted,
-        }
-    }
-
     /// Hands bytes to the guest and returns how many it took: none while it has not raised "request to
     /// send". When that is fewer than given, the [event](Self::wanted) is signalled as soon as it takes more.
     pub fn send(&self, bytes: &[u8]) -> usize {
-        let mut serial = lock(&self.serial);
-        let room = serial.room().min(bytes.len());
+        let mut wires = lock(&self.wires);
+        let room = wires.room().min(bytes.len());
         if room < bytes.len() {
-            serial.starved = true;
+            wires.starved = true;
         }
         if room == 0 {
             return 0;
         }
-        match serial.uart.enqueue_raw_bytes(&bytes[..room]) {
+        match wires.uart.enqueue_raw_bytes(&bytes[..room]) {
             Ok(taken) => taken,
             // In loopback mode the line is cut: what arrives is lost, as on a real port.
             Err(error) => {
-                serial.note(Err(error));
+                wires.note(Err(error));
                 room
             }
         }
@@ -151,6 +165,8 @@ impl SerialInput {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::outlet::Recall;
+    use std::io::Write;
     use std::sync::mpsc::{Sender, channel};
 
     const DATA: u64 = 0;
@@ -174,29 +190,29 @@ mod tests {
         }
     }
 
-    fn port(output: Output) -> (Arc<Mutex<Serial>>, EventFd) {
+    fn port(output: impl Write + Send + 'static) -> (Arc<Mutex<Serial>>, EventFd) {
         let interrupt = EventFd::new(NONBLOCK).unwrap();
         let wanted = Arc::new(EventFd::new(NONBLOCK).unwrap());
-        let serial = Serial::new(interrupt.try_clone().unwrap(), output, wanted);
+        let outlet = Outlet::new(Box::new(output), Recall::default());
+        let serial = Serial::new(interrupt.try_clone().unwrap(), outlet, wanted);
         (Arc::new(Mutex::new(serial)), interrupt)
     }
 
     #[test]
     fn output_goes_to_the_writer_and_survives_its_end() {
         let (sender, receiver) = channel();
-        let (serial, _) = port(Box::new(Wire(sender)));
+        let (serial, _) = port(Wire(sender));
         let _ = serial.lock().unwrap().write(DATA, b"A");
         assert_eq!(receiver.recv().unwrap(), b'A');
         drop(receiver);
         assert_eq!(serial.lock().unwrap().write(DATA, b"B"), Action::None);
-        assert!(serial.lock().unwrap().output_lost);
     }
 
     #[test]
     fn input_raises_the_interrupt_and_asks_for_more() {
-        let (serial, interrupt) = port(Box::new(io::sink()));
+        let (serial, interrupt) = port(io::sink());
         let _ = serial.lock().unwrap().write(INTERRUPT_ENABLE, &[1]);
-        let input = SerialInput::new(&serial);
+        let input = serial.lock().unwrap().input();
         let text = [b'x'; 100];
         assert_eq!(input.send(&text), 0, "not ready to receive");
         let _ = serial
@@ -217,7 +233,7 @@ mod tests {
 
     #[test]
     fn wide_accesses_are_harmless() {
-        let (serial, _) = port(Box::new(io::sink()));
+        let (serial, _) = port(io::sink());
         let mut data = [0; 4];
         serial.lock().unwrap().read(LINE_STATUS, &mut data);
         assert_eq!(data, [0xff; 4]);

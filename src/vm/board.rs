@@ -10,6 +10,7 @@ use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot::{self, BootState};
 use crate::arch::x86_64::mptable;
 use crate::config::{Memory, VmConfig};
+use crate::devices::outlet::Outlet;
 use crate::host;
 use crate::host::kvm::Execution;
 use crate::host::net::Endpoint;
@@ -17,7 +18,7 @@ use crate::memory::{Backing, GuestRam};
 use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -60,7 +61,7 @@ impl Board {
         kvm: &Kvm,
         config: &mut VmConfig,
         mut files: Files,
-        output: impl Write + Send + 'static,
+        outlet: Outlet,
         endpoints: Vec<Endpoint>,
         trace: &BootTrace,
     ) -> Result<Self, Error> {
@@ -81,7 +82,7 @@ impl Board {
 
         let networks = devices::network_specs(&endpoints);
         config.guest.networks.extend(networks);
-        let devices = Devices::build(&fd, &ram, config, endpoints, Box::new(output))?;
+        let devices = Devices::build(&fd, &ram, config, endpoints, outlet)?;
         trace.mark(Phase::DevicesReady);
 
         let state = load_guest(&ram, config, &devices.slots, &mut files)?;

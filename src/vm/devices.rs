@@ -11,6 +11,7 @@ use crate::devices::boot_timer::{BootTimer, Ready};
 use crate::devices::bus::lock;
 use crate::devices::i8042::I8042;
 use crate::devices::ioapic::{self, Ioapic};
+use crate::devices::outlet::Outlet;
 use crate::devices::power::Power;
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::serial::{self, Serial, SerialInput};
@@ -26,7 +27,7 @@ use crate::host::disk::{GuestMount, make_ext4};
 use crate::host::net::Endpoint;
 use crate::memory::GuestRam;
 use kvm_ioctls::{IoEventAddress, VmFd};
-use std::io::{self, Write};
+use std::io;
 use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -38,6 +39,7 @@ pub(super) struct Devices {
     pub mmio: Bus,
     pub slots: Vec<MmioSlot>,
     pub console: SerialInput,
+    pub serial: Arc<Mutex<Serial>>,
     pub ready: Ready,
     pub on_eoi: Box<OnEoi>,
     pub power_button: PowerButton,
@@ -59,7 +61,7 @@ impl Devices {
         ram: &GuestRam,
         config: &VmConfig,
         endpoints: Vec<Endpoint>,
-        output: Box<dyn Write + Send>,
+        outlet: Outlet,
     ) -> Result<Self, Error> {
         irq::enable_split_irqchip(fd)?;
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
@@ -72,10 +74,10 @@ impl Devices {
         mmio.insert(map::IOAPIC, ioapic::BYTES, ioapic.clone())?;
 
         let wanted = Arc::new(event("an event for console input")?);
-        let serial = Serial::new(irq::connect(fd, map::COM1_IRQ)?, output, wanted);
+        let serial = Serial::new(irq::connect(fd, map::COM1_IRQ)?, outlet, wanted);
+        let console = serial.input();
         let serial = Arc::new(Mutex::new(serial));
-        let console = SerialInput::new(&serial);
-        ports.insert(map::COM1.into(), serial::PORTS, serial)?;
+        ports.insert(map::COM1.into(), serial::PORTS, serial.clone())?;
         ports.insert(map::I8042.into(), I8042::PORTS, shared(I8042))?;
         ports.insert(map::PVPANIC.into(), 1, shared(Pvpanic))?;
         ports.insert(map::POWER.into(), Power::PORTS, shared(Power::default()))?;
@@ -107,6 +109,7 @@ impl Devices {
             mmio,
             slots,
             console,
+            serial,
             ready,
             on_eoi,
             power_button,

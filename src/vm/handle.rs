@@ -164,6 +164,7 @@ impl VmHandle {
         self.shared.lifecycle.end(Ok(ExitReason::Stopped));
         // How it ended does not matter here.
         let _ = self.shared.lifecycle.wait_for_end();
+        lock(&self.shared.serial).give_up();
         let _in_turn = lock(&self.moves);
         self.workers.end(Instant::now() + devices::virtio::PATIENCE);
     }

@@ -3,6 +3,7 @@
 use super::exit::ExitReason;
 use super::failure::Failure;
 use super::kick;
+use crate::devices::outlet::Recall;
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,10 +49,12 @@ pub(super) struct Lifecycle {
     inner: Mutex<Inner>,
     changed: Condvar,
     ended: EventFd,
+    /// Set unless vCPUs are to run: none waits for a reader of the console then.
+    recall: Recall,
 }
 
 impl Lifecycle {
-    pub fn new(ended: EventFd) -> Self {
+    pub fn new(ended: EventFd, recall: Recall) -> Self {
         let inner = Inner {
             state: State::Running,
             threads: Vec::new(),
@@ -62,6 +65,7 @@ impl Lifecycle {
             inner: Mutex::new(inner),
             changed: Condvar::new(),
             ended,
+            recall,
         }
     }
 
@@ -129,6 +133,7 @@ impl Lifecycle {
         if inner.outcome.is_none() {
             inner.outcome = Some(outcome);
             inner.state = State::Stopped;
+            self.recall.set(true);
             // A vCPU thread that ends its VM is outside the guest already.
             // SAFETY: pthread_self has no preconditions.
             let me = unsafe { libc::pthread_self() };
@@ -151,6 +156,7 @@ impl Lifecycle {
             return Err(inner.state);
         }
         inner.state = State::Paused;
+        self.recall.set(true);
         kick::all(&inner.threads);
         while inner.state == State::Paused && inner.parked < inner.threads.len() {
             inner = self.wait_kicking(inner);
@@ -168,6 +174,7 @@ impl Lifecycle {
             return Err(inner.state);
         }
         inner.state = State::Running;
+        self.recall.set(false);
         self.changed.notify_all();
         Ok(())
     }
@@ -192,7 +199,10 @@ mod tests {
     use std::thread;
 
     fn lifecycle() -> Arc<Lifecycle> {
-        Arc::new(Lifecycle::new(EventFd::new(libc::EFD_NONBLOCK).unwrap()))
+        Arc::new(Lifecycle::new(
+            EventFd::new(libc::EFD_NONBLOCK).unwrap(),
+            Recall::default(),
+        ))
     }
 
     /// Stands in for a vCPU thread that is never inside KVM_RUN for long.

@@ -17,6 +17,7 @@ use super::vcpu::{Shared, Vcpu};
 use crate::config::{PortMapping, VmConfig};
 use crate::devices::boot_timer::Ready;
 use crate::devices::bus::lock;
+use crate::devices::outlet::{Outlet, Recall};
 use crate::devices::serial::SerialInput;
 use crate::devices::virtio::balloon::BalloonHandle;
 use crate::devices::virtio::block::BlockHandle;
@@ -57,7 +58,8 @@ impl Vm {
     }
 
     /// Builds a VM whose first serial port writes to `output`. The VM's threads write there while the guest
-    /// does, so a writer that blocks holds up the guest. What it has of this host is noted in the
+    /// does, so a writer that blocks holds up the guest, but no pause and no end of the VM: for those its call is
+    /// interrupted, which it is to tell ([`Interrupted`](io::ErrorKind::Interrupted)), as files, pipes and sockets do. What it has of this host is noted in the
     /// [runtime directory of this user](RuntimeDirectory::of_user), which the environment helps to find.
     ///
     /// # Errors
@@ -125,12 +127,14 @@ impl Vm {
         // Files first: a wrong path should be told before anything is set up.
         let files = Files::open(&config)?;
         let kvm = host::kvm::open()?;
+        let recall = Recall::default();
+        let outlet = Outlet::new(Box::new(output), recall.clone());
         let Board {
             fd,
             ram,
             devices,
             state,
-        } = Board::build(&kvm, &mut config, files, output, endpoints, &trace)?;
+        } = Board::build(&kvm, &mut config, files, outlet, endpoints, &trace)?;
         let cpuid = processors::plan_cpuid(&kvm, &fd, &config, runtime)?;
         trace.mark(Phase::CpuidRead);
 
@@ -144,6 +148,7 @@ impl Vm {
             ports,
             mmio,
             console,
+            serial,
             ready,
             on_eoi,
             power_button,
@@ -154,13 +159,14 @@ impl Vm {
             balloon,
             ..
         } = devices;
-        let lifecycle = Lifecycle::new(ended);
+        let lifecycle = Lifecycle::new(ended, recall);
         let shared = Shared {
             ram,
             ports,
             mmio,
             on_eoi,
             power_button,
+            serial,
             lifecycle,
             trace,
         };

@@ -6,6 +6,8 @@ use super::failure::{Cause, Failure};
 use super::kick;
 use super::lifecycle::{Lifecycle, Outcome};
 use super::power_button::PowerButton;
+use crate::devices::bus::lock;
+use crate::devices::serial::Serial;
 use crate::devices::{Action, Bus};
 use crate::memory::GuestRam;
 use kvm_bindings::{
@@ -13,8 +15,8 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use serde::Serialize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 /// Receives the end-of-interrupt messages of level-triggered interrupts.
 pub(super) type OnEoi = dyn Fn(u8) + Send + Sync;
@@ -25,6 +27,7 @@ pub(super) struct Shared {
     pub mmio: Bus,
     pub on_eoi: Box<OnEoi>,
     pub power_button: PowerButton,
+    pub serial: Arc<Mutex<Serial>>,
     pub lifecycle: Lifecycle,
     pub trace: BootTrace,
     // Last: what is on the buses holds the VM, which must not outlive its memory.
@@ -137,6 +140,7 @@ impl Vcpu {
                         return None;
                     }
                     self.tell_of_pause();
+                    lock(&shared.serial).drain();
                 }
                 Next::End(reason) => return Some(Ok(reason)),
                 Next::Fail(cause) => {

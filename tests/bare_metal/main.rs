@@ -11,6 +11,7 @@ mod packets;
 
 mod balloon;
 mod block_device;
+mod bounded;
 mod cli;
 mod console;
 mod disk_content;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     let tests = [
         balloon::TESTS,
         block_device::TESTS,
+        bounded::TESTS,
         disk_content::TESTS,
         disk_use::TESTS,
         cli::TESTS,

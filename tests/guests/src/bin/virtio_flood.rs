@@ -88,7 +88,7 @@ fn run(info: &BootInfo) -> u8 {
     loop {
         floods.iter().flatten().for_each(Flood::again);
         if out {
-            serial::write(b"0123456789abcdef0123456789abcdef");
+            (0..32).for_each(|_| serial::write(b"0123456789abcdef"));
         }
     }
 }
