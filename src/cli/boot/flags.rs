@@ -275,7 +275,7 @@ fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
         .map_err(|_| wrong("is not UTF-8").help("a configuration is JSON text"))?;
     VmConfigBuilder::from_json(&text).map_err(|error| {
         Failed::new(format!("configuration `{}`: {error}", path.display()))
-            .help("the README lists all keys")
+            .help("docs/boot.md lists all keys")
     })
 }
 

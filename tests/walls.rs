@@ -1,0 +1,115 @@
+//! The walls between crates: ARCHITECTURE.md says which of ours knows which, and what none of them may bring along.
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+/// A crate's name, and the names of those of ours that it depends on.
+type Edges = BTreeMap<String, BTreeSet<String>>;
+
+const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
+
+/// What a VM's process and its supervisor, and those who embed them, must not carry: command lines, async runtimes, TLS.
+const FOREIGN: [&str; 8] = [
+    "clap",
+    "tokio",
+    "async-std",
+    "smol",
+    "hyper",
+    "rustls",
+    "openssl",
+    "native-tls",
+];
+/// The crates that carry none of it.
+const CLEAN: [&str; 2] = ["kvmlet-spec", "kvmlet-sys"];
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What the table of crates says: names in code quotes, first the crate's own.
+fn written() -> Edges {
+    let (_, table) = ARCHITECTURE
+        .split_once("| crate | is about | depends on (ours) |")
+        .expect("there is a table of crates");
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let names = |cell: &str| -> Vec<String> {
+        let quoted = cell.split('`').skip(1).step_by(2);
+        quoted.map(Into::into).collect()
+    };
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
+        let [name, _, needs] = cells[..] else {
+            panic!("three columns: {row}");
+        };
+        (names(name).concat(), names(needs).into_iter().collect())
+    })
+    .collect()
+}
+
+/// What the manifests say, without what only tests need.
+fn built() -> Edges {
+    let text = cargo(&[
+        "metadata",
+        "--no-deps",
+        "--offline",
+        "--format-version",
+        "1",
+    ]);
+    let metadata: Value = serde_json::from_str(&text).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let name = |package: &Value| package["name"].as_str().unwrap().to_owned();
+    let ours: BTreeSet<String> = packages.iter().map(name).collect();
+    let needs = |package: &Value| {
+        let dependencies = package["dependencies"].as_array().unwrap();
+        let normal = dependencies.iter().filter(|it| it["kind"].is_null());
+        normal.map(name).filter(|it| ours.contains(it)).collect()
+    };
+    packages
+        .iter()
+        .map(|package| (name(package), needs(package)))
+        .collect()
+}
+
+#[test]
+fn crates_know_whom_the_table_says() {
+    assert_eq!(
+        built(),
+        written(),
+        "manifests (left), ARCHITECTURE.md (right)"
+    );
+}
+
+#[test]
+fn what_embedders_take_is_clean() {
+    for name in CLEAN {
+        let tree = cargo(&[
+            "tree",
+            "--offline",
+            "--package",
+            name,
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+        ]);
+        let crates: BTreeSet<&str> = tree
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        assert!(crates.contains(name), "{tree}");
+        for foreign in FOREIGN {
+            assert!(!crates.contains(foreign), "{name} brings {foreign}");
+        }
+    }
+}
