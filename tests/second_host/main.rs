@@ -51,6 +51,7 @@ mod host;
 mod initramfs;
 mod kills;
 mod machine;
+mod services;
 mod shares;
 mod stock_kernel;
 mod task;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         clocks::TESTS,
         disks::TESTS,
         shares::TESTS,
+        services::TESTS,
         stock_kernel::TESTS,
         kills::TESTS,
     ]
