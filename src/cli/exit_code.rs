@@ -38,10 +38,10 @@ impl ExitCode {
 mod tests {
     use super::*;
 
-    /// The README's table, by the words that each line begins with.
+    /// The table of docs/boot.md, by the words that each line begins with.
     #[test]
-    fn the_readme_has_the_same_table() {
-        let readme = include_str!("../../README.md");
+    fn the_manual_has_the_same_table() {
+        let manual = include_str!("../../docs/boot.md");
         for (words, code) in [
             ("kvmlet failed, or was used wrongly", ExitCode::Failed),
             ("reset (`reboot`)", ExitCode::Guest(ExitReason::Reset)),
@@ -50,7 +50,7 @@ mod tests {
             ("a thread of kvmlet made a system call", ExitCode::Forbidden),
             ("`kvmlet doctor` found", ExitCode::Unfit),
         ] {
-            let mut lines = readme.lines();
+            let mut lines = manual.lines();
             let line = lines.find(|line| line.starts_with(&format!("| {words}")));
             let line = line.unwrap_or_else(|| panic!("no line for {words}"));
             assert!(line.ends_with(&format!("| {} |", code.number())), "{line}");

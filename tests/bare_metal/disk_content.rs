@@ -197,7 +197,7 @@ fn made() {
     let small = PathBuf::from(format!("{},size=1K", place.path("small").display()));
     refused(
         &boot(&[("--root", &root), ("--scratch", &small)]),
-        &["small`: mke2fs says: "],
+        &["a scratch disk of 1 KiB is too small: it takes at least 2 MiB"],
     );
     assert!(!place.path("small").exists());
 }

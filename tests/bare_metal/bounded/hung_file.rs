@@ -96,7 +96,8 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 fn serve(mut device: File) -> ! {
     static mut REQUEST: [u8; 1 << 18] = [0; 1 << 18];
     // SAFETY: this process has one thread.
-    let request = unsafe { &mut *(&raw mut REQUEST) };
+    let request =
+        unsafe { std::slice::from_raw_parts_mut((&raw mut REQUEST).cast::<u8>(), 1 << 18) };
     loop {
         let Ok(40..) = device.read(request) else {
             // SAFETY: ends this process.
