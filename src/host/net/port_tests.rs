@@ -166,6 +166,30 @@ fn resets_and_half_closes_are_passed_on() {
 }
 
 #[test]
+fn a_reset_in_the_first_moment_is_passed_on() {
+    let name = "host::net::port_tests::a_reset_in_the_first_moment_is_passed_on";
+    isolated(name, || {
+        let ports: Vec<_> = (100..150)
+            .map(|port| format!("{}:{port}", 8000 + port))
+            .collect();
+        let world = world(&ports.iter().map(String::as_str).collect::<Vec<_>>());
+        for port in 100..150 {
+            let listener = world
+                .guest
+                .run(|| TcpListener::bind(("0.0.0.0", port)).unwrap());
+            // Whether the proxy has seen that it is connected or not.
+            let guest = std::thread::spawn(move || reset(listener.accept().unwrap().0));
+            let client = connect(&format!("127.0.0.1:{}", 8000 + port));
+            guest.join().unwrap();
+            let error = client
+                .and_then(|mut client| client.read(&mut [0]))
+                .unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{port}");
+        }
+    });
+}
+
+#[test]
 fn ranges_and_free_ports_are_found() {
     let name = "host::net::port_tests::ranges_and_free_ports_are_found";
     isolated(name, || {

@@ -156,6 +156,8 @@ impl Connection {
         match sockopt::socket_error(&self.server) {
             Ok(Ok(())) => {}
             Ok(Err(Errno::CONNREFUSED)) => return Progress::Unreachable { refused: true },
+            // It had accepted: whoever refuses is told of by CONNREFUSED.
+            Ok(Err(Errno::CONNRESET)) => return Progress::Failed,
             _ => return Progress::Unreachable { refused: false },
         }
         match rustix::net::getpeername(&self.server) {
