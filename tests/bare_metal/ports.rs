@@ -1,7 +1,10 @@
 //! Published ports and names, with a guest that has a TCP stack, and the clients that people have.
 
 use crate::cli::{Running, kvmlet, run, text};
-use crate::harness::{Test, deadline, patience::eventually};
+use crate::harness::{
+    Test, deadline,
+    patience::{eventually, seconds},
+};
 use std::ffi::CString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -112,7 +115,8 @@ fn serving_with(
 }
 
 fn curl(url: &str) -> String {
-    let output = run(Command::new("curl").args(["-gsS", "--max-time", "10", url]));
+    let most = seconds(10).as_secs().to_string();
+    let output = run(Command::new("curl").args(["-gsS", "--max-time", &most, url]));
     text(&output.stdout) + &text(&output.stderr)
 }
 
