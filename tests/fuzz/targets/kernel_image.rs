@@ -21,13 +21,15 @@ fuzz_target!(|bytes: &[u8]| {
     };
     assert!(kernel.range.start < kernel.range.end && kernel.range.end <= RAM_BYTES as u64);
     let mut initrd = Cursor::new(bytes);
+    let mut cmdline = boot::CommandLine::default();
+    cmdline.user_text("cmdline", "console=ttyS0");
     // Whatever loads can be finished, or is refused with a reason.
     let _ = boot::finish(
         &RAM,
         memory,
         &kernel,
         Some(&mut initrd),
-        "console=ttyS0",
+        &cmdline,
         GuestAddress(0xe_0000),
     );
 });
