@@ -25,6 +25,7 @@ const OPEN: &[&str] = &[
     // Each call of each thread goes through another process: more than the test's patience.
     "each_entry_of_each_list_is_used",
     // A minute and more each, to show what the first host shows. (This ring has a test of kills of its own.)
+    "a_guest_that_writes_to_its_disk_stays_within_its_limit",
     "pause_stands_still_and_resume_goes_on",
     "vms_killed_at_random_leave_nothing_behind",
     "a_signal_ends_a_vm_at_any_instant",
