@@ -223,7 +223,7 @@ fn no_kernel() {
     assert!(one["samples"].as_array().unwrap().is_empty());
 }
 
-/// kvmlet without arguments in the service's place: it says how it is used, and ends with 2.
+/// kvmlet without arguments in the service's place: it says how it is used, and ends with 125.
 fn failing_service() {
     // A static program, which runs in a container's empty root.
     let directory = tempfile::tempdir().unwrap();
@@ -239,7 +239,7 @@ fn failing_service() {
         for sample in samples {
             let error = sample["error"].as_str().unwrap();
             assert!(
-                error.contains("exit status: 2") && error.contains("it said: "),
+                error.contains("exit status: 125") && error.contains("it said: "),
                 "{name}: {error}"
             );
         }
