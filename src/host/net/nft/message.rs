@@ -167,13 +167,14 @@ impl Batch {
         self.sequence - 1
     }
 
-    /// The messages, the number of the one whose answer comes last, and the next number that is free.
-    pub fn finish(mut self) -> (Vec<u8>, u32, u32) {
+    /// The messages, the number of the one whose answer comes last, and the next number that is free; none where nothing
+    /// is to change: older kernels (6.1) do not answer that.
+    pub fn finish(mut self) -> Option<(Vec<u8>, u32, u32)> {
         self.mark(BATCH_END);
-        let (at, sequence) = self.last.unwrap_or((0, 0));
+        let (at, sequence) = self.last?;
         let flags = NetlinkBuffer::new(&self.bytes[at..]).flags() | NLM_F_ACK;
         NetlinkBuffer::new(&mut self.bytes[at..]).set_flags(flags);
-        (self.bytes, sequence, self.sequence)
+        Some((self.bytes, sequence, self.sequence))
     }
 }
 

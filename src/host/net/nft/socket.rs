@@ -81,7 +81,9 @@ impl Socket {
     /// Sends a batch; an error comes with the number of the change that is refused.
     fn make(&mut self, batch: Batch) -> Result<(), (u32, io::Error)> {
         let first = self.sequence;
-        let (bytes, last, next) = batch.finish();
+        let Some((bytes, last, next)) = batch.finish() else {
+            return Ok(());
+        };
         self.sequence = next;
         let lost = |error: io::Error| (first, error);
         send(&self.socket, &bytes, SendFlags::empty()).map_err(|error| lost(error.into()))?;
