@@ -269,7 +269,7 @@ impl VmConfigBuilder {
         self
     }
 
-    /// How long the service may take to end once the guest is [asked](crate::VmHandle::request_stop) to, in seconds,
+    /// How long the service may take to end once the guest is asked (`VmHandle::request_stop`) to, in seconds,
     /// before its init kills it: 10 if nothing is said.
     pub fn stop_timeout(mut self, seconds: u32) -> Self {
         self.stop_timeout = Some(seconds);
