@@ -32,6 +32,7 @@ pub mod mmio;
 pub mod mp_table;
 pub mod port;
 pub mod power;
+pub mod raw_device;
 pub mod serial;
 pub mod smp;
 #[cfg(feature = "virtio")]

@@ -7,22 +7,13 @@
 
 use kvmlet_guests::boot_info::BootInfo;
 use kvmlet_guests::heap::{PAGE_BYTES, take_pages};
-use kvmlet_guests::mmio::{read16, read32, write16, write32, write64};
+use kvmlet_guests::mmio::{read16, write16, write32, write64};
+use kvmlet_guests::raw_device::{
+    DEVICE_ID, INDIRECT, NEXT, NOTIFY, QUEUE_SELECT, RawDevice, SIZE_MAX, STATUS, WRITE, describe,
+};
 use kvmlet_guests::{println, serial};
 
 kvmlet_guests::program!(run);
-
-/// Registers (virtio 1.2 §4.2.2).
-const DEVICE_ID: u64 = 0x08;
-const SIZE_MAX: u64 = 0x34;
-const NOTIFY: u64 = 0x50;
-const STATUS: u64 = 0x70;
-/// Flags of a descriptor (§2.7.5).
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const INDIRECT: u16 = 4;
-/// Feature bit 28, indirect descriptors, and bit 32, VERSION_1: the lower bit of the upper half.
-const FEATURES: [u32; 2] = [1 << 28, 1];
 
 /// Pieces of data in a request to a disk, and the size of each.
 const PIECES: u64 = 126;
@@ -32,7 +23,7 @@ const PAGES: u64 = 4096;
 
 /// A queue whose requests are all the same.
 struct Flood {
-    registers: u64,
+    device: RawDevice,
     number: u32,
     size: u16,
     rings: u64,
@@ -49,17 +40,13 @@ struct Memory {
 
 fn run(info: &BootInfo) -> u8 {
     let memory = Memory::new();
-    let devices = info.option("devices").unwrap_or_default();
+    let devices = info.option("devices").into_iter();
     let mut floods = [const { None }; 16];
     let mut places = floods.iter_mut();
-    for address in devices.split(',').filter(|address| !address.is_empty()) {
-        let digits = address.trim_start_matches("0x");
-        let Ok(registers) = u64::from_str_radix(digits, 16) else {
-            panic!("command line: {address} is no address")
-        };
-        for number in 0..queues(read32(registers + DEVICE_ID)) {
+    for device in devices.flat_map(RawDevice::named) {
+        for number in 0..queues(device.read(DEVICE_ID)) {
             if let Some(place) = places.next() {
-                *place = Some(Flood::new(registers, number));
+                *place = Some(Flood::new(device, number));
             }
         }
     }
@@ -76,7 +63,7 @@ fn run(info: &BootInfo) -> u8 {
         let before = floods[..index].iter().flatten();
         if before
             .last()
-            .is_none_or(|other| other.registers != flood.registers)
+            .is_none_or(|other| other.device != flood.device)
         {
             flood.negotiate();
         }
@@ -128,33 +115,15 @@ impl Memory {
     }
 }
 
-fn describe(table: u64, entry: u64, (address, bytes, flags, next): (u64, u32, u16, u16)) {
-    let at = table + 16 * entry;
-    // SAFETY: a table is in pages of its own.
-    unsafe {
-        write64(at, address);
-        write32(at + 8, bytes);
-        write16(at + 12, flags);
-        write16(at + 14, next);
-    }
-}
-
 impl Flood {
-    fn new(registers: u64, number: u32) -> Self {
-        let flood = Self {
-            registers,
+    fn new(device: RawDevice, number: u32) -> Self {
+        device.write(QUEUE_SELECT, number);
+        Self {
+            device,
             number,
-            size: 0,
+            size: device.read(SIZE_MAX) as u16,
             rings: take_pages(6),
-        };
-        flood.write(0x30, number);
-        let size = read32(registers + SIZE_MAX) as u16;
-        Self { size, ..flood }
-    }
-
-    fn write(&self, register: u64, value: u32) {
-        // SAFETY: a register of a device.
-        unsafe { write32(self.registers + register, value) }
+        }
     }
 
     fn avail(&self) -> u64 {
@@ -166,17 +135,11 @@ impl Flood {
     }
 
     fn negotiate(&self) {
-        self.write(STATUS, 0);
-        while read32(self.registers + STATUS) != 0 {
+        self.device.write(STATUS, 0);
+        while self.device.read(STATUS) != 0 {
             core::hint::spin_loop();
         }
-        self.write(STATUS, 1);
-        self.write(STATUS, 3);
-        for (half, features) in (0..).zip(FEATURES) {
-            self.write(0x24, half);
-            self.write(0x20, features);
-        }
-        self.write(STATUS, 11);
+        self.device.negotiate();
     }
 
     /// Fills the queue, all but the index.
@@ -190,21 +153,13 @@ impl Flood {
             // SAFETY: in the ring.
             unsafe { write16(self.avail() + 4 + 2 * entry, entry as u16) }
         }
-        self.write(0x30, self.number);
-        self.write(0x38, self.size.into());
-        for (register, address) in [
-            (0x80, self.rings),
-            (0x90, self.avail()),
-            (0xa0, self.used()),
-        ] {
-            self.write(register, address as u32);
-            self.write(register + 4, (address >> 32) as u32);
-        }
-        self.write(0x44, 1);
+        let parts = [self.rings, self.avail(), self.used()];
+        self.device
+            .place_queue(self.number, self.size.into(), parts);
     }
 
     fn request(&self, memory: &Memory) -> (u64, u32, u16, u16) {
-        match (read32(self.registers + DEVICE_ID), self.number) {
+        match (self.device.read(DEVICE_ID), self.number) {
             // Buffers for frames, and frames of zeroes behind their headers.
             (1, 0) => (memory.data, 65562, WRITE, 0),
             (1, _) => (memory.pages + PAGE_BYTES, 12 + 1514, 0, 0),
@@ -215,7 +170,7 @@ impl Flood {
     }
 
     fn go(&self) {
-        self.write(STATUS, 15);
+        self.device.write(STATUS, 15);
         self.again();
     }
 
@@ -225,7 +180,7 @@ impl Flood {
         if index != read16(self.avail() + 2) {
             // SAFETY: in the ring.
             unsafe { write16(self.avail() + 2, index) }
-            self.write(NOTIFY, self.number);
+            self.device.write(NOTIFY, self.number);
         }
     }
 
@@ -233,13 +188,13 @@ impl Flood {
     fn break_rules(&self, memory: &Memory) {
         self.negotiate();
         self.set_up(memory);
-        self.write(STATUS, 15);
+        self.device.write(STATUS, 15);
         // SAFETY: in the ring.
         unsafe {
             write16(self.avail() + 4, 500);
             write16(self.avail() + 2, 1);
         }
-        self.write(NOTIFY, self.number);
+        self.device.write(NOTIFY, self.number);
         for _ in 0..1000 {
             core::hint::spin_loop();
         }
