@@ -215,8 +215,12 @@ fn locks() {
 fn turn() {
     on_own_host(|| {
         once();
-        use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
-        let holder = socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap();
+        use rustix::net::{
+            AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with,
+        };
+        // Not the children's as well: one of them would be named instead, if its number is the lower one.
+        let (family, kind) = (AddressFamily::UNIX, SocketType::DGRAM);
+        let holder = socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap();
         let name = SocketAddrUnix::new_abstract_name(b"kvmlet/networks").unwrap();
         bind(&holder, &name).unwrap();
         let (child, line) = waiting(&["--net"], "waiting for");
