@@ -70,17 +70,15 @@ pub(super) fn supervise(
         stats,
         stop_timeout,
     } = held;
-    let (started, starting) =
+    let pipe = || {
         pipe_with(PipeFlags::CLOEXEC).map_err(|error| crate::Error::Host {
             what: "a pipe to the VM's process",
             source: error.into(),
-        })?;
+        })
+    };
+    let (started, starting) = pipe()?;
     // Nothing is ever written to it: it tells the VM that this process has ended.
-    let (supervisor, alive) =
-        pipe_with(PipeFlags::CLOEXEC).map_err(|error| crate::Error::Host {
-            what: "a pipe to the VM's process",
-            source: error.into(),
-        })?;
+    let (supervisor, alive) = pipe()?;
     // Files are of no harm to a process that may write others.
     let outputs = confinement.is_some().then(Outputs::of_files).transpose();
     let (mut outputs, their_outputs) = outputs
