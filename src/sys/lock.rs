@@ -59,25 +59,48 @@ pub const PATIENCE: Patience = Patience {
 
 /// Waits for a lock on a file, which ends when the file is closed. Says so in the log if it takes long.
 pub fn acquire(file: &File, path: &Path, patience: Patience) -> Result<(), Failure> {
+    let attempt = || match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK | Errno::INTR) => None,
+        other => Some(other),
+    };
+    let tell = || {
+        let who = holder(file).map_or(String::new(), |holder| format!(", which {holder} has"));
+        log::warn!("waiting for the lock `{}`{who}", path.display());
+    };
+    match wait(patience, attempt, tell).map_err(Failure::Interrupted)? {
+        Some(locked) => locked.map_err(|error| Failure::Io(error.into())),
+        None => Err(Failure::Busy {
+            holder: holder(file),
+        }),
+    }
+}
+
+/// Tries something again and again that others hold up, and tells of it once if it takes long. `None` where it was not
+/// to be had in all that time.
+///
+/// # Errors
+/// When a signal that ends this process has come meanwhile.
+pub fn wait<T>(
+    patience: Patience,
+    mut attempt: impl FnMut() -> Option<T>,
+    tell: impl FnOnce(),
+) -> Result<Option<T>, Interrupted> {
     let since = Instant::now();
-    let mut told = false;
+    let mut tell = Some(tell);
     loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => {}
-            Err(Errno::INTR) => continue,
-            other => return other.map_err(|error| Failure::Io(error.into())),
+        if let Some(done) = attempt() {
+            return Ok(Some(done));
         }
         let waited = since.elapsed();
         if waited > patience.limit {
-            let holder = holder(file);
-            return Err(Failure::Busy { holder });
+            return Ok(None);
         }
-        if waited > patience.quiet && !told {
-            told = true;
-            let who = holder(file).map_or(String::new(), |holder| format!(", which {holder} has"));
-            log::warn!("waiting for the lock `{}`{who}", path.display());
+        if waited > patience.quiet
+            && let Some(tell) = tell.take()
+        {
+            tell();
         }
-        interrupt::check().map_err(Failure::Interrupted)?;
+        interrupt::check()?;
         std::thread::sleep(pause(waited));
     }
 }

@@ -2,19 +2,20 @@
 //! moment would take the same addresses.
 
 use super::addresses;
-use crate::host::interrupt::{self, Interrupted};
+use crate::host::interrupt::Interrupted;
+use crate::host::lock::{self, Patience};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// An abstract name: it is the namespace's, and goes with who has it.
 const NAME: &str = "kvmlet/networks";
 /// Longer than anybody takes. Who holds the name for fun keeps nobody longer from a start.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Until the user is told what takes so long.
-const QUIET: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(1);
+const PATIENCE: Patience = Patience {
+    quiet: Duration::from_secs(1),
+    limit: Duration::from_secs(5),
+};
 
 /// The turn, until it is dropped.
 pub(super) struct Turn(#[expect(dead_code)] Option<OwnedFd>);
@@ -25,27 +26,24 @@ impl Turn {
     /// # Errors
     /// When a signal that ends this process has come meanwhile.
     pub fn take() -> Result<Self, Interrupted> {
-        let since = Instant::now();
-        let mut told = false;
-        loop {
-            match try_take() {
-                Err(Errno::ADDRINUSE) if since.elapsed() < PATIENCE => {
-                    if since.elapsed() > QUIET && !std::mem::replace(&mut told, true) {
-                        log::warn!(
-                            "waiting for {} to choose a network (socket `@{NAME}`)",
-                            who()
-                        );
-                    }
-                    interrupt::check()?;
-                    std::thread::sleep(PAUSE);
-                }
-                Ok(socket) => return Ok(Self(Some(socket))),
-                Err(error) => {
-                    log::debug!("networks are chosen without a turn: {error}");
-                    return Ok(Self(None));
-                }
+        let attempt = || match try_take() {
+            Err(Errno::ADDRINUSE) => None,
+            other => Some(other),
+        };
+        let tell = || {
+            log::warn!(
+                "waiting for {} to choose a network (socket `@{NAME}`)",
+                who()
+            );
+        };
+        let taken = lock::wait(PATIENCE, attempt, tell)?;
+        Ok(Self(match taken.unwrap_or(Err(Errno::ADDRINUSE)) {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                log::debug!("networks are chosen without a turn: {error}");
+                None
             }
-        }
+        }))
     }
 }
 
