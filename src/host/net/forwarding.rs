@@ -95,9 +95,17 @@ impl<'a> Forwarding<'a> {
         self.directory.write(&Self::note(), text.as_bytes())
     }
 
-    /// Has packets forwarded between a guest's interface and those that the default routes lead to.
-    pub fn switch_on(&self, socket: &mut Socket, table: &Table, tap: &str) -> io::Result<()> {
-        let mut loans = self.loans(socket, table);
+    /// Has packets forwarded between a guest's interface and those that the default routes lead to. What is borrowed
+    /// for that comes to the loans.
+    pub fn switch_on(
+        &self,
+        loans: &mut Vec<Loan>,
+        socket: &mut Socket,
+        table: &Table,
+        tap: &str,
+    ) -> io::Result<()> {
+        // The table may be new.
+        lend(loans, socket, table)?;
         // Where it may not be set, it may be on already.
         if !link::forwards(tap) {
             link::set_forwarding(tap, true)?;
@@ -117,27 +125,24 @@ impl<'a> Forwarding<'a> {
                     all: link::forwards(ALL),
                 });
                 // Noted first: what is noted too much is switched off once too often, to what it was.
-                self.write(&loans)?;
-                socket.change(|batch| table.borrow(batch, uplink))?;
+                let lent = self
+                    .write(loans)
+                    .and_then(|()| lend(&loans[loans.len() - 1..], socket, table));
+                if lent.is_err() {
+                    loans.pop();
+                }
+                lent?;
             }
             if !forwards {
                 link::set_forwarding(uplink, true)?;
             }
         }
-        self.note_again(socket, table)
+        Ok(())
     }
 
     /// Tells the table of what is borrowed.
     pub fn note_again(&self, socket: &mut Socket, table: &Table) -> io::Result<()> {
-        let loans = self.loans(socket, table);
-        if loans.is_empty() {
-            return Ok(());
-        }
-        socket.change(|batch| {
-            for loan in &loans {
-                table.borrow(batch, &loan.interface);
-            }
-        })
+        lend(&self.loans(socket, table), socket, table)
     }
 
     /// Leaves to others what they have switched on since.
@@ -176,6 +181,15 @@ impl<'a> Forwarding<'a> {
             );
         }
     }
+}
+
+/// Tells the table of what is borrowed.
+fn lend(loans: &[Loan], socket: &mut Socket, table: &Table) -> io::Result<()> {
+    socket.change(|batch| {
+        for loan in loans {
+            table.borrow(batch, &loan.interface);
+        }
+    })
 }
 
 fn note(namespace: u64) -> String {

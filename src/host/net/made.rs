@@ -51,8 +51,9 @@ impl Network {
         let asks = egress != Egress::None;
         let ports = asks.then(|| names.ports());
         let mappings = &published.mappings;
-        let index = link::Socket::open().and_then(|socket| socket.index(tap.name()));
-        let index = index.map_err(|source| Error::Link {
+        let link = link::Socket::open();
+        let numbered = link.and_then(|link| Ok((link.index(tap.name())?, link)));
+        let (index, link) = numbered.map_err(|source| Error::Link {
             name: tap.name().into(),
             what: "read the number",
             source,
@@ -87,13 +88,11 @@ impl Network {
         };
         let guarded = network.open_ways(&leases, &lease.record, &others);
         let guarded = guarded.and_then(|ways| {
-            network.bring_up(config, subnet, mtu)?;
+            network.bring_up(&link, config, subnet, mtu)?;
             if asks {
                 network.check_names(&names, subnet);
             }
-            let failed = |source| Error::Rules { source };
-            let news = News::subscribe().map_err(failed)?;
-            let link = link::Socket::open().map_err(failed)?;
+            let news = News::subscribe().map_err(|source| Error::Rules { source })?;
             Ok(Guarded {
                 runtime: runtime.clone(),
                 record: lease.record.clone(),
@@ -153,7 +152,13 @@ impl Network {
         Ok(ways)
     }
 
-    fn bring_up(&self, config: &Net, subnet: Subnet, mtu: u16) -> Result<(), Error> {
+    fn bring_up(
+        &self,
+        link: &link::Socket,
+        config: &Net,
+        subnet: Subnet,
+        mtu: u16,
+    ) -> Result<(), Error> {
         let name = self.tap.name();
         let failed = |what| {
             move |source| Error::Link {
@@ -162,17 +167,13 @@ impl Network {
                 source,
             }
         };
-        let socket = link::Socket::open().map_err(failed("set the address"))?;
         link::disable_ipv6(name);
         if config.mtu.is_some() {
-            socket.set_mtu(name, mtu).map_err(failed("set the MTU"))?;
+            link.set_mtu(name, mtu).map_err(failed("set the MTU"))?;
         }
-        socket
-            .set_address(name, subnet)
+        link.set_address(name, subnet)
             .map_err(failed("set the address"))?;
-        socket
-            .set_up(name, true)
-            .map_err(failed("change the state"))
+        link.set_up(name, true).map_err(failed("change the state"))
     }
 }
 

@@ -62,8 +62,9 @@ impl Ways {
         }
         let mut warnings = Vec::new();
         let forwarding = Forwarding::of(leases, &[]);
-        let switched = forwarding.switch_on(&mut self.socket, &self.table, &record.tap);
-        self.borrowed = forwarding.loans(&mut self.socket, &self.table);
+        let mut loans = forwarding.loans(&mut self.socket, &self.table);
+        let switched = forwarding.switch_on(&mut loans, &mut self.socket, &self.table, &record.tap);
+        self.borrowed = loans;
         if let Err(error) = switched.and_then(|()| self.route()) {
             warnings.push(format!(
                 "the guest reaches nothing but this host: packets cannot be forwarded ({error})"
