@@ -51,6 +51,7 @@ impl Ways {
                 record.guest
             );
         }
+        self.firewall = firewall::in_the_way(&mut self.socket);
         // What may be left of guests that nobody remembers would be in the way.
         let there = match others {
             [] => false,
@@ -70,7 +71,6 @@ impl Ways {
                 "the guest reaches nothing but this host: packets cannot be forwarded ({error})"
             ));
         }
-        let _ = self.heed_firewalls(record);
         warnings.extend(
             self.firewall
                 .iter()
@@ -112,23 +112,17 @@ impl Ways {
     /// When there is no such table.
     pub fn extend(&mut self, record: &Record) -> io::Result<()> {
         let publishes = self.firewall.is_none();
-        self.socket.change(|batch| {
-            self.table.add(batch, record);
-            if publishes {
-                self.table.publish(batch, record);
-            }
-        })
+        self.socket
+            .change(|batch| self.table.open(batch, record, publishes))
     }
 
     /// The table, anew.
     fn build<'a>(&mut self, guests: impl Iterator<Item = &'a Record>) -> io::Result<()> {
+        let publishes = self.firewall.is_none();
         self.socket.change(|batch| {
             self.table.delete(batch);
             self.table.create(batch);
-            guests.for_each(|record| {
-                self.table.add(batch, record);
-                self.table.publish(batch, record);
-            });
+            guests.for_each(|record| self.table.open(batch, record, publishes));
         })
     }
 
@@ -188,15 +182,8 @@ impl Ways {
     /// # Errors
     /// When that cannot be.
     pub fn rebuild(&mut self, leases: &Leases, live: &[Record]) -> Result<(), Error> {
-        self.build(live.iter()).map_err(refused)?;
         self.firewall = firewall::in_the_way(&mut self.socket);
-        if self.firewall.is_some() {
-            // As at the start: clients come by the proxies.
-            let _ = self.socket.change(|batch| {
-                live.iter()
-                    .for_each(|record| self.table.unpublish(batch, record));
-            });
-        }
+        self.build(live.iter()).map_err(refused)?;
         Forwarding::of(leases, &self.borrowed)
             .note_again(&mut self.socket, &self.table)
             .and_then(|()| self.route())

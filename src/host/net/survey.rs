@@ -37,8 +37,7 @@ pub fn filters() -> io::Result<()> {
     let table = Table::named(&format!("rehearsal-{}", std::process::id()));
     Socket::open()?.rehearse(|batch| {
         table.create(batch);
-        table.add(batch, &guest);
-        table.publish(batch, &guest);
+        table.open(batch, &guest, true);
     })
 }
 

@@ -220,9 +220,12 @@ impl Table {
         self.elements(batch, IPV4, kind, set, &[nest(1, &element)]);
     }
 
-    /// Opens the ways of one guest, but for its published ports.
-    pub fn add(&self, batch: &mut Batch, record: &Record) {
+    /// Opens the ways of one guest, and with `publishes` those to its published ports.
+    pub fn open(&self, batch: &mut Batch, record: &Record, publishes: bool) {
         self.of_guest(batch, Kind::NewElement, record);
+        if publishes {
+            self.publish(batch, record);
+        }
     }
 
     /// Leads clients elsewhere to its published ports.
@@ -233,8 +236,7 @@ impl Table {
     /// Closes all again.
     pub fn remove(&self, batch: &mut Batch, record: &Record) {
         // Whether it is there or not: added it is, and then can be deleted.
-        self.add(batch, record);
-        self.publish(batch, record);
+        self.open(batch, record, true);
         self.of_guest(batch, Kind::DelElement, record);
         self.published(batch, Kind::DelElement, record);
     }
