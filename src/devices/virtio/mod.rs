@@ -13,6 +13,7 @@ pub(crate) mod fake_driver;
 mod interrupt;
 mod mmio;
 pub mod net;
+mod orders;
 mod queue;
 pub mod rate_limiter;
 pub mod rng;
@@ -21,8 +22,9 @@ mod worker;
 pub use chain::{Chain, Segment};
 pub use interrupt::Interrupt;
 pub use mmio::{Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
+pub use orders::{Order, Orders};
 pub use queue::{Broken, Virtqueue};
-pub use worker::{Order, Orders, PATIENCE, Worker};
+pub use worker::{PATIENCE, Worker};
 
 use std::io;
 use std::sync::Arc;

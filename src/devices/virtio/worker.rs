@@ -1,156 +1,15 @@
 //! A thread that serves a device: parked while the device is not active.
 
+use super::orders::{Desk, Orders};
 use crate::host::thread::{self, Beginning, OnStart, ThreadKind};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use vmm_sys_util::eventfd::EventFd;
 
 /// How long whoever ends a worker's work waits for it, from when the work was told. What the host's kernel has not
 /// given back by then is left to the worker's thread.
 pub const PATIENCE: Duration = Duration::from_millis(100);
-
-/// What a worker's work is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Go on.
-    Work,
-    /// Stand still: nothing of guest memory changes before the next order.
-    Sleep,
-    /// End.
-    Halt,
-}
-
-type Work = Box<dyn FnOnce(&Orders) + Send>;
-
-/// What a worker's thread is about.
-enum Place {
-    Parked,
-    Given(Work),
-    Busy,
-    Asleep,
-}
-
-struct Seat {
-    place: Place,
-    order: Order,
-    /// The thread is to end.
-    leaving: bool,
-}
-
-/// Where a worker and its thread meet.
-struct Desk {
-    seat: Mutex<Seat>,
-    changed: Condvar,
-    /// Readable while the order is another than to work.
-    call: EventFd,
-}
-
-impl Desk {
-    fn lock(&self) -> MutexGuard<'_, Seat> {
-        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(&self, guard: MutexGuard<'a, Seat>) -> MutexGuard<'a, Seat> {
-        self.changed
-            .wait(guard)
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes the order; the seat is the caller's.
-    fn order(&self, seat: &mut Seat, order: Order) {
-        if seat.order == order {
-            return;
-        }
-        // Neither can fail: the counter is far from full, and empty only where nothing was written.
-        let _ = match order {
-            Order::Work => self.call.read().map(drop),
-            _ => self.call.write(1),
-        };
-        seat.order = order;
-        self.changed.notify_all();
-    }
-
-    /// Waits until `is_so`, or until the deadline; returns whether it is.
-    fn wait_until(&self, deadline: Instant, is_so: impl Fn(&Seat) -> bool) -> bool {
-        let mut seat = self.lock();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if is_so(&seat) || left.is_zero() {
-                return is_so(&seat);
-            }
-            let waited = self.changed.wait_timeout(seat, left);
-            (seat, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// The body of the thread: one work after the other, until it is to leave.
-    fn serve(self: &Arc<Self>) {
-        /// Parks the thread even if its work panics: whoever waits for its end must not wait for ever.
-        struct Park<'a>(&'a Desk);
-        impl Drop for Park<'_> {
-            fn drop(&mut self) {
-                let mut seat = self.0.lock();
-                if matches!(seat.place, Place::Busy | Place::Asleep) {
-                    seat.place = Place::Parked;
-                }
-                self.0.changed.notify_all();
-            }
-        }
-        let orders = Orders(self.clone());
-        loop {
-            let mut seat = self.lock();
-            let work = loop {
-                if seat.leaving {
-                    return;
-                }
-                match std::mem::replace(&mut seat.place, Place::Busy) {
-                    Place::Given(work) if seat.order == Order::Work => break work,
-                    other => seat.place = other,
-                }
-                seat = self.wait(seat);
-            };
-            drop(seat);
-            let _park = Park(self);
-            work(&orders);
-        }
-    }
-}
-
-/// What the work of a worker is told. Its descriptor is readable while there is an order to [obey](Self::obey).
-#[derive(Clone)]
-pub struct Orders(Arc<Desk>);
-
-impl Orders {
-    /// The order that stands.
-    pub fn standing(&self) -> Order {
-        self.0.lock().order
-    }
-
-    /// Stands still as long as it is told to, and returns whether the work is to end.
-    pub fn obey(&self) -> bool {
-        let mut seat = self.0.lock();
-        while seat.order == Order::Sleep {
-            seat.place = Place::Asleep;
-            self.0.changed.notify_all();
-            seat = self.0.wait(seat);
-        }
-        if matches!(seat.place, Place::Asleep) {
-            seat.place = Place::Busy;
-        }
-        seat.order == Order::Halt
-    }
-}
-
-impl AsFd for Orders {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is owned by `self.0`, which outlives the borrow.
-        unsafe { BorrowedFd::borrow_raw(self.0.call.as_raw_fd()) }
-    }
-}
 
 /// A thread of a device that works from activation to reset, and is parked in between. It starts with its
 /// first work, or with [`start`](Self::start) before: a process whose threads are confined starts none later.
@@ -176,15 +35,7 @@ impl Worker {
         Ok(Self {
             name: name.into(),
             kind,
-            desk: Arc::new(Desk {
-                seat: Mutex::new(Seat {
-                    place: Place::Parked,
-                    order: Order::Work,
-                    leaving: false,
-                }),
-                changed: Condvar::new(),
-                call: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
-            }),
+            desk: Arc::new(Desk::new()?),
             called_off: None,
             prepare: None,
             thread: None,
@@ -236,11 +87,7 @@ impl Worker {
     /// # Errors
     /// When the host gives no thread.
     pub fn work(&mut self, work: impl FnOnce(&Orders) + Send + 'static) -> io::Result<()> {
-        let mut seat = self.desk.lock();
-        seat.place = Place::Given(Box::new(work));
-        self.desk.order(&mut seat, Order::Work);
-        self.desk.changed.notify_all();
-        drop(seat);
+        self.desk.give(Box::new(work));
         self.called_off = None;
         let unconfined: Arc<OnStart> = Arc::new(|_| Ok(()));
         self.spawn(&unconfined, || ()).map(drop)
@@ -248,42 +95,29 @@ impl Worker {
 
     /// Tells the work to end, if there is any, and does not wait for it.
     pub fn call_off(&mut self) {
-        let mut seat = self.desk.lock();
-        if matches!(seat.place, Place::Given(_)) {
-            seat.place = Place::Parked;
-        }
-        if !matches!(seat.place, Place::Parked) {
-            self.desk.order(&mut seat, Order::Halt);
+        if self.desk.call_off() {
             self.called_off.get_or_insert_with(Instant::now);
         }
     }
 
     /// Waits until the thread has let go of all of its work, but no longer than until then; returns whether it has.
     pub fn has_let_go(&self, deadline: Instant) -> bool {
-        let is_parked = |seat: &Seat| matches!(seat.place, Place::Parked);
-        self.desk.wait_until(deadline, is_parked)
+        self.desk.is_parked(deadline)
     }
 
     /// Tells the work to stand still, and does not wait until it does.
     pub fn sleep(&mut self) {
-        let mut seat = self.desk.lock();
-        if seat.order == Order::Work {
-            self.desk.order(&mut seat, Order::Sleep);
-        }
+        self.desk.sleep();
     }
 
     /// Waits until the work stands still, but no longer than until then; returns whether it does.
     pub fn is_still(&self, deadline: Instant) -> bool {
-        let is_still = |seat: &Seat| !matches!(seat.place, Place::Busy);
-        self.desk.wait_until(deadline, is_still)
+        self.desk.is_still(deadline)
     }
 
     /// Has the work go on that [stood still](Self::sleep).
     pub fn wake(&mut self) {
-        let mut seat = self.desk.lock();
-        if seat.order == Order::Sleep {
-            self.desk.order(&mut seat, Order::Work);
-        }
+        self.desk.wake();
     }
 }
 
@@ -296,8 +130,7 @@ impl Drop for Worker {
             .called_off
             .map_or_else(Instant::now, |at| at + PATIENCE);
         let let_go = self.has_let_go(deadline);
-        self.desk.lock().leaving = true;
-        self.desk.changed.notify_all();
+        self.desk.leave();
         match self.thread.take() {
             Some(_) if !let_go => {
                 let name = &self.name;
@@ -314,8 +147,10 @@ impl Drop for Worker {
 
 #[cfg(test)]
 mod tests {
+    use super::super::orders::Order;
     use super::*;
     use rustix::event::{PollFd, PollFlags, poll};
+    use std::os::fd::AsFd;
     use std::sync::mpsc::channel;
 
     const LONG: Duration = Duration::from_secs(10);
