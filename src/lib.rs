@@ -27,6 +27,9 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+#[cfg(test)]
+#[path = "sys/alone.rs"]
+mod alone;
 pub mod arch;
 pub mod bench;
 pub mod cli;

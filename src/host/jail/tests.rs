@@ -2,13 +2,11 @@
 //! forks from there.
 
 mod containers;
-#[path = "../../sys/alone.rs"]
-mod own_process;
 
 use super::attempts::{ATTEMPTS, EXCESSES, Host, OF_LANDLOCK, all, beyond_landlock, reachable};
 use super::*;
+pub(in crate::host) use crate::alone::end;
 use crate::host::process::{Child, Ended};
-pub(in crate::host) use own_process::end;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{File, read_link, read_to_string};
 use std::io::{Read, Write};
@@ -19,7 +17,7 @@ const ORDINARY: libc::uid_t = 12345;
 
 /// Runs `body` in a process with one thread and no more open than it needs.
 pub(in crate::host) fn alone(room: &str, test: &str, body: impl FnOnce()) {
-    own_process::alone(&format!("host::{room}::tests::{test}"), body);
+    crate::alone::alone(&format!("host::{room}::tests::{test}"), body);
 }
 
 /// Does it have a user of its own, and namespaces that are the host's?
