@@ -35,18 +35,18 @@ pub(super) fn check(socket: &mut Socket) -> io::Result<()> {
     socket.ask(GET_STATISTICS, super::nft::IPV4, &[])
 }
 
-/// Has the kernel forget all connections from and to an address.
+/// Has the kernel forget all connections from and to some addresses.
 ///
 /// # Errors
 /// When it does not tell its connections (CONFIG_NF_CT_NETLINK), or without CAP_NET_ADMIN.
-pub(super) fn forget(socket: &mut Socket, address: Ipv4Addr) -> io::Result<()> {
+pub(super) fn forget(socket: &mut Socket, addresses: &[Ipv4Addr]) -> io::Result<()> {
     let mut found = Vec::new();
     socket.list_of(GET, super::nft::IPV4, |attributes| {
         let tuples = [CTA_TUPLE_ORIG, CTA_TUPLE_REPLY].map(|tuple| find(attributes, tuple));
         let concerned = tuples
             .into_iter()
             .flatten()
-            .any(|tuple| names(tuple, address));
+            .any(|tuple| names_one_of(tuple, addresses));
         if let ([Some(original), _], true) = (tuples, concerned) {
             found.push(Connection {
                 original: original.to_vec(),
@@ -67,10 +67,11 @@ pub(super) fn forget(socket: &mut Socket, address: Ipv4Addr) -> io::Result<()> {
     Ok(())
 }
 
-/// Is an address at one of the ends?
-fn names(tuple: &[u8], address: Ipv4Addr) -> bool {
+/// Is one of the addresses at one of the ends?
+fn names_one_of(tuple: &[u8], addresses: &[Ipv4Addr]) -> bool {
     let ends = find(tuple, CTA_TUPLE_IP).unwrap_or_default();
-    [CTA_IP_V4_SRC, CTA_IP_V4_DST]
-        .into_iter()
-        .any(|end| find(ends, end) == Some(&address.octets()))
+    let is_at = |end, address: &Ipv4Addr| find(ends, end) == Some(&address.octets());
+    addresses
+        .iter()
+        .any(|address| is_at(CTA_IP_V4_SRC, address) || is_at(CTA_IP_V4_DST, address))
 }

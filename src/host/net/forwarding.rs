@@ -10,7 +10,7 @@ use super::link;
 use super::namespace::Namespace;
 use super::nft::{Kind, Socket, find};
 use super::rules::BORROWED;
-use super::table::{self, TABLE_PREFIX, Table};
+use super::table::{self, Table};
 use crate::config::is_interface_name;
 use crate::host::directory::Directory;
 use crate::host::environment;
@@ -210,20 +210,11 @@ impl Loan {
 
 /// What other owners have borrowed in this network namespace.
 fn lent_to_others(socket: &mut Socket, table: &Table) -> Vec<String> {
-    let mut others = Vec::new();
-    let listed = socket.list(Kind::GetTable, super::nft::IPV4, &[], |found| {
-        let name = found.text(table::NFTA_TABLE).unwrap_or_default();
-        if name.starts_with(TABLE_PREFIX) && name != table.name {
-            let name = name.into();
-            others.push(Table { name, ipv6: false });
-        }
-    });
-    let lent = others.iter().flat_map(|other| borrowed_by(socket, other));
-    let lent = lent.collect();
-    if let Err(error) = listed {
-        log::debug!("the tables of other owners are unknown: {error}");
-    }
-    lent
+    let others = table.others(socket);
+    others
+        .iter()
+        .flat_map(|other| borrowed_by(socket, other))
+        .collect()
 }
 
 /// What the kernel knows to be borrowed by the owner of a table.

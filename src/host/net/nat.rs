@@ -9,6 +9,7 @@ use super::rules;
 use super::table::{self, Table};
 use super::{Error, conntrack, firewall, link};
 use std::io;
+use std::net::Ipv4Addr;
 
 /// The ways of all guests that this owner has here.
 pub(super) struct Ways {
@@ -44,12 +45,9 @@ impl Ways {
         record: &Record,
         others: &[Record],
     ) -> Result<Vec<String>, Error> {
-        // Who had the address before has left connections.
-        if let Err(error) = conntrack::forget(&mut self.socket, record.guest) {
-            log::info!(
-                "old connections of {} are not forgotten: {error}",
-                record.guest
-            );
+        // One of another owner may have been killed, and what it had is not cleared yet.
+        if !self.table.others(&mut self.socket).is_empty() {
+            self.forget_connections(&[record.guest]);
         }
         self.firewall = firewall::in_the_way(&mut self.socket);
         // What may be left of guests that nobody remembers would be in the way.
@@ -77,6 +75,13 @@ impl Ways {
                 .map(|firewall| firewall.warning(&record.tap)),
         );
         Ok(warnings)
+    }
+
+    /// Whoever has the addresses next gets no connections with them.
+    fn forget_connections(&mut self, addresses: &[Ipv4Addr]) {
+        if let Err(error) = conntrack::forget(&mut self.socket, addresses) {
+            log::info!("connections of guests that have ended are not forgotten: {error}");
+        }
     }
 
     /// Interfaces that are known to be borrowed.
@@ -171,6 +176,9 @@ impl Ways {
                 return false;
             }
         }
+        // Now that no rule leads anybody there. At an end, not at a start: the kernel takes ten milliseconds to look
+        // through all places where it may have some.
+        self.forget_connections(&gone.iter().map(|record| record.guest).collect::<Vec<_>>());
         if last {
             forwarding.switch_off(&loans, &mut self.socket, &self.table);
         }

@@ -1,7 +1,9 @@
 //! The [rules](super::rules) of one owner as a table of nf_tables, and its guests' elements in it.
 
 use super::lease::Record;
-use super::nft::{Attribute, Batch, Expression, IPV4, IPV6, Kind, bytes, data, nest, number, text};
+use super::nft::{
+    Attribute, Batch, Expression, IPV4, IPV6, Kind, Socket, bytes, data, nest, number, text,
+};
 use super::rules::{
     ADDRESSES, BORROWED, CLOSED, Chain, GUARDED, GUESTS, OPEN, OPEN_AT, PRIVATE, PUBLISHED,
     PUBLISHED_AT, Part, RESOLVERS, ROUTED, SET_OF_TAPS, SETS, Set, TAPS, rules, rules_of_ipv6,
@@ -70,6 +72,22 @@ impl Table {
         [Some(IPV4), self.ipv6.then_some(IPV6)]
             .into_iter()
             .flatten()
+    }
+
+    /// Those of other owners in this network namespace.
+    pub fn others(&self, socket: &mut Socket) -> Vec<Self> {
+        let mut others = Vec::new();
+        let listed = socket.list(Kind::GetTable, IPV4, &[], |found| {
+            let name = found.text(NFTA_TABLE).unwrap_or_default();
+            if name.starts_with(TABLE_PREFIX) && name != self.name {
+                let name = name.into();
+                others.push(Self { name, ipv6: false });
+            }
+        });
+        if let Err(error) = listed {
+            log::debug!("the tables of other owners are unknown: {error}");
+        }
+        others
     }
 
     /// Takes it away, with all in it.
