@@ -203,6 +203,17 @@ mod tests {
         assert!(flags.contains(" dd "), "{flags}");
     }
 
+    /// Leaves `count` holes of `bytes` in the address space, as threads that ended do.
+    fn holes(count: usize, bytes: usize) {
+        let all = MmapRegion::<()>::new(count * (bytes + 4096)).unwrap();
+        for hole in 0..count {
+            let start = all.as_ptr().wrapping_add(hole * (bytes + 4096));
+            // SAFETY: part of the mapping above, which nobody uses, and which is never unmapped as a whole.
+            assert_eq!(unsafe { libc::munmap(start.cast(), bytes) }, 0);
+        }
+        std::mem::forget(all);
+    }
+
     #[test]
     fn large_pages_start_where_the_guests_do() {
         // Other threads map, too: a place that was made may be theirs before it is taken.
@@ -212,6 +223,7 @@ mod tests {
                 pages: HugePages::Transparent,
                 prefault: true,
             };
+            holes(10, 9 << 20);
             // Sizes that no kernel aligns by itself, after mappings that leave the next one anywhere.
             let mut others = Vec::new();
             for odd in 1..=8usize {

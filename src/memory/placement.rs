@@ -7,8 +7,8 @@ use vm_memory::{GuestAddress, MmapRegion};
 
 /// The large page of the architecture, in bytes.
 const LARGE: usize = 2 << 20;
-/// Something else may take the place that was made; by then it is known where the next one is.
-const TRIES: usize = 4;
+/// Each try that misses fills a hole of the address space that was in the way; a process has a few of them.
+const TRIES: usize = 64;
 
 /// Maps what `build` maps to a place that lies in its large page as `start` does in the guest's: KVM maps a large
 /// page only where both addresses do (`kvm_mmu_hugepage_adjust` in arch/x86/kvm/mmu). Linux aligns by itself since
@@ -23,21 +23,19 @@ pub(super) fn aligned(
     let wanted = start.0 as usize % LARGE;
     let fits = |region: &MmapRegion| region.as_ptr() as usize % LARGE == wanted;
     let mut region = build()?;
-    for _ in 0..TRIES {
-        if fits(&region) {
-            break;
-        }
-        // Given back only after the next one, which would otherwise land at the same place.
+    // Given back only at the end: the next one would otherwise land at the same place.
+    let mut misses = Vec::new();
+    while !fits(&region) && misses.len() < TRIES {
         let Ok(_frame) = Frame::around(bytes, wanted) else {
             break;
         };
-        region = build()?;
+        misses.push(std::mem::replace(&mut region, build()?));
     }
     Ok(region)
 }
 
 /// Reserved addresses around a hole of the right size at the right place: the kernel puts what is mapped next into the
-/// topmost hole that is large enough.
+/// topmost hole that is large enough, which is this one once those above it are filled.
 struct Frame([(usize, usize); 2]);
 
 impl Frame {
