@@ -8,6 +8,7 @@ pub mod bus;
 mod complaints;
 pub mod i8042;
 pub mod ioapic;
+pub mod last_output;
 pub mod outlet;
 pub mod power;
 pub mod pvpanic;

@@ -34,6 +34,8 @@ pub struct Outlet {
     kept: VecDeque<u8>,
     lost_bytes: u64,
     failed: bool,
+    /// Some was dropped.
+    gave_up: bool,
 }
 
 impl Outlet {
@@ -46,6 +48,7 @@ impl Outlet {
             kept: VecDeque::new(),
             lost_bytes: 0,
             failed: false,
+            gave_up: false,
         }
     }
 
@@ -84,8 +87,14 @@ impl Outlet {
         let lost =
             std::mem::take(&mut self.lost_bytes) + std::mem::take(&mut self.kept).len() as u64;
         if lost > 0 {
+            self.gave_up = true;
             log::warn!("console output was dropped, {lost} B: its reader stood still");
         }
+    }
+
+    /// Is there output that was not written?
+    pub fn has_lost(&self) -> bool {
+        self.failed || self.gave_up || !self.kept.is_empty() || self.lost_bytes > 0
     }
 
     /// Output that fails does not stop a guest; that it failed is said once.

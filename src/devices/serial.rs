@@ -1,6 +1,7 @@
 //! A 16550A serial port: registers by vm-superio, output to a writer, input from a queue that can run full.
 
 use super::bus::lock;
+use super::last_output::LastOutput;
 use super::outlet::Outlet;
 use super::{Action, Complaints, Device};
 use std::io;
@@ -38,6 +39,7 @@ pub struct Serial {
 struct Wires {
     /// What is sent is taken out at once.
     uart: Uart<Line, NoEvents, Vec<u8>>,
+    sent: LastOutput,
     input_wanted: Arc<EventFd>,
     starved: bool,
     complaints: Complaints,
@@ -48,6 +50,7 @@ impl Serial {
     pub fn new(interrupt: EventFd, outlet: Outlet, input_wanted: Arc<EventFd>) -> Self {
         let wires = Wires {
             uart: Uart::new(Line(interrupt), Vec::new()),
+            sent: LastOutput::default(),
             input_wanted,
             starved: false,
             complaints: Complaints::new(),
@@ -72,16 +75,25 @@ impl Serial {
     pub fn give_up(&mut self) {
         self.outlet.give_up();
     }
+
+    /// Has some of the output not been written, nor will be?
+    pub fn has_lost(&self) -> bool {
+        self.outlet.has_lost()
+    }
 }
 
 impl Wires {
     /// Bytes that the guest would take now. A driver that starts up empties the FIFO before it raises RTS, so
     /// what is sent earlier would be lost.
     fn room(&mut self) -> usize {
-        match self.uart.read(MODEM_CONTROL) & REQUEST_TO_SEND {
-            0 => 0,
-            _ => self.uart.fifo_capacity(),
+        match self.is_open() {
+            false => 0,
+            true => self.uart.fifo_capacity(),
         }
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.uart.read(MODEM_CONTROL) & REQUEST_TO_SEND != 0
     }
 
     fn call_for_input(&mut self) {
@@ -118,6 +130,9 @@ impl Device for Serial {
             wires.note(result);
             wires.call_for_input();
             let sent = wires.uart.writer_mut().pop();
+            if let Some(byte) = sent {
+                wires.sent.put(byte);
+            }
             drop(wires);
             if let Some(byte) = sent {
                 self.outlet.put(&[byte]);
@@ -127,7 +142,7 @@ impl Device for Serial {
     }
 }
 
-/// The outside of the port: where input goes in.
+/// The outside of the port: where input goes in, and what can be told of it.
 #[derive(Clone)]
 pub struct SerialInput {
     wires: Arc<Mutex<Wires>>,
@@ -154,6 +169,21 @@ impl SerialInput {
                 room
             }
         }
+    }
+
+    /// Is it open in the guest, that is, has a driver raised "request to send"?
+    pub fn is_open(&self) -> bool {
+        lock(&self.wires).is_open()
+    }
+
+    /// Has the guest written anything?
+    pub fn has_written(&self) -> bool {
+        !lock(&self.wires).sent.is_empty()
+    }
+
+    /// The [last lines](LastOutput::lines) that the guest has written, whether or not they could be passed on.
+    pub fn last_lines(&self) -> Vec<String> {
+        lock(&self.wires).sent.lines()
     }
 
     /// Becomes readable when the port has room again after [`send`](Self::send) could not place everything.
@@ -205,7 +235,11 @@ mod tests {
         let _ = serial.lock().unwrap().write(DATA, b"A");
         assert_eq!(receiver.recv().unwrap(), b'A');
         drop(receiver);
+        assert!(!serial.lock().unwrap().has_lost());
         assert_eq!(serial.lock().unwrap().write(DATA, b"B"), Action::None);
+        let serial = serial.lock().unwrap();
+        assert!(serial.has_lost());
+        assert_eq!(serial.input().last_lines(), ["AB"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub enum ExitReason {
     },
     /// The guest asked for a reset (`reboot`).
     Reset,
-    /// The guest kernel panicked.
+    /// The guest kernel panicked; [`last_lines`](super::VmHandle::last_lines) has what it said.
     Panic,
     /// A vCPU met an exception while handling a double fault, which ends a machine (Intel SDM vol. 3A §6.15).
     TripleFault,

@@ -187,6 +187,21 @@ impl VmHandle {
         &self.console
     }
 
+    /// The last lines that the guest has written to its first serial port, ten at the most and 4 KiB in all, wherever
+    /// its output goes: what it has to say of a panic, say. A guest may have written anything, so what is not to be
+    /// printed, control characters among it, is escaped (`\u{1b}`).
+    pub fn last_lines(&self) -> Vec<String> {
+        self.console.last_lines()
+    }
+
+    /// Blocks until the VM has ended, and tells whether some of that output was lost, because its writer failed or stood
+    /// still.
+    pub fn lost_output(&self) -> bool {
+        // How it ended does not matter here.
+        let _ = self.shared.lifecycle.wait_for_end();
+        lock(&self.shared.serial).has_lost()
+    }
+
     /// The disks, in the order of the configuration: statistics, limits, resizing.
     pub fn disks(&self) -> &[BlockHandle] {
         &self.disks

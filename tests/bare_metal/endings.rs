@@ -1,14 +1,18 @@
 //! Each way in which a guest ends its VM.
 
+use crate::cli::{kvmlet, run, text};
 use crate::harness::{Guest, Test};
+use crate::stop::KINDS;
 use kvmlet::ExitReason;
 use kvmlet::host::kvm::Execution;
 use kvmlet::vm::Cause;
+use std::process::Stdio;
 
 pub const TESTS: &[Test] = &[
     ("power_off_with_an_exit_code", power_off),
     ("reset_by_the_keyboard_controller", reset),
     ("panic_by_pvpanic", panic),
+    ("who_crashed_unseen_is_told_of_with_its_last_lines", unseen),
     ("triple_fault", triple_fault),
     ("an_instruction_that_kvm_cannot_emulate", bad_instruction),
 ];
@@ -25,7 +29,42 @@ fn reset() {
 }
 
 fn panic() {
-    assert_eq!(Guest::boot("panic").finish().0, ExitReason::Panic);
+    let guest = Guest::boot("panic");
+    assert_eq!(guest.wait().unwrap(), ExitReason::Panic);
+    assert_eq!(guest.vm.last_lines(), [r"\u{1b}[2Jpanicking"]);
+    assert!(!guest.vm.lost_output());
+}
+
+/// Who crashed unseen is told of with its last lines, and a terminal takes no orders from them.
+fn unseen() {
+    let boot = |name: &str, arguments: &[&str], output: Stdio| {
+        let mut command = kvmlet(name);
+        let output = run(command.args(arguments).stdout(output));
+        (output.status.code(), text(&output.stderr))
+    };
+    let null = || Stdio::null();
+    let gone = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer.into()
+    };
+    for arguments in KINDS {
+        for output in [null as fn() -> Stdio, gone] {
+            let (code, message) = boot("panic", arguments, output());
+            assert_eq!(code, Some(134), "{message}");
+            let expected = "ERROR kvmlet::cli::boot::last_lines] the guest kernel panicked; the last lines of its \
+                            console, which nobody saw:\n    \\u{1b}[2Jpanicking\n";
+            assert!(message.contains(expected), "{message}");
+            let (_, message) = boot("triple_fault", arguments, output());
+            assert!(message.contains("saw:\n    triple fault\n"), "{message}");
+        }
+        // It is there to be read; or there was no crash.
+        let (_, message) = boot("panic", arguments, Stdio::piped());
+        assert!(!message.contains("panicking"), "{message}");
+        for name in ["ready", "reset"] {
+            assert_eq!(boot(name, arguments, null()).1, "", "{name}");
+        }
+    }
 }
 
 fn triple_fault() {

@@ -37,7 +37,7 @@ fn deaf() {
 }
 
 /// How the command is started, and whether it is a supervisor then.
-const KINDS: [&[&str]; 2] = [&[], &["--no-jail"]];
+pub const KINDS: [&[&str]; 2] = [&[], &["--no-jail"]];
 
 /// A guest that hears the button, once it does.
 fn listening(cmdline: &str, arguments: &[&str]) -> (Running, BufReader<ChildStdout>) {

@@ -4,6 +4,7 @@ mod admission;
 mod announcement;
 mod confinement;
 mod flags;
+mod last_lines;
 mod quota;
 
 use super::console::{Console, End};
@@ -25,7 +26,7 @@ use clap::Args;
 pub(in crate::cli) use confinement::Confinement;
 use confinement::JailFlags;
 use flags::Flags;
-use std::fs::File;
+use last_lines::ConsoleOutput;
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -109,14 +110,20 @@ impl Boot {
                 stop_timeout,
             };
             return supervise(console, held, confinement.as_ref(), |given| {
-                let output = console_output()?;
+                let ConsoleOutput { file, is_null } = ConsoleOutput::open()?;
                 // The directory is closed when it has been looked at: nothing of it may be left in a jail.
                 let build =
-                    move || Vm::with_endpoints(config, output, given.endpoints, runtime.as_ref());
+                    move || Vm::with_endpoints(config, file, given.endpoints, runtime.as_ref());
                 let vm = start(build, given.cgroup, confinement.as_ref(), given.lifeline)?;
                 drop(given.starting);
                 let stopping = Stopping::new(stop_timeout);
-                let outcome = attend(given.console, &vm, stopping, &given.stats, started);
+                let attended = Attended {
+                    vm: &vm,
+                    is_null,
+                    stats: &given.stats,
+                    started,
+                };
+                let outcome = attended.until_end(given.console, stopping);
                 if vm.disks().is_empty() {
                     // It goes with the process, quicker than piece by piece. Disks have to be waited for.
                     std::mem::forget(vm);
@@ -127,13 +134,19 @@ impl Boot {
         if stderr().is_terminal() {
             announcement::print(&config, &[]);
         }
-        let output = console_output()?;
-        let build = || Vm::with_runtime(config, output, runtime.as_ref());
+        let ConsoleOutput { file, is_null } = ConsoleOutput::open()?;
+        let build = || Vm::with_runtime(config, file, runtime.as_ref());
         let vm = console.signals().while_mortal(build)?;
         console.follow_foreground();
         let vm = vm.start()?;
         let stats = stats.map_or(StatsSink::Nowhere, |file| StatsSink::File(Box::new(file)));
-        attend(console, &vm, Stopping::new(stop_timeout), &stats, started)
+        let attended = Attended {
+            vm: &vm,
+            is_null,
+            stats: &stats,
+            started,
+        };
+        attended.until_end(console, Stopping::new(stop_timeout))
     }
 }
 
@@ -186,45 +199,52 @@ fn ask_guest(vm: &VmHandle) {
     }
 }
 
-/// Connects a VM that runs to its user until it ends, and tells how it has.
-fn attend(
-    mut console: Console,
-    vm: &VmHandle,
-    stopping: Stopping,
-    stats: &StatsSink,
+/// A VM that runs, and its user.
+struct Attended<'a> {
+    vm: &'a VmHandle,
+    /// Nobody sees the console's output.
+    is_null: bool,
+    stats: &'a StatsSink,
+    /// When the process was.
     started: Instant,
-) -> Outcome {
-    let end = console.attend(vm, stopping, || {
-        if !matches!(stats, StatsSink::Nowhere) {
-            ask_guest(vm);
-        }
-        // No reason to end a VM that runs.
-        if let Err(failed) = stats.put(vm, started) {
-            failed.print();
-        }
-    });
-    drop(console);
-    let written = stats.put(vm, started);
-    report(vm, started);
-    let code = match end? {
-        End::Guest(reason) => {
-            log::info!("{reason}");
-            ExitCode::Guest(reason)
-        }
-        End::Escape => ExitCode::Done,
-        End::Signal(signal) => {
-            log::info!("ended by signal {signal}");
-            ExitCode::Signal(signal)
-        }
-    };
-    settle(code.number(), written)
 }
 
-/// Standard output without Rust's line buffer: a guest's prompt has no line end.
-fn console_output() -> Result<File, Failed> {
-    let fd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 0)
-        .map_err(|error| Failed::new(format!("standard output cannot be used: {error}")))?;
-    Ok(File::from(fd))
+impl Attended<'_> {
+    /// Connects them until the VM ends, and tells how it has.
+    fn until_end(self, mut console: Console, stopping: Stopping) -> Outcome {
+        let Self {
+            vm, stats, started, ..
+        } = self;
+        let end = console.attend(vm, stopping, || {
+            if !matches!(stats, StatsSink::Nowhere) {
+                ask_guest(vm);
+            }
+            // No reason to end a VM that runs.
+            if let Err(failed) = stats.put(vm, started) {
+                failed.print();
+            }
+        });
+        drop(console);
+        let written = stats.put(vm, started);
+        report(vm, started);
+        let code = match end {
+            Ok(End::Guest(reason)) => {
+                log::info!("{reason}");
+                last_lines::tell(vm, Ok(reason), self.is_null);
+                ExitCode::Guest(reason)
+            }
+            Ok(End::Escape) => ExitCode::Done,
+            Ok(End::Signal(signal)) => {
+                log::info!("ended by signal {signal}");
+                ExitCode::Signal(signal)
+            }
+            Err(error) => {
+                last_lines::tell(vm, Err(&error), self.is_null);
+                return Err(error.into());
+            }
+        };
+        settle(code.number(), written)
+    }
 }
 
 /// Times since the process started, as far as the guest has told them.

@@ -8,7 +8,8 @@ use kvmlet_guests::{power, println};
 kvmlet_guests::program!(run);
 
 fn run(_: &BootInfo) -> u8 {
-    println!("panicking");
+    // What would clear a terminal.
+    println!("\u{1b}[2Jpanicking");
     power::report_panic();
     power::reset()
 }

@@ -1,0 +1,53 @@
+//! Where the guest's console goes; and what is told of a guest that crashed while nobody saw what it wrote there.
+
+use crate::cli::Failed;
+use crate::{Error, ExitReason, VmHandle};
+use rustix::fs::{FileType, fstat, makedev};
+use rustix::stdio::stdout;
+use std::fs::File;
+
+/// Where Linux has `/dev/null` (Documentation/admin-guide/devices.txt).
+const NULL: (u32, u32) = (1, 3);
+
+/// Standard output.
+pub(super) struct ConsoleOutput {
+    /// Without Rust's line buffer: a guest's prompt has no line end.
+    pub file: File,
+    /// Nobody sees what is written there.
+    pub is_null: bool,
+}
+
+impl ConsoleOutput {
+    /// To be called while this process may still look at its files.
+    pub fn open() -> Result<Self, Failed> {
+        let fd = rustix::io::fcntl_dupfd_cloexec(stdout(), 0)
+            .map_err(|error| Failed::new(format!("standard output cannot be used: {error}")))?;
+        let is_null = fstat(&fd).is_ok_and(|found| {
+            FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+                && found.st_rdev == makedev(NULL.0, NULL.1)
+        });
+        let file = File::from(fd);
+        Ok(Self { file, is_null })
+    }
+}
+
+/// Tells the last lines of a console that nobody has seen, if its guest crashed.
+pub(super) fn tell(vm: &VmHandle, end: Result<ExitReason, &Error>, is_null: bool) {
+    let (what, crashed) = match end {
+        Ok(reason) => (
+            reason.to_string(),
+            matches!(reason, ExitReason::Panic | ExitReason::TripleFault),
+        ),
+        Err(error) => (error.to_string(), matches!(error, Error::Failed(_))),
+    };
+    if !crashed || !(is_null || vm.lost_output()) {
+        return;
+    }
+    match vm.last_lines() {
+        lines if lines.is_empty() => log::error!("{what}; it had written nothing to its console"),
+        lines => log::error!(
+            "{what}; the last lines of its console, which nobody saw:\n{}",
+            lines.join("\n")
+        ),
+    }
+}
