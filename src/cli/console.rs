@@ -1,6 +1,7 @@
 //! Between the user's terminal and the guest's: input, signals, and waiting for the end.
 
 use super::input::Input;
+use super::silence::Silence;
 use super::stopping::{Answer, Stopping};
 use super::terminal::Raw;
 use crate::host::interrupt;
@@ -144,9 +145,10 @@ impl Console {
         &mut self,
         vm: &VmHandle,
         stopping: Stopping,
+        silence: Silence,
         on_usr1: impl Fn(),
     ) -> Result<End, Error> {
-        let end = wait(vm, self, stopping, on_usr1)?;
+        let end = wait(vm, self, stopping, silence, on_usr1)?;
         if !matches!(end, End::Guest(_)) {
             vm.stop();
         }
@@ -166,6 +168,7 @@ fn wait(
     vm: &VmHandle,
     console: &mut Console,
     mut stopping: Stopping,
+    mut silence: Silence,
     on_usr1: impl Fn(),
 ) -> Result<End, Error> {
     let host = |source| Error::Host {
@@ -201,7 +204,10 @@ fn wait(
         if (keys || !console.has_terminal()) && input.wants_more(keys) {
             fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
         }
-        let due = [stopping.due(), look].into_iter().flatten().min();
+        let due = [stopping.due(), silence.due(), look]
+            .into_iter()
+            .flatten()
+            .min();
         let due = due.and_then(|due| Timespec::try_from(due).ok());
         match poll(&mut fds, due.as_ref()) {
             Ok(_) => {}
@@ -220,7 +226,8 @@ fn wait(
         }
         let mut asked = None;
         if signalled {
-            match console.signals.next().map_err(host)? {
+            let signal = console.signals.next().map_err(host)?;
+            match signal {
                 None => {}
                 Some(libc::SIGUSR1) => on_usr1(),
                 Some(libc::SIGTSTP | libc::SIGCONT) if console.supervisor.is_some() => {}
@@ -229,10 +236,14 @@ fn wait(
                 Some(libc::SIGQUIT) => return Ok(End::Signal(libc::SIGQUIT)),
                 Some(signal) => asked = Some(End::Signal(signal)),
             }
+            if let Some(libc::SIGTSTP | libc::SIGCONT) = signal {
+                silence.begin_again();
+            }
         }
         if alone {
             return Ok(End::Signal(libc::SIGKILL));
         }
+        silence.look(vm);
         if wants {
             // Only resets the event.
             let _ = wanted.read();

@@ -11,6 +11,7 @@ mod exit_code;
 mod generate;
 mod input;
 mod output;
+mod silence;
 mod stats;
 mod stopping;
 mod supervisor;

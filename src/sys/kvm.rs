@@ -2,6 +2,7 @@
 
 use super::users;
 use kvm_ioctls::Kvm;
+use std::arch::x86_64::__cpuid;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -198,6 +199,20 @@ impl Execution {
         )?))
     }
 
+    /// Asks the processor itself, without a system call. Firmware that has locked VT-x or SVM does not show here.
+    pub fn of_processor() -> Self {
+        // Intel SDM vol. 2A, CPUID, leaf 1, ECX bit 5; AMD APM vol. 3, E.4.2, leaf 8000_0001h, ECX bit 2.
+        let vmx = __cpuid(1).ecx & 1 << 5;
+        let svm = match __cpuid(0x8000_0000).eax {
+            0x8000_0001.. => __cpuid(0x8000_0001).ecx & 1 << 2,
+            _ => 0,
+        };
+        match vmx | svm {
+            0 => Execution::Interpreted,
+            _ => Execution::Hardware,
+        }
+    }
+
     fn from_cpuinfo(text: &str) -> Self {
         let flags = text
             .lines()
@@ -239,6 +254,10 @@ mod tests {
             Execution::Interpreted
         );
         assert_eq!(Execution::from_cpuinfo(""), Execution::Interpreted);
+        // No firmware of a host with KVM has locked it.
+        if Path::new(DEVICE).exists() {
+            assert_eq!(Execution::of_processor(), Execution::detect().unwrap());
+        }
     }
 
     #[test]

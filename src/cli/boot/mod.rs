@@ -8,6 +8,7 @@ mod last_lines;
 mod quota;
 
 use super::console::{Console, End};
+use super::silence::Silence;
 use super::stats::{StatsSink, settle};
 use super::stopping::Stopping;
 use super::supervisor::{Held, supervise};
@@ -111,6 +112,7 @@ impl Boot {
             };
             return supervise(console, held, confinement.as_ref(), |given| {
                 let ConsoleOutput { file, is_null } = ConsoleOutput::open()?;
+                let silence = Silence::of(&config);
                 // The directory is closed when it has been looked at: nothing of it may be left in a jail.
                 let build =
                     move || Vm::with_endpoints(config, file, given.endpoints, runtime.as_ref());
@@ -123,7 +125,7 @@ impl Boot {
                     stats: &given.stats,
                     started,
                 };
-                let outcome = attended.until_end(given.console, stopping);
+                let outcome = attended.until_end(given.console, stopping, silence);
                 if vm.disks().is_empty() {
                     // It goes with the process, quicker than piece by piece. Disks have to be waited for.
                     std::mem::forget(vm);
@@ -135,6 +137,7 @@ impl Boot {
             announcement::print(&config, &[]);
         }
         let ConsoleOutput { file, is_null } = ConsoleOutput::open()?;
+        let silence = Silence::of(&config);
         let build = || Vm::with_runtime(config, file, runtime.as_ref());
         let vm = console.signals().while_mortal(build)?;
         console.follow_foreground();
@@ -146,7 +149,7 @@ impl Boot {
             stats: &stats,
             started,
         };
-        attended.until_end(console, Stopping::new(stop_timeout))
+        attended.until_end(console, Stopping::new(stop_timeout), silence)
     }
 }
 
@@ -211,11 +214,11 @@ struct Attended<'a> {
 
 impl Attended<'_> {
     /// Connects them until the VM ends, and tells how it has.
-    fn until_end(self, mut console: Console, stopping: Stopping) -> Outcome {
+    fn until_end(self, mut console: Console, stopping: Stopping, silence: Silence) -> Outcome {
         let Self {
             vm, stats, started, ..
         } = self;
-        let end = console.attend(vm, stopping, || {
+        let end = console.attend(vm, stopping, silence, || {
             if !matches!(stats, StatsSink::Nowhere) {
                 ask_guest(vm);
             }

@@ -1,5 +1,5 @@
 //! Hears the power button, interrupt 3 of the I/O APIC: writes `ready`, then `pressed` for each press, and after
-//! `presses=` of them (default 1, 0: never) powers off with exit code `code=`.
+//! `presses=` of them (default 1, 0: never) powers off with exit code `code=`. With `silent=1` it does not write `ready`.
 #![no_std]
 #![no_main]
 
@@ -20,7 +20,9 @@ fn run(info: &BootInfo) -> u8 {
     interrupts::set_handler(VECTOR, pressed);
     lapic::enable();
     ioapic::route_edge(PIN, VECTOR, lapic::id());
-    println!("ready");
+    if info.number("silent").is_none() {
+        println!("ready");
+    }
     let mut seen = 0;
     loop {
         let presses = PRESSES.load(Ordering::Relaxed);
