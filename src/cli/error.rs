@@ -1,8 +1,8 @@
 //! Errors as a person reads them.
 
-use crate::host::whole_file;
+use crate::host::{standard_error, whole_file};
 use std::error::Error as StdError;
-use std::io::{self, Write};
+use std::io;
 
 /// An error with the way out, if there is one.
 #[derive(Debug)]
@@ -26,8 +26,7 @@ impl Failed {
 
     /// Prints the chain of causes, and the way out, to standard error.
     pub fn print(&self) {
-        // Nobody is left to tell when standard error is gone.
-        let _ = io::stderr().write_all(self.text().as_bytes());
+        standard_error::tell(self.text().as_bytes());
     }
 
     /// What went wrong, without why.

@@ -18,6 +18,7 @@ mod supervisor;
 mod terminal;
 
 use crate::host::environment;
+use crate::host::standard_error::{self, StandardError};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use error::Failed;
@@ -79,10 +80,12 @@ pub fn run(started: Instant) -> u8 {
             Verb::Man(verb) => verb.run(),
         }
     };
-    result.unwrap_or_else(|failed| {
+    let code = result.unwrap_or_else(|failed| {
         failed.print();
         ExitCode::Failed.number()
-    })
+    });
+    standard_error::finish();
+    code
 }
 
 /// Reads the command line and starts the log. Does not return when it is wrong, or asks for help.
@@ -141,6 +144,7 @@ fn start_log(verbose: u8) {
     env_logger::Builder::new()
         .filter_level(level)
         .parse_default_env()
+        .target(env_logger::Target::Pipe(Box::new(StandardError)))
         .init();
 }
 

@@ -1,8 +1,10 @@
-//! What a VM's process writes, on its way to files.
+//! What a VM's process writes, on its way to where it goes.
 //!
 //! A process in the jail may make no file longer than its disks are (RLIMIT_FSIZE), and its standard output is to
-//! grow. So where that is a file the supervisor has it, and the VM's process a pipe.
+//! grow. So where that is a file the supervisor has it, and the VM's process a pipe. Its standard error is one, too, and
+//! whoever writes there does not wait: threads of a VM have no system call by which they could ask for room first.
 
+use crate::host::{process, standard_error};
 use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -14,35 +16,40 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// What a pipe holds (pipe(7)): all that its writer has written before it was stopped comes at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// The supervisor's ends: standard output's, and that of standard error, unless both go to one file.
+/// The supervisor's ends: standard output's, if that is a file, and that of standard error, unless both go to one file.
 pub(super) struct Outputs([Option<Relay>; 2]);
 
 /// The other ends, with which the VM's process replaces its own standard outputs.
 pub(super) struct TheirOutputs([Option<OwnedFd>; 2]);
 
-/// From a pipe to a file.
+/// From a pipe to where it goes.
 struct Relay {
     /// None when nobody writes any more.
     pipe: Option<OwnedFd>,
-    file: File,
+    sink: Sink,
     buffer: Vec<u8>,
-    lost: bool,
+}
+
+enum Sink {
+    File { file: File, lost: bool },
+    StandardError,
 }
 
 impl Outputs {
-    /// Pipes for those of this process's standard outputs that are files.
-    pub fn of_files() -> io::Result<(Self, TheirOutputs)> {
+    /// Pipes for what this process's own goes to.
+    pub fn of_vm() -> io::Result<(Self, TheirOutputs)> {
         let [out, err] = [stdout(), stderr()].map(written_file);
-        let one = matches!((&out, &err), (Some(out), Some(err)) if is_same(out, err));
-        let pair = |stream: BorrowedFd<'_>, found: &Option<Stat>| match found {
-            Some(_) => Relay::new(stream).map(Some),
-            None => Ok(None),
+        let (relay, their_out) = match out {
+            Some(_) => Some(Relay::to_file(stdout())?).unzip(),
+            None => (None, None),
         };
-        let (relay, their_out) = pair(stdout(), &out)?.unzip();
-        let (second, their_err) = match (one, &their_out) {
+        let (second, their_err) = match (&out, &err, &their_out) {
             // In one pipe all stays in its order.
-            (true, Some(theirs)) => (None, Some(fcntl_dupfd_cloexec(theirs, 0)?)),
-            _ => pair(stderr(), &err)?.unzip(),
+            (Some(out), Some(err), Some(theirs)) if is_same(out, err) => {
+                (None, Some(fcntl_dupfd_cloexec(theirs, 0)?))
+            }
+            _ if process::is_null(stderr()) => (None, None),
+            _ => Some(Relay::to_standard_error()?).unzip(),
         };
         Ok((Self([relay, second]), TheirOutputs([their_out, their_err])))
     }
@@ -80,21 +87,30 @@ impl TheirOutputs {
         if let Some(err) = err {
             dup2_stderr(err)?;
         }
+        standard_error::never_waits();
         Ok(())
     }
 }
 
 impl Relay {
-    fn new(stream: BorrowedFd<'_>) -> io::Result<(Self, OwnedFd)> {
+    fn to_file(stream: BorrowedFd<'_>) -> io::Result<(Self, OwnedFd)> {
         let (pipe, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         ioctl_fionbio(&pipe, true)?;
-        let relay = Self {
+        let file = fcntl_dupfd_cloexec(stream, 3)?.into();
+        Ok((Self::new(pipe, Sink::File { file, lost: false }), theirs))
+    }
+
+    fn to_standard_error() -> io::Result<(Self, OwnedFd)> {
+        let (pipe, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok((Self::new(pipe, Sink::StandardError), theirs))
+    }
+
+    fn new(pipe: OwnedFd, sink: Sink) -> Self {
+        Self {
             pipe: Some(pipe),
-            file: fcntl_dupfd_cloexec(stream, 3)?.into(),
+            sink,
             buffer: Vec::new(),
-            lost: false,
-        };
-        Ok((relay, theirs))
+        }
     }
 
     /// True if there may be more.
@@ -105,13 +121,7 @@ impl Relay {
         self.buffer.resize(READ_BYTES, 0);
         match read(pipe, &mut self.buffer[..]) {
             Ok(count @ 1..) => {
-                let written = self.file.write_all(&self.buffer[..count]);
-                // What cannot be written is read all the same: the guest goes on.
-                if let Err(error) = written
-                    && !std::mem::replace(&mut self.lost, true)
-                {
-                    log::warn!("console output is lost from here on: {error}");
-                }
+                self.sink.put(&self.buffer[..count]);
                 true
             }
             Err(Errno::INTR) => true,
@@ -119,6 +129,22 @@ impl Relay {
             Ok(_) | Err(_) => {
                 self.pipe = None;
                 false
+            }
+        }
+    }
+}
+
+impl Sink {
+    /// What cannot be written was read all the same: the guest goes on.
+    fn put(&mut self, bytes: &[u8]) {
+        match self {
+            Sink::StandardError => standard_error::write(bytes),
+            Sink::File { file, lost } => {
+                if let Err(error) = file.write_all(bytes)
+                    && !std::mem::replace(lost, true)
+                {
+                    log::warn!("console output is lost from here on: {error}");
+                }
             }
         }
     }

@@ -79,8 +79,8 @@ pub(super) fn supervise(
     let (started, starting) = pipe()?;
     // Nothing is ever written to it: it tells the VM that this process has ended.
     let (supervisor, alive) = pipe()?;
-    // Files are of no harm to a process that may write others.
-    let outputs = confinement.is_some().then(Outputs::of_files).transpose();
+    // Files are of no harm to a process that may write others, and it may ask for room.
+    let outputs = confinement.is_some().then(Outputs::of_vm).transpose();
     let (mut outputs, their_outputs) = outputs
         .map_err(|source| crate::Error::Host {
             what: "a pipe for the guest's output",

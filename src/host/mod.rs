@@ -15,7 +15,8 @@ pub mod thread;
 pub mod trace;
 
 pub use kvmlet_sys::{
-    clock, directory, environment, facts, interrupt, kvm, process, ring, signals, whole_file,
+    clock, directory, environment, facts, interrupt, kvm, process, ring, signals, standard_error,
+    whole_file,
 };
 use kvmlet_sys::{lock, temporary, users};
 

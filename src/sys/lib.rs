@@ -16,6 +16,7 @@ pub mod lock;
 pub mod process;
 pub mod ring;
 pub mod signals;
+pub mod standard_error;
 pub mod temporary;
 pub mod users;
 pub mod whole_file;

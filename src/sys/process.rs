@@ -1,6 +1,7 @@
 //! Processes forked from this one.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, fstat, makedev};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
     set_parent_process_death_signal, waitid,
@@ -31,6 +32,14 @@ pub fn set_up_streams() {
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
+}
+
+/// Is it `/dev/null`, whatever its name here (Linux Documentation/admin-guide/devices.txt)?
+pub fn is_null(fd: BorrowedFd<'_>) -> bool {
+    fstat(fd).is_ok_and(|found| {
+        FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+            && found.st_rdev == makedev(1, 3)
+    })
 }
 
 /// How a process ended.

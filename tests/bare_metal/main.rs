@@ -32,6 +32,7 @@ mod stats;
 mod stop;
 mod supervisor;
 mod terminal;
+mod unread_log;
 mod virtio;
 mod watch;
 
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         supervisor::TESTS,
         stop::TESTS,
         terminal::TESTS,
+        unread_log::TESTS,
         virtio::TESTS,
     ]
     .concat();

@@ -2,12 +2,14 @@
 
 use crate::VmConfig;
 use crate::host::net::Network;
+use crate::host::standard_error;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 
 /// Prints it to standard error.
 pub(super) fn print(config: &VmConfig, networks: &[Network]) {
-    eprintln!("{}", line(config, networks, io::stdin().is_terminal()));
+    let line = line(config, networks, io::stdin().is_terminal());
+    standard_error::say(format_args!("{line}"));
 }
 
 fn line(config: &VmConfig, networks: &[Network], has_keys: bool) -> String {

@@ -1,13 +1,11 @@
 //! Where the guest's console goes; and what is told of a guest that crashed while nobody saw what it wrote there.
 
 use crate::cli::Failed;
+use crate::host::process;
 use crate::{Error, ExitReason, VmHandle};
-use rustix::fs::{FileType, fstat, makedev};
 use rustix::stdio::stdout;
 use std::fs::File;
-
-/// Where Linux has `/dev/null` (Documentation/admin-guide/devices.txt).
-const NULL: (u32, u32) = (1, 3);
+use std::os::fd::AsFd;
 
 /// Standard output.
 pub(super) struct ConsoleOutput {
@@ -22,10 +20,7 @@ impl ConsoleOutput {
     pub fn open() -> Result<Self, Failed> {
         let fd = rustix::io::fcntl_dupfd_cloexec(stdout(), 0)
             .map_err(|error| Failed::new(format!("standard output cannot be used: {error}")))?;
-        let is_null = fstat(&fd).is_ok_and(|found| {
-            FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
-                && found.st_rdev == makedev(NULL.0, NULL.1)
-        });
+        let is_null = process::is_null(fd.as_fd());
         let file = File::from(fd);
         Ok(Self { file, is_null })
     }

@@ -19,6 +19,7 @@ use crate::host::cgroup::Cgroup;
 use crate::host::interrupt;
 use crate::host::net::Network;
 use crate::host::process::Lifeline;
+use crate::host::standard_error;
 use crate::host::thread::ThreadKind;
 use crate::host::whole_file::WholeFile;
 use crate::vm::{Phase, make_scratch, set_up_networks};
@@ -164,7 +165,7 @@ fn go_on() -> Result<(), Failed> {
 /// Tells which ports of the host were chosen, where what was asked for left that open.
 fn tell_chosen_ports<'a>(asked: &[PortMapping], published: impl Iterator<Item = &'a PortMapping>) {
     for mapping in published.filter(|mapping| !asked.contains(mapping)) {
-        eprintln!("kvmlet: published {mapping}");
+        standard_error::say(format_args!("kvmlet: published {mapping}"));
     }
 }
 
@@ -264,10 +265,10 @@ fn report(vm: &VmHandle, started: Instant) {
         );
     }
     if let Some(at) = trace.done_at(Phase::GuestReady) {
-        eprintln!(
+        standard_error::say(format_args!(
             "kvmlet: the guest was ready {:.3} ms after the process started",
             since(at)
-        );
+        ));
     }
     for (number, stats) in vm.vcpu_stats().into_iter().enumerate() {
         log::debug!("vCPU {number}: {stats:?}");
