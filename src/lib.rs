@@ -31,7 +31,6 @@
 #[path = "sys/alone.rs"]
 mod alone;
 pub mod arch;
-pub mod bench;
 pub mod cli;
 pub mod devices;
 pub mod host;

@@ -4,6 +4,8 @@
 
 #[path = "cli/bad_values.rs"]
 mod bad_values;
+#[path = "cli/bench.rs"]
+mod bench;
 #[path = "cli/scripts.rs"]
 mod scripts;
 

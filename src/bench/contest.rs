@@ -8,7 +8,7 @@ use super::launch::Launch;
 use super::sample::{Outcome, Sample, Series};
 use super::statistics::SplitMix64;
 use super::workshop::Workshop;
-use crate::host::signals::Signals;
+use kvmlet_sys::signals::Signals;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -206,7 +206,7 @@ fn takes_part(round: usize, mine: usize, all: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::contestant::Kind;
+    use crate::contestant::Kind;
     use std::cell::RefCell;
     use std::rc::Rc;
 

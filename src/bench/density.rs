@@ -9,9 +9,8 @@ use super::memory::{self, Memory};
 use super::running::Running;
 use super::startup::{ENDING, command};
 use super::workshop::{Programs, Workshop, own_mounts};
-use crate::host::available_memory_bytes;
-use crate::host::signals::Signals;
-use crate::host::thread::lock;
+use kvmlet::host::available_memory_bytes;
+use kvmlet_sys::signals::Signals;
 use serde::Serialize;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -219,7 +218,7 @@ impl Crowd {
             if next * 2 > plan.limit {
                 break format!("the limit of {} instances", plan.limit);
             }
-            let total = crate::host::total_memory_bytes() as f64;
+            let total = kvmlet::host::total_memory_bytes() as f64;
             if available_memory_bytes() as f64 - kept < total * RESERVE {
                 break "the host's memory".into();
             }
@@ -289,13 +288,16 @@ impl Batch<'_> {
                             return;
                         };
                         let (running, halt) = self.one(launch, number(index));
-                        lock(&started).push(Instance {
+                        let mut started = started.lock().unwrap_or_else(PoisonError::into_inner);
+                        started.push(Instance {
                             launch: launch.clone(),
                             running,
                         });
+                        drop(started);
                         if let Some(halt) = halt {
                             stop.store(true, Ordering::Relaxed);
-                            lock(&halted).get_or_insert(halt);
+                            let mut halted = halted.lock().unwrap_or_else(PoisonError::into_inner);
+                            halted.get_or_insert(halt);
                         }
                     }
                 });

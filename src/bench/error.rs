@@ -1,6 +1,6 @@
 //! Why a benchmark, or one start of it, ends early.
 
-use crate::host::signals::Signals;
+use kvmlet_sys::signals::Signals;
 use std::io;
 use std::path::PathBuf;
 

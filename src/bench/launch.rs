@@ -3,7 +3,7 @@
 use super::error::Halt;
 use super::running::{Running, explain};
 use super::sample::Times;
-use crate::host::signals::Signals;
+use kvmlet_sys::signals::Signals;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -6,7 +6,7 @@
 use super::error::Halt;
 use super::launch::Launch;
 use super::leftovers;
-use crate::host::signals::Signals;
+use kvmlet_sys::signals::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use std::fs::File;

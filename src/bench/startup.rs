@@ -9,7 +9,7 @@ use super::launch::Launch;
 use super::phases::{self, Segment};
 use super::sample::{Figures, Series};
 use super::workshop::{Programs, Workshop, own_mounts};
-use crate::host::signals::Signals;
+use kvmlet_sys::signals::Signals;
 use serde::Serialize;
 use std::time::Duration;
 

@@ -2,9 +2,9 @@
 
 use super::error::Error;
 use super::leftovers;
-use crate::host::cgroup::Hierarchies;
-use crate::host::directory::Directory;
-use crate::host::environment;
+use kvmlet::host::cgroup::Hierarchies;
+use kvmlet_sys::directory::Directory;
+use kvmlet_sys::environment;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,

@@ -26,7 +26,7 @@ impl ExitCode {
         match self {
             Self::Done => 0,
             Self::Unfit => 1,
-            Self::Failed => 125,
+            Self::Failed => kvmlet_command::FAILED,
             Self::Forbidden => 128 + libc::SIGSYS as u8,
             Self::Signal(signal) => 128 + signal as u8,
             Self::Guest(reason) => reason.exit_code(),

@@ -3,7 +3,7 @@
 use super::{Cli, Failed, Outcome, Verb};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
-use std::io::{self, Write};
+use kvmlet_command::print;
 
 /// Print a completion script for a shell.
 ///
@@ -23,7 +23,8 @@ impl Completions {
             "kvmlet",
             &mut script,
         );
-        print(&script)
+        print(script)?;
+        Ok(0)
     }
 }
 
@@ -51,14 +52,7 @@ impl Man {
         clap_mangen::Man::new(command)
             .render(&mut page)
             .map_err(Failed::new)?;
-        print(&page)
-    }
-}
-
-/// A reader that goes away early (`| head`) is no error.
-fn print(bytes: &[u8]) -> Outcome {
-    match io::stdout().write_all(bytes) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failed::new(error)),
-        _ => Ok(0),
+        print(page)?;
+        Ok(0)
     }
 }

@@ -3,7 +3,6 @@
 mod bench;
 mod boot;
 mod console;
-mod defaults;
 mod docker;
 mod doctor;
 mod error;
@@ -17,13 +16,9 @@ mod stopping;
 mod supervisor;
 mod terminal;
 
-use crate::host::environment;
-use crate::host::standard_error::{self, StandardError};
-use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
-use error::Failed;
+use clap::{Parser, Subcommand};
 use exit_code::ExitCode;
-use std::mem::ManuallyDrop;
+use kvmlet_command::{Failed, Outcome, Verbosity};
 use std::time::Instant;
 
 /// One service per microVM on Linux KVM.
@@ -35,9 +30,8 @@ use std::time::Instant;
     propagate_version = true
 )]
 struct Cli<V: Subcommand = Verb> {
-    /// Say more on standard error (-v: what happens, -vv: all details).
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    verbose: u8,
+    #[command(flatten)]
+    verbosity: Verbosity,
     #[command(subcommand)]
     verb: V,
 }
@@ -59,73 +53,33 @@ enum BootOnly {
 
 /// Runs the command line of this process, which began at `started`, and returns its exit code.
 pub fn run(started: Instant) -> u8 {
-    if let Err(error) = environment::disarm() {
-        let help = error.help();
-        Failed::new(error).help(help).print();
-        return ExitCode::Failed.number();
-    }
-    use_one_arena();
-    let boots = std::env::args_os()
-        .nth(1)
-        .is_some_and(|verb| verb == "boot");
-    let result = if boots {
-        let BootOnly::Boot(verb) = parse();
-        verb.run(started)
-    } else {
-        match parse() {
-            Verb::Boot(verb) => verb.run(started),
-            Verb::Bench(verb) => verb.run(),
-            Verb::Doctor(verb) => verb.run(),
-            Verb::Completions(verb) => verb.run(),
-            Verb::Man(verb) => verb.run(),
+    kvmlet_command::run(|| {
+        use_one_arena();
+        let boots = std::env::args_os()
+            .nth(1)
+            .is_some_and(|verb| verb == "boot");
+        if boots {
+            let (BootOnly::Boot(verb), _) = parse();
+            return verb.run(started);
         }
-    };
-    let code = result.unwrap_or_else(|failed| {
-        failed.print();
-        ExitCode::Failed.number()
-    });
-    standard_error::finish();
-    code
+        if let Some(verb) = bench::Bench::help() {
+            return verb.run(&Verbosity::default());
+        }
+        match parse() {
+            (Verb::Boot(verb), _) => verb.run(started),
+            (Verb::Bench(verb), verbosity) => verb.run(&verbosity),
+            (Verb::Doctor(verb), _) => verb.run(),
+            (Verb::Completions(verb), _) => verb.run(),
+            (Verb::Man(verb), _) => verb.run(),
+        }
+    })
 }
 
 /// Reads the command line and starts the log. Does not return when it is wrong, or asks for help.
-fn parse<V: Subcommand>() -> V {
-    // Taking the definition apart again would take a fifth of the time that reading takes.
-    let mut command = ManuallyDrop::new(Cli::<V>::command());
-    let mut matches = command
-        .try_get_matches_from_mut(std::env::args_os())
-        .unwrap_or_else(|error| leave(&name_argument(error, &mut command)));
-    let cli = Cli::from_arg_matches_mut(&mut matches)
-        .unwrap_or_else(|error| leave(&error.format(&mut command)));
-    start_log(cli.verbose);
-    cli.verb
-}
-
-/// Prints what clap has to say, help or what is wrong, and ends the process: its own exit code is another one.
-fn leave(said: &clap::Error) -> ! {
-    // Nobody is left to tell when the output is gone.
-    let _ = said.print();
-    let code = match said.use_stderr() {
-        true => ExitCode::Failed,
-        false => ExitCode::Done,
-    };
-    std::process::exit(code.number().into())
-}
-
-/// Adds what clap does not tell: which argument is not UTF-8, and what is called otherwise than in docker.
-fn name_argument(error: clap::Error, command: &mut clap::Command) -> clap::Error {
-    let mut all = std::env::args_os().skip(1);
-    match error.kind() {
-        ErrorKind::InvalidUtf8 => match all.find(|argument| argument.to_str().is_none()) {
-            Some(argument) => command.error(
-                ErrorKind::InvalidUtf8,
-                format!("the argument {argument:?} is not UTF-8; only paths of files may be anything else"),
-            ),
-            None => error,
-        },
-        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => docker::explain(error),
-        _ => error,
-    }
+fn parse<V: Subcommand>() -> (V, Verbosity) {
+    let cli: Cli<V> = kvmlet_command::parse(docker::explain);
+    cli.verbosity.start_log();
+    (cli.verb, cli.verbosity)
 }
 
 /// glibc gives each thread an arena of its own, which takes system calls and memory; vCPU threads hardly
@@ -134,22 +88,6 @@ fn use_one_arena() {
     // SAFETY: sets a parameter of the allocator; there is only one thread yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
-
-fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => log::LevelFilter::Warn,
-        1 => log::LevelFilter::Info,
-        _ => log::LevelFilter::Debug,
-    };
-    env_logger::Builder::new()
-        .filter_level(level)
-        .parse_default_env()
-        .target(env_logger::Target::Pipe(Box::new(StandardError)))
-        .init();
-}
-
-/// What a verb returns: the exit code of the process, or what went wrong.
-type Outcome = Result<u8, Failed>;
 
 #[cfg(test)]
 mod tests {

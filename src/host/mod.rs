@@ -1,5 +1,6 @@
 //! What we ask of the host: is KVM there, what kind is it, how much memory has the machine?
 
+pub mod built;
 pub mod cgroup;
 pub mod claims;
 pub mod cpuid_offer;
@@ -12,7 +13,6 @@ pub mod rights;
 pub mod runtime;
 pub mod seccomp;
 pub mod thread;
-pub mod trace;
 
 pub use kvmlet_sys::{
     clock, directory, environment, facts, interrupt, kvm, process, ring, signals, standard_error,

@@ -122,13 +122,15 @@ pub fn as_caller<T>(act: impl FnOnce() -> T) -> std::io::Result<T> {
     Ok(done)
 }
 
-/// Gives up what the file gave, for work that runs other programs.
+/// Gives up what the file gave, for work that runs other programs. Returns the variables that those may be given and
+/// this process does not have any more: without its rights, they are the caller's own programs.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn drop_file_capabilities() -> Result<(), Error> {
+pub fn drop_file_capabilities() -> Result<Vec<(OsString, OsString)>, Error> {
+    // Root has its capabilities by itself, and what a security module gave cannot be dropped.
     if !is_privileged_by_file() || rustix::process::geteuid().is_root() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let none = CapabilitySet::empty();
     let sets = rustix::thread::CapabilitySets {
@@ -136,5 +138,6 @@ pub fn drop_file_capabilities() -> Result<(), Error> {
         permitted: none,
         inheritable: none,
     };
-    set_capabilities(None, sets).map_err(|_| Error::Capabilities)
+    set_capabilities(None, sets).map_err(|_| Error::Capabilities)?;
+    Ok(CALLERS.get().cloned().unwrap_or_default())
 }

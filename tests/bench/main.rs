@@ -13,7 +13,8 @@ mod page;
 mod stand_ins;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use std::process::ExitCode;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
 /// A name, what it needs (an error tells what is missing), and a test.
 type Test = (&'static str, fn() -> Result<(), String>, fn());
@@ -40,11 +41,31 @@ fn main() -> ExitCode {
     arguments.ignored = false;
     arguments.include_ignored = false;
     arguments.test_threads = Some(1);
+    if !arguments.list {
+        build();
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
     for line in missing {
         println!("{line}");
     }
     conclusion.exit_code()
+}
+
+/// Brings `kvmlet-bench` up to date, which `kvmlet` executes from its own directory: cargo has done so only if all
+/// packages are tested.
+fn build() {
+    let kvmlet = Path::new(env!("CARGO_BIN_EXE_kvmlet"));
+    let profile = match kvmlet.parent().and_then(Path::file_name) {
+        Some(name) if name == "debug" => "dev".as_ref(),
+        name => name.unwrap(),
+    };
+    let status = Command::new(env!("CARGO"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["build", "--quiet", "--package", "kvmlet-bench", "--bins"])
+        .arg("--profile")
+        .arg(profile)
+        .status();
+    assert!(status.unwrap().success(), "kvmlet-bench does not build");
 }
 
 /// Is there a program of this name?

@@ -1,7 +1,7 @@
 //! crun, the OCI runtime in C.
 
 use super::oci::Runtime;
-use crate::bench::workshop::Programs;
+use crate::workshop::Programs;
 
 const INSTALL: &str = "apt-get install crun (Debian, Ubuntu), dnf install crun (Fedora)";
 

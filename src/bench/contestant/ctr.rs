@@ -2,7 +2,7 @@
 
 use super::engine::{Dialect, Engine, Place};
 use super::image;
-use crate::bench::workshop::Programs;
+use crate::workshop::Programs;
 
 /// `ctr run` of an imported image, without a network.
 pub(super) fn engine(programs: &Programs) -> Engine {

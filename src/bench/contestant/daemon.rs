@@ -1,7 +1,7 @@
 //! A daemon of the benchmark's own: its state is in the workshop, and it ends with the benchmark.
 
-use crate::bench::leftovers;
-use crate::bench::running::tail;
+use crate::leftovers;
+use crate::running::tail;
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use std::ffi::OsString;
@@ -90,5 +90,5 @@ pub(super) fn briefly(argv: &[OsString]) -> Result<String, String> {
     let words = ["timeout".into(), "5".into()];
     let words: Vec<OsString> = words.into_iter().chain(argv.iter().cloned()).collect();
     let words: Vec<_> = words.iter().map(OsString::as_os_str).collect();
-    crate::bench::launch::output(&words)
+    crate::launch::output(&words)
 }

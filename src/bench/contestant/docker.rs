@@ -2,7 +2,7 @@
 
 use super::engine::{Dialect, Engine, Place};
 use super::image;
-use crate::bench::workshop::Programs;
+use crate::workshop::Programs;
 use std::ffi::OsString;
 
 /// `docker run` of a loaded image, without a network.

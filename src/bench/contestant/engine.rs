@@ -4,8 +4,8 @@
 
 use super::daemon::{Daemon, briefly};
 use super::{Contestant, Kind, Presence, Service, image, probe_program};
-use crate::bench::launch::{Launch, output};
-use crate::bench::workshop::{Programs, Workshop};
+use crate::launch::{Launch, output};
+use crate::workshop::{Programs, Workshop};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};

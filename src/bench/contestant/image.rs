@@ -3,7 +3,7 @@
 
 use super::Service;
 use super::bundle;
-use crate::bench::launch::output;
+use crate::launch::output;
 use serde_json::json;
 use std::ffi::OsStr;
 use std::fs;

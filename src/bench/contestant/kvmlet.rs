@@ -2,9 +2,9 @@
 
 use super::linux::Guest;
 use super::{Contestant, Kind, Presence, Service};
-use crate::bench::launch::Launch;
-use crate::bench::workshop::Programs;
-use crate::host::kvm;
+use crate::launch::Launch;
+use crate::workshop::Programs;
+use kvmlet_sys::kvm;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! The Linux guest that every VMM boots: the same kernel, command line and initramfs.
 
 use super::Service;
-use crate::bench::workshop::Programs;
+use crate::workshop::Programs;
 use std::path::PathBuf;
 
 /// What every VMM is given. VMMs add what their devices need.

@@ -22,7 +22,7 @@ mod vmm;
 use super::error::Error;
 use super::launch::Launch;
 use super::workshop::{Programs, Workshop};
-use crate::host::environment;
+use kvmlet_sys::environment;
 use serde::Serialize;
 use vmm::Vmm;
 

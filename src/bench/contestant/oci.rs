@@ -1,8 +1,8 @@
 //! What crun and runc have in common: the command line of an OCI runtime.
 
 use super::{Contestant, Kind, Presence, Service, bundle, probe_program};
-use crate::bench::launch::Launch;
-use crate::bench::workshop::{Programs, Workshop};
+use crate::launch::Launch;
+use crate::workshop::{Programs, Workshop};
 use std::ffi::OsString;
 use std::path::PathBuf;
 

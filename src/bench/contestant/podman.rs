@@ -2,7 +2,7 @@
 
 use super::engine::{Dialect, Engine};
 use super::image;
-use crate::bench::workshop::Programs;
+use crate::workshop::Programs;
 
 /// `podman run` of a loaded image, without a network.
 pub(super) fn engine(programs: &Programs) -> Engine {

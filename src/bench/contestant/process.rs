@@ -1,8 +1,8 @@
 //! The service as a bare child process: what all others are compared with.
 
 use super::{Contestant, Kind, Presence, Service};
-use crate::bench::launch::Launch;
-use crate::bench::workshop::Programs;
+use crate::launch::Launch;
+use crate::workshop::Programs;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 

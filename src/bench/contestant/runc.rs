@@ -1,7 +1,7 @@
 //! runc, the OCI runtime in Go that docker and containerd use.
 
 use super::oci::Runtime;
-use crate::bench::workshop::Programs;
+use crate::workshop::Programs;
 
 /// `runc run`, with a cgroup for the container.
 pub(super) fn with_cgroup(programs: &Programs) -> Runtime {

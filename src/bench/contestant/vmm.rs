@@ -2,9 +2,9 @@
 
 use super::linux::Guest;
 use super::{Contestant, Kind, Presence, Service, probe_program};
-use crate::bench::launch::Launch;
-use crate::bench::workshop::{Programs, Workshop};
-use crate::host::kvm::{self, Execution};
+use crate::launch::Launch;
+use crate::workshop::{Programs, Workshop};
+use kvmlet_sys::kvm::{self, Execution};
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! A virtio disk against the file that it is made of.
 
 use super::{Bench, Work, failed, host_disk, parse};
-use crate::bench::error::Halt;
+use crate::error::Halt;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;

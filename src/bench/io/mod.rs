@@ -14,7 +14,7 @@ use super::running::Running;
 use super::statistics::{Ratio, Summary};
 use super::workshop::{Programs, Workshop, own_mounts};
 use super::{launch::Launch, startup::ENDING};
-use crate::host::signals::Signals;
+use kvmlet_sys::signals::Signals;
 use serde::Serialize;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -109,7 +109,7 @@ impl Io {
         let host = HostFacts::read();
         let mut warnings = host.warnings();
         own_mounts();
-        if crate::host::kvm::open().is_err() {
+        if kvmlet_sys::kvm::open().is_err() {
             warnings.push("There is no KVM that can be used, so guests fail.".into());
         }
         let workshop = Workshop::open()?;

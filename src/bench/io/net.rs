@@ -1,7 +1,7 @@
 //! A virtio interface against a tap that is used by a thread of the host.
 
 use super::{Bench, Counted, Work, failed, host_net, parse};
-use crate::bench::error::Halt;
+use crate::error::Halt;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -2,10 +2,10 @@
 
 use super::escape;
 use super::scale::{LogScale, label};
-use crate::bench::contestant::Kind;
-use crate::bench::phases::Segment;
-use crate::bench::startup::Contender;
-use crate::bench::statistics::Summary;
+use crate::contestant::Kind;
+use crate::phases::Segment;
+use crate::startup::Contender;
+use crate::statistics::Summary;
 use std::fmt::Write;
 
 pub(super) const WIDTH: f64 = 1000.0;

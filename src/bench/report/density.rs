@@ -2,7 +2,7 @@
 
 use super::chart::{class, short};
 use super::{Page, commands, escape, facts, growth, items, picture, presence};
-use crate::bench::density::{Crowd, Density};
+use crate::density::{Crowd, Density};
 use std::fmt::Write;
 
 /// The page, complete: style and pictures are in it.

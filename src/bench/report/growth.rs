@@ -3,7 +3,7 @@
 use super::chart::{LEFT, Named, RIGHT, WIDTH, class, curve, legend, level, open, short};
 use super::escape;
 use super::scale::{LogScale, trimmed};
-use crate::bench::density::{Crowd, Level};
+use crate::density::{Crowd, Level};
 use std::fmt::Write;
 
 const ROW: f64 = 40.0;

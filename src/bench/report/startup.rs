@@ -2,8 +2,8 @@
 
 use super::chart::{self, class, short};
 use super::{Page, commands, escape, facts, items, picture, presence};
-use crate::bench::effort::Effort;
-use crate::bench::startup::{Contender, Startup};
+use crate::effort::Effort;
+use crate::startup::{Contender, Startup};
 use std::fmt::Write;
 
 /// The page, complete: style and pictures are in it.

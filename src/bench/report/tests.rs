@@ -1,12 +1,12 @@
 use super::*;
-use crate::bench::contestant::Kind;
-use crate::bench::density::{Crowd, Density, Level};
-use crate::bench::facts::HostFacts;
-use crate::bench::memory::Memory;
-use crate::bench::phases::Segment;
-use crate::bench::sample::{Outcome, Sample, Series, Times};
-use crate::bench::startup::{Contender, Startup};
-use crate::bench::statistics::Summary;
+use crate::contestant::Kind;
+use crate::density::{Crowd, Density, Level};
+use crate::facts::HostFacts;
+use crate::memory::Memory;
+use crate::phases::Segment;
+use crate::sample::{Outcome, Sample, Series, Times};
+use crate::startup::{Contender, Startup};
+use crate::statistics::Summary;
 use std::time::Duration;
 
 fn series(micros: &[u64]) -> Series {

@@ -1,11 +1,12 @@
 //! The flags that describe a VM, and the configuration that they make.
 
 use super::quota::QuotaFlags;
-use crate::cli::{Failed, defaults};
+use crate::cli::Failed;
 use crate::config::{
     Balloon, CpuMask, DEFAULT_CMDLINE, Disk, HugePages, Memory, Net, PortMappings, Scratch,
     VcpuCount, VmConfigBuilder,
 };
+use crate::host::built;
 use crate::host::environment;
 use crate::{Error, VmConfig};
 use clap::{Args, ValueEnum};
@@ -291,8 +292,7 @@ fn with_default_guest(config: VmConfigBuilder) -> Result<VmConfigBuilder, Failed
         ))
         .help(format!("run `{script}` once, or pass --{what}"))
     };
-    let kernel =
-        defaults::kernel().ok_or_else(|| Error::from(crate::config::Error::KernelMissing))?;
+    let kernel = built::kernel().ok_or_else(|| Error::from(crate::config::Error::KernelMissing))?;
     if !kernel.exists() {
         return Err(missing("kernel", kernel, "kernels/build"));
     }
@@ -302,7 +302,7 @@ fn with_default_guest(config: VmConfigBuilder) -> Result<VmConfigBuilder, Failed
     }
     // With a root on a disk, the initrd only has to find it.
     let image = if config.has_root() { "init" } else { "minimal" };
-    match defaults::initrd(image) {
+    match built::initrd(image) {
         Some(initrd) if initrd.exists() => Ok(config.initrd(initrd)),
         Some(initrd) => Err(missing("initrd", initrd, &format!("images/build {image}"))),
         None => Ok(config),

@@ -6,10 +6,12 @@ mod network;
 mod shares;
 mod walls;
 
-use super::{ExitCode, Failed, Outcome, defaults};
+use super::{ExitCode, Failed, Outcome};
+use crate::host::built;
 use clap::{Args, ValueEnum};
+use kvmlet_command::print;
 use serde::Serialize;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 /// Tell what this host offers for microVMs, and what to do about what it lacks.
@@ -88,27 +90,23 @@ impl Doctor {
                 serde_json::to_string_pretty(&report).map_err(Failed::new)? + "\n"
             }
         };
-        match io::stdout().write_all(text.as_bytes()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failed::new(error)),
-            _ => {
-                let unfit = findings.iter().any(|finding| finding.level == Level::Error);
-                let code = if unfit {
-                    ExitCode::Unfit
-                } else {
-                    ExitCode::Done
-                };
-                Ok(code.number())
-            }
-        }
+        print(text)?;
+        let unfit = findings.iter().any(|finding| finding.level == Level::Error);
+        let code = if unfit {
+            ExitCode::Unfit
+        } else {
+            ExitCode::Done
+        };
+        Ok(code.number())
     }
 }
 
 fn examine() -> Vec<Finding> {
     let mut findings = machine::kvm();
-    findings.push(guest_file("kernel", defaults::kernel(), "kernels/build"));
+    findings.push(guest_file("kernel", built::kernel(), "kernels/build"));
     findings.push(guest_file(
         "initrd",
-        defaults::initrd("minimal"),
+        built::initrd("minimal"),
         "images/build minimal",
     ));
     findings.extend([kernel::version(), kernel::clock()]);

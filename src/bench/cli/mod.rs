@@ -1,4 +1,4 @@
-//! `kvmlet bench`: what a microVM costs on this host, beside containers and processes.
+//! The command line: what a microVM costs on this host, beside containers and processes.
 
 mod density;
 mod io;
@@ -6,23 +6,32 @@ mod progress;
 mod startup;
 mod table;
 
-use super::{Failed, Outcome, defaults};
-use crate::bench::contestant::Presence;
-use crate::bench::facts::HostFacts;
-use crate::bench::{Error, Programs, Step};
-use crate::host::environment;
-use crate::host::whole_file::WholeFile;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
+use kvmlet::host::built;
+use kvmlet_bench::contestant::Presence;
+use kvmlet_bench::facts::HostFacts;
+use kvmlet_bench::{Error, Programs, Step};
+use kvmlet_command::{Failed, Outcome, Verbosity, print};
+use kvmlet_sys::environment;
+use kvmlet_sys::whole_file::WholeFile;
 use progress::Progress;
 use serde::Serialize;
-use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// Measure what a microVM costs on this host, beside containers and processes.
 ///
 /// What is started is built by `images/build bench`, and the guest kernel by `kernels/build`.
-#[derive(Args)]
-pub(super) struct Bench {
+#[derive(Parser)]
+#[command(
+    name = "kvmlet-bench",
+    bin_name = "kvmlet bench",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
+struct Cli {
+    #[command(flatten)]
+    verbosity: Verbosity,
     #[command(subcommand)]
     what: What,
 }
@@ -44,30 +53,31 @@ enum Format {
     Json,
 }
 
-impl Bench {
-    pub fn run(self) -> Outcome {
-        // Rights that the file gives are for VMs; a benchmark runs whatever is on PATH.
-        if let Err(error) = environment::drop_file_capabilities() {
-            let help = error.help();
-            return Err(Failed::new(error).help(help));
-        }
-        match self.what {
-            What::Startup(verb) => verb.run(),
-            What::Density(verb) => verb.run(),
-            What::Io(verb) => verb.run(),
-        }
+/// Runs the command line of this process.
+pub fn run() -> Outcome {
+    let cli: Cli = kvmlet_command::parse(|error| error);
+    cli.verbosity.start_log();
+    // Rights that a file gives are for VMs; a benchmark runs whatever is on PATH.
+    environment::drop_file_capabilities().map_err(|error| Failed::new(error).help(error.help()))?;
+    match cli.what {
+        What::Startup(verb) => verb.run(),
+        What::Density(verb) => verb.run(),
+        What::Io(verb) => verb.run(),
     }
 }
 
-/// What is started, from the cache.
+/// What is started: kvmlet from the directory of this program, all else from the cache.
 fn programs() -> Result<Programs, Failed> {
-    let built = defaults::bench()
+    let built = built::bench()
         .ok_or_else(|| Failed::new("there is no cache directory").help("set HOME"))?;
-    let kvmlet = std::env::current_exe()
-        .map_err(|error| Failed::new(format!("kvmlet cannot find its own executable: {error}")))?;
+    let own = std::env::current_exe().map_err(|error| {
+        Failed::new(format!(
+            "kvmlet-bench cannot find its own executable: {error}"
+        ))
+    })?;
     Ok(Programs {
-        kvmlet,
-        kernel: defaults::kernel(),
+        kvmlet: own.with_file_name("kvmlet"),
+        kernel: built::kernel(),
         built,
     })
 }
@@ -99,7 +109,11 @@ fn conduct<T: Serialize>(
     drop(progress);
     let result = match result {
         Err(Error::Interrupted(signal)) => return Ok(128 + signal as u8),
-        other => other?,
+        Err(error) => {
+            let help = error.help();
+            return Err(Failed::with(error, help));
+        }
+        Ok(result) => result,
     };
     if let Some((file, page)) = &show.page {
         file.write(page(&result).as_bytes())?;
@@ -107,19 +121,11 @@ fn conduct<T: Serialize>(
             return Ok(0);
         }
     }
-    print(&match show.format {
+    print(match show.format {
         Format::Text => (show.text)(&result),
         Format::Json => serde_json::to_string_pretty(&result).map_err(Failed::new)? + "\n",
     })?;
     Ok(0)
-}
-
-/// Writes a result to standard output; whoever closed it wants no more.
-fn print(text: &str) -> Result<(), Failed> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failed::new(error)),
-        _ => Ok(()),
-    }
 }
 
 /// What stands above every table.
@@ -140,16 +146,5 @@ fn absences(name: &str, presence: &Presence) -> String {
         Presence::Present { .. } => String::new(),
         Presence::Absent { install } => format!("absent: {name}; to install it: {install}\n"),
         Presence::Unusable { message } => format!("unusable: {name}: {message}\n"),
-    }
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        let help = error.help();
-        let failed = Failed::new(error);
-        match help {
-            Some(help) => failed.help(help),
-            None => failed,
-        }
     }
 }

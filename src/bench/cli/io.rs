@@ -1,11 +1,10 @@
 //! `kvmlet bench io`.
 
-use super::super::Outcome;
 use super::table::Table;
 use super::{Format, Presentation, Watch, conduct, heading, programs};
-use crate::bench;
-use crate::bench::io::Work;
 use clap::Args;
+use kvmlet_bench::io::Work;
+use kvmlet_command::Outcome;
 
 /// Compare a disk and an interface of a VM with the same work on the host.
 ///
@@ -24,7 +23,7 @@ impl Io {
     pub fn run(self) -> Outcome {
         let programs = programs()?;
         let rounds = self.rounds as usize;
-        let measure = |watch: Watch<'_>| bench::Io::measure(rounds, &programs, watch);
+        let measure = |watch: Watch<'_>| kvmlet_bench::Io::measure(rounds, &programs, watch);
         let show = Presentation {
             format: self.format,
             text,
@@ -34,7 +33,7 @@ impl Io {
     }
 }
 
-fn text(result: &bench::Io) -> String {
+fn text(result: &kvmlet_bench::Io) -> String {
     let title = format!(
         "{} rounds, host and guest in turn; medians of requests or frames per second",
         result.rounds

@@ -1,10 +1,10 @@
 //! `kvmlet bench startup`.
 
-use super::super::Outcome;
 use super::table::{Table, short};
 use super::{Format, Presentation, Watch, absences, conduct, heading, open_report, programs};
-use crate::bench::{self, Contender, Effort, Plan};
 use clap::Args;
+use kvmlet_bench::{Contender, Effort, Plan};
+use kvmlet_command::Outcome;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,8 +44,8 @@ impl Startup {
         let report = open_report(self.report.as_deref())?;
         let programs = programs()?;
         let measure =
-            |watch: Watch<'_>| bench::Startup::measure(plan, &programs, &self.only, watch);
-        let page = report.map(|file| (file, bench::report::startup as fn(&_) -> _));
+            |watch: Watch<'_>| kvmlet_bench::Startup::measure(plan, &programs, &self.only, watch);
+        let page = report.map(|file| (file, kvmlet_bench::report::startup as fn(&_) -> _));
         let show = Presentation {
             format: self.format,
             text,
@@ -55,7 +55,7 @@ impl Startup {
     }
 }
 
-fn text(result: &bench::Startup) -> String {
+fn text(result: &kvmlet_bench::Startup) -> String {
     let title = format!(
         "{} rounds, interleaved; milliseconds from right before the spawn to the line `ready` being read",
         result.rounds
@@ -164,7 +164,7 @@ fn notes(contestants: &[Contender]) -> String {
     text
 }
 
-fn phases(result: &bench::Startup) -> String {
+fn phases(result: &kvmlet_bench::Startup) -> String {
     let longest = result
         .phases
         .iter()

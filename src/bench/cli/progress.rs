@@ -1,6 +1,6 @@
 //! One line on a terminal that says what a benchmark is at.
 
-use crate::bench::Step;
+use kvmlet_bench::Step;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 

@@ -1,10 +1,10 @@
 //! `kvmlet bench density`.
 
-use super::super::Outcome;
 use super::table::Table;
 use super::{Format, Presentation, Watch, absences, conduct, heading, open_report, programs};
-use crate::bench::{self, density::Plan};
 use clap::Args;
+use kvmlet_bench::density::Plan;
+use kvmlet_command::Outcome;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,8 +49,8 @@ impl Density {
         let report = open_report(self.report.as_deref())?;
         let programs = programs()?;
         let measure =
-            |watch: Watch<'_>| bench::Density::measure(plan, &programs, &self.only, watch);
-        let page = report.map(|file| (file, bench::report::density as fn(&_) -> _));
+            |watch: Watch<'_>| kvmlet_bench::Density::measure(plan, &programs, &self.only, watch);
+        let page = report.map(|file| (file, kvmlet_bench::report::density as fn(&_) -> _));
         let show = Presentation {
             format: self.format,
             text,
@@ -60,7 +60,7 @@ impl Density {
     }
 }
 
-fn text(result: &bench::Density) -> String {
+fn text(result: &kvmlet_bench::Density) -> String {
     let title = format!(
         "{} starts at a time; memory as MiB for each instance (PSS)",
         result.parallel

@@ -13,7 +13,7 @@ fn cache() -> Option<PathBuf> {
 }
 
 /// The kernel of the flavour that this host can boot.
-pub(super) fn kernel() -> Option<PathBuf> {
+pub fn kernel() -> Option<PathBuf> {
     let flavour = Execution::detect()
         .unwrap_or(Execution::Hardware)
         .kernel_flavour();
@@ -21,11 +21,11 @@ pub(super) fn kernel() -> Option<PathBuf> {
 }
 
 /// An initramfs by the name that `images/build` knows it by.
-pub(super) fn initrd(image: &str) -> Option<PathBuf> {
+pub fn initrd(image: &str) -> Option<PathBuf> {
     Some(cache()?.join("images").join(format!("{image}.cpio")))
 }
 
 /// The programs that benchmarks start.
-pub(super) fn bench() -> Option<PathBuf> {
+pub fn bench() -> Option<PathBuf> {
     Some(cache()?.join("images").join("bench.dir"))
 }

@@ -1,0 +1,144 @@
+//! Errors as a person reads them.
+
+use kvmlet_sys::{standard_error, whole_file};
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+/// An error with the way out, if there is one.
+#[derive(Debug)]
+pub struct Failed {
+    error: Box<dyn StdError>,
+    help: Option<String>,
+}
+
+impl Failed {
+    /// An error without a way out.
+    pub fn new(error: impl Into<Box<dyn StdError>>) -> Self {
+        Self {
+            error: error.into(),
+            help: None,
+        }
+    }
+
+    /// An error with the way out that it knows, if it knows one.
+    pub fn with(error: impl Into<Box<dyn StdError>>, help: Option<impl Into<String>>) -> Self {
+        Self {
+            error: error.into(),
+            help: help.map(Into::into),
+        }
+    }
+
+    /// Adds a way out.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Prints the chain of causes, and the way out, to standard error.
+    pub fn print(&self) {
+        standard_error::tell(self.to_string().as_bytes());
+    }
+
+    /// What went wrong, without why.
+    pub fn first_line(&self) -> String {
+        self.error.to_string()
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "error: {}", system_message(&*self.error))?;
+        let mut root = &*self.error;
+        while let Some(error) = root.source() {
+            writeln!(out, "  caused by: {}", system_message(error))?;
+            root = error;
+        }
+        match used_up(root).or(self.help.as_deref()) {
+            Some(help) => writeln!(out, "  help: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What helps when this process, or the host, may have no more of something that everything takes: whatever it was
+/// wanted for, nothing else does.
+fn used_up(root: &(dyn StdError + 'static)) -> Option<&'static str> {
+    match root.downcast_ref::<io::Error>()?.raw_os_error()? {
+        libc::EMFILE => {
+            Some("let kvmlet have more files open: `ulimit -n`, or LimitNOFILE= of a service")
+        }
+        libc::ENFILE => Some("let this host have more files open: fs.file-max (sysctl)"),
+        _ => None,
+    }
+}
+
+/// An operating system's message without Rust's "(os error N)".
+fn system_message(error: &(dyn StdError + 'static)) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(at) => text[..at].to_lowercase(),
+        None => text,
+    }
+}
+
+impl From<whole_file::Error> for Failed {
+    fn from(error: whole_file::Error) -> Self {
+        let help = error.help();
+        Self::with(error, help)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was opened, and what the system said.
+    #[derive(Debug)]
+    struct Unopened(&'static str, io::Error);
+
+    impl fmt::Display for Unopened {
+        fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(out, "cannot open `{}`", self.0)
+        }
+    }
+
+    impl StdError for Unopened {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.1)
+        }
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_is_that_wherever_it_shows() {
+        let lack = || io::Error::from_raw_os_error(libc::EMFILE);
+        for (failed, first) in [
+            (
+                Failed::new(Unopened("vmlinux", lack())).help("build one"),
+                "cannot open `vmlinux`\n  caused by: too many",
+            ),
+            (Failed::new(lack()), "too many"),
+        ] {
+            let text = failed.to_string();
+            assert!(
+                text.starts_with(&format!("error: {first} open files\n  help: ")),
+                "{text}"
+            );
+            assert!(text.contains("`ulimit -n`"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_whole_chain_is_one_block() {
+        let error = || Unopened("nowhere", io::Error::from_raw_os_error(2));
+        assert_eq!(
+            Failed::with(error(), Some("build one")).to_string(),
+            "error: cannot open `nowhere`\n  caused by: no such file or directory\n  help: build one\n"
+        );
+        assert!(
+            !Failed::with(error(), None::<&str>)
+                .to_string()
+                .contains("help")
+        );
+    }
+}

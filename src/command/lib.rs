@@ -1,0 +1,46 @@
+//! What kvmlet's commands have in common: how they read their command line, start the log, print, and tell of failures. For
+//! kvmlet's own programs: nothing here is stable.
+
+// Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
+mod failed;
+mod line;
+mod verbosity;
+
+pub use failed::Failed;
+pub use line::parse;
+pub use verbosity::Verbosity;
+
+use kvmlet_sys::{environment, standard_error};
+use std::io::{self, ErrorKind, Write};
+
+/// The exit code when a command has failed, or was used in a way that cannot be: a flag, a value, a configuration. As
+/// docker's, and no code of a service by custom.
+pub const FAILED: u8 = 125;
+
+/// What a verb returns: the exit code of the process, or what went wrong.
+pub type Outcome = Result<u8, Failed>;
+
+/// Runs a command once nobody can steer it who must not, tells how it failed, and returns the exit code.
+pub fn run(act: impl FnOnce() -> Outcome) -> u8 {
+    let armed = |error: environment::Error| Failed::new(error).help(error.help());
+    let outcome = environment::disarm().map_err(armed).and_then(|()| act());
+    let code = outcome.unwrap_or_else(|failed| {
+        failed.print();
+        FAILED
+    });
+    standard_error::finish();
+    code
+}
+
+/// Writes a result to standard output. A reader that goes away early (`| head`) wants no more, which is no error.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn print(bytes: impl AsRef<[u8]>) -> Result<(), Failed> {
+    match io::stdout().write_all(bytes.as_ref()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failed::new(error)),
+        _ => Ok(()),
+    }
+}

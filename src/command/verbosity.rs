@@ -1,0 +1,35 @@
+//! How much is said.
+
+use clap::{ArgAction, Args};
+use kvmlet_sys::standard_error::StandardError;
+use std::ffi::OsStr;
+use std::iter::repeat_n;
+
+/// The flag that all commands have.
+#[derive(Args, Default)]
+pub struct Verbosity {
+    /// Say more on standard error (-v: what happens, -vv: all details).
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+impl Verbosity {
+    /// Starts the log; RUST_LOG may ask for other messages (env_logger).
+    pub fn start_log(&self) {
+        let level = match self.verbose {
+            0 => log::LevelFilter::Warn,
+            1 => log::LevelFilter::Info,
+            _ => log::LevelFilter::Debug,
+        };
+        env_logger::Builder::new()
+            .filter_level(level)
+            .parse_default_env()
+            .target(env_logger::Target::Pipe(Box::new(StandardError)))
+            .init();
+    }
+
+    /// The same, as arguments of another command.
+    pub fn arguments(&self) -> impl Iterator<Item = &'static OsStr> {
+        repeat_n(OsStr::new("-v"), self.verbose.into())
+    }
+}
