@@ -11,12 +11,17 @@ use std::net::{TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
     ("published_ports_serve_real_clients", clients),
     ("idle_clients_of_a_user_do_not_shut_out_others", crowd),
+    (
+        "who_comes_and_goes_fast_does_not_shut_out_others",
+        coming_and_going,
+    ),
     ("few_descriptors_are_shared_out_or_told", descriptors),
     ("ports_that_cannot_be_published_are_told", refused),
     ("guests_find_names_wherever_the_resolver_is", names),
@@ -209,6 +214,42 @@ fn crowd() {
         let mut answer = String::new();
         again.read_to_string(&mut answer).unwrap();
         assert!(answer.ends_with("10.107.0.1\n"), "{answer}");
+    });
+}
+
+/// Connections that are reset as soon as they are there, as many as this thread can make.
+fn come_and_go_as(user: u32, over: &AtomicBool) -> usize {
+    // SAFETY: it concerns this thread only, which ends soon.
+    unsafe { libc::setfsuid(user) };
+    let mut count = 0;
+    while !over.load(Ordering::Relaxed) {
+        let Ok(client) = TcpStream::connect("127.0.0.1:8080") else {
+            continue;
+        };
+        rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+        count += 1;
+    }
+    count
+}
+
+fn coming_and_going() {
+    on_own_host(|| {
+        let (_vm, _output, _errors) = serving(&["-p", "8080:80"]);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let over = &over;
+            let crowds = [1234; 2].map(|user| scope.spawn(move || come_and_go_as(user, over)));
+            let ask = |_| {
+                std::thread::sleep(Duration::from_millis(100));
+                curl("http://127.0.0.1:8080/")
+            };
+            let answers: Vec<String> = (0..20).map(ask).collect();
+            over.store(true, Ordering::Relaxed);
+            let count: usize = crowds.into_iter().map(|crowd| crowd.join().unwrap()).sum();
+            assert!(count > 1000, "{count} is no crowd");
+            let served = answers.iter().all(|answer| answer == "10.107.0.1\n");
+            assert!(served, "beside {count}: {answers:?}");
+        });
     });
 }
 

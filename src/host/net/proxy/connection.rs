@@ -3,6 +3,7 @@
 //! No bytes are kept here. What one side has sent is looked at, the other takes of it what it can, and that much is
 //! taken from the first; the rest stays in the kernel, which stops the sender in time.
 
+use super::settling::{Settling, has_answered};
 use super::source::{Source, Users};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
@@ -34,6 +35,16 @@ pub(super) enum Progress {
     Failed,
 }
 
+/// How far the way to the server is.
+#[derive(Clone, Copy, PartialEq)]
+enum Reach {
+    /// It was asked then, and has not answered.
+    Asked(Instant),
+    /// It refuses, or nobody is there.
+    Nobody,
+    Connected,
+}
+
 /// One direction.
 #[derive(Default)]
 struct Flow {
@@ -44,11 +55,13 @@ struct Flow {
 pub(super) struct Connection {
     client: TcpStream,
     server: OwnedFd,
-    connected: bool,
+    reach: Reach,
     /// Where else to try, should the server be unreachable.
     others: VecDeque<SocketAddr>,
     /// The guest's address that it leads to.
     pub guest: Option<SocketAddr>,
+    /// Since when a guest that serves others refuses this client.
+    pub refused: Option<Instant>,
     inward: Flow,
     outward: Flow,
     pub source: Source,
@@ -70,9 +83,10 @@ impl Connection {
         Ok(Self {
             client,
             server,
-            connected: false,
+            reach: Reach::Asked(now),
             others,
             guest: None,
+            refused: None,
             inward: Flow::default(),
             outward: Flow::default(),
             source,
@@ -91,6 +105,7 @@ impl Connection {
     /// Goes on to the next server, to which nothing has been sent yet.
     pub fn try_next(&mut self, now: Instant) -> io::Result<()> {
         self.server = begin(&mut self.others)?;
+        self.reach = Reach::Asked(now);
         // A guest that is tried again gets no more time for it.
         if self.guest.is_none() {
             self.heard = now;
@@ -104,7 +119,12 @@ impl Connection {
     }
 
     pub fn is_connected(&self) -> bool {
-        self.connected
+        self.reach == Reach::Connected
+    }
+
+    /// Is there a connection to the server, or may there be one soon?
+    pub fn has_server(&self) -> bool {
+        self.reach != Reach::Nobody
     }
 
     /// Has one side said that it will send no more?
@@ -125,10 +145,15 @@ impl Connection {
 
     /// Moves what can be moved.
     pub fn serve(&mut self, buffer: &mut [u8], now: Instant) -> Progress {
-        if !self.connected {
+        if !self.is_connected() {
             match self.look_whether_connected() {
-                Progress::Done => self.connected = true,
-                other => return other,
+                Progress::Done => self.reach = Reach::Connected,
+                other => {
+                    if matches!(other, Progress::Unreachable { .. }) {
+                        self.reach = Reach::Nobody;
+                    }
+                    return other;
+                }
             }
             self.heard = now;
         }
@@ -167,10 +192,17 @@ impl Connection {
         }
     }
 
-    /// Lets both sides see that the connection failed, rather than a regular end.
-    pub fn abort(self) {
+    /// Lets both sides see that the connection failed, rather than a regular end. A server that has been asked just
+    /// now and not answered yet is left.
+    pub fn abort(self, now: Instant) -> Option<Settling> {
         let _ = sockopt::set_socket_linger(&self.client, Some(Duration::ZERO));
         let _ = sockopt::set_socket_linger(&self.server, Some(Duration::ZERO));
+        match self.reach {
+            Reach::Asked(at) if !has_answered(&self.server) => {
+                Settling::new(self.server, self.source, self.guest, at, now)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -65,6 +65,22 @@ pub(super) fn make_room<K: Copy + Eq + Hash>(
     patient(own.unwrap_or(most))
 }
 
+/// Whose turn it is when a seat is free, as a place among those who wait: of the sources with the fewest seats, whoever
+/// waits the longest. Who is gone comes last.
+pub(super) fn next_in_line(
+    seats: impl Iterator<Item = Source>,
+    waiting: impl Iterator<Item = Source>,
+) -> Option<usize> {
+    let mut counts: HashMap<Source, usize> = HashMap::new();
+    for source in seats {
+        *counts.entry(source).or_default() += 1;
+    }
+    let has = |source: &Source| (*source == Source::Gone, counts.get(source).copied());
+    let line = waiting.enumerate();
+    line.min_by_key(|(_, source)| has(source))
+        .map(|(place, _)| place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +136,21 @@ mod tests {
         let silent = [(1, 500), (1, 500), (1, 500), (GONE, 9), (GONE, 11)];
         assert_eq!(room(&silent, GONE), Some(4));
         assert_eq!(room(&silent[..3], GONE), None);
+    }
+
+    #[test]
+    fn a_free_seat_is_for_who_has_the_fewest() {
+        let next = |seats: &[u32], waiting: &[Source]| {
+            let seats = seats.iter().map(|user| Source::User(*user));
+            next_in_line(seats, waiting.iter().copied())
+        };
+        let [first, second, third] = [1, 2, 3].map(Source::User);
+        assert_eq!(next(&[1, 1, 2], &[first, first, second]), Some(2));
+        assert_eq!(next(&[1, 1, 2], &[second, third, third]), Some(1));
+        assert_eq!(next(&[1, 2], &[second, first]), Some(0), "who came first");
+        assert_eq!(next(&[1, 2], &[Source::Gone, first]), Some(1));
+        assert_eq!(next(&[1], &[Source::Gone]), Some(0));
+        assert_eq!(next(&[1], &[]), None);
     }
 
     #[test]

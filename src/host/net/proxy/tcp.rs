@@ -2,10 +2,12 @@
 
 use super::bounds::Rules;
 use super::connection::{Connection, Progress, begin};
+use super::guests::{Guests, Refusal};
+use super::line::{Line, Waiting, is_reset, refuse};
 use super::seats::{Taken, make_room};
+use super::settling::Settling;
 use super::source::Source;
 use super::{Context, Kind};
-use rustix::net::sockopt;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -18,15 +20,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How often a seat is looked for on behalf of those who wait.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a guest that has not served a port yet may refuse its clients before they are told: the service starts.
-const STARTING: Duration = Duration::from_secs(20);
-/// When such a guest is asked once more.
-const ONCE_MORE: Duration = Duration::from_millis(50);
 /// How long a connection may be silent whose client has closed its socket: no answer reaches it.
 const ABANDONED: Duration = Duration::from_secs(30);
-/// How long a client waits for a seat.
-const WAIT: Duration = Duration::from_secs(15);
-
 /// Where a listener's connections lead.
 #[derive(Clone, Copy)]
 pub(super) enum Target {
@@ -37,32 +32,17 @@ pub(super) enum Target {
     },
 }
 
-/// A client that was accepted when all seats were taken.
-struct Waiting {
-    client: TcpStream,
-    target: Target,
-    source: Source,
-    since: Instant,
-}
-
-/// A guest's address after the first answer from it.
-enum Guest {
-    /// It refused, from that time on.
-    Refuses { since: Instant },
-    /// It has served a client.
-    Serves,
-}
-
 pub(super) struct TcpRelay {
     kind: Kind,
     rules: Rules,
     listeners: Vec<(TcpListener, Target)>,
     connections: HashMap<u64, Connection>,
+    /// Those of clients who are gone, which take a seat as well.
+    settling: HashMap<u64, Settling>,
     next: u64,
     /// Those for whom there is no seat now.
-    waiting: VecDeque<Waiting>,
-    /// What guests' addresses have done so far.
-    guests: HashMap<SocketAddr, Guest>,
+    line: Line,
+    guests: Guests,
     /// Connections to guests that are starting, with the time to try once more.
     later: Vec<(Instant, u64)>,
     /// Those who had their turn and have more to do: listeners and connections.
@@ -86,12 +66,13 @@ impl TcpRelay {
         }
         Ok(Self {
             kind: kinds.1,
-            rules,
             listeners,
             connections: HashMap::new(),
+            settling: HashMap::new(),
             next: 0,
-            waiting: VecDeque::new(),
-            guests: HashMap::new(),
+            line: Line::new(rules.waiting),
+            rules,
+            guests: Guests::default(),
             later: Vec::new(),
             again: Default::default(),
             paused: None,
@@ -107,7 +88,9 @@ impl TcpRelay {
         }
         let sweep = (!self.connections.is_empty()).then(|| self.swept + self.between_sweeps());
         let later = self.later.iter().map(|(at, _)| *at).min();
-        [sweep, self.paused, later].into_iter().flatten().min()
+        let settled = self.settling.values().map(|one| one.until).min();
+        let dues = [sweep, self.paused, later, settled];
+        dues.into_iter().flatten().min()
     }
 
     /// All that is to be done without an event.
@@ -117,8 +100,9 @@ impl TcpRelay {
             self.swept = context.now;
             self.end_late(context);
         }
-        while self.connections.len() < self.rules.most
-            && let Some(next) = self.waiting.pop_front()
+        self.settling.retain(|_, one| one.until > context.now);
+        while self.has_free_seat()
+            && let Some(next) = self.next_waiting()
         {
             self.begin(next, context);
         }
@@ -132,7 +116,7 @@ impl TcpRelay {
             if at > context.now {
                 self.later.push((at, number));
             } else if !self.retry(number, context) {
-                self.end(number);
+                self.end(number, context.now);
             }
         }
         if self.paused.is_none_or(|until| until <= context.now) {
@@ -144,7 +128,7 @@ impl TcpRelay {
     }
 
     fn between_sweeps(&self) -> Duration {
-        match self.waiting.is_empty() {
+        match self.line.is_empty() {
             true => self.rules.connecting / 2,
             false => LOOK,
         }
@@ -164,7 +148,7 @@ impl TcpRelay {
         let late: Vec<(u64, bool)> = late.map(|(n, c)| (*n, c.is_connected())).collect();
         for (number, connected) in late {
             if connected || !self.retry(number, context) {
-                self.end(number);
+                self.end(number, context.now);
             }
         }
     }
@@ -205,6 +189,9 @@ impl TcpRelay {
         peer: SocketAddr,
         context: &mut Context,
     ) -> io::Result<()> {
+        if is_reset(&client) {
+            return Ok(());
+        }
         client.set_nonblocking(true)?;
         let here = client.local_addr()?;
         let target = self.listeners[index].1;
@@ -224,55 +211,48 @@ impl TcpRelay {
             self.begin(newcomer, context);
             return Ok(());
         }
-        if self.waiting.len() >= self.rules.waiting {
-            let waiting = self.waiting.iter().enumerate();
-            let taken = waiting.map(|(key, waiting)| Taken {
-                key,
-                source: waiting.source,
-                silent_since: waiting.since,
-            });
-            match make_room(taken, newcomer.source, context.now) {
-                Some(key) => {
-                    if let Some(waiting) = self.waiting.remove(key) {
-                        refuse(&waiting.client);
-                    }
-                }
-                None => {
-                    refuse(&newcomer.client);
-                    return Ok(());
-                }
-            }
-        }
-        self.waiting.push_back(newcomer);
+        self.line.enter(newcomer, context.now);
         Ok(())
     }
 
-    /// Is there a seat, or somebody who makes room?
+    fn has_free_seat(&self) -> bool {
+        self.connections.len() + self.settling.len() < self.rules.most
+    }
+
+    /// Is there a seat, or somebody who makes room at once? Some do so soon.
     fn free_seat(&mut self, newcomer: Source, now: Instant) -> bool {
-        if self.connections.len() < self.rules.most {
+        if self.has_free_seat() {
             return true;
         }
-        let taken = self.connections.iter().map(|(number, connection)| Taken {
-            key: *number,
-            source: connection.source,
-            silent_since: connection.heard,
+        let connections = self.connections.iter();
+        let settling = self.settling.iter();
+        let taken = connections.map(|(key, one)| (*key, one.source, one.heard));
+        let taken = taken.chain(settling.map(|(key, one)| (*key, one.source, one.until)));
+        let taken = taken.map(|(key, source, silent_since)| Taken {
+            key,
+            source,
+            silent_since,
         });
-        let room = make_room(taken, newcomer, now);
-        room.inspect(|number| self.end(*number)).is_some()
+        if let Some(number) = make_room(taken, newcomer, now) {
+            self.end(number, now);
+        }
+        self.has_free_seat()
+    }
+
+    /// Whoever is to have a seat that is free.
+    fn next_waiting(&mut self) -> Option<Waiting> {
+        let connections = self.connections.values().map(|one| one.source);
+        let seats = connections.chain(self.settling.values().map(|one| one.source));
+        self.line.next(seats)
     }
 
     /// Gives seats to those who wait, in place of those who were silent in the meantime.
     fn seat_waiting(&mut self, context: &mut Context) {
-        for _ in 0..self.waiting.len() {
-            let Some(waiting) = self.waiting.pop_front() else {
-                return;
-            };
+        for waiting in self.line.take() {
             if self.free_seat(waiting.source, context.now) {
                 self.begin(waiting, context);
-            } else if context.now.saturating_duration_since(waiting.since) >= WAIT {
-                refuse(&waiting.client);
             } else {
-                self.waiting.push_back(waiting);
+                self.line.stay(waiting, context.now);
             }
         }
     }
@@ -280,6 +260,9 @@ impl TcpRelay {
     /// Begins to connect a client to where it wants to. One that cannot be is told so.
     fn begin(&mut self, waiting: Waiting, context: &mut Context) {
         let client = waiting.client;
+        if is_reset(&client) {
+            return;
+        }
         let mut servers = VecDeque::from(match waiting.target {
             Target::Guest(address) => vec![address],
             Target::NameServers { .. } => match &mut context.servers {
@@ -307,6 +290,9 @@ impl TcpRelay {
     }
 
     pub fn serve(&mut self, number: u64, context: &mut Context) {
+        if self.settling.get(&number).is_some_and(Settling::is_over) {
+            self.settling.remove(&number);
+        }
         let Some(connection) = self.connections.get_mut(&number) else {
             return;
         };
@@ -316,7 +302,7 @@ impl TcpRelay {
             && connection.is_connected()
             && !was_connected
         {
-            self.guests.insert(guest, Guest::Serves);
+            self.guests.has_served(guest);
         }
         match progress {
             Progress::More => {
@@ -329,33 +315,34 @@ impl TcpRelay {
             Progress::Done => drop(self.connections.remove(&number)),
             Progress::Unreachable { refused }
                 if self.retry(number, context) || self.retry_later(number, refused, context) => {}
-            Progress::Unreachable { .. } | Progress::Failed => self.end(number),
+            Progress::Unreachable { .. } | Progress::Failed => self.end(number, context.now),
         }
     }
 
-    /// Has a connection try its guest again soon, if that is starting: a port is there before who serves it.
+    /// Has a connection try its guest again soon, if that is starting: a port is there before who serves it. Or if it is
+    /// full, as one is that refuses and serves others.
     fn retry_later(&mut self, number: u64, refused: bool, context: &Context) -> bool {
+        let guest = self.connections.get(&number).and_then(|one| one.guest);
+        let serves_others = refused && guest.is_some_and(|guest| self.serves_others(number, guest));
         let Some(connection) = self.connections.get_mut(&number) else {
             return false;
         };
-        let Some(guest) = connection.guest else {
-            return false;
+        let refusal = Refusal {
+            refused,
+            serves_others,
+            patience: self.rules.connecting,
         };
-        let now = context.now;
-        if refused {
-            let first = Guest::Refuses { since: now };
-            self.guests.entry(guest).or_insert(first);
-        }
-        let starts = match self.guests.get(&guest) {
-            Some(Guest::Serves) => false,
-            Some(Guest::Refuses { since }) => now.saturating_duration_since(*since) < STARTING,
-            None => now.saturating_duration_since(connection.heard) < self.rules.connecting,
-        };
-        if starts {
-            connection.try_again(guest);
-            self.later.push((now + ONCE_MORE, number));
-        }
-        starts
+        let again = self.guests.ask_again(connection, refusal, context.now);
+        self.later.extend(again.map(|at| (at, number)));
+        again.is_some()
+    }
+
+    /// Has a guest's address connections of others, or may it have some?
+    fn serves_others(&self, number: u64, guest: SocketAddr) -> bool {
+        let mut connections = self.connections.iter();
+        connections
+            .any(|(other, one)| *other != number && one.guest == Some(guest) && one.has_server())
+            || self.settling.values().any(|one| one.guest == Some(guest))
     }
 
     /// Has a connection try the next of its servers, if there is one.
@@ -369,16 +356,13 @@ impl TcpRelay {
                 .is_ok()
     }
 
-    fn end(&mut self, number: u64) {
-        if let Some(connection) = self.connections.remove(&number) {
-            connection.abort();
+    fn end(&mut self, number: u64, now: Instant) {
+        if let Some(connection) = self.connections.remove(&number)
+            && let Some(settling) = connection.abort(now)
+        {
+            self.settling.insert(number, settling);
         }
     }
-}
-
-/// Lets a client see that nobody serves it, once it is dropped.
-fn refuse(client: &TcpStream) {
-    let _ = sockopt::set_socket_linger(client, Some(Duration::ZERO));
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::super::Seats;
 use super::super::source::Users;
 use super::*;
 use rustix::event::epoll;
+use rustix::net::sockopt;
 use std::io::Write;
 use std::net::Shutdown;
 
@@ -66,4 +67,90 @@ fn who_has_closed_does_not_keep_a_seat_for_long() {
     assert_eq!(relay.connections.len(), 1);
     pass(&mut relay, &mut context, Duration::from_secs(60));
     assert_eq!(relay.connections.len(), 0);
+}
+
+#[test]
+fn who_comes_and_goes_asks_no_more_of_a_guest_than_there_are_seats() {
+    let (mut context, mut relay, server, address) = relay();
+    // A backlog that is full leaves what it is asked unanswered.
+    rustix::net::listen(&server, 0).unwrap();
+    let come_and_go = |relay: &mut TcpRelay, context: &mut Context| {
+        let client = TcpStream::connect(address).unwrap();
+        pass(relay, context, Duration::ZERO);
+        sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+        drop(client);
+        pass(relay, context, Duration::ZERO);
+    };
+    for _ in 0..600 {
+        come_and_go(&mut relay, &mut context);
+    }
+    let most = relay.rules.most;
+    // Those that the backlog has taken were answered, and made room at once.
+    assert!(relay.next as usize <= most + 2, "{} of {most}", relay.next);
+    assert_eq!((relay.connections.len(), relay.settling.len()), (0, most));
+    // Who wants to stay waits for a seat, a moment only.
+    let _client = TcpStream::connect(address).unwrap();
+    pass(&mut relay, &mut context, Duration::ZERO);
+    assert_eq!(relay.connections.len(), 0);
+    pass(&mut relay, &mut context, Duration::from_secs(1));
+    assert_eq!((relay.connections.len(), relay.settling.len()), (1, 0));
+}
+
+#[test]
+fn who_makes_room_leaves_its_guest_no_more_than_there_are_seats() {
+    let (mut context, mut relay, server, address) = relay();
+    rustix::net::listen(&server, 0).unwrap();
+    let most = relay.rules.most;
+    // Those whom the backlog takes are connected, and hold no seat of the others'.
+    let crowd: Vec<_> = (0..most)
+        .map(|_| {
+            let client = TcpStream::connect(address).unwrap();
+            pass(&mut relay, &mut context, Duration::ZERO);
+            client
+        })
+        .collect();
+    assert_eq!(relay.connections.len(), most);
+    for connection in relay.connections.values_mut() {
+        connection.source = Source::User(1234);
+    }
+    let _clients = [(); 3].map(|()| {
+        let client = TcpStream::connect(address).unwrap();
+        pass(&mut relay, &mut context, Duration::ZERO);
+        client
+    });
+    assert_eq!(relay.connections.len() + relay.settling.len(), most);
+    pass(&mut relay, &mut context, Duration::from_secs(1));
+    let me = Source::User(rustix::process::geteuid().as_raw());
+    let mine = relay.connections.values().filter(|one| one.source == me);
+    assert_eq!(mine.count(), 3);
+    drop(crowd);
+}
+
+#[test]
+fn a_guest_that_is_full_is_asked_once_more() {
+    let (mut context, mut relay, server, address) = relay();
+    let _served = TcpStream::connect(address).unwrap();
+    pass(&mut relay, &mut context, Duration::ZERO);
+    let first = server.accept().unwrap();
+    pass(&mut relay, &mut context, Duration::ZERO);
+    // As a guest without a free socket, which has one a little later.
+    let place = server.local_addr().unwrap();
+    drop(server);
+    let _refused = TcpStream::connect(address).unwrap();
+    pass(&mut relay, &mut context, Duration::ZERO);
+    pass(&mut relay, &mut context, Duration::ZERO);
+    assert_eq!((relay.connections.len(), relay.later.len()), (2, 1));
+    let again = TcpListener::bind(place).unwrap();
+    pass(&mut relay, &mut context, Duration::from_millis(60));
+    again.accept().unwrap();
+    pass(&mut relay, &mut context, Duration::ZERO);
+    assert!(relay.connections.values().all(Connection::is_connected));
+    // One that is never free refuses, in the end.
+    drop(again);
+    let _refused = TcpStream::connect(address).unwrap();
+    for _ in 0..30 {
+        pass(&mut relay, &mut context, Duration::from_millis(100));
+    }
+    assert_eq!((relay.connections.len(), relay.later.len()), (2, 0));
+    drop(first);
 }
