@@ -1,5 +1,10 @@
 //! I/O APIC: 24 pins, each an event that becomes a message to a local APIC (Intel 82093AA data sheet).
 //!
+//! All pins are edge-triggered, as MADT, DSDT and MP table say: no device here holds its line, and with a split
+//! interrupt controller KVM asks no line again after an interrupt (KVM_IRQFD_FLAG_RESAMPLE is refused). So the trigger
+//! mode of a redirection entry is not a driver's choice: it reads as edge whatever was written, and an entry that was
+//! meant as level-triggered delivers an interrupt for each edge.
+//!
 //! Delivery does not pass through here. The redirection table tells where each pin leads, and a [`Router`]
 //! makes that so once; from then on an interrupt goes from its source to the local APIC by itself.
 
@@ -10,10 +15,10 @@ pub const PINS: usize = 24;
 /// Size of its registers, in bytes.
 pub const BYTES: u64 = 0x100;
 
-/// Memory-mapped registers (§3.1), and the EOI register of version 0x20.
+/// Memory-mapped registers (§3.1). That for ends of interrupts, which version 0x20 has at 0x40, is for
+/// level-triggered pins and takes whatever is written.
 const SELECT: u64 = 0x00;
 const WINDOW: u64 = 0x10;
-const END_OF_INTERRUPT: u64 = 0x40;
 /// Indirect registers (§3.2).
 const ID: u8 = 0;
 const VERSION: u8 = 1;
@@ -31,14 +36,15 @@ const REMOTE_IRR: u64 = 1 << 14;
 const LEVEL: u64 = 1 << 15;
 const MASKED: u64 = 1 << 16;
 const DESTINATION_SHIFT: u32 = 56;
-const READ_ONLY: u64 = DELIVERY_STATUS | REMOTE_IRR;
+/// An interrupt is on its way at once, and no pin is level-triggered.
+const READ_ONLY: u64 = DELIVERY_STATUS | REMOTE_IRR | LEVEL;
 
 /// A message-signalled interrupt (Intel SDM vol. 3A §11.11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Destination.
     pub address: u32,
-    /// Vector, delivery and trigger mode.
+    /// Vector and delivery mode.
     pub data: u32,
 }
 
@@ -72,15 +78,6 @@ impl<R: Router> Ioapic<R> {
     /// Where a pin leads: nothing while it is masked.
     pub fn message(&self, pin: usize) -> Option<Message> {
         self.routed.get(pin).copied().flatten()
-    }
-
-    /// A local APIC has finished a level-triggered interrupt.
-    pub fn end_of_interrupt(&mut self, vector: u8) {
-        for entry in &mut self.table {
-            if *entry & LEVEL != 0 && *entry & VECTOR == u64::from(vector) {
-                *entry &= !REMOTE_IRR;
-            }
-        }
     }
 
     fn read_selected(&self) -> u32 {
@@ -127,11 +124,10 @@ fn message(entry: u64) -> Option<Message> {
     }
     let destination = (entry >> DESTINATION_SHIFT) as u32;
     let logical = u32::from(entry & LOGICAL != 0);
-    let level = u32::from(entry & LEVEL != 0);
     Some(Message {
         // Bit 3, the redirection hint, goes with logical mode.
         address: 0xfee0_0000 | destination << 12 | logical << 3 | logical << 2,
-        data: (entry & (VECTOR | DELIVERY_MODE)) as u32 | level << 15 | level << 14,
+        data: (entry & (VECTOR | DELIVERY_MODE)) as u32,
     })
 }
 
@@ -159,7 +155,6 @@ impl<R: Router> Device for Ioapic<R> {
         match offset {
             SELECT => self.selected = value as u8,
             WINDOW => self.write_selected(value),
-            END_OF_INTERRUPT => self.end_of_interrupt(value as u8),
             _ => {}
         }
         Action::None
@@ -231,17 +226,29 @@ mod tests {
     }
 
     #[test]
-    fn level_and_logical_modes_are_passed_on() {
+    fn logical_mode_is_passed_on() {
         let (mut ioapic, routes) = ioapic();
-        write(&mut ioapic, TABLE, (0x40 | LOGICAL | LEVEL) as u32);
+        write(&mut ioapic, TABLE, (0x40 | LOGICAL) as u32);
         let message = routes.try_recv().unwrap()[0].unwrap();
         assert_eq!(
             message,
             Message {
                 address: 0xfee0_000c,
-                data: 0xc040
+                data: 0x40
             }
         );
+    }
+
+    #[test]
+    fn no_pin_becomes_level_triggered() {
+        let (mut ioapic, routes) = ioapic();
+        write(&mut ioapic, TABLE, (0x40 | LEVEL) as u32);
+        assert_eq!(read(&mut ioapic, TABLE), 0x40, "what a driver reads back");
+        // Neither its level nor its trigger mode (bits 14 and 15): no interrupt that anybody would have to end.
+        let message = routes.try_recv().unwrap()[0].unwrap();
+        assert_eq!(message.data, 0x40);
+        let _ = ioapic.write(0x40, &[0x40, 0, 0, 0]);
+        assert!(routes.try_recv().is_err());
     }
 
     #[test]
@@ -249,6 +256,5 @@ mod tests {
         let (mut ioapic, _routes) = ioapic();
         write(&mut ioapic, TABLE, 0xffff_ffff);
         assert_eq!(u64::from(read(&mut ioapic, TABLE)) & READ_ONLY, 0);
-        let _ = ioapic.write(END_OF_INTERRUPT, &[0xff, 0, 0, 0]);
     }
 }

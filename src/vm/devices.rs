@@ -3,12 +3,10 @@
 use super::error::Error;
 use super::irq::{self, GsiRouter};
 use super::power_button::PowerButton;
-use super::vcpu::OnEoi;
 use crate::arch::x86_64::acpi::MmioSlot;
 use crate::arch::x86_64::address_map as map;
 use crate::config::{Net, NetworkSpec, Overlay, VmConfig};
 use crate::devices::boot_timer::{BootTimer, Ready};
-use crate::devices::bus::lock;
 use crate::devices::i8042::I8042;
 use crate::devices::ioapic::{self, Ioapic};
 use crate::devices::outlet::Outlet;
@@ -41,7 +39,6 @@ pub(super) struct Devices {
     pub console: SerialInput,
     pub serial: Arc<Mutex<Serial>>,
     pub ready: Ready,
-    pub on_eoi: Box<OnEoi>,
     pub power_button: PowerButton,
     pub transports: Vec<Transport>,
     pub entropy: Option<RngHandle>,
@@ -102,8 +99,7 @@ impl Devices {
             slots.push(slot);
             transports.push(transport);
         }
-        let power_button = PowerButton::new(ioapic.clone(), fd.clone());
-        let on_eoi = Box::new(move |vector| lock(&ioapic).end_of_interrupt(vector));
+        let power_button = PowerButton::new(ioapic, fd.clone());
         Ok(Self {
             ports,
             mmio,
@@ -111,7 +107,6 @@ impl Devices {
             console,
             serial,
             ready,
-            on_eoi,
             power_button,
             transports,
             entropy,

@@ -18,14 +18,10 @@ use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-/// Receives the end-of-interrupt messages of level-triggered interrupts.
-pub(super) type OnEoi = dyn Fn(u8) + Send + Sync;
-
 /// What all vCPUs of a VM share.
 pub(super) struct Shared {
     pub ports: Bus,
     pub mmio: Bus,
-    pub on_eoi: Box<OnEoi>,
     pub power_button: PowerButton,
     pub serial: Arc<Mutex<Serial>>,
     pub lifecycle: Lifecycle,
@@ -41,7 +37,6 @@ pub(super) struct Counters {
     port_writes: AtomicU64,
     mmio_reads: AtomicU64,
     mmio_writes: AtomicU64,
-    end_of_interrupts: AtomicU64,
     kicks: AtomicU64,
 }
 
@@ -57,8 +52,6 @@ pub struct VcpuStats {
     pub mmio_reads: u64,
     /// Writes to device memory.
     pub mmio_writes: u64,
-    /// Ends of level-triggered interrupts.
-    pub end_of_interrupts: u64,
     /// Times that the vCPU was called back by the VMM.
     pub kicks: u64,
 }
@@ -71,10 +64,9 @@ impl VcpuStats {
             port_writes,
             mmio_reads,
             mmio_writes,
-            end_of_interrupts,
             kicks,
         } = self;
-        port_reads + port_writes + mmio_reads + mmio_writes + end_of_interrupts + kicks
+        port_reads + port_writes + mmio_reads + mmio_writes + kicks
     }
 }
 
@@ -85,7 +77,6 @@ impl Counters {
             port_writes: self.port_writes.load(Relaxed),
             mmio_reads: self.mmio_reads.load(Relaxed),
             mmio_writes: self.mmio_writes.load(Relaxed),
-            end_of_interrupts: self.end_of_interrupts.load(Relaxed),
             kicks: self.kicks.load(Relaxed),
         }
     }
@@ -183,11 +174,6 @@ impl Vcpu {
             Ok(VcpuExit::MmioRead(address, data)) => {
                 count(&counters.mmio_reads);
                 shared.mmio.read(address, data);
-                Next::Enter
-            }
-            Ok(VcpuExit::IoapicEoi(vector)) => {
-                count(&counters.end_of_interrupts);
-                (shared.on_eoi)(vector);
                 Next::Enter
             }
             Ok(VcpuExit::Intr) => Next::Ask,

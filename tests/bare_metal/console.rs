@@ -18,6 +18,10 @@ pub const TESTS: &[Test] = &[
     ),
     ("serial_interrupts", serial_interrupts),
     ("a_console_that_stays_silent_is_explained", silent),
+    (
+        "pins_are_edge_triggered_whatever_a_driver_asks",
+        level_triggered,
+    ),
 ];
 
 fn line() {
@@ -97,4 +101,18 @@ fn silent() {
     for text in others.map(said).into_iter().chain([said(stopped)]) {
         assert_eq!(text, "");
     }
+}
+
+/// A driver may ask for it, and gets its interrupts as edges: after the first as well, which it has not ended by the
+/// I/O APIC.
+fn level_triggered() {
+    let guest = Guest::boot_with("serial_irq", |config| config.cmdline("trigger=level"));
+    for letter in ["x", "y", "z"] {
+        guest.send(letter.as_bytes());
+        guest.output.expect(&letter.to_uppercase());
+    }
+    guest.send(b"q");
+    let (reason, output) = guest.finish();
+    assert_eq!(reason, ExitReason::Shutdown { code: 42 });
+    assert!(output.contains("level-triggered: false"), "{output:?}");
 }

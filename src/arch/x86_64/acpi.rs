@@ -298,6 +298,14 @@ mod tests {
             u64::from_le_bytes(fadt[140..148].try_into().unwrap()),
         );
         assert_eq!(&dsdt[..4], b"DSDT");
+        // Extended interrupt descriptors (ACPI 6.5 §6.4.3.6), with one interrupt each: consumed, edge-triggered, active
+        // high, not shared, as all pins of the I/O APIC are.
+        let interrupts = dsdt.windows(4).filter(|bytes| bytes[..3] == [0x89, 6, 0]);
+        let flags: Vec<u8> = interrupts.map(|bytes| bytes[3]).collect();
+        assert_eq!(
+            flags, [0b011; 3],
+            "of the serial port, the button and the slot"
+        );
         for name in [b"LNRO0005", b"ACPI0013"] {
             assert!(dsdt.windows(8).any(|window| window == name));
         }

@@ -6,7 +6,8 @@ const SELECT: u64 = 0xfec0_0000;
 const WINDOW: u64 = 0xfec0_0010;
 const VERSION: u32 = 0x01;
 const REDIRECTION: u32 = 0x10;
-/// Redirection entry: masked.
+/// Redirection entry: level-triggered, and masked.
+const LEVEL: u32 = 1 << 15;
 const MASKED: u32 = 1 << 16;
 
 /// Number of input pins.
@@ -20,6 +21,13 @@ pub fn route_edge(pin: u32, vector: u8, apic_id: u32) {
     write(register, MASKED);
     write(register + 1, apic_id << 24);
     write(register, vector.into());
+}
+
+/// Asks for `pin` to be level-triggered; true if it says that it is.
+pub fn make_level(pin: u32) -> bool {
+    let register = REDIRECTION + 2 * pin;
+    write(register, read(register) | LEVEL);
+    read(register) & LEVEL != 0
 }
 
 fn read(register: u32) -> u32 {

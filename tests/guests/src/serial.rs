@@ -22,7 +22,7 @@ pub const LSR_DATA_READY: u8 = 0x01;
 /// LSR: the transmit FIFO is empty.
 pub const LSR_THR_EMPTY: u8 = 0x20;
 /// COM1's pin of the IOAPIC, and the vector that [`on_input`] gives it.
-const PIN: u32 = 4;
+pub const PIN: u32 = 4;
 const INPUT_VECTOR: u8 = 0x24;
 /// IER: interrupt when a byte has been received.
 const IER_RECEIVED: u8 = 0x01;

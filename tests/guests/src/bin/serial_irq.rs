@@ -1,5 +1,5 @@
 //! Echoes what arrives on COM1 in upper case, driven by IRQ 4 through the IOAPIC while the
-//! CPU halts; `q` ends it with exit code 42.
+//! CPU halts; `q` ends it with exit code 42. With `trigger=level` it asks for that, and tells what it got.
 #![no_std]
 #![no_main]
 
@@ -13,8 +13,11 @@ kvmlet_guests::program!(run);
 
 static QUIT: AtomicBool = AtomicBool::new(false);
 
-fn run(_: &BootInfo) -> u8 {
+fn run(boot: &BootInfo) -> u8 {
     serial::on_input(echo);
+    if boot.option("trigger") == Some("level") {
+        println!("level-triggered: {}", ioapic::make_level(serial::PIN));
+    }
     println!("ready, {} IOAPIC pins", ioapic::pins());
     // Bytes that came before the interrupt was on have raised no edge.
     echo();
