@@ -27,19 +27,20 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
-#[cfg(test)]
-#[path = "sys/alone.rs"]
-mod alone;
-pub mod arch;
 pub mod cli;
-pub mod devices;
-pub mod host;
-pub mod memory;
-#[cfg(test)]
-mod patience;
-pub mod vm;
+pub mod run;
+
+/// What the host gives; see `kvmlet-host`.
+pub mod host {
+    pub use kvmlet_host::*;
+    pub use kvmlet_sys::{
+        clock, directory, environment, facts, interrupt, kvm, process, ring, seccomp, signals,
+        standard_error, whole_file,
+    };
+}
 
 pub use kvmlet_spec as config;
+pub use kvmlet_vmm::{arch, devices, disk, memory, system_calls, thread, vm};
 
 pub use config::{Memory, MemorySize, VmConfig};
 pub use vm::{Error, ExitReason, Vm, VmHandle};

@@ -23,7 +23,7 @@ const FOREIGN: [&str; 8] = [
     "native-tls",
 ];
 /// The crates that carry none of it.
-const CLEAN: [&str; 2] = ["kvmlet-spec", "kvmlet-sys"];
+const CLEAN: [&str; 4] = ["kvmlet-spec", "kvmlet-sys", "kvmlet-vmm", "kvmlet-host"];
 
 fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))

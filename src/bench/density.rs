@@ -9,7 +9,7 @@ use super::memory::{self, Memory};
 use super::running::Running;
 use super::startup::{ENDING, command};
 use super::workshop::{Programs, Workshop, own_mounts};
-use kvmlet::host::available_memory_bytes;
+use kvmlet_host::available_memory_bytes;
 use kvmlet_sys::signals::Signals;
 use serde::Serialize;
 use std::sync::Mutex;
@@ -218,7 +218,7 @@ impl Crowd {
             if next * 2 > plan.limit {
                 break format!("the limit of {} instances", plan.limit);
             }
-            let total = kvmlet::host::total_memory_bytes() as f64;
+            let total = kvmlet_host::total_memory_bytes() as f64;
             if available_memory_bytes() as f64 - kept < total * RESERVE {
                 break "the host's memory".into();
             }

@@ -1,6 +1,6 @@
 //! What a reader has to know of the host, to know what figures are worth.
 
-use kvmlet::host::cgroup::Hierarchies;
+use kvmlet_host::cgroup::Hierarchies;
 use kvmlet_sys::kvm::{self, Execution};
 use serde::Serialize;
 use std::fs;
@@ -34,7 +34,7 @@ impl HostFacts {
             kernel: format!("{} {}", text(uname.sysname()), text(uname.release())),
             cpu: cpu_model(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_bytes: kvmlet::host::total_memory_bytes(),
+            memory_bytes: kvmlet_host::total_memory_bytes(),
             kvm: match (kvm::open(), Execution::detect()) {
                 (Err(_), _) => "absent",
                 (Ok(_), Ok(Execution::Interpreted)) => "interpreted",

@@ -4,7 +4,7 @@
 //! environment, containers by the cgroup that theirs are below.
 
 use super::workshop::mounts;
-use kvmlet::host::cgroup;
+use kvmlet_host::cgroup;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};

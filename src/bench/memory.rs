@@ -1,7 +1,7 @@
 //! What instances keep of the host's memory: the proportional set size of their processes (a page that n processes
 //! share counts 1/n for each), split by what it is for.
 
-use kvmlet::host::available_memory_bytes;
+use kvmlet_host::available_memory_bytes;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::fs;

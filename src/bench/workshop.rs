@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::leftovers;
-use kvmlet::host::cgroup::Hierarchies;
+use kvmlet_host::cgroup::Hierarchies;
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::environment;
 use rustix::fs::{FlockOperation, flock};

@@ -5,7 +5,6 @@ mod boot;
 mod console;
 mod docker;
 mod doctor;
-mod error;
 mod exit_code;
 mod generate;
 mod input;

@@ -14,10 +14,12 @@ use super::stopping::{AT_ONCE, POWERING_OFF};
 use super::{ExitCode, Failed, Outcome};
 use crate::host::cgroup::{Cgroup, OutOfMemory};
 use crate::host::ledger::Share;
-use crate::host::net::{Endpoint, Network};
+use crate::host::net::Network;
 use crate::host::process::{self, Child, Ended, Fork, Lifeline};
 use crate::host::rights;
 use crate::host::whole_file::WholeFile;
+use crate::run;
+use crate::vm::Endpoint;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -110,7 +112,7 @@ pub(super) fn supervise(
             console
                 .leave_terminal(supervisor, their_keys)
                 .map_err(|error| Failed::new(format!("the terminal cannot be left: {error}")))?;
-            let endpoints = networks.iter().map(|net| net.endpoint().clone()).collect();
+            let endpoints = run::endpoints(&networks);
             networks.into_iter().for_each(Network::abandon);
             let cgroup = share.and_then(Share::abandon);
             if let Some(cgroup) = &cgroup {
@@ -135,7 +137,7 @@ pub(super) fn supervise(
     if let Err(error) = served {
         let _ = child.signal(Signal::KILL);
         let _ = child.wait();
-        return Err(crate::Error::from(error).into());
+        return Err(run::Error::from(error).into());
     }
     let attended = Attended {
         child,

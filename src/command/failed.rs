@@ -1,6 +1,7 @@
 //! Errors as a person reads them.
 
-use kvmlet_sys::{standard_error, whole_file};
+use kvmlet_sys::remedy::Remedy;
+use kvmlet_sys::standard_error;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -82,10 +83,10 @@ fn system_message(error: &(dyn StdError + 'static)) -> String {
     }
 }
 
-impl From<whole_file::Error> for Failed {
-    fn from(error: whole_file::Error) -> Self {
-        let help = error.help();
-        Self::with(error, help)
+impl<E: Remedy + 'static> From<E> for Failed {
+    fn from(error: E) -> Self {
+        let remedy = error.remedy();
+        Self::with(error, remedy)
     }
 }
 

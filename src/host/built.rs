@@ -1,7 +1,7 @@
 //! What plain `kvmlet boot` boots: the files that `kernels/build` and `images/build` leave in the cache.
 
-use crate::host::environment;
-use crate::host::kvm::Execution;
+use kvmlet_sys::environment;
+use kvmlet_sys::kvm::Execution;
 use std::path::PathBuf;
 
 /// `$XDG_CACHE_HOME/kvmlet`, or `~/.cache/kvmlet` (XDG Base Directory Specification).

@@ -3,10 +3,10 @@
 //! An owner's file is locked as long as the owner lives. The lock ends with the process, however that ends; so
 //! a file that can be locked is left over, and what it names can be cleared by whoever comes next.
 
-use super::directory::Directory;
-use super::interrupt::Interrupted;
-use super::lock::{self, Failure, Holder, PATIENCE};
-use super::runtime::RuntimeDirectory;
+use crate::runtime::RuntimeDirectory;
+use kvmlet_sys::directory::Directory;
+use kvmlet_sys::interrupt::Interrupted;
+use kvmlet_sys::lock::{self, Failure, Holder, PATIENCE};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::Serialize;

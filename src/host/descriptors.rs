@@ -89,7 +89,7 @@ fn open() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::net::isolation::isolated;
+    use crate::net::isolation::isolated;
 
     fn set(soft: u64, hard: u64) {
         let (current, maximum) = (Some(soft), Some(hard));
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn the_soft_limit_is_raised_as_far_as_it_goes() {
         isolated(
-            "host::descriptors::tests::the_soft_limit_is_raised_as_far_as_it_goes",
+            "descriptors::tests::the_soft_limit_is_raised_as_far_as_it_goes",
             || {
                 set(100, 2000);
                 let other = open() + SPARE;

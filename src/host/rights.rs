@@ -4,8 +4,8 @@
 //! names. A thread keeps what its work takes, and no program gives any back. (Threads share their memory: who takes
 //! one over has the rights of all. What this leaves such a one is a network, and not the host.)
 
-use super::jail::user_of_server;
-use super::seccomp;
+use crate::jail::user_of_server;
+use kvmlet_sys::seccomp;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
 use std::io;
@@ -49,7 +49,7 @@ pub fn serve_strangers() -> io::Result<()> {
     }
     keep(CapabilitySet::empty())?;
     match seccomp::check_support() {
-        Ok(()) => seccomp::serve_strangers(),
+        Ok(()) => crate::strangers::serve_strangers(),
         Err(_) => Ok(()),
     }
 }

@@ -373,7 +373,7 @@ fn waiting_files() {
     .unwrap();
     let fifo = fifo.to_str().unwrap();
     let root = place.path().join("root");
-    kvmlet::host::disk::make_ext4(&root, 64 << 20).unwrap();
+    kvmlet::disk::make_ext4(&root, 64 << 20).unwrap();
     let root = root.to_str().unwrap();
     for arguments in [
         &["--initrd", fifo][..],

@@ -2,7 +2,7 @@
 
 use crate::harness::{Guest, Output, Test, program};
 use kvmlet::config::Disk;
-use kvmlet::host::thread::ThreadKind;
+use kvmlet::thread::ThreadKind;
 use kvmlet::vm::{Phase, Starting, State};
 use kvmlet::{Error, ExitReason, MemorySize, Vm, VmConfig};
 use std::io;

@@ -4,7 +4,8 @@ use crate::harness::{Guest, Test, program};
 use kvmlet::config::{CpuMask, HugePages, Net};
 use kvmlet::host::kvm::Execution;
 use kvmlet::host::runtime::RuntimeDirectory;
-use kvmlet::{ExitReason, MemorySize, Vm, VmConfig};
+use kvmlet::{ExitReason, MemorySize, Vm, VmConfig, run};
+use kvmlet_sys::remedy::Remedy;
 
 pub const TESTS: &[Test] = &[
     ("memory_is_all_there", memory),
@@ -44,7 +45,7 @@ fn notes() {
         config.build().unwrap()
     };
     let run = |runtime: Option<&RuntimeDirectory>| {
-        let vm = Vm::with_runtime(config(false), std::io::sink(), runtime).unwrap();
+        let vm = run::build(config(false), std::io::sink(), runtime).unwrap();
         vm.start().unwrap().wait().unwrap()
     };
     let place = tempfile::tempdir().unwrap();
@@ -53,11 +54,11 @@ fn notes() {
         assert_eq!(run(runtime), ExitReason::Shutdown { code: 0 });
     }
     assert_eq!(runtime.names().unwrap(), ["cpuid"]);
-    let error = Vm::with_runtime(config(true), std::io::sink(), None).err();
+    let error = run::build(config(true), std::io::sink(), None).err();
     let error = error.unwrap();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("cannot be noted"), "{cause}");
-    assert!(error.help().unwrap().contains("--net tap=NAME"));
+    assert!(error.remedy().unwrap().contains("--net tap=NAME"));
 }
 
 fn memory() {

@@ -1,11 +1,12 @@
 //! What the tests on real KVM share: building guests, running them with a deadline, and skipping aloud.
 
-#[path = "../../src/patience.rs"]
+#[path = "../../src/sys/patience.rs"]
 pub mod patience;
 pub mod sandbox;
 
 use kvmlet::config::VmConfigBuilder;
-use kvmlet::{ExitReason, Vm, VmConfig, VmHandle};
+use kvmlet::host::runtime::RuntimeDirectory;
+use kvmlet::{ExitReason, VmConfig, VmHandle, run};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -199,9 +200,9 @@ impl Guest {
         let builder = VmConfig::builder().kernel(program(name)).cmdline("");
         let config = configure(builder).build().expect("a valid configuration");
         let output = Output::default();
-        let vm = Vm::with_console(config, output.clone())
-            .and_then(Vm::start)
-            .expect("the VM starts");
+        let runtime = RuntimeDirectory::of_user().expect("a runtime directory");
+        let vm = run::build(config, output.clone(), Some(&runtime)).expect("the VM is built");
+        let vm = vm.start().expect("the VM starts");
         Self { vm, output }
     }
 

@@ -7,11 +7,11 @@ mod startup;
 mod table;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use kvmlet::host::built;
 use kvmlet_bench::contestant::Presence;
 use kvmlet_bench::facts::HostFacts;
 use kvmlet_bench::{Error, Programs, Step};
 use kvmlet_command::{Failed, Outcome, Verbosity, print};
+use kvmlet_host::built;
 use kvmlet_sys::environment;
 use kvmlet_sys::whole_file::WholeFile;
 use progress::Progress;

@@ -1,7 +1,7 @@
 //! Frames between a thread of the host and a tap.
 
 use super::net::FRAMES;
-use kvmlet::host::net::{Tap, set_up};
+use kvmlet_host::net::{Tap, set_up};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{self, Write};
@@ -67,7 +67,7 @@ fn read(tap: &Tap, bytes: usize) -> io::Result<f64> {
     Ok(taken as f64 / took.as_secs_f64())
 }
 
-fn first_queue(tap: &Tap) -> io::Result<&kvmlet::host::net::TapQueue> {
+fn first_queue(tap: &Tap) -> io::Result<&kvmlet_sys::tap::TapQueue> {
     let queue = tap.queues().first();
     Ok(queue.ok_or(io::ErrorKind::NotFound)?)
 }

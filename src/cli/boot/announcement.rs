@@ -23,7 +23,7 @@ fn line(config: &VmConfig, networks: &[Network], has_keys: bool) -> String {
     let plural = if vcpus == 1 { "" } else { "s" };
     let _ = write!(line, ", {}, {vcpus} vCPU{plural}", config.memory);
     for network in networks {
-        if let Some(guest) = &network.endpoint().guest {
+        if let Some(guest) = &network.interface().guest {
             let _ = write!(line, ", address {}", guest.address);
         }
     }

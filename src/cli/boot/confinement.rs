@@ -3,8 +3,9 @@
 use crate::cli::{ExitCode, Failed};
 use crate::host::jail::{Jail, Missing, Needs, Wall};
 use crate::host::process::{Fork, Lifeline};
-use crate::host::seccomp::{self, Filters};
-use crate::host::thread::ThreadKind;
+use crate::host::seccomp;
+use crate::system_calls::Filters;
+use crate::thread::ThreadKind;
 use crate::{Error, Vm, VmConfig, VmHandle};
 use clap::Args;
 use std::error::Error as _;

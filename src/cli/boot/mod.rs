@@ -17,12 +17,12 @@ use crate::config::PortMapping;
 use crate::host;
 use crate::host::cgroup::Cgroup;
 use crate::host::interrupt;
-use crate::host::net::Network;
 use crate::host::process::Lifeline;
 use crate::host::standard_error;
-use crate::host::thread::ThreadKind;
 use crate::host::whole_file::WholeFile;
-use crate::vm::{Phase, make_scratch, set_up_networks};
+use crate::run::{self, set_up_networks};
+use crate::thread::ThreadKind;
+use crate::vm::{Phase, make_scratch};
 use crate::{Error, Vm, VmHandle};
 use clap::Args;
 pub(in crate::cli) use confinement::Confinement;
@@ -102,7 +102,7 @@ impl Boot {
             match stderr().is_terminal() {
                 true => announcement::print(&config, &networks),
                 false => {
-                    tell_chosen_ports(&ports, networks.iter().flat_map(Network::published));
+                    tell_chosen_ports(&ports, run::published(&networks));
                 }
             }
             let held = Held {
@@ -116,7 +116,7 @@ impl Boot {
                 let silence = Silence::of(&config);
                 // The directory is closed when it has been looked at: nothing of it may be left in a jail.
                 let build =
-                    move || Vm::with_endpoints(config, file, given.endpoints, runtime.as_ref());
+                    move || Vm::with_endpoints(config, file, given.endpoints, runtime.as_deref());
                 let vm = start(build, given.cgroup, confinement.as_ref(), given.lifeline)?;
                 drop(given.starting);
                 let stopping = Stopping::new(stop_timeout);
@@ -139,7 +139,7 @@ impl Boot {
         }
         let ConsoleOutput { file, is_null } = ConsoleOutput::open()?;
         let silence = Silence::of(&config);
-        let build = || Vm::with_runtime(config, file, runtime.as_ref());
+        let build = || run::build(config, file, runtime.as_ref());
         let vm = console.signals().while_mortal(build)?;
         console.follow_foreground();
         let vm = vm.start()?;

@@ -22,7 +22,7 @@ pub use memory::OutOfMemory;
 pub use plan::{Limits, Plan};
 pub use removal::{remove_left_over, remove_unused};
 
-use super::process::has_one_thread;
+use kvmlet_sys::process::has_one_thread;
 use memory::MemoryLimit;
 use plan::Step;
 use std::fs::{self, File, Permissions};
@@ -143,7 +143,7 @@ impl Cgroup {
         &self.name
     }
 
-    /// Its directory in version 2, for a [fork](super::process::fork): the cheapest way in.
+    /// Its directory in version 2, for a [fork](kvmlet_sys::process::fork): the cheapest way in.
     pub fn domain(&self) -> Option<BorrowedFd<'_>> {
         self.birthplace.as_ref().map(AsFd::as_fd)
     }

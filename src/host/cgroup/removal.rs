@@ -2,7 +2,7 @@
 
 use super::parent::PARENT;
 use super::{Error, occupancy};
-use crate::host::interrupt;
+use kvmlet_sys::interrupt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;

@@ -6,8 +6,8 @@ use super::hierarchy::{Home, Tree};
 use super::plan::plus;
 use super::*;
 use crate::config::{Quota, VmConfig};
-use crate::host::jail::tests::{alone, end};
-use crate::host::process::{Ended, Fork, fork};
+use crate::jail::tests::{alone, end};
+use kvmlet_sys::process::{Ended, Fork, fork};
 use std::io::Read;
 
 pub(super) fn quota(json: &str) -> Quota {

@@ -1,6 +1,5 @@
 //! Acts that nothing in a jail should succeed in, and the things of the host that they are aimed at.
 
-use super::landlock;
 use std::ffi::CStr;
 use std::fs::File;
 use std::net::TcpListener;
@@ -11,7 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::ptr::null;
 
 /// Something to be reached outside.
-pub(in crate::host) struct Host {
+pub struct Host {
     process: i32,
     /// A key in the session keyring.
     key: libc::c_long,
@@ -67,7 +66,7 @@ impl Host {
 }
 
 /// Tries; -1 is what it should return.
-pub(in crate::host) type Attempt = fn(&Host) -> libc::c_long;
+pub type Attempt = fn(&Host) -> libc::c_long;
 
 fn open(path: &CStr, flags: libc::c_int) -> libc::c_long {
     // SAFETY: the string ends with a zero.
@@ -102,7 +101,7 @@ fn text(text: &CStr) -> usize {
 }
 
 /// What is tried, and how: files, mounts, namespaces, programs, rank, processes, networks, the kernel.
-pub(in crate::host) const ATTEMPTS: &[(&str, Attempt)] = &[
+pub const ATTEMPTS: &[(&str, Attempt)] = &[
     ("a file of the host", |_| {
         open(c"/etc/passwd", libc::O_RDONLY)
     }),
@@ -259,27 +258,26 @@ pub(in crate::host) const ATTEMPTS: &[(&str, Attempt)] = &[
 ];
 
 /// The names of all attempts.
-pub(super) fn all() -> Vec<&'static str> {
+pub fn all() -> Vec<&'static str> {
     ATTEMPTS.iter().map(|(what, _)| *what).collect()
 }
 
 /// Those of these attempts that succeed.
-pub(super) fn reachable(host: &Host, attempts: &[&'static str]) -> Vec<&'static str> {
+pub fn reachable(host: &Host, attempts: &[&'static str]) -> Vec<&'static str> {
     let tried = ATTEMPTS.iter().filter(|(what, _)| attempts.contains(what));
     let reached = tried.filter(|(_, attempt)| attempt(host) != -1);
     reached.map(|(what, _)| *what).collect()
 }
 
 /// What Landlock keeps out by itself, and since which version: ports and scopes have come by and by.
-pub(super) const OF_LANDLOCK: [(&str, libc::c_long); 3] = [
+pub const OF_LANDLOCK: [(&str, libc::c_long); 3] = [
     ("a signal to a process", 6),
     ("a service of the host", 4),
     ("a socket by name", 6),
 ];
 
-/// Those attempts that succeed without namespaces: all but what the Landlock of this kernel keeps out.
-pub(super) fn beyond_landlock(attempts: &[&'static str]) -> Vec<&'static str> {
-    let version = landlock::version().unwrap();
+/// Those attempts that succeed without namespaces: all but what Landlock of this version keeps out.
+pub fn beyond_landlock(version: libc::c_long, attempts: &[&'static str]) -> Vec<&'static str> {
     let is_kept_out = |attempt: &&'static str| {
         let mut known = OF_LANDLOCK.iter();
         known.any(|(what, since)| what == attempt && version >= *since)
@@ -298,7 +296,7 @@ fn map(flags: libc::c_int) -> libc::c_long {
 }
 
 /// More than a VM needs of what it has.
-pub(in crate::host) const EXCESSES: &[(&str, Attempt)] = &[
+pub const EXCESSES: &[(&str, Attempt)] = &[
     ("8 GiB of heap", |_| {
         // SAFETY: nobody uses what is added.
         unsafe { libc::sbrk(MUCH as isize) as libc::c_long }
@@ -328,7 +326,7 @@ pub(in crate::host) const EXCESSES: &[(&str, Attempt)] = &[
 ];
 
 /// More of the host's disk than the file has a right to, which no limit on its size keeps from it: only a list does.
-pub(in crate::host) const UNLIMITED: &[(&str, Attempt)] = &[
+pub const UNLIMITED: &[(&str, Attempt)] = &[
     ("blocks beyond the end", |host| {
         allocate(host, libc::FALLOC_FL_KEEP_SIZE)
     }),
@@ -343,7 +341,7 @@ fn allocate(host: &Host, mode: libc::c_int) -> libc::c_long {
 }
 
 /// What only a list of system calls keeps out: it does no harm in a jail, but is not needed either.
-pub(in crate::host) const HARMLESS: &[(&str, Attempt)] = &[
+pub const HARMLESS: &[(&str, Attempt)] = &[
     ("a socket", |_| socket(libc::AF_INET, libc::SOCK_STREAM)),
     ("a thread", |_| call(libc::SYS_fork, [0; 4])),
     ("a user fault", |_| {

@@ -1,6 +1,6 @@
 //! Open descriptors: all that is left in the jail.
 
-use crate::host::process::{becomes_single, has_one_thread_or};
+use kvmlet_sys::process::{becomes_single, has_one_thread_or};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RawDir, fcntl_getfl, fstat, open, openat, statat,
 };

@@ -1,7 +1,7 @@
 //! Who a process in the jail is, and what it may do by rank: nobody, and nothing.
 
 use super::check;
-use crate::host::facts::has_capability;
+use kvmlet_sys::facts::has_capability;
 use std::io;
 
 /// Users of jails are numbered from here. Up to 2^31 nobody else gives out numbers: systemd's containers end

@@ -5,7 +5,7 @@
 //! [cut off](Jail::cut_off) from the host's names while a thread of it opens files and devices, and then
 //! [enters](CutOff::enter) for good, before it starts other threads. In the jail it has namespaces of its own, an
 //! empty root that cannot be written, a user and a group that nobody else has, no capability, and no way to get any
-//! of this back. What its threads may still ask of the kernel is for [`seccomp`](super::seccomp) to say.
+//! of this back. What its threads may still ask of the kernel is for [`seccomp`](kvmlet_sys::seccomp) to say.
 //!
 //! A process with the capability for it makes the namespaces as it is, and they belong to the host's
 //! administrator. Any other makes a user namespace first, which owns them. The last one maps no user at all: a
@@ -15,7 +15,8 @@
 //! Each wall is built for itself: where a host or a container refuses some, all others stand.
 
 #[cfg(test)]
-pub(super) mod attempts;
+#[allow(dead_code)] // part of it is for lists of system calls
+mod attempts;
 mod descriptors;
 mod identity;
 mod landlock;
@@ -24,17 +25,17 @@ mod namespaces;
 mod root;
 mod survey;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 mod wall;
 
 pub use limits::Needs;
 pub use survey::survey;
 pub use wall::{Missing, Wall};
 
-use super::facts::kernel_version;
-use super::process::{self, Fork, Lifeline};
-use super::thread;
 use descriptors::Proc;
+use kvmlet_sys::facts::kernel_version;
+use kvmlet_sys::process::{self, Fork, Lifeline};
+use kvmlet_sys::thread;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
 use std::os::fd::BorrowedFd;

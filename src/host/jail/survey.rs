@@ -1,7 +1,7 @@
 //! Which walls this host gives, found out by a process that goes there.
 
 use super::{Jail, Missing, Needs, Wall};
-use crate::host::process::Fork;
+use kvmlet_sys::process::Fork;
 use std::fs::File;
 use std::io::{self, Read, Write};
 

@@ -5,8 +5,8 @@ mod containers;
 
 use super::attempts::{ATTEMPTS, EXCESSES, Host, OF_LANDLOCK, all, beyond_landlock, reachable};
 use super::*;
-pub(in crate::host) use crate::alone::end;
-use crate::host::process::{Child, Ended};
+pub(crate) use crate::alone::end;
+use kvmlet_sys::process::{Child, Ended};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{File, read_link, read_to_string};
 use std::io::{Read, Write};
@@ -16,8 +16,8 @@ use std::os::fd::AsRawFd;
 const ORDINARY: libc::uid_t = 12345;
 
 /// Runs `body` in a process with one thread and no more open than it needs.
-pub(in crate::host) fn alone(room: &str, test: &str, body: impl FnOnce()) {
-    crate::alone::alone(&format!("host::{room}::tests::{test}"), body);
+pub(crate) fn alone(room: &str, test: &str, body: impl FnOnce()) {
+    crate::alone::alone(&format!("{room}::tests::{test}"), body);
 }
 
 /// Does it have a user of its own, and namespaces that are the host's?
@@ -204,7 +204,10 @@ fn landlock_is_a_wall_by_itself() {
                 assert_eq!(open("/etc/passwd").unwrap_err(), Some(libc::EACCES));
                 assert_eq!(open("/").unwrap_err(), Some(libc::EACCES));
                 let known = OF_LANDLOCK.map(|(what, _)| what);
-                assert_eq!(reachable(&host, &known), beyond_landlock(&known));
+                assert_eq!(
+                    reachable(&host, &known),
+                    beyond_landlock(landlock::version().unwrap(), &known)
+                );
                 // What is open can be used.
                 assert_eq!((&null).read(&mut [0]).unwrap(), 0);
             }),
@@ -258,7 +261,10 @@ fn what_the_host_refuses_is_named() {
             // All others stand.
             assert_eq!(
                 reachable(&host, &all()),
-                beyond_landlock(&["a service of the host", "a socket by name"])
+                beyond_landlock(
+                    landlock::version().unwrap(),
+                    &["a service of the host", "a socket by name"]
+                )
             );
         }));
         assert_eq!(survey().unwrap().len(), 2);

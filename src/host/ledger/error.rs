@@ -1,7 +1,7 @@
 //! Why a VM is not admitted, with all figures.
 
+use super::super::{cgroup, claims};
 use crate::config::{CpuSet, Factor, thousandths};
-use crate::host::{cgroup, claims};
 use std::io;
 
 /// Why a VM cannot have what it asks for.

@@ -1,6 +1,6 @@
 //! What running VMs were promised of this host, and whether one more can be.
 //!
-//! A [claim](crate::host::claims) for each VM says how much CPU time and memory it was promised. A new one is
+//! A [claim](crate::claims) for each VM says how much CPU time and memory it was promised. A new one is
 //! admitted while the ledger is locked, so two that start at the same instant cannot both take the last share.
 //! There is no daemon: whoever comes next clears what a killed VM had.
 //!
@@ -12,12 +12,12 @@ mod placement;
 
 pub use error::Error;
 
-use super::cgroup::{self, Cgroup, Plan};
-use super::claims::{Claim, Claims};
-use super::facts::ReservedPages;
-use super::process::resident_bytes_with_children;
-use super::runtime::RuntimeDirectory;
+use crate::cgroup::{self, Cgroup, Plan};
+use crate::claims::{Claim, Claims};
 use crate::config::{CpuQuota, CpuSet, HugePages, MemoryMode, Overcommit, VmConfig};
+use crate::runtime::RuntimeDirectory;
+use kvmlet_sys::facts::ReservedPages;
+use kvmlet_sys::process::resident_bytes_with_children;
 use placement::{Tight, place};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -49,8 +49,8 @@ impl Host {
         let pool = ReservedPages::total() * HugePages::Reserved.page_bytes();
         Ok(Self {
             cpus: cpus.ok_or_else(|| Error::Cpus(std::io::ErrorKind::InvalidData.into()))?,
-            memory_bytes: super::total_memory_bytes().saturating_sub(pool),
-            available_bytes: super::available_memory_bytes,
+            memory_bytes: crate::total_memory_bytes().saturating_sub(pool),
+            available_bytes: crate::available_memory_bytes,
         })
     }
 }

@@ -2,10 +2,10 @@
 
 use super::addresses;
 use super::lease::Record;
+use crate::claims;
 use crate::config::{HostPort, PortMapping, Subnet};
-use crate::host::claims;
-use crate::host::descriptors::TooFew;
-use crate::host::interrupt::Interrupted;
+use crate::descriptors::TooFew;
+use kvmlet_sys::interrupt::Interrupted;
 use std::net::IpAddr;
 use std::{fmt, io};
 

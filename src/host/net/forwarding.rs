@@ -12,8 +12,8 @@ use super::nft::{Kind, Socket, find};
 use super::rules::BORROWED;
 use super::table::{self, Table};
 use crate::config::is_interface_name;
-use crate::host::directory::Directory;
-use crate::host::environment;
+use kvmlet_sys::directory::Directory;
+use kvmlet_sys::environment;
 use std::io;
 
 /// A name has at most 15 bytes.
@@ -238,7 +238,7 @@ mod tests {
     use super::super::isolation::isolated;
     use super::super::tests::run;
     use super::*;
-    use crate::host::runtime::RuntimeDirectory;
+    use crate::runtime::RuntimeDirectory;
 
     fn interfaces(loans: &[Loan]) -> Vec<&str> {
         loans.iter().map(|loan| &*loan.interface).collect()
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn a_forged_note_switches_nothing_off() {
         isolated(
-            "host::net::forwarding::tests::a_forged_note_switches_nothing_off",
+            "net::forwarding::tests::a_forged_note_switches_nothing_off",
             || {
                 for name in ["uplink", "others"] {
                     run("ip", &["tuntap", "add", name, "mode", "tap"]);
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn what_this_process_has_borrowed_it_gives_back_whatever_others_take_away() {
         isolated(
-            "host::net::forwarding::tests::what_this_process_has_borrowed_it_gives_back_whatever_others_take_away",
+            "net::forwarding::tests::what_this_process_has_borrowed_it_gives_back_whatever_others_take_away",
             || {
                 run("ip", &["tuntap", "add", "uplink", "mode", "tap"]);
                 link::set_forwarding("uplink", true).unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 #[test]
 fn the_table_of_a_killed_owner_is_not_about_others() {
     isolated(
-        "host::net::hostile_tests::the_table_of_a_killed_owner_is_not_about_others",
+        "net::hostile_tests::the_table_of_a_killed_owner_is_not_about_others",
         || {
             let killed = tempfile::tempdir().unwrap();
             let network = set_up(&"egress=none".parse().unwrap(), killed.path()).unwrap();
@@ -32,7 +32,7 @@ fn the_table_of_a_killed_owner_is_not_about_others() {
 #[test]
 fn ports_that_a_firewall_drops_are_left_to_the_proxy() {
     isolated(
-        "host::net::hostile_tests::ports_that_a_firewall_drops_are_left_to_the_proxy",
+        "net::hostile_tests::ports_that_a_firewall_drops_are_left_to_the_proxy",
         || {
             let drops = "add table ip filter; add chain ip filter FORWARD \
                          { type filter hook forward priority 0; policy drop; }";
@@ -57,7 +57,7 @@ fn ports_that_a_firewall_drops_are_left_to_the_proxy() {
 #[test]
 fn without_rules_an_interface_is_down_however_long_a_lock_is_held() {
     isolated(
-        "host::net::hostile_tests::without_rules_an_interface_is_down_however_long_a_lock_is_held",
+        "net::hostile_tests::without_rules_an_interface_is_down_however_long_a_lock_is_held",
         || {
             let world = world(&[]);
             let up = || link::Socket::open().unwrap().is_up("kvmlet0");
@@ -82,7 +82,7 @@ fn without_rules_an_interface_is_down_however_long_a_lock_is_held() {
 /// Whether the host lets something to the guest pass within a while: it would ask for its hardware address, at least.
 fn is_reached(network: &Network) -> bool {
     std::thread::sleep(Duration::from_millis(300));
-    rustix::io::read(network.endpoint().queues[0].as_fd(), &mut [0; 2000]).is_ok()
+    rustix::io::read(network.queues()[0].as_fd(), &mut [0; 2000]).is_ok()
 }
 
 /// A socket somewhere outside.
@@ -98,7 +98,7 @@ fn outsider(world: &World) -> UdpSocket {
 #[test]
 fn a_client_of_a_service_that_has_moved_does_not_reach_who_has_its_address() {
     isolated(
-        "host::net::hostile_tests::a_client_of_a_service_that_has_moved_does_not_reach_who_has_its_address",
+        "net::hostile_tests::a_client_of_a_service_that_has_moved_does_not_reach_who_has_its_address",
         || {
             let world = world(&["5353:53/udp"]);
             let client = outsider(&world);
@@ -120,7 +120,7 @@ fn a_client_of_a_service_that_has_moved_does_not_reach_who_has_its_address() {
 #[test]
 fn whom_a_guest_has_talked_to_does_not_reach_the_next() {
     isolated(
-        "host::net::hostile_tests::whom_a_guest_has_talked_to_does_not_reach_the_next",
+        "net::hostile_tests::whom_a_guest_has_talked_to_does_not_reach_the_next",
         || {
             let world = world(&[]);
             let partner = outsider(&world);
@@ -142,7 +142,7 @@ fn whom_a_guest_has_talked_to_does_not_reach_the_next() {
 #[test]
 fn owners_who_start_at_once_have_networks_of_their_own() {
     isolated(
-        "host::net::hostile_tests::owners_who_start_at_once_have_networks_of_their_own",
+        "net::hostile_tests::owners_who_start_at_once_have_networks_of_their_own",
         || {
             run("ip", &["link", "set", "lo", "up"]);
             let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -151,7 +151,7 @@ fn owners_who_start_at_once_have_networks_of_their_own() {
                 let address = |directory: &tempfile::TempDir| {
                     barrier.wait();
                     let network = set_up(&Net::default(), directory.path()).unwrap();
-                    let address = network.endpoint().guest.as_ref().unwrap().address;
+                    let address = network.interface().guest.as_ref().unwrap().address;
                     // Both have theirs before either goes.
                     barrier.wait();
                     address
@@ -191,7 +191,7 @@ fn uplink() {
 #[test]
 fn what_was_killed_in_another_namespace_stays_noted() {
     isolated(
-        "host::net::hostile_tests::what_was_killed_in_another_namespace_stays_noted",
+        "net::hostile_tests::what_was_killed_in_another_namespace_stays_noted",
         || {
             let directory = tempfile::tempdir().unwrap();
             let runtime = RuntimeDirectory::at(directory.path()).unwrap();
@@ -243,7 +243,7 @@ fn what_was_killed_in_another_namespace_stays_noted() {
 #[test]
 fn who_lacks_the_rights_leaves_what_was_killed_noted() {
     isolated(
-        "host::net::hostile_tests::who_lacks_the_rights_leaves_what_was_killed_noted",
+        "net::hostile_tests::who_lacks_the_rights_leaves_what_was_killed_noted",
         || {
             let directory = tempfile::tempdir().unwrap();
             let runtime = RuntimeDirectory::at(directory.path()).unwrap();
@@ -272,7 +272,7 @@ fn who_lacks_the_rights_leaves_what_was_killed_noted() {
 #[test]
 fn ports_that_a_firewall_drops_later_are_left_to_the_proxy() {
     isolated(
-        "host::net::hostile_tests::ports_that_a_firewall_drops_later_are_left_to_the_proxy",
+        "net::hostile_tests::ports_that_a_firewall_drops_later_are_left_to_the_proxy",
         || {
             let world = world(&["8080:80"]);
             let led = || run("nft", &["list", "ruleset"]).contains("8080");
@@ -303,7 +303,7 @@ fn ports_that_a_firewall_drops_later_are_left_to_the_proxy() {
 #[test]
 fn an_older_firewall_that_comes_later_is_seen() {
     isolated(
-        "host::net::hostile_tests::an_older_firewall_that_comes_later_is_seen",
+        "net::hostile_tests::an_older_firewall_that_comes_later_is_seen",
         || {
             let drop_all = || {
                 let mut command = std::process::Command::new("iptables-legacy");

@@ -1,12 +1,12 @@
-//! Who has which network: a [claim](crate::host::claims) for each interface that kvmlet has made.
+//! Who has which network: a [claim](crate::claims) for each interface that kvmlet has made.
 
 use super::link::Route;
 use super::namespace::Namespace;
 use super::{Error, link};
+use crate::claims::{Claim, Claims};
 use crate::config::{Egress, HostAddress, HostPort, PortMapping, Protocol, Subnet};
-use crate::host::claims::{Claim, Claims};
-use crate::host::environment;
-use crate::host::runtime::RuntimeDirectory;
+use crate::runtime::RuntimeDirectory;
+use kvmlet_sys::environment;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;

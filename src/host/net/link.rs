@@ -1,31 +1,13 @@
 //! Interfaces of the host: their addresses, flags and routes (netdevice(7)).
 
-use super::tap::check;
 use crate::config::{MacAddress, Subnet};
+use kvmlet_sys::tap::{check, request};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-
-/// An ifreq for the named interface, with flags. The name has at most 15 bytes.
-pub(super) fn request(name: &str, flags: libc::c_int) -> libc::ifreq {
-    // SAFETY: an ifreq is plain data, for which zeros are valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let most = request.ifr_name.len() - 1;
-    for (to, from) in request.ifr_name[..most].iter_mut().zip(name.bytes()) {
-        *to = from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    request
-}
-
-pub(super) fn name_of(request: &libc::ifreq) -> String {
-    let bytes = request.ifr_name.iter().map(|byte| *byte as u8);
-    let name: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
-    String::from_utf8_lossy(&name).into_owned()
-}
 
 /// Is there an interface of this name, in the network namespace of this thread?
 pub(super) fn exists(name: &str) -> bool {

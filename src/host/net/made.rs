@@ -11,10 +11,12 @@ use super::reap::{Ending, reap};
 use super::tap::Tap;
 use super::turn::Turn;
 use super::watch::{Guarded, Watch};
-use super::{Endpoint, Error, GuestAddress, Network, link};
-use crate::config::{Egress, MacAddress, Mtu, Net, PortMapping, Protocol, Subnet};
-use crate::host::descriptors::Reserved;
-use crate::host::runtime::RuntimeDirectory;
+use super::{Error, Network, link};
+use crate::config::{
+    Egress, GuestAddress, Interface, MacAddress, Mtu, Net, PortMapping, Protocol, Subnet,
+};
+use crate::descriptors::Reserved;
+use crate::runtime::RuntimeDirectory;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 
@@ -63,8 +65,7 @@ impl Network {
         let mtu = config.mtu.unwrap_or(Mtu::ETHERNET).get();
         let [a, b, c, d] = subnet.guest().octets();
         // From here on dropping `network` undoes what was done.
-        let endpoint = Endpoint {
-            queues: tap.queues().to_vec(),
+        let interface = Interface {
             mac: config.mac.unwrap_or(MacAddress::local([b'k', a, b, c, d])),
             mtu: Some(mtu),
             guest: Some(GuestAddress {
@@ -75,7 +76,7 @@ impl Network {
             }),
         };
         let mut network = Self {
-            endpoint,
+            interface,
             warnings: [
                 names.warning().filter(|_| asks),
                 fewer(&config.publish, seats),
@@ -128,13 +129,13 @@ impl Network {
 
     /// Where a firewall keeps the guest from asking this host for names, it is left to ask others.
     fn check_names(&mut self, names: &NameService, subnet: Subnet) {
-        if names.is_reached(&self.tap, self.endpoint.mac, subnet) {
+        if names.is_reached(&self.tap, self.interface.mac, subnet) {
             return;
         }
         let direct = names.direct();
         self.warnings
             .push(name_service::unreached(self.tap.name(), &direct));
-        if let Some(guest) = self.endpoint.guest.as_mut().filter(|_| !direct.is_empty()) {
+        if let Some(guest) = self.interface.guest.as_mut().filter(|_| !direct.is_empty()) {
             guest.dns = direct;
         }
     }

@@ -12,7 +12,7 @@
 //!   ports, and it asks the host for names. It can ping the host. It cannot use addresses that are not its own.
 //!   Between host and guest there is no IPv6.
 //!
-//! Rootless networking through passt, which would be another [port](crate::devices::virtio::net::Port), is not
+//! Rootless networking through passt, which would be another port of the device, is not
 //! there.
 
 mod addresses;
@@ -45,47 +45,21 @@ pub use error::{Error, Holder};
 pub use link::set_up;
 pub use name_service::name_servers;
 pub use reap::reap_stale;
-pub use tap::{Tap, TapQueue};
+pub use tap::Tap;
 
-use super::environment;
-use super::runtime::RuntimeDirectory;
-use crate::config::{MacAddress, Net, PortMapping};
+use crate::config::{Interface, MacAddress, Net, PortMapping};
+use crate::runtime::RuntimeDirectory;
+use kvmlet_sys::environment;
+use kvmlet_sys::tap::TapQueue;
 use made::Made;
 use proxy::Proxy;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use watch::Watch;
-
-/// What a guest must be told to use its interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GuestAddress {
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// Length of the network's prefix, in bits.
-    pub prefix: u8,
-    /// The host's address, where the default route leads.
-    pub gateway: Ipv4Addr,
-    /// Name servers.
-    pub dns: Vec<Ipv4Addr>,
-}
-
-/// What a VM needs of a network: it may live in another process than the [`Network`].
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    /// The queues, as many as the configuration asks for.
-    pub queues: Vec<Arc<TapQueue>>,
-    /// The guest's hardware address.
-    pub mac: MacAddress,
-    /// The tap's MTU in bytes, for the device to tell.
-    pub mtu: Option<u16>,
-    /// The guest's address, if kvmlet has chosen it.
-    pub guest: Option<GuestAddress>,
-}
 
 /// The host's side of one interface of a guest. Dropping it takes down what it has set up.
 pub struct Network {
     tap: Tap,
-    endpoint: Endpoint,
+    interface: Interface,
     warnings: Vec<String>,
     made: Option<Made>,
 }
@@ -130,15 +104,14 @@ impl Network {
             Some(mac) => mac,
             None => random_mac(),
         };
-        let endpoint = Endpoint {
-            queues: tap.queues().to_vec(),
+        let interface = Interface {
             mac,
             mtu: u16::try_from(mtu).ok().filter(|mtu| *mtu >= 68),
             guest: None,
         };
         Ok(Self {
             tap,
-            endpoint,
+            interface,
             warnings,
             made: None,
         })
@@ -169,9 +142,14 @@ impl Network {
         self.made.as_ref().map_or(&[], |made| &made.published)
     }
 
-    /// What the VM gets.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+    /// What the guest's side is like.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// The tap's queues, as many as the configuration asks for. They may be served by another process.
+    pub fn queues(&self) -> &[Arc<TapQueue>] {
+        self.tap.queues()
     }
 
     /// The tap's name.

@@ -7,7 +7,7 @@ use super::*;
 use crate::patience::{patience, seconds};
 use std::ffi::CString;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -123,7 +123,7 @@ fn interfaces() {
 
 #[test]
 fn names_are_found_wherever_the_hosts_resolver_is() {
-    let name = "host::net::name_tests::names_are_found_wherever_the_hosts_resolver_is";
+    let name = "net::name_tests::names_are_found_wherever_the_hosts_resolver_is";
     isolated(name, || {
         let list = HostsList::new("nameserver 127.0.0.1\n");
         interfaces();
@@ -132,7 +132,7 @@ fn names_are_found_wherever_the_hosts_resolver_is() {
         }
         let World { guest, network, .. } = &world(&[]);
         assert_eq!(network.warnings(), [] as [String; 0]);
-        let endpoint = network.endpoint().guest.as_ref().unwrap();
+        let endpoint = network.interface().guest.as_ref().unwrap();
         assert_eq!(endpoint.dns, [endpoint.gateway]);
         serve("192.0.2.2", 4);
         let ways = ["name.test", "+tcp name.test", "long.test"];
@@ -166,7 +166,7 @@ fn names_are_found_wherever_the_hosts_resolver_is() {
 
 #[test]
 fn a_guest_that_starts_again_is_answered() {
-    let name = "host::net::name_tests::a_guest_that_starts_again_is_answered";
+    let name = "net::name_tests::a_guest_that_starts_again_is_answered";
     isolated(name, || {
         let _list = HostsList::new("nameserver 127.0.0.1\n");
         interfaces();
@@ -180,7 +180,7 @@ fn a_guest_that_starts_again_is_answered() {
         let mut network = set_up(&Net::default(), runtime.path()).unwrap();
         network.serve().unwrap();
         let guest = Namespace::new();
-        let near = &network.endpoint().queues[0];
+        let near = &network.queues()[0];
         let _far = far_end(&guest, near, "10.107.0.2/30", "10.107.0.1");
         assert_eq!(asked(&guest, question), "1");
     });
@@ -188,7 +188,7 @@ fn a_guest_that_starts_again_is_answered() {
 
 #[test]
 fn servers_that_do_not_answer_are_passed_over() {
-    let name = "host::net::name_tests::servers_that_do_not_answer_are_passed_over";
+    let name = "net::name_tests::servers_that_do_not_answer_are_passed_over";
     isolated(name, || {
         let list = HostsList::new("nameserver 127.0.0.7\nnameserver 127.0.0.8\nnameserver ::1\n");
         interfaces();
@@ -225,7 +225,7 @@ fn servers_that_do_not_answer_are_passed_over() {
 
 #[test]
 fn servers_that_were_named_are_asked_instead() {
-    let name = "host::net::name_tests::servers_that_were_named_are_asked_instead";
+    let name = "net::name_tests::servers_that_were_named_are_asked_instead";
     isolated(name, || {
         let list = HostsList::new("nameserver 127.0.0.1\n");
         interfaces();
@@ -243,7 +243,7 @@ fn servers_that_were_named_are_asked_instead() {
 
 #[test]
 fn a_host_without_name_servers_says_so() {
-    let name = "host::net::name_tests::a_host_without_name_servers_says_so";
+    let name = "net::name_tests::a_host_without_name_servers_says_so";
     isolated(name, || {
         let _list = HostsList::new("search example\n");
         let runtime = tempfile::tempdir().unwrap();
@@ -256,13 +256,13 @@ fn a_host_without_name_servers_says_so() {
 
 #[test]
 fn a_firewall_that_lets_no_questions_in_is_noticed() {
-    let name = "host::net::name_tests::a_firewall_that_lets_no_questions_in_is_noticed";
+    let name = "net::name_tests::a_firewall_that_lets_no_questions_in_is_noticed";
     isolated(name, || {
         let list = HostsList::new("nameserver 127.0.0.1\n");
         let runtime = tempfile::tempdir().unwrap();
         let guests = || {
             let network = set_up(&Net::default(), runtime.path()).unwrap();
-            let dns = network.endpoint().guest.as_ref().unwrap().dns.clone();
+            let dns = network.interface().guest.as_ref().unwrap().dns.clone();
             (network.warnings().join("\n"), dns)
         };
         let nft = |rules: &str| {
@@ -302,7 +302,7 @@ fn a_firewall_that_lets_no_questions_in_is_noticed() {
 
 #[test]
 fn only_its_guest_is_answered() {
-    let name = "host::net::name_tests::only_its_guest_is_answered";
+    let name = "net::name_tests::only_its_guest_is_answered";
     isolated(name, || {
         let _list = HostsList::new("nameserver 127.0.0.1\n");
         interfaces();
@@ -353,7 +353,7 @@ fn only_its_guest_is_answered() {
 
 #[test]
 fn a_guest_that_asks_without_end_holds_little() {
-    let name = "host::net::name_tests::a_guest_that_asks_without_end_holds_little";
+    let name = "net::name_tests::a_guest_that_asks_without_end_holds_little";
     isolated(name, || {
         let list = HostsList::new("nameserver 127.0.0.8\n");
         interfaces();

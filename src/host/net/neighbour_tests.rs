@@ -5,7 +5,7 @@ use super::tests::{run, set_up};
 use super::traffic_tests::{connect, ip, seen_by, world, world_with};
 use super::*;
 use crate::patience::{eventually, seconds};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn rules() -> String {
 #[test]
 fn rules_read_back_as_they_are_meant() {
     isolated(
-        "host::net::neighbour_tests::rules_read_back_as_they_are_meant",
+        "net::neighbour_tests::rules_read_back_as_they_are_meant",
         || {
             let runtime = tempfile::tempdir().unwrap();
             let config: Net = "egress=internet".parse().unwrap();
@@ -74,7 +74,7 @@ fn rules_read_back_as_they_are_meant() {
 #[test]
 fn rules_that_are_taken_away_come_back() {
     isolated(
-        "host::net::neighbour_tests::rules_that_are_taken_away_come_back",
+        "net::neighbour_tests::rules_that_are_taken_away_come_back",
         || {
             let world = world(&["8080:80"]);
             let runtime = tempfile::tempdir().unwrap();
@@ -129,14 +129,14 @@ fn rules_that_are_taken_away_come_back() {
 #[test]
 fn owners_leave_each_other_alone() {
     isolated(
-        "host::net::neighbour_tests::owners_leave_each_other_alone",
+        "net::neighbour_tests::owners_leave_each_other_alone",
         || {
             let world = world(&["8080:80"]);
             let runtime = tempfile::tempdir().unwrap();
             let other = set_up(&Net::default(), runtime.path()).unwrap();
             assert_eq!(rules().matches("table ip kvmlet-").count(), 2);
             // Neither do their guests reach each other.
-            let address = other.endpoint().guest.as_ref().unwrap().address;
+            let address = other.interface().guest.as_ref().unwrap().address;
             assert_ne!(address, Ipv4Addr::new(10, 107, 0, 2));
             drop(other);
             assert_eq!(rules().matches("table ip kvmlet-").count(), 1);
@@ -158,7 +158,7 @@ fn owners_leave_each_other_alone() {
 #[test]
 fn there_is_no_ipv6_between_host_and_guest() {
     isolated(
-        "host::net::neighbour_tests::there_is_no_ipv6_between_host_and_guest",
+        "net::neighbour_tests::there_is_no_ipv6_between_host_and_guest",
         || {
             let world = world(&[]);
             // Somebody switches it on again, as `sysctl --system` may.
@@ -194,7 +194,7 @@ fn there_is_no_ipv6_between_host_and_guest() {
 #[test]
 fn what_was_for_a_guest_that_has_ended_is_not_for_the_next() {
     isolated(
-        "host::net::neighbour_tests::what_was_for_a_guest_that_has_ended_is_not_for_the_next",
+        "net::neighbour_tests::what_was_for_a_guest_that_has_ended_is_not_for_the_next",
         || {
             let world = world(&["5353:53/udp"]);
             let client = world
@@ -214,7 +214,7 @@ fn what_was_for_a_guest_that_has_ended_is_not_for_the_next() {
             std::thread::sleep(Duration::from_millis(300));
             // Were it let pass, the host would ask for the guest's hardware address.
             let mut frame = [0; 2000];
-            let arrived = rustix::io::read(next.endpoint().queues[0].as_fd(), &mut frame);
+            let arrived = rustix::io::read(next.queues()[0].as_fd(), &mut frame);
             assert!(arrived.is_err(), "{arrived:?} {:?}", &frame[..80]);
         },
     );
@@ -223,7 +223,7 @@ fn what_was_for_a_guest_that_has_ended_is_not_for_the_next() {
 #[test]
 fn forwarding_that_others_switch_on_is_theirs() {
     isolated(
-        "host::net::neighbour_tests::forwarding_that_others_switch_on_is_theirs",
+        "net::neighbour_tests::forwarding_that_others_switch_on_is_theirs",
         || {
             let world = world(&[]);
             // As docker does, with a network of its own.
@@ -250,30 +250,27 @@ fn reached(egress: &str) -> ([bool; 3], usize) {
     });
     (
         reached,
-        world.network.endpoint().guest.as_ref().unwrap().dns.len(),
+        world.network.interface().guest.as_ref().unwrap().dns.len(),
     )
 }
 
 #[test]
 fn egress_none_means_that() {
-    isolated("host::net::neighbour_tests::egress_none_means_that", || {
+    isolated("net::neighbour_tests::egress_none_means_that", || {
         assert_eq!(reached("none"), ([false; 3], 0));
     });
 }
 
 #[test]
 fn egress_internet_means_that() {
-    isolated(
-        "host::net::neighbour_tests::egress_internet_means_that",
-        || {
-            assert_eq!(reached("internet"), ([true, false, false], 1));
-        },
-    );
+    isolated("net::neighbour_tests::egress_internet_means_that", || {
+        assert_eq!(reached("internet"), ([true, false, false], 1));
+    });
 }
 
 #[test]
 fn egress_all_means_that() {
-    isolated("host::net::neighbour_tests::egress_all_means_that", || {
+    isolated("net::neighbour_tests::egress_all_means_that", || {
         assert_eq!(reached("all"), ([true; 3], 1));
     });
 }
@@ -281,7 +278,7 @@ fn egress_all_means_that() {
 #[test]
 fn a_firewall_that_ends_by_refusing_is_told_of() {
     isolated(
-        "host::net::neighbour_tests::a_firewall_that_ends_by_refusing_is_told_of",
+        "net::neighbour_tests::a_firewall_that_ends_by_refusing_is_told_of",
         || {
             let runtime = tempfile::tempdir().unwrap();
             let warned = |script: &str, expected: &[&str]| {

@@ -40,7 +40,7 @@ fn as_user<T: Send>(user: u32, body: impl FnOnce() -> T + Send) -> T {
 
 #[test]
 fn ports_are_reached_by_ipv6() {
-    let name = "host::net::port_tests::ports_are_reached_by_ipv6";
+    let name = "net::port_tests::ports_are_reached_by_ipv6";
     isolated(name, || {
         let ports = [
             "8080:80",
@@ -97,7 +97,7 @@ fn ports_are_reached_by_ipv6() {
 
 #[test]
 fn a_host_without_ipv6_publishes_for_ipv4() {
-    let name = "host::net::port_tests::a_host_without_ipv6_publishes_for_ipv4";
+    let name = "net::port_tests::a_host_without_ipv6_publishes_for_ipv4";
     isolated(name, || {
         for interface in ["all", "lo"] {
             let file = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
@@ -116,7 +116,7 @@ fn reset(stream: TcpStream) {
 
 #[test]
 fn resets_and_half_closes_are_passed_on() {
-    let name = "host::net::port_tests::resets_and_half_closes_are_passed_on";
+    let name = "net::port_tests::resets_and_half_closes_are_passed_on";
     isolated(name, || {
         let world = world(&["8080:80", "8090:90"]);
         let listener = world.guest.run(|| TcpListener::bind("0.0.0.0:90").unwrap());
@@ -167,7 +167,7 @@ fn resets_and_half_closes_are_passed_on() {
 
 #[test]
 fn a_reset_in_the_first_moment_is_passed_on() {
-    let name = "host::net::port_tests::a_reset_in_the_first_moment_is_passed_on";
+    let name = "net::port_tests::a_reset_in_the_first_moment_is_passed_on";
     isolated(name, || {
         let ports: Vec<_> = (100..150)
             .map(|port| format!("{}:{port}", 8000 + port))
@@ -191,7 +191,7 @@ fn a_reset_in_the_first_moment_is_passed_on() {
 
 #[test]
 fn ranges_and_free_ports_are_found() {
-    let name = "host::net::port_tests::ranges_and_free_ports_are_found";
+    let name = "net::port_tests::ranges_and_free_ports_are_found";
     isolated(name, || {
         ip("link set lo up");
         let taken = [
@@ -250,7 +250,7 @@ fn ranges_and_free_ports_are_found() {
 
 #[test]
 fn datagrams_of_one_user_push_out_their_own() {
-    let name = "host::net::port_tests::datagrams_of_one_user_push_out_their_own";
+    let name = "net::port_tests::datagrams_of_one_user_push_out_their_own";
     isolated(name, || {
         let world = world(&["5354:54/udp"]);
         let server = world.guest.run(|| UdpSocket::bind("0.0.0.0:54").unwrap());
@@ -278,7 +278,7 @@ fn datagrams_of_one_user_push_out_their_own() {
 
 #[test]
 fn a_guest_that_does_not_answer_does_not_hold_up_others() {
-    let name = "host::net::port_tests::a_guest_that_does_not_answer_does_not_hold_up_others";
+    let name = "net::port_tests::a_guest_that_does_not_answer_does_not_hold_up_others";
     isolated(name, || {
         let world = world(&["8080:80", "8091:91"]);
         // A backlog that is full leaves connections unanswered.

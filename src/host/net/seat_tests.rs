@@ -36,7 +36,7 @@ fn soon_served(crowd: &[TcpStream], expected: usize) -> usize {
 
 #[test]
 fn idle_clients_of_one_user_keep_nobody_out() {
-    let name = "host::net::port_tests::seats::idle_clients_of_one_user_keep_nobody_out";
+    let name = "net::port_tests::seats::idle_clients_of_one_user_keep_nobody_out";
     isolated(name, || {
         let world = world(&["8080:80"]);
         with_ipv6(&world);
@@ -63,7 +63,7 @@ fn idle_clients_of_one_user_keep_nobody_out() {
 
 #[test]
 fn clients_that_have_closed_keep_nobody_out() {
-    let name = "host::net::port_tests::seats::clients_that_have_closed_keep_nobody_out";
+    let name = "net::port_tests::seats::clients_that_have_closed_keep_nobody_out";
     isolated(name, || {
         let world = world(&["8080:80", "8091:91"]);
         // Of a guest that accepts nobody.
@@ -83,7 +83,7 @@ fn clients_that_have_closed_keep_nobody_out() {
 
 #[test]
 fn clients_beyond_the_bound_wait_for_a_seat() {
-    let name = "host::net::port_tests::seats::clients_beyond_the_bound_wait_for_a_seat";
+    let name = "net::port_tests::seats::clients_beyond_the_bound_wait_for_a_seat";
     isolated(name, || {
         let _world = world(&["8080:80"]);
         let mut clients = crowd(300);
@@ -99,7 +99,7 @@ fn clients_beyond_the_bound_wait_for_a_seat() {
 
 #[test]
 fn slow_clients_hold_nobody_up() {
-    let name = "host::net::port_tests::seats::slow_clients_hold_nobody_up";
+    let name = "net::port_tests::seats::slow_clients_hold_nobody_up";
     isolated(name, || {
         let _world = world(&["8080:80"]);
         // Some ask for a lot and do not read it; others say a byte now and then.

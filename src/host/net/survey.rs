@@ -5,7 +5,7 @@ use super::nft::Socket;
 use super::table::Table;
 use super::{Error, conntrack, firewall, link};
 use crate::config::Egress;
-use crate::host::facts;
+use kvmlet_sys::facts;
 use std::io;
 
 /// What keeps guests' packets from being forwarded, as far as one can tell.
@@ -113,12 +113,12 @@ mod tests {
     use super::super::tests::run;
     use super::*;
     use crate::config::Net;
-    use crate::host::runtime::RuntimeDirectory;
+    use crate::runtime::RuntimeDirectory;
 
     #[test]
     fn rules_are_rehearsed_and_nothing_stays() {
         isolated(
-            "host::net::survey::tests::rules_are_rehearsed_and_nothing_stays",
+            "net::survey::tests::rules_are_rehearsed_and_nothing_stays",
             || {
                 filters().unwrap();
                 connections().unwrap();
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn forwarding_that_cannot_be_switched_is_told() {
         isolated(
-            "host::net::survey::tests::forwarding_that_cannot_be_switched_is_told",
+            "net::survey::tests::forwarding_that_cannot_be_switched_is_told",
             || {
                 let read_only = || {
                     // SAFETY: it concerns this thread only, and strings that end with a zero.
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn all_that_is_missing_is_told_at_once() {
         isolated(
-            "host::net::survey::tests::all_that_is_missing_is_told_at_once",
+            "net::survey::tests::all_that_is_missing_is_told_at_once",
             || {
                 // A thread of nobody's, which has neither the capability nor a device that is root's.
                 let refused = std::thread::spawn(move || {
@@ -218,7 +218,7 @@ mod tests {
                 let (error, help) = (refused.to_string(), refused.help().unwrap());
                 assert!(error.contains("CAP_NET_ADMIN"), "{error}");
                 assert!(help.contains("setcap cap_net_admin"), "{help}");
-                if crate::host::facts::open_tun().is_ok()
+                if kvmlet_sys::facts::open_tun().is_ok()
                     && std::fs::metadata("/dev/net/tun").is_ok_and(|data| {
                         std::os::unix::fs::PermissionsExt::mode(&data.permissions()) & 6 == 6
                     })

@@ -9,7 +9,7 @@ use super::rules::{
     PUBLISHED_AT, Part, RESOLVERS, ROUTED, SET_OF_TAPS, SETS, Set, TAPS, rules, rules_of_ipv6,
 };
 use crate::config::{Egress, Protocol, Subnet};
-use crate::host::directory::Directory;
+use kvmlet_sys::directory::Directory;
 use std::net::Ipv4Addr;
 use std::path::Path;
 

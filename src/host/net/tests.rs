@@ -3,7 +3,7 @@
 use super::isolation::{companion, isolated, role};
 use super::*;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command};
 
@@ -37,7 +37,7 @@ pub(super) fn net(publish: &[&str]) -> Net {
 
 #[test]
 fn what_is_set_up_is_taken_down() {
-    isolated("host::net::tests::what_is_set_up_is_taken_down", || {
+    isolated("net::tests::what_is_set_up_is_taken_down", || {
         run("ip", &["tuntap", "add", "uplink", "mode", "tap"]);
         run("ip", &["addr", "add", "192.0.2.2/24", "dev", "uplink"]);
         run("ip", &["link", "set", "uplink", "up"]);
@@ -47,12 +47,12 @@ fn what_is_set_up_is_taken_down() {
         let network = set_up(&config, runtime.path()).unwrap();
         assert_eq!(network.warnings(), [] as [String; 0]);
         assert_eq!(network.tap(), "kvmlet0");
-        let guest = network.endpoint().guest.as_ref().unwrap();
+        let guest = network.interface().guest.as_ref().unwrap();
         assert_eq!(
             (guest.address, guest.gateway),
             ([10, 107, 0, 2].into(), [10, 107, 0, 1].into())
         );
-        assert_eq!(network.endpoint().mac.octets()[2..], [10, 107, 0, 2]);
+        assert_eq!(network.interface().mac.octets()[2..], [10, 107, 0, 2]);
         let routes = link::routes().unwrap();
         assert!(
             routes
@@ -70,7 +70,7 @@ fn what_is_set_up_is_taken_down() {
         // A second VM, and the first goes.
         let other = set_up(&net(&["8081:80"]), runtime.path()).unwrap();
         assert_eq!(
-            other.endpoint().guest.as_ref().unwrap().address,
+            other.interface().guest.as_ref().unwrap().address,
             Ipv4Addr::new(10, 107, 0, 6)
         );
         drop(network);
@@ -89,7 +89,7 @@ fn what_is_set_up_is_taken_down() {
 
 #[test]
 fn what_is_in_the_way_is_named() {
-    isolated("host::net::tests::what_is_in_the_way_is_named", || {
+    isolated("net::tests::what_is_in_the_way_is_named", || {
         let runtime = tempfile::tempdir().unwrap();
         run("ip", &["link", "set", "lo", "up"]);
         let _taken = TcpListener::bind("0.0.0.0:8080").unwrap();
@@ -167,7 +167,7 @@ fn what_is_in_the_way_is_named() {
             let config = format!("tap=several,queues={queues}").parse().unwrap();
             let several = set_up(&config, runtime.path()).unwrap();
             assert_eq!(
-                (several.endpoint().queues.len(), several.endpoint().mtu),
+                (several.queues().len(), several.interface().mtu),
                 (queues, Some(1500))
             );
         }
@@ -186,7 +186,7 @@ fn what_is_in_the_way_is_named() {
 #[test]
 fn a_firewall_that_forwards_nothing_is_told_of() {
     isolated(
-        "host::net::tests::a_firewall_that_forwards_nothing_is_told_of",
+        "net::tests::a_firewall_that_forwards_nothing_is_told_of",
         || {
             run(
                 "nft",
@@ -209,7 +209,7 @@ fn a_firewall_that_forwards_nothing_is_told_of() {
     );
 }
 
-const CROWD: &str = "host::net::tests::processes_share_the_range_and_clear_up_after_each_other";
+const CROWD: &str = "net::tests::processes_share_the_range_and_clear_up_after_each_other";
 
 /// Another process with a network, which it tells and then holds.
 fn neighbour(runtime: &Path, port: u16) -> ((Child, impl Read), String) {
@@ -232,7 +232,7 @@ fn be_a_neighbour(role: &str) {
     let network = set_up(&net(&[&format!("{port}:80")]), Path::new(runtime)).unwrap();
     println!(
         "address {}",
-        network.endpoint().guest.as_ref().unwrap().address
+        network.interface().guest.as_ref().unwrap().address
     );
     // Until it is killed, or the other end is closed.
     let _ = std::io::stdin().read(&mut [0]);
@@ -279,7 +279,7 @@ fn processes_share_the_range_and_clear_up_after_each_other() {
         // The next network clears the last, and has its address.
         let network = set_up(&net(&["9000:80"]), runtime).unwrap();
         assert_eq!(
-            network.endpoint().guest.as_ref().unwrap().address,
+            network.interface().guest.as_ref().unwrap().address,
             Ipv4Addr::new(10, 107, 0, 2)
         );
         drop(network);

@@ -168,12 +168,7 @@ pub(super) fn world_with(config: Net) -> World {
         .warnings
         .retain(|warning| !warning.contains("/etc/resolv.conf"));
     network.serve().unwrap();
-    let guest_tap = far_end(
-        &guest,
-        &network.endpoint().queues[0],
-        "10.107.0.2/30",
-        "10.107.0.1",
-    );
+    let guest_tap = far_end(&guest, &network.queues()[0], "10.107.0.2/30", "10.107.0.1");
     for namespace in [&guest, &outside] {
         namespace.run(|| {
             serve_tcp(TcpListener::bind("0.0.0.0:80").unwrap());
@@ -192,7 +187,7 @@ pub(super) fn world_with(config: Net) -> World {
 #[test]
 fn published_ports_and_nothing_else_are_reached() {
     isolated(
-        "host::net::traffic_tests::published_ports_and_nothing_else_are_reached",
+        "net::traffic_tests::published_ports_and_nothing_else_are_reached",
         || {
             let world = world(&["8080:80", "8081:81", "5353:53/udp", "127.0.0.1:8082:80"]);
             assert_eq!(world.network.warnings(), [] as [String; 0]);
@@ -240,7 +235,7 @@ fn published_ports_and_nothing_else_are_reached() {
 
 #[test]
 fn who_comes_before_the_service_waits_for_it() {
-    let name = "host::net::traffic_tests::who_comes_before_the_service_waits_for_it";
+    let name = "net::traffic_tests::who_comes_before_the_service_waits_for_it";
     isolated(name, || {
         let world = world(&["8081:81"]);
         let guest = &world.guest;
@@ -274,33 +269,30 @@ fn who_comes_before_the_service_waits_for_it() {
 
 #[test]
 fn a_guest_reaches_out_but_not_in() {
-    isolated(
-        "host::net::traffic_tests::a_guest_reaches_out_but_not_in",
-        || {
-            let world = world(&["8080:80"]);
-            let _host = TcpListener::bind("0.0.0.0:9999").unwrap();
-            world.guest.run(|| {
-                assert_eq!(seen_by("192.0.2.1:80"), "192.0.2.2", "as the host");
-                assert_eq!(seen_by_udp("192.0.2.1:53").as_deref(), Some("192.0.2.2"));
-                // Published ports, its own even.
-                assert_eq!(seen_by("192.0.2.2:8080"), "10.107.0.1");
-                for address in ["10.107.0.1:9999", "192.0.2.2:9999"] {
-                    assert!(connect(address).is_err(), "{address}");
-                }
-                let ping = |address| {
-                    let output = Command::new("ping").args(["-c1", "-W1", address]).output();
-                    output.map_or(true, |output| output.status.success())
-                };
-                assert!(ping("10.107.0.1"));
-                // With an address that is not its own it reaches nothing.
-                ip("addr add 10.9.9.9/32 dev eth0");
-                ip("route replace default via 10.107.0.1 src 10.9.9.9");
-            });
-            // Sent from outside's point of view: it answers to 10.9.9.9 by way of the host, if it hears anything.
-            ip("route add 10.9.9.9 dev kvmlet0");
-            world
-                .guest
-                .run(|| assert_eq!(seen_by_udp("192.0.2.1:53"), None));
-        },
-    );
+    isolated("net::traffic_tests::a_guest_reaches_out_but_not_in", || {
+        let world = world(&["8080:80"]);
+        let _host = TcpListener::bind("0.0.0.0:9999").unwrap();
+        world.guest.run(|| {
+            assert_eq!(seen_by("192.0.2.1:80"), "192.0.2.2", "as the host");
+            assert_eq!(seen_by_udp("192.0.2.1:53").as_deref(), Some("192.0.2.2"));
+            // Published ports, its own even.
+            assert_eq!(seen_by("192.0.2.2:8080"), "10.107.0.1");
+            for address in ["10.107.0.1:9999", "192.0.2.2:9999"] {
+                assert!(connect(address).is_err(), "{address}");
+            }
+            let ping = |address| {
+                let output = Command::new("ping").args(["-c1", "-W1", address]).output();
+                output.map_or(true, |output| output.status.success())
+            };
+            assert!(ping("10.107.0.1"));
+            // With an address that is not its own it reaches nothing.
+            ip("addr add 10.9.9.9/32 dev eth0");
+            ip("route replace default via 10.107.0.1 src 10.9.9.9");
+        });
+        // Sent from outside's point of view: it answers to 10.9.9.9 by way of the host, if it hears anything.
+        ip("route add 10.9.9.9 dev kvmlet0");
+        world
+            .guest
+            .run(|| assert_eq!(seen_by_udp("192.0.2.1:53"), None));
+    });
 }

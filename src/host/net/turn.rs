@@ -2,8 +2,8 @@
 //! moment would take the same addresses.
 
 use super::addresses;
-use crate::host::interrupt::Interrupted;
-use crate::host::lock::{self, Patience};
+use kvmlet_sys::interrupt::Interrupted;
+use kvmlet_sys::lock::{self, Patience};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use std::os::fd::OwnedFd;

@@ -1,6 +1,6 @@
 //! Why a runtime directory is not used.
 
-use crate::host::users;
+use kvmlet_sys::users;
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -12,7 +12,7 @@ mod place;
 
 pub use error::Error;
 
-use super::directory::Directory;
+use kvmlet_sys::directory::Directory;
 use place::Place;
 use rustix::fs::{FileType, FlockOperation, Mode, fchmod, flock};
 use std::fs;

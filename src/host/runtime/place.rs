@@ -1,7 +1,7 @@
 //! Where a runtime directory may be: nobody but this user and root decides what is found by its path.
 
 use super::{Error, OTHERS_WRITE};
-use crate::host::{environment, users};
+use kvmlet_sys::{environment, users};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

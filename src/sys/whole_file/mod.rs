@@ -11,6 +11,7 @@ mod find;
 use super::directory::Directory;
 use super::temporary::Temporary;
 use super::users;
+use crate::remedy::Remedy;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Gid, Mode, Stat, Uid, fchmod, fchown, fstat};
 use rustix::io::Errno;
@@ -63,6 +64,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+impl Remedy for Error {
+    fn remedy(&self) -> Option<String> {
+        self.help().map(Into::into)
+    }
 }
 
 impl Error {

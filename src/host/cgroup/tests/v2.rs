@@ -3,8 +3,8 @@
 use super::super::hierarchy::listed;
 use super::super::*;
 use super::quota;
-use crate::host::jail::tests::{alone, end};
-use crate::host::process::{Child, Ended, Fork, fork};
+use crate::jail::tests::{alone, end};
+use kvmlet_sys::process::{Child, Ended, Fork, fork};
 use rustix::fs::XattrFlags;
 use std::io::Read;
 use std::os::unix::fs::chown;

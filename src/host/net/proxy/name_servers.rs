@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const PREFERRED: Duration = Duration::from_secs(30);
 
 /// Name servers to ask, in order: fixed ones, or those of a file, which is read again when it has changed.
-pub(in crate::host::net) struct NameServers {
+pub(in crate::net) struct NameServers {
     file: Option<PathBuf>,
     /// The file as it was read; nothing if there was none.
     seen: Option<Version>,

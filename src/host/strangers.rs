@@ -1,0 +1,85 @@
+//! The list for threads that serve strangers outside of a VM's process: the proxy of published ports and names.
+//!
+//! What is not on it is refused rather than the end of the process: that holds interfaces and shares of a VM which
+//! runs well. There is no way to start a program or a thread, to change a file, or to have a socket that is not of
+//! the Internet.
+
+use kvmlet_sys::seccomp::{Check, Program, Rule, elsewhere};
+use std::io;
+
+/// Holds the calling thread, which serves strangers, to what that takes; anything else is refused (EPERM).
+///
+/// # Errors
+/// When the kernel refuses the filter.
+pub fn serve_strangers() -> io::Result<()> {
+    Program::refusing(rules())?.install()
+}
+
+/// All that makes or changes a file when it is opened.
+const WRITES: u32 = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE) as u32
+    & !(libc::O_DIRECTORY as u32);
+
+/// All rules.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    STRANGERS
+        .iter()
+        .chain(elsewhere().map(|elsewhere| &elsewhere.rule))
+}
+
+const STRANGERS: &[Rule] = &[
+    // Events.
+    Rule::any(libc::SYS_epoll_ctl),
+    Rule::any(libc::SYS_epoll_pwait),
+    Rule::any(libc::SYS_epoll_pwait2),
+    Rule::any(libc::SYS_epoll_wait),
+    Rule::any(libc::SYS_futex),
+    Rule::any(libc::SYS_poll),
+    Rule::any(libc::SYS_ppoll),
+    // Sockets.
+    Rule::any(libc::SYS_accept4),
+    Rule::any(libc::SYS_bind),
+    Rule::any(libc::SYS_connect),
+    Rule::any(libc::SYS_getpeername),
+    Rule::any(libc::SYS_getsockname),
+    Rule::any(libc::SYS_getsockopt),
+    Rule::any(libc::SYS_recvfrom),
+    Rule::any(libc::SYS_recvmsg),
+    Rule::any(libc::SYS_sendmsg),
+    Rule::any(libc::SYS_sendto),
+    Rule::any(libc::SYS_setsockopt),
+    Rule::any(libc::SYS_shutdown),
+    Rule::equal(libc::SYS_socket, 0, libc::AF_INET as u32),
+    Rule::equal(libc::SYS_socket, 0, libc::AF_INET6 as u32),
+    Rule::equal(libc::SYS_ioctl, 1, libc::FIONBIO as u32),
+    Rule::equal(libc::SYS_ioctl, 1, libc::SIOCGIFINDEX as u32),
+    Rule::any(libc::SYS_getrandom),
+    Rule::any(libc::SYS_read),
+    Rule::any(libc::SYS_write),
+    Rule::any(libc::SYS_writev),
+    Rule::any(libc::SYS_close),
+    // The host's list of name servers.
+    Rule::without(libc::SYS_openat, 2, WRITES),
+    Rule::any(libc::SYS_statx),
+    Rule::any(libc::SYS_newfstatat),
+    Rule::any(libc::SYS_fstat),
+    Rule::any(libc::SYS_lseek),
+    Rule::any(libc::SYS_fcntl),
+    // Memory, but none to execute.
+    Rule::any(libc::SYS_madvise),
+    Rule::without(libc::SYS_mmap, 2, libc::PROT_EXEC as u32),
+    Rule::without(libc::SYS_mprotect, 2, libc::PROT_EXEC as u32),
+    Rule::any(libc::SYS_mremap),
+    Rule::any(libc::SYS_munmap),
+    // The end of the thread, and of the process.
+    Rule::any(libc::SYS_exit),
+    Rule::any(libc::SYS_exit_group),
+    Rule::any(libc::SYS_getpid),
+    Rule::any(libc::SYS_gettid),
+    Rule::any(libc::SYS_rt_sigaction),
+    Rule::any(libc::SYS_rt_sigprocmask),
+    Rule::any(libc::SYS_rt_sigreturn),
+    Rule {
+        call: libc::SYS_tgkill,
+        check: Check::OwnProcess(0),
+    },
+];

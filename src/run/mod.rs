@@ -1,0 +1,42 @@
+//! One VM and what the host gives it, joined: `vm` knows no host, and `host` knows no VM.
+
+mod error;
+mod networks;
+
+pub use error::Error;
+pub use networks::{endpoints, set_up_networks};
+
+use crate::config::{PortMapping, VmConfig};
+use crate::host::net::Network;
+use crate::host::runtime::RuntimeDirectory;
+use crate::vm::{self, Vm};
+use std::io::Write;
+
+/// A VM that is built and has not run yet, on networks that this process holds.
+///
+/// What it has of this host is noted in the runtime directory; without one there can be no interfaces but on taps that
+/// exist. The VM's threads write to `output` while the guest does: see [`Vm::with_console`].
+///
+/// # Errors
+/// What the host cannot give, and what is wrong with the VM.
+pub fn build(
+    config: VmConfig,
+    output: impl Write + Send + 'static,
+    runtime: Option<&RuntimeDirectory>,
+) -> Result<Vm, Error> {
+    vm::make_scratch(&config)?;
+    let mut networks = set_up_networks(&config, runtime)?;
+    for network in &mut networks {
+        network.serve()?;
+    }
+    let endpoints = endpoints(&networks);
+    let notes = runtime.map(|runtime| &**runtime);
+    let mut vm = Vm::with_endpoints(config, output, endpoints, notes)?;
+    vm.keep(networks);
+    Ok(vm)
+}
+
+/// The published ports, with those of the host that were chosen for them.
+pub fn published(networks: &[Network]) -> impl Iterator<Item = &PortMapping> {
+    networks.iter().flat_map(Network::published)
+}

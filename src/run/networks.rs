@@ -1,0 +1,41 @@
+//! The host's side of interfaces becomes what a VM takes.
+
+use super::Error;
+use crate::config::VmConfig;
+use crate::devices::virtio::net::Port;
+use crate::host::net::Network;
+use crate::host::runtime::RuntimeDirectory;
+use crate::vm::Endpoint;
+use std::sync::Arc;
+
+/// Sets up the host's side of a configuration's interfaces, in their order, and says in the log what will not
+/// work.
+///
+/// # Errors
+/// Names what is not available.
+pub fn set_up_networks(
+    config: &VmConfig,
+    runtime: Option<&RuntimeDirectory>,
+) -> Result<Vec<Network>, Error> {
+    let mut networks = Vec::new();
+    for net in &config.nets {
+        let network = Network::set_up(net, runtime)?;
+        for warning in network.warnings() {
+            log::warn!("{warning}");
+        }
+        networks.push(network);
+    }
+    Ok(networks)
+}
+
+/// What a VM takes of networks. It may live in another process than they do.
+pub fn endpoints(networks: &[Network]) -> Vec<Endpoint> {
+    let endpoint = |network: &Network| {
+        let queues = network.queues().iter().cloned();
+        Endpoint {
+            ports: queues.map(|queue| queue as Arc<dyn Port>).collect(),
+            interface: network.interface().clone(),
+        }
+    };
+    networks.iter().map(endpoint).collect()
+}

@@ -1,0 +1,165 @@
+//! Memory balloon (virtio 1.2 §5.5): how memory that a guest does not need comes back to the host.
+//!
+//! The guest's driver takes pages from its own kernel until as many are in the *balloon* as the host asks for,
+//! and names them; they are given back there and then ([`GuestRam::give_back`](crate::memory::GuestRam)).
+//! With free page reporting it also names, unasked, what lies free, and with statistics it tells, when asked,
+//! how much memory it uses. All of it is the guest's good will: a guest can keep what it has, and use again what it gave,
+//! up to the RAM that it was promised and no further.
+//!
+//! A page that the guest touches again is simply there, empty, so a driver need not wait for an answer before
+//! it uses pages of the balloon again, and MUST_TELL_HOST is not offered (§5.5.3). Neither is PAGE_POISON: what
+//! is given back reads as zeros, and a driver that wants other bytes there does without reporting (§5.5.6.7).
+//! Free page hints, which are for migration, are not offered either.
+
+mod handle;
+mod pages;
+mod statistics;
+mod worker;
+
+pub use handle::{BalloonHandle, BalloonStats};
+pub use statistics::GuestStatistics;
+
+use super::{Activation, DeviceType, VirtioDevice, Worker};
+use crate::config::{self, Balloon, Memory};
+use crate::thread::ThreadKind;
+use handle::Shared;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use worker::Server;
+
+/// Entries of a queue. Linux names up to 32 free ranges at a time, by as many descriptors.
+const QUEUE_SIZE: u16 = 64;
+
+/// Feature bits (§5.5.3).
+mod feature {
+    pub const STATS_VQ: u64 = 1 << 1;
+    pub const DEFLATE_ON_OOM: u64 = 1 << 2;
+    pub const PAGE_REPORTING: u64 = 1 << 5;
+}
+
+/// Configuration space (§5.5.4): `num_pages`, then `actual`.
+const ACTUAL_OFFSET: u64 = 4;
+const CONFIG_BYTES: usize = 8;
+
+/// Why a balloon does not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A size that leaves too little to the guest.
+    #[error(transparent)]
+    Size(#[from] config::Error),
+    /// Nobody there to answer.
+    #[error("the guest has no balloon driver that tells statistics")]
+    NoDriver,
+    /// The guest takes too long.
+    #[error("the guest has not told its statistics within {} ms", .waited.as_millis())]
+    NoAnswer {
+        /// How long it had.
+        waited: Duration,
+    },
+    /// The host refused to pass the request on.
+    #[error("the balloon cannot be asked")]
+    Host(#[from] io::Error),
+}
+
+/// The front of a balloon.
+pub struct BalloonDevice {
+    shared: Arc<Shared>,
+    features: u64,
+    active: bool,
+    worker: Worker,
+}
+
+impl BalloonDevice {
+    /// A balloon in guest RAM of that size. A `config` that was checked fits it.
+    ///
+    /// # Errors
+    /// When the host gives no event.
+    pub fn new(config: &Balloon, memory: Memory) -> io::Result<(Self, BalloonHandle)> {
+        let mut features = feature::STATS_VQ;
+        if config.deflate_on_oom {
+            features |= feature::DEFLATE_ON_OOM;
+        }
+        if config.reporting {
+            features |= feature::PAGE_REPORTING;
+        }
+        let shared = Arc::new(Shared::new(config.size, memory)?);
+        let device = Self {
+            shared: shared.clone(),
+            features,
+            active: false,
+            worker: Worker::new("balloon", ThreadKind::Balloon)?,
+        };
+        Ok((device, BalloonHandle(shared)))
+    }
+}
+
+impl VirtioDevice for BalloonDevice {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Balloon
+    }
+
+    fn name(&self) -> &str {
+        "balloon"
+    }
+
+    fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// §5.5.2: inflate, deflate, statistics, free page hints, reports. Linux counts only the queues of features
+    /// that both sides have, and so finds its reports at 3 or 2 instead of 4; see
+    /// `Server::new`.
+    fn queue_sizes(&self) -> &[u16] {
+        match self.features & feature::PAGE_REPORTING {
+            0 => &[QUEUE_SIZE; 3],
+            _ => &[QUEUE_SIZE; 5],
+        }
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let mut bytes = [0; CONFIG_BYTES];
+        let fields = [&self.shared.target_pages, &self.shared.actual_pages];
+        for (bytes, field) in bytes.chunks_exact_mut(4).zip(fields) {
+            bytes.copy_from_slice(&field.load(Ordering::Acquire).to_le_bytes());
+        }
+        let rest = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| bytes.get(offset..));
+        for (to, from) in data.iter_mut().zip(rest.unwrap_or_default()) {
+            *to = *from;
+        }
+    }
+
+    /// A driver tells how many pages are in the balloon, by one access to the whole field (§4.2.2.2). Before
+    /// it is ready there are none.
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        if let (true, ACTUAL_OFFSET, Ok(bytes)) = (self.active, offset, data.try_into()) {
+            let pages = u32::from_le_bytes(bytes);
+            self.shared.actual_pages.store(pages, Ordering::Release);
+        }
+    }
+
+    fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        let _ = self.shared.interrupt.set(activation.interrupt.clone());
+        let server = Server::new(activation, self.shared.clone());
+        self.worker.work(move |orders| server.serve(orders))?;
+        self.active = true;
+        Ok(())
+    }
+
+    /// The guest begins anew, with an empty balloon.
+    fn reset(&mut self) {
+        self.active = false;
+        self.shared.actual_pages.store(0, Ordering::Release);
+    }
+
+    fn workers(&mut self) -> &mut [Worker] {
+        std::slice::from_mut(&mut self.worker)
+    }
+}
+
+#[cfg(test)]
+mod tests;

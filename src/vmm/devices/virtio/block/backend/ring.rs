@@ -1,0 +1,193 @@
+//! io_uring: a batch of jobs in one system call, answers as they come.
+
+use super::{Backend, Ended, allocation};
+use crate::devices::virtio::block::job::{Job, Operation};
+use crate::disk::DiskFile;
+use io_uring::types::{Fd, FsyncFlags};
+use io_uring::{IoUring, opcode, squeue};
+use kvmlet_sys::ring::{self, Medium};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+/// The index of no job, for entries whose answer does not matter.
+const NOBODY: u64 = u32::MAX as u64;
+
+/// A ring of its own for one queue. Jobs in flight lie in a table whose index the kernel hands back.
+pub(in super::super) struct Ring {
+    ring: IoUring,
+    file: Arc<DiskFile>,
+    jobs: Vec<Option<Job>>,
+    free: Vec<u32>,
+    /// What was done when it was submitted.
+    done: Vec<Ended>,
+    /// It cannot be told what the kernel still works on.
+    lost: bool,
+}
+
+impl Ring {
+    /// # Errors
+    /// When the host does not allow io_uring or lacks an operation.
+    pub fn new(file: Arc<DiskFile>, jobs: u16) -> io::Result<Self> {
+        let ring = ring::new(jobs.into(), file.medium())?;
+        ring::enable(&ring)?;
+        Ok(Self {
+            ring,
+            file,
+            jobs: (0..jobs).map(|_| None).collect(),
+            free: (0..jobs.into()).collect(),
+            done: Vec::new(),
+            lost: false,
+        })
+    }
+
+    fn in_flight(&self) -> usize {
+        self.jobs.len() - self.free.len()
+    }
+
+    fn entry(&self, job: &Job) -> squeue::Entry {
+        let whole = Fd(self.file.as_fd().as_raw_fd());
+        let parts = job.buffers.parts();
+        let data = || {
+            let fd = self.file.descriptor(job.offset, job.bytes, |alignment| {
+                job.buffers.is_aligned(alignment)
+            });
+            Fd(fd.as_raw_fd())
+        };
+        // No more parts than a queue has entries.
+        let count = parts.len() as u32;
+        match job.operation {
+            Operation::Read => opcode::Readv::new(data(), parts.as_ptr(), count)
+                .offset(job.offset)
+                .build(),
+            Operation::Write { durable } => opcode::Writev::new(data(), parts.as_ptr(), count)
+                .offset(job.offset)
+                .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
+                .build(),
+            Operation::Sync => opcode::Fsync::new(whole)
+                .flags(FsyncFlags::DATASYNC)
+                .build(),
+            Operation::Punch | Operation::Zero => allocate(whole, job),
+        }
+    }
+
+    fn enter(&self, wait: usize) -> io::Result<()> {
+        loop {
+            match self.ring.submit_and_wait(wait) {
+                Ok(_) => return Ok(()),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    // The kernel is short of something that reaping gives back.
+                    Some(libc::EAGAIN | libc::EBUSY) => return Ok(()),
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Has the kernel end what it can.
+    fn cancel(&mut self) {
+        // Entries are free again once the kernel has taken in what was submitted.
+        if self.lost || self.in_flight() == 0 || self.enter(0).is_err() {
+            return;
+        }
+        for (index, _) in (0u64..).zip(&self.jobs).filter(|(_, job)| job.is_some()) {
+            let entry = opcode::AsyncCancel::new(index).build();
+            // SAFETY: it refers to no memory.
+            if unsafe { self.ring.submission().push(&entry.user_data(NOBODY)) }.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn reap(&mut self, mut each: impl FnMut(Job, io::Result<u32>)) {
+        for completion in self.ring.completion() {
+            let index = completion.user_data() as u32;
+            let Some(job) = self.jobs.get_mut(index as usize).and_then(Option::take) else {
+                continue; // the kernel answers each index once
+            };
+            self.free.push(index);
+            each(
+                job,
+                u32::try_from(completion.result())
+                    .map_err(|_| io::Error::from_raw_os_error(-completion.result())),
+            );
+        }
+    }
+}
+
+fn allocate(fd: Fd, job: &Job) -> squeue::Entry {
+    match allocation::mode(job) {
+        None => opcode::Nop::new().build(),
+        Some(mode) => opcode::Fallocate::new(fd, job.bytes)
+            .offset(job.offset)
+            .mode(mode.bits() as i32)
+            .build(),
+    }
+}
+
+impl Backend for Ring {
+    fn submit(&mut self, job: Job) {
+        let allocates = matches!(job.operation, Operation::Punch | Operation::Zero);
+        if allocates && self.file.medium() == Medium::File {
+            let result = allocation::allocate(&self.file, &job);
+            return self.done.push((job, result));
+        }
+        let entry = self.entry(&job);
+        // The caller keeps to the number that the ring was made for, and the kernel takes entries in at each
+        // `advance`: a lack of either is a bug.
+        let Some(index) = self.free.pop() else {
+            unreachable!("more jobs than the ring was made for");
+        };
+        self.jobs[index as usize] = Some(job);
+        let entry = entry.user_data(index.into());
+        // SAFETY: buffers and their list belong to the job, which stays in the table until the kernel has
+        // answered it; the descriptors belong to `file`.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        assert!(pushed.is_ok(), "a ring has entries for all of its jobs");
+    }
+
+    fn advance(&mut self, ended: &mut Vec<Ended>) -> io::Result<()> {
+        if self.lost {
+            return Err(io::Error::other("io_uring has failed before"));
+        }
+        ended.append(&mut self.done);
+        let submission = self.ring.submission();
+        let kernel_is_due =
+            !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        if kernel_is_due {
+            self.enter(0)?;
+        }
+        self.reap(|job, result| ended.push((job, result)));
+        Ok(())
+    }
+
+    fn progress(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the descriptor belongs to the ring, which outlives the borrow.
+        (self.in_flight() > 0).then(|| unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) })
+    }
+
+    /// The kernel may still write into guest memory: wait until it has let go.
+    fn settle(&mut self) -> bool {
+        self.done.clear();
+        self.cancel();
+        while self.in_flight() > 0 && !self.lost {
+            if let Err(error) = self.enter(1) {
+                // Nothing of what may still be going on may be freed.
+                log::error!("io_uring failed with requests in flight: {error}");
+                self.jobs.drain(..).for_each(std::mem::forget);
+                self.lost = true;
+                break;
+            }
+            self.reap(|_, _| ());
+        }
+        !self.lost
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}

@@ -1,0 +1,232 @@
+//! Network interface (virtio 1.2 §5.1).
+//!
+//! A [`NetDevice`] has a [`Port`] for each pair of queues, and a thread for each pair that the driver has set
+//! up. Frames go between port and guest memory by one vectored read or write each, without a copy. What a
+//! guest does not receive in time stays in the port or is dropped; it holds up nothing but that queue.
+
+mod control;
+mod header;
+mod port;
+mod receive;
+mod stats;
+mod tap;
+mod transmit;
+mod worker;
+
+pub use port::{Iovecs, Offloads, Port};
+pub use stats::{Direction, DirectionStats, NetHandle, NetStats};
+
+use super::{Activation, DeviceType, VirtioDevice, Virtqueue, Worker};
+use crate::config::{MacAddress, RateLimit};
+use crate::thread::ThreadKind;
+use control::Control;
+use header::feature;
+use receive::Receiver;
+use stats::Shared;
+use std::io;
+use std::sync::Arc;
+use transmit::Transmitter;
+use worker::{Lane, Pair};
+
+const QUEUE_SIZE: u16 = 256;
+const CONTROL_QUEUE_SIZE: u16 = 64;
+/// VIRTIO_NET_S_LINK_UP (§5.1.4).
+const LINK_UP: u16 = 1;
+
+/// What every interface offers.
+const FEATURES: u64 = feature::CSUM
+    | feature::GUEST_CSUM
+    | feature::CTRL_GUEST_OFFLOADS
+    | feature::MAC
+    | feature::GUEST_TSO4
+    | feature::GUEST_TSO6
+    | feature::GUEST_ECN
+    | feature::HOST_TSO4
+    | feature::HOST_TSO6
+    | feature::HOST_ECN
+    | feature::MRG_RXBUF
+    | feature::STATUS
+    | feature::CTRL_VQ;
+
+/// What an interface is like.
+#[derive(Clone, Debug)]
+pub struct NetParams {
+    /// A short name for messages and threads: `eth0`.
+    pub name: String,
+    /// The guest's hardware address.
+    pub mac: MacAddress,
+    /// The largest packet that the guest may send and receive without segmentation, in bytes, if it is to be
+    /// told.
+    pub mtu: Option<u16>,
+    /// Limit towards the guest.
+    pub receive_limit: RateLimit,
+    /// Limit from the guest.
+    pub transmit_limit: RateLimit,
+}
+
+/// The front of an interface.
+pub struct NetDevice {
+    params: NetParams,
+    lanes: Arc<[Lane]>,
+    queue_sizes: Vec<u16>,
+    shared: Arc<Shared>,
+    /// One for each queue pair.
+    workers: Vec<Worker>,
+}
+
+impl NetDevice {
+    /// An interface with as many queue pairs as there are ports, and a handle to it that stays valid.
+    ///
+    /// # Errors
+    /// Without a port, or when the host gives no events.
+    pub fn new(params: NetParams, ports: Vec<Arc<dyn Port>>) -> io::Result<(Self, NetHandle)> {
+        if ports.is_empty() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let lanes: Arc<[Lane]> = ports.into_iter().map(Lane::new).collect::<Result<_, _>>()?;
+        let mut queue_sizes = vec![QUEUE_SIZE; 2 * lanes.len()];
+        queue_sizes.push(CONTROL_QUEUE_SIZE);
+        let workers = (0..lanes.len())
+            .map(|index| Worker::new(format!("{}-{index}", params.name), ThreadKind::Net))
+            .collect::<io::Result<_>>()?;
+        let shared = Arc::new(Shared::new(params.receive_limit, params.transmit_limit));
+        let handle = NetHandle(shared.clone());
+        let device = Self {
+            params,
+            lanes,
+            queue_sizes,
+            shared,
+            workers,
+        };
+        Ok((device, handle))
+    }
+
+    /// struct virtio_net_config (§5.1.4) as far as the offered features make its fields exist.
+    fn config(&self) -> [u8; 12] {
+        let mut config = [0; 12];
+        let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &self.params.mac.octets());
+        put(6, &LINK_UP.to_le_bytes());
+        if self.lanes.len() > 1 {
+            put(8, &(self.lanes.len() as u16).to_le_bytes());
+        }
+        if let Some(mtu) = self.params.mtu {
+            put(10, &mtu.to_le_bytes());
+        }
+        config
+    }
+
+    fn complain(&self, what: impl std::fmt::Display) {
+        if let Some(interrupt) = self.shared.interrupt.get() {
+            interrupt.complain(what);
+        }
+    }
+
+    fn start(&mut self, activation: Activation) -> io::Result<()> {
+        let Activation {
+            features,
+            mut queues,
+            interrupt,
+        } = activation;
+        let features = header::usable(features);
+        let mut take = |number: usize| queues.get_mut(number).and_then(Option::take);
+        // §5.1.2: without MQ there is one pair, and the control queue comes right behind it.
+        let pairs = match features & feature::MQ {
+            0 => 1,
+            _ => self.lanes.len(),
+        };
+        let _ = self.shared.interrupt.set(interrupt.clone());
+        for lane in self.lanes.iter() {
+            lane.port.set_offloads(header::offloads(features))?;
+        }
+        self.lanes[0].set_active(true)?;
+        let mut control = match features & feature::CTRL_VQ {
+            0 => None,
+            _ => take(2 * pairs),
+        }
+        .map(|queue: Virtqueue| Control::new(queue, self.lanes.clone(), features));
+        for index in 0..pairs {
+            let port = || self.lanes[index].port.clone();
+            let receiver = take(2 * index)
+                .map(|queue| Receiver::new(queue, port(), self.shared.clone(), features))
+                .transpose()?;
+            let transmitter = take(2 * index + 1)
+                .map(|queue| Transmitter::new(queue, port(), self.shared.clone(), features))
+                .transpose()?;
+            let control = control.take();
+            if receiver.is_none() && transmitter.is_none() && control.is_none() {
+                continue;
+            }
+            let pair = Pair {
+                lanes: self.lanes.clone(),
+                index,
+                receiver,
+                transmitter,
+                control,
+                shared: self.shared.clone(),
+                interrupt: interrupt.clone(),
+            };
+            self.workers[index].work(move |orders| pair.serve(orders))?;
+        }
+        Ok(())
+    }
+}
+
+impl VirtioDevice for NetDevice {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Net
+    }
+
+    fn name(&self) -> &str {
+        &self.params.name
+    }
+
+    fn features(&self) -> u64 {
+        let mut features = FEATURES;
+        if self.lanes.len() > 1 {
+            features |= feature::MQ;
+        }
+        if self.params.mtu.is_some() {
+            features |= feature::MTU;
+        }
+        features
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &self.queue_sizes
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let config = self.config();
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(config.len());
+        for (byte, value) in data.iter_mut().zip(&config[start..]) {
+            *byte = *value;
+        }
+    }
+
+    fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        self.start(activation)
+    }
+
+    fn reset(&mut self) {
+        for (index, lane) in self.lanes.iter().enumerate() {
+            // What waits in the first port, such as a client's first packet, is for the next driver. A port
+            // that cannot be switched off is still not read.
+            if let Err(error) = lane.set_active(index == 0) {
+                self.complain(format_args!("queue pair {index}: {error}"));
+            }
+            if let Err(error) = lane.port.set_offloads(Offloads::default()) {
+                self.complain(format_args!("queue pair {index}: {error}"));
+            }
+        }
+    }
+
+    fn workers(&mut self) -> &mut [Worker] {
+        &mut self.workers
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! Entropy source (virtio 1.2 §5.4): fills buffers from the host's random number generator.
+
+use super::rate_limiter::{Gate, RateLimiter, Take};
+use super::{
+    Activation, Broken, Chain, DeviceType, Interrupt, Orders, VirtioDevice, Virtqueue, Worker,
+};
+use crate::config::{Rate, RateLimit};
+use crate::thread::ThreadKind;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::rand::{GetRandomFlags, getrandom};
+use serde::Serialize;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+const QUEUE_SIZE: u16 = 64;
+/// A driver asks for some bytes at a time; more than this in one request is cut, which §5.4.6 allows.
+const REQUEST_BYTES: usize = 4096;
+/// Requests in a second, and at once: far more than a guest needs that seeds its generator all the time.
+const PER_SECOND: u64 = 1000;
+const BURST: u64 = 256;
+/// Random bytes in a second, and at once. A processor makes them a thousand times as fast.
+const BYTES_PER_SECOND: u64 = 256 << 10;
+const BURST_BYTES: u64 = 64 << 10;
+
+/// What an entropy source has given so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RngStats {
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Random bytes in the answers.
+    pub bytes: u64,
+    /// Notifications by the driver.
+    pub notifications: u64,
+    /// Interrupts to the driver.
+    pub interrupts: u64,
+    /// Times that requests had to wait: there is a limit to how many are answered in a second.
+    pub throttled: u64,
+}
+
+/// Counters behind [`RngStats`].
+struct Shared {
+    limiter: RateLimiter,
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    notifications: AtomicU64,
+    /// That of the transport, from the first activation on.
+    interrupt: OnceLock<Arc<Interrupt>>,
+}
+
+impl Shared {
+    fn new(limiter: RateLimiter) -> Self {
+        Self {
+            limiter,
+            requests: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            notifications: AtomicU64::new(0),
+            interrupt: OnceLock::new(),
+        }
+    }
+}
+
+/// Watches an entropy source while its guest runs.
+#[derive(Clone)]
+pub struct RngHandle(Arc<Shared>);
+
+impl RngHandle {
+    /// The counts so far.
+    pub fn stats(&self) -> RngStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RngStats {
+            requests: read(&self.0.requests),
+            bytes: read(&self.0.bytes),
+            notifications: read(&self.0.notifications),
+            interrupts: self.0.interrupt.get().map_or(0, |line| line.raised()),
+            throttled: self.0.limiter.throttled().events,
+        }
+    }
+}
+
+/// The device. It has one queue and no configuration.
+pub struct Rng {
+    worker: Worker,
+    shared: Arc<Shared>,
+}
+
+impl Rng {
+    /// An entropy source that answers a thousand requests and gives 256 KiB in a second, which is more than any guest
+    /// has a use for.
+    ///
+    /// # Errors
+    /// When the host gives no event for its thread.
+    pub fn new() -> io::Result<Self> {
+        let rate = |rate, burst| Rate::per_second(rate).map(|rate| rate.burst(burst)).ok();
+        Self::with_limit(RateLimit {
+            operations: rate(PER_SECOND, BURST),
+            bandwidth: rate(BYTES_PER_SECOND, BURST_BYTES),
+        })
+    }
+
+    /// An entropy source with a limit of the caller's.
+    ///
+    /// # Errors
+    /// When the host gives no event for its thread.
+    pub fn with_limit(limit: RateLimit) -> io::Result<Self> {
+        Ok(Self {
+            worker: Worker::new("rng", ThreadKind::Rng)?,
+            shared: Arc::new(Shared::new(RateLimiter::new(limit))),
+        })
+    }
+
+    /// What the outside holds of it.
+    pub fn handle(&self) -> RngHandle {
+        RngHandle(self.shared.clone())
+    }
+}
+
+impl VirtioDevice for Rng {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Rng
+    }
+
+    fn name(&self) -> &str {
+        "rng"
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE]
+    }
+
+    fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        let Activation {
+            queues, interrupt, ..
+        } = activation;
+        let Some(queue) = queues.into_iter().flatten().next() else {
+            return Ok(());
+        };
+        let shared = self.shared.clone();
+        let _ = shared.interrupt.set(interrupt.clone());
+        let gate = shared.limiter.gate()?;
+        self.worker
+            .work(move |orders| serve(queue, gate, &shared, &interrupt, orders))
+    }
+
+    fn reset(&mut self) {}
+
+    fn workers(&mut self) -> &mut [Worker] {
+        std::slice::from_mut(&mut self.worker)
+    }
+}
+
+/// What a worker waits for that has no more to do.
+enum Wait {
+    Queue,
+    Timer,
+}
+
+fn serve(
+    mut queue: Virtqueue,
+    mut gate: Gate,
+    shared: &Shared,
+    interrupt: &Arc<Interrupt>,
+    orders: &Orders,
+) {
+    let mut chain = Chain::default();
+    loop {
+        let wait = match serve_some(&mut queue, &mut chain, &mut gate, shared) {
+            Ok(wait) => wait,
+            Err(why) => return interrupt.needs_reset(&why),
+        };
+        // SAFETY: the descriptor belongs to the queue, which outlives the call.
+        let notified = unsafe { BorrowedFd::borrow_raw(queue.notified().as_raw_fd()) };
+        let mut fds = [
+            PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN),
+            match wait {
+                Some(Wait::Timer) => PollFd::from_borrowed_fd(gate.timer(), PollFlags::IN),
+                _ => PollFd::from_borrowed_fd(notified, PollFlags::IN),
+            },
+        ];
+        // With work left this only looks whether to stop. Interrupted or not: what is readable decides.
+        let _ = poll(&mut fds, wait.is_none().then_some(&Timespec::default()));
+        if !fds[0].revents().is_empty() && orders.obey() {
+            return;
+        }
+        let notified = queue.notified().read().unwrap_or(0);
+        (shared.notifications).fetch_add(notified, Ordering::Relaxed);
+    }
+}
+
+/// Answers what there is, but no more than a queue full, so that a driver that never ceases to ask cannot
+/// keep the device from being reset; what to wait for, or nothing if there may be more.
+fn serve_some(
+    queue: &mut Virtqueue,
+    chain: &mut Chain,
+    gate: &mut Gate,
+    shared: &Shared,
+) -> Result<Option<Wait>, Broken> {
+    let mut bytes = [0; REQUEST_BYTES];
+    for answered in 0..queue.size() {
+        if !queue.pop(chain)? {
+            if answered > 0 {
+                queue.signal()?;
+            }
+            return Ok((!queue.unmute()?).then_some(Wait::Queue));
+        }
+        let wanted = chain.writable_bytes().min(REQUEST_BYTES as u64) as usize;
+        if gate.take(1, wanted as u64) != Take::Ready {
+            queue.unpop();
+            if answered > 0 {
+                queue.signal()?;
+            }
+            return Ok(Some(Wait::Timer));
+        }
+        // From an initialized generator getrandom returns at once and, up to 256 bytes, in full.
+        let filled = getrandom(&mut bytes[..wanted], GetRandomFlags::empty()).unwrap_or(0);
+        let written = chain.write(queue.memory(), 0, &bytes[..filled])?;
+        queue.push(chain.head(), written as u32)?;
+        shared.requests.fetch_add(1, Ordering::Relaxed);
+        shared.bytes.fetch_add(written as u64, Ordering::Relaxed);
+    }
+    queue.signal()?;
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake_driver::{BUFFERS, FakeDriver, WRITE};
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_guest_that_never_ceases_to_ask_is_slowed_down_and_can_be_reset() {
+        let device = Rng::new().unwrap();
+        let handle = device.handle();
+        let mut driver = FakeDriver::ready(Box::new(device));
+        for _ in 0..16 {
+            driver.send(0, &[(BUFFERS, 4096, WRITE)]);
+            driver.used(0);
+        }
+        let (ram, stop) = (driver.ram.clone(), Arc::new(AtomicBool::new(false)));
+        let flood = {
+            let stop = stop.clone();
+            std::thread::spawn(move || FakeDriver::flood(&ram, 16, &stop))
+        };
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_secs(1) || handle.stats().throttled == 0 {
+            driver.write(0x50, 0);
+            assert!(since.elapsed() < Duration::from_secs(10), "never throttled");
+        }
+        let (answered, seconds) = (handle.stats().requests, since.elapsed().as_secs_f64());
+        let most = (BURST_BYTES as f64 + BYTES_PER_SECOND as f64 * (seconds + 0.1)) / 4096.0;
+        assert!(answered as f64 <= most, "{answered} in {seconds} s");
+        driver.write(0x70, 0);
+        stop.store(true, Ordering::Relaxed);
+        flood.join().unwrap();
+    }
+}

@@ -1,0 +1,231 @@
+//! What can go wrong with a VM.
+
+use super::failure::Failure;
+use super::lifecycle::State;
+use crate::arch::x86_64::{acpi, boot};
+use crate::config::Memory;
+use crate::{config, devices, memory};
+use kvmlet_sys::kvm;
+use kvmlet_sys::remedy::Remedy;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a VM could not be built, moved or run on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration is not one that can work.
+    #[error("the configuration is not valid")]
+    Config(#[from] config::Error),
+    /// KVM is not there or not usable.
+    #[error("KVM is not usable")]
+    Kvm(#[from] kvm::Error),
+    /// One of KVM's calls failed.
+    #[error("KVM cannot {doing}")]
+    KvmCall {
+        /// What was to be done.
+        doing: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The host's KVM lacks something that every VM needs.
+    #[error("this host's KVM has no {0}")]
+    KvmLacks(&'static str),
+    /// Virtualization in the guest that KVM does not offer.
+    #[error("this host's KVM offers guests no virtualization of their own (VT-x or SVM)")]
+    NestedMissing,
+    /// Performance counters that KVM does not offer.
+    #[error("this host's KVM offers guests no performance counters")]
+    PmuMissing,
+    /// A model-specific register that KVM does not have, or that does not take what it should hold.
+    #[error("this host's KVM does not take the model-specific register {index:#x} ({name})")]
+    Msr {
+        /// Its number.
+        index: u32,
+        /// What the manuals call it.
+        name: &'static str,
+    },
+    /// A disk that cannot be used.
+    #[error("cannot give the VM a disk")]
+    Disk(#[from] devices::virtio::block::Error),
+    /// Network interfaces that lead nowhere.
+    #[error(
+        "the configuration has {asked} network interfaces, and {given} were connected to something"
+    )]
+    Endpoints {
+        /// Interfaces of the configuration.
+        asked: usize,
+        /// Far ends that were given.
+        given: usize,
+    },
+    /// More devices than there are interrupt lines.
+    #[error("more than {limit} disks, interfaces and other devices in one VM")]
+    DeviceLimit {
+        /// How many there can be.
+        limit: usize,
+    },
+    /// More vCPUs than KVM takes.
+    #[error("{asked} vCPUs are more than this host's KVM takes ({limit})")]
+    VcpuLimit {
+        /// vCPUs asked for.
+        asked: u8,
+        /// KVM_CAP_MAX_VCPUS.
+        limit: usize,
+    },
+    /// More vCPUs than the guest kernel was built for.
+    #[error("{asked} vCPUs are more than the kernel `{}` was built for ({limit})", path.display())]
+    KernelCpus {
+        /// vCPUs asked for.
+        asked: u8,
+        /// Its NR_CPUS.
+        limit: u32,
+        /// The kernel.
+        path: PathBuf,
+    },
+    /// More memory than the guest can address.
+    #[error(
+        "{memory} of guest memory would end at {end:#x}, and this host's guests have {bits}-bit physical addresses"
+    )]
+    AddressWidth {
+        /// Memory asked for.
+        memory: Memory,
+        /// Where it would end.
+        end: u64,
+        /// Width of guest physical addresses.
+        bits: u8,
+    },
+    /// More memory than the host has.
+    #[error("{memory} of guest memory is more than this host has ({})", Memory::from_bytes(*.host_bytes))]
+    HostMemory {
+        /// Memory asked for.
+        memory: Memory,
+        /// All RAM of the host.
+        host_bytes: u64,
+    },
+    /// Guest memory could not be had.
+    #[error("cannot set up guest memory")]
+    Memory(#[from] memory::Error),
+    /// A file that the VM is made of cannot be opened.
+    #[error("cannot open {what} `{}`", path.display())]
+    Open {
+        /// What the file is for.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Kernel, initrd or command line do not make a bootable guest.
+    #[error("cannot boot {what} `{}`", path.display())]
+    Boot {
+        /// Which of the files is to blame.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: boot::Error,
+    },
+    /// The tables that describe the machine cannot be written.
+    #[error("cannot describe the machine to its guest")]
+    Acpi(#[from] acpi::Error),
+    /// The MP table cannot be written.
+    #[error("cannot describe the CPUs to the guest")]
+    MpTable(#[source] vm_memory::GuestMemoryError),
+    /// Two devices at one address (a bug).
+    #[error("cannot place a device")]
+    Bus(#[from] devices::bus::Overlap),
+    /// A list for KVM is too long (a bug).
+    #[error("a list for KVM is too long: {0:?}")]
+    List(vmm_sys_util::fam::Error),
+    /// The host gave no thread or event.
+    #[error("the host cannot give {what}")]
+    Host {
+        /// What was asked for.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A move that the lifecycle does not have.
+    #[error("cannot {verb} a VM that is {from}")]
+    Transition {
+        /// What was asked for.
+        verb: &'static str,
+        /// Where the VM is.
+        from: State,
+    },
+    /// A device waits for the host, which may change guest memory when it answers.
+    #[error("cannot pause the VM: the host has not answered what {device} has asked of it")]
+    Unsettled {
+        /// The name by which the guest knows it.
+        device: String,
+    },
+    /// KVM could not go on.
+    #[error("the VM cannot go on")]
+    Failed(#[source] Failure),
+}
+
+impl Error {
+    /// The way out, where one is known.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Error::Kvm(error) => Some(error.help()),
+            Error::Disk(error) => Some(error.help().into()),
+            Error::Endpoints { .. } => Some("make an endpoint for each: `kvmlet::run::build` does".into()),
+            Error::Boot { source, .. } => source.help().map(Into::into),
+            Error::Open {
+                what: "guest kernel",
+                ..
+            } => Some("build one with `kernels/build`, or pass --kernel".into()),
+            Error::Config(config::Error::BalloonReserved) => {
+                Some("take `--huge-pages transparent`, or leave out --balloon".into())
+            }
+            Error::Config(config::Error::KernelMissing) => {
+                Some("pass --kernel, or run `kernels/build` once to get a default one".into())
+            }
+            Error::Memory(memory::Error::Map { pages: config::HugePages::Reserved, .. }) => Some(
+                "reserve pages of 2 MiB (`sysctl vm.nr_hugepages=N`), or take `--huge-pages transparent`"
+                    .into(),
+            ),
+            Error::Memory(_) | Error::HostMemory { .. } => Some("ask for less --memory".into()),
+            Error::KvmLacks(_) => Some("run `kvmlet doctor` to see what this host offers".into()),
+            Error::Unsettled { .. } => Some(
+                "the VM runs on; try again, and look whether the host's disk works (`dmesg`)".into(),
+            ),
+            Error::KernelCpus { .. } => {
+                Some("ask for fewer --cpus, or boot a kernel with a larger NR_CPUS".into())
+            }
+            Error::NestedMissing => Some(
+                "load kvm_intel or kvm_amd with nested=1 where the processor has VT-x or SVM, or leave out --nested"
+                    .into(),
+            ),
+            Error::PmuMissing => Some("load kvm with enable_pmu=1, or leave out --pmu".into()),
+            Error::Failed(failure) => Some(failure.help()),
+            _ => None,
+        }
+    }
+}
+
+impl Remedy for Error {
+    fn remedy(&self) -> Option<String> {
+        self.help()
+    }
+}
+
+/// Names what a KVM call was for.
+pub(super) trait Doing<T> {
+    /// Turns an errno into an error that says what was to be done.
+    fn doing(self, what: &'static str) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for Result<T, kvm_ioctls::Error> {
+    fn doing(self, what: &'static str) -> Result<T, Error> {
+        self.map_err(|errno| Error::KvmCall {
+            doing: what,
+            source: errno.into(),
+        })
+    }
+}

@@ -1,0 +1,333 @@
+//! A VM that runs: what can be done with it from outside.
+
+use super::boot_trace::{BootTrace, Phase};
+use super::error::Error;
+use super::exit::ExitReason;
+use super::kick;
+use super::lifecycle::State;
+use super::machine::Vm;
+use super::stats::{MemoryStats, VmStats};
+use super::vcpu::{Counters, Shared, Vcpu, VcpuStats};
+use super::workers::Workers;
+use crate::devices;
+use crate::devices::boot_timer::Ready;
+use crate::devices::bus::lock;
+use crate::devices::serial::SerialInput;
+use crate::devices::virtio::balloon::BalloonHandle;
+use crate::devices::virtio::block::BlockHandle;
+use crate::devices::virtio::net::NetHandle;
+use crate::devices::virtio::rng::RngHandle;
+use crate::thread::{self, Beginning, OnStart, ThreadKind};
+use kvm_ioctls::VmFd;
+use std::any::Any;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+use vmm_sys_util::eventfd::EventFd;
+
+/// How long a pause waits for devices to stand still.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A running VM. Dropping it stops the VM and waits for its threads.
+///
+/// All methods take `&self`: a handle can be shared between threads.
+pub struct VmHandle {
+    shared: Arc<Shared>,
+    counters: Vec<Arc<Counters>>,
+    threads: Vec<JoinHandle<()>>,
+    console: SerialInput,
+    ready: Ready,
+    entropy: Option<RngHandle>,
+    disks: Vec<BlockHandle>,
+    interfaces: Vec<NetHandle>,
+    balloon: Option<BalloonHandle>,
+    workers: Workers,
+    /// One move of the lifecycle at a time.
+    moves: Mutex<()>,
+    // Given back when the VM is gone.
+    _kept: Vec<Box<dyn Any + Send + Sync>>,
+    // Keeps the VM alive until the last vCPU is gone.
+    _fd: Arc<VmFd>,
+}
+
+impl VmHandle {
+    pub(super) fn start(vm: Vm) -> Result<Self, Error> {
+        let (mut handle, vcpus) = Self::of(vm)?;
+        for vcpu in vcpus {
+            let shared = handle.shared.clone();
+            // Should a thread be refused, dropping the handle stops those before it.
+            let thread = Builder::new()
+                .name(vcpu_thread(&vcpu))
+                .spawn(move || vcpu.run(&shared))
+                .map_err(no_thread)?;
+            handle.threads.push(thread);
+        }
+        Ok(handle)
+    }
+
+    /// Takes a VM apart: what stays with the handle, and what goes to threads.
+    fn of(vm: Vm) -> Result<(Self, Vec<Vcpu>), Error> {
+        kick::install().map_err(|source| Error::Host {
+            what: "a real-time signal that calls vCPU threads back",
+            source,
+        })?;
+        let Vm {
+            vcpus,
+            fd,
+            shared,
+            console,
+            ready,
+            entropy,
+            disks,
+            interfaces,
+            balloon,
+            transports,
+            kept,
+        } = vm;
+        let handle = Self {
+            shared: Arc::new(shared),
+            counters: vcpus.iter().map(|vcpu| vcpu.counters.clone()).collect(),
+            threads: Vec::new(),
+            console,
+            ready,
+            entropy,
+            disks,
+            interfaces,
+            balloon,
+            workers: Workers::new(transports),
+            moves: Mutex::new(()),
+            _kept: kept,
+            _fd: fd,
+        };
+        Ok((handle, vcpus))
+    }
+
+    /// Where the VM is in its life.
+    pub fn state(&self) -> State {
+        self.shared.lifecycle.state()
+    }
+
+    /// Running → Paused. When this returns, no vCPU executes guest code, and nothing changes guest memory until
+    /// [`resume`](Self::resume). What devices have asked of the host is waited for as far as its answer goes to guest
+    /// memory, a tenth of a second at the most.
+    ///
+    /// # Errors
+    /// [`Error::Transition`] when the VM is not running; [`Error::Unsettled`] when a disk does not answer in time. The
+    /// VM runs on then.
+    pub fn pause(&self) -> Result<(), Error> {
+        let _in_turn = lock(&self.moves);
+        let deadline = Instant::now() + PATIENCE;
+        let verb = "pause";
+        let wrong = |from| Error::Transition { verb, from };
+        self.shared.lifecycle.pause().map_err(wrong)?;
+        self.workers.sleep(deadline).map_err(|device| {
+            // Unless it has ended meanwhile.
+            let _ = self.shared.lifecycle.resume();
+            Error::Unsettled { device }
+        })
+    }
+
+    /// Paused → Running.
+    ///
+    /// # Errors
+    /// [`Error::Transition`] when the VM is not paused.
+    pub fn resume(&self) -> Result<(), Error> {
+        let _in_turn = lock(&self.moves);
+        let verb = "resume";
+        let wrong = |from| Error::Transition { verb, from };
+        self.shared.lifecycle.resume().map_err(wrong)?;
+        self.workers.wake();
+        Ok(())
+    }
+
+    /// Presses the machine's power button, which asks the guest to end its service and to power off. Returns whether a
+    /// driver of the guest hears it. The VM runs on until the guest has done so, if it ever does: whoever asks gives it
+    /// a time, after which [`stop`](Self::stop) ends it.
+    ///
+    /// # Errors
+    /// [`Error::Transition`] when the VM is not running.
+    pub fn request_stop(&self) -> Result<bool, Error> {
+        match self.state() {
+            State::Running => Ok(self.shared.power_button.press()),
+            from => Err(Error::Transition {
+                verb: "ask for the end of",
+                from,
+            }),
+        }
+    }
+
+    /// Ends the VM as if its power were cut. When this returns, its vCPUs are gone, and its devices do nothing more;
+    /// what the host's kernel has not ended by then, as a read of a disk that hangs, is not waited for. A VM that had
+    /// already ended keeps its reason.
+    pub fn stop(&self) {
+        self.shared.lifecycle.end(Ok(ExitReason::Stopped));
+        // How it ended does not matter here.
+        let _ = self.shared.lifecycle.wait_for_end();
+        lock(&self.shared.serial).give_up();
+        let _in_turn = lock(&self.moves);
+        self.workers.end(Instant::now() + devices::virtio::PATIENCE);
+    }
+
+    /// Blocks until the VM has ended, and tells why. Can be called again, and from several threads.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when KVM could not go on, with the instruction and its place.
+    pub fn wait(&self) -> Result<ExitReason, Error> {
+        self.shared.lifecycle.wait_for_end().map_err(Error::Failed)
+    }
+
+    /// Becomes readable when the VM has ended, for those who poll.
+    pub fn ended(&self) -> &EventFd {
+        self.shared.lifecycle.ended()
+    }
+
+    /// The input side of the first serial port.
+    pub fn console(&self) -> &SerialInput {
+        &self.console
+    }
+
+    /// The last lines that the guest has written to its first serial port, ten at the most and 4 KiB in all, wherever
+    /// its output goes: what it has to say of a panic, say. A guest may have written anything, so what is not to be
+    /// printed, control characters among it, is escaped (`\u{1b}`).
+    pub fn last_lines(&self) -> Vec<String> {
+        self.console.last_lines()
+    }
+
+    /// Blocks until the VM has ended, and tells whether some of that output was lost, because its writer failed or stood
+    /// still.
+    pub fn lost_output(&self) -> bool {
+        // How it ended does not matter here.
+        let _ = self.shared.lifecycle.wait_for_end();
+        lock(&self.shared.serial).has_lost()
+    }
+
+    /// The disks, in the order of the configuration: statistics, limits, resizing.
+    pub fn disks(&self) -> &[BlockHandle] {
+        &self.disks
+    }
+
+    /// The network interfaces, in the order of the configuration: statistics and limits.
+    pub fn interfaces(&self) -> impl Iterator<Item = &NetHandle> {
+        self.interfaces.iter()
+    }
+
+    /// The memory balloon, if the VM has one: its size, and what the guest tells of its memory.
+    pub fn balloon(&self) -> Option<&BalloonHandle> {
+        self.balloon.as_ref()
+    }
+
+    /// How often each vCPU has come back to user space, in the order of their numbers.
+    pub fn vcpu_stats(&self) -> Vec<VcpuStats> {
+        self.counters
+            .iter()
+            .map(|counters| counters.read())
+            .collect()
+    }
+
+    /// Everything that is counted, as of now.
+    pub fn stats(&self) -> VmStats {
+        VmStats {
+            vcpus: self.vcpu_stats(),
+            entropy: self.entropy.as_ref().map(RngHandle::stats),
+            disks: self.disks.iter().map(BlockHandle::stats).collect(),
+            interfaces: self.interfaces().map(NetHandle::stats).collect(),
+            memory: self.memory_stats(),
+            balloon: self.balloon().map(BalloonHandle::stats),
+        }
+    }
+
+    fn memory_stats(&self) -> MemoryStats {
+        let ram = &self.shared.ram;
+        let resident_bytes = ram.resident_bytes();
+        if let Err(error) = &resident_bytes {
+            log::debug!("how much guest memory is resident is not known: {error}");
+        }
+        MemoryStats {
+            bytes: ram.bytes(),
+            resident_bytes: resident_bytes.ok(),
+        }
+    }
+
+    /// What the start has taken, phase by phase, as far as it has got.
+    pub fn boot_trace(&self) -> &BootTrace {
+        let trace = &self.shared.trace;
+        if let Some(at) = self.ready.get() {
+            trace.mark_at(Phase::GuestReady, *at);
+        }
+        trace
+    }
+}
+
+/// What it means when a thread fails to begin.
+type Meaning = fn(io::Error) -> Error;
+
+/// A VM whose threads have been started, and may not all have begun. Dropping it stops the VM.
+#[must_use = "its threads may have failed to begin"]
+pub struct Starting {
+    handle: VmHandle,
+    threads: Vec<(Beginning, Meaning)>,
+}
+
+impl Starting {
+    /// Starts all threads at the same time.
+    pub(super) fn begin(vm: Vm, on_start: Arc<OnStart>) -> Result<Self, Error> {
+        let (mut handle, vcpus) = VmHandle::of(vm)?;
+        handle.shared.lifecycle.begin_paused();
+        let mut threads: Vec<(_, Meaning)> = Vec::new();
+        for vcpu in vcpus {
+            let shared = handle.shared.clone();
+            let name = vcpu_thread(&vcpu);
+            let body = move || vcpu.run(&shared);
+            let thread = thread::spawn(&name, ThreadKind::Vcpu, &on_start, || (), body);
+            let (thread, begun) = thread.map_err(no_thread)?;
+            handle.threads.push(thread);
+            threads.push((begun, no_thread));
+        }
+        for transport in handle.workers.transports() {
+            let begun = lock(transport).start_workers(&on_start);
+            let begun = begun.map_err(no_device_thread)?.into_iter();
+            threads.extend(begun.map(|begun| (begun, no_device_thread as Meaning)));
+        }
+        Ok(Self { handle, threads })
+    }
+
+    /// Waits until all threads have done what they were to do first. The VM is paused then.
+    ///
+    /// # Errors
+    /// What `on_start` said to one of them.
+    pub fn wait(self) -> Result<VmHandle, Error> {
+        for (begun, failed) in self.threads {
+            begun.wait().map_err(failed)?;
+        }
+        Ok(self.handle)
+    }
+}
+
+fn vcpu_thread(vcpu: &Vcpu) -> String {
+    format!("vcpu{}", vcpu.number)
+}
+
+fn no_device_thread(source: io::Error) -> Error {
+    Error::Host {
+        what: "a thread for a device",
+        source,
+    }
+}
+
+fn no_thread(source: io::Error) -> Error {
+    Error::Host {
+        what: "a thread for a vCPU",
+        source,
+    }
+}
+
+impl Drop for VmHandle {
+    fn drop(&mut self) {
+        self.stop();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has reported itself as the VM's failure.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Putting a machine together, in the order that KVM likes best.
+//!
+//! 1. Create the VM.
+//! 2. Register memory: after an interrupt controller or vCPUs exist this waits for an SRCU grace period, 6 to
+//!    8 ms.
+//! 3. Split the interrupt controller: a full one in the kernel costs 14 ms when the VM ends, a PIT 12 ms more.
+//! 4. vCPUs.
+
+use super::board::{Board, Files};
+use super::boot_trace::{BootTrace, Phase};
+use super::devices::Endpoint;
+use super::devices::{Devices, Transport, event, make_scratch};
+use super::error::Error;
+use super::handle::{Starting, VmHandle};
+use super::lifecycle::Lifecycle;
+use super::processors;
+use super::vcpu::{Shared, Vcpu};
+use crate::config::VmConfig;
+use crate::devices::boot_timer::Ready;
+use crate::devices::bus::lock;
+use crate::devices::outlet::{Outlet, Recall};
+use crate::devices::serial::SerialInput;
+use crate::devices::virtio::balloon::BalloonHandle;
+use crate::devices::virtio::block::BlockHandle;
+use crate::devices::virtio::net::NetHandle;
+use crate::devices::virtio::rng::RngHandle;
+use crate::thread::ThreadKind;
+use kvm_ioctls::VmFd;
+use kvmlet_sys::directory::Directory;
+use kvmlet_sys::kvm;
+use std::any::Any;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+/// A microVM that is built and has not run yet.
+pub struct Vm {
+    // Declared first, dropped first: vCPUs go before the VM, and guest RAM after both.
+    pub(super) vcpus: Vec<Vcpu>,
+    pub(super) fd: Arc<VmFd>,
+    pub(super) shared: Shared,
+    pub(super) console: SerialInput,
+    pub(super) ready: Ready,
+    pub(super) entropy: Option<RngHandle>,
+    pub(super) disks: Vec<BlockHandle>,
+    pub(super) interfaces: Vec<NetHandle>,
+    pub(super) balloon: Option<BalloonHandle>,
+    pub(super) transports: Vec<Transport>,
+    /// What goes when the VM has gone.
+    pub(super) kept: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+impl Vm {
+    /// Builds a VM whose console output is discarded.
+    ///
+    /// # Errors
+    /// See [`with_console`](Self::with_console).
+    pub fn new(config: VmConfig) -> Result<Self, Error> {
+        Self::with_console(config, std::io::sink())
+    }
+
+    /// Builds a VM whose first serial port writes to `output`. The VM's threads write there while the guest
+    /// does, so a writer that blocks holds up the guest, but no pause and no end of the VM: for those its call is
+    /// interrupted, which it is to tell ([`Interrupted`](io::ErrorKind::Interrupted)), as files, pipes and sockets do.
+    ///
+    /// # Errors
+    /// KVM missing or too old, files that cannot be read or booted, sizes that do not fit this host: each
+    /// names what is to blame.
+    pub fn with_console(
+        config: VmConfig,
+        output: impl Write + Send + 'static,
+    ) -> Result<Self, Error> {
+        make_scratch(&config)?;
+        Self::with_endpoints(config, output, Vec::new(), None)
+    }
+
+    /// Builds a VM with a far end for each network interface of the configuration. What KVM has told earlier VMs is
+    /// looked up in the directory `notes`, which nobody else may write to, if one is given; it saves a tenth of a start.
+    ///
+    /// # Errors
+    /// As [`with_console`](Self::with_console), and when an interface has no far end.
+    pub fn with_endpoints(
+        mut config: VmConfig,
+        output: impl Write + Send + 'static,
+        endpoints: Vec<Endpoint>,
+        notes: Option<&Directory>,
+    ) -> Result<Self, Error> {
+        let trace = BootTrace::begin();
+        if endpoints.len() != config.nets.len() {
+            let (asked, given) = (config.nets.len(), endpoints.len());
+            return Err(Error::Endpoints { asked, given });
+        }
+        // Files first: a wrong path should be told before anything is set up.
+        let files = Files::open(&config)?;
+        let kvm = kvm::open()?;
+        let recall = Recall::default();
+        let outlet = Outlet::new(Box::new(output), recall.clone());
+        let Board {
+            fd,
+            ram,
+            devices,
+            state,
+        } = Board::build(&kvm, &mut config, files, outlet, endpoints, &trace)?;
+        let cpuid = processors::plan_cpuid(&kvm, &fd, &config, notes)?;
+        trace.mark(Phase::CpuidRead);
+
+        let vcpus = (0..config.vcpus.get())
+            .map(|number| processors::build(&fd, number, &cpuid, &state))
+            .collect::<Result<Vec<_>, _>>()?;
+        trace.mark(Phase::VcpusReady);
+
+        let ended = event("an event for the end of the VM")?;
+        let Devices {
+            ports,
+            mmio,
+            console,
+            serial,
+            ready,
+            power_button,
+            transports,
+            entropy,
+            disks,
+            interfaces,
+            balloon,
+            ..
+        } = devices;
+        let lifecycle = Lifecycle::new(ended, recall);
+        let shared = Shared {
+            ram,
+            ports,
+            mmio,
+            power_button,
+            serial,
+            lifecycle,
+            trace,
+        };
+        Ok(Self {
+            vcpus,
+            fd,
+            shared,
+            console,
+            ready,
+            entropy,
+            disks,
+            interfaces,
+            transports,
+            balloon,
+            kept: Vec::new(),
+        })
+    }
+
+    /// Holds something until the VM has ended and is dropped: what its interfaces are connected to, for example.
+    pub fn keep(&mut self, what: impl Any + Send + Sync) {
+        self.kept.push(Box::new(what));
+    }
+
+    /// What the threads do that the VM will have.
+    pub fn threads(&self) -> Vec<ThreadKind> {
+        let mut kinds = vec![ThreadKind::Vcpu; self.vcpus.len()];
+        for transport in &self.transports {
+            kinds.extend(lock(transport).threads());
+        }
+        kinds
+    }
+
+    /// Starts the vCPU threads and returns at once.
+    ///
+    /// vCPUs are called back by a signal: the first real-time signal that has no handler in this process when it starts
+    /// its first VM. Install your own handlers before.
+    ///
+    /// # Errors
+    /// When the host gives no threads.
+    pub fn start(self) -> Result<VmHandle, Error> {
+        VmHandle::start(self)
+    }
+
+    /// Starts all threads that the VM will ever have, each of which calls `on_start` before anything else. The VM
+    /// is paused once they [have](Starting::wait), and [`VmHandle::resume`] lets the guest run.
+    ///
+    /// # Errors
+    /// When the host gives no threads.
+    pub fn start_paused(
+        self,
+        on_start: impl Fn(ThreadKind) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Result<Starting, Error> {
+        Starting::begin(self, Arc::new(on_start))
+    }
+}

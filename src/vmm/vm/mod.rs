@@ -1,0 +1,32 @@
+//! One microVM: from a configuration to running vCPUs and back.
+
+mod board;
+mod boot_trace;
+mod command_line;
+mod cpuid_offer;
+mod devices;
+mod error;
+mod exit;
+mod failure;
+mod handle;
+mod irq;
+mod kick;
+mod lifecycle;
+mod machine;
+mod power_button;
+mod processors;
+mod stats;
+mod vcpu;
+mod workers;
+
+pub use board::check_host_memory;
+pub use boot_trace::{BootTrace, Phase, PhaseRecord, StartRecord};
+pub use devices::{Endpoint, make_scratch};
+pub use error::Error;
+pub use exit::ExitReason;
+pub use failure::{Cause, Failure};
+pub use handle::{Starting, VmHandle};
+pub use lifecycle::State;
+pub use machine::Vm;
+pub use stats::{MemoryStats, VmStats};
+pub use vcpu::VcpuStats;
