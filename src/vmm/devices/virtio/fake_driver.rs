@@ -106,6 +106,16 @@ impl FakeDriver {
     }
 
     /// Accepts what is offered within `mask`, up to FEATURES_OK; true if the device agrees.
+    /// Resets the device, and waits as §2.4.2 of virtio 1.2 has it: a busy host may keep a worker from standing still.
+    pub fn reset(&mut self) {
+        self.write(0x70, 0);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.read(0x70) != 0 {
+            assert!(Instant::now() < deadline, "the reset does not end");
+            std::thread::yield_now();
+        }
+    }
+
     pub fn negotiate(&mut self, mask: u64) -> bool {
         self.write(0x70, 1);
         self.write(0x70, 3);

@@ -253,7 +253,7 @@ mod tests {
         let (answered, seconds) = (handle.stats().requests, since.elapsed().as_secs_f64());
         let most = (BURST_BYTES as f64 + BYTES_PER_SECOND as f64 * (seconds + 0.1)) / 4096.0;
         assert!(answered as f64 <= most, "{answered} in {seconds} s");
-        driver.write(0x70, 0);
+        driver.reset();
         stop.store(true, Ordering::Relaxed);
         flood.join().unwrap();
     }

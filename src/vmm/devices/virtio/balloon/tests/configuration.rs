@@ -101,7 +101,7 @@ fn the_driver_tells_how_much_is_in_the_balloon() {
     // A guest may say what it likes; it is only shown.
     write(&mut rig, 4, &[0xff; 4]);
     assert_eq!(rig.handle.stats().actual_bytes, u64::from(u32::MAX) * PAGE);
-    rig.driver.write(0x70, 0);
+    rig.driver.reset();
     assert_eq!(rig.handle.actual().bytes(), NONE);
     // Nor can anything be in it before the driver is ready.
     assert!(rig.driver.negotiate(!0));

@@ -86,7 +86,7 @@ impl Rig {
 
     /// The driver starts over, and finds a device that works.
     fn expect_recovery(&mut self) {
-        self.driver.write(0x70, 0);
+        self.driver.reset();
         self.driver.start(!(1 << 29));
         self.expect_alive();
     }

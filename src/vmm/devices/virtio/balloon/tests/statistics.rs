@@ -187,7 +187,7 @@ fn who_asks_in_vain_is_told() {
     // A reset ends the wait.
     let handle = rig.handle.clone();
     let asker = std::thread::spawn(move || handle.ask_guest(PATIENCE));
-    rig.driver.write(0x70, 0);
+    rig.driver.reset();
     assert!(matches!(asker.join().unwrap(), Err(Error::NoDriver)));
     assert_eq!(
         rig.guest().unwrap().free_bytes,

@@ -70,7 +70,7 @@ fn a_driver_may_switch_the_cache_off_until_the_reset() {
     rig.driver.transport.device().write_config(32, &[0]);
     assert_eq!(rig.driver.config(32, 1), [0]);
     assert_eq!(write_operation(&mut rig, &medium), [DURABLE]);
-    rig.driver.write(0x70, 0);
+    rig.driver.reset();
     assert_eq!(rig.driver.config(32, 1), [1]);
     // Without the feature there is no switch.
     rig.driver.start(!(feature::CONFIG_WCE | 1 << 29));

@@ -108,7 +108,7 @@ fn a_flood_of_errors_does_not_keep_a_disk_from_its_reset() {
         let (ram, stop) = (rig.driver.ram.clone(), stop.clone());
         std::thread::spawn(move || FakeDriver::flood(&ram, 16, &stop))
     };
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while rig.handle.stats().errors < 10_000 {
         assert!(Instant::now() < deadline, "no flood");
         rig.driver.write(0x50, 0);
@@ -129,7 +129,7 @@ fn a_back_end_that_is_lost_is_replaced() {
     let mut rig = Rig::in_memory(&medium, limiter, &Disk::read_write("memory"), !0);
     rig.send(IN, 0, &[], 512);
     rig.driver.expect_needs_reset();
-    rig.driver.write(0x70, 0);
+    rig.driver.reset();
     rig.driver.start(!(1 << 29));
     assert_eq!(rig.read(1, 1), pattern()[512..1024]);
 }
@@ -144,7 +144,7 @@ fn a_throttled_disk_can_be_reset() {
     rig.read(0, 1);
     rig.send(IN, 0, &[], 512);
     expect_throttled(&rig, 1);
-    rig.driver.write(0x70, 0);
+    rig.driver.reset();
     rig.driver.start(!(1 << 29));
     rig.send(IN, 1, &[], 512);
     expect_throttled(&rig, 2);
@@ -217,7 +217,7 @@ fn a_resize_reaches_the_driver() {
 #[test]
 fn a_driver_that_is_not_ready_is_not_called() {
     let mut rig = Rig::on_file(|_| ());
-    rig.driver.write(0x70, 0);
+    rig.driver.reset();
     let _ = rig.driver.line.read();
     rig.file().set_len(4096 * 512).unwrap();
     assert_eq!(rig.handle.resize().unwrap(), 4096 * 512);

@@ -108,7 +108,7 @@ fn without_a_place_for_the_answer_the_device_needs_a_reset() {
             rig.driver.expect_needs_reset();
             assert_eq!(rig.driver.poll_used(0), None, "{what}");
             // After the reset it serves again.
-            rig.driver.write(0x70, 0);
+            rig.driver.reset();
             rig.driver.start(!(1 << 29));
             assert_eq!(rig.read(0, 1), pattern()[..512], "{what}");
         }
@@ -183,7 +183,7 @@ proptest! {
         while rig.driver.poll_used(0).is_none() && !rig.driver.needs_reset() {
             std::thread::yield_now();
         }
-        rig.driver.write(0x70, 0);
+        rig.driver.reset();
         rig.driver.start(!(1 << 29));
         prop_assert_eq!(rig.status(FLUSH, 0, &[], 0), OK);
     }

@@ -49,7 +49,7 @@ fn run(rig: &mut Rig, steps: &[Step]) {
                 model[bytes(sector, count)].fill(0);
             }
             Step::Reset => {
-                rig.driver.write(0x70, 0);
+                rig.driver.reset();
                 rig.driver.start(!(1 << 29));
             }
         }
@@ -100,7 +100,7 @@ fn a_reset_waits_for_what_is_in_flight() {
             if round % 2 == 0 {
                 rig.driver.used(0);
             }
-            rig.driver.write(0x70, 0);
+            rig.driver.reset();
             let all = 5 * (BYTES as usize + 4096);
             rig.driver.put(INCOMING, &vec![0xcc; all]);
             std::thread::sleep(std::time::Duration::from_millis(2));

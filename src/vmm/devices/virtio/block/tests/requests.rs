@@ -65,7 +65,7 @@ fn reads_see_the_disk_and_writes_change_it() {
             assert!(std::fs::read(image.path()).unwrap() == expected);
         }
         // The last interrupt comes behind the last answer; the reset waits for it.
-        rig.driver.write(0x70, 0);
+        rig.driver.reset();
         let stats = rig.handle.stats();
         assert_eq!((stats.reads, stats.writes, stats.flushes), (3, 1, 1));
         assert_eq!(
@@ -259,7 +259,7 @@ fn a_batch_takes_one_notification_and_one_interrupt() {
     let disk = Disk::read_write("memory");
     let mut rig = Rig::in_memory(&medium, RateLimiter::new(disk.rate_limit), &disk, !0);
     batch(&mut rig);
-    rig.driver.write(0x70, 0);
+    rig.driver.reset();
     let stats = rig.handle.stats();
     assert_eq!(
         (stats.reads, stats.notifications, stats.interrupts),
@@ -270,7 +270,7 @@ fn a_batch_takes_one_notification_and_one_interrupt() {
 #[test]
 fn event_indices_spare_interrupts_and_ask_for_the_next_request() {
     for mut rig in Rig::each(|_| ()) {
-        rig.driver.write(0x70, 0);
+        rig.driver.reset();
         rig.driver.start(!0);
         rig.driver.expect_avail_event(0, 0);
         let before = rig.handle.stats().interrupts;
@@ -289,7 +289,7 @@ fn no_request_is_overlooked_between_looking_and_sleeping() {
     let medium = MemoryMedium::new(pattern());
     let disk = Disk::read_write("memory");
     let mut rig = Rig::in_memory(&medium, RateLimiter::new(disk.rate_limit), &disk, !0);
-    rig.driver.write(0x70, 0);
+    rig.driver.reset();
     rig.driver.start(!0);
     rig.header(FLUSH, 0);
     for head in 0..4 {

@@ -35,7 +35,7 @@ fn malformed_requests_need_a_reset() {
         let mut bench = Bench::ready("broken", 1, !EVENT_IDX);
         bench.driver.send(queue, buffers);
         bench.driver.expect_needs_reset();
-        bench.driver.write(0x70, 0);
+        bench.driver.reset();
         bench.driver.forget_queues();
         bench.set_up(!EVENT_IDX);
         bench.transmit(&frame(64, 1));
@@ -130,7 +130,7 @@ fn offloads_are_switched_by_command() {
         "MQ was not agreed upon"
     );
     assert!(current(&bench).checksum);
-    bench.driver.write(0x70, 0);
+    bench.driver.reset();
     assert_eq!(current(&bench), Offloads::default());
 }
 
