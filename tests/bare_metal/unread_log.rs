@@ -26,8 +26,11 @@ fn fill(stream: &OwnedFd) {
     fcntl_setfl(stream, flags).unwrap();
 }
 
-/// A full stream, and whatever keeps its other end open.
-fn full_streams() -> [(&'static str, Box<dyn FnOnce() -> (OwnedFd, OwnedFd)>); 3] {
+/// Makes a stream: its end that nobody reads, and the one to be written to.
+type MakeStream = Box<dyn FnOnce() -> (OwnedFd, OwnedFd)>;
+
+/// Full streams of each sort.
+fn full_streams() -> [(&'static str, MakeStream); 3] {
     let pipe = || {
         let (reader, writer) = std::io::pipe().unwrap();
         (reader.into(), writer.into())
