@@ -3,17 +3,14 @@
 
 mod driver;
 
-use driver::devices;
+use driver::{Manners, devices};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    // The first byte chooses the back end and the cache as well.
-    let choice = bytes.first().map_or(0, |byte| byte >> 3);
-    let io = if choice & 1 == 0 { "sync" } else { "auto" };
-    let cache = if choice & 2 == 0 {
-        "writeback"
-    } else {
-        "writethrough"
+    let Some((header, moves)) = driver::split(bytes) else {
+        return;
     };
-    driver::drive(devices::block(&format!("io={io},cache={cache}")), bytes);
+    let (device, mut block) = devices::block::block(header);
+    let manners = Manners::new(header, &*device);
+    driver::drive(device, &mut block, manners, moves);
 });

@@ -4,10 +4,8 @@
 
 mod driver;
 
-use driver::{accepted, devices, empty_ram, set_up};
+use driver::{Manners, devices, ear, ram, set_up};
 use kvmlet::devices::Device;
-use kvmlet::config::RateLimit;
-use kvmlet::devices::virtio::rng::Rng;
 use kvmlet::devices::virtio::{MmioTransport, VirtioDevice};
 use libfuzzer_sys::fuzz_target;
 use vm_memory::{Bytes, GuestAddress};
@@ -23,21 +21,21 @@ const NEEDS_RESET: u32 = 64;
 const FAILED: u32 = 128;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((kind, moves)) = bytes.split_first() else {
+    let Some((header, moves)) = driver::split(bytes) else {
         return;
     };
-    let device: Box<dyn VirtioDevice> = match kind % 5 {
-        0 => Box::new(Rng::with_limit(RateLimit::NONE).expect("events")),
-        1 => devices::block("io=sync,queues=2"),
-        2 => devices::block("ro"),
-        3 => Box::new(devices::balloon().0),
-        _ => devices::net(moves),
+    ear::listen();
+    let device: Box<dyn VirtioDevice> = match header[7] % 4 {
+        0 => devices::rng::rng(header).0,
+        1 => devices::block::block(header).0,
+        2 => devices::balloon::balloon(header).0,
+        _ => devices::net::net(header, moves).0,
     };
-    let features = accepted(&*device, kind / 5);
+    let features = Manners::new(header, &*device).features;
     let regular = set_up(device.queue_sizes().len() as u32, features);
     let mut regular = regular.iter().cycle();
     let line = EventFd::new(0).expect("an event");
-    let ram = empty_ram();
+    let ram = ram::empty();
     let mut transport = MmioTransport::new(device, ram.clone(), line).expect("events");
     for step in moves.chunks_exact(11) {
         let (how, place, value) = (step[0], u16::from_le_bytes([step[1], step[2]]), &step[3..]);

@@ -1,10 +1,16 @@
-//! The transport and the entropy device under a hostile driver.
+//! The entropy device under a hostile driver.
 #![no_main]
 
 mod driver;
 
-use kvmlet::config::RateLimit;
-use kvmlet::devices::virtio::rng::Rng;
+use driver::{Manners, devices};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| driver::drive(Box::new(Rng::with_limit(RateLimit::NONE).unwrap()), bytes));
+fuzz_target!(|bytes: &[u8]| {
+    let Some((header, moves)) = driver::split(bytes) else {
+        return;
+    };
+    let (device, mut rng) = devices::rng::rng(header);
+    let manners = Manners::new(header, &*device);
+    driver::drive(device, &mut rng, manners, moves);
+});

@@ -1,95 +1,127 @@
-//! A driver whose every move the fuzzer chooses: register accesses, rings and buffers.
+//! A driver whose every move the fuzzer chooses: it keeps to the rules, or it does not; another vCPU changes memory
+//! while the device works; the host limits, pauses and resets. What must hold all the same is looked after.
 #![allow(dead_code)] // each target uses its part
 
+mod accounts;
 pub mod devices;
+pub mod ear;
+mod moves;
+mod other_vcpu;
+pub mod ram;
+mod requests;
+mod shadow;
+pub mod subject;
 
+use accounts::{AVAIL, ENTRIES, Queue, USED};
 use kvmlet::devices::Device;
 use kvmlet::devices::virtio::{MmioTransport, VirtioDevice};
-use kvmlet::memory::{Backing, GuestRam};
-use std::sync::LazyLock;
+use other_vcpu::OtherVcpu;
+use shadow::Shadow;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
-use vm_memory::{Bytes, GuestAddress};
+use subject::Subject;
 use vmm_sys_util::eventfd::EventFd;
 
-/// Guest RAM: the rings of queue n are at n * 4096, buffers behind, or wherever the fuzzer points.
-const RAM_BYTES: usize = 1 << 20;
-/// Entries of each queue.
-const ENTRIES: u32 = 16;
-/// Where the rings of a queue begin, from its descriptor table.
-const AVAIL: u64 = 256;
-const USED: u64 = 512;
-/// A table for indirect descriptors, and buffers for chains.
-const INDIRECT: u64 = 0x8000;
-const BUFFERS: u64 = 0x1_0000;
-/// Lengths at which devices do different things.
-const LENGTHS: [u32; 8] = [0, 1, 12, 16, 20, 512, 4096, 65536];
-/// How long a worker gets to look at what it was told of.
+/// Behind the last ring of a queue.
+const RINGS_END: u64 = 0x1000;
+/// What an input begins with.
+pub const HEADER_BYTES: usize = 8;
+/// How long a worker gets to look at what it was told of, where it need not answer.
 const PATIENCE: Duration = Duration::from_micros(300);
+/// How long a device is looked at that must not do anything.
+const STILLNESS: Duration = Duration::from_micros(50);
+/// What nothing takes, even on a machine where others work: an answer, the end of a worker's work.
+const NEVER: Duration = Duration::from_secs(5);
 
-/// Guest RAM as it is at the start of an input: empty, so that the input does the same again.
-pub fn empty_ram() -> &'static GuestRam {
-    static RAM: LazyLock<GuestRam> = LazyLock::new(|| {
-        GuestRam::allocate(&[(GuestAddress(0), RAM_BYTES)], Backing::default()).expect("1 MiB")
-    });
-    static ZEROES: [u8; RAM_BYTES] = [0; RAM_BYTES];
-    RAM.write_slice(&ZEROES, GuestAddress(0)).expect("RAM");
-    &RAM
+/// How an input is played, from its first bytes.
+#[derive(Clone, Copy)]
+pub struct Manners {
+    /// The driver keeps to the rules: all that it asks must be answered.
+    pub by_the_rules: bool,
+    /// The device is watched for a while when it must stand still.
+    pub watches: bool,
+    /// VERSION_1, and as the input chooses: indirect descriptors, event indices, all that the device is for.
+    pub features: u64,
 }
 
-/// Sets a device up by the rules and then makes the moves that `bytes` spell. The first byte says which of the
-/// offered features are accepted.
-pub fn drive(device: Box<dyn VirtioDevice>, bytes: &[u8]) {
-    let Some((choice, moves)) = bytes.split_first() else {
-        return;
-    };
-    let features = accepted(&*device, *choice);
-    let mut driver = Driver::new(device, features);
+impl Manners {
+    pub fn new(header: [u8; HEADER_BYTES], device: &dyn VirtioDevice) -> Self {
+        let choice = u64::from(header[0]);
+        let own = if choice & 4 == 0 {
+            device.features()
+        } else {
+            0
+        };
+        Self {
+            by_the_rules: header[4] & 1 == 0,
+            watches: header[4] & 6 == 6,
+            features: 1 << 32 | (choice & 3) << 28 | own,
+        }
+    }
+
+    fn event_idx(self) -> bool {
+        self.features & 1 << 29 != 0
+    }
+
+    fn indirect(self) -> bool {
+        self.features & 1 << 28 != 0
+    }
+}
+
+/// The first bytes of an input, and the rest.
+pub fn split(bytes: &[u8]) -> Option<([u8; HEADER_BYTES], &[u8])> {
+    let (header, moves) = bytes.split_first_chunk()?;
+    Some((*header, moves))
+}
+
+/// Sets the device up by the rules and makes the moves that `moves` spell.
+pub fn drive(
+    device: Box<dyn VirtioDevice>,
+    subject: &mut dyn Subject,
+    manners: Manners,
+    moves: &[u8],
+) {
+    ear::listen();
+    let mut driver = Driver::new(device, subject, manners);
     driver.set_up();
     for step in moves.chunks_exact(12) {
         let value: [u8; 8] = std::array::from_fn(|index| step[4 + index]);
         driver.step(step[0], [step[1], step[2], step[3]], value);
+        driver.reap();
     }
-    let until = Instant::now() + PATIENCE;
-    while Instant::now() < until {
-        std::thread::yield_now();
-    }
-    // Joins the workers, so that a panic of theirs is this input's.
-    driver.write(0x70, 0);
+    driver.finish();
 }
 
-/// VERSION_1, and as `choice` says: indirect descriptors, event indices, all that the device is for.
-pub fn accepted(device: &dyn VirtioDevice, choice: u8) -> u64 {
-    let choice = u64::from(choice);
-    let own = if choice & 4 == 0 {
-        device.features()
-    } else {
-        0
-    };
-    1 << 32 | (choice & 3) << 28 | own
-}
-
-struct Driver {
+struct Driver<'a> {
     transport: MmioTransport,
-    ram: &'static GuestRam,
-    queues: u32,
-    features: u64,
-    /// What was made available in each queue.
-    available: Vec<u16>,
+    subject: &'a mut dyn Subject,
+    manners: Manners,
+    line: EventFd,
+    other_vcpu: &'static OtherVcpu,
+    queues: Vec<Queue>,
+    /// None but the driver has written to rings, so that what is in them says something.
+    rings_are_clean: bool,
+    /// What is in RAM, and what the device may change, while that can be known.
+    shadow: Option<Shadow>,
 }
 
-impl Driver {
-    fn new(device: Box<dyn VirtioDevice>, features: u64) -> Self {
+impl<'a> Driver<'a> {
+    fn new(device: Box<dyn VirtioDevice>, subject: &'a mut dyn Subject, manners: Manners) -> Self {
         let queues = device.queue_sizes().len() as u32;
-        let line = EventFd::new(0).expect("an event");
-        let ram = empty_ram();
-        let transport = MmioTransport::new(device, ram.clone(), line).expect("events");
-        let available = vec![0; queues as usize];
+        let line = EventFd::new(libc::EFD_NONBLOCK).expect("an event");
+        let ours = line.try_clone().expect("an event");
+        let transport = MmioTransport::new(device, ram::empty().clone(), ours).expect("events");
+        let keeps = subject.keeps_to_buffers();
+        let known = manners.by_the_rules && keeps;
         Self {
             transport,
-            ram,
-            queues,
-            features,
-            available,
+            subject,
+            manners,
+            line,
+            other_vcpu: OtherVcpu::get(),
+            queues: (0..queues).map(Queue::new).collect(),
+            rings_are_clean: manners.by_the_rules || keeps,
+            shadow: known.then(Shadow::of_empty_ram),
         }
     }
 
@@ -97,114 +129,176 @@ impl Driver {
         let _ = self.transport.write(register, &value.to_le_bytes());
     }
 
-    /// Writes that leave RAM are tried as well, and do nothing.
-    fn poke(&self, address: u64, bytes: &[u8]) {
-        let _ = self.ram.write_slice(bytes, GuestAddress(address));
+    fn read(&mut self, register: u64) -> u32 {
+        let mut data = [0; 4];
+        self.transport.read(register, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    fn needs_reset(&mut self) -> bool {
+        self.read(0x70) & 64 != 0
     }
 
     fn set_up(&mut self) {
-        for (register, value) in set_up(self.queues, self.features) {
+        let queues = self.queues.len() as u32;
+        for (register, value) in set_up(queues, self.manners.features) {
             self.write(register, value);
         }
-        self.available.fill(0);
+        assert_eq!(self.read(0x70) & !64, 15, "a set-up by the rules");
     }
 
-    /// One move; the upper bits of `how` choose the queue.
-    fn step(&mut self, how: u8, [a, b, c]: [u8; 3], value: [u8; 8]) {
-        let queue = u32::from(how >> 3) % self.queues;
-        let place = u64::from(u16::from_le_bytes([a, b]));
-        match how & 7 {
-            0 => {
-                let width = [4, 4, 1, 2, 8, 3, 5, 4][usize::from(c & 7)];
-                let _ = self.transport.write(place & 0x1ff, &value[..width]);
-            }
-            1 => self
-                .transport
-                .read(place & 0x1ff, &mut [0; 8][..usize::from(c & 7) + 1]),
-            2 => self.poke(place * 2, &value),
-            3 => self.describe_anything(queue, a, c, value),
-            4 => self.offer(queue, a.into()),
-            5 | 6 => self.chain(queue, a, b, value),
-            _ if a & 1 == 0 => std::thread::yield_now(),
-            _ => {
-                self.write(0x70, 0);
-                self.poke(0, &[0; 0x8000]);
-                self.set_up();
-            }
+    /// Resets the device, which has let go of everything soon.
+    fn reset(&mut self) {
+        let since = Instant::now();
+        self.write(0x70, 0);
+        while self.read(0x70) != 0 {
+            assert!(since.elapsed() < NEVER, "it does not let go");
+            std::thread::yield_now();
         }
-    }
-
-    /// A descriptor as the fuzzer likes it, in a queue's own table or in an indirect one.
-    fn describe_anything(&self, queue: u32, entry: u8, kind: u8, value: [u8; 8]) {
-        let [low, high, length, ..] = value;
-        let mut address = BUFFERS + u64::from(u16::from_le_bytes([low, high]));
-        let mut bytes = LENGTHS[usize::from(length & 7)] + u32::from(length >> 5);
-        match kind & 3 {
-            0 => address = u64::from_le_bytes(value),
-            1 => bytes = u32::from_le_bytes([value[2], value[3], value[4], value[5]]),
-            2 => address = INDIRECT,
-            _ => {}
-        }
-        let table = if kind & 4 == 0 {
-            u64::from(queue) * 4096
-        } else {
-            INDIRECT
-        };
-        let flags = u16::from(value[6] & 7);
-        self.describe(
-            table,
-            (entry & 31).into(),
-            (address, bytes, flags, (value[7] & 31).into()),
+        assert!(
+            since.elapsed() < NEVER,
+            "the reset took {:?}",
+            since.elapsed()
         );
+        let _ = self.line.read();
+        self.reap();
     }
 
-    fn describe(
-        &self,
-        table: u64,
-        entry: u16,
-        (address, bytes, flags, next): (u64, u32, u16, u16),
-    ) {
-        let mut descriptor = [0; 16];
-        descriptor[..8].copy_from_slice(&address.to_le_bytes());
-        descriptor[8..12].copy_from_slice(&bytes.to_le_bytes());
-        descriptor[12..14].copy_from_slice(&flags.to_le_bytes());
-        descriptor[14..].copy_from_slice(&next.to_le_bytes());
-        self.poke(table + 16 * u64::from(entry), &descriptor);
+    /// And begins anew.
+    fn start_over(&mut self) {
+        self.reset();
+        self.other_vcpu.forget();
+        let (by_the_rules, keeps) = (self.manners.by_the_rules, self.subject.keeps_to_buffers());
+        ram::empty();
+        self.shadow = (by_the_rules && keeps).then(Shadow::of_empty_ram);
+        self.rings_are_clean = by_the_rules || keeps;
+        self.queues = (0..self.queues.len() as u32).map(Queue::new).collect();
+        self.set_up();
     }
 
-    /// A chain that is mostly in order: a header of 16 bytes (what a block request begins with), then buffers;
-    /// which of them are writable is the fuzzer's choice.
-    fn chain(&mut self, queue: u32, shape: u8, writable: u8, value: [u8; 8]) {
-        let mut header = [0; 16];
-        header[0] = value[4];
-        header[8] = value[5];
-        header[9..11].copy_from_slice(&value[6..]);
-        self.poke(BUFFERS, &header);
-        let count = u16::from(shape & 3) + 1;
-        let first = u16::from(shape >> 4);
-        let table = u64::from(queue) * 4096;
-        for index in 0..count {
-            let length = LENGTHS[usize::from(value[usize::from(index)] & 7)];
-            let address = BUFFERS + 0x1000 * u64::from(index);
-            let more = u16::from(index + 1 < count);
-            let write = u16::from(writable >> index & 1) << 1;
-            let entry = (first + index) % ENTRIES as u16;
-            let next = (entry + 1) % ENTRIES as u16;
-            self.describe(table, entry, (address, length, more | write, next));
+    fn reap(&mut self) {
+        if self.rings_are_clean {
+            self.queues.iter_mut().for_each(Queue::reap);
         }
-        self.offer(queue, first);
+        self.subject.look();
     }
 
-    fn offer(&mut self, queue: u32, head: u16) {
-        let ring = u64::from(queue) * 4096 + AVAIL;
-        let index = &mut self.available[queue as usize];
-        let slot = ring + 4 + 2 * u64::from(*index % ENTRIES as u16);
-        *index = index.wrapping_add(1);
-        let index = *index;
-        self.poke(slot, &head.to_le_bytes());
-        self.poke(ring + 2, &index.to_le_bytes());
-        self.write(0x50, queue);
+    /// Has the device stand still, as a pause does, with the guest.
+    fn pause(&mut self) {
+        self.other_vcpu.halt();
+        self.transport.sleep();
+        assert!(self.transport.is_still(Instant::now() + NEVER), "no pause");
+        if self.manners.watches {
+            let raised = self.line.read().is_ok();
+            self.nothing_changes();
+            assert!(self.line.read().is_err(), "a device in a pause has called");
+            // What the driver has not heard of yet.
+            raised.then(|| self.line.write(1));
+        }
+        self.transport.wake();
+        self.other_vcpu.go_on();
     }
+
+    fn nothing_changes(&self) {
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        ram::contents(&mut before);
+        let until = Instant::now() + STILLNESS;
+        while Instant::now() < until {
+            std::thread::yield_now();
+        }
+        ram::contents(&mut after);
+        assert!(before == after, "memory changes behind a guest's back");
+    }
+
+    /// The end of an input.
+    fn finish(mut self) {
+        if self.manners.by_the_rules {
+            self.expect_answers();
+        } else {
+            let until = Instant::now() + PATIENCE;
+            while Instant::now() < until {
+                self.reap();
+                std::thread::yield_now();
+            }
+        }
+        // The workers' end: a panic of theirs is this input's.
+        self.reset();
+        self.other_vcpu.forget();
+        if self.manners.watches {
+            self.nothing_changes();
+            assert!(
+                self.line.read().is_err(),
+                "a device that was reset has called"
+            );
+        }
+        if let Some(shadow) = &mut self.shadow {
+            for queue in &self.queues {
+                shadow.give(queue.rings + AVAIL, RINGS_END - AVAIL);
+            }
+            shadow.compare();
+        }
+        let since = Instant::now();
+        drop(self.transport);
+        assert!(
+            since.elapsed() < NEVER,
+            "the end took {:?}",
+            since.elapsed()
+        );
+        self.subject.look();
+        self.subject.check();
+    }
+
+    /// Waits as a driver does, by its interrupt, until all is answered that must be.
+    fn expect_answers(&mut self) {
+        if !self.subject.lift_limits() || !self.rings_are_clean {
+            return;
+        }
+        let mut deadline = Instant::now() + NEVER;
+        self.reap();
+        loop {
+            let subject = &self.subject;
+            let waiting = |queue: &&Queue| queue.open() > 0 && subject.answers(queue.number);
+            let open: Vec<&Queue> = self.queues.iter().filter(waiting).collect();
+            let Some(number) = open.first().map(|queue| queue.number) else {
+                return;
+            };
+            let asks = self.manners.event_idx();
+            let came = asks
+                && open
+                    .iter()
+                    .fold(false, |came, queue| queue.wait_for_next() | came);
+            // Not for long: the other end has to be looked after as well.
+            if !came {
+                wait_for(&self.line, Duration::from_millis(1));
+            }
+            let called = self.line.read().is_ok();
+            if called || came {
+                self.reap();
+                deadline = Instant::now() + NEVER;
+                continue;
+            }
+            self.subject.look();
+            assert!(
+                !self.needs_reset(),
+                "a reset is needed, though none is at fault"
+            );
+            assert!(
+                Instant::now() < deadline,
+                "queue {number}: no answer, or no interrupt"
+            );
+        }
+    }
+}
+
+/// Waits until it is readable, but no longer than that.
+fn wait_for(event: &EventFd, patience: Duration) {
+    let mut polled = libc::pollfd {
+        fd: event.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one structure, of this function.
+    unsafe { libc::poll(&raw mut polled, 1, patience.as_millis() as i32) };
 }
 
 /// The writes that set a device up by the rules and notify it: register and value.
@@ -215,14 +309,13 @@ pub fn set_up(queues: u32, features: u64) -> Vec<(u64, u32)> {
     }
     writes.push((0x70, 11));
     for queue in 0..queues {
-        writes.extend([(0x30, queue), (0x38, ENTRIES)]);
-        let base = queue * 4096;
-        for (register, place) in [
-            (0x80, base),
-            (0x90, base + AVAIL as u32),
-            (0xa0, base + USED as u32),
-        ] {
-            writes.extend([(register, place), (register + 4, 0)]);
+        writes.extend([(0x30, queue), (0x38, ENTRIES.into())]);
+        let rings = ram::rings_of(queue);
+        for (register, place) in [(0x80, rings), (0x90, rings + AVAIL), (0xa0, rings + USED)] {
+            writes.extend([
+                (register, place as u32),
+                (register + 4, (place >> 32) as u32),
+            ]);
         }
         writes.push((0x44, 1));
     }

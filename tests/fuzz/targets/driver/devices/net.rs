@@ -1,0 +1,247 @@
+//! An interface with a socket for each queue of its tap: frames wait there, and what is sent comes out there.
+
+use super::super::Manners;
+use super::super::subject::{Limit, Part, Subject};
+use kvmlet::config::{MacAddress, RateLimit};
+use kvmlet::devices::virtio::VirtioDevice;
+use kvmlet::devices::virtio::net::{Direction, NetDevice, NetHandle, NetParams, Offloads, Port};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+
+/// Sizes of the header in front of a frame, of the shortest frame and of the longest, in bytes.
+const HEADER_BYTES: usize = 12;
+const SHORTEST: usize = 14;
+const LONGEST: usize = SHORTEST + 4 + (1 << 16);
+/// VIRTIO_NET_F_CTRL_VQ and VIRTIO_NET_F_MQ.
+const CONTROL: u64 = 1 << 17;
+const MULTI_QUEUE: u64 = 1 << 22;
+
+struct Socket(UnixDatagram);
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Port for Socket {
+    fn set_offloads(&self, _: Offloads) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn attach(&self, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub struct Net {
+    handle: NetHandle,
+    /// Towards the guest, and from it.
+    limits: [Limit; 2],
+    /// The other ends of the queue pairs.
+    peers: Vec<UnixDatagram>,
+    /// Pairs that are served, and where the control queue is.
+    pairs: u32,
+    control: Option<u32>,
+    /// What the last frame that came out was cut into.
+    buffer: Vec<u8>,
+}
+
+/// An interface as the first bytes of an input want it.
+pub fn net(header: [u8; 8], frames: &[u8]) -> (Box<dyn VirtioDevice>, Net) {
+    let [_, kind, limit, transmit_limit, ..] = header;
+    let count = usize::from(kind >> 6) + 1;
+    let pairs: Vec<_> = (0..count)
+        .map(|_| UnixDatagram::pair().expect("a pair of sockets"))
+        .collect();
+    let mut peers = Vec::new();
+    let mut ports: Vec<Arc<dyn Port>> = Vec::new();
+    for (ours, theirs) in pairs {
+        ours.set_nonblocking(true)
+            .expect("a socket that does not wait");
+        theirs
+            .set_nonblocking(true)
+            .expect("a socket that does not wait");
+        peers.push(ours);
+        ports.push(Arc::new(Socket(theirs)));
+    }
+    // Some that wait already, of each size that makes a difference.
+    let sizes = [
+        26,
+        90,
+        1526,
+        9000,
+        HEADER_BYTES + LONGEST,
+        HEADER_BYTES + LONGEST + 1,
+    ];
+    for (index, chunk) in frames.chunks(12).take(usize::from(kind & 7)).enumerate() {
+        let _ =
+            peers[index % count].send(&frame(sizes[usize::from(chunk[0]) % sizes.len()], chunk));
+    }
+    let limits = [Limit::new(limit), Limit::new(transmit_limit)];
+    let params = NetParams {
+        name: "eth0".into(),
+        mac: MacAddress::local([0; 5]),
+        mtu: Some(1500),
+        receive_limit: limits[0].limit,
+        transmit_limit: limits[1].limit,
+    };
+    let (device, handle) = NetDevice::new(params, ports).expect("a device");
+    let device: Box<dyn VirtioDevice> = Box::new(device);
+    let features = Manners::new(header, &*device).features;
+    let controlled = features & CONTROL != 0;
+    let pairs = if controlled && features & MULTI_QUEUE != 0 {
+        count as u32
+    } else {
+        1
+    };
+    let control = controlled.then_some(2 * pairs);
+    (
+        device,
+        Net {
+            handle,
+            limits,
+            peers,
+            pairs,
+            control,
+            buffer: vec![0; 1 << 17],
+        },
+    )
+}
+
+/// A frame with a header in front, mostly one that the device lets through.
+fn frame(bytes: usize, chunk: &[u8]) -> Vec<u8> {
+    let mut frame: Vec<u8> = chunk.iter().copied().cycle().take(bytes).collect();
+    if chunk.len() < 2 || chunk[1] & 3 != 0 {
+        let header = bytes.min(HEADER_BYTES);
+        frame[..header].fill(0);
+    }
+    frame
+}
+
+impl Subject for Net {
+    fn request(
+        &self,
+        queue: u32,
+        [what, low, high, cut, flags, gso, size, offset]: [u8; 8],
+    ) -> Vec<Part> {
+        if Some(queue) == self.control {
+            let command = match what & 3 {
+                0 => vec![4, 0, low & 7, 0],
+                1 => vec![5, 0, low, high, 0, 0, 0, 0, 0, 0],
+                2 => vec![low, high],
+                _ => vec![4, 0, low, high],
+            };
+            return vec![Part::readable(command), Part::writable(1)];
+        }
+        if queue % 2 == 0 {
+            // A receive buffer, in one piece or several.
+            let first = [12, 64, 1526, 4096, 65562, 65563, 13, 300][usize::from(what & 7)];
+            let more = (0..u32::from(what >> 3 & 3)).map(|_| Part::writable(u32::from(cut) * 8));
+            return [Part::writable(first)].into_iter().chain(more).collect();
+        }
+        let mut header = vec![0; HEADER_BYTES];
+        (header[0], header[1]) = (flags & 3, gso);
+        (header[4], header[6], header[8]) = (size, offset, cut);
+        let length = match what & 7 {
+            0 => usize::from(low),
+            1 => LONGEST + 1 - usize::from(low & 1),
+            _ => usize::from(u16::from_le_bytes([low, high & 0xf])),
+        };
+        let contents = vec![what; length];
+        let (front, back) = contents.split_at(usize::from(cut).min(length));
+        match what & 8 {
+            0 => {
+                header.extend(&contents);
+                vec![Part::readable(header)]
+            }
+            _ => [header, front.into(), back.into()]
+                .into_iter()
+                .map(Part::readable)
+                .collect(),
+        }
+    }
+
+    /// A receive buffer waits for a frame.
+    fn answers(&self, queue: u32) -> bool {
+        Some(queue) == self.control || queue < 2 * self.pairs && queue % 2 == 1
+    }
+
+    fn act(&mut self, choice: [u8; 8]) {
+        let [what, pair, value, ..] = choice;
+        let direction = match what & 4 {
+            0 => Direction::Receive,
+            _ => Direction::Transmit,
+        };
+        match what & 3 {
+            0 => {
+                self.limits[usize::from(what >> 2 & 1)].constant = false;
+                self.handle
+                    .set_rate_limit(direction, Limit::new(value).limit);
+            }
+            1 => drop(self.handle.stats()),
+            _ => {
+                let bytes = usize::from(u16::from_le_bytes([value, choice[3]]));
+                let count = self.peers.len();
+                let _ = self.peers[usize::from(pair) % count].send(&frame(bytes, &choice[4..]));
+            }
+        }
+    }
+
+    fn lift_limits(&mut self) -> bool {
+        self.check_limits();
+        for direction in [Direction::Receive, Direction::Transmit] {
+            self.handle.set_rate_limit(direction, RateLimit::NONE);
+        }
+        self.limits
+            .iter_mut()
+            .for_each(|limit| limit.constant = false);
+        true
+    }
+
+    /// What comes out has a header that the host can rely on, whatever the guest does to it meanwhile.
+    fn look(&mut self) {
+        for peer in &self.peers {
+            while let Ok(bytes) = peer.recv(&mut self.buffer) {
+                let (header, frame) = self.buffer[..bytes].split_at(HEADER_BYTES);
+                let field =
+                    |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));
+                assert!(
+                    (SHORTEST..=LONGEST).contains(&frame.len()),
+                    "a frame of {}",
+                    frame.len()
+                );
+                assert_eq!((header[0] & !1, field(10)), (0, 0), "flags, and buffers");
+                let end = field(6) + field(8) + 2;
+                assert!(header[0] == 0 || end <= frame.len(), "a checksum at {end}");
+                assert!(field(2) <= frame.len(), "a header of {}", field(2));
+                let segmented = header[1] != 0;
+                assert!(
+                    !segmented || matches!(header[1] & 0x7f, 1 | 4),
+                    "{:#x}",
+                    header[1]
+                );
+                assert!(
+                    !segmented || header[0] == 1 && field(4) > 0,
+                    "segments of {}",
+                    field(4)
+                );
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        self.check_limits();
+    }
+}
+
+impl Net {
+    fn check_limits(&self) {
+        let stats = self.handle.stats();
+        for (limit, stats) in self.limits.iter().zip([stats.receive, stats.transmit]) {
+            limit.check(stats.frames, stats.bytes, LONGEST as u64);
+        }
+    }
+}
