@@ -105,7 +105,7 @@ fn positional(argument: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Verb};
+    use crate::{Cli, Verb};
     use clap::CommandFactory;
 
     fn message(arguments: &str) -> String {

@@ -1,7 +1,7 @@
 //! What can go wrong between a VM and its host.
 
-use crate::{host, vm};
 use kvmlet_sys::remedy::Remedy;
+use kvmlet_vmm::vm;
 
 /// Why a VM cannot have what it is to have, or cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -12,10 +12,10 @@ pub enum Error {
     Vm(#[from] vm::Error),
     /// A network that cannot be set up.
     #[error("cannot give the VM a network interface")]
-    Net(#[from] host::net::Error),
+    Net(#[from] kvmlet_host::net::Error),
     /// There is no place to note what the VM has of this host.
     #[error(transparent)]
-    Runtime(#[from] host::runtime::Error),
+    Runtime(#[from] kvmlet_host::runtime::Error),
 }
 
 impl Remedy for Error {

@@ -1,11 +1,11 @@
 //! The host's side of interfaces becomes what a VM takes.
 
 use super::Error;
-use crate::config::VmConfig;
-use crate::devices::virtio::net::Port;
-use crate::host::net::Network;
-use crate::host::runtime::RuntimeDirectory;
-use crate::vm::Endpoint;
+use kvmlet_host::net::Network;
+use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_spec::VmConfig;
+use kvmlet_vmm::devices::virtio::net::Port;
+use kvmlet_vmm::vm::Endpoint;
 use std::sync::Arc;
 
 /// Sets up the host's side of a configuration's interfaces, in their order, and says in the log what will not

@@ -81,7 +81,7 @@ fn executables() -> Vec<(String, PathBuf)> {
             "--message-format",
             "json",
             "--package",
-            "kvmlet",
+            "kvmlet-cli",
             "--package",
             "kvmlet-host",
             "--package",
@@ -105,10 +105,10 @@ fn executables() -> Vec<(String, PathBuf)> {
             Some((name, message["executable"].as_str()?.into()))
         })
         .collect();
-    // The face has no tests of its own that are of interest there.
+    // The command has no unit tests that are of interest there.
     let found: Vec<_> = found
         .into_iter()
-        .filter(|(name, _)| name != "kvmlet")
+        .filter(|(name, _)| name != "kvmlet_cli")
         .collect();
     assert_eq!(found.len(), UNIT_TESTS.len() + 1, "{text}");
     found

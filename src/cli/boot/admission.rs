@@ -1,7 +1,7 @@
 //! What a VM is promised of its host, and what holds it to that, settled before it is built.
 
+use crate::Failed;
 use crate::VmConfig;
-use crate::cli::Failed;
 use crate::config::CgroupParent;
 use crate::host::cgroup::{self, Hierarchies, Limits, Plan};
 use crate::host::interrupt;

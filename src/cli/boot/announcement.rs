@@ -44,7 +44,7 @@ fn line(config: &VmConfig, networks: &[Network], has_keys: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::MemorySize;
+    use kvmlet::MemorySize;
 
     #[test]
     fn it_tells_what_starts() {

@@ -1,12 +1,12 @@
 //! The jail that the VM's process is in, as far as it is wanted and the host gives it.
 
-use crate::cli::{ExitCode, Failed};
 use crate::host::jail::{Jail, Missing, Needs, Wall};
 use crate::host::process::{Fork, Lifeline};
 use crate::host::seccomp;
 use crate::system_calls::Filters;
 use crate::thread::ThreadKind;
 use crate::{Error, Vm, VmConfig, VmHandle};
+use crate::{ExitCode, Failed};
 use clap::Args;
 use std::error::Error as _;
 use std::io;
@@ -41,7 +41,7 @@ impl JailFlags {
 
 /// A jail for the process of one VM. The methods are called in their order: the first by whoever attends the VM,
 /// the others by that process.
-pub(in crate::cli) struct Confinement {
+pub(crate) struct Confinement {
     jail: Jail,
     /// What the host cannot do is skipped, with a warning.
     best_effort: bool,

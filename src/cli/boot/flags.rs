@@ -1,7 +1,7 @@
 //! The flags that describe a VM, and the configuration that they make.
 
 use super::quota::QuotaFlags;
-use crate::cli::Failed;
+use crate::Failed;
 use crate::config::{
     Balloon, CpuMask, DEFAULT_CMDLINE, Disk, HugePages, Memory, Net, PortMappings, Scratch,
     VcpuCount, VmConfigBuilder,

@@ -1,6 +1,6 @@
 //! Where the guest's console goes; and what is told of a guest that crashed while nobody saw what it wrote there.
 
-use crate::cli::Failed;
+use crate::Failed;
 use crate::host::process;
 use crate::{Error, ExitReason, VmHandle};
 use rustix::stdio::stdout;

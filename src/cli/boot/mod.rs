@@ -25,7 +25,7 @@ use crate::thread::ThreadKind;
 use crate::vm::{Phase, make_scratch};
 use crate::{Error, Vm, VmHandle};
 use clap::Args;
-pub(in crate::cli) use confinement::Confinement;
+pub(crate) use confinement::Confinement;
 use confinement::JailFlags;
 use flags::Flags;
 use last_lines::ConsoleOutput;
@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 #[command(after_help = "\
 Exit codes: the service's own code; 125 if kvmlet fails or is used wrongly, 129 if the guest asked for a reset, 134 if its \
 kernel panicked, 139 if it crashed with a triple fault, 128+N if kvmlet was ended by signal N, 159 if one of its threads made a system call that it is not allowed to.")]
-pub(in crate::cli) struct Boot {
+pub(crate) struct Boot {
     #[command(flatten)]
     flags: Flags,
     /// Write statistics to a file as JSON, when the VM ends and on SIGUSR1; `-` is standard output, behind

@@ -17,5 +17,5 @@ pub extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
     let started = clock::process_start();
     process::set_up_streams();
     // Flushes what is left in standard output's buffer.
-    std::process::exit(kvmlet::cli::run(started).into())
+    std::process::exit(kvmlet_cli::run(started).into())
 }

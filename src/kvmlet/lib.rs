@@ -27,9 +27,6 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
-pub mod cli;
-pub mod run;
-
 /// What the host gives; see `kvmlet-host`.
 pub mod host {
     pub use kvmlet_host::*;
@@ -39,6 +36,7 @@ pub mod host {
     };
 }
 
+pub use kvmlet_run as run;
 pub use kvmlet_spec as config;
 pub use kvmlet_vmm::{arch, devices, disk, memory, system_calls, thread, vm};
 

@@ -1,4 +1,8 @@
-//! One VM and what the host gives it, joined: `vm` knows no host, and `host` knows no VM.
+//! One VM and what the host gives it, joined: `kvmlet-vmm` knows no host, and `kvmlet-host` knows no VM. For kvmlet's own
+//! crates: nothing here is stable.
+
+// Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod error;
 mod networks;
@@ -6,10 +10,10 @@ mod networks;
 pub use error::Error;
 pub use networks::{endpoints, set_up_networks};
 
-use crate::config::{PortMapping, VmConfig};
-use crate::host::net::Network;
-use crate::host::runtime::RuntimeDirectory;
-use crate::vm::{self, Vm};
+use kvmlet_host::net::Network;
+use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_spec::{PortMapping, VmConfig};
+use kvmlet_vmm::vm::{self, Vm};
 use std::io::Write;
 
 /// A VM that is built and has not run yet, on networks that this process holds.

@@ -1,5 +1,8 @@
 //! The command line: one file per verb. Turns flags into a configuration and results into text.
 
+// Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 mod bench;
 mod boot;
 mod console;
@@ -17,6 +20,9 @@ mod terminal;
 
 use clap::{Parser, Subcommand};
 use exit_code::ExitCode;
+use kvmlet::{
+    Error, ExitReason, Vm, VmConfig, VmHandle, config, host, run, system_calls, thread, vm,
+};
 use kvmlet_command::{Failed, Outcome, Verbosity};
 use std::time::Instant;
 
