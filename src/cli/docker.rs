@@ -71,13 +71,17 @@ pub(super) fn explain(mut error: clap::Error) -> clap::Error {
         Some(ContextValue::String(word)) => Some(word.as_str()),
         _ => None,
     };
+    let usage = error.get(ContextKind::Usage).map(ToString::to_string);
+    let boots = usage.is_some_and(|usage| usage.contains("kvmlet boot"));
     let tip = match (
         invalid(ContextKind::InvalidSubcommand),
         invalid(ContextKind::InvalidArg),
     ) {
         (Some(verb), _) => look_up(VERBS, verb),
-        (None, Some(argument)) => look_up(FLAGS, argument).or_else(|| positional(argument)),
-        (None, None) => None,
+        (None, Some(argument)) if boots => {
+            look_up(FLAGS, argument).or_else(|| positional(argument))
+        }
+        _ => None,
     };
     if let Some(tip) = tip {
         error.remove(ContextKind::SuggestedSubcommand);
@@ -142,6 +146,7 @@ mod tests {
         assert!(message("boot --memroy 1G").contains("'--memory'"));
         assert!(message("boots").contains("'boot'"));
         assert!(!message("boot --zzz").contains("leave it out"));
+        assert!(!message("doctor now").contains("--root"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{
     Overlay, PortMapping,
 };
 use super::{CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit, Quota};
-use super::{RootSpec, ServiceSpec, VcpuCount, VmConfig, json, service};
+use super::{NameServer, RootSpec, ServiceSpec, VcpuCount, VmConfig, json, service, twice};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -38,7 +38,7 @@ pub struct VmConfigBuilder {
     scratch_size: Option<Memory>,
     disks: Vec<Disk>,
     nets: Vec<Net>,
-    dns: Vec<IpAddr>,
+    dns: Vec<NameServer>,
     balloon: Option<Balloon>,
     rng: Option<bool>,
     command: Vec<String>,
@@ -241,7 +241,7 @@ impl VmConfigBuilder {
 
     /// One more name server that the host asks for the guest's names, in this order; without any it asks its own.
     pub fn dns(mut self, address: IpAddr) -> Self {
-        self.dns.push(address);
+        self.dns.push(NameServer(address));
         self
     }
 
@@ -292,6 +292,7 @@ impl VmConfigBuilder {
         check_scratch_size(self.scratch_size, self.scratch.as_deref())?;
         let (root, mut disks) = root_disks(self.root, self.scratch)?;
         disks.extend(self.disks);
+        twice::check(&disks, &self.nets)?;
         self.nets.iter().try_for_each(Net::check)?;
         let vcpus: VcpuCount = self.vcpus.unwrap_or(1).try_into()?;
         let quota = Quota {
@@ -304,7 +305,8 @@ impl VmConfigBuilder {
         };
         quota.check(vcpus)?;
         check_ports(&self.nets)?;
-        set_name_servers(&mut self.nets, &self.dns)?;
+        let servers: Vec<IpAddr> = self.dns.iter().map(|server| server.0).collect();
+        set_name_servers(&mut self.nets, &servers)?;
         let prefault = self.prefault || self.memory_mode == Some(MemoryMode::Reserved);
         if let Some(balloon) = &self.balloon {
             balloon.check(memory, self.huge_pages, prefault)?;

@@ -54,13 +54,14 @@ impl FromStr for CpuMask {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut mask = CpuMask::default();
-        if text.trim().is_empty() {
-            mask.push(text)?; // who names nothing expects something to be hidden
-        }
         text.split(',')
             .filter(|name| !name.trim().is_empty())
             .try_for_each(|name| mask.push(name))?;
-        Ok(mask)
+        match mask.0.is_empty() {
+            // Who names nothing expects something to be hidden.
+            true => Err(Error::CpuMaskEmpty),
+            false => Ok(mask),
+        }
     }
 }
 
@@ -101,5 +102,8 @@ mod tests {
             error,
             "`cx61` is not a CPUID bit that can be masked; did you mean `cx16`?"
         );
+        let error = "zzz".parse::<CpuMask>().unwrap_err().to_string();
+        assert!(error.contains("flags in /proc/cpuinfo"), "{error}");
+        assert!("".parse::<CpuMask>().is_err() && " , ".parse::<CpuMask>().is_err());
     }
 }

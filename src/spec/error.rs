@@ -1,12 +1,13 @@
 //! What can be wrong with a configuration.
 
 use super::flag::comma_hint;
-use super::words::{at, did_you_mean, did_you_mean_one_of, needs_or_is, within};
+use super::words::{at, did_you_mean_one_of, did_you_mean_or, needs_or_is, within};
 use super::{
     Balloon, CpuQuota, CpuWeight, Memory, PortMapping, PortMappings, QueueCount, QueuePairs,
     Serial, VcpuCount,
 };
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -112,8 +113,14 @@ pub enum Error {
         /// What the user wrote.
         text: String,
     },
+    /// No CPUID bit at all.
+    #[error("no CPUID bit is named (write names of the flags in /proc/cpuinfo, such as avx2,cx16)")]
+    CpuMaskEmpty,
     /// A CPUID bit that is not known by that name.
-    #[error("`{name}` is not a CPUID bit that can be masked{}", did_you_mean(.nearest))]
+    #[error(
+        "`{name}` is not a CPUID bit that can be masked{}",
+        did_you_mean_or(.nearest, " (they go by the names of the flags in /proc/cpuinfo, such as avx2)")
+    )]
     CpuMaskName {
         /// What the user wrote.
         name: String,
@@ -178,24 +185,6 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A key of `--net` that is not known.
-    #[error("unknown key `{key}` of a network interface{}", did_you_mean(.nearest))]
-    NetKey {
-        /// What the user wrote.
-        key: String,
-        /// The nearest known key.
-        nearest: Option<String>,
-    },
-    /// A value of `--net` that cannot be.
-    #[error("`{key}={value}` needs {expected}")]
-    NetValue {
-        /// The key.
-        key: String,
-        /// What the user wrote behind it.
-        value: String,
-        /// What would do.
-        expected: &'static str,
-    },
     /// Addresses for a tap that is not kvmlet's.
     #[error(
         "`{key}` is for interfaces that kvmlet makes; who makes the tap sets it up (leave out `tap`)"
@@ -211,7 +200,7 @@ pub enum Error {
         text: String,
     },
     /// An MTU outside the limits.
-    #[error("{bytes} bytes is outside the limits of an MTU: 68 to 65521")]
+    #[error("an MTU of {bytes} is outside the limits: 68 to 65521 bytes")]
     MtuRange {
         /// What the user wrote.
         bytes: u64,
@@ -247,6 +236,12 @@ pub enum Error {
     PortCount {
         /// How many the user wrote.
         count: usize,
+    },
+    /// Something else than an IP address.
+    #[error("`{}` is not an IP address (write one such as 9.9.9.9 or 2620:fe::fe)", .text.escape_debug())]
+    IpAddress {
+        /// What the user wrote.
+        text: String,
     },
     /// An address that no name server can have.
     #[error("{address} cannot be the address of a name server: it is not that of one host")]
@@ -312,6 +307,22 @@ pub enum Error {
         /// What would do.
         expected: &'static str,
     },
+    /// Devices that cannot be told apart.
+    #[error("two {of} have the `{key}` {value}: give each its own")]
+    Twice {
+        /// What they are.
+        of: &'static str,
+        /// The key that both have.
+        key: &'static str,
+        /// What both have there.
+        value: String,
+    },
+    /// One file for two disks, of which one would change what the other has.
+    #[error("the disk `{}` is named twice, and written to: name it once, or read-only each time", .path.display())]
+    DiskTwice {
+        /// The file.
+        path: PathBuf,
+    },
     /// A disk without a file.
     #[error("a disk has no file: add `path=FILE`")]
     DiskPathMissing,
@@ -363,12 +374,28 @@ pub enum Error {
         /// The key that is missing.
         of: &'static str,
     },
-    /// JSON that does not parse, or a value of the wrong type.
-    #[error("{}{message}", at(.place))]
+    /// A value that a key cannot have.
+    #[error("{}{message} (line {line}, column {column})", at(.place))]
     Json {
         /// The keys that lead to what is wrong, such as `disks[0].path`; empty at the top.
         place: String,
-        /// What is wrong, and where.
+        /// What is wrong.
         message: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+    },
+    /// Text that is not JSON.
+    #[error("{}{message} (line {line}, column {column})", at(.place))]
+    JsonSyntax {
+        /// The keys that lead to what is wrong; empty at the top.
+        place: String,
+        /// What is wrong.
+        message: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1; 0 before the first one.
+        column: usize,
     },
 }

@@ -1,7 +1,7 @@
 //! JSON to a configuration, with errors that a person can act on.
 
 use super::strict::{self, Strict};
-use super::{Error, VmConfigBuilder};
+use super::{Error, VmConfigBuilder, json_words};
 use serde::Deserialize;
 
 /// A name is only suggested when it is about this alike (Jaro-Winkler, 0 to 1).
@@ -64,12 +64,10 @@ fn likeness(name: &str, candidate: &str) -> f64 {
 fn explain(error: &serde_json::Error, trail: &strict::Trail) -> Error {
     let message = error.to_string();
     let place = trail.to_string();
-    if !message.starts_with("unknown field") {
-        return Error::Json { place, message };
-    }
     let mut quoted = message.split('`').skip(1).step_by(2);
-    let Some(key) = quoted.next() else {
-        return Error::Json { place, message };
+    let key = quoted.next();
+    let Some(key) = key.filter(|_| message.starts_with("unknown field")) else {
+        return json_words::explain(error, place);
     };
     Error::UnknownKey {
         key: key.into(),
@@ -162,21 +160,21 @@ mod tests {
     #[test]
     fn objects_are_objects_at_every_level_and_no_key_stands_twice() {
         for (json, expected) in [
-            ("[]", "invalid type: sequence, expected an object with keys"),
-            (r#"["vmlinux"]"#, "expected an object with keys"),
+            ("[]", "a list is not an object with keys"),
+            (r#"["vmlinux"]"#, "not an object with keys"),
             (
                 r#"{"disks": [["a"]]}"#,
-                "`disks[0]`: invalid type: sequence",
+                "`disks[0]`: a list is not an object",
             ),
             (
                 r#"{"disks": [{"path": "a", "rate_limit": ["1M"]}]}"#,
-                "`disks[0].rate_limit`: invalid type: sequence",
+                "`disks[0].rate_limit`: a list is not",
             ),
-            (r#"{"nets": [[]]}"#, "`nets[0]`: invalid type: sequence"),
-            (r#"{"nets": [{"tx": []}]}"#, "`nets[0].tx`: invalid type"),
-            (r#"{"balloon": []}"#, "`balloon`: invalid type: sequence"),
-            (r#"{"overcommit": [1, 2]}"#, "`overcommit`: invalid type"),
-            (r#"{"env": []}"#, "`env`: invalid type: sequence"),
+            (r#"{"nets": [[]]}"#, "`nets[0]`: a list is not"),
+            (r#"{"nets": [{"tx": []}]}"#, "`nets[0].tx`: a list is not"),
+            (r#"{"balloon": []}"#, "`balloon`: a list is not"),
+            (r#"{"overcommit": [1, 2]}"#, "`overcommit`: a list is not"),
+            (r#"{"env": []}"#, "`env`: a list is not"),
             (
                 r#"{"memory": "1G", "memory": "2G"}"#,
                 "`memory` stands twice",
@@ -189,7 +187,10 @@ mod tests {
                 r#"{"disks": [{"path": "a", "path": "b"}]}"#,
                 "`disks[0]`: the key `path` stands twice",
             ),
-            (r#"{"kernel": "k"} {}"#, "trailing characters"),
+            (
+                r#"{"kernel": "k"} {}"#,
+                "nothing may stand behind the closing bracket",
+            ),
         ] {
             let error = VmConfig::from_json(json).unwrap_err().to_string();
             assert!(error.contains(expected), "{json}: {error}");
@@ -201,15 +202,15 @@ mod tests {
         for (json, expected) in [
             (
                 r#"{"kernel": 1}"#,
-                "`kernel`: invalid type: integer `1`, expected",
+                "`kernel`: `1` is not the path of a file",
             ),
             (r#"{"memory": true}"#, "a memory size must be text"),
             (r#"{"memory": "12Q"}"#, "is not a memory size"),
             (r#"{"kernel": "k", "memory": "1M"}"#, "outside the limits"),
             (r#"{"huge_pages": "huge"}"#, "transparent"),
             (r#"{"cpu_mask": ["cx61"]}"#, "cx16"),
-            (r#"{"vcpus": -1}"#, "invalid value"),
-            ("", "EOF"),
+            (r#"{"vcpus": -1}"#, "`-1` is not a whole number from 0"),
+            ("", "nothing in it"),
         ] {
             let error = VmConfig::from_json(json).unwrap_err().to_string();
             assert!(error.contains(expected), "{json}: {error}");

@@ -66,7 +66,10 @@ impl fmt::Display for Memory {
                 return write!(f, "{} {name}", self.0 / unit);
             }
         }
-        write!(f, "{} bytes", self.0)
+        match self.0 {
+            1 => write!(f, "1 byte"),
+            bytes => write!(f, "{bytes} bytes"),
+        }
     }
 }
 
@@ -176,6 +179,7 @@ mod tests {
         assert_eq!(6.gib().to_string(), "6 GiB");
         assert_eq!(1536.mib().to_string(), "1536 MiB");
         assert_eq!(Memory::from_bytes(4097).to_string(), "4097 bytes");
+        assert_eq!(Memory::from_bytes(1).to_string(), "1 byte");
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn what_is_wrong_is_named() {
             "`tap` of --net is `sixteen_letters_`, not",
         ),
         ("mtu=big", "`mtu` of --net is `big`, not a whole number"),
-        ("mtu=67", "67 bytes is outside the limits of an MTU"),
+        ("mtu=67", "an MTU of 67 is outside the limits"),
         ("queues=9", "9 queue pairs"),
         (
             "mac=01:00:00:00:00:01",
@@ -102,7 +102,7 @@ fn name_servers_are_for_all_interfaces_of_kvmlets_own() {
         ),
         (
             r#""dns": ["resolver"], "nets": [{}]"#.into(),
-            "invalid IP address",
+            "`resolver` is not an IP address",
         ),
         (r#""nets": [{"dns": ["::1"]}]"#.into(), "unknown key `dns`"),
     ] {

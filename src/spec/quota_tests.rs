@@ -119,13 +119,19 @@ fn what_cannot_be_is_named() {
         ),
         (r#""cpuset": "0,0""#, "names a CPU twice"),
         (r#""cpu_weight": 0"#, "1 to 10000"),
-        (r#""cpu_scope": "threads""#, "unknown variant `threads`"),
+        (
+            r#""cpu_scope": "threads""#,
+            "`threads` is not one of `vm`, `vcpus`",
+        ),
         (r#""cpu_scope": "vcpus""#, "add a CPU quota or a CPU set"),
         (
             r#""cgroup_parent": "tenants""#,
             "`tenants` is not a cgroup: it must begin with `/`",
         ),
-        (r#""memory_mode": "own""#, "unknown variant `own`"),
+        (
+            r#""memory_mode": "own""#,
+            "`own` is not one of `shared`, `reserved`",
+        ),
         (r#""overcommit": {"cpus": 0}"#, "0.001 to 1000"),
         (r#""cpu_qouta": 1"#, "did you mean `cpu_quota`?"),
     ] {

@@ -1,9 +1,14 @@
 //! Parts of messages: what was meant, and where.
 
 pub(super) fn did_you_mean(nearest: &Option<String>) -> String {
+    did_you_mean_or(nearest, "")
+}
+
+/// The nearest, or else what there is to say without.
+pub(super) fn did_you_mean_or(nearest: &Option<String>, otherwise: &str) -> String {
     match nearest {
         Some(name) => format!("; did you mean `{name}`?"),
-        None => String::new(),
+        None => otherwise.into(),
     }
 }
 

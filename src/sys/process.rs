@@ -42,6 +42,10 @@ pub fn is_null(fd: BorrowedFd<'_>) -> bool {
     })
 }
 
+/// What helps where no further process or thread is given (EAGAIN in clone(2)): each counts.
+pub const MORE_PROCESSES: &str = "end other processes of this user, or allow it more (`ulimit -u`); a container or a service may \
+     have a limit of its own (pids.max of its cgroup, TasksMax)";
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {

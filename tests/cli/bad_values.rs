@@ -56,7 +56,17 @@ const TEXTS: &[(&str, &str, &[&str])] = &[
     ("--cpuset", "", &["--cpuset", "0,2-3"]),
     ("--cpuset", "3-1", &["--cpuset"]),
     ("--cpuset", "99999", &["--cpuset", "0 to 8191"]),
-    ("--cpu-mask", "", &["--cpu-mask", "not a CPUID bit"]),
+    (
+        "--cpu-mask",
+        "",
+        &["--cpu-mask", "no CPUID bit", "/proc/cpuinfo"],
+    ),
+    (
+        "--cpu-mask",
+        "foo",
+        &["--cpu-mask", "`foo`", "/proc/cpuinfo"],
+    ),
+    ("--memory", "-5M", &["--memory", "`-5M`", "512M"]),
     ("--cpu-mask", "cx61", &["--cpu-mask", "`cx16`"]),
     ("--overcommit", "", &["--overcommit", "1.5"]),
     (
@@ -95,8 +105,8 @@ const TEXTS: &[(&str, &str, &[&str])] = &[
     ("--balloon", "reporting=maybe", &["--balloon", "on or off"]),
     ("--publish", "", &["--publish", "GUEST"]),
     ("--publish", "99999:80", &["--publish", "65535"]),
-    ("--dns", "", &["--dns"]),
-    ("--dns", "resolver", &["--dns", "IP address"]),
+    ("--dns", "", &["--dns", "9.9.9.9"]),
+    ("--dns", "resolver", &["--dns", "`resolver`", "9.9.9.9"]),
     ("--dns", "0.0.0.0", &["0.0.0.0", "name server"]),
     ("--huge-pages", "", &["--huge-pages", "transparent"]),
     ("--huge-pages", "big", &["--huge-pages", "transparent"]),
@@ -200,32 +210,80 @@ fn values_of_json_are_refused_by_their_keys() {
             r#"{"disks": [["a.img"]]}"#,
             &["`disks[0]`", "an object with keys"],
         ),
-        (r#"{"disks": {"path": "a"}}"#, &["`disks`", "a sequence"]),
+        (r#"{"disks": {"path": "a"}}"#, &["`disks`", "a list"]),
         (r#"{"vcpus": 1, "vcpus": 2}"#, &["`vcpus` stands twice"]),
         (r#"{"cpus": 1}"#, &["did you mean `vcpus`?"]),
         (r#"{"vcpus": "two"}"#, &["`vcpus`", "line 1"]),
         (r#"{"vcpus": -1}"#, &["`vcpus`", "`-1`"]),
-        (r#"{"vcpus": 1e400}"#, &["`vcpus`", "out of range"]),
+        (r#"{"vcpus": 1e400}"#, &["`vcpus`", "too large"]),
         (r#"{"memory": null, "kernel": 5}"#, &["`kernel`", "`5`"]),
         (r#"{"kernel": "\u0000"}"#, &["the kernel", "NUL"]),
         (r#"{"hostname": "a b"}"#, &["host name"]),
-        (r#"{"env": {"A": 5}}"#, &["`env.A`", "a string"]),
+        (r#"{"env": {"A": 5}}"#, &["`env.A`", "text in quotes"]),
         (
             r#"{"nets": [{"mtu": 5}]}"#,
             &["`nets[0].mtu`", "68 to 65521"],
         ),
-        (r#"{"prefault": "yes"}"#, &["`prefault`", "a boolean"]),
+        (
+            r#"{"prefault": "yes"}"#,
+            &["`prefault`", "`true` or `false`"],
+        ),
     ] {
         std::fs::write(&path, json).unwrap();
         let arguments = ["--config".as_ref(), path.as_os_str()];
         expect_refusal(&boot(&arguments), parts);
     }
+    for (json, help) in [
+        ("kernel: k", r#"{"kernel": "vmlinux""#),
+        (r#"{"kernel": 7}"#, "docs/boot.md"),
+    ] {
+        std::fs::write(&path, json).unwrap();
+        let arguments = ["--config".as_ref(), path.as_os_str()];
+        expect_refusal(&boot(&arguments), &["vm.json", "help: ", help]);
+    }
+    // Standard input is none of these tests'.
+    expect_refusal(
+        &boot(&["--config", "-"].map(OsStr::new)),
+        &["configuration on standard input", "nothing in it"],
+    );
+    let arguments = ["--config", "nowhere.json"].map(OsStr::new);
+    expect_refusal(&boot(&arguments), &["nowhere.json", "`-` for standard"]);
     let deep = "[".repeat(100_000);
     std::fs::write(&path, format!(r#"{{"disks": {deep}"#)).unwrap();
     expect_refusal(
         &boot(&["--config".as_ref(), path.as_os_str()]),
         &["vm.json"],
     );
+}
+
+/// What only one device can have.
+#[test]
+fn what_stands_twice_is_refused() {
+    for (arguments, parts) in [
+        (
+            ["--disk", "a,id=x", "--disk", "b,id=x"],
+            ["two disks", "`id` x"],
+        ),
+        (["--disk", "a", "--disk", "a"], ["`a`", "named twice"]),
+        (
+            ["--net", "tap=t0", "--net", "t0"],
+            ["two interfaces", "`tap` t0"],
+        ),
+    ] {
+        expect_refusal(&with_kernel(&arguments.map(OsStr::new)), &parts);
+    }
+}
+
+/// What an empty file lacks depends on what it is for.
+#[test]
+fn empty_files_are_refused_with_what_makes_them_full() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("empty");
+    std::fs::write(&path, b"").unwrap();
+    for (option, help) in [("--root", "mkfs.erofs"), ("--disk", "truncate -s 1G")] {
+        let arguments = [OsStr::new(option), path.as_os_str()];
+        expect_refusal(&with_kernel(&arguments), &["0 bytes", help]);
+    }
 }
 
 fn boot(arguments: &[&OsStr]) -> Command {

@@ -3,17 +3,16 @@
 use super::quota::QuotaFlags;
 use crate::Failed;
 use crate::config::{
-    Balloon, CpuMask, DEFAULT_CMDLINE, Disk, HugePages, Memory, Net, PortMappings, Scratch,
-    VcpuCount, VmConfigBuilder,
+    Balloon, CpuMask, DEFAULT_CMDLINE, Disk, HugePages, Memory, NameServer, Net, PortMappings,
+    Scratch, VcpuCount, VmConfigBuilder,
 };
 use crate::host::built;
 use crate::host::environment;
-use crate::{Error, VmConfig};
+use crate::{Error, VmConfig, config};
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
-use std::net::IpAddr;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// What the VM is. All can be said in a file, too.
@@ -32,7 +31,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = cpus)]
     cpus: Option<u64>,
     /// Guest memory, with a unit: 512M, 2G [default: 128M].
-    #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "SIZE", allow_hyphen_values = true)]
     memory: Option<Memory>,
     /// Which pages back guest memory.
     #[arg(long, value_name = "KIND", value_enum)]
@@ -51,7 +50,7 @@ pub(super) struct Flags {
     pmu: bool,
     #[command(flatten)]
     quota: QuotaFlags,
-    /// Read the configuration from a JSON file; flags override it.
+    /// Read the configuration from a JSON file, `-` for standard input; flags override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Image of a root file system (erofs or ext4), shared and only read: changes go to guest memory.
@@ -84,7 +83,7 @@ pub(super) struct Flags {
     publish: Vec<PortMappings>,
     /// A name server that the host asks for the guest, instead of its own; can be given again.
     #[arg(long, value_name = "ADDRESS")]
-    dns: Vec<IpAddr>,
+    dns: Vec<NameServer>,
     /// Set an environment variable of the service; without a value, pass on the one set here.
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -186,7 +185,7 @@ impl Flags {
             config = config.publish(mapping);
         }
         for server in self.dns {
-            config = config.dns(server);
+            config = config.dns(server.0);
         }
         for variable in &self.env {
             if let Some((name, value)) = variable_of(variable)? {
@@ -257,17 +256,23 @@ fn variable_of(written: &str) -> Result<Option<(&str, String)>, Failed> {
 const CONFIG_BYTES: u64 = 1 << 20;
 
 fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
-    let failed = |source| Error::Open {
-        what: "configuration",
-        path: path.into(),
-        source,
+    let (name, bytes) = match path.as_os_str() == "-" {
+        // The guest's console reads on behind it: nothing, unless this is a terminal.
+        true => ("on standard input".to_string(), read_some(io::stdin())),
+        false => {
+            let bytes = File::open(path).and_then(read_some);
+            (format!("`{}`", path.display()), bytes)
+        }
     };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(CONFIG_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    let wrong = |what: &str| Failed::new(format!("configuration `{}` {what}", path.display()));
+    let bytes = bytes.map_err(|source| {
+        let error = Error::Open {
+            what: "configuration",
+            path: path.into(),
+            source,
+        };
+        Failed::from(error).help("name a JSON file, or `-` for standard input")
+    })?;
+    let wrong = |what: &str| Failed::new(format!("configuration {name} {what}"));
     if bytes.len() as u64 > CONFIG_BYTES {
         return Err(wrong("is longer than 1 MiB")
             .help("name a JSON file; disks and kernels have keys in it"));
@@ -275,9 +280,21 @@ fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
     let text = String::from_utf8(bytes)
         .map_err(|_| wrong("is not UTF-8").help("a configuration is JSON text"))?;
     VmConfigBuilder::from_json(&text).map_err(|error| {
-        Failed::new(format!("configuration `{}`: {error}", path.display()))
-            .help("docs/boot.md lists all keys")
+        let help = match error {
+            config::Error::JsonSyntax { .. } => {
+                "a configuration is JSON, such as {\"kernel\": \"vmlinux\", \"memory\": \"512M\"}"
+            }
+            _ => "docs/boot.md lists all keys",
+        };
+        Failed::new(format!("configuration {name}: {error}")).help(help)
     })
+}
+
+/// Reads up to the end, or a byte more than a configuration can have.
+fn read_some(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A kernel of the user's own comes with an initrd of the user's own, or none.

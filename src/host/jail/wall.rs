@@ -1,5 +1,6 @@
 //! What a jail is made of, and what to do where the host does not give it.
 
+use kvmlet_sys::process;
 use std::fmt;
 use std::io;
 
@@ -117,10 +118,7 @@ impl Missing {
         );
         match self.wall {
             Wall::Process => match self.source.raw_os_error() {
-                Some(libc::EAGAIN) => {
-                    "end other processes of this user, or allow it more (`ulimit -u`); a container or a service may \
-                     have a limit of its own (pids.max of its cgroup, TasksMax)"
-                }
+                Some(libc::EAGAIN) => process::MORE_PROCESSES,
                 Some(libc::ENOMEM) => "end other programs: the host is short of memory",
                 Some(libc::ENOSYS) => "use a host kernel from 5.3 on",
                 _ => "`dmesg` may say what forbids it",

@@ -1,6 +1,6 @@
 //! Why a disk cannot be used, and what a person can do about it.
 
-use super::{Holder, HostUse, ImageFormat, SECTOR_BYTES, Unmountable};
+use super::{GuestMount, Holder, HostUse, ImageFormat, SECTOR_BYTES, Unmountable};
 use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
@@ -87,6 +87,8 @@ pub enum Error {
         path: PathBuf,
         /// Its size.
         bytes: u64,
+        /// What the guest's init wanted to mount it as.
+        mount: Option<GuestMount>,
     },
     /// Its beginning or end cannot be read.
     #[error("cannot read disk `{}`", .path.display())]
@@ -142,7 +144,23 @@ fn by_whom(holder: Option<&Holder>) -> String {
     holder.map_or_else(String::new, |holder| format!(" by {holder}"))
 }
 
+/// How a root comes to be.
+pub(super) const MAKE_ROOT: &str =
+    "make one of a directory: `mkfs.erofs ROOT DIRECTORY`, or `mkfs.ext4 -d DIRECTORY ROOT 1G`";
+
 impl Error {
+    /// The same, of a disk that the guest's init is to mount.
+    pub fn to_mount(self, wanted: Option<GuestMount>) -> Self {
+        match self {
+            Error::Empty { path, bytes, .. } => Error::Empty {
+                path,
+                bytes,
+                mount: wanted,
+            },
+            other => other,
+        }
+    }
+
     /// What a person can do about it.
     pub fn help(&self) -> Cow<'static, str> {
         match self {
@@ -185,7 +203,13 @@ impl Error {
             Error::Measure { .. } => "check that the device still answers",
             Error::Read { .. } => "check that the file is intact and the device still answers",
             Error::Format { format, .. } => format.way_out(),
-            Error::Empty { .. } => "give it a size, as by `truncate -s 1G FILE`",
+            Error::Empty { mount, .. } => match mount {
+                None => "give it a size, as by `truncate -s 1G FILE`",
+                Some(GuestMount::Root) => MAKE_ROOT,
+                Some(GuestMount::Scratch) => {
+                    "remove it and have one made (`--scratch FILE,size=1G`), or make one: `truncate -s 1G FILE` and `mkfs.ext4 FILE`"
+                }
+            },
         }
     }
 }

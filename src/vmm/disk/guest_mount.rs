@@ -1,6 +1,7 @@
 //! Disks that a guest's init mounts before anything else: what it could not mount is told before the boot.
 
 use super::content::{Content, FileSystem, Kind};
+use super::error::MAKE_ROOT;
 use super::partitions::{Partition, Scheme};
 use super::{DiskFile, Error};
 use std::fmt;
@@ -72,9 +73,11 @@ impl Unmountable {
             (Why::NeedsRecovery, _) => format!("have it repaired: `e2fsck -fy {disk}`"),
             (Why::Nothing, GuestMount::Scratch) => format!("make one: `mkfs.ext4 {disk}`"),
             (_, GuestMount::Scratch) => {
-                format!("name another one, or make it anew, which destroys what it holds: `mkfs.ext4 {disk}`")
+                format!(
+                    "name another one, or make it anew, which destroys what it holds: `mkfs.ext4 {disk}`"
+                )
             }
-            (_, GuestMount::Root) => "make one of a directory: `mkfs.erofs ROOT DIRECTORY`, or `mkfs.ext4 -d DIRECTORY ROOT 1G`".into(),
+            (_, GuestMount::Root) => MAKE_ROOT.into(),
         }
     }
 }

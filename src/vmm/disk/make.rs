@@ -4,6 +4,7 @@ use super::Error;
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::interrupt;
 use kvmlet_sys::temporary::Temporary;
+use std::fs::Metadata;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -19,17 +20,18 @@ const PROGRAMS: [&str; 4] = [
 ];
 
 /// Makes a file of that size, in bytes, with an empty ext4 file system, unless there is something of that name. The file is
-/// sparse, this user's alone, and has its name once it is whole.
+/// sparse, this user's alone, and has its name once it is whole. Returns the size of a file that is there already.
 ///
 /// # Errors
 /// Names the file and what is missing; nothing is left behind then.
-pub fn make_ext4(path: &Path, bytes: u64) -> Result<(), Error> {
+pub fn make_ext4(path: &Path, bytes: u64) -> Result<Option<u64>, Error> {
     make_with(&PROGRAMS, path, bytes)
 }
 
-fn make_with(programs: &[&str], path: &Path, bytes: u64) -> Result<(), Error> {
+fn make_with(programs: &[&str], path: &Path, bytes: u64) -> Result<Option<u64>, Error> {
     if path.symlink_metadata().is_ok() {
-        return Ok(());
+        let file = path.metadata().ok().filter(Metadata::is_file);
+        return Ok(file.map(|file| file.len()));
     }
     let failed = |source| Error::Make {
         path: path.into(),
@@ -66,8 +68,8 @@ fn make_with(programs: &[&str], path: &Path, bytes: u64) -> Result<(), Error> {
     file.sync_all().map_err(failed)?;
     match temporary.publish_new(Path::new(name)) {
         // Somebody else was quicker, and theirs is as good.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        other => other.map(|()| None).map_err(failed),
     }
 }
 
@@ -100,13 +102,13 @@ mod tests {
     fn a_disk_is_made_once_and_sparse() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a scratch");
-        make_ext4(&path, 1 << 30).unwrap();
+        assert_eq!(make_ext4(&path, 1 << 30).unwrap(), None);
         let made = path.metadata().unwrap();
         assert_eq!((made.len(), made.mode() & 0o7777), (1 << 30, 0o600));
         assert!(made.blocks() * 512 < 64 << 20, "{}", made.blocks());
         let disk = DiskFile::open(&path, false, false).unwrap();
         disk.refuse_unmountable(GuestMount::Scratch).unwrap();
-        make_ext4(&path, 2 << 30).unwrap();
+        assert_eq!(make_ext4(&path, 2 << 30).unwrap(), Some(1 << 30));
         assert_eq!(
             (path.metadata().unwrap().ino(), disk.bytes().unwrap()),
             (made.ino(), 1 << 30)

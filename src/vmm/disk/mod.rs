@@ -158,6 +158,7 @@ impl DiskFile {
             Ok(bytes) if bytes < SECTOR_BYTES.into() => Err(Error::Empty {
                 path: path(),
                 bytes,
+                mount: None,
             }),
             Ok(bytes) => Ok(bytes),
             Err(source) => Err(Error::Measure {

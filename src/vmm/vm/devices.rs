@@ -5,7 +5,7 @@ use super::irq::{self, GsiRouter};
 use super::power_button::PowerButton;
 use crate::arch::x86_64::acpi::MmioSlot;
 use crate::arch::x86_64::address_map as map;
-use crate::config::{Interface, Net, NetworkSpec, Overlay, VmConfig};
+use crate::config::{Interface, Memory, Net, NetworkSpec, Overlay, VmConfig};
 use crate::devices::boot_timer::{BootTimer, Ready};
 use crate::devices::i8042::I8042;
 use crate::devices::ioapic::{self, Ioapic};
@@ -213,10 +213,18 @@ pub fn make_scratch(config: &VmConfig) -> Result<(), Error> {
     let disks = config.disks.iter().enumerate();
     let mut scratch =
         disks.filter(|(index, _)| guest_mount(config, *index) == Some(GuestMount::Scratch));
-    match scratch.next() {
-        Some((_, disk)) => Ok(make_ext4(&disk.path, size.bytes()).map_err(block::Error::from)?),
-        None => Ok(()),
+    let Some((_, disk)) = scratch.next() else {
+        return Ok(());
+    };
+    let there = make_ext4(&disk.path, size.bytes()).map_err(block::Error::from)?;
+    if let Some(other) = there.filter(|bytes| *bytes != size.bytes()) {
+        log::warn!(
+            "scratch disk `{}` is there already, with {} and not {size}: only one that is made gets a size",
+            disk.path.display(),
+            Memory::from_bytes(other)
+        );
     }
+    Ok(())
 }
 
 /// The name by which a guest knows its interface of that number.

@@ -192,6 +192,14 @@ impl Error {
             ),
             Error::Memory(_) | Error::HostMemory { .. } => Some("ask for less --memory".into()),
             Error::KvmLacks(_) => Some("run `kvmlet doctor` to see what this host offers".into()),
+            Error::Host { what, source }
+                if what.starts_with("a thread") && source.raw_os_error() == Some(libc::EAGAIN) =>
+            {
+                Some(kvmlet_sys::process::MORE_PROCESSES.into())
+            }
+            Error::Open { what: "initrd", .. } => {
+                Some("build one with `images/build minimal`, or leave out --initrd".into())
+            }
             Error::Unsettled { .. } => Some(
                 "the VM runs on; try again, and look whether the host's disk works (`dmesg`)".into(),
             ),

@@ -113,7 +113,8 @@ impl BlockDevice {
     ) -> Result<(Self, BlockHandle), Error> {
         let file = DiskFile::open(&config.path, config.read_only, config.direct)?;
         if config.format.is_none() {
-            file.refuse_image_formats()?;
+            file.refuse_image_formats()
+                .map_err(|error| error.to_mount(mount))?;
         }
         mount.map_or(Ok(()), |mount| file.refuse_unmountable(mount))?;
         if config.io == DiskIo::IoUring {
