@@ -23,7 +23,7 @@ use crate::vm::Endpoint;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Signal;
+use rustix::process::{Resource, Signal, getrlimit};
 use rustix::stdio::stdin;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -180,7 +180,19 @@ fn killed(signal: i32, share: Option<&Share>) -> Failed {
             "the VM was killed because this host, or a cgroup that kvmlet was started in, ran out of memory",
         )
         .help("end other programs, or ask for less with --memory"),
-        None => Failed::new(format!("the VM's process was killed by signal {signal}")),
+        None => {
+            let failed = Failed::new(format!("the VM's process was killed by signal {signal}"));
+            match (signal, getrlimit(Resource::Cpu).current) {
+                (libc::SIGXCPU | libc::SIGKILL, Some(seconds)) => failed.help(format!(
+                    "its CPU time is limited to {seconds} s, which may be used up: allow it more (`ulimit -t`, or \
+                     LimitCPU= of a service)"
+                )),
+                (libc::SIGKILL, None) => failed.help(
+                    "somebody killed it, or this host ran out of memory, which `dmesg` tells",
+                ),
+                _ => failed,
+            }
+        }
     }
 }
 

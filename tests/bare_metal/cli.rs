@@ -13,7 +13,6 @@ pub const TESTS: &[Test] = &[
         configuration,
     ),
     ("a_pipe_feeds_the_guest", pipe),
-    ("a_limit_of_files_is_told_and_no_end_without_a_word", limits),
     ("no_standard_input_is_no_problem", no_input),
     ("signals_end_the_vm", signals),
     ("signals_that_were_ignored_stay_so", ignored_signals),
@@ -55,33 +54,6 @@ fn exit_codes() {
     assert_eq!(code("reset", ""), Some(129));
     assert_eq!(code("panic", ""), Some(134));
     assert_eq!(code("triple_fault", ""), Some(139));
-}
-
-/// The caller's own limits on files: on how large they are, and on how many are open.
-fn limits() {
-    let with = |limit: &str, arguments: &[&str]| {
-        let mut command = Command::new("bash");
-        command
-            .args(["-c", &format!("{limit}; exec \"$@\""), "limited"])
-            .args([env!("CARGO_BIN_EXE_kvmlet"), "boot", "--kernel"])
-            .arg(program("ready"))
-            .args(arguments)
-            .stdin(Stdio::null());
-        let output = run(&mut command);
-        (output.status.code(), text(&output.stderr))
-    };
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("stats.json");
-    let (code, message) = with("ulimit -f 0", &["--stats", file.to_str().unwrap()]);
-    assert_eq!(code, Some(125), "{message}");
-    assert!(message.contains("caused by: file too large"), "{message}");
-    for most in [4, 8, 12] {
-        let (code, message) = with(&format!("ulimit -n {most}"), &[]);
-        assert_eq!(code, Some(125), "{message}");
-        for part in ["oo many open files", "\n  help: ", "`ulimit -n`"] {
-            assert!(message.contains(part), "{most}: {message}");
-        }
-    }
 }
 
 fn flags() {

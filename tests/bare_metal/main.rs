@@ -21,6 +21,7 @@ mod hostile;
 mod interrupted;
 mod jail;
 mod lifecycle;
+mod limits;
 mod lists;
 mod machine;
 mod network;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         interrupted::TESTS,
         jail::TESTS,
         lifecycle::TESTS,
+        limits::TESTS,
         lists::TESTS,
         machine::TESTS,
         network::TESTS,

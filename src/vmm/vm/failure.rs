@@ -4,6 +4,7 @@ use crate::arch::x86_64::diagnosis::{Instruction, instruction};
 use crate::memory::GuestMemory;
 use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_run};
 use kvm_ioctls::VcpuFd;
+use kvmlet_sys::process;
 use std::fmt;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -103,6 +104,10 @@ impl Failure {
                  `dmesg` on the host may say more"
                     .into()
             }
+            (Cause::Run(libc::EAGAIN), _) => format!(
+                "KVM could not start a thread of its own in this process: {}",
+                process::MORE_PROCESSES
+            ),
             _ => "`dmesg` on the host may say more; `kvmlet doctor` tells what its KVM can do".into(),
         }
     }

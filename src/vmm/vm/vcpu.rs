@@ -190,7 +190,9 @@ impl Vcpu {
                 count(&counters.kicks);
                 Next::Ask
             }
-            Err(error) if error.errno() == libc::EAGAIN => Next::Ask,
+            // One that waits to be started was woken. The first one never waits for that: there KVM had no room for
+            // a thread that it starts in this process (`kvm_mmu_post_init_vm` in Linux's arch/x86/kvm/mmu/mmu.c).
+            Err(error) if error.errno() == libc::EAGAIN && self.number > 0 => Next::Ask,
             Err(error) => Next::Fail(Cause::Run(error.errno())),
         }
     }
