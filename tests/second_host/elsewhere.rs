@@ -22,8 +22,6 @@ pub const UNIT_TESTS: &[(&str, &[&str])] = &[
 const OPEN: &[&str] = &[
     // A client is reset now and then; the guest has 300 sockets, and each takes long to end there.
     "few_descriptors_are_shared_out_or_told",
-    // It hung once; nobody has yet found out why.
-    "the_escape_key_works_while_the_guest_takes_no_keys",
     // The machine has less memory than its VMs.
     "memory_is_all_there",
     // Each call of each thread goes through another process: more than the test's patience.

@@ -4,7 +4,8 @@
 //! A machine is brought up when a test needs one, and kept for the next; there are two at a time (`--test-threads 1` is
 //! one). Its root is that of this host, below a layer of its own: every program, kernel, image and test executable is
 //! at the path where it is here, and what is written there is gone with it. Commands run in login sessions, in systemd's
-//! tree of cgroups.
+//! tree of cgroups. It has one CPU: with two, guests there hang now and then, by a fault of QEMU's that `machine`
+//! describes.
 //!
 //! ```text
 //! tests/second_host/kernel                                     # once: fetches the kernel

@@ -48,18 +48,17 @@ fn sh(host: &Host, script: &str) -> String {
 /// The example of the README.
 fn login_shell(host: &Host) {
     let script = r#"
-        start one --cpus 2 --cpu-quota 1.5 --cpuset 0,1
+        start one --cpus 2 --cpu-quota 0.75 --cpuset 0
         cat $tree/kvmlet/kvmlet-$one-*/cpu.max
-        kvmlet boot --kernel $GUESTS/ready --cpu-quota 1 2>&1 || echo code=$?
-        kvmlet boot --kernel $GUESTS/ready --cpu-quota 0.5
+        kvmlet boot --kernel $GUESTS/ready --cpu-quota 0.5 2>&1 || echo code=$?
+        kvmlet boot --kernel $GUESTS/ready --cpu-quota 0.25
         echo q >&5; wait $one
         ls -d $tree/kvmlet || cat /proc/self/cgroup
     "#;
     let output = sh(host, script);
     let (quota, rest) = output.split_once('\n').unwrap();
-    assert_eq!(quota, "150000 100000");
-    let refused = "error: 1 CPU was asked for, 0.5 is left: 1.5 of the 2 CPUs of this host are promised to \
-                   1 other VM\n";
+    assert_eq!(quota, "75000 100000");
+    let refused = "error: 0.5 CPUs were asked for, 0.25 is left: 0.75 of the 1 CPU of this host is promised to 1 other VM\n";
     let rest = rest.strip_prefix(refused).expect(&output);
     assert!(
         rest.contains("code=125\nready\n0::/user.slice/"),
@@ -94,7 +93,7 @@ fn service(host: &Host) {
 /// No file of the cgroup is left open in there, and all walls stand.
 fn vcpus_in_the_jail(host: &Host) {
     let script = r#"
-        start one --cpus 2 --cpu-quota 0.5 --cpuset 1 --cpu-scope vcpus --jail
+        start one --cpus 2 --cpu-quota 0.5 --cpuset 0 --cpu-scope vcpus --jail
         cd $tree/kvmlet/kvmlet-$one-*
         cat cpu.max vcpus/cpu.max vcpus/cpuset.cpus
         for thread in $(cat vcpus/cgroup.threads); do cat /proc/$thread/comm; done
@@ -107,7 +106,7 @@ fn vcpus_in_the_jail(host: &Host) {
     "#;
     let output = sh(host, script);
     let lines: Vec<&str> = output.lines().collect();
-    assert_eq!(lines[..3], ["max 100000", "50000 100000", "1"], "{output}");
+    assert_eq!(lines[..3], ["max 100000", "50000 100000", "0"], "{output}");
     let threads = &lines[3..lines.len() - 3];
     assert!(
         threads.contains(&"vcpu0") && threads.contains(&"vcpu1"),

@@ -2,7 +2,7 @@
 
 use crate::Test;
 use crate::host::Host;
-use crate::task::{Output, Task};
+use crate::task::{Output, Running, Task};
 
 pub const TESTS: &[Test] = &[
     ("a_stock_kernel_runs_a_service_on_two_vcpus", service),
@@ -11,35 +11,32 @@ pub const TESTS: &[Test] = &[
     ("a_stock_kernel_reboots_by_each_way", reboots),
 ];
 
-/// Boots it with the minimal root, to which the driver of the panic device was added: it is a module there.
+/// Boots it with the minimal root, to which drivers were added that are modules there.
 fn boot(host: &Host, flags: &str, command: &str) -> Output {
     boot_with(host, "reboot=k", flags, command)
 }
 
 fn boot_with(host: &Host, parameters: &str, flags: &str, command: &str) -> Output {
+    let running = start(host, parameters, flags, command);
+    running.end_input();
+    running.wait()
+}
+
+fn start<'a>(host: &'a Host, parameters: &str, flags: &str, command: &str) -> Running<'a> {
     let script = format!(
         ". $REPOSITORY/images/cpio.sh
-         modules=$(dirname $STOCK)/modules/*/kernel/drivers/misc/pvpanic
+         drivers=$(echo $(dirname $STOCK)/modules/*/kernel/drivers)
          {{
              cat $HOME/.cache/kvmlet/images/minimal.cpio
-             for module in pvpanic pvpanic-mmio; do cpio_file $modules/$module.ko /$module.ko 644; done
+             for driver in misc/pvpanic/pvpanic misc/pvpanic/pvpanic-mmio; do
+                 cpio_file $drivers/$driver.ko /${{driver##*/}}.ko 644
+             done
              cpio_end
          }} >initrd
-         for try in 1 2 3; do
-             code=0
-             timeout -k 20 75 kvmlet boot --kernel $STOCK --initrd initrd --memory 256M {flags} \\
-                 --cmdline 'console=ttyS0 quiet panic=-1 {parameters}' -- {command} || code=$?
-             # A guest of this host hangs now and then on its way up, as in `services`.
-             [ $code = 124 ] || break
-             echo hung >&2
-         done
-         exit $code"
+         exec kvmlet boot --kernel $STOCK --initrd initrd --memory 256M {flags} \\
+             --cmdline 'console=ttyS0 quiet panic=-1 {parameters}' -- {command}"
     );
-    let output = host.run(Task::new(["bash", "-euc", &script]).patience(300));
-    for _ in output.stderr.lines().filter(|line| *line == "hung") {
-        println!("a stock kernel did not end within 75 s, and had another try");
-    }
-    output
+    host.start(Task::new(["bash", "-euc", &script]).patience(300))
 }
 
 fn service(host: &Host) {
