@@ -9,6 +9,7 @@ pub const TESTS: &[Test] = &[
     ("a_stock_kernel_powers_off", power_off),
     ("a_stock_kernel_panics", panic),
     ("a_stock_kernel_reboots_by_each_way", reboots),
+    ("a_stock_kernel_hears_the_power_button", power_button),
 ];
 
 /// Boots it with the minimal root, to which drivers were added that are modules there.
@@ -28,7 +29,7 @@ fn start<'a>(host: &'a Host, parameters: &str, flags: &str, command: &str) -> Ru
          drivers=$(echo $(dirname $STOCK)/modules/*/kernel/drivers)
          {{
              cat $HOME/.cache/kvmlet/images/minimal.cpio
-             for driver in misc/pvpanic/pvpanic misc/pvpanic/pvpanic-mmio; do
+             for driver in misc/pvpanic/pvpanic misc/pvpanic/pvpanic-mmio acpi/button input/evdev; do
                  cpio_file $drivers/$driver.ko /${{driver##*/}}.ko 644
              done
              cpio_end
@@ -63,4 +64,20 @@ fn reboots(host: &Host) {
         let output = boot_with(host, &format!("reboot={way}"), "", "reboot -f");
         assert_eq!(output.code(), code, "reboot={way}: {output}");
     }
+}
+
+/// As on a machine of one's own: a daemon hears the button by its driver's input device, and powers off.
+fn power_button(host: &Host) {
+    let command = r##"sh -c '
+        insmod /button.ko; insmod /evdev.ko
+        mkdir -p /etc/acpi/PWRF
+        printf "#!/bin/sh\necho the button was pressed >/dev/console\npoweroff\n" >/etc/acpi/PWRF/00000080
+        chmod 755 /etc/acpi/PWRF/00000080
+        ls /dev/input
+        exec acpid -d'"##;
+    let mut vm = start(host, "reboot=k", "--stop-timeout 60", command);
+    vm.until("event0");
+    vm.signal(libc::SIGTERM);
+    let output = vm.wait().ended_with(0);
+    assert!(output.stdout.contains("the button was pressed"), "{output}");
 }
