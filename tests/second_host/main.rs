@@ -52,6 +52,7 @@ mod host;
 mod initramfs;
 mod kills;
 mod machine;
+mod paused;
 mod services;
 mod shares;
 mod stock_kernel;
@@ -72,7 +73,7 @@ use task::Task;
 type Test = (&'static str, fn(&Host));
 
 fn main() -> ExitCode {
-    if let Some(code) = agent::program() {
+    if let Some(code) = agent::program().or_else(paused::program) {
         return code;
     }
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         shares::TESTS,
         services::TESTS,
         stock_kernel::TESTS,
+        paused::TESTS,
         kills::TESTS,
     ]
     .concat();
