@@ -129,6 +129,9 @@ pub(super) fn supervise(
         }
     };
     drop((sink, their_keys, starting, their_outputs, supervisor));
+    if let Err(error) = rights::attend() {
+        log::warn!("the supervisor may make system calls that it has no use for: {error}");
+    }
     // Its threads lay their rights down by themselves, and one takes another user, which takes a right.
     let served = networks.iter_mut().try_for_each(Network::serve);
     if let Err(error) = rights::keep_those_of_the_end() {

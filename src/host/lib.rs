@@ -7,6 +7,7 @@
 #[cfg(test)]
 #[path = "../sys/alone.rs"]
 mod alone;
+mod attending;
 pub mod built;
 pub mod cgroup;
 pub mod claims;

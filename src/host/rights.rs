@@ -26,6 +26,18 @@ pub fn keep_those_of_the_end() -> io::Result<()> {
     keep(OF_THE_END)
 }
 
+/// Takes from this thread, and from those that it starts, what it has no use for once all is set up: among others to
+/// start programs and to make code of data.
+///
+/// # Errors
+/// What the kernel says, if not that it knows no such filters.
+pub fn attend() -> io::Result<()> {
+    match seccomp::check_support() {
+        Ok(()) => crate::attending::attend(),
+        Err(_) => Ok(()),
+    }
+}
+
 /// Leaves this thread the right to change the network.
 ///
 /// # Errors
@@ -111,6 +123,34 @@ mod tests {
             forbidden(std::os::unix::net::UnixStream::pair().map(drop));
             forbidden(std::process::Command::new("/bin/true").status().map(drop));
             forbidden(std::fs::remove_file("/tmp/kvmlet-serves-strangers"));
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn who_attends_a_vm_starts_and_maps_no_code() {
+        let thread = std::thread::spawn(|| {
+            attend().unwrap();
+            for rule in crate::attending::DENIED {
+                let mut arguments = [0; 6];
+                if let seccomp::Check::With(argument, bits) = rule.check {
+                    arguments[usize::from(argument)] = bits;
+                }
+                let [a, b, c, d, e, f] = arguments;
+                // SAFETY: it is refused; and would it not be, there is nothing at zero.
+                let result = unsafe { libc::syscall(rule.call, a, b, c, d, e, f) };
+                let error = io::Error::last_os_error().raw_os_error();
+                assert_eq!((result, error), (-1, Some(libc::EPERM)), "{rule:?}");
+            }
+            let program = std::process::Command::new("/bin/true").status();
+            assert_eq!(program.unwrap_err().raw_os_error(), Some(libc::EPERM));
+            // Threads that it starts later serve strangers and look after rules.
+            let below = std::thread::spawn(|| {
+                assert_eq!(status("Seccomp"), "2");
+                serve_strangers().unwrap();
+                std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            });
+            below.join().unwrap();
         });
         thread.join().unwrap();
     }

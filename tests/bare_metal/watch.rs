@@ -15,6 +15,9 @@ pub struct Call {
     pub arguments: [u32; 6],
 }
 
+/// The name of the first thread of the first process.
+pub const SUPERVISOR: &str = "supervisor";
+
 /// What each thread, by its name, has called.
 pub type Seen = HashMap<String, BTreeSet<Call>>;
 
@@ -97,7 +100,10 @@ impl Watched {
         unsafe { command.pre_exec(|| install(meeting)) };
         // Spawning waits for exec, which waits for the watcher.
         let spawning = std::thread::spawn(move || command.spawn().unwrap());
-        let watcher = std::thread::spawn(|| watch(&listener(meeting)));
+        let watcher = std::thread::spawn(|| {
+            let listener = listener(meeting);
+            watch(&listener, meeting.word(0).load(Ordering::SeqCst))
+        });
         Self {
             child: spawning.join().unwrap(),
             watcher,
@@ -124,7 +130,8 @@ fn listener(meeting: &Meeting) -> OwnedFd {
     rustix::process::pidfd_getfd(&process, fd, rustix::process::PidfdGetfdFlags::empty()).unwrap()
 }
 
-fn watch(listener: &OwnedFd) -> Seen {
+/// Watches the program whose first process this is.
+fn watch(listener: &OwnedFd, first: i32) -> Seen {
     let mut seen = Seen::new();
     let mut sealed: HashMap<u32, String> = HashMap::new();
     loop {
@@ -157,7 +164,12 @@ fn watch(listener: &OwnedFd) -> Seen {
             && call.arguments[0] == libc::SECCOMP_SET_MODE_FILTER
         {
             let name = std::fs::read_to_string(format!("/proc/{}/comm", notice.pid));
-            sealed.insert(notice.pid, name.unwrap_or_default().trim().into());
+            // It has the name of the VM's.
+            let name = match notice.pid == first.unsigned_abs() {
+                true => SUPERVISOR.into(),
+                false => name.unwrap_or_default().trim().into(),
+            };
+            sealed.insert(notice.pid, name);
         }
         let answer = libc::seccomp_notif_resp {
             id: notice.id,

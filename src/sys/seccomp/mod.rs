@@ -10,7 +10,7 @@ pub use program::Program;
 
 use std::io;
 
-/// A system call that may be made, as far as `check` goes. Two rules for one call are alternatives.
+/// A system call that is meant, as far as `check` goes. Two rules for one call are alternatives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Its number.
@@ -28,6 +28,8 @@ pub enum Check {
     Equal(u8, u32),
     /// It has none of these bits.
     Without(u8, u32),
+    /// It has one of these bits.
+    With(u8, u32),
     /// It is the number of this process.
     OwnProcess(u8),
 }
@@ -48,6 +50,12 @@ impl Rule {
     /// A call one of whose arguments has none of some bits.
     pub const fn without(call: libc::c_long, argument: u8, bits: u32) -> Self {
         let check = Check::Without(argument, bits);
+        Self { call, check }
+    }
+
+    /// A call one of whose arguments has one of some bits.
+    pub const fn with(call: libc::c_long, argument: u8, bits: u32) -> Self {
+        let check = Check::With(argument, bits);
         Self { call, check }
     }
 }

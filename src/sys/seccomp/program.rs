@@ -14,11 +14,15 @@ pub struct Program(Vec<libc::sock_filter>);
 
 /// linux/audit.h
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+/// Set in the numbers of the x32 ABI (asm/unistd.h).
+const X32: u32 = 0x4000_0000;
 /// Places in `struct seccomp_data` (linux/seccomp.h).
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 const ARGUMENT_BYTES: u32 = 8;
+/// The call is not made, and answered with EPERM.
+const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
 impl Program {
     /// A filter that allows what one of the rules allows and traps at all else.
@@ -26,7 +30,7 @@ impl Program {
     /// # Errors
     /// When there are more rules than jumps reach over; a hundred are no matter.
     pub fn new(rules: impl Iterator<Item = &'static Rule>) -> io::Result<Self> {
-        Self::with(rules, libc::SECCOMP_RET_TRAP)
+        Self::with(rules, libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_TRAP)
     }
 
     /// A filter that allows what one of the rules allows and answers all else with EPERM.
@@ -34,10 +38,23 @@ impl Program {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn refusing(rules: impl Iterator<Item = &'static Rule>) -> io::Result<Self> {
-        Self::with(rules, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32)
+        Self::with(rules, libc::SECCOMP_RET_ALLOW, REFUSE)
     }
 
-    fn with(rules: impl Iterator<Item = &'static Rule>, otherwise: u32) -> io::Result<Self> {
+    /// A filter that answers what one of the rules names with EPERM and allows all else.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn denying(rules: impl Iterator<Item = &'static Rule>) -> io::Result<Self> {
+        Self::with(rules, REFUSE, libc::SECCOMP_RET_ALLOW)
+    }
+
+    /// What becomes of calls that a rule names, and of others.
+    fn with(
+        rules: impl Iterator<Item = &'static Rule>,
+        named: u32,
+        otherwise: u32,
+    ) -> io::Result<Self> {
         let mut calls: BTreeMap<u32, Vec<Check>> = BTreeMap::new();
         for rule in rules {
             calls.entry(rule.call as u32).or_default().push(rule.check);
@@ -53,8 +70,12 @@ impl Program {
             },
             Step::Load(NUMBER),
         ]);
+        if otherwise == libc::SECCOMP_RET_ALLOW {
+            // The same calls by other numbers.
+            draft.test(libc::BPF_JGE, X32, Next::End(End::Kill), Next::Step);
+        }
         draft.find(&calls);
-        draft.program(otherwise)
+        draft.program(named, otherwise)
     }
 
     /// Holds the calling thread, and those that it starts, to this program for good.
@@ -87,8 +108,9 @@ impl Program {
 /// How a program ends; the places are those at its end, which all its paths share.
 #[derive(Clone, Copy)]
 enum End {
-    Allow,
-    /// No rule allows it.
+    /// A rule names it.
+    Named,
+    /// No rule does.
     Otherwise,
     /// Numbers mean other calls on other architectures.
     Kill,
@@ -133,7 +155,7 @@ impl Draft {
             ),
             [(number, checks)] => {
                 let listed = match checks.contains(&Check::None) {
-                    true => Next::End(End::Allow),
+                    true => Next::End(End::Named),
                     false => Next::Step,
                 };
                 self.test(libc::BPF_JEQ, *number, listed, Next::End(End::Otherwise));
@@ -155,22 +177,23 @@ impl Draft {
         }
     }
 
-    /// Allows a call if one of its checks holds.
+    /// Tells whether one of a call's checks holds.
     fn check(&mut self, checks: &[Check]) {
         let mut loaded = None;
         for (number, check) in checks.iter().enumerate() {
-            let allow = Next::End(End::Allow);
+            let named = Next::End(End::Named);
             let other = match number + 1 == checks.len() {
                 true => Next::End(End::Otherwise),
                 false => Next::Step,
             };
             let (argument, condition, value, holds, fails) = match *check {
                 Check::None => return,
-                Check::Equal(argument, value) => (argument, libc::BPF_JEQ, value, allow, other),
-                Check::Without(argument, bits) => (argument, libc::BPF_JSET, bits, other, allow),
+                Check::Equal(argument, value) => (argument, libc::BPF_JEQ, value, named, other),
+                Check::Without(argument, bits) => (argument, libc::BPF_JSET, bits, other, named),
+                Check::With(argument, bits) => (argument, libc::BPF_JSET, bits, named, other),
                 Check::OwnProcess(argument) => {
                     let own = std::process::id();
-                    (argument, libc::BPF_JEQ, own, allow, other)
+                    (argument, libc::BPF_JEQ, own, named, other)
                 }
             };
             if loaded.replace(argument) != Some(argument) {
@@ -192,7 +215,7 @@ impl Draft {
     }
 
     /// Measures all jumps. They lead forward, from behind their step.
-    fn program(self, otherwise: u32) -> io::Result<Program> {
+    fn program(self, named: u32, otherwise: u32) -> io::Result<Program> {
         let length = self.0.len();
         let distance = |at: usize, next: Next| {
             let target = match next {
@@ -220,11 +243,7 @@ impl Draft {
         };
         let steps: io::Result<Vec<_>> = self.0.iter().enumerate().map(instruction).collect();
         let mut program = steps?;
-        let ends = [
-            libc::SECCOMP_RET_ALLOW,
-            otherwise,
-            libc::SECCOMP_RET_KILL_PROCESS,
-        ];
+        let ends = [named, otherwise, libc::SECCOMP_RET_KILL_PROCESS];
         program.extend(ends.map(|end| self::instruction(libc::BPF_RET | libc::BPF_K, end, 0, 0)));
         Ok(Program(program))
     }
@@ -273,18 +292,20 @@ mod tests {
             Check::None => true,
             Check::Equal(number, value) => argument(number) == value,
             Check::Without(number, bits) => argument(number) & bits == 0,
+            Check::With(number, bits) => argument(number) & bits != 0,
             Check::OwnProcess(number) => argument(number) == std::process::id(),
         }
     }
 
     /// A list with rules of all sorts, some of them for one call.
-    const RULES: [Rule; 8] = [
+    const RULES: [Rule; 9] = [
         Rule::any(libc::SYS_read),
         Rule::any(libc::SYS_exit_group),
         Rule::equal(libc::SYS_ioctl, 1, 0xae80),
         Rule::equal(libc::SYS_ioctl, 1, 0x4040_ae79),
         Rule::equal(libc::SYS_ioctl, 2, 7),
         Rule::without(libc::SYS_openat, 2, 3),
+        Rule::with(libc::SYS_mmap, 2, 4),
         Rule {
             call: libc::SYS_tgkill,
             check: Check::OwnProcess(0),
@@ -297,7 +318,7 @@ mod tests {
         let program = Program::new(RULES.iter()).unwrap();
         // Every value that a rule asks for, beside others, in every place.
         let asked = RULES.iter().map(|rule| match rule.check {
-            Check::Equal(_, value) | Check::Without(_, value) => value,
+            Check::Equal(_, value) | Check::Without(_, value) | Check::With(_, value) => value,
             Check::OwnProcess(_) => std::process::id(),
             Check::None => 0,
         });
@@ -324,14 +345,37 @@ mod tests {
     #[test]
     fn calls_of_other_architectures_end_the_process() {
         const AUDIT_ARCH_I386: u32 = 0x4000_0003;
-        /// Set in the numbers of the x32 ABI (asm/unistd.h).
-        const X32: u32 = 0x4000_0000;
         let program = Program::new(RULES.iter()).unwrap();
         let read = libc::SYS_read as u32;
         let says = |architecture, number| run(&program, architecture, number, [0; 6]).0;
         assert_eq!(says(AUDIT_ARCH_X86_64, read), libc::SECCOMP_RET_ALLOW);
         assert_eq!(says(AUDIT_ARCH_I386, read), libc::SECCOMP_RET_KILL_PROCESS);
         assert_eq!(says(AUDIT_ARCH_X86_64, X32 | read), libc::SECCOMP_RET_TRAP);
+    }
+
+    #[test]
+    fn what_is_denied_has_no_other_number() {
+        const EXECVE: u32 = libc::SYS_execve as u32;
+        const DENIED: [Rule; 2] = [
+            Rule::any(libc::SYS_execve),
+            Rule::with(libc::SYS_mmap, 2, libc::PROT_EXEC as u32),
+        ];
+        let program = Program::denying(DENIED.iter()).unwrap();
+        let says = |number, arguments| run(&program, AUDIT_ARCH_X86_64, number, arguments).0;
+        assert_eq!(says(EXECVE, [0; 6]), REFUSE);
+        // The x32 ABI has a number of its own for it, and takes the usual one, too.
+        for number in [X32 | EXECVE, X32 | 520] {
+            assert_eq!(says(number, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
+        }
+        let mmap = libc::SYS_mmap as u32;
+        let [write, execute] = [libc::PROT_WRITE, libc::PROT_EXEC].map(|bits| bits as u64);
+        let map = |bits| says(mmap, [0, 4096, bits, 0, 0, 0]);
+        assert_eq!(map(write), libc::SECCOMP_RET_ALLOW);
+        assert_eq!((map(execute), map(write | execute)), (REFUSE, REFUSE));
+        assert_eq!(
+            says(libc::SYS_openat as u32, [0; 6]),
+            libc::SECCOMP_RET_ALLOW
+        );
     }
 
     /// A list of this many calls, with even numbers.
