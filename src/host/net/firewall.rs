@@ -70,7 +70,7 @@ pub(super) fn in_the_way(socket: &mut Socket) -> Option<Firewall> {
             log::debug!("this host's firewall is unknown: {error}");
             None
         })
-        .or_else(|| legacy::forwards_nothing().then_some(Firewall::Legacy))
+        .or_else(|| legacy::look().forwards_nothing.then_some(Firewall::Legacy))
 }
 
 fn of_tables(socket: &mut Socket) -> io::Result<Option<Firewall>> {

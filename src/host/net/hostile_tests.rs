@@ -305,13 +305,13 @@ fn an_older_firewall_that_comes_later_is_seen() {
     isolated(
         "net::hostile_tests::an_older_firewall_that_comes_later_is_seen",
         || {
-            let drop_all = || {
+            let forward = |policy| {
                 let mut command = std::process::Command::new("iptables-legacy");
-                command.args(["-w", "-P", "FORWARD", "DROP"]);
+                command.args(["-w", "-P", "FORWARD", policy]);
                 command.output().is_ok_and(|output| output.status.success())
             };
             let world = world(&["8080:80"]);
-            if !drop_all() {
+            if !forward("DROP") {
                 return println!("SKIPPED: this host has no iptables-legacy");
             }
             let led = || run("nft", &["list", "ruleset"]).contains("8080");
@@ -322,6 +322,13 @@ fn an_older_firewall_that_comes_later_is_seen() {
             eventually("clients are left to the proxy", || !led());
             let seen = world.outside.run(|| seen_by("192.0.2.2:8080"));
             assert_eq!(seen, "10.107.0.1");
+            // Now that there is a table it is looked at every two seconds.
+            let since = std::time::Instant::now();
+            forward("ACCEPT");
+            eventually("they are led there again", led);
+            forward("DROP");
+            eventually("they are left to the proxy again", || !led());
+            assert!(since.elapsed() < seconds(12), "{:?}", since.elapsed());
         },
     );
 }

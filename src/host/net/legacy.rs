@@ -2,6 +2,7 @@
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 const IPT_SO_GET_INFO: libc::c_int = 64;
 const IPT_SO_GET_ENTRIES: libc::c_int = 65;
@@ -23,13 +24,35 @@ const DROP: i32 = -1;
 /// More than any firewall has, in bytes.
 const MOST: u32 = 16 << 20;
 
-/// Does iptables end by dropping or refusing what is forwarded? Not, as far as one can tell without the rights that
-/// it takes to ask.
-pub(super) fn forwards_nothing() -> bool {
+/// How long until it is worth another look, where there is a table and where there is none: nobody tells of changes.
+const SOON: Duration = Duration::from_secs(2);
+const SOME_TIME: Duration = Duration::from_secs(15);
+/// Looking takes this part of the time, at most: all rules are read, and some hosts have many.
+const PART: u32 = 1000;
+
+/// What a look at iptables shows.
+pub(super) struct Look {
+    /// It ends by dropping or refusing what is forwarded. Not, as far as one can tell without the rights that it takes to
+    /// ask.
+    pub forwards_nothing: bool,
+    /// How long until the next.
+    pub next: Duration,
+}
+
+pub(super) fn look() -> Look {
+    let begun = Instant::now();
     // Asking would load the module where it is not.
     let names = std::fs::read_to_string("/proc/thread-self/net/ip_tables_names");
     let there = names.is_ok_and(|names| names.lines().any(|name| name.as_bytes() == TABLE));
-    there && entries().is_some_and(|(entries, first, policy)| refuses(&entries, first, policy))
+    let entries = if there { entries() } else { None };
+    Look {
+        next: match entries {
+            Some(_) => (begun.elapsed() * PART).clamp(SOON, SOME_TIME),
+            None => SOME_TIME,
+        },
+        forwards_nothing: entries
+            .is_some_and(|(entries, first, policy)| refuses(&entries, first, policy)),
+    }
 }
 
 /// The entries of the table, with the places of the first of the forward chain and of its policy.

@@ -31,8 +31,6 @@ pub(super) struct Guarded {
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long a firewall has for the rest of its rules once the first have come.
 const SETTLED: Duration = Duration::from_millis(300);
-/// How often the older iptables is looked at, of whose changes nobody tells.
-const LOOK: Duration = Duration::from_secs(15);
 /// How often it is told that rules are back, at most.
 const TOLD: Duration = Duration::from_secs(10);
 
@@ -99,6 +97,7 @@ impl Guarded {
         let mut told = None;
         let mut look_at = None;
         let mut warned = self.ways.firewall().cloned();
+        let mut look = legacy::look();
         loop {
             let repaired = self.look_after(concerns);
             match &repaired {
@@ -123,7 +122,11 @@ impl Guarded {
             }
             let again = repaired.is_err().then_some(AGAIN);
             let settled = look_at.map(|at| at.saturating_duration_since(Instant::now()));
-            let wait = [again, settled].into_iter().flatten().min().unwrap_or(LOOK);
+            let wait = [again, settled]
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap_or(look.next);
             let [tables, settings] = self.news.fds();
             let mut fds = [stop.as_fd(), tables, settings]
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -131,9 +134,12 @@ impl Guarded {
             if !fds[0].revents().is_empty() {
                 return;
             }
-            let legacy = self.ways.firewall() == Some(&Firewall::Legacy);
+            let known = self.ways.firewall() == Some(&Firewall::Legacy);
             let due = look_at.is_some_and(|at| at <= Instant::now());
-            if due || quiet && legacy::forwards_nothing() != legacy {
+            if quiet || due {
+                look = legacy::look();
+            }
+            if due || quiet && look.forwards_nothing != known {
                 look_at = None;
                 self.heed_firewalls(&mut warned);
             }
