@@ -4,7 +4,7 @@ use super::{PLAIN, Refused, Situation, Who};
 
 /// Programs that tell when they are run, under all names that kvmlet might look for.
 const PROGRAMS: &str = r#"mkdir -m 777 /tmp/evil; cd /tmp/evil
-    for name in nft ip id sh sysctl iptables modprobe; do printf '#!/bin/sh\n>/tmp/evil/ran-%s\n' $name >$name; done
+    for name in nft ip id sh sysctl iptables modprobe mkfs.ext4 mke2fs; do printf '#!/bin/sh\n>/tmp/evil/ran-%s\n' $name >$name; done
     chmod 755 *"#;
 
 /// Whoever may run a kvmlet that has more capabilities than it should.
@@ -28,6 +28,53 @@ pub const SITUATIONS: &[Situation] = &[
         attack: "cp /bin/true /tmp/nft",
         environment: &[("PATH", ".")],
         arguments: &["--net"],
+        ..PLAIN
+    },
+    Situation {
+        name: "a user's PATH begins with programs of others",
+        attack: PROGRAMS,
+        environment: &[("PATH", "/tmp/evil:/usr/sbin:/usr/bin:/sbin:/bin")],
+        ..PLAIN
+    },
+    Situation {
+        name: "mkfs of others, for a user who has a disk made",
+        plant: concat!(
+            "mkdir -p -m 700 /home/victim/run/kvmlet; mkfs.ext4 -q /home/victim/run/kvmlet/root.img 4M; ",
+            "chmod 700 /home/victim/run; chown -R $V /home/victim/run"
+        ),
+        attack: PROGRAMS,
+        environment: &[
+            ("PATH", "/tmp/evil"),
+            ("XDG_RUNTIME_DIR", "/home/victim/run"),
+        ],
+        arguments: &[
+            "--root",
+            "/home/victim/run/kvmlet/root.img",
+            "--scratch",
+            "/home/victim/run/kvmlet/scratch.img,size=16M",
+        ],
+        ..PLAIN
+    },
+    Situation {
+        name: "a user's home is the attacker's, and all below it",
+        attack: "mkdir -m 777 /tmp/evil; ln -s /home/victim /tmp/evil/.cache; ln -s /home/victim /tmp/evil/.config",
+        environment: &[
+            ("HOME", "/tmp/evil"),
+            ("XDG_CACHE_HOME", "/tmp/evil/.cache"),
+            ("XDG_CONFIG_HOME", "/tmp/evil/.config"),
+            ("XDG_STATE_HOME", "/tmp/evil"),
+            ("XDG_DATA_HOME", "/tmp/evil"),
+        ],
+        ..PLAIN
+    },
+    Situation {
+        name: "words that a user's log is asked for",
+        environment: &[("RUST_LOG", "trace,/[("), ("RUST_BACKTRACE", "full")],
+        ..PLAIN
+    },
+    Situation {
+        name: "a runtime directory by way of /proc",
+        environment: &[("XDG_RUNTIME_DIR", "/proc/self/cwd")],
         ..PLAIN
     },
     Situation {

@@ -43,6 +43,27 @@ pub const SITUATIONS: &[Situation] = &[
         ..PLAIN
     },
     Situation {
+        name: "a directory in place of a file",
+        attack: "mkdir -m 777 /tmp/stats.json",
+        arguments: STATS,
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "a socket that the attacker listens at",
+        attack: "perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => \"/tmp/stats.json\", Listen => 1) or die'",
+        arguments: STATS,
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "a link to standard input of whoever opens it",
+        attack: "ln -s /proc/self/fd/0 /tmp/stats.json",
+        arguments: STATS,
+        outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
         name: "a link at a name that kvmlet once wrote to first",
         attack: "ln -s /home/victim/canary /tmp/stats.new",
         arguments: &["--stats", "/home/victim/kvmlet/../../../tmp/stats.new"],
@@ -86,6 +107,13 @@ pub const SITUATIONS: &[Situation] = &[
         attack: ">/tmp/stats.json; chmod 666 /tmp/stats.json",
         arguments: STATS,
         outcome: PUT_THERE,
+        ..PLAIN
+    },
+    Situation {
+        name: "another name of a file of the victim's",
+        plant: "mkdir -p -m 700 /home/victim/run/kvmlet; ln /home/victim/canary /home/victim/run/kvmlet/stats.json; \
+                chown $V /home/victim/run /home/victim/run/kvmlet",
+        arguments: &["--stats", "/home/victim/run/kvmlet/stats.json"],
         ..PLAIN
     },
     Situation {

@@ -46,6 +46,9 @@ pub const TESTS: &[Test] = &[
     ("forged_notes_clear_nothing_of_others", || {
         play_all(notes::SITUATIONS)
     }),
+    ("forged_notes_clear_nothing_of_their_user", || {
+        play_all(notes::OF_A_USER)
+    }),
     ("the_environment_and_the_caller_do_not_steer", || {
         play_all(environment::SITUATIONS)
     }),
@@ -94,6 +97,24 @@ pub const PLAIN: Situation = Situation {
     arguments: &[],
     outcome: Works,
 };
+
+/// How many of the situations are an ordinary user's.
+const fn of_an_ordinary_user(situations: &[Situation]) -> usize {
+    let (mut at, mut count) = (0, 0);
+    while at < situations.len() {
+        count += matches!(situations[at].who, Who::Victim) as usize;
+        at += 1;
+    }
+    count
+}
+const _: () = assert!(
+    of_an_ordinary_user(runtime_directory::FORGED)
+        + of_an_ordinary_user(runtime_directory::NAMED)
+        + of_an_ordinary_user(files::SITUATIONS)
+        + of_an_ordinary_user(notes::OF_A_USER)
+        + of_an_ordinary_user(environment::SITUATIONS)
+        >= 70
+);
 
 /// Where kvmlet may make and change things: its own runtime directories, and what its user names.
 const OWN: [&str; 6] = [

@@ -8,6 +8,112 @@ const ROOT: Situation = Situation {
     ..PLAIN
 };
 
+/// An ordinary user's directory, whose notes can name what else is that user's. It is below a home, for files there to
+/// have other names in it.
+const USER: Situation = Situation {
+    environment: &[("XDG_RUNTIME_DIR", "/home/victim/run")],
+    ..PLAIN
+};
+
+/// A directory as of [`USER`], with something in it.
+macro_rules! with {
+    ($what:literal) => {
+        concat!(
+            "mkdir -p -m 700 /home/victim/run/kvmlet/ledger; cd /home/victim/run/kvmlet; chmod 700 .. .; ",
+            $what,
+            "; chown -hR $V /home/victim/run"
+        )
+    };
+}
+
+pub const OF_A_USER: &[Situation] = &[
+    Situation {
+        name: "a promise that names a directory of the user's",
+        plant: with!(
+            r#"echo '{"pid":1,"promise":{"cpu_milli":0,"cpus":null,"memory_bytes":0,"reserved":false},
+               "cgroups":["/home/victim/empty","/home/victim/kvmlet"]}' >ledger/kvmlet-1-2.claim"#
+        ),
+        ..USER
+    },
+    Situation {
+        name: "a promise that names a cgroup of others",
+        plant: with!(
+            r#"echo '{"pid":1,"promise":{"cpu_milli":0,"cpus":null,"memory_bytes":0,"reserved":false},
+               "cgroups":["'$CGROUP'"]}' >ledger/kvmlet-1-2.claim"#
+        ),
+        ..USER
+    },
+    Situation {
+        name: "a lease of an interface of others",
+        plant: with!(
+            r#"mkdir -m 700 net; echo '{"pid":1,"namespace":'$NAMESPACE',"tap":"victim0","subnet":"192.0.2.0/24",
+               "guest":"192.0.2.2","published":[],"dns":null}' >net/192.0.2.0.claim"#
+        ),
+        ..USER
+    },
+    Situation {
+        name: "notes of a user that are links, FIFOs, directories and garbage",
+        plant: with!(
+            "cd ledger; ln -s /home/victim/canary a.claim; mkfifo b.claim; mkdir c.claim; ln -s /dev/zero d.claim; \
+             head -c 100000 /dev/urandom >e.claim; cd .."
+        ),
+        ..USER
+    },
+    Situation {
+        name: "a note that is another name of a file",
+        plant: with!("ln /home/victim/canary ledger/a.claim"),
+        ..USER
+    },
+    Situation {
+        name: "a lock that is another name of a file",
+        plant: with!("ln /home/victim/canary ledger/lock"),
+        ..USER
+    },
+    Situation {
+        name: "a lock that is a directory",
+        plant: with!("mkdir ledger/lock"),
+        outcome: Refused(&["cannot use `/home/victim/run/kvmlet/ledger/lock`"]),
+        ..USER
+    },
+    Situation {
+        name: "a lock that is a FIFO",
+        plant: with!("mkfifo ledger/lock"),
+        ..USER
+    },
+    Situation {
+        name: "a directory of notes that is a file",
+        plant: with!("rmdir ledger; >ledger"),
+        outcome: Refused(&["cannot use `/home/victim/run/kvmlet/ledger`"]),
+        ..USER
+    },
+    Situation {
+        name: "a directory of notes that leads to the user's home",
+        plant: with!("rmdir ledger; ln -s /home/victim ledger"),
+        outcome: Refused(&["cannot use `/home/victim/run/kvmlet/ledger`"]),
+        ..USER
+    },
+    Situation {
+        name: "a user's offer of CPUID that is a link, and so is the next",
+        plant: with!("ln -s /home/victim/canary cpuid; ln -s /home/victim/canary cpuid.new"),
+        ..USER
+    },
+    Situation {
+        name: "an offer of CPUID that is another name of a file",
+        plant: with!("ln /home/victim/canary cpuid; ln /home/victim/kvmlet/canary cpuid.new"),
+        ..USER
+    },
+    Situation {
+        name: "an offer of CPUID that is a directory",
+        plant: with!("mkdir cpuid cpuid.new"),
+        ..USER
+    },
+    Situation {
+        name: "an offer of CPUID of a processor that does not exist",
+        plant: with!("head -c 4096 /dev/zero >cpuid"),
+        ..USER
+    },
+];
+
 pub const SITUATIONS: &[Situation] = &[
     Situation {
         name: "a directory that is not a cgroup",

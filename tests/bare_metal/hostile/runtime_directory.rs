@@ -8,6 +8,21 @@ const FOREIGN: super::Outcome = Refused(&[
     "XDG_RUNTIME_DIR",
 ]);
 
+/// As setfacl(1) does, which is not everywhere: the attacker may do all (acl(5), linux/posix_acl_xattr.h).
+macro_rules! list {
+    ($kind:literal) => {
+        concat!(
+            "mkdir -m 700 /tmp/kvmlet-$V; chown $V /tmp/kvmlet-$V; perl -e '\
+             my $list = pack(\"V(vvV)5\", 2, 1,7,0xffffffff, 2,7,$ENV{A}, 4,0,0xffffffff, 16,7,0xffffffff, 32,0,0xffffffff); \
+             my $directory = \"/tmp/kvmlet-$ENV{V}\"; my $name = \"system.posix_acl_",
+            $kind,
+            "\"; syscall(188, $directory, $name, $list, length $list, 0) == 0 or die $!'"
+        )
+    };
+}
+const ACCESS_LIST: &str = list!("access");
+const DEFAULT_LIST: &str = list!("default");
+
 /// Somebody was there first.
 pub const FORGED: &[Situation] = &[
     Situation {
@@ -100,6 +115,41 @@ pub const FORGED: &[Situation] = &[
         attack: "mkdir -p -m 777 /tmp/kvmlet-$V/ledger; cd /tmp/kvmlet-$V/ledger; >lock; chmod 666 lock; \
                  flock -F lock sleep 5 >/dev/null 2>&1 &",
         outcome: FOREIGN,
+        ..PLAIN
+    },
+    Situation {
+        name: "a link to itself",
+        attack: "ln -s kvmlet-$V /tmp/kvmlet-$V",
+        outcome: FOREIGN,
+        ..PLAIN
+    },
+    Situation {
+        name: "a directory that gives its group on",
+        attack: "mkdir -m 2777 /tmp/kvmlet-$V",
+        outcome: FOREIGN,
+        ..PLAIN
+    },
+    Situation {
+        name: "a socket",
+        attack: "perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => \"/tmp/kvmlet-$ENV{V}\", Listen => 1) or die'",
+        outcome: FOREIGN,
+        ..PLAIN
+    },
+    Situation {
+        name: "a directory of the victim's that gives the attacker's group on",
+        plant: "mkdir /tmp/kvmlet-$V; chown $V:$A /tmp/kvmlet-$V; chmod 2700 /tmp/kvmlet-$V",
+        ..PLAIN
+    },
+    Situation {
+        name: "a directory of the victim's that a list opens to the attacker",
+        plant: ACCESS_LIST,
+        attack: "ln -s /home/victim/canary /tmp/kvmlet-$V/cpuid",
+        outcome: Refused(&["can be written by other users (mode 0770)"]),
+        ..PLAIN
+    },
+    Situation {
+        name: "a directory of the victim's whose list is for what is made in it",
+        plant: DEFAULT_LIST,
         ..PLAIN
     },
     Situation {
