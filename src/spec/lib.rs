@@ -47,7 +47,7 @@ pub use quota::thousandths;
 pub use quota::{CpuQuota, CpuScope, CpuWeight, Factor, MemoryMode, Overcommit, Quota};
 pub use rate_limit::{Rate, RateLimit};
 
-pub use kvmlet_init::{ConsoleSize, GuestSpec, NetworkSpec, Overlay, RootSpec, ServiceSpec};
+pub use kvmlet_contract::{ConsoleSize, GuestSpec, NetworkSpec, Overlay, RootSpec, ServiceSpec};
 
 use serde::Deserialize;
 use std::path::PathBuf;

@@ -29,7 +29,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use kvmlet_init::{EXIT_INIT_FAILED, GuestSpec, SERVICE_FILE, ServiceSpec};
+use kvmlet_contract::{EXIT_INIT_FAILED, GuestSpec, SERVICE_FILE, ServiceSpec};
 use sys::Errno;
 
 /// Why the service does not run: the rest of a sentence that starts with "cannot", and the exit

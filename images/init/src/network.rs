@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use kvmlet_init::NetworkSpec;
+use kvmlet_contract::NetworkSpec;
 use linux_raw_sys::general::{O_CREAT, O_TRUNC};
 use linux_raw_sys::net::{AF_INET, AF_INET6};
 use linux_raw_sys::netlink::{

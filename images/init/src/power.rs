@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 
 use alloc::ffi::CString;
-use kvmlet_init::{EXIT_CODE_PORT, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF};
+use kvmlet_contract::machine::{EXIT_CODE_PORT, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF};
 use linux_raw_sys::general::{
     LINUX_REBOOT_CMD_POWER_OFF, LINUX_REBOOT_CMD_RESTART, MS_RDONLY, MS_REMOUNT, SIGKILL, WNOHANG,
 };

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use core::ffi::CStr;
 
-use kvmlet_init::{FileSystem, Overlay, RootSpec};
+use kvmlet_contract::{FileSystem, Overlay, RootSpec};
 use linux_raw_sys::general::{MS_MOVE, MS_NOATIME, MS_RDONLY};
 
 use crate::appear;

@@ -23,7 +23,7 @@ extern "C" fn start() -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     console::say(format_args!("cannot go on, this is a bug: {info}"));
-    power::at_once(kvmlet_init::EXIT_INIT_FAILED)
+    power::at_once(kvmlet_contract::EXIT_INIT_FAILED)
 }
 
 /// Hands out memory from a fixed area and takes back only what was handed out last: init
@@ -187,5 +187,5 @@ extern "C" fn rust_eh_personality() {}
 
 #[unsafe(no_mangle)]
 extern "C" fn _Unwind_Resume() -> ! {
-    crate::sys::exit(kvmlet_init::EXIT_INIT_FAILED)
+    crate::sys::exit(kvmlet_contract::EXIT_INIT_FAILED)
 }

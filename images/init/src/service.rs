@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::ffi::{CStr, c_void};
 use core::ptr::null;
 
-use kvmlet_init::{ConsoleSize, ServiceSpec, User, exec_error_code};
+use kvmlet_contract::{ConsoleSize, ServiceSpec, User, exec_error_code};
 
 use crate::sys::{self, Errno, File, Pid};
 use crate::{Failure, read_text};
@@ -151,7 +151,7 @@ extern "C" fn run_child(argument: *mut c_void) -> ! {
     // SAFETY: `start` passes its `launch` and is suspended meanwhile.
     let launch = unsafe { &mut *argument.cast::<Launch>() };
     launch.failure = Some(launch.execute());
-    sys::exit(kvmlet_init::EXIT_INIT_FAILED)
+    sys::exit(kvmlet_contract::EXIT_INIT_FAILED)
 }
 
 impl Launch {

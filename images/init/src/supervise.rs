@@ -9,7 +9,7 @@
 use alloc::ffi::CString;
 use alloc::format;
 
-use kvmlet_init::exit_code;
+use kvmlet_contract::exit_code;
 use linux_raw_sys::general::{SIGCHLD, SIGKILL, SIGPWR, SIGTERM, SIGUSR1, SIGUSR2, WNOHANG};
 
 use crate::read_text;

@@ -1,16 +1,15 @@
 //! Power-off by ACPI's sleep control register, and the exit code of the service inside.
 
 use super::{Action, Device};
+use kvmlet_contract::machine::{EXIT_CODE_PORT, SLEEP_CONTROL_PORT, SLEEP_TYPE_OFF};
 
-/// Sleep control (ACPI 6.5 §4.8.3.7): bits 4:2 are the sleep type, bit 5 makes it happen.
+/// Sleep control: bits 4:2 are the sleep type, bit 5 makes it happen.
 const SLEEP_CONTROL: u64 = 0;
 const SLEEP_ENABLE: u8 = 1 << 5;
 const SLEEP_TYPE_SHIFT: u8 = 2;
 const SLEEP_TYPE_MASK: u8 = 7;
-/// `SLP_TYPx` for S5, as the DSDT gives it in `\_S5`.
-const SLEEP_TYPE_OFF: u8 = crate::arch::x86_64::acpi::SLEEP_TYPE_OFF;
 /// kvmlet's own register: the guest's init leaves the exit code of its service here.
-const EXIT_CODE: u64 = 2;
+const EXIT_CODE: u64 = (EXIT_CODE_PORT - SLEEP_CONTROL_PORT) as u64;
 
 /// Three byte-wide ports: sleep control, sleep status, exit code.
 ///

@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::{Child, Command, Stdio};
 
-use kvmlet_init::{EXIT_CODE_PORT, GuestSpec, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF, ServiceSpec};
+use kvmlet_contract::machine::{EXIT_CODE_PORT, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF};
+use kvmlet_contract::{GuestSpec, ServiceSpec};
 use tempfile::TempDir;
 
 /// What the container's first process does before it becomes init.

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use guest::{Guest, is_root, shell, skipped};
-use kvmlet_init::{NetworkSpec, ServiceSpec, User};
+use kvmlet_contract::{NetworkSpec, ServiceSpec, User};
 
 /// Runs the guest and expects a proper end with this code; returns what was written.
 #[track_caller]

@@ -17,14 +17,13 @@ use acpi_tables::madt::{
     EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
 };
 use acpi_tables::{Aml, rsdp::Rsdp, sdt::Sdt, xsdt::XSDT};
+use kvmlet_contract::machine::SLEEP_TYPE_OFF;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 const OEM_ID: [u8; 6] = *b"KVMLET";
 const OEM_TABLE_ID: [u8; 8] = *b"MICROVM ";
 const OEM_REVISION: u32 = 1;
 const RSDP_BYTES: u64 = 36;
-/// `SLP_TYPx` for S5, as given in `\_S5` (ACPI 6.5 §7.4.2).
-pub const SLEEP_TYPE_OFF: u8 = 5;
 /// What resets the machine through the keyboard controller.
 const RESET_VALUE: u8 = 0xfe;
 /// `IAPC_BOOT_ARCH` (ACPI 6.5 table 5.11): no VGA, no CMOS clock.

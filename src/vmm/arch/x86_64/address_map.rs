@@ -9,6 +9,11 @@
 //! 0x0002_0000  kernel command line           0x1_0000_0000  RAM above 4 GiB
 //! ```
 
+pub use kvmlet_contract::machine::{
+    BOOT_TIMER_ADDRESS as BOOT_TIMER, POWER_BUTTON_PIN as POWER_BUTTON_IRQ,
+    PVPANIC_PORT as PVPANIC, SLEEP_CONTROL_PORT as POWER,
+};
+
 use crate::config::Memory;
 use vm_memory::GuestAddress;
 
@@ -43,8 +48,6 @@ pub const MMIO_GAP: GuestAddress = GuestAddress(0xc000_0000);
 /// RAM goes on here when it does not fit below the gap.
 pub const RAM_ABOVE_4G: GuestAddress = GuestAddress(0x1_0000_0000);
 
-/// Firecracker's boot timer.
-pub const BOOT_TIMER: u64 = 0xd000_0000;
 /// First virtio-mmio device; the others follow, one page each.
 pub const VIRTIO_MMIO: u64 = 0xd000_1000;
 /// I/O APIC (the customary address).
@@ -60,14 +63,8 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 pub const COM1: u16 = 0x3f8;
 /// Interrupt of the first serial port.
 pub const COM1_IRQ: u32 = 4;
-/// Interrupt of the power button: what a second serial port would have.
-pub const POWER_BUTTON_IRQ: u32 = 3;
 /// Keyboard controller: data at +0, status and command at +4.
 pub const I8042: u16 = 0x60;
-/// pvpanic (QEMU docs/specs/pvpanic).
-pub const PVPANIC: u16 = 0x505;
-/// ACPI sleep control, sleep status, and the exit-code register behind them.
-pub const POWER: u16 = 0x600;
 
 /// Pins of the I/O APIC, which are also the first GSIs.
 pub const IOAPIC_PINS: usize = 24;

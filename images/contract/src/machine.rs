@@ -1,0 +1,17 @@
+//! Ports and pins of the machine that are not those of every PC. Guest kernels of kvmlet's own know them from
+//! `kernels/patches`, others from ACPI tables.
+
+/// I/O port of the sleep control register (ACPI 6.5 §4.8.3.7); see [`SLEEP_POWER_OFF`]. The next one is its status.
+pub const SLEEP_CONTROL_PORT: u16 = 0x600;
+/// I/O port that takes the service's exit code, one byte, before the guest powers off.
+pub const EXIT_CODE_PORT: u16 = 0x602;
+/// `SLP_TYPx` for S5, as the DSDT gives it in `\_S5`.
+pub const SLEEP_TYPE_OFF: u8 = 5;
+/// Written to [`SLEEP_CONTROL_PORT`] to power off: SLP_TYP in bits 2 to 4 and SLP_EN, bit 5.
+pub const SLEEP_POWER_OFF: u8 = SLEEP_TYPE_OFF << 2 | 1 << 5;
+/// I/O port of pvpanic (QEMU docs/specs/pvpanic.rst).
+pub const PVPANIC_PORT: u16 = 0x505;
+/// Pin of the I/O APIC that the power button is at: what a second serial port would have.
+pub const POWER_BUTTON_PIN: u32 = 3;
+/// Guest physical address of the boot timer (Firecracker's), to which a guest writes when it is ready.
+pub const BOOT_TIMER_ADDRESS: u64 = 0xd000_0000;
