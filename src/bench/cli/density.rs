@@ -1,7 +1,9 @@
 //! `kvmlet bench density`.
 
 use super::table::Table;
-use super::{Format, Presentation, Watch, absences, conduct, heading, open_report, programs};
+use super::{
+    Format, Presentation, Watch, absences, conduct, heading, open_report, programs, whole,
+};
 use clap::Args;
 use kvmlet_bench::density::Plan;
 use kvmlet_command::Outcome;
@@ -15,13 +17,13 @@ use std::time::Duration;
 #[derive(Args)]
 pub(super) struct Density {
     /// Most instances at once [default: 64].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(1..=100_000))]
     limit: Option<u32>,
     /// How many start at the same time [default: the number of CPUs].
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = whole(1..=1024))]
     parallel: Option<u32>,
     /// Seconds for each contestant [default: 60].
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = whole(1..=86_400))]
     budget: Option<u32>,
     /// Start only these, beside the bare process.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]

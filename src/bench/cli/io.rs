@@ -1,7 +1,7 @@
 //! `kvmlet bench io`.
 
 use super::table::Table;
-use super::{Format, Presentation, Watch, conduct, heading, programs};
+use super::{Format, Presentation, Watch, conduct, heading, programs, whole};
 use clap::Args;
 use kvmlet_bench::io::Work;
 use kvmlet_command::Outcome;
@@ -12,7 +12,7 @@ use kvmlet_command::Outcome;
 #[derive(Args)]
 pub(super) struct Io {
     /// Rounds to measure.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true, value_parser = whole(1..=1_000_000))]
     rounds: u32,
     /// How to print the result.
     #[arg(long, value_enum, default_value_t)]

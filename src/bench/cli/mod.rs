@@ -6,6 +6,8 @@ mod progress;
 mod startup;
 mod table;
 
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand, ValueEnum};
 use kvmlet_bench::contestant::Presence;
 use kvmlet_bench::facts::HostFacts;
@@ -16,6 +18,7 @@ use kvmlet_sys::environment;
 use kvmlet_sys::whole_file::WholeFile;
 use progress::Progress;
 use serde::Serialize;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// Measure what a microVM costs on this host, beside containers and processes.
@@ -55,7 +58,7 @@ enum Format {
 
 /// Runs the command line of this process.
 pub fn run() -> Outcome {
-    let cli: Cli = kvmlet_command::parse(|error| error);
+    let cli: Cli = kvmlet_command::parse(point_at_verbs);
     cli.verbosity.start_log();
     // Rights that a file gives are for VMs; a benchmark runs whatever is on PATH.
     environment::drop_file_capabilities().map_err(|error| Failed::new(error).help(error.help()))?;
@@ -64,6 +67,30 @@ pub fn run() -> Outcome {
         What::Density(verb) => verb.run(),
         What::Io(verb) => verb.run(),
     }
+}
+
+/// Reads a whole number of that range.
+fn whole(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, String> + Clone {
+    move |text| match text.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(format!(
+            "this takes a whole number from {} to {}",
+            range.start(),
+            range.end()
+        )),
+    }
+}
+
+/// Options stand behind the verb that they are of.
+fn point_at_verbs(mut error: clap::Error) -> clap::Error {
+    let usage = error.get(ContextKind::Usage).map(ToString::to_string);
+    let before = usage.is_some_and(|usage| usage.contains("<COMMAND>"));
+    if error.kind() == ErrorKind::UnknownArgument && before {
+        let tip = "`kvmlet bench startup`, `density` and `io` have options of their own, which stand behind that";
+        let tips = vec![StyledStr::from(tip)];
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+    }
+    error
 }
 
 /// What is started: kvmlet from the directory of this program, all else from the cache.
@@ -146,5 +173,37 @@ fn absences(name: &str, presence: &Presence) -> String {
         Presence::Present { .. } => String::new(),
         Presence::Absent { install } => format!("absent: {name}; to install it: {install}\n"),
         Presence::Unusable { message } => format!("unusable: {name}: {message}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_cannot_be_are_told_what_would_do() {
+        for (arguments, expected) in [
+            (
+                "startup --rounds two",
+                "'--rounds <N>': this takes a whole number from 1 to 1000000",
+            ),
+            ("startup --rounds 0", "a whole number from 1"),
+            ("startup --rounds -1", "a whole number from 1"),
+            ("startup --budget 1.5", "from 1 to 86400"),
+            ("density --limit many", "from 1 to 100000"),
+            ("density --parallel 9999", "from 1 to 1024"),
+            ("io --rounds x", "from 1 to 1000000"),
+            (
+                "--rounds two",
+                "`kvmlet bench startup`, `density` and `io` have options of their own",
+            ),
+        ] {
+            let words = std::iter::once("bench").chain(arguments.split(' '));
+            let Err(error) = Cli::try_parse_from(words) else {
+                panic!("{arguments} is taken");
+            };
+            let error = point_at_verbs(error).to_string();
+            assert!(error.contains(expected), "{arguments}: {error}");
+        }
     }
 }

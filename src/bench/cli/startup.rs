@@ -1,7 +1,9 @@
 //! `kvmlet bench startup`.
 
 use super::table::{Table, short};
-use super::{Format, Presentation, Watch, absences, conduct, heading, open_report, programs};
+use super::{
+    Format, Presentation, Watch, absences, conduct, heading, open_report, programs, whole,
+};
 use clap::Args;
 use kvmlet_bench::{Contender, Effort, Plan};
 use kvmlet_command::Outcome;
@@ -16,10 +18,10 @@ use std::time::Duration;
 #[derive(Args)]
 pub(super) struct Startup {
     /// Rounds to measure [default: 100].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(1..=1_000_000))]
     rounds: Option<u32>,
     /// Seconds for each contestant; who is slow takes part in fewer rounds, but at least 3 [default: 15].
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = whole(1..=86_400))]
     budget: Option<u32>,
     /// Start only these, beside the bare process.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
