@@ -2,16 +2,20 @@
 
 use crate::devices::virtio::{Broken, Segment};
 use crate::memory::GuestMemory;
+use std::cell::UnsafeCell;
 use std::sync::Arc;
 use vm_memory::GuestMemoryBackend;
 
-/// Zeroes to write where the host cannot make them without.
+/// Zeroes to write where the host cannot make them without. They could be written to, so the executable has none of
+/// them in its file.
 #[repr(align(4096))]
-struct Zeroes([u8; ZEROES_BYTES]);
+struct Zeroes(UnsafeCell<[u8; ZEROES_BYTES]>);
+// SAFETY: nobody writes to them.
+unsafe impl Sync for Zeroes {}
 const ZEROES_BYTES: usize = 64 << 10;
 /// Times that the zeroes stand in one transfer.
 const ZEROES_PARTS: usize = LOT_BYTES / ZEROES_BYTES;
-static ZEROES: Zeroes = Zeroes([0; ZEROES_BYTES]);
+static ZEROES: Zeroes = Zeroes(UnsafeCell::new([0; ZEROES_BYTES]));
 
 /// The most that one operation transfers. Whoever stops a disk waits for what the kernel is at, so a request of a
 /// guest's choice is carried out lot by lot.
@@ -93,7 +97,7 @@ impl Buffers {
         while left > 0 {
             let iov_len = left.min(ZEROES_BYTES);
             // Only ever read: zeroes are for writing to a disk.
-            let iov_base = ZEROES.0.as_ptr().cast_mut().cast();
+            let iov_base = ZEROES.0.get().cast();
             self.parts.push(libc::iovec { iov_base, iov_len });
             left -= iov_len;
         }
