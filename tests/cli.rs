@@ -52,13 +52,15 @@ fn help_and_version_need_nothing() {
 #[test]
 fn completions_and_man_pages_are_made() {
     for shell in ["bash", "zsh", "fish"] {
-        assert!(
-            stdout(&["completions", shell]).contains("cpu-mask"),
-            "{shell}"
-        );
+        let script = stdout(&["completions", shell]);
+        // A flag of `kvmlet boot`, and one of the program that `kvmlet bench` executes.
+        for flag in ["cpu-mask", "parallel"] {
+            assert!(script.contains(flag), "{shell}: no {flag}");
+        }
     }
     assert!(stdout(&["man"]).contains(".TH kvmlet"));
     assert!(stdout(&["man", "boot"]).contains("huge"));
+    assert!(stdout(&["man", "bench"]).contains("startup"));
     fails(&["man", "nothing"], &["no verb `nothing`"]);
 }
 

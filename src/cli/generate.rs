@@ -1,9 +1,14 @@
 //! `kvmlet completions` and `kvmlet man`: made from the command line's own definition.
 
 use super::{Cli, Failed, Outcome, Verb};
-use clap::{Args, CommandFactory};
+use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
-use kvmlet_command::print;
+use kvmlet_command::{bench, print};
+
+/// The whole: with what `kvmlet bench` leaves to its program.
+fn definition() -> Command {
+    Cli::<Verb>::command().mut_subcommand("bench", |_| bench::Bench::command().name("bench"))
+}
 
 /// Print a completion script for a shell.
 ///
@@ -17,12 +22,7 @@ pub(super) struct Completions {
 impl Completions {
     pub fn run(self) -> Outcome {
         let mut script = Vec::new();
-        clap_complete::generate(
-            self.shell,
-            &mut Cli::<Verb>::command(),
-            "kvmlet",
-            &mut script,
-        );
+        clap_complete::generate(self.shell, &mut definition(), "kvmlet", &mut script);
         print(script)?;
         Ok(0)
     }
@@ -37,7 +37,7 @@ pub(super) struct Man {
 
 impl Man {
     pub fn run(self) -> Outcome {
-        let mut command = Cli::<Verb>::command();
+        let mut command = definition();
         command.build();
         if let Some(verb) = &self.verb {
             let found = command

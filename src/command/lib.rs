@@ -4,6 +4,7 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod bench;
 mod failed;
 mod line;
 mod verbosity;

@@ -1,65 +1,34 @@
 //! `kvmlet bench density`.
 
 use super::table::Table;
-use super::{
-    Format, Presentation, Watch, absences, conduct, heading, open_report, programs, whole,
-};
-use clap::Args;
+use super::{Presentation, Watch, absences, conduct, heading, open_report, programs};
 use kvmlet_bench::density::Plan;
 use kvmlet_command::Outcome;
-use std::path::PathBuf;
+use kvmlet_command::bench::Density;
 use std::time::Duration;
 
-/// Run more and more instances at once, and tell what each keeps of memory and how fast they start.
-///
-/// The same service, which stays this time, as a process, in containers and in microVMs: 1, 2, 4, 8 ... instances,
-/// until there are --limit, or memory or time is used up.
-#[derive(Args)]
-pub(super) struct Density {
-    /// Most instances at once [default: 64].
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(1..=100_000))]
-    limit: Option<u32>,
-    /// How many start at the same time [default: the number of CPUs].
-    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = whole(1..=1024))]
-    parallel: Option<u32>,
-    /// Seconds for each contestant [default: 60].
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = whole(1..=86_400))]
-    budget: Option<u32>,
-    /// Start only these, beside the bare process.
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    only: Vec<String>,
-    /// How to print the result.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-    /// Write a page with pictures as well, for a browser; `-` prints it instead of the result.
-    #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
-}
-
-impl Density {
-    pub fn run(self) -> Outcome {
-        let mut plan = Plan::default();
-        if let Some(limit) = self.limit {
-            plan.limit = limit as usize;
-        }
-        if let Some(parallel) = self.parallel {
-            plan.parallel = parallel as usize;
-        }
-        if let Some(seconds) = self.budget {
-            plan.budget = Duration::from_secs(seconds.into());
-        }
-        let report = open_report(self.report.as_deref())?;
-        let programs = programs()?;
-        let measure =
-            |watch: Watch<'_>| kvmlet_bench::Density::measure(plan, &programs, &self.only, watch);
-        let page = report.map(|file| (file, kvmlet_bench::report::density as fn(&_) -> _));
-        let show = Presentation {
-            format: self.format,
-            text,
-            page,
-        };
-        conduct(&show, measure)
+pub(super) fn run(flags: Density) -> Outcome {
+    let mut plan = Plan::default();
+    if let Some(limit) = flags.limit {
+        plan.limit = limit as usize;
     }
+    if let Some(parallel) = flags.parallel {
+        plan.parallel = parallel as usize;
+    }
+    if let Some(seconds) = flags.budget {
+        plan.budget = Duration::from_secs(seconds.into());
+    }
+    let report = open_report(flags.report.as_deref())?;
+    let programs = programs()?;
+    let measure =
+        |watch: Watch<'_>| kvmlet_bench::Density::measure(plan, &programs, &flags.only, watch);
+    let page = report.map(|file| (file, kvmlet_bench::report::density as fn(&_) -> _));
+    let show = Presentation {
+        format: flags.format,
+        text,
+        page,
+    };
+    conduct(&show, measure)
 }
 
 fn text(result: &kvmlet_bench::Density) -> String {

@@ -1,36 +1,21 @@
 //! `kvmlet bench io`.
 
 use super::table::Table;
-use super::{Format, Presentation, Watch, conduct, heading, programs, whole};
-use clap::Args;
+use super::{Presentation, Watch, conduct, heading, programs};
 use kvmlet_bench::io::Work;
 use kvmlet_command::Outcome;
+use kvmlet_command::bench::Io;
 
-/// Compare a disk and an interface of a VM with the same work on the host.
-///
-/// Guests are bare metal and run at native speed on any KVM. Host and guest take turns, round by round.
-#[derive(Args)]
-pub(super) struct Io {
-    /// Rounds to measure.
-    #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true, value_parser = whole(1..=1_000_000))]
-    rounds: u32,
-    /// How to print the result.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-}
-
-impl Io {
-    pub fn run(self) -> Outcome {
-        let programs = programs()?;
-        let rounds = self.rounds as usize;
-        let measure = |watch: Watch<'_>| kvmlet_bench::Io::measure(rounds, &programs, watch);
-        let show = Presentation {
-            format: self.format,
-            text,
-            page: None,
-        };
-        conduct(&show, measure)
-    }
+pub(super) fn run(flags: Io) -> Outcome {
+    let programs = programs()?;
+    let rounds = flags.rounds as usize;
+    let measure = |watch: Watch<'_>| kvmlet_bench::Io::measure(rounds, &programs, watch);
+    let show = Presentation {
+        format: flags.format,
+        text,
+        page: None,
+    };
+    conduct(&show, measure)
 }
 
 fn text(result: &kvmlet_bench::Io) -> String {

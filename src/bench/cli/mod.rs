@@ -6,91 +6,29 @@ mod progress;
 mod startup;
 mod table;
 
-use clap::builder::StyledStr;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Parser, Subcommand, ValueEnum};
 use kvmlet_bench::contestant::Presence;
 use kvmlet_bench::facts::HostFacts;
 use kvmlet_bench::{Error, Programs, Step};
-use kvmlet_command::{Failed, Outcome, Verbosity, print};
+use kvmlet_command::bench::{Bench, Format, What, point_at_verbs};
+use kvmlet_command::{Failed, Outcome, print};
 use kvmlet_host::built;
 use kvmlet_sys::environment;
 use kvmlet_sys::whole_file::WholeFile;
 use progress::Progress;
 use serde::Serialize;
-use std::ops::RangeInclusive;
 use std::path::Path;
-
-/// Measure what a microVM costs on this host, beside containers and processes.
-///
-/// What is started is built by `images/build bench`, and the guest kernel by `kernels/build`.
-#[derive(Parser)]
-#[command(
-    name = "kvmlet-bench",
-    bin_name = "kvmlet bench",
-    version,
-    max_term_width = 100,
-    propagate_version = true
-)]
-struct Cli {
-    #[command(flatten)]
-    verbosity: Verbosity,
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Subcommand)]
-enum What {
-    Startup(startup::Startup),
-    Density(density::Density),
-    Io(io::Io),
-}
-
-/// How to print a result.
-#[derive(Clone, Copy, Default, ValueEnum)]
-enum Format {
-    /// A table, for people.
-    #[default]
-    Text,
-    /// Everything that was measured, for programs.
-    Json,
-}
 
 /// Runs the command line of this process.
 pub fn run() -> Outcome {
-    let cli: Cli = kvmlet_command::parse(point_at_verbs);
-    cli.verbosity.start_log();
+    let line: Bench = kvmlet_command::parse(point_at_verbs);
+    line.verbosity.start_log();
     // Rights that a file gives are for VMs; a benchmark runs whatever is on PATH.
     environment::drop_file_capabilities().map_err(|error| Failed::new(error).help(error.help()))?;
-    match cli.what {
-        What::Startup(verb) => verb.run(),
-        What::Density(verb) => verb.run(),
-        What::Io(verb) => verb.run(),
+    match line.what {
+        What::Startup(flags) => startup::run(flags),
+        What::Density(flags) => density::run(flags),
+        What::Io(flags) => io::run(flags),
     }
-}
-
-/// Reads a whole number of that range.
-fn whole(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, String> + Clone {
-    move |text| match text.parse() {
-        Ok(number) if range.contains(&number) => Ok(number),
-        _ => Err(format!(
-            "this takes a whole number from {} to {}",
-            range.start(),
-            range.end()
-        )),
-    }
-}
-
-/// Options stand behind the verb that they are of.
-fn point_at_verbs(mut error: clap::Error) -> clap::Error {
-    let usage = error.get(ContextKind::Usage).map(ToString::to_string);
-    let before = usage.is_some_and(|usage| usage.contains("<COMMAND>"));
-    if error.kind() == ErrorKind::UnknownArgument && before {
-        let tip = "`kvmlet bench startup`, `density` and `io` have options of their own, which stand behind that";
-        let tips = vec![StyledStr::from(tip)];
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
-    }
-    error
 }
 
 /// What is started: kvmlet from the directory of this program, all else from the cache.
@@ -173,37 +111,5 @@ fn absences(name: &str, presence: &Presence) -> String {
         Presence::Present { .. } => String::new(),
         Presence::Absent { install } => format!("absent: {name}; to install it: {install}\n"),
         Presence::Unusable { message } => format!("unusable: {name}: {message}\n"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_that_cannot_be_are_told_what_would_do() {
-        for (arguments, expected) in [
-            (
-                "startup --rounds two",
-                "'--rounds <N>': this takes a whole number from 1 to 1000000",
-            ),
-            ("startup --rounds 0", "a whole number from 1"),
-            ("startup --rounds -1", "a whole number from 1"),
-            ("startup --budget 1.5", "from 1 to 86400"),
-            ("density --limit many", "from 1 to 100000"),
-            ("density --parallel 9999", "from 1 to 1024"),
-            ("io --rounds x", "from 1 to 1000000"),
-            (
-                "--rounds two",
-                "`kvmlet bench startup`, `density` and `io` have options of their own",
-            ),
-        ] {
-            let words = std::iter::once("bench").chain(arguments.split(' '));
-            let Err(error) = Cli::try_parse_from(words) else {
-                panic!("{arguments} is taken");
-            };
-            let error = point_at_verbs(error).to_string();
-            assert!(error.contains(expected), "{arguments}: {error}");
-        }
     }
 }

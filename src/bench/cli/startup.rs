@@ -1,60 +1,31 @@
 //! `kvmlet bench startup`.
 
 use super::table::{Table, short};
-use super::{
-    Format, Presentation, Watch, absences, conduct, heading, open_report, programs, whole,
-};
-use clap::Args;
+use super::{Presentation, Watch, absences, conduct, heading, open_report, programs};
 use kvmlet_bench::{Contender, Effort, Plan};
 use kvmlet_command::Outcome;
-use std::path::PathBuf;
+use kvmlet_command::bench::Startup;
 use std::time::Duration;
 
-/// Start the same service as a process, in containers, and in microVMs, and compare the times.
-///
-/// Clocks start right before each command is spawned and stop when the service's line `ready` has been read. Rounds
-/// are interleaved: every contestant starts once in each, in an order that changes. Those that take long take part in
-/// fewer rounds.
-#[derive(Args)]
-pub(super) struct Startup {
-    /// Rounds to measure [default: 100].
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(1..=1_000_000))]
-    rounds: Option<u32>,
-    /// Seconds for each contestant; who is slow takes part in fewer rounds, but at least 3 [default: 15].
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = whole(1..=86_400))]
-    budget: Option<u32>,
-    /// Start only these, beside the bare process.
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    only: Vec<String>,
-    /// How to print the result.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-    /// Write a page with pictures as well, for a browser; `-` prints it instead of the result.
-    #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
-}
-
-impl Startup {
-    pub fn run(self) -> Outcome {
-        let mut plan = Plan::default();
-        if let Some(rounds) = self.rounds {
-            plan.rounds = rounds as usize;
-        }
-        if let Some(seconds) = self.budget {
-            plan.budget = Duration::from_secs(seconds.into());
-        }
-        let report = open_report(self.report.as_deref())?;
-        let programs = programs()?;
-        let measure =
-            |watch: Watch<'_>| kvmlet_bench::Startup::measure(plan, &programs, &self.only, watch);
-        let page = report.map(|file| (file, kvmlet_bench::report::startup as fn(&_) -> _));
-        let show = Presentation {
-            format: self.format,
-            text,
-            page,
-        };
-        conduct(&show, measure)
+pub(super) fn run(flags: Startup) -> Outcome {
+    let mut plan = Plan::default();
+    if let Some(rounds) = flags.rounds {
+        plan.rounds = rounds as usize;
     }
+    if let Some(seconds) = flags.budget {
+        plan.budget = Duration::from_secs(seconds.into());
+    }
+    let report = open_report(flags.report.as_deref())?;
+    let programs = programs()?;
+    let measure =
+        |watch: Watch<'_>| kvmlet_bench::Startup::measure(plan, &programs, &flags.only, watch);
+    let page = report.map(|file| (file, kvmlet_bench::report::startup as fn(&_) -> _));
+    let show = Presentation {
+        format: flags.format,
+        text,
+        page,
+    };
+    conduct(&show, measure)
 }
 
 fn text(result: &kvmlet_bench::Startup) -> String {
