@@ -15,6 +15,8 @@ pub const PORTS: u64 = 8;
 /// Modem control register, and its "request to send" bit: the guest is ready to receive.
 const MODEM_CONTROL: u8 = 4;
 const REQUEST_TO_SEND: u8 = 2;
+/// Its "loop" bit: the port hears itself, and the line is cut.
+const LOOP: u8 = 0x10;
 
 /// The UART's interrupt line.
 #[derive(Debug)]
@@ -84,11 +86,11 @@ impl Serial {
 
 impl Wires {
     /// Bytes that the guest would take now. A driver that starts up empties the FIFO before it raises RTS, so
-    /// what is sent earlier would be lost.
+    /// what is sent earlier would be lost. What comes while it tests its port in a loop waits, too.
     fn room(&mut self) -> usize {
-        match self.is_open() {
-            false => 0,
-            true => self.uart.fifo_capacity(),
+        match self.uart.read(MODEM_CONTROL) & (REQUEST_TO_SEND | LOOP) {
+            REQUEST_TO_SEND => self.uart.fifo_capacity(),
+            _ => 0,
         }
     }
 
@@ -163,7 +165,7 @@ impl SerialInput {
         }
         match wires.uart.enqueue_raw_bytes(&bytes[..room]) {
             Ok(taken) => taken,
-            // In loopback mode the line is cut: what arrives is lost, as on a real port.
+            // They are in the FIFO all the same.
             Err(error) => {
                 wires.note(Err(error));
                 room
@@ -263,6 +265,23 @@ mod tests {
         assert_eq!(byte, *b"x");
         assert_eq!(input.wanted().read().unwrap(), 1);
         assert_eq!(input.send(&text), 1);
+    }
+
+    /// As Linux does when it looks what kind of port it has.
+    #[test]
+    fn what_is_typed_while_the_port_is_in_a_loop_waits() {
+        let (serial, _) = port(io::sink());
+        let modem_control = |value: u8| {
+            let mut serial = serial.lock().unwrap();
+            let _ = serial.write(MODEM_CONTROL.into(), &[value]);
+        };
+        let input = serial.lock().unwrap().input();
+        modem_control(LOOP | REQUEST_TO_SEND);
+        assert_eq!(input.send(b"x"), 0);
+        assert!(input.wanted().read().is_err());
+        modem_control(REQUEST_TO_SEND);
+        assert_eq!(input.wanted().read().unwrap(), 1);
+        assert_eq!(input.send(b"x"), 1);
     }
 
     #[test]

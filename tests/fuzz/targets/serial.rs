@@ -165,8 +165,6 @@ impl Console {
             return;
         }
         let taken = self.input.send(&self.typed);
-        // In a loop the line is cut.
-        self.looped |= self.modem_control & LOOP != 0;
         self.taken.extend(self.typed.drain(..taken));
         self.waits = !self.typed.is_empty();
     }

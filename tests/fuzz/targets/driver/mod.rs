@@ -249,7 +249,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Waits as a driver does, by its interrupt, until all is answered that must be.
-    fn expect_answers(&mut self) {
+    pub fn expect_answers(&mut self) {
         if !self.subject.lift_limits() || !self.rings_are_clean {
             return;
         }
