@@ -5,12 +5,14 @@ mod hung_file;
 
 use crate::cli::{kvmlet, text};
 use crate::harness::{Test, patience::eventually, program};
+use crate::packets::{enter_own_network, tap};
 use hung_file::HungFile;
-use kvmlet::config::{Balloon, Disk, DiskIo};
-use kvmlet::{Error, MemorySize, Vm, VmConfig, VmHandle};
+use kvmlet::config::{Balloon, Disk, DiskIo, Net};
+use kvmlet::host::runtime::RuntimeDirectory;
+use kvmlet::{Error, MemorySize, VmConfig, VmHandle, run};
 use rustix::io::ioctl_fionread;
 use std::io::{self, PipeReader, PipeWriter, Read};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 
@@ -22,6 +24,10 @@ pub const TESTS: &[Test] = &[
     (
         "a_disk_that_hangs_holds_up_neither_pause_nor_end",
         hung_disk,
+    ),
+    (
+        "a_disk_that_hangs_holds_up_no_reset_of_any_device",
+        resets_beside_hung_disk,
     ),
     (
         "a_signal_ends_a_vm_whose_console_nobody_reads",
@@ -38,7 +44,8 @@ const IN_TIME: Duration = Duration::from_millis(1100);
 
 const PIPE_BYTES: usize = 4096;
 
-const DEVICES: &str = "devices=d0001000,d0002000,d0003000 out=1";
+/// An entropy source, a disk, an interface and a balloon.
+const DEVICES: &str = "devices=d0001000,d0002000,d0003000,d0004000";
 
 fn in_time<T>(what: &str, act: impl FnOnce() -> T) -> T {
     let since = Instant::now();
@@ -56,38 +63,78 @@ fn small_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// A guest that asks all that it can of an entropy source, a disk and a balloon, and writes to its console, which is
-/// a pipe that is full when this returns.
-fn flooding(disk: Disk) -> (VmHandle, PipeReader) {
+/// A guest that asks all that it can of all queues of an entropy source, a disk, an interface and a balloon, and has
+/// told so on its console. The tap is still: nobody sends anything, and what the guest sends goes nowhere.
+fn flooding(mut disk: Disk, option: &str) -> (VmHandle, PipeReader, PipeWriter) {
+    disk.queues = 4.try_into().unwrap();
+    let net = "queues=2".parse::<Net>().unwrap();
     let config = VmConfig::builder()
         .kernel(program("virtio_flood"))
         .memory(48.mib())
         .vcpus(2)
         .disk(disk)
+        .net(net)
         .balloon(Balloon::default())
-        .cmdline(DEVICES);
+        .cmdline(format!("{DEVICES} {option}"));
     let (mut reader, writer) = small_pipe();
     let look = writer.try_clone().unwrap();
-    let vm = Vm::with_console(config.build().unwrap(), writer)
-        .and_then(Vm::start)
-        .unwrap();
-    let mut said = [0; 8];
+    let runtime = RuntimeDirectory::of_user().unwrap();
+    let vm = run::build(config.build().unwrap(), writer, Some(&runtime)).unwrap();
+    let vm = vm.start().unwrap();
+    expect(&mut reader, "flooding\n");
+    (vm, reader, look)
+}
+
+fn expect(reader: &mut PipeReader, text: &str) {
+    let mut said = vec![0; text.len()];
     reader.read_exact(&mut said).unwrap();
-    assert_eq!(&said, b"flooding");
+    assert_eq!(String::from_utf8_lossy(&said), text);
+}
+
+/// The same, with a console that is a pipe which is full when this returns.
+fn flooding_console(disk: Disk) -> (VmHandle, PipeReader) {
+    let (vm, reader, look) = flooding(disk, "out=1");
     eventually("the pipe is full", || {
-        ioctl_fionread(&look).unwrap() >= (PIPE_BYTES - said.len()) as u64
+        ioctl_fionread(&look).unwrap() >= (PIPE_BYTES - 16) as u64
     });
     (vm, reader)
 }
 
+/// Is there a network of the test's own, which taps are made in?
+fn has_network() -> bool {
+    let entered = enter_own_network();
+    if let Err(reason) = &entered {
+        println!("SKIPPED: {reason}");
+    }
+    entered.is_ok()
+}
+
 fn floods() {
+    if !has_network() {
+        return;
+    }
     for io in [DiskIo::Auto, DiskIo::Sync] {
         // One of its own: where the machine is busy, the kernel may still have the other.
         let image = NamedTempFile::new().unwrap();
         image.as_file().set_len(1 << 30).unwrap();
         let mut disk = Disk::read_write(image.path());
         disk.io = io;
-        let (vm, mut reader) = flooding(disk);
+        let (vm, mut reader) = flooding_console(disk);
+        // None of the queues waits for another.
+        eventually("all are served", || {
+            let stats = vm.stats();
+            let (disk, net) = (&stats.disks[0], &stats.interfaces[0]);
+            let balloon = stats.balloon.unwrap();
+            let work = [
+                disk.reads,
+                net.transmit.frames + net.transmit.errors,
+                stats.entropy.unwrap().requests,
+                balloon.inflated_bytes,
+                balloon.deflated_bytes,
+                balloon.reported_bytes,
+            ];
+            work.iter().all(|work| *work > 0)
+        });
         let paused = in_time("pause", || vm.pause());
         match paused {
             // Where the machine is too busy for a disk.
@@ -109,6 +156,9 @@ fn floods() {
 }
 
 fn hung_disk() {
+    if !has_network() {
+        return;
+    }
     for io in [DiskIo::Auto, DiskIo::Sync] {
         let file = match HungFile::new() {
             Ok(file) => file,
@@ -116,14 +166,50 @@ fn hung_disk() {
         };
         let mut disk = Disk::read_write(file.path());
         (disk.io, disk.format) = (io, Some(kvmlet::config::DiskFormat::Raw));
-        let (vm, _reader) = flooding(disk);
-        let paused = in_time("pause", || vm.pause());
-        assert!(
-            matches!(&paused, Err(Error::Unsettled { device }) if device == "vda"),
-            "{paused:?}"
-        );
-        in_time("stop", || vm.stop());
-        in_time("drop", || drop(vm));
+        let (vm, _reader) = flooding_console(disk);
+        take_link_down();
+        ends_beside_hung_disk(vm);
+    }
+}
+
+/// Neither frames nor errors come of the tap from now on, and nothing can be sent.
+fn take_link_down() {
+    // That of the VM before may be on its way out.
+    eventually("the tap is down", || {
+        let tap = tap().into_string().unwrap();
+        let mut ip = Command::new("ip");
+        let status = ip.args(["link", "set", &tap, "down"]).status();
+        status.unwrap().success()
+    });
+}
+
+fn ends_beside_hung_disk(vm: VmHandle) {
+    let paused = in_time("pause", || vm.pause());
+    assert!(
+        matches!(&paused, Err(Error::Unsettled { device }) if device == "vda"),
+        "{paused:?}"
+    );
+    in_time("stop", || vm.stop());
+    in_time("drop", || drop(vm));
+}
+
+/// The guest takes all back that it has asked, and does not wait: neither its vCPU does, nor whoever ends it then.
+fn resets_beside_hung_disk() {
+    if !has_network() {
+        return;
+    }
+    for io in [DiskIo::Auto, DiskIo::Sync] {
+        let file = match HungFile::new() {
+            Ok(file) => file,
+            Err(error) => return println!("SKIPPED: no FUSE here: {error}"),
+        };
+        let mut disk = Disk::read_write(file.path());
+        (disk.io, disk.format) = (io, Some(kvmlet::config::DiskFormat::Raw));
+        let (vm, mut reader, _look) = flooding(disk, "reset=1");
+        take_link_down();
+        expect(&mut reader, "resetting\n");
+        in_time("reset", || expect(&mut reader, "reset\n"));
+        ends_beside_hung_disk(vm);
     }
 }
 
@@ -163,11 +249,15 @@ fn reset_floods() {
     let image = NamedTempFile::new().unwrap();
     image.as_file().set_len(1 << 20).unwrap();
     let path = image.path().to_str().unwrap();
+    if !has_network() {
+        return;
+    }
     let mut command = kvmlet("virtio_flood");
-    let cmdline = "mode=reset devices=d0001000,d0002000,d0003000";
-    let arguments = ["--disk", path, "--balloon", "--cmdline", cmdline];
+    let cmdline = format!("mode=reset {DEVICES}");
+    let arguments = ["--disk", path, "--net", "queues=2", "--balloon"];
     let child = command
         .args(arguments)
+        .args(["--cmdline", &cmdline])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -177,7 +267,7 @@ fn reset_floods() {
     unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
     let output = child.wait_with_output().unwrap();
     let said = text(&output.stderr);
-    for device in ["rng:", "vda:", "balloon:"] {
+    for device in ["rng:", "vda:", "eth0:", "balloon:"] {
         let lines = said.lines().filter(|line| line.contains(device)).count();
         println!("{device} {lines} lines in {seconds} s");
         assert!(lines > 0 && lines as u64 <= 10 + seconds, "{said}");

@@ -10,6 +10,8 @@ pub const SIZE_MAX: u64 = 0x34;
 pub const NOTIFY: u64 = 0x50;
 /// The device's status.
 pub const STATUS: u64 = 0x70;
+/// Where the device's configuration space begins.
+pub const CONFIG: u64 = 0x100;
 /// Which queue the queue's registers are about.
 pub const QUEUE_SELECT: u64 = 0x30;
 /// Its size.
@@ -58,9 +60,16 @@ impl RawDevice {
 
     /// From a device that was reset to one that knows its features.
     pub fn negotiate(self) {
+        self.negotiate_with(0);
+    }
+
+    /// The same, with what it offers of these features of its type.
+    pub fn negotiate_with(self, own: u32) {
         self.write(STATUS, 1);
         self.write(STATUS, 3);
-        for (half, features) in (0..).zip(FEATURES) {
+        self.write(0x14, 0);
+        let own = own & self.read(0x10);
+        for (half, features) in (0..).zip([FEATURES[0] | own, FEATURES[1]]) {
             self.write(0x24, half);
             self.write(0x20, features);
         }

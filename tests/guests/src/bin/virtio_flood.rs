@@ -1,7 +1,7 @@
-//! Asks of each of `devices=ADDRESS,...` as much as its queues hold, of the largest requests that there are, and again
-//! as soon as they are answered; with `out=1` the serial port is flooded as well. With `mode=reset` it resets each
-//! device instead, as fast as it can, and breaks the rules in between. Prints `flooding` once all have been asked.
-//! Never ends.
+//! Asks of each of `devices=ADDRESS,...` as much as all of its queues hold, of the largest requests that there are, and
+//! again as soon as they are answered; with `out=1` the serial port is flooded as well. Prints `flooding` once all have
+//! been asked. With `reset=1` it then resets each device once, between `resetting` and `reset`, and asks no more. With
+//! `mode=reset` it resets each device instead, as fast as it can, and breaks the rules in between. Never ends.
 #![no_std]
 #![no_main]
 
@@ -9,7 +9,8 @@ use kvmlet_guests::boot_info::BootInfo;
 use kvmlet_guests::heap::{PAGE_BYTES, take_pages};
 use kvmlet_guests::mmio::{read16, write16, write32, write64};
 use kvmlet_guests::raw_device::{
-    DEVICE_ID, INDIRECT, NEXT, NOTIFY, QUEUE_SELECT, RawDevice, SIZE_MAX, STATUS, WRITE, describe,
+    CONFIG, DEVICE_ID, INDIRECT, NEXT, NOTIFY, QUEUE_SELECT, RawDevice, SIZE_MAX, STATUS, WRITE,
+    describe,
 };
 use kvmlet_guests::{println, serial};
 
@@ -32,8 +33,11 @@ struct Flood {
 /// What all requests point to.
 struct Memory {
     header: u64,
-    /// An indirect table of a disk's request.
+    /// Indirect tables of a request to a disk, and of a command to an interface.
     table: u64,
+    command: u64,
+    /// A frame of zeroes.
+    frame: u64,
     data: u64,
     pages: u64,
 }
@@ -44,7 +48,7 @@ fn run(info: &BootInfo) -> u8 {
     let mut floods = [const { None }; 16];
     let mut places = floods.iter_mut();
     for device in devices.flat_map(RawDevice::named) {
-        for number in 0..queues(device.read(DEVICE_ID)) {
+        for number in queues(device) {
             if let Some(place) = places.next() {
                 *place = Some(Flood::new(device, number));
             }
@@ -71,6 +75,16 @@ fn run(info: &BootInfo) -> u8 {
     }
     floods.iter().flatten().for_each(Flood::go);
     println!("flooding");
+    if info.number("reset") == Some(1) {
+        (0..1000).for_each(|_| floods.iter().flatten().for_each(Flood::again));
+        println!("resetting");
+        let firsts = floods.iter().flatten().filter(|flood| flood.number == 0);
+        firsts.for_each(|flood| flood.device.write(STATUS, 0));
+        println!("reset");
+        loop {
+            core::hint::spin_loop();
+        }
+    }
     let out = info.number("out") == Some(1);
     loop {
         floods.iter().flatten().for_each(Flood::again);
@@ -80,9 +94,31 @@ fn run(info: &BootInfo) -> u8 {
     }
 }
 
-/// Queues that are flooded, by the type of device: both of an interface, inflation of a balloon, one of others.
-fn queues(kind: u32) -> u32 {
-    if kind == 1 { 2 } else { 1 }
+/// All queues of a device.
+fn queues(device: RawDevice) -> impl Iterator<Item = u32> {
+    let kind = device.read(DEVICE_ID);
+    let count = match kind {
+        // Pairs (0 where there can be no more than one), and the control queue.
+        1 => 2 * (device.read(CONFIG + 8) & 0xffff).max(1) + 1,
+        2 => device.read(CONFIG + 32) >> 16,
+        5 => 5,
+        _ => 1,
+    };
+    // A balloon's hints are for nobody.
+    (0..count).filter(move |number| (kind, *number) != (5, 3))
+}
+
+/// What a device must agree to, so that it serves all of its queues.
+fn features(kind: u32) -> u32 {
+    match kind {
+        // MRG_RXBUF, CTRL_VQ, MQ (virtio 1.2 §5.1.3).
+        1 => 1 << 15 | 1 << 17 | 1 << 22,
+        // MQ (§5.2.3).
+        2 => 1 << 12,
+        // STATS_VQ, PAGE_REPORTING (§5.5.3).
+        5 => 1 << 1 | 1 << 5,
+        _ => 0,
+    }
 }
 
 impl Memory {
@@ -90,6 +126,8 @@ impl Memory {
         let memory = Self {
             header: take_pages(1),
             table: take_pages(1),
+            command: take_pages(1),
+            frame: take_pages(1),
             data: take_pages(PIECE_BYTES / PAGE_BYTES),
             pages: take_pages(PAGES * 4 / PAGE_BYTES),
         };
@@ -106,6 +144,9 @@ impl Memory {
         }
         let status = (memory.header + 16, 1, WRITE, 0);
         describe(memory.table, PIECES + 1, status);
+        // Class and command 0, which is none that the device knows, and its answer.
+        describe(memory.command, 0, (memory.header + 64, 2, NEXT, 1));
+        describe(memory.command, 1, (memory.header + 80, 1, WRITE, 0));
         for page in 0..PAGES {
             let number = (memory.data / PAGE_BYTES + page % 64) as u32;
             // SAFETY: in the pages that are this list's.
@@ -139,7 +180,8 @@ impl Flood {
         while self.device.read(STATUS) != 0 {
             core::hint::spin_loop();
         }
-        self.device.negotiate();
+        self.device
+            .negotiate_with(features(self.device.read(DEVICE_ID)));
     }
 
     /// Fills the queue, all but the index.
@@ -160,10 +202,16 @@ impl Flood {
 
     fn request(&self, memory: &Memory) -> (u64, u32, u16, u16) {
         match (self.device.read(DEVICE_ID), self.number) {
-            // Buffers for frames, and frames of zeroes behind their headers.
-            (1, 0) => (memory.data, 65562, WRITE, 0),
-            (1, _) => (memory.pages + PAGE_BYTES, 12 + 1514, 0, 0),
+            // A command, buffers for frames, and frames behind their headers.
+            (1, number) if queues(self.device).last() == Some(number) => {
+                (memory.command, 32, INDIRECT, 0)
+            }
+            (1, number) if number % 2 == 0 => (memory.data, 65562, WRITE, 0),
+            (1, _) => (memory.frame, 12 + 1514, 0, 0),
             (2, _) => (memory.table, 16 * (PIECES as u32 + 2), INDIRECT, 0),
+            // Reports, and what is as good as statistics.
+            (5, 4) => (memory.data, PIECE_BYTES as u32, WRITE, 0),
+            (5, 2) => (memory.pages, 640, 0, 0),
             (5, _) => (memory.pages, 4 * PAGES as u32, 0, 0),
             _ => (memory.data, 4096, WRITE, 0),
         }
