@@ -3,6 +3,7 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod attended;
 mod bench;
 mod boot;
 mod console;

@@ -5,33 +5,25 @@
 //! the terminal's modes and the files that statistics go to. Its child builds and runs the VM. If the supervisor
 //! is killed, so is its child.
 
+use super::attended::Attended;
 use super::boot::Confinement;
 use super::console::Console;
 use super::input::Keys;
 use super::output::{Outputs, TheirOutputs};
-use super::stats::{Passed, StatsSink, StatsSource};
-use super::stopping::{AT_ONCE, POWERING_OFF};
+use super::stats::{StatsSink, StatsSource};
 use super::{ExitCode, Failed, Outcome};
 use crate::host::cgroup::{Cgroup, OutOfMemory};
 use crate::host::ledger::Share;
 use crate::host::net::Network;
-use crate::host::process::{self, Child, Ended, Fork, Lifeline};
+use crate::host::process::{self, Ended, Fork, Lifeline};
 use crate::host::rights;
 use crate::host::whole_file::WholeFile;
 use crate::run;
 use crate::vm::Endpoint;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Resource, Signal, getrlimit};
-use rustix::stdio::stdin;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
-
-/// What a VM's process takes to cut its guest's power.
-const CUT: Duration = Duration::from_secs(1);
-/// What it takes to end once it is killed, unless it waits for a device that hangs.
-const KILLED: Duration = Duration::from_secs(10);
+use rustix::process::{Pid, Resource, Signal, getrlimit};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// What whoever attends a VM holds for it.
 pub(super) struct Held {
@@ -142,16 +134,11 @@ pub(super) fn supervise(
         let _ = child.wait();
         return Err(run::Error::from(error).into());
     }
-    let attended = Attended {
-        child,
-        started: Some(started),
-        patience: stop_timeout.saturating_add(POWERING_OFF + CUT),
-        ending: None,
-        escaped: false,
-    };
-    let ended = attended
+    let pid = child.pid();
+    let ended = Attended::new(child, started, stop_timeout)
         .until_end(&mut console, keys, outputs.as_mut(), source.as_mut())
-        .map_err(|error| Failed::new(format!("the VM's process is lost: {error}")))?;
+        .map_err(|error| Failed::new(format!("the VM's process is lost: {error}")))?
+        .ok_or_else(|| stuck(pid))?;
     drop(console);
     drop(networks);
     drop(alive);
@@ -168,6 +155,19 @@ pub(super) fn supervise(
         true => ExitCode::Failed.number(),
         false => code,
     })
+}
+
+/// The kernel keeps it until the request that it waits for is answered, whoever kills it.
+fn stuck(process: Pid) -> Failed {
+    let process = process.as_raw_nonzero();
+    Failed::new(format!(
+        "the VM has ended, but its process {process} has not: it waits for something of this host, most likely for a \
+         disk that does not answer"
+    ))
+    .help(
+        "what it holds (memory, disks, its share) is free again when that answers; the next `kvmlet boot` clears away \
+         what is left of it then",
+    )
 }
 
 fn killed(signal: i32, share: Option<&Share>) -> Failed {
@@ -198,191 +198,3 @@ fn killed(signal: i32, share: Option<&Share>) -> Failed {
         }
     }
 }
-
-/// A VM's process, and what has become of the wish for its end.
-struct Attended {
-    child: Child,
-    /// Ends when the VM runs.
-    started: Option<OwnedFd>,
-    /// How long it has to end once it is asked.
-    patience: Duration,
-    ending: Option<Ending>,
-    /// The escape key was pressed.
-    escaped: bool,
-}
-
-struct Ending {
-    /// The signal that asked for it first.
-    signal: libc::c_int,
-    asked: Instant,
-    /// When it is killed, or given up.
-    deadline: Instant,
-    killed: bool,
-}
-
-impl Attended {
-    /// Passes signals and keys on to the child, and what it writes and its statistics to their files, until it has
-    /// ended.
-    fn until_end(
-        mut self,
-        console: &mut Console,
-        mut keys: Option<Keys>,
-        mut outputs: Option<&mut Outputs>,
-        mut stats: Option<&mut StatsSource>,
-    ) -> std::io::Result<Ended> {
-        loop {
-            let look = console.follow_foreground();
-            let stdin = stdin();
-            let child = self.child.as_fd();
-            let source = stats.as_deref().map(AsFd::as_fd);
-            let read = keys
-                .as_ref()
-                .filter(|keys| keys.wants_more() && console.has_keys());
-            let full = keys.as_ref().and_then(Keys::full);
-            // What is not there is not waited for.
-            let or_nothing = |fd: Option<_>, flags| match fd {
-                Some(fd) => (fd, flags),
-                None => (child, PollFlags::empty()),
-            };
-            let [out, err] = outputs.as_deref().map_or([None, None], Outputs::fds);
-            let mut fds = [
-                (child, PollFlags::IN),
-                (console.signals().as_fd(), PollFlags::IN),
-                or_nothing(source, PollFlags::IN),
-                or_nothing(read.map(|_| stdin), PollFlags::IN),
-                or_nothing(full, PollFlags::OUT),
-                or_nothing(self.started.as_ref().map(AsFd::as_fd), PollFlags::IN),
-                or_nothing(out, PollFlags::IN),
-                or_nothing(err, PollFlags::IN),
-            ]
-            .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
-            match poll(&mut fds, self.due(look).as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let [ended, _, _, pressed, room, started, _, _] =
-                fds.map(|fd| !fd.revents().is_empty());
-            // Statistics may go to standard output, and come behind what the guest has written.
-            if let Some(outputs) = outputs.as_deref_mut() {
-                outputs.pass_on();
-            }
-            let passed = stats.as_deref_mut().map(StatsSource::pass_on);
-            if passed == Some(Passed::Last) {
-                stats = None;
-            }
-            if ended {
-                // What was sent before the end is there now, and no more comes.
-                if let Some(outputs) = outputs {
-                    outputs.finish();
-                }
-                if let Some(stats) = stats {
-                    stats.finish();
-                }
-                return self.ended();
-            }
-            if started {
-                self.started = None;
-            }
-            if let Some(keys) = &mut keys {
-                if pressed && keys.read() {
-                    self.escaped = true;
-                    self.end(libc::SIGTERM)?;
-                }
-                if room {
-                    keys.pass_on();
-                }
-            }
-            while let Some(signal) = console.signals().next()? {
-                self.pass_on(signal, console)?;
-            }
-            self.kill_when_late()?;
-        }
-    }
-
-    /// How the child has ended, as its user wanted it.
-    fn ended(self) -> std::io::Result<Ended> {
-        let ended = self.child.wait()?;
-        Ok(match (ended, self.ending) {
-            // A VM that could not end in time, or had not started.
-            (Ended::Killed(libc::SIGKILL), Some(ending)) if ending.killed => match self.escaped {
-                true => Ended::Exited(ExitCode::Done.number()),
-                false => Ended::Exited(ExitCode::Signal(ending.signal).number()),
-            },
-            // Whoever wanted the end has it, with whatever code.
-            (Ended::Exited(code), Some(_)) if self.escaped && !OWN_ENDS.contains(&code) => {
-                Ended::Exited(ExitCode::Done.number())
-            }
-            (ended, _) => ended,
-        })
-    }
-
-    fn pass_on(&mut self, signal: libc::c_int, console: &mut Console) -> std::io::Result<()> {
-        match signal {
-            libc::SIGUSR1 => self.child.signal(Signal::USR1),
-            // A VM in the jail does not belong to the terminal's jobs: it stops with this process, and goes on with it.
-            libc::SIGTSTP => {
-                self.child.signal(Signal::STOP)?;
-                console.suspend();
-                self.child.signal(Signal::CONT)
-            }
-            libc::SIGCONT => {
-                console.resume();
-                self.child.signal(Signal::CONT)
-            }
-            _ => self.end(signal),
-        }
-    }
-
-    /// Somebody wants the end. Until the VM runs there is nothing that it could lose, and no waiting for a file or for
-    /// memory keeps its process from being killed.
-    fn end(&mut self, signal: libc::c_int) -> std::io::Result<()> {
-        let now = Instant::now();
-        let ending = self.ending.get_or_insert(Ending {
-            signal,
-            asked: now,
-            deadline: now + self.patience,
-            killed: false,
-        });
-        if ending.killed {
-            return Ok(());
-        }
-        if self.started.is_some() {
-            ending.deadline = now;
-            return Ok(());
-        }
-        if now.saturating_duration_since(ending.asked) >= AT_ONCE {
-            // It is the second time.
-            ending.deadline = ending.deadline.min(now + CUT);
-        }
-        let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
-        self.child.signal(signal)
-    }
-
-    fn kill_when_late(&mut self) -> std::io::Result<()> {
-        let Some(ending) = &mut self.ending else {
-            return Ok(());
-        };
-        let now = Instant::now();
-        if now < ending.deadline {
-            return Ok(());
-        }
-        if ending.killed {
-            let text = "it was killed, and has not ended: it waits for something of this host";
-            return Err(std::io::Error::other(text));
-        }
-        ending.killed = true;
-        ending.deadline = now + KILLED;
-        self.child.signal(Signal::KILL)
-    }
-
-    /// How long until something is due, `look` among it.
-    fn due(&self, look: Option<Duration>) -> Option<Timespec> {
-        let deadline = self.ending.as_ref().map(|ending| ending.deadline);
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let next = [left, look].into_iter().flatten().min()?;
-        Timespec::try_from(next).ok()
-    }
-}
-
-/// Exit codes of a VM's process that are not its guest's: it failed, or made a forbidden system call.
-const OWN_ENDS: [u8; 2] = [ExitCode::Failed.number(), ExitCode::Forbidden.number()];

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod directory;
 pub mod environment;
 pub mod facts;
+pub mod first_thread;
 pub mod interrupt;
 pub mod kvm;
 pub mod lock;

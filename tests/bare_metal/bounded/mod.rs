@@ -2,6 +2,7 @@
 //! disk or the reader of its console does.
 
 mod hung_file;
+mod stuck;
 
 use crate::cli::{kvmlet, text};
 use crate::harness::{Test, patience::eventually, program};
@@ -28,6 +29,11 @@ pub const TESTS: &[Test] = &[
     (
         "a_disk_that_hangs_holds_up_no_reset_of_any_device",
         resets_beside_hung_disk,
+    ),
+    ("a_vm_that_cannot_end_is_told_of", stuck::told),
+    (
+        "what_a_vm_leaves_that_could_not_end_is_cleared_later",
+        stuck::cleared,
     ),
     (
         "a_signal_ends_a_vm_whose_console_nobody_reads",

@@ -1,0 +1,240 @@
+//! The supervisor's turn: a VM's process, watched until it has ended, or cannot.
+
+use super::ExitCode;
+use super::console::Console;
+use super::input::Keys;
+use super::output::Outputs;
+use super::stats::{Passed, StatsSource};
+use super::stopping::{AT_ONCE, POWERING_OFF};
+use crate::host::process::{Child, Ended};
+use kvmlet_sys::first_thread;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use rustix::stdio::stdin;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// What a VM's process takes to cut its guest's power.
+const CUT: Duration = Duration::from_secs(1);
+/// What it takes to end once it is killed, unless it waits for a device that hangs.
+const KILLED: Duration = Duration::from_secs(10);
+
+/// A VM's process, and what has become of the wish for its end.
+pub(super) struct Attended {
+    child: Child,
+    /// When it is looked whether it can still end.
+    next_look: Instant,
+    /// Its first thread has ended, and it had not at the last look.
+    lingers: bool,
+    /// Ends when the VM runs.
+    started: Option<OwnedFd>,
+    /// How long it has to end once it is asked.
+    patience: Duration,
+    ending: Option<Ending>,
+    /// The escape key was pressed.
+    escaped: bool,
+}
+
+struct Ending {
+    /// The signal that asked for it first.
+    signal: libc::c_int,
+    asked: Instant,
+    /// When it is killed, or given up.
+    deadline: Instant,
+    killed: bool,
+}
+
+impl Attended {
+    /// A child whose `started` ends when its VM runs, and whose guest has that long to end once it is asked.
+    pub fn new(child: Child, started: OwnedFd, stop_timeout: Duration) -> Self {
+        Self {
+            child,
+            next_look: Instant::now() + KILLED,
+            lingers: false,
+            started: Some(started),
+            patience: stop_timeout.saturating_add(POWERING_OFF + CUT),
+            ending: None,
+            escaped: false,
+        }
+    }
+
+    /// Passes signals and keys on to the child, and what it writes and its statistics to their files, until it has
+    /// ended. None when it does not, though it should have.
+    pub fn until_end(
+        mut self,
+        console: &mut Console,
+        mut keys: Option<Keys>,
+        mut outputs: Option<&mut Outputs>,
+        mut stats: Option<&mut StatsSource>,
+    ) -> std::io::Result<Option<Ended>> {
+        loop {
+            let look = console.follow_foreground();
+            let stdin = stdin();
+            let child = self.child.as_fd();
+            let source = stats.as_deref().map(AsFd::as_fd);
+            let read = keys
+                .as_ref()
+                .filter(|keys| keys.wants_more() && console.has_keys());
+            let full = keys.as_ref().and_then(Keys::full);
+            // What is not there is not waited for.
+            let or_nothing = |fd: Option<_>, flags| match fd {
+                Some(fd) => (fd, flags),
+                None => (child, PollFlags::empty()),
+            };
+            let [out, err] = outputs.as_deref().map_or([None, None], Outputs::fds);
+            let mut fds = [
+                (child, PollFlags::IN),
+                (console.signals().as_fd(), PollFlags::IN),
+                or_nothing(source, PollFlags::IN),
+                or_nothing(read.map(|_| stdin), PollFlags::IN),
+                or_nothing(full, PollFlags::OUT),
+                or_nothing(self.started.as_ref().map(AsFd::as_fd), PollFlags::IN),
+                or_nothing(out, PollFlags::IN),
+                or_nothing(err, PollFlags::IN),
+            ]
+            .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
+            match poll(&mut fds, self.due(look).as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let [ended, _, _, pressed, room, started, _, _] =
+                fds.map(|fd| !fd.revents().is_empty());
+            // Statistics may go to standard output, and come behind what the guest has written.
+            if let Some(outputs) = outputs.as_deref_mut() {
+                outputs.pass_on();
+            }
+            let passed = stats.as_deref_mut().map(StatsSource::pass_on);
+            if passed == Some(Passed::Last) {
+                stats = None;
+            }
+            if ended {
+                // What was sent before the end is there now, and no more comes.
+                if let Some(outputs) = outputs {
+                    outputs.finish();
+                }
+                if let Some(stats) = stats {
+                    stats.finish();
+                }
+                return self.ended().map(Some);
+            }
+            if started {
+                self.started = None;
+            }
+            if let Some(keys) = &mut keys {
+                if pressed && keys.read() {
+                    self.escaped = true;
+                    self.end(libc::SIGTERM)?;
+                }
+                if room {
+                    keys.pass_on();
+                }
+            }
+            while let Some(signal) = console.signals().next()? {
+                self.pass_on(signal, console)?;
+            }
+            self.kill_when_late()?;
+            if self.is_given_up() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How the child has ended, as its user wanted it.
+    fn ended(self) -> std::io::Result<Ended> {
+        let ended = self.child.wait()?;
+        Ok(match (ended, self.ending) {
+            // A VM that could not end in time, or had not started.
+            (Ended::Killed(libc::SIGKILL), Some(ending)) if ending.killed => match self.escaped {
+                true => Ended::Exited(ExitCode::Done.number()),
+                false => Ended::Exited(ExitCode::Signal(ending.signal).number()),
+            },
+            // Whoever wanted the end has it, with whatever code.
+            (Ended::Exited(code), Some(_)) if self.escaped && !OWN_ENDS.contains(&code) => {
+                Ended::Exited(ExitCode::Done.number())
+            }
+            (ended, _) => ended,
+        })
+    }
+
+    fn pass_on(&mut self, signal: libc::c_int, console: &mut Console) -> std::io::Result<()> {
+        match signal {
+            libc::SIGUSR1 => self.child.signal(Signal::USR1),
+            // A VM in the jail does not belong to the terminal's jobs: it stops with this process, and goes on with it.
+            libc::SIGTSTP => {
+                self.child.signal(Signal::STOP)?;
+                console.suspend();
+                self.child.signal(Signal::CONT)
+            }
+            libc::SIGCONT => {
+                console.resume();
+                self.child.signal(Signal::CONT)
+            }
+            _ => self.end(signal),
+        }
+    }
+
+    /// Somebody wants the end. Until the VM runs there is nothing that it could lose, and no waiting for a file or for
+    /// memory keeps its process from being killed.
+    fn end(&mut self, signal: libc::c_int) -> std::io::Result<()> {
+        let now = Instant::now();
+        let ending = self.ending.get_or_insert(Ending {
+            signal,
+            asked: now,
+            deadline: now + self.patience,
+            killed: false,
+        });
+        if ending.killed {
+            return Ok(());
+        }
+        if self.started.is_some() {
+            ending.deadline = now;
+            return Ok(());
+        }
+        if now.saturating_duration_since(ending.asked) >= AT_ONCE {
+            // It is the second time.
+            ending.deadline = ending.deadline.min(now + CUT);
+        }
+        let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
+        self.child.signal(signal)
+    }
+
+    fn kill_when_late(&mut self) -> std::io::Result<()> {
+        let now = Instant::now();
+        match &mut self.ending {
+            Some(ending) if !ending.killed && now >= ending.deadline => {
+                ending.killed = true;
+                ending.deadline = now + KILLED;
+                self.child.signal(Signal::KILL)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// It was killed, or has ended by itself as far as it could, and its time to be gone is up.
+    fn is_given_up(&mut self) -> bool {
+        let now = Instant::now();
+        let killed = self.ending.as_ref().filter(|ending| ending.killed);
+        if killed.is_some_and(|ending| now >= ending.deadline) {
+            return true;
+        }
+        if now < self.next_look {
+            return false;
+        }
+        self.next_look = now + KILLED;
+        let lingered = self.lingers;
+        self.lingers = first_thread::has_ended(self.child.pid());
+        lingered && self.lingers
+    }
+
+    /// How long until something is due, `look` among it.
+    fn due(&self, look: Option<Duration>) -> Option<Timespec> {
+        let ending = self.ending.as_ref().map(|ending| ending.deadline);
+        let due = [ending, Some(self.next_look)].into_iter().flatten();
+        let due = due.map(|at| at.saturating_duration_since(Instant::now()));
+        Timespec::try_from(due.chain(look).min()?).ok()
+    }
+}
+
+/// Exit codes of a VM's process that are not its guest's: it failed, or made a forbidden system call.
+const OWN_ENDS: [u8; 2] = [ExitCode::Failed.number(), ExitCode::Forbidden.number()];
