@@ -259,6 +259,26 @@ fn who_comes_before_the_service_waits_for_it() {
             drop(stream);
             assert_eq!(client.join().unwrap().unwrap(), "hello");
         });
+        // One that has served, and does not answer for longer than ARP asks, is waited for.
+        guest.run(|| ip("link set eth0 down"));
+        ip("neigh flush dev kvmlet0");
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let mut stream = connect("127.0.0.1:8081").unwrap();
+                stream.set_read_timeout(Some(seconds(30))).unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).map(|_| answer)
+            });
+            std::thread::sleep(Duration::from_millis(4500));
+            assert!(!client.is_finished());
+            guest.run(|| ip("link set eth0 up"));
+            guest.run(|| ip("route replace default via 10.107.0.1"));
+            let listener = guest.run(|| TcpListener::bind("0.0.0.0:81").unwrap());
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"again").unwrap();
+            drop(stream);
+            assert_eq!(client.join().unwrap().unwrap(), "again");
+        });
         // One that has served, and no longer does, refuses at once.
         let since = std::time::Instant::now();
         let error = ask().unwrap_err();

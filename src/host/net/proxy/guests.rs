@@ -54,13 +54,14 @@ impl Guests {
         }
         let since = |at: Instant| now.saturating_duration_since(at);
         let (again, pause) = match self.0.get(&guest) {
-            Some(Guest::Serves) => {
+            Some(Guest::Serves) if refusal.refused => {
                 let so_far = since(*connection.refused.get_or_insert(now));
                 let pause = so_far.clamp(ONCE_MORE, SELDOM);
                 (refusal.serves_others && so_far < FULL, pause)
             }
             Some(Guest::Refuses { since: at }) => (since(*at) < STARTING, ONCE_MORE),
-            None => (since(connection.heard) < refusal.patience, ONCE_MORE),
+            // It starts, or is too busy to say where it is (ARP).
+            Some(Guest::Serves) | None => (since(connection.heard) < refusal.patience, ONCE_MORE),
         };
         again.then(|| {
             connection.try_again(guest);
