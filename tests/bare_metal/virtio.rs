@@ -158,11 +158,11 @@ fn block_lock() {
 }
 
 /// 100 operations at 1000 a second with a burst of 10 have to wait; how long is a matter for benchmarks. A host that is
-/// slower gets fewer, for there to be something to wait for.
+/// slower gets far fewer, for there to be something to wait for.
 fn block_rate() {
     let mut image = image();
     image.seek(SeekFrom::Start(0)).unwrap();
-    let iops = 1000 / patience(Duration::from_secs(1)).as_secs();
+    let iops = 1000 / patience(Duration::from_secs(1)).as_secs().pow(2);
     let path = image.path().display();
     let disk: Disk = format!("{path},ro,iops={iops},iops-burst=10")
         .parse()

@@ -293,10 +293,8 @@ fn memory_that_is_reserved_and_not_yet_taken_is_not_available() {
     let (asked, available) = text.split_once(", and ").unwrap();
     assert_eq!(asked, "64 MiB of memory is taken before the guest starts");
     // What the other process has, beside what it was promised, is a few MiB.
-    assert!(
-        available.starts_with("36 MiB ") || available.starts_with("4"),
-        "{text}"
-    );
+    let available: Option<u32> = available.split(' ').next().and_then(|mib| mib.parse().ok());
+    assert!(matches!(available, Some(36..50)), "{text}");
     assert!(text.contains("where other VMs are still taking "), "{text}");
     drop(reserve(runtime.path(), 30).unwrap());
     let mut input = child.stdin.take().unwrap();

@@ -5,7 +5,8 @@ mod hung_file;
 mod stuck;
 
 use crate::cli::{kvmlet, text};
-use crate::harness::{Test, patience::eventually, program};
+use crate::harness::patience::{eventually, patience};
+use crate::harness::{Test, program};
 use crate::packets::{enter_own_network, tap};
 use hung_file::HungFile;
 use kvmlet::config::{Balloon, Disk, DiskIo, Net};
@@ -231,6 +232,8 @@ fn unread_console() {
     eventually("the pipe is full", || {
         ioctl_fionread(&look).unwrap() == PIPE_BYTES as u64
     });
+    // With one CPU, the guest has had no time for the byte that has no room.
+    std::thread::sleep(patience(Duration::from_millis(200)));
     let since = Instant::now();
     // SAFETY: the child has not been waited for.
     unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };

@@ -120,7 +120,7 @@ fn launches_race() {
             .unwrap()
             .read_to_string(&mut message)
             .unwrap();
-        assert!(message.contains("are promised to 4 other VMs"), "{message}");
+        assert!(message.contains("promised to 4 other VMs"), "{message}");
     }
     assert_eq!((admitted.len(), refused), (4, 6));
     // A killed supervisor takes its VM along, and the next launch has their share.
