@@ -6,6 +6,7 @@ use super::input::Keys;
 use super::output::Outputs;
 use super::stats::{Passed, StatsSource};
 use super::stopping::{AT_ONCE, POWERING_OFF};
+use crate::host::interrupt;
 use crate::host::process::{Child, Ended};
 use kvmlet_sys::first_thread;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -68,6 +69,10 @@ impl Attended {
         mut outputs: Option<&mut Outputs>,
         mut stats: Option<&mut StatsSource>,
     ) -> std::io::Result<Option<Ended>> {
+        // What has ended a wait since the start was last looked at is not read again.
+        if let Some(signal) = interrupt::interrupted_by() {
+            self.pass_on(signal, console)?;
+        }
         loop {
             let look = console.follow_foreground();
             let stdin = stdin();
