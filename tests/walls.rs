@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A crate's name, and the names of those of ours that it depends on.
@@ -130,4 +131,31 @@ fn what_embedders_take_is_clean() {
 fn what_embedders_take_is_little() {
     let crates = tree("kvmlet");
     assert!(crates.len() <= 45, "{}: {crates:?}", crates.len());
+}
+
+/// All Rust sources below a directory.
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// A file of more lines hides a noun that wants a file of its own.
+#[test]
+fn no_file_is_long() {
+    let mut found = Vec::new();
+    sources(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut found,
+    );
+    assert!(found.len() > 100, "{found:?}");
+    for path in found {
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= 400, "{}: {lines} lines", path.display());
+    }
 }

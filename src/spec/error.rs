@@ -374,22 +374,12 @@ pub enum Error {
         /// The key that is missing.
         of: &'static str,
     },
-    /// A value that a key cannot have.
+    /// Text that is not JSON, or a value that a key cannot have.
     #[error("{}{message} (line {line}, column {column})", at(.place))]
     Json {
+        /// Is it JSON, and only its contents are wrong?
+        is_json: bool,
         /// The keys that lead to what is wrong, such as `disks[0].path`; empty at the top.
-        place: String,
-        /// What is wrong.
-        message: String,
-        /// Line, from 1.
-        line: usize,
-        /// Column, from 1.
-        column: usize,
-    },
-    /// Text that is not JSON.
-    #[error("{}{message} (line {line}, column {column})", at(.place))]
-    JsonSyntax {
-        /// The keys that lead to what is wrong; empty at the top.
         place: String,
         /// What is wrong.
         message: String,

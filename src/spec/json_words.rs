@@ -10,19 +10,17 @@ pub(super) fn explain(error: &serde_json::Error, place: String) -> Error {
     let said = said
         .strip_suffix(&format!(" at line {line} column {column}"))
         .unwrap_or(&said);
-    match error.classify() {
-        Category::Data => Error::Json {
-            place,
-            message: of_value(said),
-            line,
-            column,
-        },
-        _ => Error::JsonSyntax {
-            place,
-            message: of_syntax(said, column),
-            line,
-            column,
-        },
+    let is_json = error.classify() == Category::Data;
+    let message = match is_json {
+        true => of_value(said),
+        false => of_syntax(said, column),
+    };
+    Error::Json {
+        is_json,
+        place,
+        message,
+        line,
+        column,
     }
 }
 

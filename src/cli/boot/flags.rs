@@ -281,7 +281,7 @@ fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
         .map_err(|_| wrong("is not UTF-8").help("a configuration is JSON text"))?;
     VmConfigBuilder::from_json(&text).map_err(|error| {
         let help = match error {
-            config::Error::JsonSyntax { .. } => {
+            config::Error::Json { is_json: false, .. } => {
                 "a configuration is JSON, such as {\"kernel\": \"vmlinux\", \"memory\": \"512M\"}"
             }
             _ => "docs/boot.md lists all keys",
