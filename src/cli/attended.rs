@@ -4,7 +4,7 @@ use super::ExitCode;
 use super::console::Console;
 use super::input::Keys;
 use super::output::Outputs;
-use super::stats::{Passed, StatsSource};
+use super::stats::{Received, StatsSource};
 use super::stopping::{AT_ONCE, POWERING_OFF};
 use crate::host::interrupt;
 use crate::host::process::{Child, Ended};
@@ -105,13 +105,15 @@ impl Attended {
             }
             let [ended, _, _, pressed, room, started, _, _] =
                 fds.map(|fd| !fd.revents().is_empty());
-            // Statistics may go to standard output, and come behind what the guest has written.
+            // Statistics may go to standard output, and come behind what the guest had written when they were sent.
+            let received = stats.as_deref_mut().map(StatsSource::receive);
             if let Some(outputs) = outputs.as_deref_mut() {
                 outputs.pass_on();
             }
-            let passed = stats.as_deref_mut().map(StatsSource::pass_on);
-            if passed == Some(Passed::Last) {
-                stats = None;
+            match (received, stats.as_deref_mut()) {
+                (Some(Received::One(text)), Some(stats)) => stats.write(&text),
+                (Some(Received::Last), _) => stats = None,
+                _ => {}
             }
             if ended {
                 // What was sent before the end is there now, and no more comes.

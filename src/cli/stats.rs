@@ -77,10 +77,10 @@ pub(super) fn settle(code: u8, written: Result<(), Failed>) -> Outcome {
 }
 
 /// What has come from the VM's process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Passed {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Received {
     /// A snapshot.
-    One,
+    One(Vec<u8>),
     /// None for now.
     None,
     /// None any more.
@@ -112,26 +112,31 @@ impl StatsSource {
         Ok((source, StatsSink::Supervisor(theirs)))
     }
 
-    /// Writes one snapshot that has come: a VM that sends without end keeps nobody from other work.
-    pub fn pass_on(&mut self) -> Passed {
+    /// Takes one snapshot that has come: a VM that sends without end keeps nobody from other work.
+    pub fn receive(&mut self) -> Received {
         let mut text = vec![0; MESSAGE_BYTES];
         match recv(&self.socket, &mut text[..], RecvFlags::DONTWAIT) {
             Ok((count @ 1.., _)) => {
-                self.write(&text[..count]);
-                Passed::One
+                text.truncate(count);
+                Received::One(text)
             }
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Passed::None,
-            Ok(_) | Err(_) => Passed::Last,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Received::None,
+            Ok(_) | Err(_) => Received::Last,
         }
     }
 
     /// Writes all that is left when the VM's process has ended. Who reads a FIFO may have stopped to, and a VM may have
     /// sent hundreds: what cannot be written is waited for once.
     pub fn finish(&mut self) {
-        while self.pass_on() == Passed::One && !self.failed {}
+        while !self.failed
+            && let Received::One(text) = self.receive()
+        {
+            self.write(&text);
+        }
     }
 
-    fn write(&mut self, text: &[u8]) {
+    /// Writes a snapshot.
+    pub fn write(&mut self, text: &[u8]) {
         let written = self.file.write(text).map_err(Failed::from);
         let failed_before = std::mem::replace(&mut self.failed, written.is_err());
         match written {
@@ -205,9 +210,12 @@ mod tests {
             std::thread::spawn(move || while send(&theirs, b"{}", SendFlags::NOSIGNAL).is_ok() {});
         let since = Instant::now();
         // Each returns, though there is always more.
-        while source.pass_on() != Passed::One {}
-        for _ in 0..100 {
-            source.pass_on();
+        let mut taken = 0;
+        while taken < 100 {
+            if let Received::One(text) = source.receive() {
+                source.write(&text);
+                taken += 1;
+            }
         }
         assert!(since.elapsed() < Duration::from_secs(10));
         assert_eq!(std::fs::read(&path).unwrap(), b"{}");

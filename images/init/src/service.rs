@@ -1,4 +1,4 @@
-//! Starting the service: a session with the console as its terminal, and the program in it.
+//! Starting the service: a job in the foreground of the console's terminal, and the program in it.
 
 use alloc::ffi::CString;
 use alloc::format;
@@ -36,7 +36,7 @@ enum Step {
 
 /// What the child needs, in the kernel's form, and what it leaves to its parent.
 struct Launch {
-    terminal: CString,
+    terminal: Option<File>,
     size: Option<ConsoleSize>,
     user: Option<User>,
     workdir: CString,
@@ -67,7 +67,7 @@ pub fn start(mut spec: ServiceSpec, size: Option<ConsoleSize>) -> Result<Pid, Fa
         .map(|(name, value)| c_string(&format!("{name}={value}")))
         .collect();
     let mut launch = Launch {
-        terminal: terminal(),
+        terminal: open_terminal(),
         size,
         user: spec.user,
         workdir: c_string(workdir),
@@ -107,15 +107,19 @@ fn execute_error(program: &str, error: Errno) -> String {
     }
 }
 
-/// The path of the console's terminal: a session can have this one as its controlling terminal
-/// and sees its real name, unlike /dev/console's.
-fn terminal() -> CString {
+/// Opens the console's terminal, by its own name and not as /dev/console, and makes it the terminal of a session of
+/// init's own. It is not the service's: a session that loses its leader loses its terminal, too, with what was written
+/// there and has not left yet (`disassociate_ctty` in Linux's drivers/tty/tty_jobctrl.c).
+fn open_terminal() -> Option<File> {
     // The console that /dev/console stands for is the last one.
     let active = read_text(c"/sys/class/tty/console/active").unwrap_or_default();
-    c_string(&format!(
-        "/dev/{}",
-        active.split_ascii_whitespace().last().unwrap_or("console")
-    ))
+    let name = active.split_ascii_whitespace().last().unwrap_or("console");
+    let open = |path: &CStr| File::open(path, sys::O_RDWR | sys::O_NOCTTY);
+    let terminal = open(&c_string(&format!("/dev/{name}"))).or_else(|_| open(c"/dev/console"));
+    let terminal = terminal.ok()?;
+    let _ = sys::setsid();
+    let _ = sys::set_controlling_terminal(terminal.number());
+    Some(terminal)
 }
 
 /// Where to look for `program` (execvp(3)).
@@ -180,15 +184,15 @@ impl Launch {
         (Step::Execute, worst)
     }
 
-    /// Starts a session that has the terminal. Without one the service keeps init's own standard
-    /// streams, and only misses job control.
+    /// Becomes the job that has the terminal. Without one the service keeps init's own standard streams, and only misses
+    /// job control.
     fn take_terminal(&self) {
-        let _ = sys::setsid();
-        let open = |path: &CStr| File::open(path, sys::O_RDWR | sys::O_NOCTTY);
-        let Ok(terminal) = open(&self.terminal).or_else(|_| open(c"/dev/console")) else {
+        let _ = sys::start_process_group();
+        let Some(terminal) = &self.terminal else {
             return;
         };
-        let _ = sys::set_controlling_terminal(terminal.number());
+        // All signals are blocked, SIGTTOU among them.
+        let _ = sys::set_foreground(terminal.number(), &sys::getpid());
         if let Some(ConsoleSize { columns, rows }) = self.size {
             let _ = sys::set_window_size(terminal.number(), &[rows, columns, 0, 0]);
         }

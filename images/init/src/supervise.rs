@@ -10,13 +10,19 @@ use alloc::ffi::CString;
 use alloc::format;
 
 use kvmlet_contract::exit_code;
-use linux_raw_sys::general::{SIGCHLD, SIGKILL, SIGPWR, SIGTERM, SIGUSR1, SIGUSR2, WNOHANG};
+use linux_raw_sys::general::{
+    SIGCHLD, SIGCONT, SIGKILL, SIGPWR, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2,
+    WNOHANG, WUNTRACED,
+};
 
 use crate::read_text;
 use crate::sys::{self, Pid};
 
 /// How long a service may take to end that was killed: a disk that does not answer keeps it for ever.
 const END_OF_KILLED_MS: u64 = 5000;
+
+/// The low byte of the wait status of a process that was stopped, whose second one is the signal (wait(2)).
+const STOPPED: i32 = 0x7f;
 
 /// A service that is being stopped.
 struct Stopping {
@@ -91,9 +97,17 @@ pub fn until_end(service: Pid, timeout_ms: u64) -> u8 {
 fn reap(service: Pid) -> Option<i32> {
     let mut ended = None;
     // Several ends may have sent a single SIGCHLD.
-    while let Ok((pid, status)) = sys::wait_any(WNOHANG) {
+    while let Ok((pid, status)) = sys::wait_any(WNOHANG | WUNTRACED) {
         if pid == 0 {
             break;
+        }
+        if status & 0xff == STOPPED {
+            // Ctrl-Z is for a shell's jobs. This one has no shell to continue it; who sends SIGSTOP will.
+            let by_terminal = [SIGTSTP, SIGTTIN, SIGTTOU].contains(&((status >> 8) as u32));
+            if pid == service && by_terminal {
+                let _ = sys::kill(-service, SIGCONT as i32);
+            }
+            continue;
         }
         if pid == service {
             ended = Some(status);

@@ -159,6 +159,10 @@ plain_calls! {
     drain(fd: i32) = __NR_ioctl(fd, ioctl::TCSBRK, 1);
     /// Makes the terminal the one that controls this session.
     set_controlling_terminal(fd: i32) = __NR_ioctl(fd, ioctl::TIOCSCTTY, 0);
+    /// Gives the terminal of this session to one of its process groups.
+    set_foreground(fd: i32, group: &Pid) = __NR_ioctl(fd, ioctl::TIOCSPGRP, core::ptr::from_ref(group));
+    /// Starts a process group.
+    start_process_group() = __NR_setpgid(0, 0);
     /// Sets a terminal's size: rows, columns, and two numbers of pixels (struct winsize).
     set_window_size(fd: i32, size: &[u16; 4]) = __NR_ioctl(fd, ioctl::TIOCSWINSZ, size.as_ptr());
     /// Sends a signal; to all processes but this one if `pid` is -1.

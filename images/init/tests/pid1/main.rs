@@ -53,6 +53,15 @@ fn the_exit_code_is_reported() {
     }
 }
 
+/// As Ctrl-Z at a terminal does.
+#[test]
+fn a_service_that_was_stopped_as_a_job_goes_on() {
+    let Some(guest) = Guest::script("kill -TSTP $$; exit 7") else {
+        return;
+    };
+    expect(guest, 7);
+}
+
 #[test]
 fn a_command_that_does_not_run_is_127_or_126() {
     let cases = [
