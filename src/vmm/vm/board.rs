@@ -64,7 +64,7 @@ impl Board {
         endpoints: Vec<Endpoint>,
         trace: &BootTrace,
     ) -> Result<Self, Error> {
-        let fd = Arc::new(kvm.create_vm().doing("create a VM")?);
+        let fd = Arc::new(create_vm(kvm).doing("create a VM")?);
         set_reserved_pages(&fd)?;
         if config.quota.cpu.is_some() {
             poll_no_halted_vcpus(kvm, &fd)?;
@@ -92,6 +92,18 @@ impl Board {
             devices,
             state,
         })
+    }
+}
+
+/// Creates a VM. The kernel gives that up for any signal, also for one that has a process that was stopped go on.
+fn create_vm(kvm: &Kvm) -> Result<VmFd, kvm_ioctls::Error> {
+    const TRIES: u32 = 100;
+    let mut tries = 1;
+    loop {
+        match kvm.create_vm() {
+            Err(error) if error.errno() == libc::EINTR && tries < TRIES => tries += 1,
+            created => return created,
+        }
     }
 }
 
