@@ -13,7 +13,10 @@ fuzz_target!(|text: &str| {
     }
     if let Ok(memory) = text.parse::<Memory>() {
         // What is printed can be read again.
-        let printed = memory.to_string().replace(" bytes", "b").replace(" byte", "b");
+        let printed = memory
+            .to_string()
+            .replace(" bytes", "b")
+            .replace(" byte", "b");
         assert_eq!(printed.parse::<Memory>().ok(), Some(memory));
     }
     for mapping in text.parse::<PortMappings>().into_iter().flatten() {
