@@ -1,4 +1,4 @@
-//! Tests that take a process of their own: those here, and those of the crate `kvmlet`, which has this file as well.
+//! Tests that take a process of their own: those here, and those of the VMM and of the host, which have this file as well.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;

@@ -4,7 +4,7 @@
 //! that they can make it hold is bounded: connections, clients, queries, and for TCP no bytes at all (what one side
 //! has sent stays in the kernel until the other takes it). Who takes too much makes room for others ([`seats`]).
 //!
-//! The thread has no capabilities, and a [list of system calls](kvmlet_sys::seccomp::serve_strangers): `epoll_wait` or `epoll_pwait`,
+//! The thread has no capabilities, and a [list of system calls](crate::rights::serve_strangers): `epoll_wait` or `epoll_pwait`,
 //! `epoll_ctl`, `accept4`, `socket`, `bind`, `connect`, `getsockname`, `getpeername`, `getsockopt`, `setsockopt`,
 //! `recvfrom`, `sendto`, `recvmsg`, `sendmsg`, `read`, `write`, `shutdown`, `close`, `getrandom`, `ioctl`
 //! (FIONBIO, and SIOCGIFINDEX for name servers of an interface); for the host's list of name servers `openat` and

@@ -105,7 +105,6 @@ impl FakeDriver {
         u64::from(low) | u64::from(self.read(0x10)) << 32
     }
 
-    /// Accepts what is offered within `mask`, up to FEATURES_OK; true if the device agrees.
     /// Resets the device, and waits as §2.4.2 of virtio 1.2 has it: a busy host may keep a worker from standing still.
     pub fn reset(&mut self) {
         self.write(0x70, 0);
@@ -116,6 +115,7 @@ impl FakeDriver {
         }
     }
 
+    /// Accepts what is offered within `mask`, up to FEATURES_OK; true if the device agrees.
     pub fn negotiate(&mut self, mask: u64) -> bool {
         self.write(0x70, 1);
         self.write(0x70, 3);

@@ -6,7 +6,6 @@ use crate::devices::virtio::fake_driver::{BUFFERS, FakeDriver, WRITE};
 use isolation::isolated;
 use kvmlet_host::net::Network;
 use kvmlet_host::runtime::RuntimeDirectory;
-
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
