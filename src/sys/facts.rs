@@ -1,5 +1,6 @@
 //! Facts about the host that decide what a VM can be given.
 
+use super::tap::Unattached;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -74,11 +75,7 @@ pub fn has_capability(number: u32) -> bool {
 /// # Errors
 /// What `open` says.
 pub fn open_tun() -> io::Result<()> {
-    fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")
-        .map(drop)
+    Unattached::open().map(drop)
 }
 
 /// All RAM of the host, in bytes.
