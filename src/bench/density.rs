@@ -11,6 +11,7 @@ use super::startup::{ENDING, command};
 use super::workshop::{Programs, Workshop, own_mounts};
 use kvmlet_host::available_memory_bytes;
 use kvmlet_sys::signals::Signals;
+use kvmlet_sys::thread::lock;
 use serde::Serialize;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -288,16 +289,13 @@ impl Batch<'_> {
                             return;
                         };
                         let (running, halt) = self.one(launch, number(index));
-                        let mut started = started.lock().unwrap_or_else(PoisonError::into_inner);
-                        started.push(Instance {
+                        lock(&started).push(Instance {
                             launch: launch.clone(),
                             running,
                         });
-                        drop(started);
                         if let Some(halt) = halt {
                             stop.store(true, Ordering::Relaxed);
-                            let mut halted = halted.lock().unwrap_or_else(PoisonError::into_inner);
-                            halted.get_or_insert(halt);
+                            lock(&halted).get_or_insert(halt);
                         }
                     }
                 });

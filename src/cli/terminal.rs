@@ -1,6 +1,7 @@
 //! The terminal in raw mode, and back on every way out.
 
 use crate::config::ConsoleSize;
+use kvmlet_sys::thread::lock;
 use rustix::process::getpgrp;
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{
@@ -8,7 +9,7 @@ use rustix::termios::{
 };
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once};
 
 /// The modes to go back to, for the panic hook, which runs even where a panic aborts.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
@@ -94,8 +95,8 @@ pub(super) fn in_foreground() -> bool {
     tcgetpgrp(stdin()).map_or(true, |group| group == getpgrp())
 }
 
-fn saved() -> std::sync::MutexGuard<'static, Option<Termios>> {
-    SAVED.lock().unwrap_or_else(PoisonError::into_inner)
+fn saved() -> MutexGuard<'static, Option<Termios>> {
+    lock(&SAVED)
 }
 
 /// Keeps the first modes: those that come after it are a guest's or a shell's.

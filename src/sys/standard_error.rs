@@ -1,6 +1,7 @@
 //! Standard error, whose reader may stand still: a log is worth less than what it tells of, so nobody waits for it. What
 //! has no room is dropped and counted, and that is said as soon as there is room.
 
+use crate::thread;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
@@ -9,7 +10,7 @@ use rustix::termios::isatty;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// How long the reader of an error may take, which is the last that its user hears.
@@ -49,7 +50,7 @@ pub fn finish() {
 }
 
 fn lock() -> MutexGuard<'static, Stream> {
-    STREAM.lock().unwrap_or_else(PoisonError::into_inner)
+    thread::lock(&STREAM)
 }
 
 /// Standard error for who wants a [`Write`](io::Write): whole messages, one by one. It never fails.

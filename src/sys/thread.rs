@@ -1,6 +1,6 @@
 //! Doing two things at the same time, and locks that outlive panics.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, scope, yield_now};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,11 @@ pub fn beside<A: Send, B>(
         Some(done) => (done, other),
         None => unreachable!("the scope ends when the work is done"),
     }
+}
+
+/// Waits for a change, as [`lock`] does.
+pub fn wait<'a, T>(changed: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Locks what a thread may have left behind when it panicked. A device whose thread did is no worse than a broken

@@ -1,8 +1,7 @@
 //! Port and memory-mapped I/O: from an address to a device.
 
-pub(crate) use kvmlet_sys::thread::lock;
-
 use super::Action;
+use kvmlet_sys::thread::lock;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 

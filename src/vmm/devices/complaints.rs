@@ -1,7 +1,7 @@
 //! What guests can cause to be logged. The log is the host's: no guest may fill it.
 
-use super::bus::lock;
 use super::virtio::rate_limiter::{Bucket, Clock, Monotonic};
+use kvmlet_sys::thread::lock;
 use std::fmt;
 use std::num::NonZero;
 use std::sync::Mutex;

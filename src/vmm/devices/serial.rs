@@ -1,9 +1,9 @@
 //! A 16550A serial port: registers by vm-superio, output to a writer, input from a queue that can run full.
 
-use super::bus::lock;
 use super::last_output::LastOutput;
 use super::outlet::Outlet;
 use super::{Action, Complaints, Device};
+use kvmlet_sys::thread::lock;
 use std::io;
 use std::sync::{Arc, Mutex};
 use vm_superio::serial::{Error, NoEvents};

@@ -4,6 +4,7 @@ use super::exit::ExitReason;
 use super::failure::Failure;
 use super::kick;
 use crate::devices::outlet::Recall;
+use kvmlet_sys::thread::{lock, wait};
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -70,13 +71,7 @@ impl Lifecycle {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(&self, guard: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
-        self.changed
-            .wait(guard)
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// Waits for vCPUs that are on their way. One may have been about to make a system call that waits, where a kick
@@ -120,7 +115,7 @@ impl Lifecycle {
             inner.parked += 1;
             self.changed.notify_all();
             while inner.state == State::Paused {
-                inner = self.wait(inner);
+                inner = wait(&self.changed, inner);
             }
             inner.parked -= 1;
         }
@@ -186,7 +181,7 @@ impl Lifecycle {
             match &inner.outcome {
                 Some(outcome) if inner.threads.is_empty() => return outcome.clone(),
                 Some(_) => inner = self.wait_kicking(inner),
-                None => inner = self.wait(inner),
+                None => inner = wait(&self.changed, inner),
             }
         }
     }

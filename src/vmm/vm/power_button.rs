@@ -5,10 +5,10 @@
 
 use super::irq::GsiRouter;
 use crate::arch::x86_64::address_map::POWER_BUTTON_IRQ;
-use crate::devices::bus::lock;
 use crate::devices::ioapic::{Ioapic, Message};
 use kvm_bindings::kvm_msi;
 use kvm_ioctls::VmFd;
+use kvmlet_sys::thread::lock;
 use std::sync::{Arc, Mutex};
 
 pub(super) struct PowerButton {

@@ -6,7 +6,6 @@ use super::failure::{Cause, Failure};
 use super::kick;
 use super::lifecycle::{Lifecycle, Outcome};
 use super::power_button::PowerButton;
-use crate::devices::bus::lock;
 use crate::devices::serial::Serial;
 use crate::devices::{Action, Bus};
 use crate::memory::GuestRam;
@@ -14,6 +13,7 @@ use kvm_bindings::{
     KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use kvmlet_sys::thread::lock;
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};

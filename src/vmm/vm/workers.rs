@@ -1,7 +1,7 @@
 //! The workers of a VM's devices as a whole: all stand still together, and all end together.
 
 use super::devices::Transport;
-use crate::devices::bus::lock;
+use kvmlet_sys::thread::lock;
 use std::time::Instant;
 
 /// The devices that have workers.

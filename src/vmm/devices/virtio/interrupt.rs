@@ -1,9 +1,10 @@
 //! How a device calls its driver.
 
 use crate::devices::Complaints;
+use kvmlet_sys::thread::lock;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use vmm_sys_util::eventfd::EventFd;
 
 /// InterruptStatus bits (virtio 1.2 §4.2.2).
@@ -64,7 +65,7 @@ impl Interrupt {
     }
 
     fn lock_generation(&self) -> MutexGuard<'_, u32> {
-        (self.generation.lock()).unwrap_or_else(PoisonError::into_inner)
+        lock(&self.generation)
     }
 
     /// The device cannot go on before it is reset (§2.1.2, DEVICE_NEEDS_RESET). Says so once in the log.

@@ -1,5 +1,6 @@
 //! Where a device's thread meets whoever directs it: work, orders, and what has become of them.
 
+use kvmlet_sys::thread::{lock, wait};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -110,13 +111,7 @@ impl Desk {
     }
 
     fn lock(&self) -> MutexGuard<'_, Seat> {
-        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(&self, guard: MutexGuard<'a, Seat>) -> MutexGuard<'a, Seat> {
-        self.changed
-            .wait(guard)
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seat)
     }
 
     /// Changes the order; the seat is the caller's.
@@ -170,7 +165,7 @@ impl Desk {
                     Place::Given(work) if seat.order == Order::Work => break work,
                     other => seat.place = other,
                 }
-                seat = self.wait(seat);
+                seat = wait(&self.changed, seat);
             };
             drop(seat);
             let _park = Park(self);
@@ -195,7 +190,7 @@ impl Orders {
         while seat.order == Order::Sleep {
             seat.place = Place::Asleep;
             self.0.changed.notify_all();
-            seat = self.0.wait(seat);
+            seat = wait(&self.0.changed, seat);
         }
         if matches!(seat.place, Place::Asleep) {
             seat.place = Place::Busy;

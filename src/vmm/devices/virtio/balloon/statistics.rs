@@ -1,6 +1,7 @@
 //! How a guest's memory is used, as it says itself (virtio 1.2 §5.5.6.3 and §5.5.6.4).
 
 use super::Error;
+use kvmlet_sys::thread::lock;
 use serde::Serialize;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -109,7 +110,7 @@ pub(super) struct Question(u64);
 
 impl Board {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// A driver has come, or gone.

@@ -10,9 +10,10 @@ use sync::Sync;
 use super::job::Job;
 use crate::config::DiskIo;
 use crate::disk::{self, DiskFile, Geometry};
+use kvmlet_sys::thread::lock;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A job that an operation has ended for, with the bytes transferred.
 pub(super) type Ended = (Job, io::Result<u32>);
@@ -44,11 +45,11 @@ pub(super) struct Shelf(Arc<Mutex<Option<Box<dyn Backend>>>>);
 
 impl Shelf {
     pub fn put(&self, backend: Box<dyn Backend>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(backend);
+        *lock(&self.0) = Some(backend);
     }
 
     pub fn take(&self) -> Option<Box<dyn Backend>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 }
 

@@ -6,10 +6,11 @@ use super::receive::Receiver;
 use super::stats::{Shared, count};
 use super::transmit::Transmitter;
 use crate::devices::virtio::{Broken, Interrupt, Orders};
+use kvmlet_sys::thread::lock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -50,7 +51,7 @@ impl Lane {
     }
 
     fn active(&self) -> MutexGuard<'_, bool> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.active)
     }
 
     pub fn set_active(&self, active: bool) -> io::Result<()> {
