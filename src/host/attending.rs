@@ -5,17 +5,9 @@
 //! (a firewall that is reloaded, statistics, cgroups of either version), and a call that is missing on such a list would
 //! leave a VM without its end. So this is a list of what is refused.
 
-use kvmlet_sys::seccomp::{Program, Rule};
-use std::io;
+use kvmlet_sys::seccomp::Rule;
 
-/// Takes all that from the calling thread, and from those that it starts; it is refused (EPERM).
-///
-/// # Errors
-/// When the kernel refuses the filter.
-pub fn attend() -> io::Result<()> {
-    Program::denying(DENIED.iter())?.install()
-}
-
+/// What is refused (EPERM).
 pub(crate) const DENIED: &[Rule] = &[
     // Programs, and code.
     Rule::any(libc::SYS_execve),

@@ -4,8 +4,10 @@
 //! names. A thread keeps what its work takes, and no program gives any back. (Threads share their memory: who takes
 //! one over has the rights of all. What this leaves such a one is a network, and not the host.)
 
+use crate::attending::DENIED;
 use crate::jail::user_of_server;
-use kvmlet_sys::seccomp;
+use crate::strangers;
+use kvmlet_sys::seccomp::{Program, check_support};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
 use std::io;
@@ -32,10 +34,7 @@ pub fn keep_those_of_the_end() -> io::Result<()> {
 /// # Errors
 /// What the kernel says, if not that it knows no such filters.
 pub fn attend() -> io::Result<()> {
-    match seccomp::check_support() {
-        Ok(()) => crate::attending::attend(),
-        Err(_) => Ok(()),
-    }
+    hold(|| Program::denying(DENIED.iter()))
 }
 
 /// Leaves this thread the right to change the network.
@@ -60,8 +59,13 @@ pub fn serve_strangers() -> io::Result<()> {
         become_user(user_of_server(std::process::id()));
     }
     keep(CapabilitySet::empty())?;
-    match seccomp::check_support() {
-        Ok(()) => crate::strangers::serve_strangers(),
+    hold(|| Program::refusing(strangers::rules()))
+}
+
+/// Holds this thread to a list, if the kernel knows such.
+fn hold(program: impl FnOnce() -> io::Result<Program>) -> io::Result<()> {
+    match check_support() {
+        Ok(()) => program()?.install(),
         Err(_) => Ok(()),
     }
 }
@@ -131,9 +135,9 @@ mod tests {
     fn who_attends_a_vm_starts_and_maps_no_code() {
         let thread = std::thread::spawn(|| {
             attend().unwrap();
-            for rule in crate::attending::DENIED {
+            for rule in DENIED {
                 let mut arguments = [0; 6];
-                if let seccomp::Check::With(argument, bits) = rule.check {
+                if let kvmlet_sys::seccomp::Check::With(argument, bits) = rule.check {
                     arguments[usize::from(argument)] = bits;
                 }
                 let [a, b, c, d, e, f] = arguments;

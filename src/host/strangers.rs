@@ -4,16 +4,7 @@
 //! runs well. There is no way to start a program or a thread, to change a file, or to have a socket that is not of
 //! the Internet.
 
-use kvmlet_sys::seccomp::{Check, Program, Rule, elsewhere};
-use std::io;
-
-/// Holds the calling thread, which serves strangers, to what that takes; anything else is refused (EPERM).
-///
-/// # Errors
-/// When the kernel refuses the filter.
-pub fn serve_strangers() -> io::Result<()> {
-    Program::refusing(rules())?.install()
-}
+use kvmlet_sys::seccomp::{Check, Rule, elsewhere};
 
 /// All that makes or changes a file when it is opened.
 const WRITES: u32 = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE) as u32
