@@ -25,7 +25,7 @@ const DROP: i32 = -1;
 const MOST: u32 = 16 << 20;
 
 /// How long until it is worth another look, where there is a table and where there is none: nobody tells of changes.
-const SOON: Duration = Duration::from_secs(2);
+pub(super) const SOON: Duration = Duration::from_secs(2);
 const SOME_TIME: Duration = Duration::from_secs(15);
 /// Looking takes this part of the time, at most: all rules are read, and some hosts have many.
 const PART: u32 = 1000;

@@ -97,7 +97,8 @@ impl Guarded {
         let mut told = None;
         let mut look_at = None;
         let mut warned = self.ways.firewall().cloned();
-        let mut look = legacy::look();
+        // The start has looked just now.
+        let mut next_look = legacy::SOON;
         loop {
             let repaired = self.look_after(concerns);
             match &repaired {
@@ -126,7 +127,7 @@ impl Guarded {
                 .into_iter()
                 .flatten()
                 .min()
-                .unwrap_or(look.next);
+                .unwrap_or(next_look);
             let [tables, settings] = self.news.fds();
             let mut fds = [stop.as_fd(), tables, settings]
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -137,11 +138,12 @@ impl Guarded {
             let known = self.ways.firewall() == Some(&Firewall::Legacy);
             let due = look_at.is_some_and(|at| at <= Instant::now());
             if quiet || due {
-                look = legacy::look();
-            }
-            if due || quiet && look.forwards_nothing != known {
-                look_at = None;
-                self.heed_firewalls(&mut warned);
+                let look = legacy::look();
+                next_look = look.next;
+                if due || look.forwards_nothing != known {
+                    look_at = None;
+                    self.heed_firewalls(&mut warned);
+                }
             }
             concerns = self.concerns();
             concerns.rules |= repaired.is_err();
