@@ -1,5 +1,6 @@
 //! Why a benchmark, or one start of it, ends early.
 
+use kvmlet_sys::remedy::Remedy;
 use kvmlet_sys::signals::Signals;
 use std::io;
 use std::path::PathBuf;
@@ -38,16 +39,16 @@ pub enum Error {
     Interrupted(i32),
 }
 
-impl Error {
-    /// What a person can do about it.
-    pub fn help(&self) -> Option<&'static str> {
-        match self {
-            Error::NotBuilt { .. } => Some("run `images/build bench` once"),
+impl Remedy for Error {
+    fn remedy(&self) -> Option<String> {
+        let help = match self {
+            Error::NotBuilt { .. } => "run `images/build bench` once",
             Error::Directory { .. } => {
-                Some("set TMPDIR to a directory in which programs may be executed")
+                "set TMPDIR to a directory in which programs may be executed"
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(help.into())
     }
 }
 

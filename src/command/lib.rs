@@ -25,8 +25,8 @@ pub type Outcome = Result<u8, Failed>;
 
 /// Runs a command once nobody can steer it who must not, tells how it failed, and returns the exit code.
 pub fn run(act: impl FnOnce() -> Outcome) -> u8 {
-    let armed = |error: environment::Error| Failed::new(error).help(error.help());
-    let outcome = environment::disarm().map_err(armed).and_then(|()| act());
+    let disarmed = environment::disarm().map_err(Failed::from);
+    let outcome = disarmed.and_then(|()| act());
     let code = outcome.unwrap_or_else(|failed| {
         failed.print();
         FAILED

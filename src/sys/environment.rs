@@ -4,6 +4,7 @@
 //! AT_SECURE in getauxval(3). Then the environment is the caller's attempt to steer it, as glibc has it for its own
 //! variables (secure_getenv(3)): nothing in it counts.
 
+use super::remedy::Remedy;
 use super::users;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use std::ffi::{OsStr, OsString};
@@ -27,16 +28,16 @@ pub enum Error {
     Capabilities,
 }
 
-impl Error {
-    /// What a person can do about it.
-    pub fn help(&self) -> &'static str {
-        match self {
+impl Remedy for Error {
+    fn remedy(&self) -> Option<String> {
+        let help = match self {
             Self::SetId => {
                 "it opens disks, kernels and other files for its caller: `sudo chmod u-s,g-s` its file; for network \
                  interfaces `sudo setcap cap_net_admin+ep` does"
             }
             Self::Capabilities => "give it no others: `sudo setcap cap_net_admin+ep` its file",
-        }
+        };
+        Some(help.into())
     }
 }
 

@@ -23,7 +23,7 @@ pub fn run() -> Outcome {
     let line: Bench = kvmlet_command::parse(point_at_verbs);
     line.verbosity.start_log();
     // Rights that a file gives are for VMs; a benchmark runs whatever is on PATH.
-    environment::drop_file_capabilities().map_err(|error| Failed::new(error).help(error.help()))?;
+    environment::drop_file_capabilities()?;
     match line.what {
         What::Startup(flags) => startup::run(flags),
         What::Density(flags) => density::run(flags),
@@ -74,11 +74,7 @@ fn conduct<T: Serialize>(
     drop(progress);
     let result = match result {
         Err(Error::Interrupted(signal)) => return Ok(128 + signal as u8),
-        Err(error) => {
-            let help = error.help();
-            return Err(Failed::with(error, help));
-        }
-        Ok(result) => result,
+        other => other?,
     };
     if let Some((file, page)) = &show.page {
         file.write(page(&result).as_bytes())?;
