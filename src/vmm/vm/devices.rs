@@ -44,11 +44,16 @@ pub(super) struct Devices {
     pub ports: Bus,
     pub mmio: Bus,
     pub slots: Vec<MmioSlot>,
-    pub console: SerialInput,
     pub serial: Arc<Mutex<Serial>>,
-    pub ready: Ready,
     pub power_button: PowerButton,
     pub transports: Vec<Transport>,
+    pub handles: Handles,
+}
+
+/// What the outside holds of a VM's devices.
+pub(super) struct Handles {
+    pub console: SerialInput,
+    pub ready: Ready,
     pub entropy: Option<RngHandle>,
     pub disks: Vec<BlockHandle>,
     pub interfaces: Vec<NetHandle>,
@@ -80,29 +85,21 @@ impl Devices {
 
         let wanted = Arc::new(event("an event for console input")?);
         let serial = Serial::new(irq::connect(fd, map::COM1_IRQ)?, outlet, wanted);
-        let console = serial.input();
+        let mut handles = Handles::new(serial.input());
         let serial = Arc::new(Mutex::new(serial));
         ports.insert(map::COM1.into(), serial::PORTS, serial.clone())?;
         ports.insert(map::I8042.into(), I8042::PORTS, shared(I8042))?;
         ports.insert(map::PVPANIC.into(), 1, shared(Pvpanic))?;
         ports.insert(map::POWER.into(), Power::PORTS, shared(Power::default()))?;
 
-        let ready = Ready::default();
         mmio.insert(
             map::BOOT_TIMER,
             BootTimer::BYTES,
-            shared(BootTimer::new(ready.clone())),
+            shared(BootTimer::new(handles.ready.clone())),
         )?;
 
-        let Virtio {
-            devices,
-            entropy,
-            disks,
-            interfaces,
-            balloon,
-        } = Virtio::build(config, endpoints)?;
         let (mut slots, mut transports) = (Vec::new(), Vec::new());
-        for device in devices {
+        for device in handles.build_virtio(config, endpoints)? {
             let (slot, transport) = place(fd, ram, &mut mmio, slots.len(), device)?;
             slots.push(slot);
             transports.push(transport);
@@ -112,15 +109,10 @@ impl Devices {
             ports,
             mmio,
             slots,
-            console,
             serial,
-            ready,
             power_button,
             transports,
-            entropy,
-            disks,
-            interfaces,
-            balloon,
+            handles,
         })
     }
 }
@@ -135,42 +127,45 @@ pub(super) fn event(what: &'static str) -> Result<EventFd, Error> {
         .map_err(|source| Error::Host { what, source })
 }
 
-/// The virtio devices in the order of their addresses, which is the order in which guests name them, and what
-/// the outside holds of them.
-struct Virtio {
-    devices: Vec<Box<dyn VirtioDevice>>,
-    entropy: Option<RngHandle>,
-    disks: Vec<BlockHandle>,
-    interfaces: Vec<NetHandle>,
-    balloon: Option<BalloonHandle>,
-}
+impl Handles {
+    /// Those of the devices that every VM has.
+    fn new(console: SerialInput) -> Self {
+        Self {
+            console,
+            ready: Ready::default(),
+            entropy: None,
+            disks: Vec::new(),
+            interfaces: Vec::new(),
+            balloon: None,
+        }
+    }
 
-impl Virtio {
-    fn build(config: &VmConfig, endpoints: Vec<Endpoint>) -> Result<Self, Error> {
+    /// Builds the virtio devices, in the order of their addresses, which is the order in which guests name them.
+    fn build_virtio(
+        &mut self,
+        config: &VmConfig,
+        endpoints: Vec<Endpoint>,
+    ) -> Result<Vec<Box<dyn VirtioDevice>>, Error> {
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
-        let mut entropy = None;
         if config.rng {
             let rng = Rng::new().map_err(|source| Error::Host {
                 what: "events for the entropy source",
                 source,
             })?;
-            entropy = Some(rng.handle());
+            self.entropy = Some(rng.handle());
             devices.push(Box::new(rng));
         }
-        let mut disks = Vec::new();
         for (index, disk) in config.disks.iter().enumerate() {
             let (device, handle) =
                 BlockDevice::open_to_mount(disk, index, guest_mount(config, index))?;
             devices.push(Box::new(device));
-            disks.push(handle);
+            self.disks.push(handle);
         }
-        let mut interfaces = Vec::new();
         for (index, (net, endpoint)) in config.nets.iter().zip(endpoints).enumerate() {
-            let (device, interface) = build_interface(net, endpoint, index)?;
+            let (device, handle) = build_interface(net, endpoint, index)?;
             devices.push(Box::new(device));
-            interfaces.push(interface);
+            self.interfaces.push(handle);
         }
-        let mut balloon = None;
         if let Some(wanted) = &config.balloon {
             let (device, handle) =
                 BalloonDevice::new(wanted, config.memory).map_err(|source| Error::Host {
@@ -178,15 +173,9 @@ impl Virtio {
                     source,
                 })?;
             devices.push(Box::new(device));
-            balloon = Some(handle);
+            self.balloon = Some(handle);
         }
-        Ok(Self {
-            devices,
-            entropy,
-            disks,
-            interfaces,
-            balloon,
-        })
+        Ok(devices)
     }
 }
 

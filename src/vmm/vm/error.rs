@@ -140,11 +140,20 @@ pub enum Error {
     /// A list for KVM is too long (a bug).
     #[error("a list for KVM is too long: {0:?}")]
     List(vmm_sys_util::fam::Error),
-    /// The host gave no thread or event.
+    /// The host gave no event, no signal or no memory map.
     #[error("the host cannot give {what}")]
     Host {
         /// What was asked for.
         what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The host gave no thread, or one that could not begin.
+    #[error("the host cannot give a thread for {of}")]
+    Thread {
+        /// What it was to serve.
+        of: &'static str,
         /// What the kernel said.
         #[source]
         source: io::Error,
@@ -192,9 +201,7 @@ impl Error {
             ),
             Error::Memory(_) | Error::HostMemory { .. } => Some("ask for less --memory".into()),
             Error::KvmLacks(_) => Some("run `kvmlet doctor` to see what this host offers".into()),
-            Error::Host { what, source }
-                if what.starts_with("a thread") && source.raw_os_error() == Some(libc::EAGAIN) =>
-            {
+            Error::Thread { source, .. } if source.raw_os_error() == Some(libc::EAGAIN) => {
                 Some(kvmlet_sys::process::MORE_PROCESSES.into())
             }
             Error::Open { what: "initrd", .. } => {

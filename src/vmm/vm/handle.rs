@@ -1,6 +1,7 @@
 //! A VM that runs: what can be done with it from outside.
 
 use super::boot_trace::{BootTrace, Phase};
+use super::devices::Handles;
 use super::error::Error;
 use super::exit::ExitReason;
 use super::kick;
@@ -10,7 +11,6 @@ use super::stats::{MemoryStats, VmStats};
 use super::vcpu::{Counters, Shared, Vcpu, VcpuStats};
 use super::workers::Workers;
 use crate::devices;
-use crate::devices::boot_timer::Ready;
 use crate::devices::serial::SerialInput;
 use crate::devices::virtio::balloon::BalloonHandle;
 use crate::devices::virtio::block::BlockHandle;
@@ -36,12 +36,7 @@ pub struct VmHandle {
     shared: Arc<Shared>,
     counters: Vec<Arc<Counters>>,
     threads: Vec<JoinHandle<()>>,
-    console: SerialInput,
-    ready: Ready,
-    entropy: Option<RngHandle>,
-    disks: Vec<BlockHandle>,
-    interfaces: Vec<NetHandle>,
-    balloon: Option<BalloonHandle>,
+    devices: Handles,
     workers: Workers,
     /// One move of the lifecycle at a time.
     moves: Mutex<()>,
@@ -60,7 +55,7 @@ impl VmHandle {
             let thread = Builder::new()
                 .name(vcpu_thread(&vcpu))
                 .spawn(move || vcpu.run(&shared))
-                .map_err(no_thread)?;
+                .map_err(no_thread(VCPU))?;
             handle.threads.push(thread);
         }
         Ok(handle)
@@ -76,12 +71,7 @@ impl VmHandle {
             vcpus,
             fd,
             shared,
-            console,
-            ready,
-            entropy,
-            disks,
-            interfaces,
-            balloon,
+            handles,
             transports,
             kept,
         } = vm;
@@ -89,12 +79,7 @@ impl VmHandle {
             shared: Arc::new(shared),
             counters: vcpus.iter().map(|vcpu| vcpu.counters.clone()).collect(),
             threads: Vec::new(),
-            console,
-            ready,
-            entropy,
-            disks,
-            interfaces,
-            balloon,
+            devices: handles,
             workers: Workers::new(transports),
             moves: Mutex::new(()),
             _kept: kept,
@@ -184,14 +169,14 @@ impl VmHandle {
 
     /// The input side of the first serial port.
     pub fn console(&self) -> &SerialInput {
-        &self.console
+        &self.devices.console
     }
 
     /// The last lines that the guest has written to its first serial port, ten at the most and 4 KiB in all, wherever
     /// its output goes: what it has to say of a panic, say. A guest may have written anything, so what is not to be
     /// printed, control characters among it, is escaped (`\u{1b}`).
     pub fn last_lines(&self) -> Vec<String> {
-        self.console.last_lines()
+        self.devices.console.last_lines()
     }
 
     /// Blocks until the VM has ended, and tells whether some of that output was lost, because its writer failed or stood
@@ -204,17 +189,17 @@ impl VmHandle {
 
     /// The disks, in the order of the configuration: statistics, limits, resizing.
     pub fn disks(&self) -> &[BlockHandle] {
-        &self.disks
+        &self.devices.disks
     }
 
     /// The network interfaces, in the order of the configuration: statistics and limits.
     pub fn interfaces(&self) -> impl Iterator<Item = &NetHandle> {
-        self.interfaces.iter()
+        self.devices.interfaces.iter()
     }
 
     /// The memory balloon, if the VM has one: its size, and what the guest tells of its memory.
     pub fn balloon(&self) -> Option<&BalloonHandle> {
-        self.balloon.as_ref()
+        self.devices.balloon.as_ref()
     }
 
     /// How often each vCPU has come back to user space, in the order of their numbers.
@@ -229,8 +214,8 @@ impl VmHandle {
     pub fn stats(&self) -> VmStats {
         VmStats {
             vcpus: self.vcpu_stats(),
-            entropy: self.entropy.as_ref().map(RngHandle::stats),
-            disks: self.disks.iter().map(BlockHandle::stats).collect(),
+            entropy: self.devices.entropy.as_ref().map(RngHandle::stats),
+            disks: self.devices.disks.iter().map(BlockHandle::stats).collect(),
             interfaces: self.interfaces().map(NetHandle::stats).collect(),
             memory: self.memory_stats(),
             balloon: self.balloon().map(BalloonHandle::stats),
@@ -252,21 +237,23 @@ impl VmHandle {
     /// What the start has taken, phase by phase, as far as it has got.
     pub fn boot_trace(&self) -> &BootTrace {
         let trace = &self.shared.trace;
-        if let Some(at) = self.ready.get() {
+        if let Some(at) = self.devices.ready.get() {
             trace.mark_at(Phase::GuestReady, *at);
         }
         trace
     }
 }
 
-/// What it means when a thread fails to begin.
-type Meaning = fn(io::Error) -> Error;
+/// What threads are for.
+const VCPU: &str = "a vCPU";
+const DEVICE: &str = "a device";
 
 /// A VM whose threads have been started, and may not all have begun. Dropping it stops the VM.
 #[must_use = "its threads may have failed to begin"]
 pub struct Starting {
     handle: VmHandle,
-    threads: Vec<(Beginning, Meaning)>,
+    /// With what each is for.
+    threads: Vec<(Beginning, &'static str)>,
 }
 
 impl Starting {
@@ -274,20 +261,20 @@ impl Starting {
     pub(super) fn begin(vm: Vm, on_start: Arc<OnStart>) -> Result<Self, Error> {
         let (mut handle, vcpus) = VmHandle::of(vm)?;
         handle.shared.lifecycle.begin_paused();
-        let mut threads: Vec<(_, Meaning)> = Vec::new();
+        let mut threads = Vec::new();
         for vcpu in vcpus {
             let shared = handle.shared.clone();
             let name = vcpu_thread(&vcpu);
             let body = move || vcpu.run(&shared);
             let thread = thread::spawn(&name, ThreadKind::Vcpu, &on_start, || (), body);
-            let (thread, begun) = thread.map_err(no_thread)?;
+            let (thread, begun) = thread.map_err(no_thread(VCPU))?;
             handle.threads.push(thread);
-            threads.push((begun, no_thread));
+            threads.push((begun, VCPU));
         }
         for transport in handle.workers.transports() {
             let begun = lock(transport).start_workers(&on_start);
-            let begun = begun.map_err(no_device_thread)?.into_iter();
-            threads.extend(begun.map(|begun| (begun, no_device_thread as Meaning)));
+            let begun = begun.map_err(no_thread(DEVICE))?.into_iter();
+            threads.extend(begun.map(|begun| (begun, DEVICE)));
         }
         Ok(Self { handle, threads })
     }
@@ -297,8 +284,8 @@ impl Starting {
     /// # Errors
     /// What `on_start` said to one of them.
     pub fn wait(self) -> Result<VmHandle, Error> {
-        for (begun, failed) in self.threads {
-            begun.wait().map_err(failed)?;
+        for (begun, of) in self.threads {
+            begun.wait().map_err(no_thread(of))?;
         }
         Ok(self.handle)
     }
@@ -308,18 +295,8 @@ fn vcpu_thread(vcpu: &Vcpu) -> String {
     format!("vcpu{}", vcpu.number)
 }
 
-fn no_device_thread(source: io::Error) -> Error {
-    Error::Host {
-        what: "a thread for a device",
-        source,
-    }
-}
-
-fn no_thread(source: io::Error) -> Error {
-    Error::Host {
-        what: "a thread for a vCPU",
-        source,
-    }
+fn no_thread(of: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Thread { of, source }
 }
 
 impl Drop for VmHandle {

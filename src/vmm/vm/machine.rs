@@ -8,21 +8,14 @@
 
 use super::board::{Board, Files};
 use super::boot_trace::{BootTrace, Phase};
-use super::devices::Endpoint;
-use super::devices::{Devices, Transport, event, make_scratch};
+use super::devices::{Devices, Endpoint, Handles, Transport, event, make_scratch};
 use super::error::Error;
 use super::handle::{Starting, VmHandle};
 use super::lifecycle::Lifecycle;
 use super::processors;
 use super::vcpu::{Shared, Vcpu};
 use crate::config::VmConfig;
-use crate::devices::boot_timer::Ready;
 use crate::devices::outlet::{Outlet, Recall};
-use crate::devices::serial::SerialInput;
-use crate::devices::virtio::balloon::BalloonHandle;
-use crate::devices::virtio::block::BlockHandle;
-use crate::devices::virtio::net::NetHandle;
-use crate::devices::virtio::rng::RngHandle;
 use crate::thread::ThreadKind;
 use kvm_ioctls::VmFd;
 use kvmlet_sys::directory::Directory;
@@ -38,12 +31,7 @@ pub struct Vm {
     pub(super) vcpus: Vec<Vcpu>,
     pub(super) fd: Arc<VmFd>,
     pub(super) shared: Shared,
-    pub(super) console: SerialInput,
-    pub(super) ready: Ready,
-    pub(super) entropy: Option<RngHandle>,
-    pub(super) disks: Vec<BlockHandle>,
-    pub(super) interfaces: Vec<NetHandle>,
-    pub(super) balloon: Option<BalloonHandle>,
+    pub(super) handles: Handles,
     pub(super) transports: Vec<Transport>,
     /// What goes when the VM has gone.
     pub(super) kept: Vec<Box<dyn Any + Send + Sync>>,
@@ -112,16 +100,11 @@ impl Vm {
         let Devices {
             ports,
             mmio,
-            console,
+            slots: _,
             serial,
-            ready,
             power_button,
             transports,
-            entropy,
-            disks,
-            interfaces,
-            balloon,
-            ..
+            handles,
         } = devices;
         let lifecycle = Lifecycle::new(ended, recall);
         let shared = Shared {
@@ -137,13 +120,8 @@ impl Vm {
             vcpus,
             fd,
             shared,
-            console,
-            ready,
-            entropy,
-            disks,
-            interfaces,
+            handles,
             transports,
-            balloon,
             kept: Vec::new(),
         })
     }
