@@ -47,6 +47,20 @@ pub enum Format {
     Json,
 }
 
+/// Who takes part in a comparison, and what is made of its result.
+#[derive(Args)]
+pub struct Contest {
+    /// Start only these, beside the bare process.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Write a page with pictures as well, for a browser; `-` prints it instead of the result.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
 /// Start the same service as a process, in containers, and in microVMs, and compare the times.
 ///
 /// Clocks start right before each command is spawned and stop when the service's line `ready` has been read. Rounds
@@ -60,15 +74,9 @@ pub struct Startup {
     /// Seconds for each contestant; who is slow takes part in fewer rounds, but at least 3 [default: 15].
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = whole(1..=86_400))]
     pub budget: Option<u32>,
-    /// Start only these, beside the bare process.
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    pub only: Vec<String>,
-    /// How to print the result.
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-    /// Write a page with pictures as well, for a browser; `-` prints it instead of the result.
-    #[arg(long, value_name = "FILE")]
-    pub report: Option<PathBuf>,
+    /// Who takes part, and what is made of the result.
+    #[command(flatten)]
+    pub contest: Contest,
 }
 
 /// Run more and more instances at once, and tell what each keeps of memory and how fast they start.
@@ -86,15 +94,9 @@ pub struct Density {
     /// Seconds for each contestant [default: 60].
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = whole(1..=86_400))]
     pub budget: Option<u32>,
-    /// Start only these, beside the bare process.
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    pub only: Vec<String>,
-    /// How to print the result.
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-    /// Write a page with pictures as well, for a browser; `-` prints it instead of the result.
-    #[arg(long, value_name = "FILE")]
-    pub report: Option<PathBuf>,
+    /// Who takes part, and what is made of the result.
+    #[command(flatten)]
+    pub contest: Contest,
 }
 
 /// Compare a disk and an interface of a VM with the same work on the host.

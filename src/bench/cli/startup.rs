@@ -15,13 +15,14 @@ pub(super) fn run(flags: Startup) -> Outcome {
     if let Some(seconds) = flags.budget {
         plan.budget = Duration::from_secs(seconds.into());
     }
-    let report = open_report(flags.report.as_deref())?;
+    let report = open_report(flags.contest.report.as_deref())?;
     let programs = programs()?;
-    let measure =
-        |watch: Watch<'_>| kvmlet_bench::Startup::measure(plan, &programs, &flags.only, watch);
+    let measure = |watch: Watch<'_>| {
+        kvmlet_bench::Startup::measure(plan, &programs, &flags.contest.only, watch)
+    };
     let page = report.map(|file| (file, kvmlet_bench::report::startup as fn(&_) -> _));
     let show = Presentation {
-        format: flags.format,
+        format: flags.contest.format,
         text,
         page,
     };
