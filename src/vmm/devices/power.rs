@@ -1,13 +1,11 @@
 //! Power-off by ACPI's sleep control register, and the exit code of the service inside.
 
 use super::{Action, Device};
-use kvmlet_contract::machine::{EXIT_CODE_PORT, SLEEP_CONTROL_PORT, SLEEP_TYPE_OFF};
+use kvmlet_contract::machine::{EXIT_CODE_PORT, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF};
 
-/// Sleep control: bits 4:2 are the sleep type, bit 5 makes it happen.
 const SLEEP_CONTROL: u64 = 0;
-const SLEEP_ENABLE: u8 = 1 << 5;
-const SLEEP_TYPE_SHIFT: u8 = 2;
-const SLEEP_TYPE_MASK: u8 = 7;
+/// The sleep type, and the bit that makes it happen; there is only one type.
+const SLEEP: u8 = 7 << 2 | 1 << 5;
 /// kvmlet's own register: the guest's init leaves the exit code of its service here.
 const EXIT_CODE: u64 = (EXIT_CODE_PORT - SLEEP_CONTROL_PORT) as u64;
 
@@ -35,8 +33,7 @@ impl Device for Power {
     fn write(&mut self, offset: u64, data: &[u8]) -> Action {
         match (offset, data) {
             (SLEEP_CONTROL, [value]) => {
-                let kind = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
-                if value & SLEEP_ENABLE != 0 && kind == SLEEP_TYPE_OFF {
+                if value & SLEEP == SLEEP_POWER_OFF {
                     return Action::ShutDown {
                         code: self.exit_code,
                     };
@@ -53,7 +50,8 @@ impl Device for Power {
 mod tests {
     use super::*;
 
-    const OFF: u8 = SLEEP_ENABLE | SLEEP_TYPE_OFF << SLEEP_TYPE_SHIFT;
+    const OFF: u8 = 5 << 2 | ENABLE;
+    const ENABLE: u8 = 1 << 5;
 
     #[test]
     fn power_off_reports_the_code_left_before() {
@@ -72,12 +70,7 @@ mod tests {
     #[test]
     fn other_sleep_states_and_widths_do_nothing() {
         let mut power = Power::default();
-        for data in [
-            &[OFF & !SLEEP_ENABLE][..],
-            &[SLEEP_ENABLE | 3 << SLEEP_TYPE_SHIFT],
-            &[OFF, 0],
-            &[],
-        ] {
+        for data in [&[OFF & !ENABLE][..], &[ENABLE | 3 << 2], &[OFF, 0], &[]] {
             assert_eq!(power.write(SLEEP_CONTROL, data), Action::None);
         }
         assert_eq!(power.write(1, &[OFF]), Action::None);
