@@ -162,7 +162,8 @@ fn floods() {
     }
 }
 
-fn hung_disk() {
+/// A disk that does not answer, once for each way to ask it.
+fn with_hung_disks(test: impl Fn(Disk)) {
     if !has_network() {
         return;
     }
@@ -173,10 +174,16 @@ fn hung_disk() {
         };
         let mut disk = Disk::read_write(file.path());
         (disk.io, disk.format) = (io, Some(kvmlet::config::DiskFormat::Raw));
+        test(disk);
+    }
+}
+
+fn hung_disk() {
+    with_hung_disks(|disk| {
         let (vm, _reader) = flooding_console(disk);
         take_link_down();
         ends_beside_hung_disk(vm);
-    }
+    });
 }
 
 /// Neither frames nor errors come of the tap from now on, and nothing can be sent.
@@ -202,22 +209,13 @@ fn ends_beside_hung_disk(vm: VmHandle) {
 
 /// The guest takes all back that it has asked, and does not wait: neither its vCPU does, nor whoever ends it then.
 fn resets_beside_hung_disk() {
-    if !has_network() {
-        return;
-    }
-    for io in [DiskIo::Auto, DiskIo::Sync] {
-        let file = match HungFile::new() {
-            Ok(file) => file,
-            Err(error) => return println!("SKIPPED: no FUSE here: {error}"),
-        };
-        let mut disk = Disk::read_write(file.path());
-        (disk.io, disk.format) = (io, Some(kvmlet::config::DiskFormat::Raw));
+    with_hung_disks(|disk| {
         let (vm, mut reader, _look) = flooding(disk, "reset=1");
         take_link_down();
         expect(&mut reader, "resetting\n");
         in_time("reset", || expect(&mut reader, "reset\n"));
         ends_beside_hung_disk(vm);
-    }
+    });
 }
 
 fn unread_console() {
