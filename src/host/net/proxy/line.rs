@@ -57,13 +57,19 @@ impl Line {
     }
 
     /// Whoever is to have a seat that is free, while these have the others.
-    pub fn next(&mut self, seats: impl Iterator<Item = Source>) -> Option<Waiting> {
-        let place = next_in_line(seats, self.waiting.iter().map(|one| one.source))?;
-        self.waiting.remove(place)
+    pub fn next(&mut self, seats: impl Iterator<Item = Source> + Clone) -> Option<Waiting> {
+        loop {
+            let sources = self.waiting.iter().map(|one| one.source);
+            let next = self.waiting.remove(next_in_line(seats.clone(), sources)?)?;
+            if !is_reset(&next.client) {
+                return Some(next);
+            }
+        }
     }
 
     /// All that wait; each of them gets a seat now or [stays](Self::stay).
     pub fn take(&mut self) -> VecDeque<Waiting> {
+        self.waiting.retain(|one| !is_reset(&one.client));
         std::mem::take(&mut self.waiting)
     }
 

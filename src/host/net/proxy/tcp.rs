@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 const TURN: usize = 16;
 /// How long no connection is accepted after the host has refused one, for lack of descriptors mostly.
 const PAUSE: Duration = Duration::from_millis(100);
-
 /// How often a seat is looked for on behalf of those who wait.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a connection may be silent whose client has closed its socket: no answer reaches it.
 const ABANDONED: Duration = Duration::from_secs(30);
+
 /// Where a listener's connections lead.
 #[derive(Clone, Copy)]
 pub(super) enum Target {
@@ -260,9 +260,6 @@ impl TcpRelay {
     /// Begins to connect a client to where it wants to. One that cannot be is told so.
     fn begin(&mut self, waiting: Waiting, context: &mut Context) {
         let client = waiting.client;
-        if is_reset(&client) {
-            return;
-        }
         let mut servers = VecDeque::from(match waiting.target {
             Target::Guest(address) => vec![address],
             Target::NameServers { .. } => match &mut context.servers {
