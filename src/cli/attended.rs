@@ -3,8 +3,7 @@
 use super::ExitCode;
 use super::console::Console;
 use super::input::Keys;
-use super::output::Outputs;
-use super::stats::{Received, StatsSource};
+use super::reports::Reports;
 use super::stopping::{AT_ONCE, POWERING_OFF};
 use crate::host::interrupt;
 use crate::host::process::{Child, Ended};
@@ -66,8 +65,7 @@ impl Attended {
         mut self,
         console: &mut Console,
         mut keys: Option<Keys>,
-        mut outputs: Option<&mut Outputs>,
-        mut stats: Option<&mut StatsSource>,
+        reports: &mut Reports,
     ) -> std::io::Result<Option<Ended>> {
         // What has ended a wait since the start was last looked at is not read again.
         if let Some(signal) = interrupt::interrupted_by() {
@@ -77,7 +75,6 @@ impl Attended {
             let look = console.follow_foreground();
             let stdin = stdin();
             let child = self.child.as_fd();
-            let source = stats.as_deref().map(AsFd::as_fd);
             let read = keys
                 .as_ref()
                 .filter(|keys| keys.wants_more() && console.has_keys());
@@ -87,11 +84,11 @@ impl Attended {
                 Some(fd) => (fd, flags),
                 None => (child, PollFlags::empty()),
             };
-            let [out, err] = outputs.as_deref().map_or([None, None], Outputs::fds);
+            let [out, err, stats] = reports.fds();
             let mut fds = [
                 (child, PollFlags::IN),
                 (console.signals().as_fd(), PollFlags::IN),
-                or_nothing(source, PollFlags::IN),
+                or_nothing(stats, PollFlags::IN),
                 or_nothing(read.map(|_| stdin), PollFlags::IN),
                 or_nothing(full, PollFlags::OUT),
                 or_nothing(self.started.as_ref().map(AsFd::as_fd), PollFlags::IN),
@@ -105,24 +102,9 @@ impl Attended {
             }
             let [ended, _, _, pressed, room, started, _, _] =
                 fds.map(|fd| !fd.revents().is_empty());
-            // Statistics may go to standard output, and come behind what the guest had written when they were sent.
-            let received = stats.as_deref_mut().map(StatsSource::receive);
-            if let Some(outputs) = outputs.as_deref_mut() {
-                outputs.pass_on();
-            }
-            match (received, stats.as_deref_mut()) {
-                (Some(Received::One(text)), Some(stats)) => stats.write(&text),
-                (Some(Received::Last), _) => stats = None,
-                _ => {}
-            }
+            reports.pass_on();
             if ended {
-                // What was sent before the end is there now, and no more comes.
-                if let Some(outputs) = outputs {
-                    outputs.finish();
-                }
-                if let Some(stats) = stats {
-                    stats.finish();
-                }
+                reports.finish();
                 return self.ended().map(Some);
             }
             if started {

@@ -13,6 +13,7 @@ mod exit_code;
 mod generate;
 mod input;
 mod output;
+mod reports;
 mod silence;
 mod stats;
 mod stopping;

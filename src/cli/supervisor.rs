@@ -10,6 +10,7 @@ use super::boot::Confinement;
 use super::console::Console;
 use super::input::Keys;
 use super::output::{Outputs, TheirOutputs};
+use super::reports::Reports;
 use super::stats::{StatsSink, StatsSource};
 use super::{ExitCode, Failed, Outcome};
 use crate::host::cgroup::{Cgroup, OutOfMemory};
@@ -75,14 +76,14 @@ pub(super) fn supervise(
     let (supervisor, alive) = pipe()?;
     // Files are of no harm to a process that may write others, and it may ask for room.
     let outputs = confinement.is_some().then(Outputs::of_vm).transpose();
-    let (mut outputs, their_outputs) = outputs
+    let (outputs, their_outputs) = outputs
         .map_err(|source| crate::Error::Host {
             what: "a pipe for the guest's output",
             source,
         })?
         .unzip();
     let pair = stats.map(StatsSource::pair).transpose();
-    let (mut source, sink) = pair
+    let (source, sink) = pair
         .map_err(|error| Failed::new(format!("no channel for statistics: {error}")))?
         .unzip();
     let keys = console.has_terminal().then(Keys::new).transpose()?;
@@ -135,8 +136,9 @@ pub(super) fn supervise(
         return Err(run::Error::from(error).into());
     }
     let pid = child.pid();
+    let mut reports = Reports::new(outputs, source);
     let ended = Attended::new(child, started, stop_timeout)
-        .until_end(&mut console, keys, outputs.as_mut(), source.as_mut())
+        .until_end(&mut console, keys, &mut reports)
         .map_err(|error| Failed::new(format!("the VM's process is lost: {error}")))?
         .ok_or_else(|| stuck(pid))?;
     drop(console);
@@ -150,7 +152,7 @@ pub(super) fn supervise(
         }
     };
     // Success means that all is there that was asked for.
-    let unwritten = source.is_some_and(|source| source.has_failed());
+    let unwritten = reports.has_failed();
     Ok(match code == ExitCode::Done.number() && unwritten {
         true => ExitCode::Failed.number(),
         false => code,

@@ -6,10 +6,11 @@ mod confinement;
 mod flags;
 mod last_lines;
 mod quota;
+mod running;
 
-use super::console::{Console, End};
+use super::console::Console;
 use super::silence::Silence;
-use super::stats::{StatsSink, settle};
+use super::stats::StatsSink;
 use super::stopping::Stopping;
 use super::supervisor::{Held, supervise};
 use super::{ExitCode, Failed, Outcome, terminal};
@@ -22,13 +23,14 @@ use crate::host::standard_error;
 use crate::host::whole_file::WholeFile;
 use crate::run::{self, set_up_networks};
 use crate::thread::ThreadKind;
-use crate::vm::{Phase, make_scratch};
+use crate::vm::make_scratch;
 use crate::{Error, Vm, VmHandle};
 use clap::Args;
 pub(crate) use confinement::Confinement;
 use confinement::JailFlags;
 use flags::Flags;
 use last_lines::ConsoleOutput;
+use running::Running;
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -120,13 +122,13 @@ impl Boot {
                 let vm = start(build, given.cgroup, confinement.as_ref(), given.lifeline)?;
                 drop(given.starting);
                 let stopping = Stopping::new(stop_timeout);
-                let attended = Attended {
+                let running = Running {
                     vm: &vm,
                     is_null,
                     stats: &given.stats,
                     started,
                 };
-                let outcome = attended.until_end(given.console, stopping, silence);
+                let outcome = running.until_end(given.console, stopping, silence);
                 if vm.disks().is_empty() {
                     // It goes with the process, quicker than piece by piece. Disks have to be waited for.
                     std::mem::forget(vm);
@@ -144,13 +146,13 @@ impl Boot {
         console.follow_foreground();
         let vm = vm.start()?;
         let stats = stats.map_or(StatsSink::Nowhere, |file| StatsSink::File(Box::new(file)));
-        let attended = Attended {
+        let running = Running {
             vm: &vm,
             is_null,
             stats: &stats,
             started,
         };
-        attended.until_end(console, Stopping::new(stop_timeout), silence)
+        running.until_end(console, Stopping::new(stop_timeout), silence)
     }
 }
 
@@ -190,87 +192,4 @@ fn start(
     let vm = build()?.start_paused(join)?.wait()?;
     vm.resume()?;
     Ok(vm)
-}
-
-/// How long the guest has to tell how much memory it uses, before statistics are written without.
-const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Statistics on request have the guest's own in them, as it is now, if it answers.
-fn ask_guest(vm: &VmHandle) {
-    let answer = vm.balloon().map(|balloon| balloon.ask_guest(PATIENCE));
-    if let Some(Err(error)) = answer {
-        log::info!("{error}");
-    }
-}
-
-/// A VM that runs, and its user.
-struct Attended<'a> {
-    vm: &'a VmHandle,
-    /// Nobody sees the console's output.
-    is_null: bool,
-    stats: &'a StatsSink,
-    /// When the process was.
-    started: Instant,
-}
-
-impl Attended<'_> {
-    /// Connects them until the VM ends, and tells how it has.
-    fn until_end(self, mut console: Console, stopping: Stopping, silence: Silence) -> Outcome {
-        let Self {
-            vm, stats, started, ..
-        } = self;
-        let end = console.attend(vm, stopping, silence, || {
-            if !matches!(stats, StatsSink::Nowhere) {
-                ask_guest(vm);
-            }
-            // No reason to end a VM that runs.
-            if let Err(failed) = stats.put(vm, started) {
-                failed.print();
-            }
-        });
-        drop(console);
-        let written = stats.put(vm, started);
-        report(vm, started);
-        let code = match end {
-            Ok(End::Guest(reason)) => {
-                log::info!("{reason}");
-                last_lines::tell(vm, Ok(reason), self.is_null);
-                ExitCode::Guest(reason)
-            }
-            Ok(End::Escape) => ExitCode::Done,
-            Ok(End::Signal(signal)) => {
-                log::info!("ended by signal {signal}");
-                ExitCode::Signal(signal)
-            }
-            Err(error) => {
-                last_lines::tell(vm, Err(&error), self.is_null);
-                return Err(error.into());
-            }
-        };
-        settle(code.number(), written)
-    }
-}
-
-/// Times since the process started, as far as the guest has told them.
-fn report(vm: &VmHandle, started: Instant) {
-    let trace = vm.boot_trace();
-    for (phase, time) in trace.phases() {
-        log::debug!("{:<14} {:>8.3} ms", phase.name(), time.as_secs_f64() * 1e3);
-    }
-    let since = |at: Instant| at.saturating_duration_since(started).as_secs_f64() * 1e3;
-    if let Some(at) = trace.done_at(Phase::FirstEntry) {
-        log::info!(
-            "the guest was entered {:.3} ms after the process started",
-            since(at)
-        );
-    }
-    if let Some(at) = trace.done_at(Phase::GuestReady) {
-        standard_error::say(format_args!(
-            "kvmlet: the guest was ready {:.3} ms after the process started",
-            since(at)
-        ));
-    }
-    for (number, stats) in vm.vcpu_stats().into_iter().enumerate() {
-        log::debug!("vCPU {number}: {stats:?}");
-    }
 }
