@@ -32,12 +32,10 @@ impl Device for Power {
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Action {
         match (offset, data) {
-            (SLEEP_CONTROL, [value]) => {
-                if value & SLEEP == SLEEP_POWER_OFF {
-                    return Action::ShutDown {
-                        code: self.exit_code,
-                    };
-                }
+            (SLEEP_CONTROL, [value]) if value & SLEEP == SLEEP_POWER_OFF => {
+                return Action::ShutDown {
+                    code: self.exit_code,
+                };
             }
             (EXIT_CODE, [code]) => self.exit_code = *code,
             _ => {}
