@@ -18,13 +18,15 @@ use crate::config::PortMapping;
 use crate::host;
 use crate::host::cgroup::Cgroup;
 use crate::host::interrupt;
+use crate::host::ledger::Share;
 use crate::host::process::Lifeline;
+use crate::host::runtime::RuntimeDirectory;
 use crate::host::standard_error;
 use crate::host::whole_file::WholeFile;
 use crate::run::{self, set_up_networks};
 use crate::thread::ThreadKind;
 use crate::vm::make_scratch;
-use crate::{Error, Vm, VmHandle};
+use crate::{Error, Vm, VmConfig, VmHandle};
 use clap::Args;
 pub(crate) use confinement::Confinement;
 use confinement::JailFlags;
@@ -79,18 +81,13 @@ impl Boot {
         if let Some(Err(error)) = runtime.as_ref().map(host::net::reap_stale) {
             log::warn!("what killed VMs have left over was not cleared: {error}");
         }
-        let mut console = Console::take().map_err(Failed::new)?;
+        let console = Console::take().map_err(Failed::new)?;
         if config.scratch_size.is_some() {
             // A file system that does not answer is found while nothing is held yet, and any signal ends this process.
             let look = || config.disks.iter().map(|disk| disk.path.symlink_metadata());
             console.signals().while_mortal(|| look().for_each(drop));
         }
         let share = admission::admit(&config, runtime.as_ref(), self.best_effort)?;
-        let ports: Vec<PortMapping> = config
-            .nets
-            .iter()
-            .flat_map(|net| net.publish.clone())
-            .collect();
         let stop_timeout = Duration::from_secs(config.guest.stop_timeout_s().into());
         // What is there to be cleared away at the end, however that comes.
         let held = share.as_ref().is_some_and(|share| share.cgroup().is_some())
@@ -98,44 +95,89 @@ impl Boot {
         let confinement = self.jail.confinement(&config, self.best_effort);
         make_scratch(&config)?;
         go_on()?;
-        if held || confinement.is_some() {
-            let networks = set_up_networks(&config, runtime.as_ref())?;
-            go_on()?;
-            match stderr().is_terminal() {
-                true => announcement::print(&config, &networks),
-                false => {
-                    tell_chosen_ports(&ports, run::published(&networks));
-                }
-            }
-            let held = Held {
-                networks,
-                share,
-                stats,
-                stop_timeout,
-            };
-            return supervise(console, held, confinement.as_ref(), |given| {
-                let ConsoleOutput { file, is_null } = ConsoleOutput::open()?;
-                let silence = Silence::of(&config);
-                // The directory is closed when it has been looked at: nothing of it may be left in a jail.
-                let build =
-                    move || Vm::with_endpoints(config, file, given.endpoints, runtime.as_deref());
-                let vm = start(build, given.cgroup, confinement.as_ref(), given.lifeline)?;
-                drop(given.starting);
-                let stopping = Stopping::new(stop_timeout);
-                let running = Running {
-                    vm: &vm,
-                    is_null,
-                    stats: &given.stats,
-                    started,
-                };
-                let outcome = running.until_end(given.console, stopping, silence);
-                if vm.disks().is_empty() {
-                    // It goes with the process, quicker than piece by piece. Disks have to be waited for.
-                    std::mem::forget(vm);
-                }
-                outcome
-            });
+        let prepared = Prepared {
+            config,
+            runtime,
+            console,
+            stats,
+            stop_timeout,
+            started,
+        };
+        match held || confinement.is_some() {
+            true => prepared.supervised(share, confinement.as_ref()),
+            false => prepared.alone(),
         }
+    }
+}
+
+/// All that a VM takes which needs nothing built yet.
+struct Prepared {
+    config: VmConfig,
+    runtime: Option<RuntimeDirectory>,
+    console: Console,
+    stats: Option<WholeFile>,
+    /// How long the guest's service may take to end.
+    stop_timeout: Duration,
+    /// When the process was.
+    started: Instant,
+}
+
+impl Prepared {
+    /// Runs the VM in a process of its own.
+    fn supervised(self, share: Option<Share>, confinement: Option<&Confinement>) -> Outcome {
+        let Self {
+            config,
+            runtime,
+            console,
+            stats,
+            stop_timeout,
+            started,
+        } = self;
+        let networks = set_up_networks(&config, runtime.as_ref())?;
+        go_on()?;
+        match stderr().is_terminal() {
+            true => announcement::print(&config, &networks),
+            false => tell_chosen_ports(&config, run::published(&networks)),
+        }
+        let held = Held {
+            networks,
+            share,
+            stats,
+            stop_timeout,
+        };
+        supervise(console, held, confinement, |given| {
+            let ConsoleOutput { file, is_null } = ConsoleOutput::open()?;
+            let silence = Silence::of(&config);
+            // The directory is closed when it has been looked at: nothing of it may be left in a jail.
+            let build =
+                move || Vm::with_endpoints(config, file, given.endpoints, runtime.as_deref());
+            let vm = start(build, given.cgroup, confinement, given.lifeline)?;
+            drop(given.starting);
+            let running = Running {
+                vm: &vm,
+                is_null,
+                stats: &given.stats,
+                started,
+            };
+            let outcome = running.until_end(given.console, Stopping::new(stop_timeout), silence);
+            if vm.disks().is_empty() {
+                // It goes with the process, quicker than piece by piece. Disks have to be waited for.
+                std::mem::forget(vm);
+            }
+            outcome
+        })
+    }
+
+    /// Runs the VM in this process, which holds nothing that would outlive it.
+    fn alone(self) -> Outcome {
+        let Self {
+            config,
+            runtime,
+            mut console,
+            stats,
+            stop_timeout,
+            started,
+        } = self;
         if stderr().is_terminal() {
             announcement::print(&config, &[]);
         }
@@ -165,8 +207,12 @@ fn go_on() -> Result<(), Failed> {
 }
 
 /// Tells which ports of the host were chosen, where what was asked for left that open.
-fn tell_chosen_ports<'a>(asked: &[PortMapping], published: impl Iterator<Item = &'a PortMapping>) {
-    for mapping in published.filter(|mapping| !asked.contains(mapping)) {
+fn tell_chosen_ports<'a>(config: &VmConfig, published: impl Iterator<Item = &'a PortMapping>) {
+    let is_asked = |mapping: &PortMapping| {
+        let mut nets = config.nets.iter();
+        nets.any(|net| net.publish.contains(mapping))
+    };
+    for mapping in published.filter(|mapping| !is_asked(mapping)) {
         standard_error::say(format_args!("kvmlet: published {mapping}"));
     }
 }
