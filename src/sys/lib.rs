@@ -23,5 +23,6 @@ pub mod standard_error;
 pub mod tap;
 pub mod temporary;
 pub mod thread;
+pub mod trusted;
 pub mod users;
 pub mod whole_file;

@@ -7,25 +7,24 @@
 //! Which one: `/run/kvmlet` for whoever `/run` belongs to, which is root, also the root of a container. For others,
 //! `kvmlet` in `$XDG_RUNTIME_DIR`, or in `/run/user/UID`, which is the same after a login, or else `/tmp/kvmlet-UID`.
 
-mod error;
 mod place;
 
-pub use error::Error;
+pub use kvmlet_sys::trusted::Error;
 
 use kvmlet_sys::directory::Directory;
+use kvmlet_sys::trusted::{self, Problem, Purpose, vouch_for_parent};
 use place::Place;
-use rustix::fs::{FileType, FlockOperation, Mode, fchmod, flock};
-use std::fs;
+use rustix::fs::{FlockOperation, flock};
 use std::io;
 use std::ops::Deref;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Who else may write: the group and all others.
-const OTHERS_WRITE: u32 = 0o022;
-const OTHERS: u32 = 0o077;
+const PURPOSE: Purpose = Purpose {
+    keeps: "notes of what VMs have",
+    variable: "XDG_RUNTIME_DIR",
+};
 
 /// An open directory of this user alone, with what kvmlet notes about VMs. Clones share it.
 #[derive(Clone, Debug)]
@@ -57,7 +56,11 @@ impl RuntimeDirectory {
                 }
             }
         }
-        Err(failed.unwrap_or_else(|| Error::unusable("/tmp", io::ErrorKind::NotFound)))
+        Err(failed.unwrap_or_else(|| {
+            let path = "/tmp".into();
+            let source = io::ErrorKind::NotFound.into();
+            Problem::Unusable { path, source }.of(&PURPOSE)
+        }))
     }
 
     /// The directory at a path, made if it is not there; the one around it is.
@@ -65,7 +68,8 @@ impl RuntimeDirectory {
     /// # Errors
     /// When it cannot be made or opened, or cannot be trusted.
     pub fn at(path: &Path) -> Result<Self, Error> {
-        Self::open(&place::vouch_for_parent(path)?)
+        let path = vouch_for_parent(path).map_err(|problem| problem.of(&PURPOSE))?;
+        Self::open(&path)
     }
 
     /// Keeps what is in it for as long as it is open. What has not been touched for ten days is removed from /tmp, but
@@ -77,25 +81,7 @@ impl RuntimeDirectory {
     }
 
     fn open(path: &Path) -> Result<Self, Error> {
-        let failed = |error: io::Error| Error::from_io(path, error);
-        let directory = Directory::open_own(path).map_err(failed)?;
-        let stat = directory.stat().map_err(failed)?;
-        if stat.st_uid != rustix::process::geteuid().as_raw() {
-            return Err(Error::Foreign {
-                path: path.into(),
-                owner: stat.st_uid,
-            });
-        }
-        let mode = stat.st_mode & 0o7777;
-        if mode & OTHERS_WRITE != 0 {
-            let path = path.into();
-            return Err(Error::Writable { path, mode });
-        }
-        if mode & OTHERS != 0 {
-            // Whoever can open a file can lock it. systemd makes directories in /run that all can read.
-            fchmod(directory.as_fd(), Mode::RWXU).map_err(|error| failed(error.into()))?;
-        }
-        Ok(Self(Arc::new(directory)))
+        trusted::open(path, &PURPOSE).map(|directory| Self(Arc::new(directory)))
     }
 }
 
@@ -106,24 +92,3 @@ impl Deref for RuntimeDirectory {
         &self.0
     }
 }
-
-impl Error {
-    /// What is to be said of a directory that cannot be opened.
-    fn from_io(path: &Path, source: io::Error) -> Self {
-        let Ok(there) = fs::symlink_metadata(path) else {
-            return Self::unmade(path, source);
-        };
-        let path = path.to_path_buf();
-        if there.uid() != rustix::process::geteuid().as_raw() {
-            let owner = there.uid();
-            return Self::Foreign { path, owner };
-        }
-        match FileType::from_raw_mode(there.mode()) {
-            FileType::Directory => Self::unusable(path, source),
-            _ => Self::NotADirectory { path },
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,16 @@
 //! Directories that are used, and those that are not.
 
 use super::*;
+
+const PURPOSE: Purpose = Purpose {
+    keeps: "notes",
+    variable: "XDG_RUNTIME_DIR",
+};
+
+fn at(path: &Path) -> Result<Directory, Error> {
+    let path = vouch_for_parent(path).map_err(|problem| problem.of(&PURPOSE))?;
+    open(&path, &PURPOSE)
+}
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 fn set_mode(path: &Path, mode: u32) {
@@ -12,7 +22,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 fn refused(path: &Path, parts: &[&str]) {
-    let error = RuntimeDirectory::at(path).unwrap_err();
+    let error = at(path).unwrap_err();
     let text = format!("{error}\n{}", error.help());
     for part in parts {
         assert!(text.contains(part), "no {part:?} in {text}");
@@ -23,11 +33,11 @@ fn refused(path: &Path, parts: &[&str]) {
 fn it_is_made_for_one_user_alone() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("kvmlet");
-    let runtime = RuntimeDirectory::at(&path).unwrap();
+    let runtime = at(&path).unwrap();
     assert_eq!((runtime.path(), mode(&path)), (path.as_path(), 0o700));
     // Who could only look cannot any more; as systemd makes directories of services.
     set_mode(&path, 0o755);
-    RuntimeDirectory::at(&path).unwrap();
+    at(&path).unwrap();
     assert_eq!(mode(&path), 0o700);
     drop(runtime);
 }
@@ -68,11 +78,11 @@ fn a_way_that_others_can_change_is_not_gone() {
     refused(&path, &["cannot hold", "has mode 0777", "XDG_RUNTIME_DIR"]);
     // As /tmp: what is there stays what it is.
     set_mode(&outer, 0o1777);
-    RuntimeDirectory::at(&path).unwrap();
+    at(&path).unwrap();
     // A link of one's own is fine.
     let link = place.path().join("link");
     symlink(&inner, &link).unwrap();
-    let runtime = RuntimeDirectory::at(&link.join("kvmlet")).unwrap();
+    let runtime = at(&link.join("kvmlet")).unwrap();
     assert_eq!(runtime.path(), path);
 }
 
