@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod alone;
+pub mod byte_lock;
 pub mod clock;
 pub mod directory;
 pub mod environment;
