@@ -41,7 +41,8 @@ impl GuestSpec {
             parameter(&mut out, "hostname", hostname);
         }
         for network in &self.networks {
-            network.write(&mut out);
+            parameter(&mut out, "net", "");
+            out.push_str(&network.parameter_value());
         }
         if let Some(root) = &self.root {
             root.write(&mut out);
@@ -120,7 +121,7 @@ fn parameter(out: &mut String, name: &str, value: &str) {
     out.push_str(PREFIX);
     out.push_str(name);
     out.push('=');
-    percent::encode(out, value, matches!(name, "net" | "root"));
+    percent::encode(out, value, name == "root");
 }
 
 fn decoded(key: &str, value: &str) -> Result<String, Error> {
@@ -172,9 +173,10 @@ impl ConsoleSize {
 }
 
 impl NetworkSpec {
-    /// Appends `kvmlet.net=IFACE,ADDRESS/PREFIX[,gateway=IP][,dns=IP]…[,mtu=N]`.
-    fn write(&self, out: &mut String) {
-        parameter(out, "net", &self.interface);
+    /// `IFACE,ADDRESS/PREFIX[,gateway=IP][,dns=IP]…[,mtu=N]`: what `kvmlet.net=` says on the kernel command line.
+    pub fn parameter_value(&self) -> String {
+        let mut out = String::new();
+        percent::encode(&mut out, &self.interface, true);
         // Writing to a String cannot fail.
         let _ = write!(out, ",{}/{}", self.address, self.prefix);
         if let Some(gateway) = self.gateway {
@@ -186,6 +188,16 @@ impl NetworkSpec {
         if let Some(mtu) = self.mtu {
             let _ = write!(out, ",mtu={mtu}");
         }
+        out
+    }
+
+    /// Reads what [`Self::parameter_value`] writes.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else; `kvmlet.net` is named as the key.
+    pub fn from_parameter_value(value: &str) -> Result<Self, Error> {
+        Self::parse("kvmlet.net", value)
     }
 
     fn parse(key: &str, value: &str) -> Result<Self, Error> {

@@ -26,6 +26,7 @@
 
 extern crate alloc;
 
+pub mod channel;
 mod cmdline;
 mod error;
 mod exit;
