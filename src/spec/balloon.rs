@@ -2,14 +2,14 @@
 
 use super::flag::Flag;
 use super::{Error, HugePages, Memory};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
 /// A balloon in guest memory: what it holds, the host has back.
 ///
 /// As text: keys and values with commas between, `size=64M,reporting=off`; the empty text is all defaults. In
 /// JSON the keys have underscores: `{"size": "64M", "deflate_on_oom": false}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Balloon {

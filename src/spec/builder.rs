@@ -1,51 +1,75 @@
-//! A configuration under construction, and the checks that end it.
+//! A configuration under construction.
 
-use super::net::{check_ports, set_name_servers};
 use super::{
-    Balloon, CgroupParent, DEFAULT_CMDLINE, Disk, Error, GuestSpec, HugePages, Memory, Net,
-    Overlay, PortMapping,
+    Balloon, CgroupParent, CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, Disk, Error, HugePages,
+    JailMode, Memory, MemoryMode, NameServer, Net, Overcommit, PortMapping, json,
 };
-use super::{CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit, Quota};
-use super::{NameServer, RootSpec, ServiceSpec, VcpuCount, VmConfig, json, service, twice};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A configuration under construction; every field is optional until [`build`](Self::build).
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VmConfigBuilder {
-    kernel: Option<PathBuf>,
-    initrd: Option<PathBuf>,
-    cmdline: Option<String>,
-    memory: Option<Memory>,
-    huge_pages: HugePages,
-    prefault: bool,
-    vcpus: Option<u64>,
-    cpu_mask: CpuMask,
-    nested: bool,
-    pmu: bool,
-    cpu_quota: Option<CpuQuota>,
-    cpuset: Option<CpuSet>,
-    cpu_weight: Option<CpuWeight>,
-    cpu_scope: CpuScope,
-    cgroup_parent: Option<CgroupParent>,
-    memory_mode: Option<MemoryMode>,
-    overcommit: Overcommit,
-    root: Option<PathBuf>,
-    scratch: Option<PathBuf>,
-    scratch_size: Option<Memory>,
-    disks: Vec<Disk>,
-    nets: Vec<Net>,
-    dns: Vec<NameServer>,
-    balloon: Option<Balloon>,
-    rng: Option<bool>,
-    command: Vec<String>,
-    env: BTreeMap<String, String>,
-    workdir: Option<String>,
-    hostname: Option<String>,
-    stop_timeout: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kernel: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) initrd: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cmdline: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) memory: Option<Memory>,
+    pub(super) huge_pages: HugePages,
+    pub(super) prefault: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) vcpus: Option<u64>,
+    pub(super) cpu_mask: CpuMask,
+    pub(super) nested: bool,
+    pub(super) pmu: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cpu_quota: Option<CpuQuota>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cpuset: Option<CpuSet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cpu_weight: Option<CpuWeight>,
+    pub(super) cpu_scope: CpuScope,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cgroup_parent: Option<CgroupParent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) memory_mode: Option<MemoryMode>,
+    pub(super) overcommit: Overcommit,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) root: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scratch: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scratch_size: Option<Memory>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) disks: Vec<Disk>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) nets: Vec<Net>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) dns: Vec<NameServer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) balloon: Option<Balloon>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rng: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) command: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) env: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) workdir: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hostname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stop_timeout: Option<u32>,
+    pub(super) jail: JailMode,
+    pub(super) best_effort: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stats: Option<PathBuf>,
 }
 
 impl VmConfigBuilder {
@@ -79,7 +103,7 @@ impl VmConfigBuilder {
         self.initrd.is_some()
     }
 
-    /// The kernel command line, instead of [`DEFAULT_CMDLINE`].
+    /// The kernel command line, instead of [`DEFAULT_CMDLINE`](super::DEFAULT_CMDLINE).
     pub fn cmdline(mut self, text: impl Into<String>) -> Self {
         self.cmdline = Some(text.into());
         self
@@ -276,122 +300,21 @@ impl VmConfigBuilder {
         self
     }
 
-    /// Checks everything that can be checked without looking at the host.
-    ///
-    /// # Errors
-    /// The first value that cannot work, by name, with its limits.
-    pub fn build(mut self) -> Result<VmConfig, Error> {
-        self.check_paths()?;
-        self.hostname
-            .as_deref()
-            .map_or(Ok(()), service::check_hostname)?;
-        let memory = self.memory.unwrap_or(Memory::DEFAULT);
-        memory.check(self.huge_pages)?;
-        let cmdline = self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
-        service::check_cmdline(&cmdline)?;
-        check_scratch_size(self.scratch_size, self.scratch.as_deref())?;
-        let (root, mut disks) = root_disks(self.root, self.scratch)?;
-        disks.extend(self.disks);
-        twice::check(&disks, &self.nets)?;
-        self.nets.iter().try_for_each(Net::check)?;
-        let vcpus: VcpuCount = self.vcpus.unwrap_or(1).try_into()?;
-        let quota = Quota {
-            cpu: self.cpu_quota,
-            cpus: self.cpuset,
-            weight: self.cpu_weight,
-            scope: self.cpu_scope,
-            memory: self.memory_mode,
-            parent: self.cgroup_parent,
-        };
-        quota.check(vcpus)?;
-        check_ports(&self.nets)?;
-        let servers: Vec<IpAddr> = self.dns.iter().map(|server| server.0).collect();
-        set_name_servers(&mut self.nets, &servers)?;
-        let prefault = self.prefault || self.memory_mode == Some(MemoryMode::Reserved);
-        if let Some(balloon) = &self.balloon {
-            balloon.check(memory, self.huge_pages, prefault)?;
-        }
-        let service = ServiceSpec {
-            command: self.command,
-            env: self.env.into_iter().collect(),
-            workdir: self.workdir,
-            user: None,
-        };
-        service::check(&service)?;
-        Ok(VmConfig {
-            kernel: self.kernel.ok_or(Error::KernelMissing)?,
-            initrd: self.initrd,
-            cmdline,
-            memory,
-            huge_pages: self.huge_pages,
-            prefault,
-            vcpus,
-            cpu_mask: self.cpu_mask,
-            nested: self.nested,
-            pmu: self.pmu,
-            quota,
-            overcommit: self.overcommit,
-            disks,
-            scratch_size: self.scratch_size,
-            nets: self.nets,
-            balloon: self.balloon,
-            rng: self.rng.unwrap_or(true),
-            guest: GuestSpec {
-                service,
-                hostname: self.hostname,
-                root,
-                stop_timeout_s: self.stop_timeout,
-                ..Default::default()
-            },
-        })
+    /// What is to be done about the walls around the VM's process.
+    pub fn jail(mut self, mode: JailMode) -> Self {
+        self.jail = mode;
+        self
     }
 
-    fn check_paths(&self) -> Result<(), Error> {
-        let named = [
-            ("the kernel", &self.kernel),
-            ("the initrd", &self.initrd),
-            ("the root", &self.root),
-            ("the scratch disk", &self.scratch),
-        ];
-        for (what, path) in named {
-            path.as_deref()
-                .map_or(Ok(()), |path| service::check_path(what, path))?;
-        }
-        let mut disks = self.disks.iter();
-        disks.try_for_each(|disk| service::check_path("a disk", &disk.path))
+    /// Whether a VM runs, with a warning, where its host cannot hold it to what is asked for.
+    pub fn best_effort(mut self, yes: bool) -> Self {
+        self.best_effort = yes;
+        self
     }
-}
 
-/// What mke2fs takes for an ext4 with a journal.
-pub(super) const MIN_SCRATCH: Memory = Memory::from_bytes(2 << 20);
-
-fn check_scratch_size(size: Option<Memory>, scratch: Option<&Path>) -> Result<(), Error> {
-    match (size, scratch) {
-        (Some(_), None) => Err(Error::ScratchSizeAlone),
-        (Some(size), _) if size < MIN_SCRATCH => Err(Error::ScratchSize { size }),
-        _ => Ok(()),
+    /// Where statistics are written as JSON, when the VM ends and on request.
+    pub fn stats(mut self, path: impl Into<PathBuf>) -> Self {
+        self.stats = Some(path.into());
+        self
     }
-}
-
-/// The disks that make a root, and how the guest puts them together.
-fn root_disks(
-    root: Option<PathBuf>,
-    scratch: Option<PathBuf>,
-) -> Result<(Option<RootSpec>, Vec<Disk>), Error> {
-    let (root, scratch) = match (root, scratch) {
-        (None, None) => return Ok((None, Vec::new())),
-        (None, Some(_)) => return Err(Error::ScratchAlone),
-        (Some(root), scratch) => (Disk::read_only(root), scratch.map(Disk::read_write)),
-    };
-    let overlay = match &scratch {
-        Some(_) => Overlay::Device("/dev/vdb".into()),
-        None => Overlay::Tmpfs,
-    };
-    let spec = RootSpec {
-        device: "/dev/vda".into(),
-        fstype: None,
-        read_only: true,
-        overlay: Some(overlay),
-    };
-    Ok((Some(spec), [root].into_iter().chain(scratch).collect()))
 }

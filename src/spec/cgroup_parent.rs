@@ -1,7 +1,7 @@
 //! The cgroup below which that of a VM is made.
 
 use super::Error;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -12,7 +12,7 @@ const MOUNT: &str = "/sys/fs/cgroup";
 const RESERVED: &str = "cgroup.";
 
 /// The path of a cgroup from the root of the tree, such as `/tenants/a`, or `/` for the root itself.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct CgroupParent(PathBuf);
 

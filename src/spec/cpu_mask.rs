@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::cpu_features::{ALIASES, FEATURES, FeatureBit};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use std::str::FromStr;
 
 /// A set of CPUID feature bits to hide, written as names: `cx16,avx512f`.
@@ -46,6 +46,12 @@ impl TryFrom<Vec<String>> for CpuMask {
         let mut mask = CpuMask::default();
         names.iter().try_for_each(|name| mask.push(name))?;
         Ok(mask)
+    }
+}
+
+impl Serialize for CpuMask {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.bits().map(|bit| bit.name))
     }
 }
 

@@ -1,8 +1,7 @@
 //! Sets of CPUs of the host: `0,2-3`.
 
 use super::Error;
-use super::net::deserialize_from_text;
-use serde::{Serialize, Serializer};
+use super::net::text_in_json;
 use std::fmt;
 use std::str::FromStr;
 
@@ -97,13 +96,7 @@ impl FromStr for CpuSet {
     }
 }
 
-impl Serialize for CpuSet {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-deserialize_from_text!(CpuSet);
+text_in_json!(CpuSet);
 
 #[cfg(test)]
 mod tests {

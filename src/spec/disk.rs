@@ -3,12 +3,12 @@
 use super::flag::Flag;
 use super::rate_limit::Written;
 use super::{Error, Memory, RateLimit};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// When a write that the guest was told of is safe from a loss of power.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cache {
     /// Once the guest has flushed. The guest is told so, and may choose to write through.
@@ -19,7 +19,7 @@ pub enum Cache {
 }
 
 /// How the host reads and writes the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskIo {
     /// `io_uring` where the host allows it, else `sync`.
@@ -32,7 +32,7 @@ pub enum DiskIo {
 }
 
 /// What a disk's content is said to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DiskFormat {
     /// The disk byte for byte, whatever its content looks like.
@@ -41,7 +41,7 @@ pub enum DiskFormat {
 
 /// A serial number: 1 to 20 printable ASCII characters (virtio 1.2 §5.2.6, VIRTIO_BLK_T_GET_ID).
 /// Linux shows it as `/sys/block/vda/serial`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Serial(String);
 
@@ -68,7 +68,7 @@ impl TryFrom<String> for Serial {
 }
 
 /// How many queues a disk has, each served by a thread of its own: 1 to [`QueueCount::MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct QueueCount(u16);
 
@@ -114,7 +114,7 @@ impl TryFrom<u64> for QueueCount {
 /// ```
 ///
 /// A path with a comma in it can only be given as JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
     /// The file or device.
@@ -130,10 +130,10 @@ pub struct Disk {
     pub cache: Cache,
     /// What the content is said to be. Without it, images in formats such as qcow2 are refused, because a
     /// guest that wrote to one as if it were raw would destroy it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<DiskFormat>,
     /// What the guest sees as serial number; without one, `kvmlet-0` and so on.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Serial>,
     /// How many queues the guest can use at a time.
     #[serde(default)]
@@ -142,7 +142,7 @@ pub struct Disk {
     #[serde(default)]
     pub io: DiskIo,
     /// How much of it the guest may do per second.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "RateLimit::is_none")]
     pub rate_limit: RateLimit,
 }
 

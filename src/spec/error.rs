@@ -142,7 +142,7 @@ pub enum Error {
     /// A scratch disk that is too small for a file system with a journal.
     #[error(
         "a scratch disk of {size} is too small: it takes at least {}",
-        super::builder::MIN_SCRATCH
+        super::complete::MIN_SCRATCH
     )]
     ScratchSize {
         /// The size.
@@ -374,6 +374,14 @@ pub enum Error {
         /// The key that is missing.
         of: &'static str,
     },
+    /// A path that JSON cannot have.
+    #[error(
+        "a path in the configuration is not UTF-8, and JSON is: rename the file, or link to it"
+    )]
+    PathNotText,
+    /// Something that no key of a configuration file says.
+    #[error("the configuration has been changed in a way that no key of a configuration file says")]
+    NoKeySays,
     /// Text that is not JSON, or a value that a key cannot have.
     #[error("{}{message} (line {line}, column {column})", at(.place))]
     Json {

@@ -7,6 +7,7 @@
 mod balloon;
 mod builder;
 mod cgroup_parent;
+mod complete;
 mod cpu_features;
 mod cpu_mask;
 mod cpu_set;
@@ -15,6 +16,7 @@ mod egress;
 mod error;
 mod flag;
 mod interface;
+mod jail_mode;
 mod json;
 mod json_words;
 mod memory;
@@ -27,6 +29,7 @@ mod service;
 mod strict;
 mod twice;
 mod words;
+mod written;
 
 pub use balloon::Balloon;
 pub use builder::VmConfigBuilder;
@@ -38,6 +41,7 @@ pub use disk::{Cache, Disk, DiskFormat, DiskIo, QueueCount, Scratch, Serial};
 pub use egress::Egress;
 pub use error::Error;
 pub use interface::{GuestAddress, Interface};
+pub use jail_mode::JailMode;
 pub use memory::{HugePages, Memory, MemorySize};
 pub use name_server::NameServer;
 pub use net::is_interface_name;
@@ -87,7 +91,7 @@ impl TryFrom<u64> for VcpuCount {
 }
 
 /// One microVM as its user describes it. Made by [`VmConfig::builder`] or [`VmConfig::from_json`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VmConfig {
     /// The guest kernel: an ELF `vmlinux` or a bzImage.
@@ -124,6 +128,12 @@ pub struct VmConfig {
     pub balloon: Option<Balloon>,
     /// Whether there is an entropy source.
     pub rng: bool,
+    /// What is to be done about the walls around the VM's process.
+    pub jail: JailMode,
+    /// Whether the VM runs, with a warning, where its host cannot hold it to what is asked for.
+    pub best_effort: bool,
+    /// Where statistics are written as JSON, when the VM ends and on request.
+    pub stats: Option<PathBuf>,
     /// What the guest's init is told: which service to run, and how.
     pub guest: GuestSpec,
 }

@@ -1,7 +1,7 @@
 //! Memory sizes and what backs them.
 
 use super::Error;
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::str::FromStr;
 
@@ -43,6 +43,15 @@ impl Memory {
         self.0
     }
 
+    /// The size in the largest unit of which it is a whole number, if there is one.
+    fn in_units(self) -> Option<(u64, &'static str)> {
+        let units = [(TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")];
+        let mut whole = units.into_iter();
+        let (unit, name) =
+            whole.find(|(unit, _)| self.0 >= *unit && self.0.is_multiple_of(*unit))?;
+        Some((self.0 / unit, name))
+    }
+
     /// Is this within the limits and made of whole pages of the kind that back it?
     pub(super) fn check(self, pages: HugePages) -> Result<(), Error> {
         if self < Self::MIN || self > Self::MAX {
@@ -61,14 +70,10 @@ impl Memory {
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, name) in [(TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")] {
-            if self.0 >= unit && self.0.is_multiple_of(unit) {
-                return write!(f, "{} {name}", self.0 / unit);
-            }
-        }
-        match self.0 {
-            1 => write!(f, "1 byte"),
-            bytes => write!(f, "{bytes} bytes"),
+        match (self.in_units(), self.0) {
+            (Some((number, unit)), _) => write!(f, "{number} {unit}"),
+            (None, 1) => write!(f, "1 byte"),
+            (None, bytes) => write!(f, "{bytes} bytes"),
         }
     }
 }
@@ -90,6 +95,16 @@ impl FromStr for Memory {
         };
         let number: u64 = digits.trim_end().parse().map_err(|_| syntax())?;
         number.checked_mul(unit).map(Memory).ok_or_else(syntax)
+    }
+}
+
+/// Text with a unit where there is a whole number of one, else a number of bytes.
+impl Serialize for Memory {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.in_units() {
+            Some((number, unit)) => serializer.collect_str(&format_args!("{number}{}", &unit[..1])),
+            None => serializer.serialize_u64(self.0),
+        }
     }
 }
 
@@ -130,7 +145,7 @@ impl MemorySize for u64 {
 }
 
 /// Which pages back guest RAM.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HugePages {
     /// 4 KiB pages, touched on demand.

@@ -3,7 +3,7 @@
 use super::flag::Flag;
 use super::rate_limit::Written;
 use super::{Egress, Error, PortMapping, PortMappings, RateLimit};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -13,28 +13,38 @@ use std::str::FromStr;
 /// As text: keys and values with commas between, `tap=tap0,queues=2`; the empty text is all defaults. In JSON
 /// the limits are objects: what is `rx-bandwidth=10M,rx-packets=1000` as text is
 /// `"rx": {"bandwidth": "10M", "operations": 1000}` there.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Net {
     /// An existing tap to use. Without one kvmlet makes its own, with addresses and a way out.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tap: Option<String>,
     /// The guest's hardware address; made up if not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddress>,
     /// The largest packet, in bytes. A tap that exists has one already.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<Mtu>,
     /// Pairs of queues, for guests with several vCPUs.
     pub queues: QueuePairs,
     /// The network between host and guest, instead of one that is chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet: Option<Subnet>,
     /// What the guest may reach. A tap that exists has its own rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
     /// Limit towards the guest.
+    #[serde(skip_serializing_if = "RateLimit::is_none")]
     pub rx: RateLimit,
     /// Limit from the guest.
+    #[serde(skip_serializing_if = "RateLimit::is_none")]
     pub tx: RateLimit,
     /// Ports of the host that lead to the guest. In JSON each text may be a range, as in `-p`.
-    #[serde(deserialize_with = "super::port_mapping::list")]
+    #[serde(
+        deserialize_with = "super::port_mapping::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub publish: Vec<PortMapping>,
     /// Whom the host asks for the guest's names, instead of its own name servers. It is a setting of the
     /// [whole VM](super::VmConfigBuilder::dns).
@@ -236,7 +246,7 @@ impl FromStr for MacAddress {
 }
 
 /// The largest packet of an interface: 68 (RFC 791) to 65521 bytes (what a tap takes).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct Mtu(u16);
 
@@ -262,7 +272,7 @@ impl TryFrom<u64> for Mtu {
 }
 
 /// How many pairs of queues an interface has: 1 to [`QueuePairs::MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct QueuePairs(u8);
 
@@ -368,18 +378,26 @@ impl FromStr for Subnet {
     }
 }
 
-macro_rules! deserialize_from_text {
+/// What is text in JSON as it is on a command line.
+macro_rules! text_in_json {
     ($($type:ty),*) => {$(
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
     )*};
 }
-pub(super) use deserialize_from_text;
+pub(super) use text_in_json;
 
-deserialize_from_text!(MacAddress, Subnet);
+text_in_json!(MacAddress, Subnet);
 
 #[cfg(test)]
 #[path = "net_tests.rs"]

@@ -1,8 +1,8 @@
 //! Published ports: `-p 8080:80`.
 
 use super::Error;
-use super::net::deserialize_from_text;
-use serde::{Deserialize, Deserializer};
+use super::net::text_in_json;
+use serde::{Deserialize, Deserializer, de};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
@@ -144,7 +144,7 @@ impl FromStr for PortMapping {
     }
 }
 
-deserialize_from_text!(PortMapping);
+text_in_json!(PortMapping);
 
 /// What one `-p` publishes: a port, or with ranges several.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +173,13 @@ impl FromStr for PortMappings {
     }
 }
 
-deserialize_from_text!(PortMappings);
+impl<'de> Deserialize<'de> for PortMappings {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
 
 /// A list of texts, each of which may be a range.
 pub(super) fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PortMapping>, D::Error> {

@@ -2,7 +2,7 @@
 
 use super::flag::Flag;
 use super::{CgroupParent, CpuSet, Error, HugePages};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
@@ -62,7 +62,7 @@ impl FromStr for CpuQuota {
 
 /// A VM's weight when CPUs are short, against other VMs and processes: 1 to 10000, where 100 is usual
 /// (`cpu.weight` in Linux Documentation/admin-guide/cgroup-v2.rst).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct CpuWeight(u16);
 
@@ -106,7 +106,7 @@ impl FromStr for CpuWeight {
 }
 
 /// Which threads of a VM the quota and the CPU set hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CpuScope {
     /// All: what the VMM does for the guest comes out of the guest's share.
@@ -117,7 +117,7 @@ pub enum CpuScope {
 }
 
 /// Who may use the host memory behind guest RAM.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemoryMode {
     /// Pages are taken when the guest first touches them; what all VMs were promised may exceed the host's
@@ -188,7 +188,7 @@ impl Quota {
 
 /// How much more may be promised to all VMs together than the host has: 1 is all of it, 2 is twice as much,
 /// 0.8 leaves a fifth for others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Overcommit {
     /// Of CPU time.
@@ -277,8 +277,17 @@ fn parse_thousandths(text: &str) -> Option<u32> {
 }
 
 /// Decimal numbers that JSON may hold as numbers or as text; a float prints as it was written.
-macro_rules! deserialize_from_decimal {
+macro_rules! decimal_in_json {
     ($type:ty, $expected:literal) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self.0 % 1000 {
+                    0 => serializer.serialize_u32(self.0 / 1000),
+                    _ => serializer.serialize_f64(f64::from(self.0) / 1000.0),
+                }
+            }
+        }
+
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 #[derive(Deserialize)]
@@ -297,8 +306,8 @@ macro_rules! deserialize_from_decimal {
     };
 }
 
-deserialize_from_decimal!(CpuQuota, "a share in CPUs must be a number such as 0.5");
-deserialize_from_decimal!(Factor, "a factor must be a number such as 1.5");
+decimal_in_json!(CpuQuota, "a share in CPUs must be a number such as 0.5");
+decimal_in_json!(Factor, "a factor must be a number such as 1.5");
 
 #[cfg(test)]
 #[path = "quota_tests.rs"]

@@ -1,7 +1,7 @@
 //! How much of a disk or an interface a guest may use per second.
 
 use super::{Error, Memory};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::num::NonZeroU64;
 
 /// A steady rate with room for bursts (a token bucket), in bytes or in operations.
@@ -46,8 +46,8 @@ impl Rate {
 }
 
 /// Limits for one disk, or for one direction of an interface. Without any, nothing is held back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
 pub struct RateLimit {
     /// Bytes.
     pub bandwidth: Option<Rate>,
@@ -61,17 +61,27 @@ impl RateLimit {
         bandwidth: None,
         operations: None,
     };
+
+    pub(super) fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
 }
 
 /// The keys of a limit as a user writes them; a burst without a rate limits nothing and is refused.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Written {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub once: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub operations: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub operations_burst: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub operations_once: Option<u64>,
 }
 
@@ -106,6 +116,30 @@ impl TryFrom<Written> for RateLimit {
     fn try_from(written: Written) -> Result<Self, Error> {
         written.limit("bandwidth", "operations")
     }
+}
+
+impl From<RateLimit> for Written {
+    fn from(limit: RateLimit) -> Self {
+        let (bandwidth, burst, once) = parts(limit.bandwidth);
+        let (operations, operations_burst, operations_once) = parts(limit.operations);
+        Self {
+            bandwidth: bandwidth.map(Memory::from_bytes),
+            burst: burst.map(Memory::from_bytes),
+            once: once.map(Memory::from_bytes),
+            operations,
+            operations_burst,
+            operations_once,
+        }
+    }
+}
+
+/// A rate as it would be written.
+fn parts(rate: Option<Rate>) -> (Option<u64>, Option<u64>, Option<u64>) {
+    let Some((per_second, burst, once)) = rate.map(Rate::parts) else {
+        return (None, None, None);
+    };
+    let once = Some(once).filter(|once| *once > 0);
+    (Some(per_second.get()), Some(burst.get()), once)
 }
 
 fn rate(

@@ -1,6 +1,6 @@
 //! The jail around VMs that `kvmlet boot` starts, as seen from outside.
 
-use crate::cli::{Running, kvmlet, run, text, vm_process, vm_process_if_any};
+use crate::cli::{Running, kill, kvmlet, run, text, vm_process, vm_process_if_any};
 use crate::harness::{Test, patience::eventually};
 use crate::virtio::image;
 use std::fs::{read_dir, read_link, read_to_string};
@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
         outputs_in_files,
     ),
     ("a_jail_can_be_declined", declined),
+    ("a_file_says_how_a_vm_is_held", said_in_a_file),
     (
         "a_wall_that_cannot_be_had_is_an_error_or_told",
         missing_wall,
@@ -163,6 +164,26 @@ fn declined() {
             .iter()
             .all(|task| status(task).contains("Seccomp:\t0"))
     );
+}
+
+/// Walls and statistics are said in a configuration file as on a command line, which comes first.
+fn said_in_a_file() {
+    let place = tempfile::tempdir().unwrap();
+    let (file, stats) = (place.path().join("vm.json"), place.path().join("stats"));
+    let json = serde_json::json!({"jail": "off", "best_effort": true, "stats": stats});
+    std::fs::write(&file, json.to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    for (arguments, is_jailed) in [(&[][..], false), (&["--jail"], true)] {
+        let mut child = running(&[&["--config", file], arguments].concat());
+        assert_eq!(vm_process_if_any(&child).is_some(), is_jailed);
+        kill(child.id() as i32, libc::SIGQUIT);
+        child.wait().unwrap();
+        assert!(
+            std::fs::metadata(&stats).unwrap().len() > 2,
+            "{arguments:?}"
+        );
+        std::fs::remove_file(&stats).unwrap();
+    }
 }
 
 /// Runs kvmlet where no network namespace can be made.

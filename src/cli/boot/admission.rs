@@ -29,15 +29,15 @@ pub(super) fn runtime(best_effort: bool) -> Result<Option<RuntimeDirectory>, Fai
 const WITHOUT: &str = "go on without it: --best-effort";
 
 /// Has a VM noted in the ledger, and makes its cgroup if it is to have one. What this host cannot do is an
-/// error, and with `best_effort` a warning; but nobody gets what others were promised.
+/// error, or a warning if the configuration says so; but nobody gets what others were promised.
 pub(super) fn admit(
     config: &VmConfig,
     runtime: Option<&RuntimeDirectory>,
-    best_effort: bool,
 ) -> Result<Option<Share>, Failed> {
     // No overcommitment makes room for one VM that is larger than the host.
     check_host_memory(config.memory)?;
-    let plan = plan(config, best_effort)?;
+    let best_effort = config.best_effort;
+    let plan = plan(config)?;
     let Some(runtime) = runtime else {
         return Ok(None);
     };
@@ -65,7 +65,7 @@ fn enter(
 }
 
 /// The cgroup of a VM that asks for one.
-fn plan(config: &VmConfig, best_effort: bool) -> Result<Option<Plan>, Failed> {
+fn plan(config: &VmConfig) -> Result<Option<Plan>, Failed> {
     if !config.quota.is_asked() {
         return Ok(None);
     }
@@ -74,7 +74,7 @@ fn plan(config: &VmConfig, best_effort: bool) -> Result<Option<Plan>, Failed> {
     let hierarchies = Hierarchies::find().map_err(|error| refused(error.into()))?;
     let parent = config.quota.parent.as_ref().map(CgroupParent::path);
     let plan = Plan::new(&hierarchies, &cgroup::unique_name(), &limits, parent);
-    if !best_effort {
+    if !config.best_effort {
         return plan
             .whole()
             .map(Some)

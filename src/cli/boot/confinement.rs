@@ -1,5 +1,6 @@
 //! The jail that the VM's process is in, as far as it is wanted and the host gives it.
 
+use crate::config::JailMode;
 use crate::host::jail::{Jail, Missing, Needs, Wall};
 use crate::host::process::{Fork, Lifeline};
 use crate::host::seccomp;
@@ -7,37 +8,11 @@ use crate::system_calls::Filters;
 use crate::thread::ThreadKind;
 use crate::{Error, Vm, VmConfig, VmHandle};
 use crate::{ExitCode, Failed};
-use clap::Args;
 use std::error::Error as _;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Whether the VM's process is confined.
-#[derive(Args)]
-pub(super) struct JailFlags {
-    /// Confine the VM's process: it has nothing of the host but what is opened for it. This is the default as far as
-    /// the host can; asked for, what the host cannot do is an error.
-    #[arg(long, overrides_with = "no_jail")]
-    jail: bool,
-    /// Do not confine the VM's process.
-    #[arg(long)]
-    no_jail: bool,
-}
-
-impl JailFlags {
-    /// The jail that is to be, if one is.
-    pub fn confinement(&self, config: &VmConfig, best_effort: bool) -> Option<Confinement> {
-        let wanted = self.jail || !self.no_jail;
-        wanted.then(|| Confinement {
-            // No two processes that run at the same time have the same number.
-            jail: Jail::new(std::process::id()),
-            best_effort: best_effort || !self.jail,
-            memory_bytes: config.memory.bytes() + config.overhead().bytes(),
-        })
-    }
-}
 
 /// A jail for the process of one VM. The methods are called in their order: the first by whoever attends the VM,
 /// the others by that process.
@@ -50,6 +25,16 @@ pub(crate) struct Confinement {
 }
 
 impl Confinement {
+    /// The jail that is to be, if one is.
+    pub fn of(config: &VmConfig) -> Option<Self> {
+        (config.jail != JailMode::Off).then(|| Self {
+            // No two processes that run at the same time have the same number.
+            jail: Jail::new(std::process::id()),
+            best_effort: config.best_effort || config.jail == JailMode::Auto,
+            memory_bytes: config.memory.bytes() + config.overhead().bytes(),
+        })
+    }
+
     /// Forks the VM's process, which is born in `cgroup` if one is given.
     pub fn fork(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork, Failed> {
         let forked = self.jail.fork(cgroup, self.best_effort);

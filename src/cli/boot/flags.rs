@@ -3,8 +3,8 @@
 use super::quota::QuotaFlags;
 use crate::Failed;
 use crate::config::{
-    Balloon, CpuMask, DEFAULT_CMDLINE, Disk, HugePages, Memory, NameServer, Net, PortMappings,
-    Scratch, VcpuCount, VmConfigBuilder,
+    Balloon, CpuMask, DEFAULT_CMDLINE, Disk, HugePages, JailMode, Memory, NameServer, Net,
+    PortMappings, Scratch, VcpuCount, VmConfigBuilder,
 };
 use crate::host::built;
 use crate::host::environment;
@@ -97,6 +97,20 @@ pub(super) struct Flags {
     /// power is cut [default: 10].
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     stop_timeout: Option<u32>,
+    /// Write statistics to a file as JSON, when the VM ends and on SIGUSR1; `-` is standard output, behind
+    /// what the guest has written.
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+    /// Confine the VM's process: it has nothing of the host but what is opened for it. This is the default as far as
+    /// the host can; asked for, what the host cannot do is an error.
+    #[arg(long, overrides_with = "no_jail")]
+    jail: bool,
+    /// Do not confine the VM's process.
+    #[arg(long, overrides_with = "jail")]
+    no_jail: bool,
+    /// Go on, with a warning, where this host cannot hold the VM to what is asked for.
+    #[arg(long)]
+    best_effort: bool,
     /// The service to run, with its arguments, instead of the image's own.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -200,6 +214,17 @@ impl Flags {
         }
         if let Some(timeout) = self.stop_timeout {
             config = config.stop_timeout(timeout);
+        }
+        if let Some(path) = self.stats {
+            config = config.stats(path);
+        }
+        match (self.jail, self.no_jail) {
+            (true, _) => config = config.jail(JailMode::Required),
+            (false, true) => config = config.jail(JailMode::Off),
+            (false, false) => {}
+        }
+        if self.best_effort {
+            config = config.best_effort(true);
         }
         if !self.command.is_empty() {
             config = config.command(self.command);

@@ -29,12 +29,10 @@ use crate::vm::make_scratch;
 use crate::{Error, Vm, VmConfig, VmHandle};
 use clap::Args;
 pub(crate) use confinement::Confinement;
-use confinement::JailFlags;
 use flags::Flags;
 use last_lines::ConsoleOutput;
 use running::Running;
 use std::io::{IsTerminal, stderr};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Boot a guest in a microVM, connect it to this terminal, and end with its exit code.
@@ -48,15 +46,6 @@ kernel panicked, 139 if it crashed with a triple fault, 128+N if kvmlet was ende
 pub(crate) struct Boot {
     #[command(flatten)]
     flags: Flags,
-    /// Write statistics to a file as JSON, when the VM ends and on SIGUSR1; `-` is standard output, behind
-    /// what the guest has written.
-    #[arg(long, value_name = "FILE")]
-    stats: Option<PathBuf>,
-    #[command(flatten)]
-    jail: JailFlags,
-    /// Go on, with a warning, where this host cannot hold the VM to what is asked for.
-    #[arg(long)]
-    best_effort: bool,
 }
 
 impl Boot {
@@ -76,8 +65,8 @@ impl Boot {
         let mut config = self.flags.config()?;
         config.guest.console = terminal::size();
         // A VM that has run for an hour should not end with a file that cannot be written.
-        let stats = self.stats.map(|path| WholeFile::open(&path)).transpose()?;
-        let runtime = admission::runtime(self.best_effort)?;
+        let stats = config.stats.as_deref().map(WholeFile::open).transpose()?;
+        let runtime = admission::runtime(config.best_effort)?;
         if let Some(Err(error)) = runtime.as_ref().map(host::net::reap_stale) {
             log::warn!("what killed VMs have left over was not cleared: {error}");
         }
@@ -87,12 +76,12 @@ impl Boot {
             let look = || config.disks.iter().map(|disk| disk.path.symlink_metadata());
             console.signals().while_mortal(|| look().for_each(drop));
         }
-        let share = admission::admit(&config, runtime.as_ref(), self.best_effort)?;
+        let share = admission::admit(&config, runtime.as_ref())?;
         let stop_timeout = Duration::from_secs(config.guest.stop_timeout_s().into());
         // What is there to be cleared away at the end, however that comes.
         let held = share.as_ref().is_some_and(|share| share.cgroup().is_some())
             || config.nets.iter().any(|net| net.tap.is_none());
-        let confinement = self.jail.confinement(&config, self.best_effort);
+        let confinement = Confinement::of(&config);
         make_scratch(&config)?;
         go_on()?;
         let prepared = Prepared {
