@@ -19,7 +19,7 @@ impl Workers {
     /// Has all stand still, and returns when they do; or names one that did not in time, when none does any more. No
     /// vCPU runs.
     pub fn sleep(&self, deadline: Instant) -> Result<(), String> {
-        self.0.iter().for_each(|device| lock(device).sleep());
+        self.0.iter().for_each(|device| lock(device).pause());
         let awake = (self.0.iter()).find(|device| !lock(device).is_still(deadline));
         let Some(awake) = awake else {
             return Ok(());
@@ -30,7 +30,7 @@ impl Workers {
 
     /// Has all go on.
     pub fn wake(&self) {
-        self.0.iter().for_each(|device| lock(device).wake());
+        self.0.iter().for_each(|device| lock(device).resume());
     }
 
     /// Ends all, for good, and returns when they have, or then. What the host's kernel works on by then may go on.

@@ -2,12 +2,14 @@
 //!
 //! A device is two things. Its *front* ([`VirtioDevice`]) has an id, features and a configuration space and
 //! sits behind the transport's registers; it knows neither KVM nor threads. When the driver is ready the
-//! transport *activates* it: the front gets its [queues](Virtqueue) and gives them to a [`Worker`],
-//! until a reset takes the queues back.
+//! transport *activates* it: the front gets its [queues](Virtqueue) and gives them to a [`Worker`] in a [`Server`],
+//! until a reset takes the queues back. A device that is to *sleep* gives back queues and [state](DeviceState), and another
+//! activation goes on with them, here or elsewhere.
 
 pub mod balloon;
 pub mod block;
 mod chain;
+mod desk;
 #[cfg(test)]
 pub(crate) mod fake_driver;
 mod interrupt;
@@ -17,14 +19,16 @@ mod orders;
 mod queue;
 pub mod rate_limiter;
 pub mod rng;
+mod server;
 mod worker;
 
 pub use chain::{Chain, Segment};
 pub use interrupt::Interrupt;
 pub use mmio::{Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
 pub use orders::{Order, Orders};
-pub use queue::{Broken, Virtqueue};
-pub use worker::{PATIENCE, Worker};
+pub use queue::{Broken, Drained, Fate, Virtqueue};
+pub use server::Server;
+pub use worker::{PATIENCE, Worker, WorkerThread};
 
 use std::io;
 use std::sync::Arc;
@@ -73,11 +77,15 @@ pub trait VirtioDevice: Send {
     /// marks the device as needing a reset.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
 
-    /// Be ready to be activated anew. Called after an activation, when the workers have let go of their work.
+    /// Gives back what it got when it was activated, as it is now. Called when the workers have let go of their work, or
+    /// sleep.
+    fn halt(&mut self) -> Halted;
+
+    /// Be as before any activation. Called after [`halt`](Self::halt).
     fn reset(&mut self);
 
     /// The threads that serve the queues.
-    fn workers(&mut self) -> &mut [Worker];
+    fn workers(&mut self) -> Vec<&mut dyn WorkerThread>;
 }
 
 /// What a device gets when its driver is ready.
@@ -88,4 +96,51 @@ pub struct Activation {
     pub queues: Vec<Option<Virtqueue>>,
     /// The device's interrupt, for changes of its configuration.
     pub interrupt: Arc<Interrupt>,
+    /// What the device is to go on with, if it [was halted](VirtioDevice::halt) asleep.
+    pub state: Option<DeviceState>,
+}
+
+/// What an active device gives back: nothing of it is in flight.
+pub struct Halted {
+    /// Its queues, by their numbers; `None` for those that it did not use, or lost with a thread that panicked.
+    pub queues: Vec<Option<Virtqueue>>,
+    /// What else its driver relies on.
+    pub state: DeviceState,
+}
+
+impl Halted {
+    fn new(queues: impl IntoIterator<Item = Virtqueue>, count: usize, state: DeviceState) -> Self {
+        let mut places: Vec<_> = (0..count).map(|_| None).collect();
+        for queue in queues {
+            let number = usize::from(queue.number());
+            places[number] = Some(queue);
+        }
+        Self {
+            queues: places,
+            state,
+        }
+    }
+}
+
+/// What a driver has made of a device, beside features and queues. What the host has made of it, as limits and sizes,
+/// is not among it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceState {
+    /// An entropy source has nothing.
+    Rng,
+    /// Of a disk.
+    Block(block::BlockState),
+    /// Of a network interface.
+    Net(net::NetState),
+    /// Of a balloon.
+    Balloon(balloon::BalloonState),
+}
+
+/// The state of another type of device.
+fn foreign_state() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the state to go on with is another type of device's",
+    )
 }

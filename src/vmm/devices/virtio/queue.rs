@@ -44,9 +44,36 @@ pub enum Broken {
     Memory(#[from] GuestMemoryError),
 }
 
+/// What becomes of a request that its device has looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate<W> {
+    /// It is answered, with this many bytes written to it.
+    Answered(u32),
+    /// It is the device's until it [pushes](Virtqueue::push) it.
+    Kept,
+    /// As [`Kept`](Self::Kept), and no more are taken now, for this reason.
+    KeptLast(W),
+    /// It is put back, to come first next time, and the device waits for this.
+    PutBack(W),
+}
+
+/// Why a device takes no more requests now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained<W> {
+    /// There are none, and the driver notifies of the next.
+    Empty,
+    /// It has had its portion, and there may be more.
+    Portion,
+    /// The device waits for something else.
+    Waits(W),
+}
+
 /// A queue as an active device sees it.
 pub struct Virtqueue {
+    number: u16,
     queue: Queue,
+    /// For the next request, with its allocations.
+    chain: Chain,
     memory: GuestRam,
     interrupt: Arc<Interrupt>,
     notified: EventFd,
@@ -56,18 +83,26 @@ pub struct Virtqueue {
 
 impl Virtqueue {
     pub(super) fn new(
+        number: u16,
         queue: Queue,
         memory: GuestRam,
         interrupt: Arc<Interrupt>,
         notified: EventFd,
     ) -> Self {
         Self {
+            number,
             queue,
+            chain: Chain::default(),
             memory,
             interrupt,
             notified,
             signalled: 0,
         }
+    }
+
+    /// Its number, by which driver and device know it.
+    pub fn number(&self) -> u16 {
+        self.number
     }
 
     /// Becomes readable when the driver has made requests available.
@@ -93,6 +128,59 @@ impl Virtqueue {
     /// Number of entries that the driver has chosen.
     pub fn size(&self) -> u16 {
         self.queue.size()
+    }
+
+    /// Serves requests until there are none, `most` have been, or `serve` says why not; then tells the driver of the
+    /// answers. The driver is asked not to notify meanwhile.
+    ///
+    /// # Errors
+    /// When the driver broke the rules, or `serve` failed.
+    pub fn drain<W, E: From<Broken>>(
+        &mut self,
+        most: usize,
+        serve: impl FnMut(&Self, &Chain) -> Result<Fate<W>, E>,
+    ) -> Result<Drained<W>, E> {
+        self.mute()?;
+        let drained = self.take(most, serve)?;
+        self.signal()?;
+        match drained {
+            Drained::Empty if self.unmute()? => Ok(Drained::Portion),
+            drained => Ok(drained),
+        }
+    }
+
+    /// As [`drain`](Self::drain), but neither tells the driver nor asks anything of it.
+    ///
+    /// # Errors
+    /// As [`drain`](Self::drain).
+    pub fn take<W, E: From<Broken>>(
+        &mut self,
+        most: usize,
+        mut serve: impl FnMut(&Self, &Chain) -> Result<Fate<W>, E>,
+    ) -> Result<Drained<W>, E> {
+        let mut chain = std::mem::take(&mut self.chain);
+        let mut drained = Drained::Portion;
+        for _ in 0..most {
+            if !self.pop(&mut chain)? {
+                drained = Drained::Empty;
+                break;
+            }
+            match serve(self, &chain)? {
+                Fate::Answered(written) => self.push(chain.head(), written)?,
+                Fate::Kept => {}
+                Fate::KeptLast(why) => {
+                    drained = Drained::Waits(why);
+                    break;
+                }
+                Fate::PutBack(why) => {
+                    self.unpop();
+                    drained = Drained::Waits(why);
+                    break;
+                }
+            }
+        }
+        self.chain = chain;
+        Ok(drained)
     }
 
     /// Takes the next request into `chain`; false when there is none.

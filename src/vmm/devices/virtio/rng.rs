@@ -2,7 +2,8 @@
 
 use super::rate_limiter::{Gate, RateLimiter, Take};
 use super::{
-    Activation, Broken, Chain, DeviceType, Interrupt, Orders, VirtioDevice, Virtqueue, Worker,
+    Activation, Broken, DeviceState, DeviceType, Drained, Fate, Halted, Interrupt, Orders, Server,
+    VirtioDevice, Virtqueue, Worker, WorkerThread,
 };
 use crate::config::{Rate, RateLimit};
 use crate::thread::ThreadKind;
@@ -82,7 +83,7 @@ impl RngHandle {
 
 /// The device. It has one queue and no configuration.
 pub struct Rng {
-    worker: Worker,
+    worker: Worker<QueueServer>,
     shared: Arc<Shared>,
 }
 
@@ -140,88 +141,91 @@ impl VirtioDevice for Rng {
         let shared = self.shared.clone();
         let _ = shared.interrupt.set(interrupt.clone());
         let gate = shared.limiter.gate()?;
-        self.worker
-            .work(move |orders| serve(queue, gate, &shared, &interrupt, orders))
+        let server = QueueServer {
+            queue,
+            gate,
+            shared,
+        };
+        self.worker.work(server, &interrupt)
+    }
+
+    fn halt(&mut self) -> Halted {
+        let queue = self.worker.take().map(|server| server.queue);
+        Halted::new(queue, 1, DeviceState::Rng)
     }
 
     fn reset(&mut self) {}
 
-    fn workers(&mut self) -> &mut [Worker] {
-        std::slice::from_mut(&mut self.worker)
+    fn workers(&mut self) -> Vec<&mut dyn WorkerThread> {
+        vec![&mut self.worker]
     }
 }
 
-/// What a worker waits for that has no more to do.
-enum Wait {
-    Queue,
-    Timer,
+/// The queue with all that its thread needs to serve it.
+struct QueueServer {
+    queue: Virtqueue,
+    gate: Gate,
+    shared: Arc<Shared>,
 }
 
-fn serve(
-    mut queue: Virtqueue,
-    mut gate: Gate,
-    shared: &Shared,
-    interrupt: &Arc<Interrupt>,
-    orders: &Orders,
-) {
-    let mut chain = Chain::default();
-    loop {
-        let wait = match serve_some(&mut queue, &mut chain, &mut gate, shared) {
-            Ok(wait) => wait,
-            Err(why) => return interrupt.needs_reset(&why),
-        };
+/// What keeps it from answering more.
+struct Throttled;
+
+impl Server for QueueServer {
+    type Failure = Broken;
+
+    fn serve(&mut self, orders: &Orders) -> Result<(), Broken> {
+        while orders.are_to_work() {
+            let drained = self.turn()?;
+            self.wait(&drained, orders);
+        }
+        Ok(())
+    }
+}
+
+impl QueueServer {
+    /// Answers what there is, but no more than a queue full, so that a driver that never ceases to ask cannot
+    /// keep the device from being reset.
+    fn turn(&mut self) -> Result<Drained<Throttled>, Broken> {
+        let Self {
+            queue,
+            gate,
+            shared,
+        } = self;
+        let mut bytes = [0; REQUEST_BYTES];
+        let most = queue.size().into();
+        queue.drain(most, |queue, chain| {
+            let wanted = chain.writable_bytes().min(REQUEST_BYTES as u64) as usize;
+            if gate.take(1, wanted as u64) != Take::Ready {
+                return Ok(Fate::PutBack(Throttled));
+            }
+            // From an initialized generator getrandom returns at once and, up to 256 bytes, in full.
+            let filled = getrandom(&mut bytes[..wanted], GetRandomFlags::empty()).unwrap_or(0);
+            let written = chain.write(queue.memory(), 0, &bytes[..filled])?;
+            shared.requests.fetch_add(1, Ordering::Relaxed);
+            shared.bytes.fetch_add(written as u64, Ordering::Relaxed);
+            Ok(Fate::Answered(written as u32))
+        })
+    }
+
+    fn wait(&self, drained: &Drained<Throttled>, orders: &Orders) {
         // SAFETY: the descriptor belongs to the queue, which outlives the call.
-        let notified = unsafe { BorrowedFd::borrow_raw(queue.notified().as_raw_fd()) };
+        let notified = unsafe { BorrowedFd::borrow_raw(self.queue.notified().as_raw_fd()) };
         let mut fds = [
             PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN),
-            match wait {
-                Some(Wait::Timer) => PollFd::from_borrowed_fd(gate.timer(), PollFlags::IN),
+            match drained {
+                Drained::Waits(Throttled) => {
+                    PollFd::from_borrowed_fd(self.gate.timer(), PollFlags::IN)
+                }
                 _ => PollFd::from_borrowed_fd(notified, PollFlags::IN),
             },
         ];
-        // With work left this only looks whether to stop. Interrupted or not: what is readable decides.
-        let _ = poll(&mut fds, wait.is_none().then_some(&Timespec::default()));
-        if !fds[0].revents().is_empty() && orders.obey() {
-            return;
-        }
-        let notified = queue.notified().read().unwrap_or(0);
-        (shared.notifications).fetch_add(notified, Ordering::Relaxed);
+        // With work left this only looks what has come. Interrupted or not: what is readable decides.
+        let looks = matches!(drained, Drained::Portion);
+        let _ = poll(&mut fds, looks.then_some(&Timespec::default()));
+        let notified = self.queue.notified().read().unwrap_or(0);
+        (self.shared.notifications).fetch_add(notified, Ordering::Relaxed);
     }
-}
-
-/// Answers what there is, but no more than a queue full, so that a driver that never ceases to ask cannot
-/// keep the device from being reset; what to wait for, or nothing if there may be more.
-fn serve_some(
-    queue: &mut Virtqueue,
-    chain: &mut Chain,
-    gate: &mut Gate,
-    shared: &Shared,
-) -> Result<Option<Wait>, Broken> {
-    let mut bytes = [0; REQUEST_BYTES];
-    for answered in 0..queue.size() {
-        if !queue.pop(chain)? {
-            if answered > 0 {
-                queue.signal()?;
-            }
-            return Ok((!queue.unmute()?).then_some(Wait::Queue));
-        }
-        let wanted = chain.writable_bytes().min(REQUEST_BYTES as u64) as usize;
-        if gate.take(1, wanted as u64) != Take::Ready {
-            queue.unpop();
-            if answered > 0 {
-                queue.signal()?;
-            }
-            return Ok(Some(Wait::Timer));
-        }
-        // From an initialized generator getrandom returns at once and, up to 256 bytes, in full.
-        let filled = getrandom(&mut bytes[..wanted], GetRandomFlags::empty()).unwrap_or(0);
-        let written = chain.write(queue.memory(), 0, &bytes[..filled])?;
-        queue.push(chain.head(), written as u32)?;
-        shared.requests.fetch_add(1, Ordering::Relaxed);
-        shared.bytes.fetch_add(written as u64, Ordering::Relaxed);
-    }
-    queue.signal()?;
-    Ok(None)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! A thread that serves a device: parked while the device is not active.
 
-use super::orders::{Desk, Orders};
+use super::desk::Desk;
+use super::interrupt::Interrupt;
+use super::server::Server;
 use crate::thread::{self, Beginning, OnStart, ThreadKind};
 use std::io;
 use std::sync::Arc;
@@ -11,13 +13,13 @@ use std::time::{Duration, Instant};
 /// given back by then is left to the worker's thread.
 pub const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A thread of a device that works from activation to reset, and is parked in between. It starts with its
-/// first work, or with [`start`](Self::start) before: a process whose threads are confined starts none later.
+/// A thread of a device that serves from activation to reset, and is parked in between. It starts with its
+/// first work, or with [`start`](WorkerThread::start) before: a process whose threads are confined starts none later.
 /// Dropping the worker ends its work and its thread.
-pub struct Worker {
+pub struct Worker<S: Server> {
     name: String,
     kind: ThreadKind,
-    desk: Arc<Desk>,
+    desk: Arc<Desk<S>>,
     /// When its work was told to end.
     called_off: Option<Instant>,
     prepare: Option<Prepare>,
@@ -26,7 +28,41 @@ pub struct Worker {
 
 type Prepare = Box<dyn FnOnce() + Send>;
 
-impl Worker {
+/// A worker, whatever it serves with.
+pub trait WorkerThread: Send {
+    /// What its thread does.
+    fn kind(&self) -> ThreadKind;
+
+    /// Begins to start the thread, which makes [preparations](Worker::prepared), calls `on_start` and parks.
+    /// `None` if there is one.
+    ///
+    /// # Errors
+    /// When the host gives no thread.
+    fn start(&mut self, on_start: &Arc<OnStart>) -> io::Result<Option<Beginning>>;
+
+    /// Tells the work to end, if there is any, and does not wait for it.
+    fn call_off(&mut self);
+
+    /// Waits until the work has ended, but no longer than until then; returns whether it has.
+    fn has_let_go(&self, deadline: Instant) -> bool;
+
+    /// Tells the work to stand still, and does not wait until it does.
+    fn pause(&mut self);
+
+    /// Waits until the work stands still, but no longer than until then; returns whether it does.
+    fn is_still(&self, deadline: Instant) -> bool;
+
+    /// Tells the work to bring what is in flight to its end, and does not wait for it.
+    fn put_to_sleep(&mut self);
+
+    /// Waits until the work sleeps, but no longer than until then; returns whether it does.
+    fn is_asleep(&self, deadline: Instant) -> bool;
+
+    /// Has the work go on that [stood still](Self::pause) or [slept](Self::put_to_sleep).
+    fn wake(&mut self);
+}
+
+impl<S: Server> Worker<S> {
     /// A worker whose thread does not exist yet.
     ///
     /// # Errors
@@ -42,28 +78,30 @@ impl Worker {
         })
     }
 
-    /// Has the thread do something first when it is [started](Self::start) before its first work: what it will
+    /// Has the thread do something first when it is [started](WorkerThread::start) before its first work: what it will
     /// not be allowed to do later.
     pub fn prepared(mut self, prepare: impl FnOnce() + Send + 'static) -> Self {
         self.prepare = Some(Box::new(prepare));
         self
     }
 
-    /// What its thread does.
-    pub fn kind(&self) -> ThreadKind {
-        self.kind
-    }
-
-    /// Begins to start the thread, which makes [preparations](Self::prepared), calls `on_start` and parks.
-    /// `None` if there is one.
+    /// Has the thread serve. The work before has [ended](WorkerThread::has_let_go). Should the server fail, `interrupt`
+    /// tells the driver.
     ///
     /// # Errors
     /// When the host gives no thread.
-    pub fn start(&mut self, on_start: &Arc<OnStart>) -> io::Result<Option<Beginning>> {
-        let prepare = self.prepare.take();
-        self.spawn(on_start, || {
-            prepare.into_iter().for_each(|prepare| prepare())
-        })
+    pub fn work(&mut self, server: S, interrupt: &Arc<Interrupt>) -> io::Result<()> {
+        self.called_off = None;
+        let unconfined: Arc<OnStart> = Arc::new(|_| Ok(()));
+        self.spawn(&unconfined, || ())?;
+        self.desk.give(server, interrupt.clone());
+        Ok(())
+    }
+
+    /// Gives back what it served with, once the work has [ended](WorkerThread::has_let_go) or
+    /// [sleeps](WorkerThread::is_asleep). `None` if there was no work, or it panicked.
+    pub fn take(&mut self) -> Option<S> {
+        self.desk.take()
     }
 
     fn spawn(
@@ -80,48 +118,52 @@ impl Worker {
         self.thread = Some(thread);
         Ok(Some(beginning))
     }
+}
 
-    /// Gives the thread work, which obeys its [`Orders`] soon after they are readable. The work before has
-    /// [ended](Self::has_let_go).
-    ///
-    /// # Errors
-    /// When the host gives no thread.
-    pub fn work(&mut self, work: impl FnOnce(&Orders) + Send + 'static) -> io::Result<()> {
-        self.desk.give(Box::new(work));
-        self.called_off = None;
-        let unconfined: Arc<OnStart> = Arc::new(|_| Ok(()));
-        self.spawn(&unconfined, || ()).map(drop)
+impl<S: Server> WorkerThread for Worker<S> {
+    fn kind(&self) -> ThreadKind {
+        self.kind
     }
 
-    /// Tells the work to end, if there is any, and does not wait for it.
-    pub fn call_off(&mut self) {
+    fn start(&mut self, on_start: &Arc<OnStart>) -> io::Result<Option<Beginning>> {
+        let prepare = self.prepare.take();
+        self.spawn(on_start, || {
+            prepare.into_iter().for_each(|prepare| prepare())
+        })
+    }
+
+    fn call_off(&mut self) {
         if self.desk.call_off() {
             self.called_off.get_or_insert_with(Instant::now);
         }
     }
 
-    /// Waits until the thread has let go of all of its work, but no longer than until then; returns whether it has.
-    pub fn has_let_go(&self, deadline: Instant) -> bool {
-        self.desk.is_parked(deadline)
+    fn has_let_go(&self, deadline: Instant) -> bool {
+        self.desk.has_ended(deadline)
     }
 
-    /// Tells the work to stand still, and does not wait until it does.
-    pub fn sleep(&mut self) {
-        self.desk.sleep();
+    fn pause(&mut self) {
+        self.desk.pause();
     }
 
-    /// Waits until the work stands still, but no longer than until then; returns whether it does.
-    pub fn is_still(&self, deadline: Instant) -> bool {
+    fn is_still(&self, deadline: Instant) -> bool {
         self.desk.is_still(deadline)
     }
 
-    /// Has the work go on that [stood still](Self::sleep).
-    pub fn wake(&mut self) {
+    fn put_to_sleep(&mut self) {
+        self.desk.put_to_sleep();
+    }
+
+    fn is_asleep(&self, deadline: Instant) -> bool {
+        self.desk.is_asleep(deadline)
+    }
+
+    fn wake(&mut self) {
         self.desk.wake();
     }
 }
 
-impl Drop for Worker {
+impl<S: Server> Drop for Worker<S> {
     /// A thread that waits for the host's kernel, and for nothing else, may do so for ever. It is left behind then, with
     /// what the kernel still works on: guest memory, for one, stays mapped until it has let go.
     fn drop(&mut self) {
@@ -147,31 +189,77 @@ impl Drop for Worker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::orders::Order;
+    use super::super::orders::{Order, Orders};
     use super::*;
     use rustix::event::{PollFd, PollFlags, poll};
     use std::os::fd::AsFd;
     use std::sync::mpsc::channel;
+    use vmm_sys_util::eventfd::EventFd;
 
     const LONG: Duration = Duration::from_secs(10);
 
-    fn until_halted(orders: &Orders) {
-        loop {
-            let fd = PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN);
-            poll(&mut [fd], None).unwrap();
-            if orders.obey() {
-                return;
+    type Step = Box<dyn FnMut(&Orders) -> Result<(), &'static str> + Send>;
+
+    /// Serves by steps, and has as much in flight.
+    struct Steps {
+        step: Step,
+        in_flight: u32,
+        abandoned: bool,
+    }
+
+    impl Server for Steps {
+        type Failure = &'static str;
+
+        fn serve(&mut self, orders: &Orders) -> Result<(), &'static str> {
+            while orders.are_to_work() {
+                (self.step)(orders)?;
+                self.in_flight += 1;
             }
+            Ok(())
+        }
+
+        fn finish(&mut self, orders: &Orders) -> Result<bool, &'static str> {
+            while self.in_flight > 0 && orders.standing() == Order::Sleep {
+                self.in_flight -= 1;
+            }
+            Ok(self.in_flight == 0)
+        }
+
+        fn abandon(&mut self) {
+            self.abandoned = true;
         }
     }
 
-    fn worker() -> Worker {
+    fn steps(step: impl FnMut(&Orders) -> Result<(), &'static str> + Send + 'static) -> Steps {
+        Steps {
+            step: Box::new(step),
+            in_flight: 0,
+            abandoned: false,
+        }
+    }
+
+    /// Waits for another order.
+    fn idle(orders: &Orders) -> Result<(), &'static str> {
+        let fd = PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN);
+        poll(&mut [fd], None).unwrap();
+        Ok(())
+    }
+
+    fn worker() -> Worker<Steps> {
         Worker::new("test", ThreadKind::Rng).unwrap()
     }
 
-    fn halt(worker: &mut Worker) {
+    fn interrupt() -> Arc<Interrupt> {
+        let line = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        let interrupt = Arc::new(Interrupt::new("test", line));
+        interrupt.begin();
+        interrupt
+    }
+
+    fn halt(worker: &mut Worker<Steps>) -> Option<Steps> {
         worker.call_off();
         assert!(worker.has_let_go(Instant::now() + LONG));
+        worker.take()
     }
 
     #[test]
@@ -183,17 +271,13 @@ mod tests {
         let mut threads = Vec::new();
         for _ in 0..3 {
             let tell = tell.clone();
-            worker
-                .work(move |orders| {
-                    tell.send(std::thread::current().id()).unwrap();
-                    until_halted(orders);
-                    tell.send(std::thread::current().id()).unwrap();
-                })
-                .unwrap();
+            let step = move |orders: &Orders| {
+                tell.send(std::thread::current().id()).unwrap();
+                idle(orders)
+            };
+            worker.work(steps(step), &interrupt()).unwrap();
             threads.push(told.recv().unwrap());
-            halt(&mut worker);
-            // It has ended by now.
-            threads.push(told.try_recv().unwrap());
+            assert!(halt(&mut worker).unwrap().abandoned);
         }
         assert!(threads.iter().all(|thread| *thread == threads[0]));
     }
@@ -201,33 +285,52 @@ mod tests {
     #[test]
     fn halting_is_no_matter_whether_there_is_work() {
         let mut worker = worker();
-        halt(&mut worker);
-        worker.work(until_halted).unwrap();
-        halt(&mut worker);
-        halt(&mut worker);
-        worker.work(|_| ()).unwrap();
-        halt(&mut worker);
-        worker.work(until_halted).unwrap();
+        assert!(halt(&mut worker).is_none());
+        worker.work(steps(idle), &interrupt()).unwrap();
+        assert!(halt(&mut worker).is_some());
+        assert!(halt(&mut worker).is_none());
+        worker.work(steps(idle), &interrupt()).unwrap();
         drop(worker);
     }
 
     #[test]
-    fn work_stands_still_while_it_sleeps_and_goes_on_or_ends() {
+    fn work_that_fails_lets_go_and_then_asks_for_a_reset() {
+        let mut worker = worker();
+        let interrupt = interrupt();
+        worker.work(steps(|_| Err("no")), &interrupt).unwrap();
+        assert!(worker.has_let_go(Instant::now() + LONG));
+        assert!(interrupt.is_broken());
+        // It is not tried again, whatever is said.
+        worker.pause();
+        worker.wake();
+        worker.put_to_sleep();
+        assert!(worker.is_asleep(Instant::now()));
+        let server = worker.take().unwrap();
+        assert!((server.abandoned, server.in_flight) == (true, 0));
+    }
+
+    #[test]
+    fn work_that_panics_is_waited_for_by_nobody() {
+        let mut worker = worker();
+        let step = |_: &Orders| -> Result<(), &'static str> { panic!("as it is to") };
+        worker.work(steps(step), &interrupt()).unwrap();
+        assert!(worker.has_let_go(Instant::now() + LONG));
+        assert!(worker.take().is_none());
+    }
+
+    #[test]
+    fn work_stands_still_and_goes_on_or_ends() {
         let mut worker = worker();
         // Without work it is still.
-        worker.sleep();
+        worker.pause();
         assert!(worker.is_still(Instant::now()));
         worker.wake();
         for wakes in [true, false] {
             let (tell, told) = channel();
-            let steps = move |orders: &Orders| {
-                while orders.standing() == Order::Work || !orders.obey() {
-                    let _ = tell.send(());
-                }
-            };
-            worker.work(steps).unwrap();
+            let step = move |_: &Orders| tell.send(()).map_err(|_| "nobody listens");
+            worker.work(steps(step), &interrupt()).unwrap();
             told.recv().unwrap();
-            worker.sleep();
+            worker.pause();
             assert!(worker.is_still(Instant::now() + LONG));
             told.try_iter().for_each(drop);
             (0..100).for_each(|_| std::thread::yield_now());
@@ -236,7 +339,31 @@ mod tests {
                 worker.wake();
                 told.recv().unwrap();
             }
-            halt(&mut worker);
+            assert!(halt(&mut worker).unwrap().in_flight > 0);
+        }
+    }
+
+    #[test]
+    fn work_that_sleeps_has_nothing_in_flight_and_wakes_here_or_elsewhere() {
+        let mut worker = worker();
+        let (tell, told) = channel();
+        let step = move |_: &Orders| tell.send(()).map_err(|_| "nobody listens");
+        worker.work(steps(step), &interrupt()).unwrap();
+        for elsewhere in [false, true] {
+            told.recv().unwrap();
+            worker.pause();
+            worker.put_to_sleep();
+            assert!(worker.is_asleep(Instant::now() + LONG));
+            told.try_iter().for_each(drop);
+            if elsewhere {
+                let server = worker.take().unwrap();
+                assert!((server.in_flight, server.abandoned) == (0, false));
+                worker = self::worker();
+                worker.work(server, &interrupt()).unwrap();
+            } else {
+                worker.wake();
+            }
+            told.recv().unwrap();
         }
     }
 
@@ -246,16 +373,15 @@ mod tests {
         let mut worker = worker();
         let (answer, answered) = channel::<()>();
         let (tell, told) = channel();
-        worker
-            .work(move |_| {
-                tell.send(()).unwrap();
-                let _ = answered.recv();
-                drop(tell);
-            })
-            .unwrap();
+        let step = move |_: &Orders| {
+            tell.send(()).map_err(|_| "nobody listens")?;
+            let _ = answered.recv();
+            Ok(())
+        };
+        worker.work(steps(step), &interrupt()).unwrap();
         told.recv().unwrap();
         let since = Instant::now();
-        worker.sleep();
+        worker.pause();
         assert!(!worker.is_still(since + PATIENCE));
         worker.call_off();
         assert!(!worker.has_let_go(Instant::now()));

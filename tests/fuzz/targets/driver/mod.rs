@@ -186,7 +186,7 @@ impl<'a> Driver<'a> {
     /// Has the device stand still, as a pause does, with the guest.
     fn pause(&mut self) {
         self.other_vcpu.halt();
-        self.transport.sleep();
+        self.transport.pause();
         assert!(self.transport.is_still(Instant::now() + NEVER), "no pause");
         if self.manners.watches {
             let raised = self.line.read().is_ok();
@@ -195,7 +195,7 @@ impl<'a> Driver<'a> {
             // What the driver has not heard of yet.
             raised.then(|| self.line.write(1));
         }
-        self.transport.wake();
+        self.transport.resume();
         self.other_vcpu.go_on();
     }
 

@@ -19,7 +19,9 @@ mod worker;
 pub use handle::{BalloonHandle, BalloonStats};
 pub use statistics::GuestStatistics;
 
-use super::{Activation, DeviceType, VirtioDevice, Worker};
+use super::{
+    Activation, DeviceState, DeviceType, Halted, VirtioDevice, Worker, WorkerThread, foreign_state,
+};
 use crate::config::{self, Balloon, Memory};
 use crate::thread::ThreadKind;
 use handle::Shared;
@@ -27,7 +29,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use worker::Server;
+use worker::QueueServer;
 
 /// Entries of a queue. Linux names up to 32 free ranges at a time, by as many descriptors.
 const QUEUE_SIZE: u16 = 64;
@@ -64,12 +66,22 @@ pub enum Error {
     Host(#[from] io::Error),
 }
 
+/// What a driver has made of a balloon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BalloonState {
+    /// Pages of 4 KiB that are in it, as the guest has told.
+    pub actual_pages: u32,
+    /// The buffer of statistics that the device keeps, by the number of its first descriptor.
+    pub held: Option<u16>,
+}
+
 /// The front of a balloon.
 pub struct BalloonDevice {
     shared: Arc<Shared>,
     features: u64,
     active: bool,
-    worker: Worker,
+    worker: Worker<QueueServer>,
 }
 
 impl BalloonDevice {
@@ -111,7 +123,7 @@ impl VirtioDevice for BalloonDevice {
 
     /// §5.5.2: inflate, deflate, statistics, free page hints, reports. Linux counts only the queues of features
     /// that both sides have, and so finds its reports at 3 or 2 instead of 4; see
-    /// `Server::new`.
+    /// `QueueServer::new`.
     fn queue_sizes(&self) -> &[u16] {
         match self.features & feature::PAGE_REPORTING {
             0 => &[QUEUE_SIZE; 3],
@@ -143,11 +155,34 @@ impl VirtioDevice for BalloonDevice {
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let _ = self.shared.interrupt.set(activation.interrupt.clone());
-        let server = Server::new(activation, self.shared.clone());
-        self.worker.work(move |orders| server.serve(orders))?;
+        let Activation {
+            features,
+            queues,
+            interrupt,
+            state,
+        } = activation;
+        let state = match state {
+            None => BalloonState::default(),
+            Some(DeviceState::Balloon(state)) => state,
+            Some(_) => return Err(foreign_state()),
+        };
+        let actual = &self.shared.actual_pages;
+        actual.store(state.actual_pages, Ordering::Release);
+        let _ = self.shared.interrupt.set(interrupt.clone());
+        let server = QueueServer::new(features, queues, state.held, self.shared.clone());
+        self.worker.work(server, &interrupt)?;
         self.active = true;
         Ok(())
+    }
+
+    fn halt(&mut self) -> Halted {
+        let count = self.queue_sizes().len();
+        let actual_pages = self.shared.actual_pages.load(Ordering::Acquire);
+        let (queues, held) = self.worker.take().map(QueueServer::give_back).unzip();
+        let held = held.flatten();
+        let state = BalloonState { actual_pages, held };
+        let queues = queues.into_iter().flatten();
+        Halted::new(queues, count, DeviceState::Balloon(state))
     }
 
     /// The guest begins anew, with an empty balloon.
@@ -156,8 +191,8 @@ impl VirtioDevice for BalloonDevice {
         self.shared.actual_pages.store(0, Ordering::Release);
     }
 
-    fn workers(&mut self) -> &mut [Worker] {
-        std::slice::from_mut(&mut self.worker)
+    fn workers(&mut self) -> Vec<&mut dyn WorkerThread> {
+        vec![&mut self.worker]
     }
 }
 

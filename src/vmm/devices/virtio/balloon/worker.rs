@@ -4,7 +4,7 @@ use super::feature;
 use super::handle::{Shared, count};
 use super::pages::{self, NUMBER_BYTES, PORTION};
 use super::statistics::{BUFFER_BYTES, GuestStatistics};
-use crate::devices::virtio::{Activation, Broken, Chain, Interrupt, Orders, Virtqueue};
+use crate::devices::virtio::{Broken, Chain, Drained, Fate, Orders, Server, Virtqueue};
 use crate::memory::{GuestRam, PAGE_BYTES};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -17,114 +17,105 @@ use vmm_sys_util::eventfd::EventFd;
 /// Requests of one queue before another has its turn.
 const BATCH: usize = 16;
 
-/// Why the worker does not go on with a queue now.
-enum Halt {
-    /// The driver broke the rules.
-    Broken(Broken),
-    /// The device is being reset.
-    Stopped,
-}
-
-impl<E: Into<Broken>> From<E> for Halt {
-    fn from(error: E) -> Self {
-        Self::Broken(error.into())
-    }
-}
+/// There are other orders.
+struct Called;
 
 /// The queues with all that their thread needs to serve them.
-pub(super) struct Server {
+pub(super) struct QueueServer {
     inflate: Option<Virtqueue>,
     deflate: Option<Virtqueue>,
     statistics: Option<Virtqueue>,
     reports: Option<Virtqueue>,
     /// The statistics buffer, which is the device's until it wants new ones (§5.5.6.3).
     held: Option<u16>,
+    /// What is done of the request that comes next, in bytes of its page numbers.
+    inflated: u64,
+    /// What is done of the report that comes next, in pieces of memory.
+    reported: usize,
     shared: Arc<Shared>,
-    interrupt: Arc<Interrupt>,
 }
 
-impl Server {
+impl QueueServer {
     /// Beyond inflate and deflate, a queue is known by its place among those that the driver has set up: that
     /// is right for drivers that keep to the numbers of §5.5.2 and for Linux, which closes the gaps that
     /// features leave which are not negotiated (drivers/virtio/virtio_mmio.c, `vm_find_vqs`).
-    pub fn new(activation: Activation, shared: Arc<Shared>) -> Self {
-        let Activation {
-            features,
-            queues,
-            interrupt,
-        } = activation;
+    pub fn new(
+        features: u64,
+        queues: Vec<Option<Virtqueue>>,
+        held: Option<u16>,
+        shared: Arc<Shared>,
+    ) -> Self {
         let mut queues = queues.into_iter();
         let (inflate, deflate) = (queues.next().flatten(), queues.next().flatten());
         let mut further = queues.flatten();
         let mut of = |feature| (features & feature != 0).then(|| further.next()).flatten();
+        let statistics = of(feature::STATS_VQ);
+        shared.board.set_open(statistics.is_some());
         Self {
             inflate,
             deflate,
-            statistics: of(feature::STATS_VQ),
+            statistics,
             reports: of(feature::PAGE_REPORTING),
-            held: None,
+            held,
+            inflated: 0,
+            reported: 0,
             shared,
-            interrupt,
         }
     }
 
-    /// Serves until told to stop, or until the driver breaks the rules.
-    pub fn serve(mut self, orders: &Orders) {
-        let mut chain = Chain::default();
-        self.shared.board.set_open(self.statistics.is_some());
-        loop {
-            match self.turn(&mut chain, orders) {
-                Ok(more) if self.sleep(orders, more) => break,
-                Ok(_) => {}
-                Err(Halt::Stopped) => break,
-                Err(Halt::Broken(why)) => {
-                    self.interrupt.needs_reset(&why);
-                    break;
-                }
-            }
-        }
+    /// What it got, for another to go on with.
+    pub fn give_back(self) -> (impl Iterator<Item = Virtqueue>, Option<u16>) {
         self.shared.board.set_open(false);
+        let queues = [self.inflate, self.deflate, self.statistics, self.reports];
+        (queues.into_iter().flatten(), self.held)
     }
 
     /// Serves a batch of each queue; true if there may be more.
-    fn turn(&mut self, chain: &mut Chain, orders: &Orders) -> Result<bool, Halt> {
-        let shared = &self.shared;
+    fn turn(&mut self, orders: &Orders) -> Result<bool, Broken> {
+        let Self {
+            shared,
+            inflated,
+            reported,
+            ..
+        } = self;
         let mut more = false;
         if let Some(queue) = &mut self.inflate {
-            more |= answer(queue, chain, |ram, chain| {
-                inflate(shared, ram, chain, orders)
+            more |= answer(queue, |queue, chain| {
+                inflate(shared, queue.ram(), chain, inflated, orders)
             })?;
         }
         if let Some(queue) = &mut self.deflate {
-            more |= answer(queue, chain, |_, chain| {
+            more |= answer(queue, |_, chain| {
                 let pages = page_numbers(chain)? / NUMBER_BYTES as u64;
                 count(&shared.counters.deflated_bytes, pages * PAGE_BYTES);
-                Ok(())
+                Ok(Fate::Answered(0))
             })?;
         }
         if let Some(queue) = &mut self.reports {
-            more |= answer(queue, chain, |ram, chain| {
-                report(shared, ram, chain, orders)
+            more |= answer(queue, |queue, chain| {
+                report(shared, queue.ram(), chain, reported, orders)
             })?;
         }
-        Ok(more | self.exchange_statistics(chain)?)
+        Ok(more | self.exchange_statistics()?)
     }
 
     /// Keeps the driver's buffer, and hands it back for it to be filled anew when somebody asks.
-    fn exchange_statistics(&mut self, chain: &mut Chain) -> Result<bool, Broken> {
+    fn exchange_statistics(&mut self) -> Result<bool, Broken> {
         let Some(queue) = &mut self.statistics else {
             return Ok(false);
         };
         if self.held.is_none() {
-            if !queue.pop(chain)? {
-                return queue.unmute();
+            let (held, board) = (&mut self.held, &self.shared.board);
+            let drained = queue.drain(1, |queue, chain| {
+                let mut bytes = [0; BUFFER_BYTES];
+                let read = chain.read(queue.memory(), 0, &mut bytes)?;
+                board.answer(GuestStatistics::parse(&bytes[..read]));
+                *held = Some(chain.head());
+                Ok::<_, Broken>(Fate::KeptLast(()))
+            })?;
+            if self.held.is_none() {
+                return Ok(drained != Drained::Empty);
             }
-            let mut bytes = [0; BUFFER_BYTES];
-            let read = chain.read(queue.memory(), 0, &mut bytes)?;
-            self.shared
-                .board
-                .answer(GuestStatistics::parse(&bytes[..read]));
-            self.held = Some(chain.head());
         }
         if !self.shared.board.take_question() {
             return Ok(false);
@@ -136,8 +127,8 @@ impl Server {
         Ok(true)
     }
 
-    /// Waits until there is something to do; true if that is to end.
-    fn sleep(&self, orders: &Orders, more: bool) -> bool {
+    /// Waits until there is something to do.
+    fn wait(&self, orders: &Orders, more: bool) {
         // While the buffer of statistics is held, no other can be of use.
         let statistics = self.statistics.as_ref().filter(|_| self.held.is_none());
         let queues = [&self.inflate, &self.deflate, &self.reports];
@@ -152,33 +143,40 @@ impl Server {
             let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
             PollFd::from_borrowed_fd(fd, PollFlags::IN)
         }));
-        // With work left this only looks whether to stop. Interrupted or not: what is readable decides.
+        // With work left this only looks what has come. Interrupted or not: what is readable decides.
         let _ = poll(&mut fds, more.then_some(&Timespec::default()));
         for (event, fd) in events.iter().zip(&fds[1..]) {
             if !fd.revents().is_empty() {
                 let _ = event.read();
             }
         }
-        !fds[0].revents().is_empty() && orders.obey()
+    }
+}
+
+impl Server for QueueServer {
+    type Failure = Broken;
+
+    fn serve(&mut self, orders: &Orders) -> Result<(), Broken> {
+        while orders.are_to_work() {
+            let more = self.turn(orders)?;
+            self.wait(orders, more);
+        }
+        Ok(())
+    }
+
+    /// Whoever waits for statistics waits in vain.
+    fn abandon(&mut self) {
+        self.shared.board.set_open(false);
     }
 }
 
 /// Answers what there is, up to a batch; true if there may be more.
 fn answer(
     queue: &mut Virtqueue,
-    chain: &mut Chain,
-    mut serve: impl FnMut(&GuestRam, &Chain) -> Result<(), Halt>,
-) -> Result<bool, Halt> {
-    for _ in 0..BATCH {
-        if !queue.pop(chain)? {
-            queue.signal()?;
-            return Ok(queue.unmute()?);
-        }
-        serve(queue.ram(), chain)?;
-        queue.push(chain.head(), 0)?;
-    }
-    queue.signal()?;
-    Ok(true)
+    serve: impl FnMut(&Virtqueue, &Chain) -> Result<Fate<Called>, Broken>,
+) -> Result<bool, Broken> {
+    let drained = queue.drain(BATCH, serve)?;
+    Ok(!matches!(drained, Drained::Empty))
 }
 
 /// The size of a request that is made of page numbers, in bytes.
@@ -191,18 +189,22 @@ fn page_numbers(chain: &Chain) -> Result<u64, Broken> {
 }
 
 /// Gives back the pages that the driver has put into the balloon. A request may name as many as it likes, so
-/// it is worked on in portions, between which the device can be reset or stand
-/// still.
-fn inflate(shared: &Shared, ram: &GuestRam, chain: &Chain, orders: &Orders) -> Result<(), Halt> {
+/// it is worked on in portions, between which there may be other orders: `done` is how far it has come.
+fn inflate(
+    shared: &Shared,
+    ram: &GuestRam,
+    chain: &Chain,
+    done: &mut u64,
+    orders: &Orders,
+) -> Result<Fate<Called>, Broken> {
     let bytes = page_numbers(chain)?;
     let (mut buffer, mut list) = ([0; PORTION * NUMBER_BYTES], Vec::new());
-    let mut offset = 0;
-    while offset < bytes {
-        if offset > 0 && orders.obey() {
-            return Err(Halt::Stopped);
+    while *done < bytes {
+        if *done > 0 && !orders.are_to_work() {
+            return Ok(Fate::PutBack(Called));
         }
-        let read = chain.read(ram, offset, &mut buffer)?;
-        offset += read as u64;
+        let read = chain.read(ram, *done, &mut buffer)?;
+        *done += read as u64;
         let refused = pages::read(&buffer[..read], ram, &mut list);
         count(&shared.counters.refused_pages, refused);
         for run in pages::runs(&mut list) {
@@ -211,22 +213,33 @@ fn inflate(shared: &Shared, ram: &GuestRam, chain: &Chain, orders: &Orders) -> R
             tally(shared, &shared.counters.inflated_bytes, given);
         }
     }
-    Ok(())
+    *done = 0;
+    Ok(Fate::Answered(0))
 }
 
-/// Gives back free memory, each piece of it a descriptor's (§5.5.6.7).
-fn report(shared: &Shared, ram: &GuestRam, chain: &Chain, orders: &Orders) -> Result<(), Halt> {
+/// Gives back free memory, each piece of it a descriptor's (§5.5.6.7): `done` of them are.
+fn report(
+    shared: &Shared,
+    ram: &GuestRam,
+    chain: &Chain,
+    done: &mut usize,
+    orders: &Orders,
+) -> Result<Fate<Called>, Broken> {
     if !chain.readable().is_empty() {
-        return Err(Broken::Request("it reports memory that the device must not write").into());
+        return Err(Broken::Request(
+            "it reports memory that the device must not write",
+        ));
     }
-    for segment in chain.writable() {
+    for segment in chain.writable().iter().skip(*done) {
+        if *done > 0 && !orders.are_to_work() {
+            return Ok(Fate::PutBack(Called));
+        }
         let given = ram.give_back(segment.address, segment.bytes.into());
         tally(shared, &shared.counters.reported_bytes, given);
-        if orders.obey() {
-            return Err(Halt::Stopped);
-        }
+        *done += 1;
     }
-    Ok(())
+    *done = 0;
+    Ok(Fate::Answered(0))
 }
 
 fn tally(shared: &Shared, counter: &AtomicU64, given: io::Result<u64>) {

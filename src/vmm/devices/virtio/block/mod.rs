@@ -7,6 +7,7 @@
 
 mod backend;
 mod buffers;
+mod flight;
 mod handle;
 mod job;
 mod layout;
@@ -16,7 +17,9 @@ mod worker;
 pub use handle::{BlockHandle, BlockStats};
 
 use super::rate_limiter::RateLimiter;
-use super::{Activation, DeviceType, VirtioDevice, Worker};
+use super::{
+    Activation, DeviceState, DeviceType, Halted, VirtioDevice, Worker, WorkerThread, foreign_state,
+};
 use crate::config::{Cache, Disk, DiskIo};
 use crate::disk::{self, DiskFile, GuestMount};
 use crate::thread::ThreadKind;
@@ -80,6 +83,14 @@ impl Error {
     }
 }
 
+/// What a driver has made of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockState {
+    /// Writes may stay in a cache until a flush.
+    pub writeback: bool,
+}
+
 /// The front of a disk.
 pub struct BlockDevice {
     shared: Arc<Shared>,
@@ -89,7 +100,7 @@ pub struct BlockDevice {
     /// What the driver accepted, while active.
     negotiated: u64,
     /// One for each queue.
-    workers: Vec<Worker>,
+    workers: Vec<Worker<QueueServer>>,
     shelves: Vec<Shelf>,
 }
 
@@ -193,6 +204,7 @@ impl BlockDevice {
             features,
             queues,
             interrupt,
+            ..
         } = activation;
         // §5.2.2: without MQ there is one queue, whatever else was set up.
         let usable = match features & feature::MQ {
@@ -204,8 +216,7 @@ impl BlockDevice {
             let (shared, medium) = (self.shared.clone(), self.medium.clone());
             let shelf = self.shelves[number].clone();
             let server = QueueServer::new(queue, shared, medium, shelf)?;
-            let interrupt = interrupt.clone();
-            self.workers[number].work(move |orders| server.serve(&interrupt, orders))?;
+            self.workers[number].work(server, &interrupt)?;
         }
         Ok(())
     }
@@ -291,12 +302,24 @@ impl VirtioDevice for BlockDevice {
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        let writeback = match &activation.state {
+            None => self.initial_writeback(activation.features),
+            Some(DeviceState::Block(state)) => state.writeback,
+            Some(_) => return Err(foreign_state()),
+        };
         self.negotiated = activation.features;
         let shared = &self.shared;
-        let writeback = self.initial_writeback(activation.features);
         shared.writeback.store(writeback, Ordering::Release);
         let _ = shared.interrupt.set(activation.interrupt.clone());
         self.start(activation)
+    }
+
+    fn halt(&mut self) -> Halted {
+        let servers = self.workers.iter_mut().filter_map(Worker::take);
+        let queues = servers.map(QueueServer::into_queue);
+        let writeback = self.shared.writeback.load(Ordering::Acquire);
+        let state = DeviceState::Block(BlockState { writeback });
+        Halted::new(queues, self.queue_sizes.len(), state)
     }
 
     fn reset(&mut self) {
@@ -305,8 +328,9 @@ impl VirtioDevice for BlockDevice {
         self.shared.writeback.store(writeback, Ordering::Release);
     }
 
-    fn workers(&mut self) -> &mut [Worker] {
-        &mut self.workers
+    fn workers(&mut self) -> Vec<&mut dyn WorkerThread> {
+        let each = |worker| worker as &mut dyn WorkerThread;
+        self.workers.iter_mut().map(each).collect()
     }
 }
 

@@ -1,24 +1,17 @@
 //! The thread that serves one queue.
 
-use super::QUEUE_SIZE;
-use super::backend::{Backend, Ended, Medium, Shelf};
+use super::backend::{Medium, Shelf};
 use super::buffers::LOT_BYTES;
+use super::flight::Flight;
 use super::handle::{Shared, count};
-use super::job::{Job, Operation, Purpose, Step};
-use super::request::{Command, HEADER_BYTES, Reply, Request, Status};
+use super::request::{Command, Request, Status};
 use crate::devices::virtio::rate_limiter::{Gate, Take};
-use crate::devices::virtio::{Broken, Chain, Interrupt, Order, Orders, Virtqueue};
-use crate::memory::GuestMemory;
+use crate::devices::virtio::{Broken, Drained, Fate, Order, Orders, Server, Virtqueue};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use vm_memory::Bytes;
-
-/// Data that may be on their way at once, in bytes: whoever stops a disk waits for them.
-const IN_FLIGHT_BYTES: u64 = 8 << 20;
 
 /// How long a worker that is to stand still waits for the kernel before it looks whether it still is.
 const SLEEPER_LOOKS: Timespec = Timespec {
@@ -28,7 +21,7 @@ const SLEEPER_LOOKS: Timespec = Timespec {
 
 /// Why a worker ends before it is told to.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error(transparent)]
     Driver(#[from] Broken),
     #[error("the host's I/O failed: {0}")]
@@ -49,23 +42,8 @@ enum Pause {
 /// A queue with all that its thread needs to serve it.
 pub(super) struct QueueServer {
     queue: Virtqueue,
-    memory: Arc<GuestMemory>,
-    shared: Arc<Shared>,
-    medium: Arc<dyn Medium>,
     gate: Gate,
-    /// Made by the thread that uses it: when it started, or when the first job comes.
-    backend: Option<Box<dyn Backend>>,
-    shelf: Shelf,
-    /// Jobs to be used again, with their lists.
-    spare: Vec<Job>,
-    ended: Vec<Ended>,
-    in_flight: u16,
-    /// What of their data may be on its way, in bytes.
-    in_flight_bytes: u64,
-    /// Reads that the back end works on: they change guest memory.
-    reads: u16,
-    /// Jobs whose next operation waits until the device wakes; `None` while it is awake.
-    held: Option<Vec<Job>>,
+    flight: Flight,
     /// Answers since the driver was last told.
     unsignalled: bool,
 }
@@ -77,290 +55,99 @@ impl QueueServer {
         medium: Arc<dyn Medium>,
         shelf: Shelf,
     ) -> io::Result<Self> {
+        let memory = Arc::new(queue.memory().clone());
+        let gate = shared.limiter.gate()?;
+        let flight = Flight::new(memory, shared, medium, shelf, queue.size());
         Ok(Self {
-            memory: Arc::new(queue.memory().clone()),
-            gate: shared.limiter.gate()?,
             queue,
-            shared,
-            medium,
-            backend: None,
-            shelf,
-            spare: Vec::new(),
-            ended: Vec::new(),
-            in_flight: 0,
-            in_flight_bytes: 0,
-            reads: 0,
-            held: None,
+            gate,
+            flight,
             unsignalled: false,
         })
     }
 
-    /// Serves until told to stop, or until the driver breaks the rules. When it returns, the kernel works on
-    /// nothing of it any more.
-    pub fn serve(mut self, interrupt: &Interrupt, orders: &Orders) {
-        self.backend = self.shelf.take();
-        let broken = self.serve_until(orders).err();
-        // First the kernel lets go of the driver's buffers, then the driver hears of it.
-        if let Some(mut backend) = self.backend.take() {
-            // This thread may not make a ring again: it may be confined.
-            let usable = backend.settle();
-            self.shelf
-                .put(if usable { backend } else { self.medium.plain() });
-        }
-        if let Some(why) = broken {
-            interrupt.needs_reset(&why);
-        }
-    }
-
-    fn serve_until(&mut self, orders: &Orders) -> Result<(), Failure> {
-        let mut chain = Chain::default();
-        loop {
-            let more = self.pass(&mut chain)?;
-            if self.wait(more, orders) && self.obey(orders)? {
-                return Ok(());
-            }
-        }
+    pub fn into_queue(self) -> Virtqueue {
+        self.queue
     }
 
     /// One round: take what there is, start it, answer what has ended, tell the driver once. Returns what
     /// to wait for, or `None` if there is more to be taken now.
-    fn pass(&mut self, chain: &mut Chain) -> Result<Option<Pause>, Failure> {
+    fn pass(&mut self) -> Result<Option<Pause>, Failure> {
         self.queue.mute()?;
-        let pause = self.take(chain)?;
+        let pause = self.take()?;
         let again = self.advance()?;
-        self.signal()?;
         let more = match pause {
             None => true,
             Some(Pause::Empty) => self.queue.unmute()?,
-            Some(Pause::Full) => !self.is_full(),
+            Some(Pause::Full) => self.flight.room() > 0,
             Some(Pause::Throttled) => false,
         };
         Ok(pause.filter(|_| !more && !again))
     }
 
-    fn signal(&mut self) -> Result<(), Broken> {
-        match std::mem::take(&mut self.unsignalled) {
-            true => self.queue.signal(),
-            false => Ok(()),
-        }
-    }
-
-    /// Does as it is told; true if that is to end. Before it stands still, what would change guest memory behind its
-    /// back is waited for, which is a lot at the most of each request, and nothing new is begun.
-    fn obey(&mut self, orders: &Orders) -> Result<bool, Failure> {
-        self.held = Some(Vec::new());
-        while self.reads > 0 && orders.standing() == Order::Sleep {
-            self.await_progress(SLEEPER_LOOKS);
-            self.advance()?;
-            self.signal()?;
-        }
-        let ends = orders.obey();
-        for job in self.held.take().into_iter().flatten() {
-            self.submit(job);
-        }
-        Ok(ends)
-    }
-
     /// Takes requests until there is a reason not to, or until it is time to look whether to stop: a driver that
     /// never ceases to ask cannot keep the disk from being reset.
-    fn take(&mut self, chain: &mut Chain) -> Result<Option<Pause>, Failure> {
-        let limits = self.shared.limits();
-        let mut started = 0;
-        for _ in 0..self.queue.size() {
-            if self.is_full() {
-                return Ok(Some(Pause::Full));
-            }
-            // A back end of plain calls has done all that by now.
-            if started >= LOT_BYTES as u64 {
-                return Ok(None);
-            }
-            if !self.queue.pop(chain)? {
-                return Ok(Some(Pause::Empty));
-            }
-            let request = Request::parse(chain, &self.memory, &limits)?;
+    fn take(&mut self) -> Result<Option<Pause>, Failure> {
+        let Self {
+            queue,
+            gate,
+            flight,
+            unsignalled,
+        } = self;
+        if flight.room() == 0 {
+            return Ok(Some(Pause::Full));
+        }
+        let limits = flight.shared.limits();
+        let (mut started, most) = (0, queue.size().into());
+        let drained = queue.take::<_, Failure>(most, |_, chain| {
+            let request = Request::parse(chain, &flight.memory, &limits)?;
             let (operations, bytes) = request.cost();
-            if self.gate.take(operations, bytes) != Take::Ready {
-                self.queue.unpop();
-                return Ok(Some(Pause::Throttled));
+            if gate.take(operations, bytes) != Take::Ready {
+                return Ok(Fate::PutBack(Some(Pause::Throttled)));
             }
+            let mut answer = |status, filled| {
+                *unsignalled = true;
+                flight.reply(request.reply, status, filled)
+            };
             match request.command {
-                Err(status) => self.answer(chain.head(), request.reply, status, 0)?,
+                Err(status) => return Ok(Fate::Answered(answer(status, 0)?)),
                 Ok(Command::Identify) => {
-                    let written = chain.write(&self.memory, 0, &self.shared.identity)?;
-                    self.answer(chain.head(), request.reply, Status::Ok, written as u64)?;
+                    let written = chain.write(&flight.memory, 0, &flight.shared.identity)?;
+                    return Ok(Fate::Answered(answer(Status::Ok, written as u64)?));
                 }
-                Ok(command) => {
-                    self.start(chain, request.reply, command)?;
-                    started += bytes;
-                }
+                Ok(command) => flight.start(chain, request.reply, command)?,
             }
-        }
-        Ok(None)
+            started += bytes;
+            Ok(match flight.room() {
+                0 => Fate::KeptLast(Some(Pause::Full)),
+                // A back end of plain calls has done all that by now.
+                _ if started >= LOT_BYTES as u64 => Fate::KeptLast(None),
+                _ => Fate::Kept,
+            })
+        });
+        Ok(match drained? {
+            Drained::Empty => Some(Pause::Empty),
+            Drained::Portion => None,
+            Drained::Waits(pause) => pause,
+        })
     }
 
-    fn is_full(&self) -> bool {
-        self.in_flight == self.queue.size() || self.in_flight_bytes >= IN_FLIGHT_BYTES
-    }
-
-    /// Makes a job of a request and hands it to the back end.
-    fn start(&mut self, chain: &Chain, reply: Reply, command: Command) -> Result<(), Failure> {
-        let durable = !self.shared.writeback.load(Ordering::Acquire);
-        let mut job = self
-            .spare
-            .pop()
-            .unwrap_or_else(|| Job::new(self.memory.clone()));
-        match command {
-            Command::Read { offset, bytes } => {
-                job.begin(Purpose::Read, Operation::Read, offset, bytes);
-                job.buffers.fill(chain.writable_parts(0, bytes))?;
-            }
-            Command::Write { offset, bytes } => {
-                job.begin(Purpose::Write, Operation::Write { durable }, offset, bytes);
-                job.buffers
-                    .fill(chain.readable_parts(HEADER_BYTES, bytes))?;
-            }
-            Command::Flush => job.begin(Purpose::Flush, Operation::Sync, 0, 0),
-            Command::Discard { offset, bytes } => {
-                job.begin(Purpose::Discard, Operation::Punch, offset, bytes);
-            }
-            Command::Zero {
-                offset,
-                bytes,
-                unmap,
-            } => {
-                let operation = if unmap {
-                    Operation::Punch
-                } else {
-                    Operation::Zero
-                };
-                job.begin(Purpose::Zero, operation, offset, bytes);
-                job.durable = durable;
-            }
-            // Answered where it was taken.
-            Command::Identify => return Ok(()),
-        }
-        (job.head, job.reply) = (chain.head(), reply);
-        self.in_flight += 1;
-        self.in_flight_bytes += job.lot_bytes();
-        self.submit(job);
-        Ok(())
-    }
-
-    fn submit(&mut self, job: Job) {
-        if let Some(held) = &mut self.held {
-            return held.push(job);
-        }
-        self.reads += u16::from(job.operation == Operation::Read);
-        self.backend().submit(job);
-    }
-
-    fn backend(&mut self) -> &mut dyn Backend {
-        let (name, medium) = (&self.shared.name, &self.medium);
-        let backend = self
-            .backend
-            .get_or_insert_with(|| medium.backend(name, QUEUE_SIZE));
-        &mut **backend
-    }
-
-    /// Starts what was submitted and answers what has ended; true if jobs were submitted for their next operation.
+    /// Starts what was submitted, answers what has ended, and tells the driver; true if jobs were submitted for their
+    /// next operation.
     fn advance(&mut self) -> Result<bool, Failure> {
-        let mut again = false;
-        if let (1.., Some(backend)) = (self.in_flight, &mut self.backend) {
-            let mut ended = std::mem::take(&mut self.ended);
-            backend.advance(&mut ended)?;
-            for (job, result) in ended.drain(..) {
-                again |= self.end(job, result)?;
-            }
-            self.ended = ended;
+        let (queue, unsignalled) = (&mut self.queue, &mut self.unsignalled);
+        let again = self.flight.advance(|(head, written)| {
+            *unsignalled = true;
+            queue.push(head, written).map_err(Failure::from)
+        })?;
+        if std::mem::take(&mut self.unsignalled) {
+            self.queue.signal()?;
         }
         Ok(again)
     }
 
-    /// An operation has ended; true if the job needs another one.
-    fn end(&mut self, mut job: Job, result: io::Result<u32>) -> Result<bool, Failure> {
-        self.reads -= u16::from(job.operation == Operation::Read);
-        let result = match job.advance(result) {
-            Step::Again => {
-                self.submit(job);
-                return Ok(true);
-            }
-            Step::Done(result) => result,
-        };
-        self.in_flight -= 1;
-        self.in_flight_bytes -= job.lot_bytes();
-        let status = match &result {
-            Ok(()) => self.succeeded(&job),
-            Err(error) => self.failed(&job, error),
-        };
-        let filled = match (job.purpose, status) {
-            (Purpose::Read, Status::Ok) => job.size,
-            _ => 0,
-        };
-        let Job { head, reply, .. } = job;
-        self.spare.push(job);
-        self.answer(head, reply, status, filled)
-            .map(|()| false)
-            .map_err(Failure::from)
-    }
-
-    fn succeeded(&self, job: &Job) -> Status {
-        let counters = &self.shared.counters;
-        let requests = match job.purpose {
-            Purpose::Read => {
-                count(&counters.read_bytes, job.size);
-                &counters.reads
-            }
-            Purpose::Write => {
-                count(&counters.written_bytes, job.size);
-                &counters.writes
-            }
-            Purpose::Flush => &counters.flushes,
-            Purpose::Discard => &counters.discards,
-            Purpose::Zero => &counters.write_zeroes,
-        };
-        count(requests, 1);
-        Status::Ok
-    }
-
-    fn failed(&self, job: &Job, error: &io::Error) -> Status {
-        let (purpose, offset) = (job.purpose, job.offset);
-        self.queue
-            .complain(format_args!("{purpose} at byte {offset} failed: {error}"));
-        Status::IoError
-    }
-
-    /// Puts a request into the used ring. `filled` is how much of its data the device has written.
-    fn answer(
-        &mut self,
-        head: u16,
-        reply: Reply,
-        status: Status,
-        filled: u64,
-    ) -> Result<(), Broken> {
-        if status != Status::Ok {
-            count(&self.shared.counters.errors, 1);
-        }
-        self.memory.write_obj(status as u8, reply.status)?;
-        // What is reported is written without a gap from the start on (§2.7.8.2): the status counts only
-        // where it follows at once.
-        let written = filled + u64::from(filled == reply.room);
-        self.queue
-            .push(head, u32::try_from(written).unwrap_or(u32::MAX))?;
-        self.unsignalled = true;
-        Ok(())
-    }
-
-    /// Waits for the back end, and not long.
-    fn await_progress(&self, patience: Timespec) {
-        let progress = self.backend.as_ref().and_then(|backend| backend.progress());
-        if let Some(progress) = progress {
-            let mut fds = [PollFd::from_borrowed_fd(progress, PollFlags::IN)];
-            let _ = poll(&mut fds, Some(&patience));
-        }
-    }
-
-    /// Sleeps until there is something to do, or only looks if nothing keeps it; true if there are orders.
-    fn wait(&self, pause: Option<Pause>, orders: &Orders) -> bool {
+    /// Waits until there is something to do, or only looks if nothing keeps it.
+    fn wait(&self, pause: Option<Pause>, orders: &Orders) {
         // SAFETY: the descriptor belongs to the queue, which outlives the call.
         let notified = unsafe { BorrowedFd::borrow_raw(self.queue.notified().as_raw_fd()) };
         // A negative descriptor would be skipped by poll; one that is watched twice does as well.
@@ -373,7 +160,7 @@ impl QueueServer {
             Some(Pause::Empty) => fds[1] = PollFd::from_borrowed_fd(notified, PollFlags::IN),
             Some(Pause::Full) | None => {}
         }
-        if let Some(progress) = self.backend.as_ref().and_then(|backend| backend.progress()) {
+        if let Some(progress) = self.flight.progress() {
             fds[2] = PollFd::from_borrowed_fd(progress, PollFlags::IN);
         }
         // Interrupted or not: what is readable decides.
@@ -381,10 +168,54 @@ impl QueueServer {
         if pause == Some(Pause::Empty) && !fds[1].revents().is_empty() {
             // The counter says how often the driver has notified since it was read last.
             count(
-                &self.shared.counters.notifications,
+                &self.flight.shared.counters.notifications,
                 self.queue.notified().read().unwrap_or(0),
             );
         }
-        !fds[0].revents().is_empty()
+    }
+
+    /// Brings on what is in flight while the order is that, and there is something `left`.
+    fn await_flight(
+        &mut self,
+        orders: &Orders,
+        order: Order,
+        left: impl Fn(&Flight) -> bool,
+    ) -> Result<(), Failure> {
+        while left(&self.flight) && orders.standing() == order {
+            if !self.advance()? {
+                self.flight.await_progress(SLEEPER_LOOKS);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Server for QueueServer {
+    type Failure = Failure;
+
+    /// Before it stands still, what would change guest memory behind its back is waited for, which is a lot at the most
+    /// of each request, and nothing new is begun.
+    fn serve(&mut self, orders: &Orders) -> Result<(), Failure> {
+        self.flight.go_on();
+        while orders.are_to_work() {
+            let pause = self.pass()?;
+            self.wait(pause, orders);
+        }
+        self.flight.hold();
+        self.await_flight(orders, Order::Pause, Flight::changes_memory)
+    }
+
+    fn finish(&mut self, orders: &Orders) -> Result<bool, Failure> {
+        self.flight.go_on();
+        self.await_flight(orders, Order::Sleep, |flight| !flight.is_empty())?;
+        let finished = self.flight.is_empty();
+        if finished {
+            self.flight.rest();
+        }
+        Ok(finished)
+    }
+
+    fn abandon(&mut self) {
+        self.flight.abandon();
     }
 }

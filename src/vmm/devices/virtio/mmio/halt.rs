@@ -57,6 +57,7 @@ impl MmioTransport {
     fn settle(&mut self, patience: Duration) -> bool {
         let settled = self.has_let_go(Instant::now() + patience);
         if settled {
+            drop(self.device.halt());
             self.device.reset();
             self.activity = Activity::Idle;
         }

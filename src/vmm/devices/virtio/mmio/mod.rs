@@ -5,8 +5,8 @@ mod negotiation;
 mod registers;
 mod setup;
 
+use super::VirtioDevice;
 use super::interrupt::Interrupt;
-use super::{VirtioDevice, Worker};
 use crate::devices::{Action, Device};
 use crate::memory::GuestRam;
 use crate::thread::{Beginning, OnStart, ThreadKind};
@@ -102,40 +102,44 @@ impl MmioTransport {
     /// # Errors
     /// When the host gives no threads.
     pub fn start_workers(&mut self, on_start: &Arc<OnStart>) -> io::Result<Vec<Beginning>> {
-        let workers = self.device.workers().iter_mut();
+        let workers = self.device.workers().into_iter();
         let begun = workers.filter_map(|worker| worker.start(on_start).transpose());
         begun.collect()
     }
 
     /// What the threads do that serve the queues.
-    pub fn threads(&mut self) -> impl Iterator<Item = ThreadKind> {
-        self.device.workers().iter().map(|worker| worker.kind())
+    pub fn threads(&mut self) -> Vec<ThreadKind> {
+        let workers = self.device.workers().into_iter();
+        workers.map(|worker| worker.kind()).collect()
     }
 
     /// Tells the device to stand still, and does not wait until it does. Its driver does as well: no vCPU runs.
-    pub fn sleep(&mut self) {
-        self.device.workers().iter_mut().for_each(Worker::sleep);
+    pub fn pause(&mut self) {
+        let workers = self.device.workers().into_iter();
+        workers.for_each(|worker| worker.pause());
     }
 
     /// Waits until the device stands still, but no longer than until then; returns whether it does.
     pub fn is_still(&mut self, deadline: Instant) -> bool {
-        let mut workers = self.device.workers().iter();
+        let mut workers = self.device.workers().into_iter();
         workers.all(|worker| worker.is_still(deadline))
     }
 
-    /// Has the device go on that [stood still](Self::sleep).
-    pub fn wake(&mut self) {
-        self.device.workers().iter_mut().for_each(Worker::wake);
+    /// Has the device go on that [stood still](Self::pause).
+    pub fn resume(&mut self) {
+        let workers = self.device.workers().into_iter();
+        workers.for_each(|worker| worker.wake());
     }
 
     /// Tells the device to end all work, for good, and does not wait for it.
     pub fn call_off(&mut self) {
-        self.device.workers().iter_mut().for_each(Worker::call_off);
+        let workers = self.device.workers().into_iter();
+        workers.for_each(|worker| worker.call_off());
     }
 
     /// Waits until the device works on nothing any more, but no longer than until then; returns whether it does.
     pub fn has_let_go(&mut self, deadline: Instant) -> bool {
-        let mut workers = self.device.workers().iter();
+        let mut workers = self.device.workers().into_iter();
         workers.all(|worker| worker.has_let_go(deadline))
     }
 

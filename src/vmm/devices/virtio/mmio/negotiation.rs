@@ -58,7 +58,7 @@ impl MmioTransport {
         self.interrupt.begin();
         let event_idx = self.driver_features & RING_EVENT_IDX != 0;
         let mut queues = Vec::with_capacity(self.queues.len());
-        for setup in &self.queues {
+        for (number, setup) in (0..).zip(&self.queues) {
             if !setup.ready {
                 queues.push(None);
                 continue;
@@ -70,7 +70,9 @@ impl MmioTransport {
                 return (self.interrupt).needs_reset(&"a queue was set up wrongly");
             };
             let (memory, interrupt) = (self.memory.clone(), self.interrupt.clone());
-            queues.push(Some(Virtqueue::new(queue, memory, interrupt, notified)));
+            queues.push(Some(Virtqueue::new(
+                number, queue, memory, interrupt, notified,
+            )));
         }
         let (features, interrupt) = (self.driver_features, self.interrupt.clone());
         self.activity = Activity::Active;
@@ -78,6 +80,7 @@ impl MmioTransport {
             features,
             queues,
             interrupt,
+            state: None,
         }) {
             Ok(()) => self.connect(),
             Err(error) => {

@@ -16,7 +16,10 @@ mod worker;
 pub use port::{Iovecs, Offloads, Port};
 pub use stats::{Direction, DirectionStats, NetHandle, NetStats};
 
-use super::{Activation, DeviceType, VirtioDevice, Virtqueue, Worker};
+use super::{
+    Activation, DeviceState, DeviceType, Halted, VirtioDevice, Virtqueue, Worker, WorkerThread,
+    foreign_state,
+};
 use crate::config::{MacAddress, RateLimit};
 use crate::thread::ThreadKind;
 use control::Control;
@@ -25,6 +28,7 @@ use receive::Receiver;
 use stats::Shared;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use transmit::Transmitter;
 use worker::{Lane, Pair};
 
@@ -64,6 +68,18 @@ pub struct NetParams {
     pub transmit_limit: RateLimit,
 }
 
+/// What a driver has made of an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NetState {
+    /// Queue pairs that it receives by.
+    pub pairs: u16,
+    /// The features that frames towards the guest may make use of.
+    pub offloads: u64,
+    /// For each pair the frame that has come and waits for the guest, with its header.
+    pub frames: Vec<Option<Vec<u8>>>,
+}
+
 /// The front of an interface.
 pub struct NetDevice {
     params: NetParams,
@@ -71,7 +87,7 @@ pub struct NetDevice {
     queue_sizes: Vec<u16>,
     shared: Arc<Shared>,
     /// One for each queue pair.
-    workers: Vec<Worker>,
+    workers: Vec<Worker<Pair>>,
 }
 
 impl NetDevice {
@@ -127,8 +143,18 @@ impl NetDevice {
             features,
             mut queues,
             interrupt,
+            state,
         } = activation;
         let features = header::usable(features);
+        let state = match state {
+            None => NetState {
+                pairs: 1,
+                offloads: features,
+                frames: Vec::new(),
+            },
+            Some(DeviceState::Net(state)) => state,
+            Some(_) => return Err(foreign_state()),
+        };
         let mut take = |number: usize| queues.get_mut(number).and_then(Option::take);
         // §5.1.2: without MQ there is one pair, and the control queue comes right behind it.
         let pairs = match features & feature::MQ {
@@ -136,20 +162,29 @@ impl NetDevice {
             _ => self.lanes.len(),
         };
         let _ = self.shared.interrupt.set(interrupt.clone());
-        for lane in self.lanes.iter() {
-            lane.port.set_offloads(header::offloads(features))?;
+        self.shared
+            .offloads
+            .store(state.offloads, Ordering::Release);
+        for (index, lane) in self.lanes.iter().enumerate() {
+            lane.port.set_offloads(header::offloads(state.offloads))?;
+            lane.set_active(index < state.pairs.into())?;
         }
-        self.lanes[0].set_active(true)?;
         let mut control = match features & feature::CTRL_VQ {
             0 => None,
             _ => take(2 * pairs),
         }
-        .map(|queue: Virtqueue| Control::new(queue, self.lanes.clone(), features));
+        .map(|queue: Virtqueue| {
+            let (lanes, shared) = (self.lanes.clone(), self.shared.clone());
+            Control::new(queue, lanes, shared, features)
+        });
         for index in 0..pairs {
             let port = || self.lanes[index].port.clone();
-            let receiver = take(2 * index)
+            let mut receiver = take(2 * index)
                 .map(|queue| Receiver::new(queue, port(), self.shared.clone(), features))
                 .transpose()?;
+            if let Some(Some(frame)) = state.frames.get(index) {
+                receiver = receiver.map(|receiver| receiver.with_frame(frame));
+            }
             let transmitter = take(2 * index + 1)
                 .map(|queue| Transmitter::new(queue, port(), self.shared.clone(), features))
                 .transpose()?;
@@ -164,9 +199,8 @@ impl NetDevice {
                 transmitter,
                 control,
                 shared: self.shared.clone(),
-                interrupt: interrupt.clone(),
             };
-            self.workers[index].work(move |orders| pair.serve(orders))?;
+            self.workers[index].work(pair, &interrupt)?;
         }
         Ok(())
     }
@@ -210,6 +244,22 @@ impl VirtioDevice for NetDevice {
         self.start(activation)
     }
 
+    fn halt(&mut self) -> Halted {
+        let (mut queues, mut frames) = (Vec::new(), Vec::new());
+        for worker in &mut self.workers {
+            let (given, frame) = worker.take().map(Pair::give_back).unzip();
+            queues.extend(given.into_iter().flatten());
+            frames.push(frame.flatten());
+        }
+        let pairs = self.lanes.iter().filter(|lane| lane.is_active()).count();
+        let state = NetState {
+            pairs: pairs as u16,
+            offloads: self.shared.offloads.load(Ordering::Acquire),
+            frames,
+        };
+        Halted::new(queues, self.queue_sizes.len(), DeviceState::Net(state))
+    }
+
     fn reset(&mut self) {
         for (index, lane) in self.lanes.iter().enumerate() {
             // What waits in the first port, such as a client's first packet, is for the next driver. A port
@@ -223,8 +273,9 @@ impl VirtioDevice for NetDevice {
         }
     }
 
-    fn workers(&mut self) -> &mut [Worker] {
-        &mut self.workers
+    fn workers(&mut self) -> Vec<&mut dyn WorkerThread> {
+        let each = |worker| worker as &mut dyn WorkerThread;
+        self.workers.iter_mut().map(each).collect()
     }
 }
 

@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use vm_memory::Bytes;
 
 /// How long a frame waits for the guest to give the buffers that it lacks.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -76,6 +77,49 @@ impl Receiver {
             spare_chains: Vec::new(),
             spare: Spare::default(),
         })
+    }
+
+    /// Goes on with a frame that another [gave back](Self::give_back).
+    pub fn with_frame(mut self, frame: &[u8]) -> Self {
+        if let Some((header, data)) = frame.split_first_chunk()
+            && data.len() <= self.spill.len()
+        {
+            self.header = *header;
+            self.spill[..data.len()].copy_from_slice(data);
+            self.arrived = Some(Arrived {
+                bytes: frame.len(),
+                in_buffers: BYTES,
+                admitted: true,
+                since: Instant::now(),
+            });
+        }
+        self
+    }
+
+    /// The queue, without any of its buffers taken, and the frame that waits, with its header.
+    pub fn give_back(mut self) -> (Virtqueue, Option<Vec<u8>>) {
+        let frame = self.arrived.take().map(|arrived| self.collect(&arrived));
+        self.held.iter().for_each(|_| self.queue.unpop());
+        (self.queue, frame)
+    }
+
+    /// A frame of which a part is in the guest's buffers already.
+    fn collect(&self, arrived: &Arrived) -> Vec<u8> {
+        let mut frame = self.header.to_vec();
+        let mut skipped = BYTES;
+        for chain in &self.held {
+            let bytes = chain.writable_bytes() as usize;
+            let wanted = (bytes - skipped).min(arrived.in_buffers - frame.len());
+            for part in chain.writable_parts(skipped as u64, wanted as u64) {
+                let start = frame.len();
+                frame.resize(start + part.bytes as usize, 0);
+                // It is RAM, as all of a chain's parts are.
+                let _ = (self.queue.memory()).read_slice(&mut frame[start..], part.address);
+            }
+            skipped = 0;
+        }
+        frame.extend(&self.spill[..arrived.bytes - arrived.in_buffers]);
+        frame
     }
 
     pub fn queue(&self) -> &Virtqueue {

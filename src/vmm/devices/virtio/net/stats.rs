@@ -94,6 +94,8 @@ pub(super) struct Shared {
     pub receive: Flow,
     pub transmit: Flow,
     pub notifications: AtomicU64,
+    /// The features that frames towards the guest may make use of, as the driver has set them last.
+    pub offloads: AtomicU64,
     /// The transport's, from the first activation on.
     pub interrupt: OnceLock<Arc<Interrupt>>,
 }
@@ -104,6 +106,7 @@ impl Shared {
             receive: Flow::new(receive),
             transmit: Flow::new(transmit),
             notifications: AtomicU64::new(0),
+            offloads: AtomicU64::new(0),
             interrupt: OnceLock::new(),
         }
     }

@@ -5,7 +5,7 @@ use super::port::{Iovecs, Port, Spare};
 use super::stats::{Shared, count};
 use super::worker::{BATCH, Wait};
 use crate::devices::virtio::rate_limiter::{Gate, Take};
-use crate::devices::virtio::{Broken, Chain, Virtqueue};
+use crate::devices::virtio::{Broken, Chain, Fate, Virtqueue};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -13,22 +13,21 @@ use std::sync::Arc;
 /// The transmit side of a queue pair.
 pub(super) struct Transmitter {
     queue: Virtqueue,
+    sender: Sender,
+}
+
+struct Sender {
     port: Arc<dyn Port>,
     shared: Arc<Shared>,
     gate: Gate,
     features: u64,
-    chain: Chain,
     /// The first frame of the queue has had its tokens already.
     admitted: bool,
     spare: Spare,
 }
 
-enum Sent {
-    /// The frame is gone, well or not.
-    Done,
-    /// The frame must wait, and those behind it.
-    Not(Wait),
-}
+/// The frame is gone, well or not.
+const GONE: Fate<Wait> = Fate::Answered(0);
 
 impl Transmitter {
     pub fn new(
@@ -37,16 +36,15 @@ impl Transmitter {
         shared: Arc<Shared>,
         features: u64,
     ) -> io::Result<Self> {
-        Ok(Self {
-            queue,
+        let sender = Sender {
             port,
             gate: shared.transmit.limiter.gate()?,
             shared,
             features,
-            chain: Chain::default(),
             admitted: false,
             spare: Spare::default(),
-        })
+        };
+        Ok(Self { queue, sender })
     }
 
     pub fn queue(&self) -> &Virtqueue {
@@ -54,37 +52,27 @@ impl Transmitter {
     }
 
     pub fn timer(&self) -> BorrowedFd<'_> {
-        self.gate.timer()
+        self.sender.gate.timer()
+    }
+
+    pub fn into_queue(self) -> Virtqueue {
+        self.queue
     }
 
     /// Sends a batch, and says what must happen before the next.
     pub fn run(&mut self) -> Result<Wait, Broken> {
-        self.queue.mute()?;
-        let mut wait = Wait::Again;
-        for _ in 0..BATCH {
-            if !self.queue.pop(&mut self.chain)? {
-                wait = Wait::Queue;
-                break;
-            }
-            match self.send()? {
-                Sent::Done => self.queue.push(self.chain.head(), 0)?,
-                Sent::Not(until) => {
-                    self.queue.unpop();
-                    wait = until;
-                    break;
-                }
-            }
-        }
-        self.queue.signal()?;
-        if wait == Wait::Queue && self.queue.unmute()? {
-            wait = Wait::Again;
-        }
-        Ok(wait)
+        let sender = &mut self.sender;
+        let drained = self
+            .queue
+            .drain(BATCH, |queue, chain| sender.send(queue, chain));
+        Ok(drained?.into())
     }
+}
 
-    fn send(&mut self) -> Result<Sent, Broken> {
-        let total = self.chain.readable_bytes() as usize;
-        if !self.chain.writable().is_empty() {
+impl Sender {
+    fn send(&mut self, queue: &Virtqueue, chain: &Chain) -> Result<Fate<Wait>, Broken> {
+        let total = chain.readable_bytes() as usize;
+        if !chain.writable().is_empty() {
             return Err(Broken::Request("a frame to send is in a writable buffer"));
         }
         if total < BYTES {
@@ -93,22 +81,22 @@ impl Transmitter {
             ));
         }
         let counters = &self.shared.transmit.counters;
-        let memory = self.queue.memory();
+        let memory = queue.memory();
         // A copy: what is checked here is what is used.
         let mut header = [0; BYTES];
-        self.chain.read(memory, 0, &mut header)?;
+        chain.read(memory, 0, &mut header)?;
         let frame = total - BYTES;
         if let Err(why) = header::check_transmit(&mut header, frame, self.features) {
             log::debug!("a frame of {frame} bytes is not sent: {why}");
             count(&counters.errors, 1);
-            return Ok(Sent::Done);
+            return Ok(GONE);
         }
         if !self.admitted && self.gate.take(1, frame as u64) != Take::Ready {
-            return Ok(Sent::Not(Wait::Timer));
+            return Ok(Fate::PutBack(Wait::Timer));
         }
         let mut iovecs = Iovecs::reusing(&mut self.spare);
         iovecs.push(&mut header);
-        let parts = self.chain.readable_parts(BYTES as u64, frame as u64);
+        let parts = chain.readable_parts(BYTES as u64, frame as u64);
         iovecs.push_guest(memory, parts)?;
         let result = self.port.send(&iovecs);
         iovecs.put_back(&mut self.spare);
@@ -119,7 +107,7 @@ impl Transmitter {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.admitted = true;
-                return Ok(Sent::Not(Wait::Port));
+                return Ok(Fate::PutBack(Wait::Port));
             }
             Err(error) => {
                 log::debug!("a frame of {frame} bytes is not sent: {error}");
@@ -127,6 +115,6 @@ impl Transmitter {
             }
         }
         self.admitted = false;
-        Ok(Sent::Done)
+        Ok(GONE)
     }
 }

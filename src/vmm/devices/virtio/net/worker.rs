@@ -5,7 +5,7 @@ use super::port::Port;
 use super::receive::Receiver;
 use super::stats::{Shared, count};
 use super::transmit::Transmitter;
-use crate::devices::virtio::{Broken, Interrupt, Orders};
+use crate::devices::virtio::{Broken, Drained, Orders, Server, Virtqueue};
 use kvmlet_sys::thread::lock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -32,6 +32,16 @@ pub(super) enum Wait {
     Nothing,
 }
 
+impl From<Drained<Wait>> for Wait {
+    fn from(drained: Drained<Wait>) -> Self {
+        match drained {
+            Drained::Empty => Wait::Queue,
+            Drained::Portion => Wait::Again,
+            Drained::Waits(wait) => wait,
+        }
+    }
+}
+
 /// What the control queue and a queue pair's worker share.
 pub(super) struct Lane {
     pub port: Arc<dyn Port>,
@@ -54,6 +64,10 @@ impl Lane {
         lock(&self.active)
     }
 
+    pub fn is_active(&self) -> bool {
+        *self.active()
+    }
+
     pub fn set_active(&self, active: bool) -> io::Result<()> {
         let mut current = self.active();
         if *current != active {
@@ -73,7 +87,6 @@ pub(super) struct Pair {
     pub transmitter: Option<Transmitter>,
     pub control: Option<Control>,
     pub shared: Arc<Shared>,
-    pub interrupt: Arc<Interrupt>,
 }
 
 /// What each part waits for.
@@ -83,19 +96,26 @@ struct Waits {
     control: Wait,
 }
 
-impl Pair {
-    /// Serves the queues until it is told to stop or one of them is broken.
-    pub fn serve(mut self, orders: &Orders) {
-        loop {
-            match self.turn() {
-                Ok(waits) => {
-                    if self.sleep(orders, &waits) {
-                        return;
-                    }
-                }
-                Err(why) => return self.interrupt.needs_reset(&why),
-            }
+impl Server for Pair {
+    type Failure = Broken;
+
+    fn serve(&mut self, orders: &Orders) -> Result<(), Broken> {
+        while orders.are_to_work() {
+            let waits = self.turn()?;
+            self.wait(orders, &waits);
         }
+        Ok(())
+    }
+}
+
+impl Pair {
+    /// Its queues, and the frame that waits for the guest's buffers or for its tokens, with its header.
+    pub fn give_back(self) -> (impl Iterator<Item = Virtqueue>, Option<Vec<u8>>) {
+        let (receive, frame) = self.receiver.map(Receiver::give_back).unzip();
+        let transmit = self.transmitter.map(Transmitter::into_queue);
+        let control = self.control.map(Control::into_queue);
+        let queues = [receive, transmit, control];
+        (queues.into_iter().flatten(), frame.flatten())
     }
 
     fn lane(&self) -> &Lane {
@@ -130,8 +150,8 @@ impl Pair {
         })
     }
 
-    /// Waits until there is something to do; true if that is to end.
-    fn sleep(&self, orders: &Orders, waits: &Waits) -> bool {
+    /// Waits until there is something to do.
+    fn wait(&self, orders: &Orders, waits: &Waits) {
         let mut polled = Polled::default();
         polled.add(orders.as_fd(), PollFlags::IN);
         polled.add_event(&self.lane().changed, false);
@@ -166,13 +186,11 @@ impl Pair {
         if [waits.receive, waits.transmit, waits.control].contains(&Wait::Again) {
             timeout = Some(Duration::ZERO);
         }
-        let (called, notifications) = polled.wait(timeout);
-        count(&self.shared.notifications, notifications);
-        called && orders.obey()
+        count(&self.shared.notifications, polled.wait(timeout));
     }
 }
 
-/// Descriptors to poll; the first ends the worker.
+/// Descriptors to poll.
 #[derive(Default)]
 struct Polled<'a> {
     fds: Vec<PollFd<'a>>,
@@ -194,8 +212,8 @@ impl<'a> Polled<'a> {
         );
     }
 
-    /// Returns whether the first descriptor is ready, and how many notifications have come.
-    fn wait(mut self, timeout: Option<Duration>) -> (bool, u64) {
+    /// Returns how many notifications have come.
+    fn wait(mut self, timeout: Option<Duration>) -> u64 {
         let timeout = timeout.map(|time| Timespec {
             tv_sec: time.as_secs() as i64,
             tv_nsec: time.subsec_nanos().into(),
@@ -209,6 +227,6 @@ impl<'a> Polled<'a> {
                 notifications += if notification { times } else { 0 };
             }
         }
-        (!self.fds[0].revents().is_empty(), notifications)
+        notifications
     }
 }

@@ -97,7 +97,7 @@ fn it_stands_still_when_nothing_can_write_to_memory() {
     for (kind, is_still) in [(IN, false), (OUT, true), (FLUSH, true)] {
         let (mut rig, hold) = hung_rig();
         ask(&mut rig, kind);
-        rig.driver.transport.sleep();
+        rig.driver.transport.pause();
         let deadline = Instant::now() + if is_still { 10 * BUSY } else { PATIENCE };
         assert_eq!(rig.driver.transport.is_still(deadline), is_still, "{kind}");
         if is_still {
@@ -105,7 +105,7 @@ fn it_stands_still_when_nothing_can_write_to_memory() {
             std::thread::sleep(Duration::from_millis(10));
             assert_eq!(rig.driver.poll_used(0), None);
         }
-        rig.driver.transport.wake();
+        rig.driver.transport.resume();
         hold.write(1).unwrap();
         rig.driver.used(0);
     }
