@@ -16,6 +16,8 @@ pub(super) enum ExitCode {
     Forbidden,
     /// By a signal, to kvmlet or to the VM's process.
     Signal(libc::c_int),
+    /// As the VM's process, which has told why.
+    Passed(u8),
     /// As the guest has, whose service's code it may be.
     Guest(ExitReason),
 }
@@ -29,6 +31,7 @@ impl ExitCode {
             Self::Failed => kvmlet_command::FAILED,
             Self::Forbidden => 128 + libc::SIGSYS as u8,
             Self::Signal(signal) => 128 + signal as u8,
+            Self::Passed(code) => code,
             Self::Guest(reason) => reason.exit_code(),
         }
     }

@@ -3,28 +3,16 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
-mod attended;
 mod bench;
 mod boot;
-mod console;
 mod docker;
 mod doctor;
 mod exit_code;
 mod generate;
-mod input;
-mod output;
-mod reports;
-mod silence;
-mod stats;
-mod stopping;
-mod supervisor;
-mod terminal;
 
 use clap::{Parser, Subcommand};
 use exit_code::ExitCode;
-use kvmlet::{
-    Error, ExitReason, Vm, VmConfig, VmHandle, config, host, run, system_calls, thread, vm,
-};
+use kvmlet::{Error, ExitReason, VmConfig, config, host, run};
 use kvmlet_command::{Failed, Outcome, Verbosity};
 use std::time::Instant;
 

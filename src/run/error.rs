@@ -1,7 +1,12 @@
 //! What can go wrong between a VM and its host.
 
+use kvmlet_host::jail::{Missing, Wall};
+use kvmlet_host::{cgroup, ledger, net, runtime};
 use kvmlet_sys::remedy::Remedy;
+use kvmlet_sys::whole_file;
 use kvmlet_vmm::vm;
+use rustix::process::Pid;
+use std::io;
 
 /// Why a VM cannot have what it is to have, or cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -12,26 +17,154 @@ pub enum Error {
     Vm(#[from] vm::Error),
     /// A network that cannot be set up.
     #[error("cannot give the VM a network interface")]
-    Net(#[from] kvmlet_host::net::Error),
+    Net(#[from] net::Error),
     /// There is no place to note what the VM has of this host.
     #[error(transparent)]
-    Runtime(#[from] kvmlet_host::runtime::Error),
+    Runtime(#[from] runtime::Error),
+    /// The VM cannot have its share of this host.
+    #[error(transparent)]
+    Share(#[from] ledger::Error),
+    /// The VM's process cannot join its cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    /// The VM's process cannot be confined, or there can be none.
+    #[error(transparent)]
+    Jail(Missing),
+    /// The VM's process cannot be confined as far as it is required to be.
+    #[error(transparent)]
+    Walls(Missing),
+    /// Statistics cannot be written.
+    #[error(transparent)]
+    Stats(#[from] whole_file::Error),
+    /// The host gave no pipe, no socket or no process.
+    #[error("the host cannot give {what}")]
+    Host {
+        /// What was asked for.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The VM's process cannot let go of what its supervisor keeps.
+    #[error("the VM's process cannot leave {what}")]
+    Leave {
+        /// What is the supervisor's.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The supervisor cannot attend the VM's process any more.
+    #[error("the VM's process is lost")]
+    Lost(#[source] io::Error),
+    /// The supervisor has gone away, or does not listen.
+    #[error("the supervisor cannot be told")]
+    Untold(#[source] io::Error),
+    /// The kernel keeps the VM's process until the request that it waits for is answered, whoever kills it.
+    #[error(
+        "the VM has ended, but its process {process} has not: it waits for something of this host, most likely for a \
+         disk that does not answer"
+    )]
+    Stuck {
+        /// The number of the process.
+        process: Pid,
+    },
+    /// Somebody wanted the end before the VM was there.
+    #[error("the VM is not wanted any more")]
+    Unwanted,
+    /// The VM's process took more memory than it may.
+    #[error(
+        "the VM was killed because it took more memory than its limit of {:.1} MiB",
+        *bytes as f64 / f64::from(1 << 20)
+    )]
+    MemoryLimit {
+        /// Its limit.
+        bytes: u64,
+    },
+    /// There was no memory left.
+    #[error(
+        "the VM was killed because this host, or a cgroup that kvmlet was started in, ran out of memory"
+    )]
+    OutOfMemory,
+    /// Somebody killed the VM's process.
+    #[error("the VM's process was killed by signal {signal}")]
+    Killed {
+        /// By which signal.
+        signal: libc::c_int,
+        /// How long it may run, where that is limited (RLIMIT_CPU).
+        cpu_seconds: Option<u64>,
+    },
+}
+
+impl Error {
+    /// Is this about something that a run by best effort goes on without?
+    pub fn is_dispensable(&self) -> bool {
+        match self {
+            Error::Runtime(_) => true,
+            Error::Share(error) => {
+                matches!(error, ledger::Error::Cgroup(_) | ledger::Error::Claims(_))
+            }
+            Error::Walls(missing) => missing.wall != Wall::Process,
+            _ => false,
+        }
+    }
+
+    /// The signal that has ended the VM's process, which nobody wanted to end.
+    pub fn killed_by(&self) -> Option<libc::c_int> {
+        match self {
+            Error::MemoryLimit { .. } | Error::OutOfMemory => Some(libc::SIGKILL),
+            Error::Killed { signal, .. } => Some(*signal),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn host(what: &'static str) -> impl Fn(rustix::io::Errno) -> Self {
+        move |source| Error::Host {
+            what,
+            source: source.into(),
+        }
+    }
 }
 
 impl Remedy for Error {
     fn remedy(&self) -> Option<String> {
-        match self {
-            Error::Vm(error) => error.help(),
-            Error::Net(error) => error.help(),
-            Error::Runtime(error) => Some(error.help()),
-        }
+        Some(match self {
+            Error::Vm(error) => return error.help(),
+            Error::Net(error) => return error.help(),
+            Error::Runtime(error) => error.help(),
+            Error::Share(error) => return error.help(),
+            Error::Cgroup(error) => return error.help(),
+            Error::Jail(missing) | Error::Walls(missing) => missing.help().into(),
+            Error::Stats(error) => return error.remedy(),
+            Error::Stuck { .. } => {
+                "what it holds (memory, disks, its share) is free again when that answers; the next `kvmlet boot` clears \
+                 away what is left of it then"
+                    .into()
+            }
+            Error::MemoryLimit { .. } => {
+                "that is guest RAM and what kvmlet may need beside; if it happens again, report it as a bug of kvmlet"
+                    .into()
+            }
+            Error::OutOfMemory => "end other programs, or ask for less with --memory".into(),
+            Error::Killed {
+                signal: libc::SIGXCPU | libc::SIGKILL,
+                cpu_seconds: Some(seconds),
+            } => format!(
+                "its CPU time is limited to {seconds} s, which may be used up: allow it more (`ulimit -t`, or LimitCPU= of \
+                 a service)"
+            ),
+            Error::Killed {
+                signal: libc::SIGKILL,
+                ..
+            } => "somebody killed it, or this host ran out of memory, which `dmesg` tells".into(),
+            _ => return None,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
 
     #[test]
     fn the_way_out_comes_along() {

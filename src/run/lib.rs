@@ -4,11 +4,27 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod admission;
+mod attended;
+mod confinement;
+mod console;
 mod error;
+mod last_lines;
+mod launch;
 mod networks;
+mod reports;
+mod session;
+mod silence;
+mod stopping;
+mod supervisor;
+mod surroundings;
 
+pub use attended::Fate;
+pub use console::{End, size as terminal_size};
 pub use error::Error;
+pub use launch::{Ended, Outcome, run};
 pub use networks::{endpoints, set_up_networks};
+pub use surroundings::{Surroundings, Tell};
 
 use kvmlet_host::net::Network;
 use kvmlet_host::runtime::RuntimeDirectory;

@@ -42,6 +42,12 @@ pub fn is_null(fd: BorrowedFd<'_>) -> bool {
     })
 }
 
+/// Ends this process at once: what its parent has registered for its own end, and not written yet, is the parent's.
+pub fn end(code: u8) -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(code.into()) }
+}
+
 /// What helps where no further process or thread is given (EAGAIN in clone(2)): each counts.
 pub const MORE_PROCESSES: &str = "end other processes of this user, or allow it more (`ulimit -u`); a container or a service may \
      have a limit of its own (pids.max of its cgroup, TasksMax)";

@@ -52,7 +52,7 @@ fn unseen() {
         for output in [null as fn() -> Stdio, gone] {
             let (code, message) = boot("panic", arguments, output());
             assert_eq!(code, Some(134), "{message}");
-            let expected = "::boot::last_lines] the guest kernel panicked; the last lines of its console, which nobody \
+            let expected = "::last_lines] the guest kernel panicked; the last lines of its console, which nobody \
                             saw:\n    \\u{1b}[2Jpanicking\n";
             assert!(message.contains(expected), "{message}");
             let (_, message) = boot("triple_fault", arguments, output());

@@ -1,39 +1,33 @@
 //! What a VM is promised of its host, and what holds it to that, settled before it is built.
 
-use crate::Failed;
-use crate::VmConfig;
-use crate::config::CgroupParent;
-use crate::host::cgroup::{self, Hierarchies, Limits, Plan};
-use crate::host::interrupt;
-use crate::host::ledger::{self, Host, Ledger, Promise, Share};
-use crate::host::runtime::RuntimeDirectory;
-use crate::vm::check_host_memory;
-use std::error::Error;
+use crate::Error;
+use kvmlet_host::cgroup::{self, Hierarchies, Limits, Plan};
+use kvmlet_host::ledger::{self, Host, Ledger, Promise, Share};
+use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_spec::{CgroupParent, VmConfig};
+use kvmlet_sys::interrupt;
+use kvmlet_vmm::vm::check_host_memory;
+use std::error;
 
 /// Where what VMs have is noted. Without such a place nothing can be promised, which is an error, and with
 /// `best_effort` a warning.
-pub(super) fn runtime(best_effort: bool) -> Result<Option<RuntimeDirectory>, Failed> {
+pub(crate) fn runtime(best_effort: bool) -> Result<Option<RuntimeDirectory>, Error> {
     match RuntimeDirectory::of_user() {
         Ok(runtime) => Ok(Some(runtime)),
         Err(error) if best_effort => {
             warn(&error);
             Ok(None)
         }
-        Err(error) => {
-            let help = format!("{}; or {WITHOUT}", error.help());
-            Err(Failed::new(error).help(help))
-        }
+        Err(error) => Err(error.into()),
     }
 }
 
-const WITHOUT: &str = "go on without it: --best-effort";
-
 /// Has a VM noted in the ledger, and makes its cgroup if it is to have one. What this host cannot do is an
 /// error, or a warning if the configuration says so; but nobody gets what others were promised.
-pub(super) fn admit(
+pub(crate) fn admit(
     config: &VmConfig,
     runtime: Option<&RuntimeDirectory>,
-) -> Result<Option<Share>, Failed> {
+) -> Result<Option<Share>, Error> {
     // No overcommitment makes room for one VM that is larger than the host.
     check_host_memory(config.memory)?;
     let best_effort = config.best_effort;
@@ -42,16 +36,16 @@ pub(super) fn admit(
         return Ok(None);
     };
     match enter(config, runtime, plan) {
-        Err(error) if interrupt::interrupted_by().is_some() => Err(refused(error)),
+        Err(error) if interrupt::interrupted_by().is_some() => Err(error.into()),
         Err(error @ ledger::Error::Cgroup(_)) if best_effort => {
             warn(&error);
-            enter(config, runtime, None).map(Some).map_err(refused)
+            Ok(enter(config, runtime, None).map(Some)?)
         }
         Err(error @ ledger::Error::Claims(_)) if best_effort => {
             warn(&error);
             Ok(None)
         }
-        result => result.map(Some).map_err(refused),
+        result => Ok(result.map(Some)?),
     }
 }
 
@@ -65,37 +59,24 @@ fn enter(
 }
 
 /// The cgroup of a VM that asks for one.
-fn plan(config: &VmConfig) -> Result<Option<Plan>, Failed> {
+fn plan(config: &VmConfig) -> Result<Option<Plan>, ledger::Error> {
     if !config.quota.is_asked() {
         return Ok(None);
     }
     let memory_bytes = config.memory.bytes() + config.overhead().bytes();
     let limits = Limits::new(&config.quota, memory_bytes);
-    let hierarchies = Hierarchies::find().map_err(|error| refused(error.into()))?;
+    let hierarchies = Hierarchies::find()?;
     let parent = config.quota.parent.as_ref().map(CgroupParent::path);
     let plan = Plan::new(&hierarchies, &cgroup::unique_name(), &limits, parent);
     if !config.best_effort {
-        return plan
-            .whole()
-            .map(Some)
-            .map_err(|error| refused(error.into()));
+        return Ok(plan.whole().map(Some)?);
     }
     plan.missing().iter().for_each(|error| warn(error));
     Ok(Some(plan))
 }
 
-fn refused(error: ledger::Error) -> Failed {
-    let can_do_without = matches!(error, ledger::Error::Cgroup(_) | ledger::Error::Claims(_));
-    let ways = [error.help(), can_do_without.then(|| WITHOUT.into())];
-    let ways: Vec<String> = ways.into_iter().flatten().collect();
-    match ways.is_empty() {
-        true => Failed::new(error),
-        false => Failed::new(error).help(ways.join("; or ")),
-    }
-}
-
 /// Tells what is done without.
-fn warn(error: &dyn Error) {
+fn warn(error: &dyn error::Error) {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

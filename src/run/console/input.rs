@@ -1,7 +1,7 @@
 //! Standard input on its way to the guest.
 
-use super::Failed;
 use super::terminal::in_foreground;
+use crate::Error;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::stdio::stdin;
@@ -14,7 +14,7 @@ const READ_BYTES: usize = 4096;
 const MOST_KEYS: usize = 64 << 10;
 
 /// What has been read and not passed on yet.
-pub(super) struct Input {
+pub(crate) struct Input {
     open: bool,
     pending: Vec<u8>,
 }
@@ -66,7 +66,7 @@ impl Input {
 }
 
 /// The way of a terminal's keys to a process that does not have the terminal.
-pub(super) struct Keys {
+pub(crate) struct Keys {
     input: Input,
     /// None when nobody reads any more.
     pipe: Option<OwnedFd>,
@@ -74,14 +74,13 @@ pub(super) struct Keys {
 
 impl Keys {
     /// With the end that is the other process's standard input.
-    pub fn new() -> Result<(Self, OwnedFd), Failed> {
+    pub fn new() -> Result<(Self, OwnedFd), Error> {
         let pipe = || {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
             rustix::io::ioctl_fionbio(&write, true)?;
             Ok((read, write))
         };
-        let (read, write) = pipe()
-            .map_err(|error: Errno| Failed::new(format!("no pipe for the keyboard: {error}")))?;
+        let (read, write) = pipe().map_err(Error::host("a pipe for the keyboard"))?;
         let keys = Self {
             input: Input::new(),
             pipe: Some(write),

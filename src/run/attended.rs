@@ -1,13 +1,13 @@
 //! The supervisor's turn: a VM's process, watched until it has ended, or cannot.
 
-use super::ExitCode;
-use super::console::Console;
-use super::input::Keys;
-use super::reports::Reports;
-use super::stopping::{AT_ONCE, POWERING_OFF};
-use crate::host::interrupt;
-use crate::host::process::{Child, Ended};
+use crate::console::{Console, Keys};
+use crate::reports::Reports;
+use crate::stopping::{AT_ONCE, POWERING_OFF};
+use crate::supervisor::FAILED;
 use kvmlet_sys::first_thread;
+use kvmlet_sys::interrupt;
+use kvmlet_sys::process::{Child, Ended};
+use kvmlet_sys::seccomp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -20,8 +20,21 @@ const CUT: Duration = Duration::from_secs(1);
 /// What it takes to end once it is killed, unless it waits for a device that hangs.
 const KILLED: Duration = Duration::from_secs(10);
 
+/// What a VM's process has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It has ended by itself, with this code.
+    Exited(u8),
+    /// Whoever was at its terminal wanted the end, and has it.
+    Escaped,
+    /// Somebody sent the supervisor this signal, and it did not end in time by itself, or had not started.
+    Ended(libc::c_int),
+    /// Somebody else has killed it, by this signal.
+    Killed(libc::c_int),
+}
+
 /// A VM's process, and what has become of the wish for its end.
-pub(super) struct Attended {
+pub(crate) struct Attended {
     child: Child,
     /// When it is looked whether it can still end.
     next_look: Instant,
@@ -66,7 +79,7 @@ impl Attended {
         console: &mut Console,
         mut keys: Option<Keys>,
         reports: &mut Reports,
-    ) -> std::io::Result<Option<Ended>> {
+    ) -> std::io::Result<Option<Fate>> {
         // What has ended a wait since the start was last looked at is not read again.
         if let Some(signal) = interrupt::interrupted_by() {
             self.pass_on(signal, console)?;
@@ -105,7 +118,7 @@ impl Attended {
             reports.pass_on();
             if ended {
                 reports.finish();
-                return self.ended().map(Some);
+                return self.fate().map(Some);
             }
             if started {
                 self.started = None;
@@ -130,19 +143,20 @@ impl Attended {
     }
 
     /// How the child has ended, as its user wanted it.
-    fn ended(self) -> std::io::Result<Ended> {
+    fn fate(self) -> std::io::Result<Fate> {
         let ended = self.child.wait()?;
         Ok(match (ended, self.ending) {
             // A VM that could not end in time, or had not started.
             (Ended::Killed(libc::SIGKILL), Some(ending)) if ending.killed => match self.escaped {
-                true => Ended::Exited(ExitCode::Done.number()),
-                false => Ended::Exited(ExitCode::Signal(ending.signal).number()),
+                true => Fate::Escaped,
+                false => Fate::Ended(ending.signal),
             },
             // Whoever wanted the end has it, with whatever code.
             (Ended::Exited(code), Some(_)) if self.escaped && !OWN_ENDS.contains(&code) => {
-                Ended::Exited(ExitCode::Done.number())
+                Fate::Escaped
             }
-            (ended, _) => ended,
+            (Ended::Exited(code), _) => Fate::Exited(code),
+            (Ended::Killed(signal), _) => Fate::Killed(signal),
         })
     }
 
@@ -226,4 +240,4 @@ impl Attended {
 }
 
 /// Exit codes of a VM's process that are not its guest's: it failed, or made a forbidden system call.
-const OWN_ENDS: [u8; 2] = [ExitCode::Failed.number(), ExitCode::Forbidden.number()];
+const OWN_ENDS: [u8; 2] = [FAILED, seccomp::EXIT_CODE];

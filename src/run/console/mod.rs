@@ -1,12 +1,18 @@
 //! Between the user's terminal and the guest's: input, signals, and waiting for the end.
 
-use super::input::Input;
-use super::silence::Silence;
-use super::stopping::{Answer, Stopping};
-use super::terminal::Raw;
-use crate::host::interrupt;
-use crate::host::signals::{self, ENDING, Signals};
-use crate::{Error, ExitReason, VmHandle};
+mod input;
+mod terminal;
+
+pub(crate) use input::Keys;
+pub use terminal::size;
+
+use crate::Error;
+use crate::silence::Silence;
+use crate::stopping::{Answer, Stopping};
+use input::Input;
+use kvmlet_sys::interrupt;
+use kvmlet_sys::signals::{self, ENDING, Signals};
+use kvmlet_vmm::vm::{ExitReason, VmHandle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
@@ -15,13 +21,14 @@ use rustix::termios::isatty;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+use terminal::Raw;
 
 /// How often it is looked whether this process has come to the foreground of its terminal.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// How an attended VM ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum End {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
     /// By itself.
     Guest(ExitReason),
     /// By the escape key.
@@ -32,7 +39,7 @@ pub(super) enum End {
 
 /// This process's terminal and signals. Signals are taken over before anything is set up, so that all threads leave
 /// them to us; the terminal when there is somebody to look after its keys: until then Ctrl-C ends the start.
-pub(super) struct Console {
+pub(crate) struct Console {
     signals: Signals,
     /// Standard input, if it is a terminal.
     terminal: Option<Terminal>,

@@ -1,7 +1,8 @@
 //! What it may mean that a guest has nothing to say, where that is known.
 
-use crate::host::kvm::Execution;
-use crate::{VmConfig, VmHandle};
+use kvmlet_spec::VmConfig;
+use kvmlet_sys::kvm::Execution;
+use kvmlet_vmm::vm::VmHandle;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A guest that may be expected to write to its console.
-pub(super) struct Silence {
+pub(crate) struct Silence {
     /// When it has been silent for long; none once that was looked at, or where it means nothing.
     deadline: Option<Instant>,
 }
@@ -78,7 +79,7 @@ fn is_built_for_interpreters(kernel: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DEFAULT_CMDLINE;
+    use kvmlet_spec::DEFAULT_CMDLINE;
 
     #[test]
     fn silence_means_something_where_a_console_is_expected() {

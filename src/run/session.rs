@@ -1,13 +1,13 @@
-//! A VM that runs, until it has ended.
+//! A VM that runs and its user, until it has ended.
 
-use super::last_lines;
 use crate::console::{Console, End};
-use crate::host::standard_error;
+use crate::last_lines;
+use crate::reports::StatsSink;
 use crate::silence::Silence;
-use crate::stats::{StatsSink, settle};
 use crate::stopping::Stopping;
-use crate::vm::Phase;
-use crate::{ExitCode, Outcome, VmHandle};
+use crate::{Error, Tell};
+use kvmlet_sys::standard_error;
+use kvmlet_vmm::vm::{Phase, VmHandle};
 use std::time::{Duration, Instant};
 
 /// How long the guest has to tell how much memory it uses, before statistics are written without.
@@ -22,50 +22,53 @@ fn ask_guest(vm: &VmHandle) {
 }
 
 /// A VM that runs, and its user.
-pub(super) struct Running<'a> {
+pub(crate) struct Session<'a> {
     pub vm: &'a VmHandle,
     /// Nobody sees the console's output.
     pub is_null: bool,
     pub stats: &'a StatsSink,
     /// When the process was.
     pub started: Instant,
+    pub tell: Tell,
 }
 
-impl Running<'_> {
-    /// Connects them until the VM ends, and tells how it has.
-    pub fn until_end(self, mut console: Console, stopping: Stopping, silence: Silence) -> Outcome {
+impl Session<'_> {
+    /// Connects them until the VM ends, and tells how it has. Beside that, whether its last statistics were written.
+    pub fn until_end(
+        self,
+        mut console: Console,
+        stopping: Stopping,
+        silence: Silence,
+    ) -> Result<(End, Result<(), Error>), Error> {
         let Self {
-            vm, stats, started, ..
+            vm,
+            stats,
+            started,
+            tell,
+            ..
         } = self;
         let end = console.attend(vm, stopping, silence, || {
             if !matches!(stats, StatsSink::Nowhere) {
                 ask_guest(vm);
             }
             // No reason to end a VM that runs.
-            if let Err(failed) = stats.put(vm, started) {
-                failed.print();
+            if let Err(error) = stats.put(vm, started) {
+                tell(error);
             }
         });
         drop(console);
         let written = stats.put(vm, started);
         report(vm, started);
-        let code = match end {
+        match &end {
             Ok(End::Guest(reason)) => {
                 log::info!("{reason}");
-                last_lines::tell(vm, Ok(reason), self.is_null);
-                ExitCode::Guest(reason)
+                last_lines::tell(vm, Ok(*reason), self.is_null);
             }
-            Ok(End::Escape) => ExitCode::Done,
-            Ok(End::Signal(signal)) => {
-                log::info!("ended by signal {signal}");
-                ExitCode::Signal(signal)
-            }
-            Err(error) => {
-                last_lines::tell(vm, Err(&error), self.is_null);
-                return Err(error.into());
-            }
-        };
-        settle(code.number(), written)
+            Ok(End::Escape) => {}
+            Ok(End::Signal(signal)) => log::info!("ended by signal {signal}"),
+            Err(error) => last_lines::tell(vm, Err(error), self.is_null),
+        }
+        end.map(|end| (end, written))
     }
 }
 

@@ -4,7 +4,7 @@
 //! grow. So where that is a file the supervisor has it, and the VM's process a pipe. Its standard error is one, too, and
 //! whoever writes there does not wait: threads of a VM have no system call by which they could ask for room first.
 
-use crate::host::{process, standard_error};
+use kvmlet_sys::{process, standard_error};
 use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -17,10 +17,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const READ_BYTES: usize = 64 << 10;
 
 /// The supervisor's ends: standard output's, if that is a file, and that of standard error, unless both go to one file.
-pub(super) struct Outputs([Option<Relay>; 2]);
+pub(crate) struct Outputs([Option<Relay>; 2]);
 
 /// The other ends, with which the VM's process replaces its own standard outputs.
-pub(super) struct TheirOutputs([Option<OwnedFd>; 2]);
+pub(crate) struct TheirOutputs([Option<OwnedFd>; 2]);
 
 /// From a pipe to where it goes.
 struct Relay {

@@ -1,9 +1,8 @@
 //! Where a VM's statistics go: into a file, by way of the supervisor where there is one.
 
-use super::{Failed, Outcome};
-use crate::VmHandle;
-use crate::host::whole_file::WholeFile;
-use crate::vm::{StartRecord, VmStats};
+use crate::{Error, Tell};
+use kvmlet_sys::whole_file::WholeFile;
+use kvmlet_vmm::vm::{StartRecord, VmHandle, VmStats};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
 use serde::Serialize;
 use std::io;
@@ -14,7 +13,7 @@ use std::time::Instant;
 const MESSAGE_BYTES: usize = 128 << 10;
 
 /// Takes snapshots of statistics.
-pub(super) enum StatsSink {
+pub(crate) enum StatsSink {
     /// Nobody wants them.
     Nowhere,
     /// Written by this process.
@@ -25,18 +24,14 @@ pub(super) enum StatsSink {
 
 impl StatsSink {
     /// Writes how it is now.
-    pub fn put(&self, vm: &VmHandle, started: Instant) -> Result<(), Failed> {
+    pub fn put(&self, vm: &VmHandle, started: Instant) -> Result<(), Error> {
         let text = || Snapshot::of(vm, started).text();
         match self {
             StatsSink::Nowhere => Ok(()),
             StatsSink::File(file) => Ok(file.write(text().as_bytes())?),
             StatsSink::Supervisor(socket) => {
                 let sent = send(socket, text().as_bytes(), SendFlags::NOSIGNAL);
-                sent.map(drop).map_err(|error| {
-                    Failed::new(format!(
-                        "statistics cannot be sent to the supervisor: {error}"
-                    ))
-                })
+                sent.map(drop).map_err(|error| Error::Untold(error.into()))
             }
         }
     }
@@ -64,21 +59,9 @@ impl Snapshot {
     }
 }
 
-/// The exit code of a VM whose statistics were written, or not: the guest's own, unless that says that all is well.
-pub(super) fn settle(code: u8, written: Result<(), Failed>) -> Outcome {
-    match written {
-        Err(failed) if code == 0 => Err(failed),
-        Err(failed) => {
-            failed.print();
-            Ok(code)
-        }
-        Ok(()) => Ok(code),
-    }
-}
-
 /// What has come from the VM's process.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Received {
+pub(crate) enum Received {
     /// A snapshot.
     One(Vec<u8>),
     /// None for now.
@@ -88,16 +71,17 @@ pub(super) enum Received {
 }
 
 /// The supervisor's end: passes on what the VM's process sends.
-pub(super) struct StatsSource {
+pub(crate) struct StatsSource {
     file: WholeFile,
     socket: OwnedFd,
+    tell: Tell,
     /// The last snapshot is not there.
     failed: bool,
 }
 
 impl StatsSource {
     /// Both ends for a file.
-    pub fn pair(file: WholeFile) -> io::Result<(Self, StatsSink)> {
+    pub fn pair(file: WholeFile, tell: Tell) -> io::Result<(Self, StatsSink)> {
         let (socket, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -107,6 +91,7 @@ impl StatsSource {
         let source = Self {
             file,
             socket,
+            tell,
             failed: false,
         };
         Ok((source, StatsSink::Supervisor(theirs)))
@@ -137,11 +122,11 @@ impl StatsSource {
 
     /// Writes a snapshot.
     pub fn write(&mut self, text: &[u8]) {
-        let written = self.file.write(text).map_err(Failed::from);
+        let written = self.file.write(text).map_err(Error::from);
         let failed_before = std::mem::replace(&mut self.failed, written.is_err());
         match written {
             // Once in a row.
-            Err(failed) if !failed_before => failed.print(),
+            Err(error) if !failed_before => (self.tell)(error),
             _ => {}
         }
     }
@@ -175,7 +160,7 @@ mod tests {
             .open(&path)
             .unwrap();
         let (mut source, StatsSink::Supervisor(theirs)) =
-            StatsSource::pair(WholeFile::open(&path).unwrap()).unwrap()
+            StatsSource::pair(WholeFile::open(&path).unwrap(), |_| ()).unwrap()
         else {
             panic!("no socket");
         };
@@ -203,7 +188,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("stats.json");
         let file = WholeFile::open(&path).unwrap();
-        let (mut source, StatsSink::Supervisor(theirs)) = StatsSource::pair(file).unwrap() else {
+        let (mut source, StatsSink::Supervisor(theirs)) = StatsSource::pair(file, |_| ()).unwrap()
+        else {
             panic!("no socket");
         };
         let flood =

@@ -1,19 +1,19 @@
 //! Asking a guest to end, and how long it may take.
 
-use crate::VmHandle;
+use kvmlet_vmm::vm::VmHandle;
 use std::time::{Duration, Instant};
 
 /// Who asks again within this time has asked once: `timeout` sends its signal to a process and to its group, and a
 /// terminal's Ctrl-C comes to whole groups, too.
-pub(super) const AT_ONCE: Duration = Duration::from_millis(200);
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(200);
 /// What a guest has once the time of its service is up, to write to its disks and to power off.
-pub(super) const POWERING_OFF: Duration = Duration::from_secs(5);
+pub(crate) const POWERING_OFF: Duration = Duration::from_secs(5);
 /// The button is pressed again and again: whoever hears it may not be there yet when its driver is.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What has become of a wish for the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The guest has some time.
     Wait,
     /// Its power is to be cut: it hears nothing, its time is up, or somebody does not want to wait.
@@ -21,7 +21,7 @@ pub(super) enum Answer {
 }
 
 /// A guest that may be asked to end.
-pub(super) struct Stopping {
+pub(crate) struct Stopping {
     /// How long it has.
     patience: Duration,
     asked: Option<Asked>,

@@ -1,6 +1,6 @@
 //! The terminal in raw mode, and back on every way out.
 
-use crate::config::ConsoleSize;
+use kvmlet_spec::ConsoleSize;
 use kvmlet_sys::thread::lock;
 use rustix::process::getpgrp;
 use rustix::stdio::{stderr, stdin, stdout};
@@ -39,7 +39,7 @@ const DEADLY: [libc::c_int; 15] = [
 ];
 
 /// While this lives, the terminal passes each key on as it is pressed.
-pub(super) struct Raw(());
+pub(crate) struct Raw(());
 
 impl Raw {
     /// Sets raw mode if this process is in the foreground of the terminal that standard input is.
@@ -79,7 +79,7 @@ impl Drop for Raw {
 }
 
 /// How big the terminal is that the guest's output goes to, or its input comes from.
-pub(super) fn size() -> Option<ConsoleSize> {
+pub fn size() -> Option<ConsoleSize> {
     let sizes = [stdout(), stdin(), stderr()].map(tcgetwinsize);
     let mut sizes = sizes.into_iter().flatten();
     // Serial terminals say that they are of no size.
@@ -91,7 +91,7 @@ pub(super) fn size() -> Option<ConsoleSize> {
 }
 
 /// Only there may a terminal be read and set. Where it controls no process of ours, it has no foreground.
-pub(super) fn in_foreground() -> bool {
+pub(crate) fn in_foreground() -> bool {
     tcgetpgrp(stdin()).map_or(true, |group| group == getpgrp())
 }
 

@@ -1,11 +1,16 @@
 //! What a VM's process has to say: its outputs and its statistics, on their way to where they go.
 
-use super::output::Outputs;
-use super::stats::{Received, StatsSource};
+mod output;
+mod stats;
+
+pub(crate) use output::{Outputs, TheirOutputs};
+pub(crate) use stats::{StatsSink, StatsSource};
+
+use stats::Received;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// What of it comes by way of the supervisor.
-pub(super) struct Reports {
+pub(crate) struct Reports {
     outputs: Option<Outputs>,
     stats: Option<StatsSource>,
     /// Nobody sends statistics any more.

@@ -1,13 +1,14 @@
 //! The jail that the VM's process is in, as far as it is wanted and the host gives it.
 
-use crate::config::JailMode;
-use crate::host::jail::{Jail, Missing, Needs, Wall};
-use crate::host::process::{Fork, Lifeline};
-use crate::host::seccomp;
-use crate::system_calls::Filters;
-use crate::thread::ThreadKind;
-use crate::{Error, Vm, VmConfig, VmHandle};
-use crate::{ExitCode, Failed};
+use crate::Error;
+use crate::supervisor::FAILED;
+use kvmlet_host::jail::{Jail, Missing, Needs, Wall};
+use kvmlet_spec::{JailMode, VmConfig};
+use kvmlet_sys::process::{Fork, Lifeline};
+use kvmlet_sys::seccomp;
+use kvmlet_vmm::system_calls::Filters;
+use kvmlet_vmm::thread::ThreadKind;
+use kvmlet_vmm::vm::{self, Vm, VmHandle};
 use std::error::Error as _;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -26,7 +27,7 @@ pub(crate) struct Confinement {
 
 impl Confinement {
     /// The jail that is to be, if one is.
-    pub fn of(config: &VmConfig) -> Option<Self> {
+    pub fn plan(config: &VmConfig) -> Option<Self> {
         (config.jail != JailMode::Off).then(|| Self {
             // No two processes that run at the same time have the same number.
             jail: Jail::new(std::process::id()),
@@ -36,7 +37,7 @@ impl Confinement {
     }
 
     /// Forks the VM's process, which is born in `cgroup` if one is given.
-    pub fn fork(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork, Failed> {
+    pub fn fork(&self, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork, Error> {
         let forked = self.jail.fork(cgroup, self.best_effort);
         let (fork, missing) = forked.map_err(|missing| self.refused(missing))?;
         if matches!(fork, Fork::Parent(_)) {
@@ -49,17 +50,17 @@ impl Confinement {
     /// and is then held to what it needs, and lets the guest run.
     pub fn start(
         &self,
-        build: impl FnOnce() -> Result<Vm, Error> + Send,
+        build: impl FnOnce() -> Result<Vm, vm::Error> + Send,
         lifeline: Lifeline,
         on_start: impl Fn(ThreadKind) -> io::Result<()> + Send + Sync + 'static,
-    ) -> Result<VmHandle, Failed> {
+    ) -> Result<VmHandle, Error> {
         let (vm, cut_off) = self.jail.cut_off(self.best_effort, build);
         // What is wrong with the VM says more than what is wrong with its jail.
         let vm = vm?;
         let mut kinds = vm.threads();
         kinds.push(ThreadKind::EventLoop);
         map_no_memory();
-        seccomp::end_at_panic(ExitCode::Failed.number());
+        seccomp::end_at_panic(FAILED);
         let needs = Needs {
             threads: kinds.len(),
             memory_bytes: self.memory_bytes,
@@ -91,7 +92,7 @@ impl Confinement {
     }
 
     /// What holds the threads to their system calls; `None` where the kernel cannot.
-    fn filters(&self, kinds: &[ThreadKind]) -> Result<Option<Arc<Filters>>, Failed> {
+    fn filters(&self, kinds: &[ThreadKind]) -> Result<Option<Arc<Filters>>, Error> {
         match Filters::new(kinds) {
             Ok(filters) => Ok(Some(Arc::new(filters))),
             Err(source) if self.best_effort => {
@@ -103,12 +104,11 @@ impl Confinement {
     }
 
     /// What cannot be done without, or is not to be.
-    fn refused(&self, missing: Missing) -> Failed {
-        let help = match self.best_effort || missing.wall == Wall::Process {
-            true => missing.help().to_string(),
-            false => format!("{}; or go on without it: --best-effort", missing.help()),
-        };
-        Failed::new(missing).help(help)
+    fn refused(&self, missing: Missing) -> Error {
+        match self.best_effort {
+            true => Error::Jail(missing),
+            false => Error::Walls(missing),
+        }
     }
 }
 
