@@ -27,6 +27,7 @@ mod quota;
 mod rate_limit;
 mod service;
 mod strict;
+pub mod supervision;
 mod twice;
 mod words;
 mod written;
