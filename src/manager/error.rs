@@ -1,0 +1,148 @@
+//! What can go wrong with the book.
+
+use crate::name::{Name, NotAName};
+use crate::sealed::Broken;
+use crate::{InstanceId, State};
+use kvmlet_sys::interrupt::Interrupted;
+use kvmlet_sys::lock::{Holder, PATIENCE};
+use kvmlet_sys::remedy::Remedy;
+use kvmlet_sys::trusted;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why something cannot be done with instances.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no place for the book, or not one that can be trusted.
+    #[error(transparent)]
+    Place(#[from] trusted::Error),
+    /// This user has no directory of its own.
+    #[error("there is no place for the book of instances: this user has no home directory")]
+    Homeless,
+    /// A file of the book cannot be used.
+    #[error("cannot use `{}`, a part of the book of instances", path.display())]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the book is not what was written.
+    #[error("`{}` cannot be believed", path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Broken,
+    },
+    /// Somebody keeps all others from writing into the book.
+    #[error(
+        "{} has held the lock `{}` for {} s",
+        holder.as_ref().map_or("a process".into(), Holder::to_string), path.display(), PATIENCE.limit.as_secs()
+    )]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+        /// Who has it, where that can be told.
+        holder: Option<Holder>,
+    },
+    /// It was told to give up while it waited.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    /// Text that is not a name.
+    #[error(transparent)]
+    Name(#[from] NotAName),
+    /// A name that another instance has.
+    #[error("the name `{name}` is taken by instance {}", holder.short())]
+    NameTaken {
+        /// The name.
+        name: Name,
+        /// Who has it.
+        holder: InstanceId,
+    },
+    /// Nothing is called that.
+    #[error("there is no instance `{}`", reference.escape_debug())]
+    NotFound {
+        /// What the user named.
+        reference: String,
+    },
+    /// More than one id begins like that.
+    #[error("`{reference}` is the beginning of {count} ids")]
+    Ambiguous {
+        /// What the user named.
+        reference: String,
+        /// Of how many.
+        count: usize,
+    },
+    /// It runs, or is about to, or somebody does something else with it.
+    #[error("instance `{called}` is {}", state.in_use())]
+    InUse {
+        /// Its name, or the beginning of its id.
+        called: String,
+        /// What it is doing.
+        state: State,
+    },
+    /// It runs, but not from this book.
+    #[error(
+        "instance `{called}` runs as process {pid}, which belongs to another copy of this book"
+    )]
+    RunsElsewhere {
+        /// Its name, or the beginning of its id.
+        called: String,
+        /// Whose supervisor.
+        pid: u32,
+    },
+}
+
+impl Error {
+    pub(crate) fn file(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
+        move |source| Self::File {
+            path: path.into(),
+            source,
+        }
+    }
+
+    pub(crate) fn broken(path: &Path) -> impl Fn(Broken) -> Self + '_ {
+        move |source| Self::Broken {
+            path: path.into(),
+            source,
+        }
+    }
+}
+
+impl Remedy for Error {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Place(error) => error.remedy(),
+            Self::Homeless => {
+                Some("set HOME, or XDG_STATE_HOME, to a directory of your own".into())
+            }
+            Self::File { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Some("make room on that file system".into())
+                }
+                _ => None,
+            },
+            Self::Broken { source, .. } => Some(match source {
+                Broken::Unknown(_) => "use the newer kvmlet that has written it".into(),
+                _ => "remove the instance: nothing else of it is lost but what was asked".into(),
+            }),
+            Self::Locked { path, holder } => Some(match holder {
+                Some(holder) => format!("if it does not go on, end it: `kill {}`", holder.pid),
+                None => format!("`fuser {}` tells which one", path.display()),
+            }),
+            Self::Interrupted(_) | Self::Name(_) | Self::NotFound { .. } => None,
+            Self::NameTaken { .. } => {
+                Some("take another one, or remove or rename that instance".into())
+            }
+            Self::Ambiguous { .. } => Some("say more of it".into()),
+            Self::InUse { .. } => Some("stop it first".into()),
+            Self::RunsElsewhere { pid, .. } => {
+                Some(format!("end it there first, or else `kill {pid}`"))
+            }
+        }
+    }
+}

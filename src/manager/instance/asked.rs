@@ -1,0 +1,50 @@
+//! What was asked of an instance.
+
+use crate::{InstanceId, Moment};
+use kvmlet_spec::supervision::{HealthCheck, RestartPolicy};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What was asked of an instance, which does not change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Its id, which is the name of its directory as well, unless somebody has copied that.
+    pub id: InstanceId,
+    /// When it was asked.
+    pub created: Moment,
+    /// What it runs, as its user has named it.
+    pub image: String,
+    /// The service, with its arguments, if not the image's own.
+    pub command: Vec<String>,
+    /// The configuration of its VM: the keys of a configuration file.
+    pub config: serde_json::Value,
+    /// When it is started again.
+    pub restart: RestartPolicy,
+    /// How its health is asked for.
+    pub health: Option<HealthCheck>,
+    /// Whether it is removed when it has ended.
+    pub remove: bool,
+    /// What its user has noted about it.
+    pub labels: BTreeMap<String, String>,
+    /// How much of what it writes is kept.
+    pub log: LogLimits,
+}
+
+/// How much of what an instance writes is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimits {
+    /// The size at which a file is put aside and a new one begun, in bytes.
+    pub file_bytes: u64,
+    /// How many files there are, the one that is written among them.
+    pub files: u32,
+}
+
+impl Default for LogLimits {
+    /// 30 MiB in three files.
+    fn default() -> Self {
+        Self {
+            file_bytes: 10 << 20,
+            files: 3,
+        }
+    }
+}

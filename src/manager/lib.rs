@@ -1,0 +1,26 @@
+//! Many VMs without a daemon: the book of instances, with names, ids and how each has ended; their logs and events; when
+//! they are started again, and whether they are well. All of it is files and locks. For kvmlet's own crates: nothing here
+//! is stable.
+
+// Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
+mod book;
+mod error;
+mod id;
+mod instance;
+mod moment;
+mod name;
+mod place;
+mod sealed;
+mod slots;
+
+pub use book::{Book, Damaged, Listing};
+pub use error::Error;
+pub use id::{InstanceId, NotAnId};
+pub use instance::{
+    Asked, End, Instance, Keeper, LogLimits, Outcome, Owned, Process, Record, State, Step, View,
+};
+pub use moment::{Moment, NotAMoment};
+pub use name::{Name, NotAName};
+pub use sealed::Broken;
