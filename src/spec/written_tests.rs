@@ -203,7 +203,7 @@ fn what_no_key_says_is_refused() {
     shown.guest.console = Some(terminal);
     assert_eq!(shown.to_json().ok(), config().to_json().ok());
     let changes: [fn(&mut VmConfig); 3] = [
-        |config| config.guest.service.user = Some(User { uid: 1, gid: 1 }),
+        |config| config.guest.service.user = Some(User::ROOT),
         |config| drop(config.disks.pop()),
         |config| config.disks[1].read_only = true,
     ];

@@ -1,7 +1,7 @@
 //! The `kvmlet.` parameters of the kernel command line.
 
 use alloc::borrow::ToOwned;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::net::IpAddr;
@@ -32,10 +32,8 @@ impl GuestSpec {
         if let Some(workdir) = &self.service.workdir {
             parameter(&mut out, "workdir", workdir);
         }
-        if let Some(User { uid, gid }) = self.service.user {
-            parameter(&mut out, "user", "");
-            // Writing to a String cannot fail.
-            let _ = write!(out, "{uid}:{gid}");
+        if let Some(user) = &self.service.user {
+            parameter(&mut out, "user", &user.to_string());
         }
         if let Some(hostname) = &self.hostname {
             parameter(&mut out, "hostname", hostname);
@@ -80,7 +78,11 @@ impl GuestSpec {
                     set_variable(&mut guest.service.env, name, value);
                 }
                 "workdir" => once(key, &mut guest.service.workdir, decoded(key, value)?)?,
-                "user" => once(key, &mut guest.service.user, User::parse(key, value)?)?,
+                "user" => once(
+                    key,
+                    &mut guest.service.user,
+                    User::parse(key, &decoded(key, value)?)?,
+                )?,
                 "hostname" => once(key, &mut guest.hostname, decoded(key, value)?)?,
                 "net" => guest.networks.push(NetworkSpec::parse(key, value)?),
                 "root" => once(key, &mut guest.root, RootSpec::parse(key, value)?)?,
@@ -144,20 +146,6 @@ pub(crate) fn variable(key: &str, text: &str) -> Result<(String, String), Error>
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err(Error::value(key, text, "should be NAME=VALUE")),
-    }
-}
-
-impl User {
-    /// Reads `UID` or `UID:GID`; without a group it is the user's number.
-    pub(crate) fn parse(key: &str, text: &str) -> Result<Self, Error> {
-        const REASON: &str = "should be UID or UID:GID, in numbers";
-        let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-        let id = |text: &str| text.parse().map_err(|_| ());
-        match (id(uid), id(gid)) {
-            // setuid(2) and chown(2) take -1 as "leave it".
-            (Ok(uid), Ok(gid)) if uid != u32::MAX && gid != u32::MAX => Ok(Self { uid, gid }),
-            _ => Err(Error::value(key, text, REASON)),
-        }
     }
 }
 

@@ -26,6 +26,7 @@
 
 extern crate alloc;
 
+mod accounts;
 pub mod channel;
 mod cmdline;
 mod error;
@@ -36,11 +37,11 @@ mod percent;
 mod service_file;
 mod spec;
 
+pub use accounts::{Account, AccountError, Identity, Lookup, MAX_GROUPS, User};
 pub use error::Error;
 pub use exit::{EXIT_INIT_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, exec_error_code, exit_code};
 pub use spec::{
-    ConsoleSize, FileSystem, GuestSpec, NetworkSpec, Overlay, RootSpec, STOP_TIMEOUT_S,
-    ServiceSpec, User,
+    ConsoleSize, FileSystem, GuestSpec, NetworkSpec, Overlay, RootSpec, STOP_TIMEOUT_S, ServiceSpec,
 };
 
 /// Where an image says which service it holds.

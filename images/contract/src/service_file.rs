@@ -87,6 +87,7 @@ fn variables(key: &str, value: Value) -> Result<Vec<(String, String)>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Account;
     use alloc::format;
     use alloc::string::ToString;
 
@@ -101,7 +102,13 @@ mod tests {
         assert_eq!(service.env[0], ("K".into(), "V".into()));
         assert_eq!(service.env[1], ("EMPTY".into(), "".into()));
         assert_eq!(service.workdir.as_deref(), Some("/srv"));
-        assert_eq!(service.user, Some(User { uid: 33, gid: 33 }));
+        assert_eq!(
+            service.user,
+            Some(User {
+                user: Account::Number(33),
+                group: None
+            })
+        );
     }
 
     #[test]
@@ -133,8 +140,8 @@ mod tests {
                 "env: \"A=B\": is no name for a variable",
             ),
             (
-                r#"{"user": "root"}"#,
-                "user: \"root\": should be UID or UID:GID, in numbers",
+                r#"{"user": "a:b:c"}"#,
+                "user: \"a:b:c\": should be USER or USER:GROUP, each a name or a number",
             ),
             (r#"{"user": "0", "user": "1"}"#, "\"user\" is given twice"),
             (r#"["sh"]"#, "line 1, column 1: an object is expected"),

@@ -2,6 +2,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use crate::User;
+
 /// All that a guest's init is told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GuestSpec {
@@ -82,15 +84,6 @@ pub(crate) fn set_variable(env: &mut Vec<(String, String)>, name: String, value:
     }
 }
 
-/// Numeric user and group: what a guest without a user database can know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct User {
-    /// User id.
-    pub uid: u32,
-    /// Group id, and the only group: supplementary groups are dropped.
-    pub gid: u32,
-}
-
 /// One network interface of a guest and its static configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkSpec {
@@ -159,7 +152,7 @@ mod tests {
             command: ["nginx".into()].into(),
             env: [("A".into(), "1".into()), ("B".into(), "2".into())].into(),
             workdir: Some("/srv".into()),
-            user: Some(User { uid: 33, gid: 33 }),
+            user: Some(User::ROOT),
         };
         let asked = ServiceSpec {
             env: [("B".into(), "3".into()), ("C".into(), "4".into())].into(),

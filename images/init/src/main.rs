@@ -15,6 +15,8 @@ extern crate alloc;
 
 mod appear;
 mod console;
+mod identity;
+mod launch;
 mod mounts;
 mod network;
 mod power;
@@ -83,7 +85,7 @@ fn run(written: &mut power::Written) -> Result<u8, Failure> {
     network::configure(&guest.networks)?;
     let timeout_ms = u64::from(guest.stop_timeout_s()) * 1000;
     let spec = guest.service.over(service_file()?);
-    let service = service::start(spec, guest.console)?;
+    let service = service::start(&spec, guest.console)?;
     Ok(supervise::until_end(service, timeout_ms))
 }
 

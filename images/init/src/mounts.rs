@@ -1,5 +1,6 @@
 //! The kernel's file systems, where user space expects them.
 
+use alloc::ffi::CString;
 use alloc::format;
 use alloc::string::String;
 use core::ffi::CStr;
@@ -93,7 +94,7 @@ impl Mount {
         };
         match mount() {
             Err(Errno::ENOENT) => {
-                sys::mkdir(self.target, 0o755)?;
+                make_directories(self.target)?;
                 mount()
             }
             // It is there already.
@@ -109,6 +110,21 @@ impl Mount {
             self.target.to_string_lossy()
         )
     }
+}
+
+/// Makes a directory, and those above it that are missing.
+pub fn make_directories(path: &CStr) -> Result<(), Errno> {
+    let bytes = path.to_bytes();
+    let slashes = (1..bytes.len()).filter(|at| bytes[*at] == b'/');
+    let mut result = Ok(());
+    for end in slashes.chain([bytes.len()]) {
+        let above = CString::new(&bytes[..end]).unwrap_or_default();
+        result = match sys::mkdir(&above, 0o755) {
+            Err(Errno::EEXIST) => Ok(()),
+            other => other,
+        };
+    }
+    result
 }
 
 /// Mounts `/proc` and `/dev`, which init itself needs.

@@ -210,9 +210,15 @@ fn write_name_servers(networks: &[NetworkSpec]) -> Result<(), String> {
     if text.is_empty() {
         return Ok(());
     }
-    let path = c"/etc/resolv.conf";
-    let written = File::create(path, sys::O_WRONLY | O_CREAT | O_TRUNC, 0o644)
-        .and_then(|file| file.write(text.as_bytes()));
+    let write = || {
+        let flags = sys::O_WRONLY | O_CREAT | O_TRUNC;
+        File::create(c"/etc/resolv.conf", flags, 0o644)?.write(text.as_bytes())
+    };
+    let written = match write() {
+        // An image from scratch has no /etc.
+        Err(Errno::ENOENT) => sys::mkdir(c"/etc", 0o755).and_then(|()| write()),
+        other => other,
+    };
     match written {
         Ok(_) => Ok(()),
         Err(error @ (Errno::EROFS | Errno::ENOENT)) => {

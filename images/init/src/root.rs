@@ -6,7 +6,7 @@ use alloc::string::String;
 use core::ffi::CStr;
 
 use kvmlet_contract::{FileSystem, Overlay, RootSpec};
-use linux_raw_sys::general::{MS_MOVE, MS_NOATIME, MS_RDONLY};
+use linux_raw_sys::general::{MS_MOVE, MS_NOATIME, MS_RDONLY, MS_REMOUNT};
 
 use crate::appear;
 use crate::sys::{self, Errno, File};
@@ -23,7 +23,10 @@ const SCRATCH: &CStr = c"/scratch";
 pub fn enter(spec: &RootSpec) -> Result<Option<File>, String> {
     let scratch = match &spec.overlay {
         None => {
-            mount_device(&spec.device, ROOT, spec.fstype, spec.read_only)?;
+            let holds = mount_device(&spec.device, ROOT, spec.fstype, spec.read_only)?;
+            if holds == FileSystem::Erofs || spec.read_only {
+                complete(&spec.device)?;
+            }
             None
         }
         Some(overlay) => {
@@ -32,12 +35,9 @@ pub fn enter(spec: &RootSpec) -> Result<Option<File>, String> {
         }
     };
     for (from, to) in [(c"/proc", c"/root/proc"), (c"/dev", c"/root/dev")] {
-        sys::mount(from, to, c"", MS_MOVE, c"").map_err(|e| {
+        carry(from, to).map_err(|e| {
             let name = from.to_string_lossy();
-            format!(
-                "move {name} into the root on {}: {e} (it needs a directory {name})",
-                spec.device
-            )
+            format!("move {name} into the root on {}: {e}", spec.device)
         })?;
     }
     // As switch_root(8) does, but for freeing the initramfs: it holds little more than init.
@@ -49,8 +49,65 @@ pub fn enter(spec: &RootSpec) -> Result<Option<File>, String> {
     Ok(scratch)
 }
 
+/// Moves a mount into the new root, making its place if the image has none.
+fn carry(from: &CStr, to: &CStr) -> Result<(), Errno> {
+    match sys::mount(from, to, c"", MS_MOVE, c"") {
+        Err(Errno::ENOENT) => {
+            sys::mkdir(to, 0o755)?;
+            sys::mount(from, to, c"", MS_MOVE, c"")
+        }
+        other => other,
+    }
+}
+
+/// Where init mounts something in each root.
+const PLACES: [&CStr; 5] = [
+    c"/root/proc",
+    c"/root/dev",
+    c"/root/sys",
+    c"/root/run",
+    c"/root/tmp",
+];
+
+/// Gives a read-only root the directories that it lacks, in a layer over it that is then read-only, too.
+fn complete(device: &str) -> Result<(), String> {
+    let make = || {
+        for place in PLACES {
+            match sys::mkdir(place, 0o755) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    };
+    if make().is_ok() {
+        return Ok(());
+    }
+    make_scratch_directories(&Overlay::Tmpfs)?;
+    let options = c"lowerdir=/root,upperdir=/scratch/upper,workdir=/scratch/work";
+    sys::mount(c"overlay", ROOT, c"overlay", 0, options)
+        .and_then(|()| make())
+        .and_then(|()| sys::mount(c"none", ROOT, c"", MS_REMOUNT | MS_RDONLY, c""))
+        .map_err(|e| {
+            format!(
+                "give the read-only root on {device} the directories that it lacks \
+                 (/proc, /dev, /sys, /run, /tmp): {e}"
+            )
+        })
+}
+
 /// Puts the writable layer over [`LOWER`] and mounts both at [`ROOT`].
 fn mount_overlay(overlay: &Overlay) -> Result<Option<File>, String> {
+    let scratch = make_scratch_directories(overlay)?;
+    make_directory(ROOT)?;
+    let options = c"lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work";
+    sys::mount(c"overlay", ROOT, c"overlay", 0, options)
+        .map_err(|e| format!("mount the overlay over the root: {e}"))?;
+    Ok(scratch)
+}
+
+/// Mounts what holds an overlay's changes, and makes the directories for them.
+fn make_scratch_directories(overlay: &Overlay) -> Result<Option<File>, String> {
     let scratch = match overlay {
         Overlay::Tmpfs => {
             make_directory(SCRATCH)?;
@@ -65,23 +122,20 @@ fn mount_overlay(overlay: &Overlay) -> Result<Option<File>, String> {
             Some(mount)
         }
     };
-    for directory in [c"/scratch/upper", c"/scratch/work", ROOT] {
+    for directory in [c"/scratch/upper", c"/scratch/work"] {
         make_directory(directory)?;
     }
-    let options = c"lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work";
-    sys::mount(c"overlay", ROOT, c"overlay", 0, options)
-        .map_err(|e| format!("mount the overlay over the root: {e}"))?;
     Ok(scratch)
 }
 
-/// Mounts a block device, waiting for it to appear. Without a type, tries those that a root can
-/// be on.
+/// Mounts a block device, waiting for it to appear, and says what is on it. Without a type, tries
+/// those that a root can be on.
 fn mount_device(
     device: &str,
     target: &CStr,
     fstype: Option<FileSystem>,
     read_only: bool,
-) -> Result<(), String> {
+) -> Result<FileSystem, String> {
     make_directory(target)?;
     let source = CString::new(device).unwrap_or_default();
     let candidates = [FileSystem::Erofs, FileSystem::Ext4];
@@ -98,7 +152,7 @@ fn mount_as(
     target: &CStr,
     candidates: &[FileSystem],
     read_only: bool,
-) -> Result<(), Errno> {
+) -> Result<FileSystem, Errno> {
     let mut refused = Errno::EINVAL;
     for fstype in candidates {
         let flags = match fstype {
@@ -112,7 +166,7 @@ fn mount_as(
             // Not in this kernel, which is no reason to wait.
             Err(Errno::ENODEV) => refused = Errno::EOPNOTSUPP,
             Err(Errno::EINVAL) => {}
-            other => return other,
+            other => return other.map(|()| *fstype),
         }
     }
     Err(refused)

@@ -5,6 +5,7 @@ use alloc::format;
 use core::arch::asm;
 use core::ffi::CStr;
 
+use kvmlet_contract::ConsoleSize;
 use linux_raw_sys::general::*;
 use linux_raw_sys::ioctl;
 
@@ -103,6 +104,12 @@ impl File {
         unsafe { call!(__NR_pwrite64, self.0, bytes.as_ptr(), bytes.len(), offset) }
     }
 
+    /// Whether it is a plain file.
+    pub fn is_regular(&self) -> bool {
+        status(self.0, c"", AT_EMPTY_PATH)
+            .is_ok_and(|it| u32::from(it.stx_mode) & S_IFMT == S_IFREG)
+    }
+
     /// The kernel's number of the network interface `name`, asked for through any socket.
     pub fn interface_index(&self, name: &str) -> Result<u32, Errno> {
         // struct ifreq: the name, NUL-terminated, and a union that starts with the index.
@@ -163,8 +170,6 @@ plain_calls! {
     set_foreground(fd: i32, group: &Pid) = __NR_ioctl(fd, ioctl::TIOCSPGRP, core::ptr::from_ref(group));
     /// Starts a process group.
     start_process_group() = __NR_setpgid(0, 0);
-    /// Sets a terminal's size: rows, columns, and two numbers of pixels (struct winsize).
-    set_window_size(fd: i32, size: &[u16; 4]) = __NR_ioctl(fd, ioctl::TIOCSWINSZ, size.as_ptr());
     /// Sends a signal; to all processes but this one if `pid` is -1.
     kill(pid: Pid, signal: i32) = __NR_kill(pid, signal);
     /// Makes a directory.
@@ -178,14 +183,22 @@ plain_calls! {
     reboot(command: u32) = __NR_reboot(LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, command);
     /// Sets the host name.
     sethostname(name: &str) = __NR_sethostname(name.as_ptr(), name.len());
-    /// Drops supplementary groups.
-    clear_groups() = __NR_setgroups(0, 0);
+    /// Has these supplementary groups, and no others.
+    set_groups(groups: &[u32]) = __NR_setgroups(groups.len(), groups.as_ptr());
     /// Becomes the group.
     setgid(gid: u32) = __NR_setgid(gid);
     /// Becomes the user, for good.
     setuid(uid: u32) = __NR_setuid(uid);
     /// Starts a session, without a terminal.
     setsid() = __NR_setsid();
+}
+
+/// Sets a terminal's size.
+pub fn set_window_size(fd: i32, size: ConsoleSize) -> Result<(), Errno> {
+    // struct winsize: rows, columns, and two numbers of pixels, which nobody knows.
+    let size = [size.rows, size.columns, 0, 0];
+    // SAFETY: the kernel reads one struct winsize.
+    unsafe { call!(__NR_ioctl, fd, ioctl::TIOCSWINSZ, size.as_ptr()) }.map(drop)
 }
 
 /// Writes all file systems' data to their disks.
@@ -217,18 +230,15 @@ pub fn sleep_ms(ms: u32) {
 
 /// Whether a file system is mounted at `path`.
 pub fn is_mount_point(path: &CStr) -> bool {
+    status(AT_FDCWD, path, AT_NO_AUTOMOUNT)
+        .is_ok_and(|it| it.stx_attributes & u64::from(STATX_ATTR_MOUNT_ROOT) != 0)
+}
+
+fn status(directory: i32, path: &CStr, flags: u32) -> Result<statx, Errno> {
     // SAFETY: all-zero bytes are a valid struct statx.
     let mut status: statx = unsafe { core::mem::zeroed() };
+    let (path, out) = (path.as_ptr(), &raw mut status);
     // SAFETY: `path` ends with NUL, and the kernel writes one struct statx.
-    let done = unsafe {
-        call!(
-            __NR_statx,
-            AT_FDCWD,
-            path.as_ptr(),
-            AT_NO_AUTOMOUNT,
-            0,
-            &raw mut status
-        )
-    };
-    done.is_ok() && status.stx_attributes & u64::from(STATX_ATTR_MOUNT_ROOT) != 0
+    unsafe { call!(__NR_statx, directory, path, flags, STATX_TYPE, out) }?;
+    Ok(status)
 }

@@ -1,6 +1,5 @@
 use super::*;
-use crate::ServiceSpec;
-use alloc::string::ToString;
+use crate::{Account, ServiceSpec};
 
 fn strings(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|&text| text.into()).collect()
@@ -21,7 +20,10 @@ fn full() -> GuestSpec {
                 .map(|(name, value)| (name.into(), value.into()))
                 .into(),
             workdir: Some("/srv/a b".into()),
-            user: Some(User { uid: 33, gid: 34 }),
+            user: Some(User {
+                user: Account::Name("nginx".into()),
+                group: Some(Account::Number(34)),
+            }),
         },
         hostname: Some("web-1".into()),
         networks: [
@@ -111,7 +113,7 @@ fn the_written_form_is_the_documented_one() {
     let expected = "kvmlet.arg=/usr/sbin/nginx kvmlet.arg=-g kvmlet.arg=daemon%20off; \
              kvmlet.arg= kvmlet.arg=-- kvmlet.arg=a,b%22c%2520 kvmlet.env=A=x%20y=z \
              kvmlet.env=EMPTY= kvmlet.env=%C3%9C=%0A%09%E2%82%AC kvmlet.workdir=/srv/a%20b \
-             kvmlet.user=33:34 kvmlet.hostname=web-1 \
+             kvmlet.user=nginx:34 kvmlet.hostname=web-1 \
              kvmlet.net=eth0,172.16.0.2/30,gateway=172.16.0.1,dns=1.1.1.1,dns=9.9.9.9,mtu=1400 \
              kvmlet.net=a%2Cb,fd00::2/64 kvmlet.root=/dev/vda,fstype=erofs,ro \
              kvmlet.overlay=/dev/vdb kvmlet.stop_timeout=90 \
@@ -133,18 +135,6 @@ fn a_later_variable_replaces_an_earlier_one() {
 }
 
 #[test]
-fn a_user_without_group_has_its_own() {
-    let guest = GuestSpec::from_cmdline("kvmlet.user=1000").unwrap();
-    assert_eq!(
-        guest.service.user,
-        Some(User {
-            uid: 1000,
-            gid: 1000
-        })
-    );
-}
-
-#[test]
 fn errors_name_the_parameter() {
     let cases = [
         ("kvmlet.foo=1", "unknown key \"kvmlet.foo\""),
@@ -157,7 +147,7 @@ fn errors_name_the_parameter() {
         ("kvmlet.arg=%00", "contains a NUL byte"),
         ("kvmlet.env=A", "kvmlet.env: \"A\": should be NAME=VALUE"),
         ("kvmlet.env==1", "should be NAME=VALUE"),
-        ("kvmlet.user=root", "kvmlet.user: \"root\""),
+        ("kvmlet.user=a/b", "kvmlet.user: \"a/b\""),
         ("kvmlet.user=4294967295", "kvmlet.user: \"4294967295\""),
         ("kvmlet.net=eth0", "should be IFACE,ADDRESS/PREFIX"),
         ("kvmlet.net=eth0,10.0.0.1", "should be IFACE,ADDRESS/PREFIX"),
