@@ -28,10 +28,8 @@ pub const TESTS: &[Test] = &[
 ];
 
 pub fn kvmlet(program_name: &str) -> Command {
-    // Whoever runs the tests may ignore signals, which kvmlet then does, too.
-    let mut command = Command::new("env");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvmlet"));
     command
-        .args(["--default-signal", env!("CARGO_BIN_EXE_kvmlet")])
         .args(["boot", "--kernel"])
         .arg(program(program_name))
         .stdin(Stdio::null());

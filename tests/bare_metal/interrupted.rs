@@ -279,8 +279,8 @@ fn hanging_files() {
                 &["--config", file],
                 &["--stats", file],
             ] {
-                let mut command = Command::new("env");
-                command.args(["--default-signal", env!("CARGO_BIN_EXE_kvmlet"), "boot"]);
+                let mut command = Command::new(env!("CARGO_BIN_EXE_kvmlet"));
+                command.arg("boot");
                 if arguments[0] != "--kernel" {
                     command.arg("--kernel").arg(program("spin"));
                 }

@@ -22,12 +22,23 @@ pub fn deadline() -> Duration {
 /// A named test.
 pub type Test = (&'static str, fn());
 
+/// Whoever starts the tests may have them ignore signals (a script does that to jobs in its background), and `kvmlet` with
+/// them, which leaves ignored what was. It would be too late to change that in the new process: a signal that comes
+/// between fork and exec would be lost, and a test wait for ever.
+fn heed_signals() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: there is no handler to be called.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Runs tests that need KVM. Without it they are ignored, and the run says so and why.
 pub fn run(
     mut arguments: Arguments,
     tests: &[Test],
     needs: impl Fn() -> Result<(), String>,
 ) -> ExitCode {
+    heed_signals();
     let reason = needs().err();
     let trials = tests
         .iter()

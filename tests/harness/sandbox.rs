@@ -50,10 +50,8 @@ impl Sandbox {
 
     /// `kvmlet boot` in here, with a guest of the tests.
     pub fn boot(&self, guest: &str) -> Command {
-        // Whoever runs the tests may ignore signals, which kvmlet then does, too.
-        let mut command = self.command("env");
+        let mut command = self.command(env!("CARGO_BIN_EXE_kvmlet"));
         command
-            .args(["--default-signal", env!("CARGO_BIN_EXE_kvmlet")])
             .args(["boot", "--kernel"])
             .arg(super::program(guest))
             .stdin(Stdio::null());
