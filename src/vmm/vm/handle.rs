@@ -10,7 +10,6 @@ use super::machine::Vm;
 use super::stats::{MemoryStats, VmStats};
 use super::vcpu::{Counters, Shared, Vcpu, VcpuStats};
 use super::workers::Workers;
-use crate::devices;
 use crate::devices::serial::SerialInput;
 use crate::devices::virtio::balloon::BalloonHandle;
 use crate::devices::virtio::block::BlockHandle;
@@ -151,7 +150,7 @@ impl VmHandle {
         let _ = self.shared.lifecycle.wait_for_end();
         lock(&self.shared.serial).give_up();
         let _in_turn = lock(&self.moves);
-        self.workers.end(Instant::now() + devices::virtio::PATIENCE);
+        self.workers.end();
     }
 
     /// Blocks until the VM has ended, and tells why. Can be called again, and from several threads.

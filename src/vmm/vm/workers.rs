@@ -1,26 +1,37 @@
 //! The workers of a VM's devices as a whole: all stand still together, and all end together.
 
 use super::devices::Transport;
+use crate::devices::virtio::PATIENCE;
 use kvmlet_sys::thread::lock;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 /// The devices that have workers.
-pub(super) struct Workers(Vec<Transport>);
+pub(super) struct Workers {
+    transports: Vec<Transport>,
+    /// When all were told to end.
+    called_off: OnceLock<Instant>,
+}
 
 impl Workers {
     pub fn new(transports: Vec<Transport>) -> Self {
-        Self(transports)
+        Self {
+            transports,
+            called_off: OnceLock::new(),
+        }
     }
 
     pub fn transports(&self) -> &[Transport] {
-        &self.0
+        &self.transports
     }
 
     /// Has all stand still, and returns when they do; or names one that did not in time, when none does any more. No
     /// vCPU runs.
     pub fn sleep(&self, deadline: Instant) -> Result<(), String> {
-        self.0.iter().for_each(|device| lock(device).pause());
-        let awake = (self.0.iter()).find(|device| !lock(device).is_still(deadline));
+        self.transports
+            .iter()
+            .for_each(|device| lock(device).pause());
+        let awake = (self.transports.iter()).find(|device| !lock(device).is_still(deadline));
         let Some(awake) = awake else {
             return Ok(());
         };
@@ -30,13 +41,22 @@ impl Workers {
 
     /// Has all go on.
     pub fn wake(&self) {
-        self.0.iter().for_each(|device| lock(device).resume());
+        self.transports
+            .iter()
+            .for_each(|device| lock(device).resume());
     }
 
-    /// Ends all, for good, and returns when they have, or then. What the host's kernel works on by then may go on.
-    pub fn end(&self, deadline: Instant) {
-        self.0.iter().for_each(|device| lock(device).call_off());
-        for device in &self.0 {
+    /// Ends all, for good, and returns when they have, or [`PATIENCE`] after the first call. What the host's kernel works
+    /// on by then may go on: whoever stops a VM and then drops it waits for that once.
+    pub fn end(&self) {
+        let called_off = *self.called_off.get_or_init(|| {
+            self.transports
+                .iter()
+                .for_each(|device| lock(device).call_off());
+            Instant::now()
+        });
+        let deadline = called_off + PATIENCE;
+        for device in &self.transports {
             lock(device).has_let_go(deadline);
         }
     }
