@@ -10,6 +10,7 @@ pub const TESTS: &[Test] = &[
     ("a_vm_in_its_jail_boots_and_ends", jailed),
     ("an_ordinary_user_boots_a_vm", ordinary_user),
     ("a_vm_takes_input_and_signals", input_and_signals),
+    ("svm_is_for_those_who_ask", svm),
 ];
 
 fn host_facts(host: &Host) {
@@ -63,4 +64,34 @@ fn input_and_signals(host: &Host) {
     vm.until("ABC");
     vm.signal(libc::SIGTERM);
     vm.wait().ended_with(143);
+}
+
+/// This host's KVM offers SVM to guests, so that its absence says something.
+fn svm(host: &Host) {
+    let offered = host.sh("cat /sys/module/kvm_amd/parameters/nested");
+    assert_eq!(offered.success(), "1\n");
+    let sees = |arguments: &str| {
+        let output = host.sh(&format!("kvmlet boot --kernel $GUESTS/cpuid {arguments}"));
+        let text = output.success();
+        let registers = |leaf: &str| -> Vec<u32> {
+            let line = text
+                .split(&format!("\ncpuid {leaf} 0: "))
+                .nth(1)
+                .expect(&text);
+            let line = line.lines().next().unwrap();
+            let numbers = line.split_whitespace();
+            numbers
+                .map(|number| u32::from_str_radix(number, 16).unwrap())
+                .collect()
+        };
+        let vmx = registers("00000001")[2] >> 5 & 1;
+        let svm = registers("80000001")[2] >> 2 & 1;
+        (
+            vmx,
+            svm,
+            registers("8000000a").iter().any(|register| *register != 0),
+        )
+    };
+    assert_eq!(sees(""), (0, 0, false));
+    assert_eq!(sees("--nested"), (0, 1, true));
 }

@@ -22,8 +22,6 @@ pub const UNIT_TESTS: &[(&str, &[&str])] = &[
 const OPEN: &[&str] = &[
     // A client is reset now and then; the guest has 300 sockets, and each takes long to end there.
     "few_descriptors_are_shared_out_or_told",
-    // The machine has less memory than its VMs.
-    "memory_is_all_there",
     // Each call of each thread goes through another process: more than the test's patience.
     "each_entry_of_each_list_is_used",
     // A minute and more each, to show what the first host shows. (This ring has a test of kills of its own.)
