@@ -5,11 +5,12 @@
 
 use super::workshop::mounts;
 use kvmlet_host::cgroup;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -66,9 +67,7 @@ fn end_marked(path: &Path) {
         .filter_map(|pid| kill_marked(pid, path))
         .collect();
     for process in &killed {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).unwrap_or_default();
-        let _ = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&left));
+        let _ = wait::one(Slot::readable(process.as_fd()), Until::Deadline(deadline));
     }
 }
 

@@ -7,7 +7,7 @@ use super::error::Halt;
 use super::launch::Launch;
 use super::leftovers;
 use kvmlet_sys::signals::Signals;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -147,36 +147,23 @@ impl Running {
         signals: &Signals,
         what: &str,
     ) -> Result<bool, Halt> {
-        loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+        let slots = [
+            Slot::readable(signals.as_fd()),
+            Slot::readable(first),
+            second.map_or(Slot::NOTHING, Slot::readable),
+        ];
+        let come = wait::any(slots, Until::Deadline(self.deadline));
+        match come.map_err(|error| Halt::Failed(error.to_string()))? {
+            [true, _, _] => Err(Halt::Interrupted),
+            [_, false, false] => {
                 let limit = (self.deadline - self.started).as_secs();
                 let (out, said) = (tail(&self.written), tail(&self.said()));
-                return Err(Halt::Failed(format!(
+                Err(Halt::Failed(format!(
                     "it was not {what} within {limit} s{}",
                     after(&[said, out])
-                )));
+                )))
             }
-            let mut fds = vec![
-                PollFd::new(signals, PollFlags::IN),
-                PollFd::from_borrowed_fd(first, PollFlags::IN),
-            ];
-            fds.extend(second.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-            let left = Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: left.subsec_nanos().into(),
-            };
-            match poll(&mut fds, Some(&left)) {
-                Err(rustix::io::Errno::INTR) => continue,
-                other => other.map_err(|error| Halt::Failed(error.to_string()))?,
-            };
-            let happened = |fd: usize| fds.get(fd).is_some_and(|fd| !fd.revents().is_empty());
-            if happened(0) {
-                return Err(Halt::Interrupted);
-            }
-            if happened(1) || happened(2) {
-                return Ok(happened(1));
-            }
+            [_, first, _] => Ok(first),
         }
     }
 

@@ -31,8 +31,8 @@
 pub mod host {
     pub use kvmlet_host::*;
     pub use kvmlet_sys::{
-        clock, directory, environment, facts, interrupt, kvm, process, ring, seccomp, signals,
-        standard_error, whole_file,
+        clock, directory, environment, event, facts, interrupt, kvm, process, ring, seccomp,
+        signals, standard_error, wait, whole_file,
     };
 }
 

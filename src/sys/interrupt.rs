@@ -3,11 +3,12 @@
 //! Who waits for long asks again and again. What the answer is made of is a matter of the thread: `kvmlet`'s first one
 //! is called by signals, others by an event, and threads of programs that this crate is built into by nothing.
 
+use super::event::Event;
 use super::signals::{ENDING, set_of};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use super::wait::{self, Slot, Until};
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -32,7 +33,7 @@ impl From<Interrupted> for io::Error {
 enum Caller {
     Nobody,
     Signals,
-    Event(OwnedFd),
+    Event(Event),
 }
 
 thread_local! {
@@ -48,8 +49,8 @@ pub fn by_signals() {
     CALLER.set(Caller::Signals);
 }
 
-/// From now on this thread does not wait any longer once the event can be read.
-pub fn by_event(event: OwnedFd) {
+/// From now on this thread does not wait any longer once the event is signalled.
+pub fn by_event(event: Event) {
     CALLER.set(Caller::Event(event));
 }
 
@@ -61,13 +62,10 @@ pub fn check() -> Result<(), Interrupted> {
     CALLER.with_borrow(|caller| match caller {
         Caller::Nobody => Ok(()),
         Caller::Signals => take_signal(),
-        Caller::Event(event) => {
-            let mut fds = [PollFd::new(event, PollFlags::IN)];
-            match poll(&mut fds, Some(&Timespec::default())) {
-                Ok(1) => Err(Interrupted::Event),
-                _ => Ok(()),
-            }
-        }
+        Caller::Event(event) => match wait::one(Slot::readable(event.as_fd()), Until::Now) {
+            Ok(true) => Err(Interrupted::Event),
+            _ => Ok(()),
+        },
     })
 }
 
@@ -99,7 +97,6 @@ mod tests {
     use super::*;
     use crate::alone::alone;
     use crate::signals::Signals;
-    use rustix::event::{EventfdFlags, eventfd};
 
     #[test]
     fn each_signal_ends_waiting_once() {
@@ -122,10 +119,10 @@ mod tests {
     #[test]
     fn a_thread_that_is_to_end_waits_no_longer() {
         std::thread::spawn(|| {
-            let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+            let event = Event::new().unwrap();
             by_event(event.try_clone().unwrap());
             assert_eq!(check(), Ok(()));
-            rustix::io::write(&event, &1u64.to_ne_bytes()).unwrap();
+            event.signal();
             assert_eq!(check(), Err(Interrupted::Event));
             assert_eq!(check(), Err(Interrupted::Event));
         })

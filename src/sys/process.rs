@@ -1,6 +1,6 @@
 //! Processes forked from this one.
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use super::wait::{self, Slot, Until};
 use rustix::fs::{FileType, fstat, makedev};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
@@ -294,11 +294,9 @@ impl Lifeline {
     pub fn hold(&self) -> io::Result<()> {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // It may have ended before it was to be noticed.
-        let mut parent = [PollFd::new(&self.0, PollFlags::IN)];
-        poll(&mut parent, Some(&Timespec::default()))?;
-        match parent[0].revents().is_empty() {
-            true => Ok(()),
-            false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        match wait::one(Slot::readable(self.0.as_fd()), Until::Now)? {
+            false => Ok(()),
+            true => Err(io::Error::from_raw_os_error(libc::ESRCH)),
         }
     }
 }

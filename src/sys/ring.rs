@@ -3,6 +3,7 @@
 use io_uring::register::Restriction;
 use io_uring::{IoUring, Probe, opcode};
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// All that any ring of ours does.
 const OPERATIONS: [(u8, &str); 5] = [
@@ -66,6 +67,16 @@ pub fn new(entries: u32, medium: Medium) -> io::Result<IoUring> {
 /// When it is in use.
 pub fn enable(ring: &IoUring) -> io::Result<()> {
     ring.submitter().register_enable_rings()
+}
+
+/// Readable when requests are done.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the only owner of a descriptor that cannot lend it by itself"
+)]
+pub fn completions(ring: &IoUring) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor belongs to the ring, which outlives the borrow.
+    unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }
 }
 
 /// One thread submits and reaps, and the kernel finishes requests when that thread enters it anyway instead of

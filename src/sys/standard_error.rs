@@ -1,8 +1,8 @@
 //! Standard error, whose reader may stand still: a log is worth less than what it tells of, so nobody waits for it. What
 //! has no room is dropped and counted, and that is said as soon as there is room.
 
+use super::wait::{self, Slot, Until};
 use crate::thread;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 use rustix::stdio::stderr;
@@ -141,36 +141,24 @@ impl Stream {
         match self.way.get_or_insert_with(|| Way::find(stderr())) {
             Way::Direct => rustix::io::write(stderr(), piece),
             Way::Again(fd) => rustix::io::write(fd, piece),
-            Way::Asking if has_room(stderr(), Duration::ZERO) => rustix::io::write(stderr(), piece),
+            Way::Asking if has_room(stderr(), Until::Now) => rustix::io::write(stderr(), piece),
             Way::Asking => Err(Errno::AGAIN),
         }
     }
 
     /// Waits for room; false if none has come by then.
     fn wait(&self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let until = Until::Deadline(deadline);
         match &self.way {
-            Some(Way::Again(fd)) => has_room(fd.as_fd(), left),
-            _ => has_room(stderr(), left),
+            Some(Way::Again(fd)) => has_room(fd.as_fd(), until),
+            _ => has_room(stderr(), until),
         }
     }
 }
 
-/// Has it room for some bytes within this time? So it has when nobody is left to read.
-fn has_room(fd: BorrowedFd<'_>, time: Duration) -> bool {
-    let deadline = Instant::now() + time;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).ok();
-        match poll(
-            &mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)],
-            left.as_ref(),
-        ) {
-            Err(Errno::INTR) => {}
-            Ok(count) => return count > 0,
-            Err(_) => return false,
-        }
-    }
+/// Has it room for some bytes by then? So it has when nobody is left to read.
+fn has_room(fd: BorrowedFd<'_>, until: Until) -> bool {
+    wait::one(Slot::writable(fd), until).unwrap_or(false)
 }
 
 /// Lines, the last of which may have no end.
@@ -276,9 +264,9 @@ mod tests {
         assert!(matches!(Way::find(file.as_fd()), Way::Direct));
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(matches!(Way::find(socket.as_fd()), Way::Asking));
-        assert!(has_room(socket.as_fd(), Duration::ZERO));
+        assert!(has_room(socket.as_fd(), Until::Now));
         socket.set_nonblocking(true).unwrap();
         while rustix::io::write(&socket, &[0; 4096]).is_ok() {}
-        assert!(!has_room(socket.as_fd(), Duration::ZERO));
+        assert!(!has_room(socket.as_fd(), Until::Now));
     }
 }

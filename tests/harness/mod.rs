@@ -6,6 +6,7 @@ pub mod sandbox;
 
 use kvmlet::config::VmConfigBuilder;
 use kvmlet::host::runtime::RuntimeDirectory;
+use kvmlet::host::wait::{self, Slot, Until};
 use kvmlet::{ExitReason, VmConfig, VmHandle, run};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::{self, Write};
@@ -224,7 +225,7 @@ impl Guest {
             bytes = &bytes[self.vm.console().send(bytes)..];
             if !bytes.is_empty() {
                 wait_readable(self.vm.console().wanted(), deadline, || self.output.text());
-                let _ = self.vm.console().wanted().read();
+                self.vm.console().wanted().take();
             }
         }
     }
@@ -250,21 +251,10 @@ impl Guest {
     }
 }
 
-fn wait_readable(
-    event: &impl std::os::fd::AsRawFd,
-    deadline: Instant,
-    output: impl Fn() -> String,
-) {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let mut fd = libc::pollfd {
-        fd: event.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    // SAFETY: one pollfd, of a descriptor that the caller keeps open.
-    let ready = unsafe { libc::poll(&mut fd, 1, left.as_millis() as i32) };
+fn wait_readable(event: impl std::os::fd::AsFd, deadline: Instant, output: impl Fn() -> String) {
+    let ready = wait::one(Slot::readable(event.as_fd()), Until::Deadline(deadline));
     assert!(
-        ready == 1,
+        ready.unwrap(),
         "nothing happened in time; output so far: {:?}",
         output()
     );

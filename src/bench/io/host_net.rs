@@ -2,10 +2,10 @@
 
 use super::net::FRAMES;
 use kvmlet_host::net::{Tap, set_up};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use kvmlet_sys::wait::{self, Slot, Until};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -54,9 +54,7 @@ fn read(tap: &Tap, bytes: usize) -> io::Result<f64> {
             }
             Ok(_) => {}
             Err(error) if error == rustix::io::Errno::AGAIN => {
-                let patience = Timespec::try_from(PATIENCE).ok();
-                let mut fds = [PollFd::new(queue, PollFlags::IN)];
-                if poll(&mut fds, patience.as_ref())? == 0 {
+                if !wait::one(Slot::readable(queue.as_fd()), Until::after(PATIENCE))? {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
             }

@@ -3,12 +3,13 @@
 use super::parent::PARENT;
 use super::{Error, occupancy};
 use kvmlet_sys::interrupt;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -94,14 +95,11 @@ fn end(mut pids: Vec<Pid>, directories: &[PathBuf], deadline: Instant) -> io::Re
     for target in &targets {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let look = Timespec::try_from(left.min(LOOK)).unwrap_or_default();
-            let mut fds = [PollFd::new(target, PollFlags::IN)];
-            match poll(&mut fds, Some(&look)) {
-                Ok(0) if left > LOOK => interrupt::check()?,
-                Ok(_) => break,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            let gone = wait::one(Slot::readable(target.as_fd()), Until::after(left.min(LOOK)))?;
+            if gone || left <= LOOK {
+                break;
             }
+            interrupt::check()?;
         }
     }
     if targets.is_empty() {

@@ -72,6 +72,10 @@ pub(super) struct Inventory {
 
 impl Inventory {
     fn add(&mut self, fd: RawFd) -> io::Result<()> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "whatever is open, nobody here owns"
+        )]
         // SAFETY: the number is that of an open descriptor, and there is one thread.
         let open = unsafe { BorrowedFd::borrow_raw(fd) };
         if fd > libc::STDERR_FILENO && !fcntl_getfd(open)?.contains(FdFlags::CLOEXEC) {

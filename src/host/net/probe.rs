@@ -6,20 +6,18 @@
 use super::link;
 use super::tap::Tap;
 use crate::config::{MacAddress, Subnet};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 /// What is sent. It is too short for a question, should anybody but this module receive it.
 const PAYLOAD: &[u8; 8] = b"kvmlet ?";
 const DNS: u16 = 53;
 /// How long another CPU may take to pass it on.
-const PATIENCE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 20_000_000,
-};
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// `virtio_net_hdr_v1`, Ethernet, IPv4 and UDP.
 const VIRTIO: usize = 12;
@@ -45,8 +43,7 @@ pub(super) fn arrives(
         return Ok(false);
     };
     rustix::io::write(queue.as_fd(), &frame)?;
-    let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)];
-    poll(&mut fds, Some(&PATIENCE))?;
+    wait::one(Slot::readable(socket.as_fd()), Until::after(PATIENCE))?;
     let mut received = [0; 2 * PAYLOAD.len()];
     match socket.recv_from(&mut received) {
         Ok((bytes, from)) => {

@@ -10,10 +10,11 @@ use super::table::{NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_TABLE, TABLE_PREFIX};
 use super::{Error, legacy, link};
 use crate::rights;
 use crate::runtime::RuntimeDirectory;
+use kvmlet_sys::event::Event;
 use kvmlet_sys::interrupt;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -36,13 +37,13 @@ const TOLD: Duration = Duration::from_secs(10);
 
 /// The thread that does; dropping it ends it.
 pub(super) struct Watch {
-    stop: OwnedFd,
+    stop: Event,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
     pub fn start(guarded: Guarded) -> io::Result<Self> {
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let stop = Event::new()?;
         let stopped = stop.try_clone()?;
         let thread = Builder::new()
             .name("net-watch".into())
@@ -56,8 +57,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // Cannot fail: the counter is far from full.
-        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+        self.stop.signal();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -84,7 +84,7 @@ const EVERYTHING: Concerns = Concerns {
 };
 
 impl Guarded {
-    fn run(mut self, stop: &OwnedFd) {
+    fn run(mut self, stop: &Event) {
         if let Err(error) = rights::keep_those_of_networks() {
             log::warn!("a thread keeps rights that it does not need: {error}");
         }
@@ -129,10 +129,10 @@ impl Guarded {
                 .min()
                 .unwrap_or(next_look);
             let [tables, settings] = self.news.fds();
-            let mut fds = [stop.as_fd(), tables, settings]
-                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-            let quiet = poll(&mut fds, Timespec::try_from(wait).ok().as_ref()) == Ok(0);
-            if !fds[0].revents().is_empty() {
+            let slots = [stop.as_fd(), tables, settings].map(Slot::readable);
+            let come = wait::any(slots, Until::after(wait));
+            let quiet = come.as_ref().is_ok_and(|come| !come.contains(&true));
+            if let Ok([true, _, _]) = come {
                 return;
             }
             let known = self.ways.firewall() == Some(&Firewall::Legacy);

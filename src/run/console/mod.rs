@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use rustix::stdio::{dup2_stdin, stderr, stdin, stdout};
 use rustix::termios::isatty;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 use terminal::Raw;
 
@@ -187,13 +187,7 @@ fn wait(
     // Who has asked for the end, and what that makes of it.
     let mut wish = None;
     loop {
-        // SAFETY: both descriptors belong to `vm`, which outlives the borrow.
-        let (ended, wanted_fd) = unsafe {
-            (
-                BorrowedFd::borrow_raw(vm.ended().as_raw_fd()),
-                BorrowedFd::borrow_raw(wanted.as_raw_fd()),
-            )
-        };
+        let (ended, wanted_fd) = (vm.ended(), wanted.as_fd());
         let look = console.follow_foreground();
         let stdin = stdin();
         let keys = console.has_keys();
@@ -252,8 +246,7 @@ fn wait(
         }
         silence.look(vm);
         if wants {
-            // Only resets the event.
-            let _ = wanted.read();
+            wanted.take();
         }
         if readable && input.read(keys) {
             asked = Some(End::Escape);

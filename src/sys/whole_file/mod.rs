@@ -11,8 +11,8 @@ mod find;
 use super::directory::Directory;
 use super::temporary::Temporary;
 use super::users;
+use super::wait::{self, Slot, Until};
 use crate::remedy::Remedy;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Gid, Mode, Stat, Uid, fchmod, fchown, fstat};
 use rustix::io::Errno;
 use std::ffi::OsString;
@@ -20,12 +20,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Who reads a FIFO or terminal has this long to take the next piece.
-const PATIENCE: Timespec = Timespec {
-    tv_sec: 2,
-    tv_nsec: 0,
-};
+const PATIENCE: Duration = Duration::from_secs(2);
 /// What a FIFO that can be written to takes at once (PIPE_BUF).
 const PIECE: usize = 4096;
 
@@ -231,11 +229,8 @@ fn stream(file: &File, bytes: &[u8]) -> io::Result<()> {
     };
     let mut rest = &text[..];
     while !rest.is_empty() {
-        let mut ready = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::OUT)];
-        match poll(&mut ready, Some(&PATIENCE)) {
-            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-            Err(Errno::INTR) => continue,
-            other => drop(other?),
+        if !wait::one(Slot::writable(file.as_fd()), Until::after(PATIENCE))? {
+            return Err(io::ErrorKind::TimedOut.into());
         }
         match rustix::io::write(file, &rest[..rest.len().min(PIECE)]) {
             Ok(count) => rest = &rest[count..],

@@ -1,7 +1,7 @@
 //! What the guest sees beside CPUs and RAM: buses and the devices on them.
 //!
 //! A device never touches the VM. Writing a register returns an [`Action`], and whoever runs the vCPU acts on
-//! it; an interrupt is an [`EventFd`](vmm_sys_util::eventfd::EventFd) and where it leads is not known here.
+//! it; an interrupt is an [`Event`](kvmlet_sys::event::Event) and where it leads is not known here.
 
 pub mod boot_timer;
 pub mod bus;

@@ -3,12 +3,12 @@
 use super::last_output::LastOutput;
 use super::outlet::Outlet;
 use super::{Action, Complaints, Device};
+use kvmlet_sys::event::Event;
 use kvmlet_sys::thread::lock;
 use std::io;
 use std::sync::{Arc, Mutex};
 use vm_superio::serial::{Error, NoEvents};
 use vm_superio::{Serial as Uart, Trigger};
-use vmm_sys_util::eventfd::EventFd;
 
 /// Number of its ports.
 pub const PORTS: u64 = 8;
@@ -20,13 +20,14 @@ const LOOP: u8 = 0x10;
 
 /// The UART's interrupt line.
 #[derive(Debug)]
-struct Line(EventFd);
+struct Line(Event);
 
 impl Trigger for Line {
     type E = io::Error;
 
     fn trigger(&self) -> io::Result<()> {
-        self.0.write(1)
+        self.0.signal();
+        Ok(())
     }
 }
 
@@ -42,14 +43,14 @@ struct Wires {
     /// What is sent is taken out at once.
     uart: Uart<Line, NoEvents, Vec<u8>>,
     sent: LastOutput,
-    input_wanted: Arc<EventFd>,
+    input_wanted: Arc<Event>,
     starved: bool,
     complaints: Complaints,
 }
 
 impl Serial {
     /// A port that raises `interrupt`, and signals `input_wanted` when it can take input again after it could not.
-    pub fn new(interrupt: EventFd, outlet: Outlet, input_wanted: Arc<EventFd>) -> Self {
+    pub fn new(interrupt: Event, outlet: Outlet, input_wanted: Arc<Event>) -> Self {
         let wires = Wires {
             uart: Uart::new(Line(interrupt), Vec::new()),
             sent: LastOutput::default(),
@@ -101,8 +102,7 @@ impl Wires {
     fn call_for_input(&mut self) {
         if self.starved && self.room() > 0 {
             self.starved = false;
-            // Cannot fail short of 2^64 signals that nobody reads.
-            let _ = self.input_wanted.write(1);
+            self.input_wanted.signal();
         }
     }
 
@@ -148,7 +148,7 @@ impl Device for Serial {
 #[derive(Clone)]
 pub struct SerialInput {
     wires: Arc<Mutex<Wires>>,
-    wanted: Arc<EventFd>,
+    wanted: Arc<Event>,
 }
 
 impl SerialInput {
@@ -189,7 +189,7 @@ impl SerialInput {
     }
 
     /// Becomes readable when the port has room again after [`send`](Self::send) could not place everything.
-    pub fn wanted(&self) -> &EventFd {
+    pub fn wanted(&self) -> &Event {
         &self.wanted
     }
 }
@@ -204,7 +204,6 @@ mod tests {
     const DATA: u64 = 0;
     const INTERRUPT_ENABLE: u64 = 1;
     const LINE_STATUS: u64 = 5;
-    const NONBLOCK: i32 = libc::EFD_NONBLOCK;
 
     struct Wire(Sender<u8>);
 
@@ -222,9 +221,9 @@ mod tests {
         }
     }
 
-    fn port(output: impl Write + Send + 'static) -> (Arc<Mutex<Serial>>, EventFd) {
-        let interrupt = EventFd::new(NONBLOCK).unwrap();
-        let wanted = Arc::new(EventFd::new(NONBLOCK).unwrap());
+    fn port(output: impl Write + Send + 'static) -> (Arc<Mutex<Serial>>, Event) {
+        let interrupt = Event::new().unwrap();
+        let wanted = Arc::new(Event::new().unwrap());
         let outlet = Outlet::new(Box::new(output), Recall::default());
         let serial = Serial::new(interrupt.try_clone().unwrap(), outlet, wanted);
         (Arc::new(Mutex::new(serial)), interrupt)
@@ -255,15 +254,15 @@ mod tests {
             .lock()
             .unwrap()
             .write(MODEM_CONTROL.into(), &[REQUEST_TO_SEND]);
-        assert_eq!(input.wanted().read().unwrap(), 1);
+        assert_eq!(input.wanted().take(), 1);
         let taken = input.send(&text);
         assert!(taken > 0 && taken < text.len(), "{taken}");
-        assert_eq!(interrupt.read().unwrap(), 1);
-        assert!(input.wanted().read().is_err(), "no room yet");
+        assert_eq!(interrupt.take(), 1);
+        assert_eq!(input.wanted().take(), 0, "no room yet");
         let mut byte = [0];
         serial.lock().unwrap().read(DATA, &mut byte);
         assert_eq!(byte, *b"x");
-        assert_eq!(input.wanted().read().unwrap(), 1);
+        assert_eq!(input.wanted().take(), 1);
         assert_eq!(input.send(&text), 1);
     }
 
@@ -278,9 +277,9 @@ mod tests {
         let input = serial.lock().unwrap().input();
         modem_control(LOOP | REQUEST_TO_SEND);
         assert_eq!(input.send(b"x"), 0);
-        assert!(input.wanted().read().is_err());
+        assert_eq!(input.wanted().take(), 0);
         modem_control(REQUEST_TO_SEND);
-        assert_eq!(input.wanted().read().unwrap(), 1);
+        assert_eq!(input.wanted().take(), 1);
         assert_eq!(input.send(b"x"), 1);
     }
 

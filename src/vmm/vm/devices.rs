@@ -24,9 +24,9 @@ use crate::devices::{Bus, Device};
 use crate::disk::{GuestMount, make_ext4};
 use crate::memory::GuestRam;
 use kvm_ioctls::{IoEventAddress, VmFd};
+use kvmlet_sys::event::Event;
 use std::io;
 use std::sync::{Arc, Mutex};
-use vmm_sys_util::eventfd::EventFd;
 
 /// First I/O APIC pin for virtio devices; the ones before it belong to the PC's own devices.
 const FIRST_VIRTIO_IRQ: u32 = 5;
@@ -122,9 +122,8 @@ fn shared(device: impl Device + 'static) -> Arc<Mutex<dyn Device>> {
 }
 
 /// An event that wakes a poller.
-pub(super) fn event(what: &'static str) -> Result<EventFd, Error> {
-    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
-        .map_err(|source| Error::Host { what, source })
+pub(super) fn event(what: &'static str) -> Result<Event, Error> {
+    Event::new().map_err(|source| Error::Host { what, source })
 }
 
 impl Handles {
@@ -262,16 +261,16 @@ struct IoEvents {
 }
 
 impl Doorbell for IoEvents {
-    fn connect(&mut self, queue: u32, event: &EventFd) -> io::Result<()> {
+    fn connect(&mut self, queue: u32, event: &Event) -> io::Result<()> {
         Ok(self
             .fd
-            .register_ioevent(event, &IoEventAddress::Mmio(self.address), queue)?)
+            .register_ioevent(event.for_kvm(), &IoEventAddress::Mmio(self.address), queue)?)
     }
 
-    fn disconnect(&mut self, queue: u32, event: &EventFd) {
-        let undone = self
-            .fd
-            .unregister_ioevent(event, &IoEventAddress::Mmio(self.address), queue);
+    fn disconnect(&mut self, queue: u32, event: &Event) {
+        let undone =
+            self.fd
+                .unregister_ioevent(event.for_kvm(), &IoEventAddress::Mmio(self.address), queue);
         if let Err(error) = undone {
             log::debug!("an ioeventfd was not removed: {error}");
         }

@@ -20,10 +20,10 @@ use kvm_ioctls::VmFd;
 use kvmlet_sys::thread::lock;
 use std::any::Any;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
-use vmm_sys_util::eventfd::EventFd;
 
 /// How long a pause waits for devices to stand still.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -162,8 +162,8 @@ impl VmHandle {
     }
 
     /// Becomes readable when the VM has ended, for those who poll.
-    pub fn ended(&self) -> &EventFd {
-        self.shared.lifecycle.ended()
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.shared.lifecycle.ended().as_fd()
     }
 
     /// The input side of the first serial port.

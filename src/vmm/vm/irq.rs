@@ -9,8 +9,8 @@ use kvm_bindings::{
     kvm_irq_routing_entry,
 };
 use kvm_ioctls::VmFd;
+use kvmlet_sys::event::Event;
 use std::sync::Arc;
-use vmm_sys_util::eventfd::EventFd;
 
 /// Local APICs in the kernel, the I/O APIC here (api.rst §7.5). Comes after memory and before vCPUs.
 pub(super) fn enable_split_irqchip(vm: &VmFd) -> Result<(), Error> {
@@ -24,13 +24,12 @@ pub(super) fn enable_split_irqchip(vm: &VmFd) -> Result<(), Error> {
 }
 
 /// A device's line to a pin: writing the event raises an edge.
-pub(super) fn connect(vm: &VmFd, pin: u32) -> Result<EventFd, Error> {
-    let line =
-        EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(|source| Error::Host {
-            what: "an event for an interrupt",
-            source,
-        })?;
-    vm.register_irqfd(&line, pin)
+pub(super) fn connect(vm: &VmFd, pin: u32) -> Result<Event, Error> {
+    let line = Event::new().map_err(|source| Error::Host {
+        what: "an event for an interrupt",
+        source,
+    })?;
+    vm.register_irqfd(line.for_kvm(), pin)
         .doing("connect an interrupt line")?;
     Ok(line)
 }

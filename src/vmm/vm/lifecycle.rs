@@ -4,11 +4,11 @@ use super::exit::ExitReason;
 use super::failure::Failure;
 use super::kick;
 use crate::devices::outlet::Recall;
+use kvmlet_sys::event::Event;
 use kvmlet_sys::thread::{lock, wait};
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use vmm_sys_util::eventfd::EventFd;
 
 /// Where a VM is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,13 +49,13 @@ const KICK_AGAIN: Duration = Duration::from_millis(10);
 pub(super) struct Lifecycle {
     inner: Mutex<Inner>,
     changed: Condvar,
-    ended: EventFd,
+    ended: Event,
     /// Set unless vCPUs are to run: none waits for a reader of the console then.
     recall: Recall,
 }
 
 impl Lifecycle {
-    pub fn new(ended: EventFd, recall: Recall) -> Self {
+    pub fn new(ended: Event, recall: Recall) -> Self {
         let inner = Inner {
             state: State::Running,
             threads: Vec::new(),
@@ -90,7 +90,7 @@ impl Lifecycle {
     }
 
     /// Becomes readable when the VM has ended.
-    pub fn ended(&self) -> &EventFd {
+    pub fn ended(&self) -> &Event {
         &self.ended
     }
 
@@ -133,8 +133,7 @@ impl Lifecycle {
             // SAFETY: pthread_self has no preconditions.
             let me = unsafe { libc::pthread_self() };
             kick::all(inner.threads.iter().filter(|thread| **thread != me));
-            // Cannot fail short of 2^64 signals that nobody reads.
-            let _ = self.ended.write(1);
+            self.ended.signal();
         }
         self.changed.notify_all();
     }
@@ -194,10 +193,7 @@ mod tests {
     use std::thread;
 
     fn lifecycle() -> Arc<Lifecycle> {
-        Arc::new(Lifecycle::new(
-            EventFd::new(libc::EFD_NONBLOCK).unwrap(),
-            Recall::default(),
-        ))
+        Arc::new(Lifecycle::new(Event::new().unwrap(), Recall::default()))
     }
 
     /// Stands in for a vCPU thread that is never inside KVM_RUN for long.
@@ -235,7 +231,7 @@ mod tests {
             (lifecycle.pause(), lifecycle.resume()),
             (Err(State::Stopped), Err(State::Stopped))
         );
-        assert_eq!(lifecycle.ended().read().unwrap(), 1);
+        assert_eq!(lifecycle.ended().take(), 1);
         threads
             .into_iter()
             .for_each(|thread| thread.join().unwrap());

@@ -5,10 +5,10 @@
 use kvmlet::devices::Device;
 use kvmlet::devices::outlet::{Outlet, Recall};
 use kvmlet::devices::serial::{Serial, SerialInput};
+use kvmlet::host::event::Event;
 use libfuzzer_sys::fuzz_target;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
-use vmm_sys_util::eventfd::EventFd;
 
 /// Registers, and bits of them.
 const DATA: u64 = 0;
@@ -78,7 +78,7 @@ struct Console {
 
 impl Console {
     fn new() -> Self {
-        let event = || EventFd::new(libc::EFD_NONBLOCK).expect("an event");
+        let event = || Event::new().expect("an event");
         let (reader, recall) = (Reader::default(), Recall::default());
         let outlet = Outlet::new(Box::new(reader.clone()), recall.clone());
         let serial = Serial::new(event(), outlet, Arc::new(event()));
@@ -161,7 +161,7 @@ impl Console {
 
     /// Types what was not taken yet; who could not is told when to go on.
     fn feed(&mut self) {
-        if self.typed.is_empty() || self.waits && self.input.wanted().read().is_err() {
+        if self.typed.is_empty() || self.waits && self.input.wanted().take() == 0 {
             return;
         }
         let taken = self.input.send(&self.typed);

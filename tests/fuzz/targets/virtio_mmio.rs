@@ -7,10 +7,10 @@ mod driver;
 use driver::{Manners, devices, ear, ram, set_up};
 use kvmlet::devices::Device;
 use kvmlet::devices::virtio::{MmioTransport, VirtioDevice};
+use kvmlet::host::event::Event;
 use libfuzzer_sys::fuzz_target;
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::EventFd;
 
 /// What no reset takes, even on a machine where others work.
 const NEVER: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ fuzz_target!(|bytes: &[u8]| {
     let features = Manners::new(header, &*device).features;
     let regular = set_up(device.queue_sizes().len() as u32, features);
     let mut regular = regular.iter().cycle();
-    let line = EventFd::new(0).expect("an event");
+    let line = Event::new().expect("an event");
     let ram = ram::empty();
     let mut transport = MmioTransport::new(device, ram.clone(), line).expect("events");
     for step in moves.chunks_exact(11) {

@@ -31,7 +31,8 @@ pub(super) use name_servers::NameServers;
 use crate::rights;
 use bounds::Rules;
 use dns::Forwarder;
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use kvmlet_sys::event::Event;
+use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use source::Users;
 use std::io;
@@ -67,13 +68,13 @@ pub(super) struct DnsOffer {
 
 /// The running proxy; dropping it ends its connections.
 pub(super) struct Proxy {
-    stop: OwnedFd,
+    stop: Event,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
     pub fn start(offer: Offer) -> io::Result<Self> {
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let stop = Event::new()?;
         let proxying = Proxying::new(offer, stop.as_fd())?;
         let thread = Builder::new()
             .name("net-proxy".into())
@@ -87,8 +88,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Cannot fail: the counter is far from full.
-        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+        self.stop.signal();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

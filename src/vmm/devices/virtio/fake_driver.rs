@@ -3,9 +3,9 @@
 use super::{MmioTransport, VirtioDevice};
 use crate::devices::Device;
 use crate::memory::{Backing, GuestRam};
+use kvmlet_sys::event::Event;
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::EventFd;
 
 /// Descriptor flags (virtio 1.2 §2.7.5).
 pub const NEXT: u16 = 1;
@@ -29,7 +29,7 @@ pub type Descriptor = (u64, u32, u16, u16);
 pub struct FakeDriver {
     pub transport: MmioTransport,
     pub ram: GuestRam,
-    pub line: EventFd,
+    pub line: Event,
     size: u16,
     avail: Vec<u16>,
     used_seen: Vec<u16>,
@@ -39,7 +39,7 @@ impl FakeDriver {
     /// A device that has not been touched yet.
     pub fn new(device: Box<dyn VirtioDevice>) -> Self {
         let ram = GuestRam::allocate(&[(GuestAddress(0), RAM_BYTES)], Backing::default()).unwrap();
-        let line = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        let line = Event::new().unwrap();
         let queues = device.queue_sizes().len();
         let transport = MmioTransport::new(device, ram.clone(), line.try_clone().unwrap()).unwrap();
         Self {

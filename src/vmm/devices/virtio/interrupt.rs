@@ -1,11 +1,11 @@
 //! How a device calls its driver.
 
 use crate::devices::Complaints;
+use kvmlet_sys::event::Event;
 use kvmlet_sys::thread::lock;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use vmm_sys_util::eventfd::EventFd;
 
 /// InterruptStatus bits (virtio 1.2 §4.2.2).
 const USED_BUFFER: u32 = 1;
@@ -16,7 +16,7 @@ const CONFIG_CHANGE: u32 = 2;
 #[derive(Debug)]
 pub struct Interrupt {
     device: String,
-    line: EventFd,
+    line: Event,
     status: AtomicU32,
     /// Held while the driver is told of a change, so that none comes from a device that was just reset.
     generation: Mutex<u32>,
@@ -29,7 +29,7 @@ pub struct Interrupt {
 
 impl Interrupt {
     /// The interrupt of the device of that name, which raises the given line.
-    pub fn new(device: impl Into<String>, line: EventFd) -> Self {
+    pub fn new(device: impl Into<String>, line: Event) -> Self {
         Self {
             device: device.into(),
             line,
@@ -123,8 +123,7 @@ impl Interrupt {
         }
         self.status.fetch_or(why, Ordering::AcqRel);
         self.raised.fetch_add(1, Ordering::Relaxed);
-        // The line is an eventfd: a full counter still raises it.
-        let _ = self.line.write(1);
+        self.line.signal();
     }
 }
 
@@ -136,7 +135,7 @@ mod tests {
     /// A generation that is read while the configuration changes is the new one, whenever the reader comes.
     #[test]
     fn a_generation_waits_for_the_change() {
-        let interrupt = Interrupt::new("test", EventFd::new(libc::EFD_NONBLOCK).unwrap());
+        let interrupt = Interrupt::new("test", Event::new().unwrap());
         interrupt.begin();
         let (reads, reading) = channel();
         let (seen, generation) = channel();

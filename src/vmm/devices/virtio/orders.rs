@@ -1,10 +1,10 @@
 //! What a device's thread is told.
 
+use kvmlet_sys::event::Event;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use vmm_sys_util::eventfd::EventFd;
 
 /// What a server is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Order {
 struct Call {
     order: AtomicU8,
     /// Readable while the order is another than to work.
-    event: EventFd,
+    event: Event,
 }
 
 /// The order that stands. Its descriptor is readable while that is another than to work.
@@ -42,7 +42,7 @@ impl Orders {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self(Arc::new(Call {
             order: AtomicU8::new(Order::Work as u8),
-            event: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+            event: Event::new()?,
         })))
     }
 
@@ -60,19 +60,16 @@ impl Orders {
     pub(super) fn give(&self, order: Order) {
         let before = self.standing();
         self.0.order.store(order as u8, Ordering::Release);
-        // Neither can fail: the counter is far from full, and empty only where nothing was written.
-        let _ = match (before, order) {
-            (Order::Work, Order::Work) => Ok(()),
-            (Order::Work, _) => self.0.event.write(1),
-            (_, Order::Work) => self.0.event.read().map(drop),
-            _ => Ok(()),
-        };
+        match (before == Order::Work, order == Order::Work) {
+            (true, false) => self.0.event.signal(),
+            (false, true) => drop(self.0.event.take()),
+            _ => {}
+        }
     }
 }
 
 impl AsFd for Orders {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is owned by `self.0`, which outlives the borrow.
-        unsafe { BorrowedFd::borrow_raw(self.0.event.as_raw_fd()) }
+        self.0.event.as_fd()
     }
 }

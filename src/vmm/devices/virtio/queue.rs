@@ -3,11 +3,11 @@
 use super::chain::Chain;
 use super::interrupt::Interrupt;
 use crate::memory::{GuestMemory, GuestRam};
+use kvmlet_sys::event::Event;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
-use vmm_sys_util::eventfd::EventFd;
 
 /// VIRTQ_AVAIL_F_NO_INTERRUPT (§2.7.6): the driver does not want to be called.
 const NO_INTERRUPT: u16 = 1;
@@ -76,7 +76,7 @@ pub struct Virtqueue {
     chain: Chain,
     memory: GuestRam,
     interrupt: Arc<Interrupt>,
-    notified: EventFd,
+    notified: Event,
     /// The used index when the driver was last told of it.
     signalled: u16,
 }
@@ -87,7 +87,7 @@ impl Virtqueue {
         queue: Queue,
         memory: GuestRam,
         interrupt: Arc<Interrupt>,
-        notified: EventFd,
+        notified: Event,
     ) -> Self {
         Self {
             number,
@@ -106,7 +106,7 @@ impl Virtqueue {
     }
 
     /// Becomes readable when the driver has made requests available.
-    pub fn notified(&self) -> &EventFd {
+    pub fn notified(&self) -> &Event {
         &self.notified
     }
 

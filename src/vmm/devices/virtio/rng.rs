@@ -7,11 +7,11 @@ use super::{
 };
 use crate::config::{Rate, RateLimit};
 use crate::thread::ThreadKind;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::Serialize;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -209,21 +209,17 @@ impl QueueServer {
     }
 
     fn wait(&self, drained: &Drained<Throttled>, orders: &Orders) {
-        // SAFETY: the descriptor belongs to the queue, which outlives the call.
-        let notified = unsafe { BorrowedFd::borrow_raw(self.queue.notified().as_raw_fd()) };
-        let mut fds = [
-            PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN),
-            match drained {
-                Drained::Waits(Throttled) => {
-                    PollFd::from_borrowed_fd(self.gate.timer(), PollFlags::IN)
-                }
-                _ => PollFd::from_borrowed_fd(notified, PollFlags::IN),
-            },
-        ];
-        // With work left this only looks what has come. Interrupted or not: what is readable decides.
-        let looks = matches!(drained, Drained::Portion);
-        let _ = poll(&mut fds, looks.then_some(&Timespec::default()));
-        let notified = self.queue.notified().read().unwrap_or(0);
+        let next = match drained {
+            Drained::Waits(Throttled) => self.gate.timer(),
+            _ => self.queue.notified().as_fd(),
+        };
+        // With work left this only looks what has come.
+        let until = match drained {
+            Drained::Portion => Until::Now,
+            _ => Until::Forever,
+        };
+        let _ = wait::any([orders.as_fd(), next].map(Slot::readable), until);
+        let notified = self.queue.notified().take();
         (self.shared.notifications).fetch_add(notified, Ordering::Relaxed);
     }
 }

@@ -191,10 +191,10 @@ impl<S: Server> Drop for Worker<S> {
 mod tests {
     use super::super::orders::{Order, Orders};
     use super::*;
-    use rustix::event::{PollFd, PollFlags, poll};
+    use kvmlet_sys::event::Event;
+    use kvmlet_sys::wait::{self, Slot, Until};
     use std::os::fd::AsFd;
     use std::sync::mpsc::channel;
-    use vmm_sys_util::eventfd::EventFd;
 
     const LONG: Duration = Duration::from_secs(10);
 
@@ -240,8 +240,7 @@ mod tests {
 
     /// Waits for another order.
     fn idle(orders: &Orders) -> Result<(), &'static str> {
-        let fd = PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN);
-        poll(&mut [fd], None).unwrap();
+        wait::one(Slot::readable(orders.as_fd()), Until::Forever).unwrap();
         Ok(())
     }
 
@@ -250,7 +249,7 @@ mod tests {
     }
 
     fn interrupt() -> Arc<Interrupt> {
-        let line = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        let line = Event::new().unwrap();
         let interrupt = Arc::new(Interrupt::new("test", line));
         interrupt.begin();
         interrupt

@@ -15,12 +15,13 @@ pub mod subject;
 use accounts::{AVAIL, ENTRIES, Queue, USED};
 use kvmlet::devices::Device;
 use kvmlet::devices::virtio::{MmioTransport, VirtioDevice};
+use kvmlet::host::event::Event;
+use kvmlet::host::wait::{self, Slot, Until};
 use other_vcpu::OtherVcpu;
 use shadow::Shadow;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use subject::Subject;
-use vmm_sys_util::eventfd::EventFd;
 
 /// Behind the last ring of a queue.
 const RINGS_END: u64 = 0x1000;
@@ -96,7 +97,7 @@ struct Driver<'a> {
     transport: MmioTransport,
     subject: &'a mut dyn Subject,
     manners: Manners,
-    line: EventFd,
+    line: Event,
     other_vcpu: &'static OtherVcpu,
     queues: Vec<Queue>,
     /// None but the driver has written to rings, so that what is in them says something.
@@ -108,7 +109,7 @@ struct Driver<'a> {
 impl<'a> Driver<'a> {
     fn new(device: Box<dyn VirtioDevice>, subject: &'a mut dyn Subject, manners: Manners) -> Self {
         let queues = device.queue_sizes().len() as u32;
-        let line = EventFd::new(libc::EFD_NONBLOCK).expect("an event");
+        let line = Event::new().expect("an event");
         let ours = line.try_clone().expect("an event");
         let transport = MmioTransport::new(device, ram::empty().clone(), ours).expect("events");
         let keeps = subject.keeps_to_buffers();
@@ -160,7 +161,7 @@ impl<'a> Driver<'a> {
             "the reset took {:?}",
             since.elapsed()
         );
-        let _ = self.line.read();
+        self.line.take();
         self.reap();
     }
 
@@ -189,11 +190,11 @@ impl<'a> Driver<'a> {
         self.transport.pause();
         assert!(self.transport.is_still(Instant::now() + NEVER), "no pause");
         if self.manners.watches {
-            let raised = self.line.read().is_ok();
+            let raised = self.line.take() > 0;
             self.nothing_changes();
-            assert!(self.line.read().is_err(), "a device in a pause has called");
+            assert!(self.line.take() == 0, "a device in a pause has called");
             // What the driver has not heard of yet.
-            raised.then(|| self.line.write(1));
+            raised.then(|| self.line.signal());
         }
         self.transport.resume();
         self.other_vcpu.go_on();
@@ -226,10 +227,7 @@ impl<'a> Driver<'a> {
         self.other_vcpu.forget();
         if self.manners.watches {
             self.nothing_changes();
-            assert!(
-                self.line.read().is_err(),
-                "a device that was reset has called"
-            );
+            assert!(self.line.take() == 0, "a device that was reset has called");
         }
         if let Some(shadow) = &mut self.shadow {
             for queue in &self.queues {
@@ -271,7 +269,7 @@ impl<'a> Driver<'a> {
             if !came {
                 wait_for(&self.line, Duration::from_millis(1));
             }
-            let called = self.line.read().is_ok();
+            let called = self.line.take() > 0;
             if called || came {
                 self.reap();
                 deadline = Instant::now() + NEVER;
@@ -291,14 +289,8 @@ impl<'a> Driver<'a> {
 }
 
 /// Waits until it is readable, but no longer than that.
-fn wait_for(event: &EventFd, patience: Duration) {
-    let mut polled = libc::pollfd {
-        fd: event.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    // SAFETY: one structure, of this function.
-    unsafe { libc::poll(&raw mut polled, 1, patience.as_millis() as i32) };
+fn wait_for(event: &Event, patience: Duration) {
+    let _ = wait::one(Slot::readable(event.as_fd()), Until::after(patience));
 }
 
 /// The writes that set a device up by the rules and notify it: register and value.

@@ -5,12 +5,12 @@ use super::statistics::{Board, GuestStatistics};
 use crate::config::{Balloon, Memory};
 use crate::devices::virtio::Interrupt;
 use crate::memory::PAGE_BYTES;
+use kvmlet_sys::event::Event;
 use serde::Serialize;
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use vmm_sys_util::eventfd::EventFd;
 
 /// What a balloon holds and has done so far, across resets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -56,7 +56,7 @@ pub(super) struct Shared {
     pub counters: Counters,
     pub board: Board,
     /// Tells the worker that statistics are wanted.
-    pub asked: EventFd,
+    pub asked: Event,
     /// The transport's, from the first activation on.
     pub interrupt: OnceLock<Arc<Interrupt>>,
 }
@@ -69,7 +69,7 @@ impl Shared {
             actual_pages: AtomicU32::new(0),
             counters: Counters::default(),
             board: Board::default(),
-            asked: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+            asked: Event::new()?,
             interrupt: OnceLock::new(),
         })
     }
@@ -123,7 +123,7 @@ impl BalloonHandle {
     /// over.
     pub fn ask_guest(&self, patience: Duration) -> Result<GuestStatistics, Error> {
         let question = self.0.board.ask()?;
-        self.0.asked.write(1)?;
+        self.0.asked.signal();
         self.0.board.wait(question, patience)
     }
 

@@ -6,13 +6,12 @@ use super::pages::{self, NUMBER_BYTES, PORTION};
 use super::statistics::{BUFFER_BYTES, GuestStatistics};
 use crate::devices::virtio::{Broken, Chain, Drained, Fate, Orders, Server, Virtqueue};
 use crate::memory::{GuestRam, PAGE_BYTES};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use vm_memory::GuestAddress;
-use vmm_sys_util::eventfd::EventFd;
 
 /// Requests of one queue before another has its turn.
 const BATCH: usize = 16;
@@ -131,23 +130,26 @@ impl QueueServer {
     fn wait(&self, orders: &Orders, more: bool) {
         // While the buffer of statistics is held, no other can be of use.
         let statistics = self.statistics.as_ref().filter(|_| self.held.is_none());
-        let queues = [&self.inflate, &self.deflate, &self.reports];
-        let queues = queues.into_iter().flatten().chain(statistics);
-        let events: Vec<&EventFd> = queues
-            .map(Virtqueue::notified)
-            .chain([&self.shared.asked])
-            .collect();
-        let mut fds = vec![PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN)];
-        fds.extend(events.iter().map(|event| {
-            // SAFETY: the descriptor belongs to the event, which is borrowed for as long.
-            let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
-            PollFd::from_borrowed_fd(fd, PollFlags::IN)
-        }));
-        // With work left this only looks what has come. Interrupted or not: what is readable decides.
-        let _ = poll(&mut fds, more.then_some(&Timespec::default()));
-        for (event, fd) in events.iter().zip(&fds[1..]) {
-            if !fd.revents().is_empty() {
-                let _ = event.read();
+        let queues = [
+            self.inflate.as_ref(),
+            self.deflate.as_ref(),
+            self.reports.as_ref(),
+            statistics,
+        ];
+        let mut events = [Some(&self.shared.asked); 5];
+        for (event, queue) in events.iter_mut().zip(queues) {
+            *event = queue.map(Virtqueue::notified);
+        }
+        let mut slots = [Slot::readable(orders.as_fd()); 6];
+        for (slot, event) in slots[1..].iter_mut().zip(events) {
+            *slot = event.map_or(Slot::NOTHING, |event| Slot::readable(event.as_fd()));
+        }
+        // With work left this only looks what has come.
+        let until = if more { Until::Now } else { Until::Forever };
+        let [_, come @ ..] = wait::any(slots, until).unwrap_or_default();
+        for (event, come) in events.into_iter().zip(come) {
+            if let (Some(event), true) = (event, come) {
+                event.take();
             }
         }
     }

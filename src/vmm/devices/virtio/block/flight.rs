@@ -7,12 +7,12 @@ use super::job::{Job, Operation, Purpose, Step};
 use super::request::{Command, HEADER_BYTES, Reply, Status};
 use crate::devices::virtio::{Broken, Chain};
 use crate::memory::GuestMemory;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::Timespec;
+use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use vm_memory::Bytes;
 
 /// Data that may be on their way at once, in bytes: whoever stops a disk waits for them.
@@ -270,10 +270,9 @@ impl Flight {
     }
 
     /// Waits for the back end, and not long.
-    pub fn await_progress(&self, patience: Timespec) {
+    pub fn await_progress(&self, patience: Duration) {
         if let Some(progress) = self.progress() {
-            let mut fds = [PollFd::from_borrowed_fd(progress, PollFlags::IN)];
-            let _ = poll(&mut fds, Some(&patience));
+            let _ = wait::one(Slot::readable(progress), Until::after(patience));
         }
     }
 }

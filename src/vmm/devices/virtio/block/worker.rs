@@ -7,17 +7,14 @@ use super::handle::{Shared, count};
 use super::request::{Command, Request, Status};
 use crate::devices::virtio::rate_limiter::{Gate, Take};
 use crate::devices::virtio::{Broken, Drained, Fate, Order, Orders, Server, Virtqueue};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::Timespec;
+use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How long a worker that is to stand still waits for the kernel before it looks whether it still is.
-const SLEEPER_LOOKS: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 5_000_000,
-};
+const SLEEPER_LOOKS: Duration = Duration::from_millis(5);
 
 /// Why a worker ends before it is told to.
 #[derive(Debug, thiserror::Error)]
@@ -148,29 +145,23 @@ impl QueueServer {
 
     /// Waits until there is something to do, or only looks if nothing keeps it.
     fn wait(&self, pause: Option<Pause>, orders: &Orders) {
-        // SAFETY: the descriptor belongs to the queue, which outlives the call.
-        let notified = unsafe { BorrowedFd::borrow_raw(self.queue.notified().as_raw_fd()) };
-        // A negative descriptor would be skipped by poll; one that is watched twice does as well.
-        let called = PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN);
-        let mut fds = [called.clone(), called.clone(), called];
-        match pause {
-            Some(Pause::Throttled) => {
-                fds[1] = PollFd::from_borrowed_fd(self.gate.timer(), PollFlags::IN)
-            }
-            Some(Pause::Empty) => fds[1] = PollFd::from_borrowed_fd(notified, PollFlags::IN),
-            Some(Pause::Full) | None => {}
-        }
-        if let Some(progress) = self.flight.progress() {
-            fds[2] = PollFd::from_borrowed_fd(progress, PollFlags::IN);
-        }
-        // Interrupted or not: what is readable decides.
-        let _ = poll(&mut fds, pause.is_none().then_some(&Timespec::default()));
-        if pause == Some(Pause::Empty) && !fds[1].revents().is_empty() {
-            // The counter says how often the driver has notified since it was read last.
-            count(
-                &self.flight.shared.counters.notifications,
-                self.queue.notified().read().unwrap_or(0),
-            );
+        let notified = self.queue.notified();
+        let (next, until) = match pause {
+            Some(Pause::Throttled) => (Slot::readable(self.gate.timer()), Until::Forever),
+            Some(Pause::Empty) => (Slot::readable(notified.as_fd()), Until::Forever),
+            Some(Pause::Full) => (Slot::NOTHING, Until::Forever),
+            None => (Slot::NOTHING, Until::Now),
+        };
+        let progress = self.flight.progress();
+        let slots = [
+            Slot::readable(orders.as_fd()),
+            next,
+            progress.map_or(Slot::NOTHING, Slot::readable),
+        ];
+        let [_, next, _] = wait::any(slots, until).unwrap_or_default();
+        if pause == Some(Pause::Empty) && next {
+            // How often the driver has notified since it was looked last.
+            count(&self.flight.shared.counters.notifications, notified.take());
         }
     }
 

@@ -10,11 +10,11 @@ use super::interrupt::Interrupt;
 use crate::devices::{Action, Device};
 use crate::memory::GuestRam;
 use crate::thread::{Beginning, OnStart, ThreadKind};
+use kvmlet_sys::event::Event;
 use setup::QueueSetup;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
-use vmm_sys_util::eventfd::EventFd;
 
 /// Size of a device's registers, in bytes.
 pub const MMIO_BYTES: u64 = 0x1000;
@@ -32,10 +32,10 @@ pub trait Doorbell: Send {
     ///
     /// # Errors
     /// When the host refuses; notifications then take the long way, through [`Device::write`].
-    fn connect(&mut self, queue: u32, event: &EventFd) -> io::Result<()>;
+    fn connect(&mut self, queue: u32, event: &Event) -> io::Result<()>;
 
     /// Undoes [`connect`](Self::connect).
-    fn disconnect(&mut self, queue: u32, event: &EventFd);
+    fn disconnect(&mut self, queue: u32, event: &Event);
 }
 
 /// What the device does with its queues.
@@ -69,7 +69,7 @@ impl MmioTransport {
     ///
     /// # Errors
     /// When the host gives no events for its queues.
-    pub fn new(device: Box<dyn VirtioDevice>, memory: GuestRam, line: EventFd) -> io::Result<Self> {
+    pub fn new(device: Box<dyn VirtioDevice>, memory: GuestRam, line: Event) -> io::Result<Self> {
         let queues = device
             .queue_sizes()
             .iter()

@@ -77,7 +77,7 @@ impl MmioTransport {
             QUEUE_NOTIFY => {
                 if let Some(queue) = self.queues.get(value as usize) {
                     // Cannot fail in a way that loses the signal.
-                    let _ = queue.notify.write(1);
+                    queue.notify.signal();
                 }
             }
             INTERRUPT_ACKNOWLEDGE => self.interrupt.acknowledge(value),

@@ -1,10 +1,10 @@
 //! What a driver says of a queue before it is used (virtio 1.2 §4.2.3.2).
 
 use crate::memory::GuestRam;
+use kvmlet_sys::event::Event;
 use std::io;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
-use vmm_sys_util::eventfd::EventFd;
 
 /// A queue as its driver sets it up.
 pub(super) struct QueueSetup {
@@ -14,7 +14,7 @@ pub(super) struct QueueSetup {
     pub descriptors: u64,
     pub driver: u64,
     pub device: u64,
-    pub notify: EventFd,
+    pub notify: Event,
     pub connected: bool,
     /// The driver has taken it away, and the device has not let go of it yet.
     pub retires: bool,
@@ -22,7 +22,7 @@ pub(super) struct QueueSetup {
 
 impl QueueSetup {
     pub fn new(size_max: u16) -> io::Result<Self> {
-        let notify = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        let notify = Event::new()?;
         let (size, ready) = (u32::from(size_max), false);
         Ok(Self {
             size_max,
@@ -41,7 +41,7 @@ impl QueueSetup {
         (self.size, self.ready, self.retires) = (u32::from(self.size_max), false, false);
         (self.descriptors, self.driver, self.device) = (0, 0, 0);
         // A notification from before the reset must not wake the device after it.
-        let _ = self.notify.read();
+        self.notify.take();
     }
 
     /// Checks everything that the driver has said (§2.7: sizes are powers of two, parts are aligned and in

@@ -38,7 +38,7 @@ fn requests_are_answered_with_an_interrupt() {
     while driver.read(0x60) & 1 == 0 {
         std::thread::yield_now();
     }
-    assert!(driver.line.read().is_ok());
+    assert!(driver.line.take() > 0);
     driver.write(0x64, 1);
     assert_eq!(driver.read(0x60), 0);
 }

@@ -6,13 +6,12 @@ use super::receive::Receiver;
 use super::stats::{Shared, count};
 use super::transmit::Transmitter;
 use crate::devices::virtio::{Broken, Drained, Orders, Server, Virtqueue};
+use kvmlet_sys::event::Event;
 use kvmlet_sys::thread::lock;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
-use vmm_sys_util::eventfd::EventFd;
 
 /// Frames of one direction before the other has its turn.
 pub(super) const BATCH: usize = 64;
@@ -48,7 +47,7 @@ pub(super) struct Lane {
     /// Held while frames are received, so that none comes after the driver was told that none will.
     active: Mutex<bool>,
     /// Tells the worker of a change.
-    changed: EventFd,
+    changed: Event,
 }
 
 impl Lane {
@@ -56,7 +55,7 @@ impl Lane {
         Ok(Self {
             port,
             active: Mutex::new(false),
-            changed: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+            changed: Event::new()?,
         })
     }
 
@@ -73,7 +72,7 @@ impl Lane {
         if *current != active {
             self.port.attach(active)?;
             *current = active;
-            self.changed.write(1)?;
+            self.changed.signal();
         }
         Ok(())
     }
@@ -152,81 +151,52 @@ impl Pair {
 
     /// Waits until there is something to do.
     fn wait(&self, orders: &Orders, waits: &Waits) {
-        let mut polled = Polled::default();
-        polled.add(orders.as_fd(), PollFlags::IN);
-        polled.add_event(&self.lane().changed, false);
-        let mut port = PollFlags::empty();
-        let mut timeout = None;
-        if let Some(receiver) = &self.receiver {
-            match waits.receive {
-                Wait::Port => port |= PollFlags::IN,
-                Wait::Timer => polled.add(receiver.timer(), PollFlags::IN),
-                Wait::Queue => {
-                    polled.add_event(receiver.queue().notified(), true);
-                    timeout = receiver.patience();
-                }
-                Wait::Again | Wait::Nothing => {}
-            }
-        }
-        if let Some(transmitter) = &self.transmitter {
-            match waits.transmit {
-                Wait::Port => port |= PollFlags::OUT,
-                Wait::Timer => polled.add(transmitter.timer(), PollFlags::IN),
-                Wait::Queue => polled.add_event(transmitter.queue().notified(), true),
-                Wait::Again | Wait::Nothing => {}
-            }
-        }
-        if let (Some(control), Wait::Queue) = (&self.control, waits.control) {
-            polled.add_event(control.queue().notified(), true);
-        }
-        // A port that nobody waits for is left out: its errors would be reported all the time.
-        if !port.is_empty() {
-            polled.add(self.lane().port.as_fd(), port);
-        }
-        if [waits.receive, waits.transmit, waits.control].contains(&Wait::Again) {
-            timeout = Some(Duration::ZERO);
-        }
-        count(&self.shared.notifications, polled.wait(timeout));
-    }
-}
-
-/// Descriptors to poll.
-#[derive(Default)]
-struct Polled<'a> {
-    fds: Vec<PollFd<'a>>,
-    /// Events to reset when they have come, by their place in `fds`, and whether they are notifications.
-    events: Vec<(usize, &'a EventFd, bool)>,
-}
-
-impl<'a> Polled<'a> {
-    fn add(&mut self, fd: BorrowedFd<'a>, flags: PollFlags) {
-        self.fds.push(PollFd::from_borrowed_fd(fd, flags));
-    }
-
-    fn add_event(&mut self, event: &'a EventFd, notification: bool) {
-        self.events.push((self.fds.len(), event, notification));
-        // SAFETY: the descriptor belongs to the event, which is borrowed for as long.
-        self.add(
-            unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) },
-            PollFlags::IN,
-        );
-    }
-
-    /// Returns how many notifications have come.
-    fn wait(mut self, timeout: Option<Duration>) -> u64 {
-        let timeout = timeout.map(|time| Timespec {
-            tv_sec: time.as_secs() as i64,
-            tv_nsec: time.subsec_nanos().into(),
+        let parts = [
+            self.receiver
+                .as_ref()
+                .map(|part| (waits.receive, part.queue(), Slot::readable(part.timer()))),
+            self.transmitter
+                .as_ref()
+                .map(|part| (waits.transmit, part.queue(), Slot::readable(part.timer()))),
+            self.control
+                .as_ref()
+                .map(|part| (waits.control, part.queue(), Slot::NOTHING)),
+        ];
+        let [receive, transmit, control] = parts.map(|part| match part {
+            Some((Wait::Queue, queue, _)) => Slot::readable(queue.notified().as_fd()),
+            Some((Wait::Timer, _, timer)) => timer,
+            _ => Slot::NOTHING,
         });
-        // Interrupted or not: what is ready decides.
-        let _ = poll(&mut self.fds, timeout.as_ref());
-        let mut notifications = 0;
-        for (place, event, notification) in self.events {
-            if !self.fds[place].revents().is_empty() {
-                let times = event.read().unwrap_or(0);
-                notifications += if notification { times } else { 0 };
-            }
+        let lane = self.lane();
+        let port = lane.port.as_fd();
+        // A port that nobody waits for is left out: its errors would be reported all the time.
+        let port = match parts.map(|part| part.is_some_and(|part| part.0 == Wait::Port)) {
+            [true, true, _] => Slot::usable(port),
+            [true, false, _] => Slot::readable(port),
+            [false, true, _] => Slot::writable(port),
+            [false, false, _] => Slot::NOTHING,
+        };
+        let [called, changed] = [orders.as_fd(), lane.changed.as_fd()].map(Slot::readable);
+        let slots = [called, changed, port, receive, transmit, control];
+        let [_, changed, _, came @ ..] = wait::any(slots, self.until(waits)).unwrap_or_default();
+        if changed {
+            lane.changed.take();
         }
-        notifications
+        let notified = parts.into_iter().zip(came).filter_map(|(part, came)| {
+            let (wait, queue, _) = part?;
+            (came && wait == Wait::Queue).then(|| queue.notified().take())
+        });
+        count(&self.shared.notifications, notified.sum());
+    }
+
+    /// How long there is nothing to do without an event.
+    fn until(&self, waits: &Waits) -> Until {
+        if [waits.receive, waits.transmit, waits.control].contains(&Wait::Again) {
+            return Until::Now;
+        }
+        let receiver = self.receiver.as_ref();
+        let receiver = receiver.filter(|_| waits.receive == Wait::Queue);
+        let patience = receiver.and_then(Receiver::patience);
+        patience.map_or(Until::Forever, Until::after)
     }
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::Rate;
+use kvmlet_sys::wait::{self, Slot, Until};
 use proptest::prelude::*;
-use rustix::event::{PollFd, PollFlags, poll};
 use std::sync::atomic::AtomicU64;
 
 /// A clock that stands still until it is moved.
@@ -52,13 +52,8 @@ fn bandwidth(per_second: u64, burst: u64) -> RateLimit {
 
 /// Is the timer readable, at once or within ten seconds?
 fn fires(gate: &Gate, wait: bool) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(gate.timer(), PollFlags::IN)];
-    let seconds = if wait { 10 } else { 0 };
-    let timeout = Timespec {
-        tv_sec: seconds,
-        tv_nsec: 0,
-    };
-    poll(&mut fds, Some(&timeout)).unwrap() == 1
+    let time = Duration::from_secs(if wait { 10 } else { 0 });
+    wait::one(Slot::readable(gate.timer()), Until::after(time)).unwrap()
 }
 
 #[test]

@@ -164,8 +164,7 @@ impl Backend for Ring {
     }
 
     fn progress(&self) -> Option<BorrowedFd<'_>> {
-        // SAFETY: the descriptor belongs to the ring, which outlives the borrow.
-        (self.in_flight() > 0).then(|| unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) })
+        (self.in_flight() > 0).then(|| ring::completions(&self.ring))
     }
 
     /// The kernel may still write into guest memory: wait until it has let go.

@@ -2,15 +2,15 @@
 
 use super::*;
 use crate::devices::virtio::PATIENCE;
+use kvmlet_sys::event::Event;
 use std::time::{Duration, Instant};
-use vmm_sys_util::eventfd::EventFd;
 
 /// On a busy machine, beside what is waited for.
 const BUSY: Duration = Duration::from_millis(500);
 const NEEDS_RESET: u32 = 64;
 
-fn hung_rig() -> (Rig, Arc<EventFd>) {
-    let hold = Arc::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
+fn hung_rig() -> (Rig, Arc<Event>) {
+    let hold = Arc::new(Event::new().unwrap());
     let mut medium = MemoryMedium::new(pattern());
     medium.hold = Some(hold.clone());
     medium.hangs = true;
@@ -50,7 +50,7 @@ fn a_reset_does_not_wait_and_is_seen_to_end() {
         (rig.driver.read(0x60), rig.handle.stats().interrupts),
         (0, 0)
     );
-    hold.write(1).unwrap();
+    hold.signal();
     while rig.driver.read(0x70) != 0 {
         std::thread::yield_now();
     }
@@ -72,7 +72,7 @@ fn a_queue_is_taken_away_when_the_medium_has_let_go_of_it() {
     rig.driver.write(0x30, 0);
     soon(|| rig.driver.write(0x44, 0));
     assert_eq!(rig.driver.read(0x44), 1);
-    hold.write(1).unwrap();
+    hold.signal();
     while rig.driver.read(0x44) != 0 {
         std::thread::yield_now();
     }
@@ -85,7 +85,7 @@ fn the_end_does_not_wait() {
     soon(|| drop(rig));
     // What the medium may still write to stays: a job, with the memory that it holds.
     assert!(Arc::strong_count(&hold) > 1);
-    hold.write(1).unwrap();
+    hold.signal();
     while Arc::strong_count(&hold) > 1 {
         std::thread::yield_now();
     }
@@ -101,12 +101,12 @@ fn it_stands_still_when_nothing_can_write_to_memory() {
         let deadline = Instant::now() + if is_still { 10 * BUSY } else { PATIENCE };
         assert_eq!(rig.driver.transport.is_still(deadline), is_still, "{kind}");
         if is_still {
-            hold.write(1).unwrap();
+            hold.signal();
             std::thread::sleep(Duration::from_millis(10));
             assert_eq!(rig.driver.poll_used(0), None);
         }
         rig.driver.transport.resume();
-        hold.write(1).unwrap();
+        hold.signal();
         rig.driver.used(0);
     }
 }

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::devices::virtio::fake_driver::{INDIRECT, NEXT};
+use kvmlet_sys::event::Event;
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
-use vmm_sys_util::eventfd::EventFd;
 
 #[test]
 fn bad_sectors_and_sizes_are_answered_with_an_error() {
@@ -118,7 +118,7 @@ fn without_a_place_for_the_answer_the_device_needs_a_reset() {
 /// A driver that offers requests anew before they are answered.
 #[test]
 fn no_more_is_in_flight_than_the_queue_has_entries() {
-    let hold = Arc::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
+    let hold = Arc::new(Event::new().unwrap());
     let mut medium = MemoryMedium::new(pattern());
     medium.hold = Some(hold.clone());
     let disk = Disk::read_write("memory");
@@ -137,7 +137,7 @@ fn no_more_is_in_flight_than_the_queue_has_entries() {
     rig.driver.offer_all(0, &[0; 16]);
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!((started, medium.log().len()), (16, 0));
-    hold.write(1).unwrap();
+    hold.signal();
     for _ in 0..32 {
         assert_eq!(rig.driver.used(0), (0, 1));
     }

@@ -3,12 +3,11 @@
 use super::super::backend::{Backend, Ended, Medium};
 use super::super::job::{Job, Operation};
 use crate::disk::{self, Geometry};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::Timespec;
+use kvmlet_sys::event::Event;
+use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
-use vmm_sys_util::eventfd::EventFd;
 
 #[derive(Clone)]
 pub struct MemoryMedium {
@@ -17,7 +16,7 @@ pub struct MemoryMedium {
     /// The most that a transfer moves at a time.
     pub lot: usize,
     /// Ends nothing before this is readable.
-    pub hold: Option<Arc<EventFd>>,
+    pub hold: Option<Arc<Event>>,
     /// What it holds cannot be cancelled.
     pub hangs: bool,
     /// Fails operations of a kind with that error number.
@@ -124,7 +123,7 @@ impl Backend for MemoryBackend {
     fn settle(&mut self) -> bool {
         if self.medium.hangs && !self.ended.is_empty() {
             let fd = self.held().unwrap();
-            poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], None).unwrap();
+            wait::one(Slot::readable(fd), Until::Forever).unwrap();
         }
         self.ended.clear();
         !self.medium.broken
@@ -147,17 +146,10 @@ impl Backend for MemoryBackend {
 
 impl MemoryBackend {
     fn held(&self) -> Option<BorrowedFd<'_>> {
-        let hold = self.medium.hold.as_ref()?;
-        // SAFETY: the descriptor belongs to the medium, which outlives the borrow.
-        Some(unsafe { BorrowedFd::borrow_raw(hold.as_raw_fd()) })
+        self.medium.hold.as_ref().map(|hold| hold.as_fd())
     }
 }
 
 fn ready(fd: BorrowedFd<'_>) -> bool {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    poll(&mut fds, Some(&now)).unwrap() == 1
+    wait::one(Slot::readable(fd), Until::Now).unwrap()
 }
