@@ -4,8 +4,7 @@ use super::error::Error;
 use super::leftovers;
 use kvmlet_host::cgroup::Hierarchies;
 use kvmlet_sys::directory::Directory;
-use kvmlet_sys::environment;
-use rustix::fs::{FlockOperation, flock};
+use kvmlet_sys::{environment, lock};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
 };
@@ -95,8 +94,9 @@ impl Workshop {
         let mut options = File::options();
         options.write(true).create_new(true).mode(0o600);
         let lock = options.open(path.join(LOCK)).map_err(error)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| error(errno.into()))?;
+        if !lock::try_acquire(&lock).map_err(error)? {
+            return Err(error(io::ErrorKind::WouldBlock.into()));
+        }
         Ok(Self { path, _lock: lock })
     }
 
@@ -155,7 +155,7 @@ fn is_abandoned(path: &Path) -> bool {
         let directory = Directory::open(path)?;
         let ours = directory.stat()?.st_uid == rustix::process::geteuid().as_raw();
         let lock = directory.open_existing(LOCK)?;
-        Ok(ours && flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok())
+        Ok(ours && lock::try_acquire(&lock)?)
     };
     examine().unwrap_or(false)
 }
@@ -230,7 +230,7 @@ mod tests {
             fs::write(path.join(LOCK), "").unwrap();
         }
         let lock = File::open(held.join(LOCK)).unwrap();
-        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        assert!(lock::try_acquire(&lock).unwrap());
         if rustix::process::geteuid().is_root() {
             // Whoever made it wants it to be cleared with root's rights.
             fs::create_dir(&foreign).unwrap();

@@ -7,8 +7,6 @@ use crate::runtime::RuntimeDirectory;
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::interrupt::Interrupted;
 use kvmlet_sys::lock::{self, Failure, Holder, PATIENCE};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
@@ -152,10 +150,10 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
             text.clear();
             let read = (&file).take(MAX_BYTES).read_to_end(&mut text);
             let record = read.ok().and_then(|_| serde_json::from_slice(&text).ok());
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => stale.push((name.into(), record)),
-                Err(Errno::WOULDBLOCK) => live.extend(record),
-                Err(error) => return Err(failed(error.into())),
+            match lock::try_acquire(&file) {
+                Ok(true) => stale.push((name.into(), record)),
+                Ok(false) => live.extend(record),
+                Err(error) => return Err(failed(error)),
             }
         }
         Ok((live, stale))
@@ -166,7 +164,9 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
         let file_name = file_name(name);
         let take = || {
             let file = self.directory.open_or_make(&file_name)?;
-            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            if !lock::try_acquire(&file)? {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
             // What says nothing, or half of it, is nobody's.
             write(&file, &record).inspect_err(|_| remove(&self.directory, name))?;
             Ok(file)

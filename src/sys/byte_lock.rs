@@ -1,4 +1,5 @@
-//! Locks on single bytes of a file, which belong to whoever opened it (open file description locks, fcntl_locking(2)).
+//! Locks on single bytes of a file, or on all of it, which belong to whoever opened it (open file description locks,
+//! fcntl_locking(2)).
 //!
 //! They end when the file is closed, however that comes. Unlike flock(2)'s it can be asked whether there is one without
 //! taking it, and one can be waited for while another byte is left alone.
@@ -8,12 +9,33 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
+/// A length, and not of any file's.
+const TO_THE_END: i64 = 0;
+
 /// Takes the lock of a byte for this open file alone; false if somebody has it. The file is open for writing.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn try_lock(file: &File, byte: u64) -> io::Result<bool> {
-    match call(file, libc::F_OFD_SETLK, libc::F_WRLCK, byte) {
+    taken(call(file, libc::F_OFD_SETLK, libc::F_WRLCK, byte))
+}
+
+/// Takes the lock of all bytes, wherever the file's end will be, alone or to read what others read as well; false if
+/// somebody has another one. Other programs that use disk images look at it.
+///
+/// # Errors
+/// When it cannot be locked: some network file systems have no locks.
+pub fn try_lock_all(file: &File, to_read: bool) -> io::Result<bool> {
+    let kind = if to_read {
+        libc::F_RDLCK
+    } else {
+        libc::F_WRLCK
+    };
+    taken(lock(file, libc::F_OFD_SETLK, kind, 0, TO_THE_END))
+}
+
+fn taken(result: rustix::io::Result<libc::flock>) -> io::Result<bool> {
+    match result {
         Ok(_) => Ok(true),
         Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
         Err(error) => Err(error.into()),
@@ -58,12 +80,22 @@ fn call(
     kind: libc::c_int,
     byte: u64,
 ) -> rustix::io::Result<libc::flock> {
+    lock(file, command, kind, byte, 1)
+}
+
+fn lock(
+    file: &File,
+    command: libc::c_int,
+    kind: libc::c_int,
+    start: u64,
+    bytes: i64,
+) -> rustix::io::Result<libc::flock> {
     let mut lock = libc::flock {
         // The constants are small.
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: i64::try_from(byte).map_err(|_| Errno::INVAL)?,
-        l_len: 1,
+        l_start: i64::try_from(start).map_err(|_| Errno::INVAL)?,
+        l_len: bytes,
         l_pid: 0,
     };
     // SAFETY: the structure outlives the call, which fills it in at most.
@@ -102,6 +134,22 @@ mod tests {
         drop(second);
         assert!(!is_locked(&reader, 1).unwrap());
         assert!(is_locked(&reader, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn content_is_for_readers_or_one_writer() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || {
+            let mut both = File::options();
+            both.read(true).write(true).open(file.path()).unwrap()
+        };
+        let (first, second, third) = (open(), open(), open());
+        assert!(try_lock_all(&first, true).unwrap());
+        assert!(try_lock_all(&second, true).unwrap());
+        assert!(!try_lock_all(&third, false).unwrap());
+        drop((first, second));
+        assert!(try_lock_all(&third, false).unwrap());
+        assert!(is_locked(&open(), 7).unwrap());
     }
 
     #[test]

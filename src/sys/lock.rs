@@ -1,10 +1,11 @@
-//! Waiting for a lock on a file, and telling for whom.
+//! Locks on files: taken if nobody has them, or waited for, telling for whom. All of them end when the file is closed.
 
 use super::interrupt::{self, Interrupted};
 use rustix::fs::{FlockOperation, flock, fstat};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -57,18 +58,46 @@ pub const PATIENCE: Patience = Patience {
     limit: Duration::from_secs(30),
 };
 
-/// Waits for a lock on a file, which ends when the file is closed. Says so in the log if it takes long.
+/// Takes the lock on a file, or a directory, for whoever holds this one open; false where somebody else has it.
+///
+/// # Errors
+/// When it cannot be locked (ENOLCK, ENOSYS on some network file systems).
+pub fn try_acquire(file: impl AsFd) -> io::Result<bool> {
+    attempt(file, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Takes it together with others who share it; false where somebody has it alone.
+///
+/// # Errors
+/// As [`try_acquire`].
+pub fn try_share(file: impl AsFd) -> io::Result<bool> {
+    attempt(file, FlockOperation::NonBlockingLockShared)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one lock")]
+fn attempt(file: impl AsFd, operation: FlockOperation) -> io::Result<bool> {
+    loop {
+        match flock(&file, operation) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits for a lock on a file. Says so in the log if it takes long.
 pub fn acquire(file: &File, path: &Path, patience: Patience) -> Result<(), Failure> {
-    let attempt = || match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK | Errno::INTR) => None,
-        other => Some(other),
+    let attempt = || match try_acquire(file) {
+        Ok(false) => None,
+        other => Some(other.map(drop)),
     };
     let tell = || {
         let who = holder(file).map_or(String::new(), |holder| format!(", which {holder} has"));
         log::warn!("waiting for the lock `{}`{who}", path.display());
     };
     match wait(patience, attempt, tell).map_err(Failure::Interrupted)? {
-        Some(locked) => locked.map_err(|error| Failure::Io(error.into())),
+        Some(locked) => locked.map_err(Failure::Io),
         None => Err(Failure::Busy {
             holder: holder(file),
         }),
@@ -178,6 +207,18 @@ mod tests {
             });
             acquire(&second, &path, PATIENCE).unwrap();
         });
+    }
+
+    #[test]
+    fn some_can_share_what_nobody_has_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let open = || File::open(place.path()).unwrap();
+        let (first, second, third) = (open(), open(), open());
+        assert!(try_share(&first).unwrap() && try_share(&second).unwrap());
+        assert!(!try_acquire(&third).unwrap());
+        drop((first, second));
+        assert!(try_acquire(&third).unwrap());
+        assert!(!try_share(open()).unwrap());
     }
 
     #[test]

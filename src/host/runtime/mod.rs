@@ -12,9 +12,9 @@ mod place;
 pub use kvmlet_sys::trusted::Error;
 
 use kvmlet_sys::directory::Directory;
+use kvmlet_sys::lock;
 use kvmlet_sys::trusted::{self, Problem, Purpose, vouch_for_parent};
 use place::Place;
-use rustix::fs::{FlockOperation, flock};
 use std::io;
 use std::ops::Deref;
 use std::os::fd::AsFd;
@@ -75,7 +75,7 @@ impl RuntimeDirectory {
     /// Keeps what is in it for as long as it is open. What has not been touched for ten days is removed from /tmp, but
     /// not from a directory that somebody has locked (tmpfiles.d(5)); the note of a VM is written once.
     fn keep(&self) {
-        if let Err(error) = flock(self.0.as_fd(), FlockOperation::NonBlockingLockShared) {
+        if let Err(error) = lock::try_share(self.0.as_fd()) {
             log::debug!("{}: {error}", self.path().display());
         }
     }

@@ -17,6 +17,7 @@ pub use holder::Holder;
 pub use host_use::HostUse;
 pub use make::make_ext4;
 
+use kvmlet_sys::byte_lock;
 use kvmlet_sys::ring::Medium;
 use rustix::fs::{
     AtFlags, FallocateFlags, StatxFlags, fallocate, ioctl_blkpbszget, ioctl_blksszget, statx,
@@ -298,28 +299,14 @@ fn refuse_host_use(
 }
 
 fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Error> {
-    let kind = if read_only {
-        libc::F_RDLCK
-    } else {
-        libc::F_WRLCK
-    };
-    // All zeroes: from the start to the end, wherever that will be.
-    // SAFETY: `flock` is plain integers, for which zero is valid.
-    let mut whole: libc::flock = unsafe { std::mem::zeroed() };
-    whole.l_type = kind as libc::c_short;
-    whole.l_whence = libc::SEEK_SET as libc::c_short;
-    // SAFETY: the descriptor is open and the kernel only reads the structure.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &whole) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => Err(Error::Locked {
+    match byte_lock::try_lock_all(file, read_only) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::Locked {
             path: path.into(),
             read_only,
             by: (file.metadata().ok()).and_then(|disk| Holder::of(&disk, Some(file.as_raw_fd()))),
         }),
-        _ => {
+        Err(error) => {
             // Some network file systems have no locks at all; they have images nevertheless.
             log::warn!(
                 "cannot lock disk `{}` against other users: {error}",
