@@ -24,8 +24,9 @@ const FOREIGN: [&str; 8] = [
     "native-tls",
 ];
 /// The crates that carry none of it.
-const CLEAN: [&str; 7] = [
+const CLEAN: [&str; 8] = [
     "kvmlet",
+    "kvmlet-control",
     "kvmlet-manager",
     "kvmlet-spec",
     "kvmlet-sys",

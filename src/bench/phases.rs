@@ -5,9 +5,9 @@ use super::launch::Launch;
 use super::running::Running;
 use super::statistics::Summary;
 use super::workshop::{Programs, Workshop};
+use kvmlet_spec::StartRecord;
 use kvmlet_sys::clock::monotonic_ns;
 use kvmlet_sys::signals::Signals;
-use kvmlet_vmm::vm::StartRecord;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs;
@@ -110,7 +110,7 @@ fn segments(record: &StartRecord, spawned: u64, ready: u64, gone: u64) -> Vec<(S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvmlet_vmm::vm::PhaseRecord;
+    use kvmlet_spec::PhaseRecord;
 
     #[test]
     fn segments_fill_the_time_from_spawn_to_end() {

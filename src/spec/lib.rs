@@ -22,10 +22,13 @@ mod json_words;
 mod memory;
 mod name_server;
 mod net;
+mod outcome;
 mod port_mapping;
 mod quota;
 mod rate_limit;
 mod service;
+mod start_record;
+mod stats;
 mod strict;
 pub mod supervision;
 mod twice;
@@ -47,10 +50,16 @@ pub use memory::{HugePages, Memory, MemorySize};
 pub use name_server::NameServer;
 pub use net::is_interface_name;
 pub use net::{MacAddress, Mtu, Net, QueuePairs, Subnet};
+pub use outcome::{Failure, Outcome, Reason, Stats};
 pub use port_mapping::{HostAddress, HostPort, PortMapping, PortMappings, Protocol};
 pub use quota::thousandths;
 pub use quota::{CpuQuota, CpuScope, CpuWeight, Factor, MemoryMode, Overcommit, Quota};
 pub use rate_limit::{Rate, RateLimit};
+pub use start_record::{PhaseRecord, StartRecord};
+pub use stats::{
+    BalloonStats, BlockStats, DirectionStats, GuestStatistics, MemoryStats, NetStats, RngStats,
+    VcpuStats, VmStats,
+};
 
 pub use kvmlet_contract::{ConsoleSize, GuestSpec, NetworkSpec, Overlay, RootSpec, ServiceSpec};
 

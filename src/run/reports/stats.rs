@@ -1,8 +1,9 @@
 //! Where a VM's statistics go: into a file, by way of the supervisor where there is one.
 
 use crate::{Error, Tell};
+use kvmlet_spec::{StartRecord, VmStats};
 use kvmlet_sys::whole_file::WholeFile;
-use kvmlet_vmm::vm::{StartRecord, VmHandle, VmStats};
+use kvmlet_vmm::vm::VmHandle;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
 use serde::Serialize;
 use std::io;

@@ -1,7 +1,7 @@
 //! When each phase of a start was done.
 
+use crate::config::{PhaseRecord, StartRecord};
 use kvmlet_sys::clock;
-use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -106,26 +106,6 @@ impl BootTrace {
         }
         phases
     }
-}
-
-/// A start as other processes can understand it: in nanoseconds of the host's CLOCK_MONOTONIC.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StartRecord {
-    /// When the process began to run.
-    pub process_ns: u64,
-    /// When the VM began to be built.
-    pub begun_ns: u64,
-    /// The phases that are done, in order.
-    pub phases: Vec<PhaseRecord>,
-}
-
-/// One phase of a start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PhaseRecord {
-    /// Its short name.
-    pub name: String,
-    /// When it was done.
-    pub done_ns: u64,
 }
 
 impl BootTrace {

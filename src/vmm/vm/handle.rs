@@ -7,9 +7,9 @@ use super::exit::ExitReason;
 use super::kick;
 use super::lifecycle::State;
 use super::machine::Vm;
-use super::stats::{MemoryStats, VmStats};
-use super::vcpu::{Counters, Shared, Vcpu, VcpuStats};
+use super::vcpu::{Counters, Shared, Vcpu};
 use super::workers::Workers;
+use crate::config::{MemoryStats, VcpuStats, VmStats};
 use crate::devices::serial::SerialInput;
 use crate::devices::virtio::balloon::BalloonHandle;
 use crate::devices::virtio::block::BlockHandle;
@@ -211,14 +211,14 @@ impl VmHandle {
 
     /// Everything that is counted, as of now.
     pub fn stats(&self) -> VmStats {
-        VmStats {
-            vcpus: self.vcpu_stats(),
-            entropy: self.devices.entropy.as_ref().map(RngHandle::stats),
-            disks: self.devices.disks.iter().map(BlockHandle::stats).collect(),
-            interfaces: self.interfaces().map(NetHandle::stats).collect(),
-            memory: self.memory_stats(),
-            balloon: self.balloon().map(BalloonHandle::stats),
-        }
+        let mut stats = VmStats::default();
+        stats.vcpus = self.vcpu_stats();
+        stats.entropy = self.devices.entropy.as_ref().map(RngHandle::stats);
+        stats.disks = self.devices.disks.iter().map(BlockHandle::stats).collect();
+        stats.interfaces = self.interfaces().map(NetHandle::stats).collect();
+        stats.memory = self.memory_stats();
+        stats.balloon = self.balloon().map(BalloonHandle::stats);
+        stats
     }
 
     fn memory_stats(&self) -> MemoryStats {
@@ -227,10 +227,10 @@ impl VmHandle {
         if let Err(error) = &resident_bytes {
             log::debug!("how much guest memory is resident is not known: {error}");
         }
-        MemoryStats {
-            bytes: ram.bytes(),
-            resident_bytes: resident_bytes.ok(),
-        }
+        let mut stats = MemoryStats::default();
+        stats.bytes = ram.bytes();
+        stats.resident_bytes = resident_bytes.ok();
+        stats
     }
 
     /// What the start has taken, phase by phase, as far as it has got.

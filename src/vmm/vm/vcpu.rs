@@ -6,6 +6,7 @@ use super::failure::{Cause, Failure};
 use super::kick;
 use super::lifecycle::{Lifecycle, Outcome};
 use super::power_button::PowerButton;
+use crate::config::VcpuStats;
 use crate::devices::serial::Serial;
 use crate::devices::{Action, Bus};
 use crate::memory::GuestRam;
@@ -14,7 +15,6 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use kvmlet_sys::thread::lock;
-use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -40,45 +40,15 @@ pub(super) struct Counters {
     kicks: AtomicU64,
 }
 
-/// How often a vCPU came back to user space, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct VcpuStats {
-    /// Reads of I/O ports.
-    pub port_reads: u64,
-    /// Writes to I/O ports.
-    pub port_writes: u64,
-    /// Reads of device memory.
-    pub mmio_reads: u64,
-    /// Writes to device memory.
-    pub mmio_writes: u64,
-    /// Times that the vCPU was called back by the VMM.
-    pub kicks: u64,
-}
-
-impl VcpuStats {
-    /// All of them together.
-    pub fn exits(&self) -> u64 {
-        let Self {
-            port_reads,
-            port_writes,
-            mmio_reads,
-            mmio_writes,
-            kicks,
-        } = self;
-        port_reads + port_writes + mmio_reads + mmio_writes + kicks
-    }
-}
-
 impl Counters {
     pub fn read(&self) -> VcpuStats {
-        VcpuStats {
-            port_reads: self.port_reads.load(Relaxed),
-            port_writes: self.port_writes.load(Relaxed),
-            mmio_reads: self.mmio_reads.load(Relaxed),
-            mmio_writes: self.mmio_writes.load(Relaxed),
-            kicks: self.kicks.load(Relaxed),
-        }
+        let mut stats = VcpuStats::default();
+        stats.port_reads = self.port_reads.load(Relaxed);
+        stats.port_writes = self.port_writes.load(Relaxed);
+        stats.mmio_reads = self.mmio_reads.load(Relaxed);
+        stats.mmio_writes = self.mmio_writes.load(Relaxed);
+        stats.kicks = self.kicks.load(Relaxed);
+        stats
     }
 }
 

@@ -5,11 +5,11 @@ use super::{
     Activation, Broken, DeviceState, DeviceType, Drained, Fate, Halted, Interrupt, Orders, Server,
     VirtioDevice, Virtqueue, Worker, WorkerThread,
 };
+use crate::config::RngStats;
 use crate::config::{Rate, RateLimit};
 use crate::thread::ThreadKind;
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::rand::{GetRandomFlags, getrandom};
-use serde::Serialize;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,22 +24,6 @@ const BURST: u64 = 256;
 /// Random bytes in a second, and at once. A processor makes them a thousand times as fast.
 const BYTES_PER_SECOND: u64 = 256 << 10;
 const BURST_BYTES: u64 = 64 << 10;
-
-/// What an entropy source has given so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct RngStats {
-    /// Requests that were answered.
-    pub requests: u64,
-    /// Random bytes in the answers.
-    pub bytes: u64,
-    /// Notifications by the driver.
-    pub notifications: u64,
-    /// Interrupts to the driver.
-    pub interrupts: u64,
-    /// Times that requests had to wait: there is a limit to how many are answered in a second.
-    pub throttled: u64,
-}
 
 /// Counters behind [`RngStats`].
 struct Shared {
@@ -71,13 +55,13 @@ impl RngHandle {
     /// The counts so far.
     pub fn stats(&self) -> RngStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        RngStats {
-            requests: read(&self.0.requests),
-            bytes: read(&self.0.bytes),
-            notifications: read(&self.0.notifications),
-            interrupts: self.0.interrupt.get().map_or(0, |line| line.raised()),
-            throttled: self.0.limiter.throttled().events,
-        }
+        let mut stats = RngStats::default();
+        stats.requests = read(&self.0.requests);
+        stats.bytes = read(&self.0.bytes);
+        stats.notifications = read(&self.0.notifications);
+        stats.interrupts = self.0.interrupt.get().map_or(0, |line| line.raised());
+        stats.throttled = self.0.limiter.throttled().events;
+        stats
     }
 }
 

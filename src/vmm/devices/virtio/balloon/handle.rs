@@ -1,38 +1,15 @@
 //! The outside view of a balloon: its size, what came back, and how much memory the guest uses.
 
 use super::Error;
-use super::statistics::{Board, GuestStatistics};
-use crate::config::{Balloon, Memory};
+use super::statistics::Board;
+use crate::config::{Balloon, BalloonStats, GuestStatistics, Memory};
 use crate::devices::virtio::Interrupt;
 use crate::memory::PAGE_BYTES;
 use kvmlet_sys::event::Event;
-use serde::Serialize;
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-
-/// What a balloon holds and has done so far, across resets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct BalloonStats {
-    /// How much the host wants in the balloon.
-    pub target_bytes: u64,
-    /// How much is in it, as the guest says.
-    pub actual_bytes: u64,
-    /// What was put into the balloon and given back to the host, all together.
-    pub inflated_bytes: u64,
-    /// What the guest said that it took out again, all together.
-    pub deflated_bytes: u64,
-    /// What the guest reported as free and was given back, all together. The same page can be free often.
-    pub reported_bytes: u64,
-    /// Pages of the balloon that are not RAM, which drivers should not name.
-    pub refused_pages: u64,
-    /// What the guest has told last of its memory.
-    pub guest: Option<GuestStatistics>,
-    /// How long ago it did, in milliseconds.
-    pub guest_age_ms: Option<u64>,
-}
 
 /// Counters behind [`BalloonStats`].
 #[derive(Debug, Default)]
@@ -133,15 +110,15 @@ impl BalloonHandle {
         let counters = &self.0.counters;
         let (guest, told) = self.0.board.latest().unzip();
         let age = told.map(|told: Instant| told.elapsed().as_millis());
-        BalloonStats {
-            target_bytes: self.target().bytes(),
-            actual_bytes: self.actual().bytes(),
-            inflated_bytes: get(&counters.inflated_bytes),
-            deflated_bytes: get(&counters.deflated_bytes),
-            reported_bytes: get(&counters.reported_bytes),
-            refused_pages: get(&counters.refused_pages),
-            guest,
-            guest_age_ms: age.map(|age| u64::try_from(age).unwrap_or(u64::MAX)),
-        }
+        let mut stats = BalloonStats::default();
+        stats.target_bytes = self.target().bytes();
+        stats.actual_bytes = self.actual().bytes();
+        stats.inflated_bytes = get(&counters.inflated_bytes);
+        stats.deflated_bytes = get(&counters.deflated_bytes);
+        stats.reported_bytes = get(&counters.reported_bytes);
+        stats.refused_pages = get(&counters.refused_pages);
+        stats.guest = guest;
+        stats.guest_age_ms = age.map(|age| u64::try_from(age).unwrap_or(u64::MAX));
+        stats
     }
 }

@@ -16,8 +16,7 @@ mod pages;
 mod statistics;
 mod worker;
 
-pub use handle::{BalloonHandle, BalloonStats};
-pub use statistics::GuestStatistics;
+pub use handle::BalloonHandle;
 
 use super::{
     Activation, DeviceState, DeviceType, Halted, VirtioDevice, Worker, WorkerThread, foreign_state,

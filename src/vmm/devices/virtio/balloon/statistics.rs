@@ -1,8 +1,8 @@
 //! How a guest's memory is used, as it says itself (virtio 1.2 §5.5.6.3 and §5.5.6.4).
 
 use super::Error;
+use crate::config::GuestStatistics;
 use kvmlet_sys::thread::lock;
-use serde::Serialize;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,82 +11,42 @@ const ENTRY_BYTES: usize = 10;
 /// There are 16 tags; of a buffer with more entries than this, the rest is left unread.
 pub(super) const BUFFER_BYTES: usize = 64 * ENTRY_BYTES;
 
-/// What a guest has told of its memory. A number that it left out is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct GuestStatistics {
-    /// Memory that nobody uses, in bytes.
-    pub free_bytes: Option<u64>,
-    /// All memory that the guest's kernel manages, in bytes.
-    pub total_bytes: Option<u64>,
-    /// What could be had without swapping, in bytes: more than is free, since caches can shrink.
-    pub available_bytes: Option<u64>,
-    /// What is in caches of files, in bytes.
-    pub cache_bytes: Option<u64>,
-    /// Bytes read from swap since the guest's boot; so are all counts below.
-    pub swapped_in_bytes: Option<u64>,
-    /// Bytes written to swap.
-    pub swapped_out_bytes: Option<u64>,
-    /// Page faults that had to wait for a disk.
-    pub major_faults: Option<u64>,
-    /// Page faults; the kernel of Linux counts the major ones here too.
-    pub minor_faults: Option<u64>,
-    /// Huge pages that the guest reserved.
-    pub huge_pages_reserved: Option<u64>,
-    /// Huge pages that it failed to reserve.
-    pub huge_pages_failed: Option<u64>,
-    /// Processes killed for want of memory.
-    pub oom_kills: Option<u64>,
-    /// Times that somebody had to wait for memory.
-    pub allocation_stalls: Option<u64>,
-    /// Bytes looked at for reclaim in the background.
-    pub scanned_in_background_bytes: Option<u64>,
-    /// Bytes looked at for reclaim by those who needed memory.
-    pub scanned_directly_bytes: Option<u64>,
-    /// Bytes reclaimed in the background.
-    pub reclaimed_in_background_bytes: Option<u64>,
-    /// Bytes reclaimed by those who needed memory.
-    pub reclaimed_directly_bytes: Option<u64>,
+/// Reads whole entries; tags that are not known are passed over (§5.5.6.3.2).
+pub(super) fn parse(bytes: &[u8]) -> GuestStatistics {
+    let mut statistics = GuestStatistics::default();
+    for entry in bytes.chunks_exact(ENTRY_BYTES) {
+        let (tag, value) = entry.split_at(2);
+        let (Ok(tag), Ok(value)) = (tag.try_into(), value.try_into()) else {
+            continue;
+        };
+        if let Some(field) = field(&mut statistics, u16::from_le_bytes(tag)) {
+            *field = Some(u64::from_le_bytes(value));
+        }
+    }
+    statistics
 }
 
-impl GuestStatistics {
-    /// Reads whole entries; tags that are not known are passed over (§5.5.6.3.2).
-    pub(super) fn parse(bytes: &[u8]) -> Self {
-        let mut statistics = Self::default();
-        for entry in bytes.chunks_exact(ENTRY_BYTES) {
-            let (tag, value) = entry.split_at(2);
-            let (Ok(tag), Ok(value)) = (tag.try_into(), value.try_into()) else {
-                continue;
-            };
-            if let Some(field) = statistics.field(u16::from_le_bytes(tag)) {
-                *field = Some(u64::from_le_bytes(value));
-            }
-        }
-        statistics
-    }
-
-    /// Tags of §5.5.6.4; from 10 on, of Linux's include/uapi/linux/virtio_balloon.h.
-    fn field(&mut self, tag: u16) -> Option<&mut Option<u64>> {
-        Some(match tag {
-            0 => &mut self.swapped_in_bytes,
-            1 => &mut self.swapped_out_bytes,
-            2 => &mut self.major_faults,
-            3 => &mut self.minor_faults,
-            4 => &mut self.free_bytes,
-            5 => &mut self.total_bytes,
-            6 => &mut self.available_bytes,
-            7 => &mut self.cache_bytes,
-            8 => &mut self.huge_pages_reserved,
-            9 => &mut self.huge_pages_failed,
-            10 => &mut self.oom_kills,
-            11 => &mut self.allocation_stalls,
-            12 => &mut self.scanned_in_background_bytes,
-            13 => &mut self.scanned_directly_bytes,
-            14 => &mut self.reclaimed_in_background_bytes,
-            15 => &mut self.reclaimed_directly_bytes,
-            _ => return None,
-        })
-    }
+/// Tags of §5.5.6.4; from 10 on, of Linux's include/uapi/linux/virtio_balloon.h.
+fn field(of: &mut GuestStatistics, tag: u16) -> Option<&mut Option<u64>> {
+    Some(match tag {
+        0 => &mut of.swapped_in_bytes,
+        1 => &mut of.swapped_out_bytes,
+        2 => &mut of.major_faults,
+        3 => &mut of.minor_faults,
+        4 => &mut of.free_bytes,
+        5 => &mut of.total_bytes,
+        6 => &mut of.available_bytes,
+        7 => &mut of.cache_bytes,
+        8 => &mut of.huge_pages_reserved,
+        9 => &mut of.huge_pages_failed,
+        10 => &mut of.oom_kills,
+        11 => &mut of.allocation_stalls,
+        12 => &mut of.scanned_in_background_bytes,
+        13 => &mut of.scanned_directly_bytes,
+        14 => &mut of.reclaimed_in_background_bytes,
+        15 => &mut of.reclaimed_directly_bytes,
+        _ => return None,
+    })
 }
 
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use super::feature;
 use super::handle::{Shared, count};
 use super::pages::{self, NUMBER_BYTES, PORTION};
-use super::statistics::{BUFFER_BYTES, GuestStatistics};
+use super::statistics::{self, BUFFER_BYTES};
 use crate::devices::virtio::{Broken, Chain, Drained, Fate, Orders, Server, Virtqueue};
 use crate::memory::{GuestRam, PAGE_BYTES};
 use kvmlet_sys::wait::{self, Slot, Until};
@@ -108,7 +108,7 @@ impl QueueServer {
             let drained = queue.drain(1, |queue, chain| {
                 let mut bytes = [0; BUFFER_BYTES];
                 let read = chain.read(queue.memory(), 0, &mut bytes)?;
-                board.answer(GuestStatistics::parse(&bytes[..read]));
+                board.answer(statistics::parse(&bytes[..read]));
                 *held = Some(chain.head());
                 Ok::<_, Broken>(Fate::KeptLast(()))
             })?;

@@ -4,42 +4,11 @@ use super::Error;
 use super::backend::Medium;
 use super::layout::SECTOR_BYTES;
 use super::request::Limits;
-use crate::config::RateLimit;
+use crate::config::{BlockStats, RateLimit};
 use crate::devices::virtio::Interrupt;
 use crate::devices::virtio::rate_limiter::RateLimiter;
-use serde::Serialize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-
-/// What a disk has done so far, over all queues and across resets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct BlockStats {
-    /// Reads that succeeded.
-    pub reads: u64,
-    /// Writes that succeeded.
-    pub writes: u64,
-    /// Flushes that succeeded.
-    pub flushes: u64,
-    /// Discards that succeeded.
-    pub discards: u64,
-    /// Write-zeroes requests that succeeded.
-    pub write_zeroes: u64,
-    /// Bytes that the guest has read.
-    pub read_bytes: u64,
-    /// Bytes that the guest has written.
-    pub written_bytes: u64,
-    /// Requests that were answered with an error.
-    pub errors: u64,
-    /// Times that a queue had to wait for the rate limit.
-    pub throttled: u64,
-    /// Time that queues stood waiting for it, added up, in microseconds.
-    pub throttled_us: u64,
-    /// Times that the driver notified the device; each may cost an exit.
-    pub notifications: u64,
-    /// Times that the device interrupted the driver.
-    pub interrupts: u64,
-}
 
 /// Counters behind [`BlockStats`].
 #[derive(Debug, Default)]
@@ -106,20 +75,20 @@ impl BlockHandle {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.0.counters;
         let throttled = self.0.limiter.throttled();
-        BlockStats {
-            reads: get(&counters.reads),
-            writes: get(&counters.writes),
-            flushes: get(&counters.flushes),
-            discards: get(&counters.discards),
-            write_zeroes: get(&counters.write_zeroes),
-            read_bytes: get(&counters.read_bytes),
-            written_bytes: get(&counters.written_bytes),
-            errors: get(&counters.errors),
-            throttled: throttled.events,
-            throttled_us: u64::try_from(throttled.time.as_micros()).unwrap_or(u64::MAX),
-            notifications: get(&counters.notifications),
-            interrupts: self.0.interrupt.get().map_or(0, |line| line.raised()),
-        }
+        let mut stats = BlockStats::default();
+        stats.reads = get(&counters.reads);
+        stats.writes = get(&counters.writes);
+        stats.flushes = get(&counters.flushes);
+        stats.discards = get(&counters.discards);
+        stats.write_zeroes = get(&counters.write_zeroes);
+        stats.read_bytes = get(&counters.read_bytes);
+        stats.written_bytes = get(&counters.written_bytes);
+        stats.errors = get(&counters.errors);
+        stats.throttled = throttled.events;
+        stats.throttled_us = u64::try_from(throttled.time.as_micros()).unwrap_or(u64::MAX);
+        stats.notifications = get(&counters.notifications);
+        stats.interrupts = self.0.interrupt.get().map_or(0, |line| line.raised());
+        stats
     }
 
     /// Changes the rate limit; it holds at once.

@@ -14,7 +14,7 @@ mod layout;
 mod request;
 mod worker;
 
-pub use handle::{BlockHandle, BlockStats};
+pub use handle::BlockHandle;
 
 use super::rate_limiter::RateLimiter;
 use super::{

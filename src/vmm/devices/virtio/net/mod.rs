@@ -14,7 +14,7 @@ mod transmit;
 mod worker;
 
 pub use port::{Iovecs, Offloads, Port};
-pub use stats::{Direction, DirectionStats, NetHandle, NetStats};
+pub use stats::{Direction, NetHandle};
 
 use super::{
     Activation, DeviceState, DeviceType, Halted, VirtioDevice, Virtqueue, Worker, WorkerThread,

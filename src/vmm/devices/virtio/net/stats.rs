@@ -1,9 +1,8 @@
 //! What an interface has done, and the handle to watch and limit it while it runs.
 
-use crate::config::RateLimit;
+use crate::config::{DirectionStats, NetStats, RateLimit};
 use crate::devices::virtio::Interrupt;
 use crate::devices::virtio::rate_limiter::RateLimiter;
-use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -14,38 +13,6 @@ pub enum Direction {
     Receive,
     /// From the guest.
     Transmit,
-}
-
-/// Counts of one direction since the device was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct DirectionStats {
-    /// Frames that came through. A TCP segment larger than the MTU is one.
-    pub frames: u64,
-    /// Their bytes, Ethernet headers included.
-    pub bytes: u64,
-    /// Frames that were too long for the guest's buffers, or that it had no buffers for in time.
-    pub drops: u64,
-    /// Frames that were malformed or that the other side refused.
-    pub errors: u64,
-    /// Times that the rate limit held frames back.
-    pub throttled: u64,
-    /// For how long it did, in microseconds.
-    pub throttled_us: u64,
-}
-
-/// Counts of an interface since the device was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct NetStats {
-    /// Towards the guest.
-    pub receive: DirectionStats,
-    /// From the guest.
-    pub transmit: DirectionStats,
-    /// Notifications by the driver.
-    pub notifications: u64,
-    /// Interrupts to the driver.
-    pub interrupts: u64,
 }
 
 #[derive(Default)]
@@ -78,14 +45,14 @@ impl Flow {
     fn stats(&self) -> DirectionStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let throttled = self.limiter.throttled();
-        DirectionStats {
-            frames: read(&self.counters.frames),
-            bytes: read(&self.counters.bytes),
-            drops: read(&self.counters.drops),
-            errors: read(&self.counters.errors),
-            throttled: throttled.events,
-            throttled_us: u64::try_from(throttled.time.as_micros()).unwrap_or(u64::MAX),
-        }
+        let mut stats = DirectionStats::default();
+        stats.frames = read(&self.counters.frames);
+        stats.bytes = read(&self.counters.bytes);
+        stats.drops = read(&self.counters.drops);
+        stats.errors = read(&self.counters.errors);
+        stats.throttled = throttled.events;
+        stats.throttled_us = u64::try_from(throttled.time.as_micros()).unwrap_or(u64::MAX);
+        stats
     }
 }
 
@@ -119,12 +86,12 @@ pub struct NetHandle(pub(super) Arc<Shared>);
 impl NetHandle {
     /// The counts so far.
     pub fn stats(&self) -> NetStats {
-        NetStats {
-            receive: self.0.receive.stats(),
-            transmit: self.0.transmit.stats(),
-            notifications: self.0.notifications.load(Ordering::Relaxed),
-            interrupts: self.0.interrupt.get().map_or(0, |line| line.raised()),
-        }
+        let mut stats = NetStats::default();
+        stats.receive = self.0.receive.stats();
+        stats.transmit = self.0.transmit.stats();
+        stats.notifications = self.0.notifications.load(Ordering::Relaxed);
+        stats.interrupts = self.0.interrupt.get().map_or(0, |line| line.raised());
+        stats
     }
 
     /// Replaces the limit of one direction, from now on.

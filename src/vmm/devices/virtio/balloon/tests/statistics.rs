@@ -1,6 +1,7 @@
 //! What a guest tells of its memory, and when it is asked.
 
 use super::*;
+use crate::config::GuestStatistics;
 use crate::devices::virtio::balloon::statistics::BUFFER_BYTES;
 
 const PLACE: u64 = BUFFERS + 0x1000;
@@ -89,24 +90,23 @@ fn every_tag_has_its_number() {
         .collect();
     rig.tell(&all);
     eventually("the statistics are there", || rig.guest().is_some());
-    let expected = GuestStatistics {
-        swapped_in_bytes: Some(1000),
-        swapped_out_bytes: Some(1001),
-        major_faults: Some(1002),
-        minor_faults: Some(1003),
-        free_bytes: Some(1004),
-        total_bytes: Some(1005),
-        available_bytes: Some(1006),
-        cache_bytes: Some(1007),
-        huge_pages_reserved: Some(1008),
-        huge_pages_failed: Some(1009),
-        oom_kills: Some(1010),
-        allocation_stalls: Some(1011),
-        scanned_in_background_bytes: Some(1012),
-        scanned_directly_bytes: Some(1013),
-        reclaimed_in_background_bytes: Some(1014),
-        reclaimed_directly_bytes: Some(1015),
-    };
+    let mut expected = GuestStatistics::default();
+    expected.swapped_in_bytes = Some(1000);
+    expected.swapped_out_bytes = Some(1001);
+    expected.major_faults = Some(1002);
+    expected.minor_faults = Some(1003);
+    expected.free_bytes = Some(1004);
+    expected.total_bytes = Some(1005);
+    expected.available_bytes = Some(1006);
+    expected.cache_bytes = Some(1007);
+    expected.huge_pages_reserved = Some(1008);
+    expected.huge_pages_failed = Some(1009);
+    expected.oom_kills = Some(1010);
+    expected.allocation_stalls = Some(1011);
+    expected.scanned_in_background_bytes = Some(1012);
+    expected.scanned_directly_bytes = Some(1013);
+    expected.reclaimed_in_background_bytes = Some(1014);
+    expected.reclaimed_directly_bytes = Some(1015);
     assert_eq!(rig.guest(), Some(expected));
 }
 

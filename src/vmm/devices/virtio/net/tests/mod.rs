@@ -6,6 +6,7 @@ mod tap;
 mod transmit;
 
 use super::*;
+use crate::config::NetStats;
 use crate::devices::virtio::fake_driver::{BUFFERS, FakeDriver, WRITE};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,0 +1,89 @@
+//! The socket that messages go through.
+
+use crate::LONGEST;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+/// What has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A message.
+    One(Vec<u8>),
+    /// None for now.
+    None,
+    /// None any more: the other end is closed.
+    Last,
+}
+
+impl Channel {
+    /// Both ends of a new one.
+    ///
+    /// # Errors
+    /// When the host gives no socket.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let flags = SocketFlags::CLOEXEC;
+        let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        Ok((Self(one), Self(other)))
+    }
+
+    /// Sends a message, and waits until there is room for it.
+    ///
+    /// # Errors
+    /// When nobody is there to receive it.
+    pub fn send(&self, message: &[u8]) -> io::Result<()> {
+        loop {
+            match send(&self.0, message, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result.map(drop)?),
+            }
+        }
+    }
+
+    /// Sends a message if there is room for it: a reader that stands still keeps nobody from other work.
+    ///
+    /// # Errors
+    /// When there is none ([`WouldBlock`](io::ErrorKind::WouldBlock)), or nobody is there to receive it.
+    pub fn try_send(&self, message: &[u8]) -> io::Result<()> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        Ok(send(&self.0, message, flags).map(drop)?)
+    }
+
+    /// Takes one message of at most `longest` bytes, if one has come. Of a longer one the rest is lost.
+    pub fn receive(&self, longest: usize) -> Received {
+        let mut message = vec![0; longest.min(LONGEST)];
+        match recv(&self.0, &mut message[..], RecvFlags::DONTWAIT) {
+            Ok((count @ 1.., _)) => {
+                message.truncate(count);
+                Received::One(message)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Received::None,
+            Ok(_) | Err(_) => Received::Last,
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Channel {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
+
+impl From<Channel> for OwnedFd {
+    fn from(channel: Channel) -> Self {
+        channel.0
+    }
+}

@@ -1,0 +1,139 @@
+//! What a VM tells.
+
+use crate::wire::{Reader, Writer};
+use crate::{LONGEST, Malformed};
+use kvmlet_spec::{Failure, Outcome, Reason};
+
+/// Something that a VM tells.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Report {
+    /// Its guest runs.
+    Ready,
+    /// A [request](crate::Request) has its answer.
+    Answer {
+        /// The number of the request.
+        to: u32,
+        /// Why what was asked for was not done; none if it was.
+        refused: Option<Failure>,
+    },
+    /// What it has done so far, as JSON of [`Stats`](kvmlet_spec::Stats). It was not looked at: whoever reads it is the
+    /// first.
+    Stats(Vec<u8>),
+    /// It has ended. What it had done by then was told before.
+    Ended(Box<Outcome>),
+}
+
+const READY: u8 = 1;
+const ANSWER: u8 = 2;
+const STATS: u8 = 3;
+const ENDED: u8 = 4;
+
+/// An error has no more causes behind each other.
+const MOST_CAUSES: usize = 8;
+
+/// The reasons by their numbers.
+const REASONS: [Reason; 10] = [
+    Reason::Shutdown,
+    Reason::Reset,
+    Reason::Panic,
+    Reason::TripleFault,
+    Reason::Stopped,
+    Reason::Escape,
+    Reason::Signal,
+    Reason::Killed,
+    Reason::Forbidden,
+    Reason::Failed,
+];
+
+impl Report {
+    /// As a message. Statistics that are longer than a message can be are left out.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Report::Ready => Writer::new(READY),
+            Report::Answer { to, refused } => Writer::new(ANSWER)
+                .u32(*to)
+                .option(refused.as_ref(), put_failure),
+            Report::Stats(json) if json.len() > LONGEST - 2 => Writer::new(STATS),
+            Report::Stats(json) => Writer::new(STATS).bytes(json),
+            Report::Ended(outcome) => put_outcome(Writer::new(ENDED), outcome),
+        }
+        .finish()
+    }
+
+    /// Of a message.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn decode(message: &[u8]) -> Result<Self, Malformed> {
+        let (kind, mut reader) = Reader::new(message)?;
+        let report = match kind {
+            READY => Report::Ready,
+            ANSWER => Report::Answer {
+                to: reader.u32()?,
+                refused: reader.option(take_failure)?,
+            },
+            STATS => return Ok(Report::Stats(reader.rest().to_vec())),
+            ENDED => Report::Ended(Box::new(take_outcome(&mut reader)?)),
+            other => return Err(Malformed::Kind(other)),
+        };
+        reader.finish()?;
+        Ok(report)
+    }
+}
+
+fn put_outcome(writer: Writer, outcome: &Outcome) -> Writer {
+    let mut reasons = REASONS.iter();
+    let reason = reasons.position(|reason| *reason == outcome.reason);
+    writer
+        .u8(reason.unwrap_or(REASONS.len()) as u8)
+        .option(outcome.code, Writer::u8)
+        .option(outcome.signal, |writer, signal| writer.u32(signal as u32))
+        .option(outcome.failure.as_ref(), put_failure)
+}
+
+fn take_outcome(reader: &mut Reader<'_>) -> Result<Outcome, Malformed> {
+    let reason = reader.u8()?;
+    let known = REASONS.get(usize::from(reason));
+    let mut outcome = Outcome::new(*known.ok_or(Malformed::Value(reason))?);
+    outcome.code = reader.option(Reader::u8)?;
+    outcome.signal = reader.option(Reader::u32)?.map(|signal| signal as i32);
+    outcome.failure = reader.option(take_failure)?;
+    Ok(outcome)
+}
+
+/// What went wrong, and one behind the other what led to it.
+fn put_failure(mut writer: Writer, failure: &Failure) -> Writer {
+    writer = writer
+        .u8(failure.is_dispensable.into())
+        .option(failure.help.as_deref(), Writer::text)
+        .text(&failure.message);
+    let mut cause = failure.cause.as_deref();
+    for _ in 0..MOST_CAUSES {
+        let Some(failure) = cause else { break };
+        writer = writer.u8(1).text(&failure.message);
+        cause = failure.cause.as_deref();
+    }
+    writer.u8(0)
+}
+
+fn take_failure(reader: &mut Reader<'_>) -> Result<Failure, Malformed> {
+    let mut failure = Failure::default();
+    failure.is_dispensable = reader.flag()?;
+    failure.help = reader.option(Reader::text)?;
+    failure.message = reader.text()?;
+    let mut causes = Vec::new();
+    while reader.flag()? {
+        if causes.len() == MOST_CAUSES {
+            return Err(Malformed::Long);
+        }
+        causes.push(reader.text()?);
+    }
+    failure.cause = causes.into_iter().rev().fold(None, |cause, message| {
+        let mut failure = Failure::default();
+        failure.message = message;
+        failure.cause = cause;
+        Some(Box::new(failure))
+    });
+    Ok(failure)
+}
