@@ -18,7 +18,7 @@ use crate::devices::virtio::block::{self, BlockDevice, BlockHandle};
 use crate::devices::virtio::net::{NetDevice, NetHandle, NetParams, Port};
 use crate::devices::virtio::rng::{Rng, RngHandle};
 use crate::devices::virtio::{
-    Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET, VirtioDevice,
+    Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET, Transport, VirtioDevice,
 };
 use crate::devices::{Bus, Device};
 use crate::disk::{GuestMount, make_ext4};
@@ -46,7 +46,7 @@ pub(super) struct Devices {
     pub slots: Vec<MmioSlot>,
     pub serial: Arc<Mutex<Serial>>,
     pub power_button: PowerButton,
-    pub transports: Vec<Transport>,
+    pub transports: Vec<SharedTransport>,
     pub handles: Handles,
 }
 
@@ -60,8 +60,8 @@ pub(super) struct Handles {
     pub balloon: Option<BalloonHandle>,
 }
 
-/// A virtio device behind its registers.
-pub(super) type Transport = Arc<Mutex<MmioTransport>>;
+/// A virtio device behind its registers, of whatever kind they are.
+pub(super) type SharedTransport = Arc<Mutex<dyn Transport>>;
 
 impl Devices {
     /// Builds everything. The interrupt controller is split here, so memory is registered by now, and
@@ -285,7 +285,7 @@ fn place(
     mmio: &mut Bus,
     index: usize,
     device: Box<dyn VirtioDevice>,
-) -> Result<(MmioSlot, Transport), Error> {
+) -> Result<(MmioSlot, SharedTransport), Error> {
     let address = map::VIRTIO_MMIO + index as u64 * MMIO_BYTES;
     let irq = FIRST_VIRTIO_IRQ + index as u32;
     if irq as usize >= map::IOAPIC_PINS {

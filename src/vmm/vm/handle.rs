@@ -271,7 +271,7 @@ impl Starting {
             threads.push((begun, VCPU));
         }
         for transport in handle.workers.transports() {
-            let begun = lock(transport).start_workers(&on_start);
+            let begun = lock(transport).session().start_workers(&on_start);
             let begun = begun.map_err(no_thread(DEVICE))?.into_iter();
             threads.extend(begun.map(|begun| (begun, DEVICE)));
         }

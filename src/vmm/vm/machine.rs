@@ -8,7 +8,7 @@
 
 use super::board::{Board, Files};
 use super::boot_trace::{BootTrace, Phase};
-use super::devices::{Devices, Endpoint, Handles, Transport, event, make_scratch};
+use super::devices::{Devices, Endpoint, Handles, SharedTransport, event, make_scratch};
 use super::error::Error;
 use super::handle::{Starting, VmHandle};
 use super::lifecycle::Lifecycle;
@@ -32,7 +32,7 @@ pub struct Vm {
     pub(super) fd: Arc<VmFd>,
     pub(super) shared: Shared,
     pub(super) handles: Handles,
-    pub(super) transports: Vec<Transport>,
+    pub(super) transports: Vec<SharedTransport>,
     /// What goes when the VM has gone.
     pub(super) kept: Vec<Box<dyn Any + Send + Sync>>,
 }
@@ -135,7 +135,7 @@ impl Vm {
     pub fn threads(&self) -> Vec<ThreadKind> {
         let mut kinds = vec![ThreadKind::Vcpu; self.vcpus.len()];
         for transport in &self.transports {
-            kinds.extend(lock(transport).threads());
+            kinds.extend(lock(transport).session().threads());
         }
         kinds
     }

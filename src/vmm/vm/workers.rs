@@ -1,6 +1,6 @@
 //! The workers of a VM's devices as a whole: all stand still together, and all end together.
 
-use super::devices::Transport;
+use super::devices::SharedTransport;
 use crate::devices::virtio::PATIENCE;
 use kvmlet_sys::thread::lock;
 use std::sync::OnceLock;
@@ -8,20 +8,20 @@ use std::time::Instant;
 
 /// The devices that have workers.
 pub(super) struct Workers {
-    transports: Vec<Transport>,
+    transports: Vec<SharedTransport>,
     /// When all were told to end.
     called_off: OnceLock<Instant>,
 }
 
 impl Workers {
-    pub fn new(transports: Vec<Transport>) -> Self {
+    pub fn new(transports: Vec<SharedTransport>) -> Self {
         Self {
             transports,
             called_off: OnceLock::new(),
         }
     }
 
-    pub fn transports(&self) -> &[Transport] {
+    pub fn transports(&self) -> &[SharedTransport] {
         &self.transports
     }
 
@@ -30,20 +30,21 @@ impl Workers {
     pub fn sleep(&self, deadline: Instant) -> Result<(), String> {
         self.transports
             .iter()
-            .for_each(|device| lock(device).pause());
-        let awake = (self.transports.iter()).find(|device| !lock(device).is_still(deadline));
+            .for_each(|device| lock(device).session().pause());
+        let awake =
+            (self.transports.iter()).find(|device| !lock(device).session().is_still(deadline));
         let Some(awake) = awake else {
             return Ok(());
         };
         self.wake();
-        Err(lock(awake).device().name().to_owned())
+        Err(lock(awake).session().device().name().to_owned())
     }
 
     /// Has all go on.
     pub fn wake(&self) {
         self.transports
             .iter()
-            .for_each(|device| lock(device).resume());
+            .for_each(|device| lock(device).session().resume());
     }
 
     /// Ends all, for good, and returns when they have, or [`PATIENCE`] after the first call. What the host's kernel works
@@ -52,12 +53,12 @@ impl Workers {
         let called_off = *self.called_off.get_or_init(|| {
             self.transports
                 .iter()
-                .for_each(|device| lock(device).call_off());
+                .for_each(|device| lock(device).session().call_off());
             Instant::now()
         });
         let deadline = called_off + PATIENCE;
         for device in &self.transports {
-            lock(device).has_let_go(deadline);
+            lock(device).session().has_let_go(deadline);
         }
     }
 }

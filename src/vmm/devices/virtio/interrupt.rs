@@ -1,23 +1,27 @@
 //! How a device calls its driver.
 
 use crate::devices::Complaints;
-use kvmlet_sys::event::Event;
 use kvmlet_sys::thread::lock;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-/// InterruptStatus bits (virtio 1.2 §4.2.2).
-const USED_BUFFER: u32 = 1;
-const CONFIG_CHANGE: u32 = 2;
+/// How a transport tells a driver: by one line for all, or by a message for each queue.
+pub trait Signal: Send + Sync {
+    /// A queue has used buffers.
+    fn used_buffers(&self, queue: u16);
 
-/// A device's interrupt line with the status that says why it was raised. Shared by the transport, which
-/// reads and acknowledges, and the device's worker, which raises.
-#[derive(Debug)]
+    /// The device's configuration space has changed, or the device needs a reset.
+    fn config_changed(&self);
+
+    /// Nothing that was told before the driver's reset counts any more.
+    fn reset(&self);
+}
+
+/// What a device has to tell its driver. Shared by the transport, which knows [how](Signal), and the device's workers.
 pub struct Interrupt {
     device: String,
-    line: Event,
-    status: AtomicU32,
+    signal: Arc<dyn Signal>,
     /// Held while the driver is told of a change, so that none comes from a device that was just reset.
     generation: Mutex<u32>,
     /// Between the driver's DRIVER_OK and its reset: at any other time it must not be called (§2.1.2).
@@ -28,12 +32,11 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// The interrupt of the device of that name, which raises the given line.
-    pub fn new(device: impl Into<String>, line: Event) -> Self {
+    /// The interrupt of the device of that name.
+    pub fn new(device: impl Into<String>, signal: Arc<dyn Signal>) -> Self {
         Self {
             device: device.into(),
-            line,
-            status: AtomicU32::new(0),
+            signal,
             generation: Mutex::new(0),
             driver_is_ready: AtomicBool::new(false),
             needs_reset: AtomicBool::new(false),
@@ -42,9 +45,9 @@ impl Interrupt {
         }
     }
 
-    /// The device has used buffers.
-    pub fn used_buffers(&self) {
-        self.call(USED_BUFFER);
+    /// The device has used buffers of that queue.
+    pub fn used_buffers(&self, queue: u16) {
+        self.call(|signal| signal.used_buffers(queue));
     }
 
     /// The device's configuration space has changed in a field that is read at once (§2.5): readers see a new
@@ -60,7 +63,7 @@ impl Interrupt {
         let mut generation = self.lock_generation();
         if change() {
             *generation = generation.wrapping_add(1);
-            self.call(CONFIG_CHANGE);
+            self.call(|signal| signal.config_changed());
         }
     }
 
@@ -73,7 +76,7 @@ impl Interrupt {
         if !self.needs_reset.swap(true, Ordering::AcqRel) {
             self.complain(format_args!("a reset by the driver is needed: {why}"));
             let _in_turn = self.lock_generation();
-            self.call(CONFIG_CHANGE);
+            self.call(|signal| signal.config_changed());
         }
     }
 
@@ -83,7 +86,7 @@ impl Interrupt {
             .warn(format_args!("{}: {what}", self.device));
     }
 
-    /// How often the line was raised.
+    /// How often the driver was told of something.
     pub fn raised(&self) -> u64 {
         self.raised.load(Ordering::Relaxed)
     }
@@ -92,16 +95,8 @@ impl Interrupt {
         self.needs_reset.load(Ordering::Acquire)
     }
 
-    pub(super) fn status(&self) -> u32 {
-        self.status.load(Ordering::Acquire)
-    }
-
     pub(super) fn generation(&self) -> u32 {
         *self.lock_generation()
-    }
-
-    pub(super) fn acknowledge(&self, bits: u32) {
-        self.status.fetch_and(!bits, Ordering::AcqRel);
     }
 
     /// The driver has set DRIVER_OK: from now on it may be called.
@@ -112,18 +107,33 @@ impl Interrupt {
     pub(super) fn reset(&self) {
         let _in_turn = self.lock_generation();
         self.driver_is_ready.store(false, Ordering::Release);
-        self.status.store(0, Ordering::Release);
+        self.signal.reset();
         self.needs_reset.store(false, Ordering::Release);
     }
 
     /// A worker may still be on its way to its end when the driver has reset the device.
-    fn call(&self, why: u32) {
-        if !self.driver_is_ready.load(Ordering::Acquire) {
-            return;
+    fn call(&self, tell: impl FnOnce(&dyn Signal)) {
+        if self.driver_is_ready.load(Ordering::Acquire) {
+            self.raised.fetch_add(1, Ordering::Relaxed);
+            tell(&*self.signal);
         }
-        self.status.fetch_or(why, Ordering::AcqRel);
-        self.raised.fetch_add(1, Ordering::Relaxed);
-        self.line.signal();
+    }
+}
+
+#[cfg(test)]
+pub(super) mod silence {
+    //! A driver that is not told anything.
+
+    use super::Signal;
+
+    pub struct Silence;
+
+    impl Signal for Silence {
+        fn used_buffers(&self, _queue: u16) {}
+
+        fn config_changed(&self) {}
+
+        fn reset(&self) {}
     }
 }
 
@@ -135,7 +145,7 @@ mod tests {
     /// A generation that is read while the configuration changes is the new one, whenever the reader comes.
     #[test]
     fn a_generation_waits_for_the_change() {
-        let interrupt = Interrupt::new("test", Event::new().unwrap());
+        let interrupt = Interrupt::new("test", Arc::new(super::silence::Silence));
         interrupt.begin();
         let (reads, reading) = channel();
         let (seen, generation) = channel();

@@ -1,7 +1,7 @@
-//! Virtio devices over MMIO (virtio 1.2).
+//! Virtio devices (virtio 1.2).
 //!
 //! A device is two things. Its *front* ([`VirtioDevice`]) has an id, features and a configuration space and
-//! sits behind the transport's registers; it knows neither KVM nor threads. When the driver is ready the
+//! sits behind a [`Transport`]'s registers; it knows neither KVM nor threads. When the driver is ready the
 //! transport *activates* it: the front gets its [queues](Virtqueue) and gives them to a [`Worker`] in a [`Server`],
 //! until a reset takes the queues back. A device that is to *sleep* gives back queues and [state](DeviceState), and another
 //! activation goes on with them, here or elsewhere.
@@ -9,6 +9,8 @@
 pub mod balloon;
 pub mod block;
 mod chain;
+#[cfg(test)]
+mod contract;
 mod desk;
 #[cfg(test)]
 pub(crate) mod fake_driver;
@@ -20,14 +22,16 @@ mod queue;
 pub mod rate_limiter;
 pub mod rng;
 mod server;
+mod transport;
 mod worker;
 
 pub use chain::{Chain, Segment};
-pub use interrupt::Interrupt;
-pub use mmio::{Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
+pub use interrupt::{Interrupt, Signal};
+pub use mmio::{MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
 pub use orders::{Order, Orders};
-pub use queue::{Broken, Drained, Fate, Virtqueue};
+pub use queue::{Broken, Drained, Fate, QueueState, Virtqueue};
 pub use server::Server;
+pub use transport::{Doorbell, QueueSetup, Session, TRANSPORT_FEATURES, Transport};
 pub use worker::{PATIENCE, Worker, WorkerThread};
 
 use std::io;

@@ -68,6 +68,18 @@ pub enum Drained<W> {
     Waits(W),
 }
 
+/// How far a queue has come, beside what its driver has set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueState {
+    /// The index of the request that comes next.
+    pub next_avail: u16,
+    /// The index of the answer that comes next.
+    pub next_used: u16,
+    /// The used index when the driver was last told of it.
+    pub signalled: u16,
+}
+
 /// A queue as an active device sees it.
 pub struct Virtqueue {
     number: u16,
@@ -103,6 +115,15 @@ impl Virtqueue {
     /// Its number, by which driver and device know it.
     pub fn number(&self) -> u16 {
         self.number
+    }
+
+    /// How far it has come.
+    pub fn state(&self) -> QueueState {
+        QueueState {
+            next_avail: self.queue.next_avail(),
+            next_used: self.queue.next_used(),
+            signalled: self.signalled,
+        }
     }
 
     /// Becomes readable when the driver has made requests available.
@@ -257,7 +278,7 @@ impl Virtqueue {
             read(0)? & NO_INTERRUPT == 0
         };
         if wanted {
-            self.interrupt.used_buffers();
+            self.interrupt.used_buffers(self.number);
         }
         Ok(())
     }

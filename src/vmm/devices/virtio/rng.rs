@@ -210,10 +210,41 @@ impl QueueServer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake_driver::{BUFFERS, FakeDriver, WRITE};
+    use super::super::contract::{Subject, contract_tests, place};
+    use super::super::fake_driver::{BUFFERS, FakeDriver, NEXT, WRITE};
     use super::*;
     use std::sync::atomic::AtomicBool;
     use std::time::{Duration, Instant};
+
+    struct Entropy(FakeDriver);
+
+    impl Subject for Entropy {
+        const QUEUE: usize = 0;
+        const DESCRIPTORS: u16 = 2;
+
+        fn ready() -> Self {
+            let device = Rng::with_limit(RateLimit::NONE).unwrap();
+            Self(FakeDriver::ready(Box::new(device)))
+        }
+
+        fn driver(&mut self) -> &mut FakeDriver {
+            &mut self.0
+        }
+
+        fn describe(&mut self, number: u16, head: u16) {
+            let at = place(number);
+            self.0.put(at, &[0; 0x1000 + 8]);
+            self.0.describe(0, head, (at, 32, WRITE | NEXT, head + 1));
+            self.0.describe(0, head + 1, (at + 0x1000, 8, WRITE, 0));
+        }
+
+        fn check(&mut self, number: u16, written: u32) {
+            assert_eq!(written, 40);
+            assert_ne!(self.0.bytes(place(number), 32), [0; 32]);
+        }
+    }
+
+    contract_tests!(entropy, super::Entropy);
 
     #[test]
     fn a_guest_that_never_ceases_to_ask_is_slowed_down_and_can_be_reset() {

@@ -189,9 +189,9 @@ impl<S: Server> Drop for Worker<S> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::interrupt::silence::Silence;
     use super::super::orders::{Order, Orders};
     use super::*;
-    use kvmlet_sys::event::Event;
     use kvmlet_sys::wait::{self, Slot, Until};
     use std::os::fd::AsFd;
     use std::sync::mpsc::channel;
@@ -249,8 +249,7 @@ mod tests {
     }
 
     fn interrupt() -> Arc<Interrupt> {
-        let line = Event::new().unwrap();
-        let interrupt = Arc::new(Interrupt::new("test", line));
+        let interrupt = Arc::new(Interrupt::new("test", Arc::new(Silence)));
         interrupt.begin();
         interrupt
     }

@@ -14,7 +14,7 @@ pub mod subject;
 
 use accounts::{AVAIL, ENTRIES, Queue, USED};
 use kvmlet::devices::Device;
-use kvmlet::devices::virtio::{MmioTransport, VirtioDevice};
+use kvmlet::devices::virtio::{MmioTransport, Transport, VirtioDevice};
 use kvmlet::host::event::Event;
 use kvmlet::host::wait::{self, Slot, Until};
 use other_vcpu::OtherVcpu;
@@ -187,8 +187,11 @@ impl<'a> Driver<'a> {
     /// Has the device stand still, as a pause does, with the guest.
     fn pause(&mut self) {
         self.other_vcpu.halt();
-        self.transport.pause();
-        assert!(self.transport.is_still(Instant::now() + NEVER), "no pause");
+        self.transport.session().pause();
+        assert!(
+            self.transport.session().is_still(Instant::now() + NEVER),
+            "no pause"
+        );
         if self.manners.watches {
             let raised = self.line.take() > 0;
             self.nothing_changes();
@@ -196,7 +199,7 @@ impl<'a> Driver<'a> {
             // What the driver has not heard of yet.
             raised.then(|| self.line.signal());
         }
-        self.transport.resume();
+        self.transport.session().resume();
         self.other_vcpu.go_on();
     }
 

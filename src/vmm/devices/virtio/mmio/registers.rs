@@ -1,8 +1,7 @@
 //! Which register is what (virtio 1.2 §4.2.2).
 
 use super::MmioTransport;
-use super::negotiation::{DRIVER, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET};
-use super::setup::QueueSetup;
+use crate::devices::virtio::transport::QueueSetup;
 
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const MMIO_VERSION: u32 = 2;
@@ -37,78 +36,54 @@ pub(super) const CONFIG_GENERATION: u64 = 0x0fc;
 pub(super) const CONFIG: u64 = 0x100;
 
 impl MmioTransport {
-    fn selected(&mut self) -> Option<&mut QueueSetup> {
-        self.queues.get_mut(self.queue_select as usize)
-    }
-
     pub(super) fn read_register(&mut self, offset: u64) -> u32 {
-        self.look_after_halt();
-        let queue = self.queues.get(self.queue_select as usize);
         match offset {
             MAGIC_VALUE => MAGIC,
             VERSION => MMIO_VERSION,
-            DEVICE_ID => self.device.device_type() as u32,
+            DEVICE_ID => self.session.device().device_type() as u32,
             VENDOR_ID => VENDOR,
-            DEVICE_FEATURES => half(self.device_features(), self.device_features_select),
-            QUEUE_SIZE_MAX => queue.map_or(0, |queue| queue.size_max.into()),
-            QUEUE_READY => queue.map_or(0, |queue| queue.ready.into()),
-            INTERRUPT_STATUS => self.interrupt.status(),
-            STATUS => self.status(),
-            CONFIG_GENERATION => self.interrupt.generation(),
+            DEVICE_FEATURES => half(self.session.device_features(), self.device_features_select),
+            QUEUE_SIZE_MAX => self.of_queue(|queue| queue.size_max.into()),
+            QUEUE_READY => self.of_queue(|queue| queue.ready.into()),
+            INTERRUPT_STATUS => self.line.status(),
+            STATUS => self.session.status(),
+            CONFIG_GENERATION => self.session.generation(),
             // No shared memory regions: length and base of any are all ones (§4.2.2).
             SHARED_MEMORY_LENGTH_LOW..=SHARED_MEMORY_BASE_HIGH => u32::MAX,
             _ => 0,
         }
     }
 
-    fn status(&self) -> u32 {
-        match self.interrupt.is_broken() || self.is_resetting() {
-            true => self.status | NEEDS_RESET,
-            false => self.status,
-        }
+    fn of_queue(&mut self, read: impl FnOnce(&QueueSetup) -> u32) -> u32 {
+        self.session.queue(self.queue_select).map_or(0, read)
     }
 
     pub(super) fn write_register(&mut self, offset: u64, value: u32) {
         match offset {
             DEVICE_FEATURES_SELECT => self.device_features_select = value,
             DRIVER_FEATURES_SELECT => self.driver_features_select = value,
-            DRIVER_FEATURES => self.accept_features(value),
+            DRIVER_FEATURES => (self.session).accept_features(self.driver_features_select, value),
             QUEUE_SELECT => self.queue_select = value,
-            QUEUE_NOTIFY => {
-                if let Some(queue) = self.queues.get(value as usize) {
-                    // Cannot fail in a way that loses the signal.
-                    queue.notify.signal();
+            QUEUE_READY if value < 2 => {
+                (self.session).set_queue_ready(self.queue_select, value == 1);
+            }
+            QUEUE_NOTIFY => self.session.notify(value),
+            INTERRUPT_ACKNOWLEDGE => self.line.acknowledge(value),
+            STATUS => {
+                self.session.write_status(value);
+                if value == 0 {
+                    (self.queue_select, self.device_features_select) = (0, 0);
+                    self.driver_features_select = 0;
                 }
             }
-            INTERRUPT_ACKNOWLEDGE => self.interrupt.acknowledge(value),
-            STATUS => self.write_status(value),
             _ => self.write_queue_register(offset, value),
         }
     }
 
-    /// A queue is set up between FEATURES_OK and DRIVER_OK. Of a live one only QueueReady can be taken away
-    /// (§4.2.3.2): a driver does that when it is about to go, so the whole device stops, until it is reset.
     fn write_queue_register(&mut self, offset: u64, value: u32) {
-        if (offset, value) == (QUEUE_READY, 0) && self.status & DRIVER_OK != 0 {
-            if let Some(queue) = self.selected() {
-                queue.retires = true;
-            }
-            return self.stop();
-        }
-        let set_up = FEATURES_OK;
-        if self.status & (set_up | DRIVER_OK | FAILED) != set_up {
-            return;
-        }
-        let Some(queue) = self.selected() else {
+        let Some(queue) = self.session.queue_to_set_up(self.queue_select) else {
             return;
         };
-        if offset == QUEUE_READY {
-            queue.ready = value == 1;
-            return;
-        }
-        if queue.ready {
-            return;
-        }
         match offset {
             QUEUE_SIZE => queue.size = value,
             QUEUE_DESC_LOW => set_low(&mut queue.descriptors, value),
@@ -117,17 +92,6 @@ impl MmioTransport {
             QUEUE_DRIVER_HIGH => set_high(&mut queue.driver, value),
             QUEUE_DEVICE_LOW => set_low(&mut queue.device, value),
             QUEUE_DEVICE_HIGH => set_high(&mut queue.device, value),
-            _ => {}
-        }
-    }
-
-    fn accept_features(&mut self, value: u32) {
-        if self.status & (DRIVER | FEATURES_OK) != DRIVER {
-            return;
-        }
-        match self.driver_features_select {
-            0 => set_low(&mut self.driver_features, value),
-            1 => set_high(&mut self.driver_features, value),
             _ => {}
         }
     }

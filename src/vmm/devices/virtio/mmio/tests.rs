@@ -1,10 +1,10 @@
 //! The transport with an entropy device behind it, driven by the rules and against them.
 
-use super::negotiation::{TRANSPORT_FEATURES, VERSION_1};
 use super::registers::MAGIC;
 use crate::config::RateLimit;
 use crate::devices::virtio::fake_driver::{BUFFERS, FakeDriver, INDIRECT, NEXT, WRITE};
 use crate::devices::virtio::rng::Rng;
+use crate::devices::virtio::transport::{TRANSPORT_FEATURES, VERSION_1};
 use crate::devices::{Action, Device};
 
 fn driver() -> FakeDriver {

@@ -1,6 +1,7 @@
 //! The device under a fake driver, whose RAM shows what came back to the host.
 
 mod configuration;
+mod contract;
 mod inflation;
 mod malformed;
 mod reporting;

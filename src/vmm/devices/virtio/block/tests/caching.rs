@@ -42,7 +42,11 @@ fn write_through_writes_are_durable_when_answered() {
     assert_eq!(rig.ranged(WRITE_ZEROES, 0, 8, 1), OK);
     assert_eq!(medium.log(), [Zero, Sync, Punch, Sync]);
     // The driver has no switch for it.
-    rig.driver.transport.device().write_config(32, &[1]);
+    rig.driver
+        .transport
+        .session()
+        .device()
+        .write_config(32, &[1]);
     assert_eq!(write_operation(&mut rig, &medium), [DURABLE]);
 }
 
@@ -64,17 +68,29 @@ fn a_driver_may_switch_the_cache_off_until_the_reset() {
     assert_eq!(rig.driver.config(32, 1), [1]);
     // Neither another field nor another size moves the switch.
     for (offset, value) in [(31, &[0, 0][..]), (32, &[0, 0]), (33, &[0]), (0, &[0])] {
-        rig.driver.transport.device().write_config(offset, value);
+        rig.driver
+            .transport
+            .session()
+            .device()
+            .write_config(offset, value);
     }
     assert_eq!(write_operation(&mut rig, &medium), [LAZY]);
-    rig.driver.transport.device().write_config(32, &[0]);
+    rig.driver
+        .transport
+        .session()
+        .device()
+        .write_config(32, &[0]);
     assert_eq!(rig.driver.config(32, 1), [0]);
     assert_eq!(write_operation(&mut rig, &medium), [DURABLE]);
     rig.driver.reset();
     assert_eq!(rig.driver.config(32, 1), [1]);
     // Without the feature there is no switch.
     rig.driver.start(!(feature::CONFIG_WCE | 1 << 29));
-    rig.driver.transport.device().write_config(32, &[0]);
+    rig.driver
+        .transport
+        .session()
+        .device()
+        .write_config(32, &[0]);
     assert_eq!(write_operation(&mut rig, &medium), [LAZY]);
 }
 

@@ -97,16 +97,37 @@ fn it_stands_still_when_nothing_can_write_to_memory() {
     for (kind, is_still) in [(IN, false), (OUT, true), (FLUSH, true)] {
         let (mut rig, hold) = hung_rig();
         ask(&mut rig, kind);
-        rig.driver.transport.pause();
+        rig.driver.transport.session().pause();
         let deadline = Instant::now() + if is_still { 10 * BUSY } else { PATIENCE };
-        assert_eq!(rig.driver.transport.is_still(deadline), is_still, "{kind}");
+        assert_eq!(
+            rig.driver.transport.session().is_still(deadline),
+            is_still,
+            "{kind}"
+        );
         if is_still {
             hold.signal();
             std::thread::sleep(Duration::from_millis(10));
             assert_eq!(rig.driver.poll_used(0), None);
         }
-        rig.driver.transport.resume();
+        rig.driver.transport.session().resume();
         hold.signal();
         rig.driver.used(0);
+    }
+}
+
+/// To sleep is to have nothing in flight: writes are waited for as well, and a disk that cannot goes on.
+#[test]
+fn it_sleeps_when_nothing_is_in_flight() {
+    for kind in [IN, OUT, FLUSH] {
+        let (mut rig, hold) = hung_rig();
+        ask(&mut rig, kind);
+        let session = rig.driver.transport.session();
+        assert!(!soon(|| session.sleep(Instant::now() + PATIENCE)), "{kind}");
+        hold.signal();
+        rig.driver.used(0);
+        let session = rig.driver.transport.session();
+        assert!(session.sleep(Instant::now() + 10 * BUSY), "{kind}");
+        session.wake();
+        assert!(!rig.driver.needs_reset());
     }
 }

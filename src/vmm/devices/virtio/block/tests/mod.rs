@@ -1,6 +1,7 @@
 //! The device behind the transport, driven by the fake driver, on each kind of back end.
 
 mod caching;
+mod contract;
 mod fallback;
 mod hung;
 mod limits;
@@ -10,6 +11,7 @@ mod model;
 mod requests;
 
 use super::*;
+use crate::devices::virtio::Transport;
 use crate::devices::virtio::fake_driver::{BUFFERS, FakeDriver, WRITE};
 use crate::devices::virtio::rate_limiter::tests::TestClock;
 use medium::MemoryMedium;

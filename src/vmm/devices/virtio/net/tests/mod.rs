@@ -1,5 +1,6 @@
 //! The device between a fake driver and a socket that stands for the tap.
 
+mod contract;
 mod control;
 mod receive;
 mod tap;

@@ -1,30 +1,61 @@
 //! From a reset to a device that works (virtio 1.2 §3.1.1).
 
-use super::{Activity, MmioTransport};
+use super::session::{Activity, Session};
+use super::setup::QueueSetup;
 use crate::devices::virtio::{Activation, Virtqueue};
 
-/// Feature bits of the transport's own (§6).
+/// Feature bits that concern every device (§6).
 const RING_INDIRECT_DESC: u64 = 1 << 28;
 const RING_EVENT_IDX: u64 = 1 << 29;
-pub(super) const VERSION_1: u64 = 1 << 32;
-pub(super) const TRANSPORT_FEATURES: u64 = VERSION_1 | RING_INDIRECT_DESC | RING_EVENT_IDX;
+pub(in crate::devices::virtio) const VERSION_1: u64 = 1 << 32;
+/// What a transport offers beside the features of its device.
+pub const TRANSPORT_FEATURES: u64 = VERSION_1 | RING_INDIRECT_DESC | RING_EVENT_IDX;
 
 // Device status bits (§2.1).
-pub(super) const ACKNOWLEDGE: u32 = 1;
-pub(super) const DRIVER: u32 = 2;
-pub(super) const DRIVER_OK: u32 = 4;
-pub(super) const FEATURES_OK: u32 = 8;
-pub(super) const NEEDS_RESET: u32 = 64;
-pub(super) const FAILED: u32 = 128;
+const ACKNOWLEDGE: u32 = 1;
+const DRIVER: u32 = 2;
+const DRIVER_OK: u32 = 4;
+const FEATURES_OK: u32 = 8;
+const NEEDS_RESET: u32 = 64;
+const FAILED: u32 = 128;
 
-impl MmioTransport {
-    pub(super) fn device_features(&self) -> u64 {
+impl Session {
+    /// All that the driver can have.
+    pub fn device_features(&self) -> u64 {
         self.device.features() | TRANSPORT_FEATURES
     }
 
+    /// The driver says which of them it wants, by halves of 32 bits; `half` counts from 0.
+    pub fn accept_features(&mut self, half: u32, value: u32) {
+        if self.status & (DRIVER | FEATURES_OK) != DRIVER {
+            return;
+        }
+        let (value, low, high) = (
+            u64::from(value),
+            self.driver_features & 0xffff_ffff,
+            self.driver_features >> 32,
+        );
+        match half {
+            0 => self.driver_features = high << 32 | value,
+            1 => self.driver_features = value << 32 | low,
+            _ => {}
+        }
+    }
+
+    /// The device status field (§2.1).
+    pub fn status(&mut self) -> u32 {
+        self.look_after_halt();
+        match self.interrupt.is_broken() || self.is_resetting() {
+            true => self.status | NEEDS_RESET,
+            false => self.status,
+        }
+    }
+
+    /// The driver writes the device status field. Zero is a reset, which has ended when the field reads as zero.
+    ///
     /// §3.1.1: a driver adds bits in a fixed order, one or several at a time, and takes them away only by a
     /// reset. A bit that comes too early, or that the device does not grant, is not set.
-    pub(super) fn write_status(&mut self, value: u32) {
+    pub fn write_status(&mut self, value: u32) {
         if value == 0 {
             return self.reset();
         }
@@ -47,6 +78,53 @@ impl MmioTransport {
             before |= bit;
         }
         self.status |= value & FAILED;
+    }
+
+    /// Fills `data` from the device configuration space.
+    pub fn read_config(&self, offset: u64, data: &mut [u8]) {
+        self.device.read_config(offset, data);
+    }
+
+    /// Takes a write to the device configuration space.
+    pub fn write_config(&mut self, offset: u64, data: &[u8]) {
+        if self.status & DRIVER != 0 {
+            self.device.write_config(offset, data);
+        }
+    }
+
+    /// A queue, as its driver has set it up so far.
+    pub fn queue(&mut self, number: u32) -> Option<&QueueSetup> {
+        self.look_after_halt();
+        self.queues.get(number as usize)
+    }
+
+    /// A queue that can be set up: between FEATURES_OK and DRIVER_OK, as long as it is not ready.
+    pub fn queue_to_set_up(&mut self, number: u32) -> Option<&mut QueueSetup> {
+        let accessible = self.status & (FEATURES_OK | DRIVER_OK | FAILED) == FEATURES_OK;
+        let queue = self.queues.get_mut(number as usize)?;
+        (accessible && !queue.ready).then_some(queue)
+    }
+
+    /// The driver has set the queue up, or takes it away again. Of a device that works a driver does that when it is
+    /// about to go, so the whole device stops, until it is reset.
+    pub fn set_queue_ready(&mut self, number: u32, ready: bool) {
+        let set_up = self.status & (FEATURES_OK | DRIVER_OK | FAILED) == FEATURES_OK;
+        let queue = self.queues.get_mut(number as usize);
+        if self.status & DRIVER_OK != 0 && !ready {
+            if let Some(queue) = queue {
+                queue.retires = true;
+            }
+            self.stop();
+        } else if let (true, Some(queue)) = (set_up, queue) {
+            queue.ready = ready;
+        }
+    }
+
+    /// The driver has filled a queue.
+    pub fn notify(&self, number: u32) {
+        if let Some(queue) = self.queues.get(number as usize) {
+            queue.notify.signal();
+        }
     }
 
     /// A subset of what was offered, and a driver that knows virtio 1 (§6.1: there is no legacy interface).

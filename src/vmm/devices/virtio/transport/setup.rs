@@ -1,4 +1,4 @@
-//! What a driver says of a queue before it is used (virtio 1.2 §4.2.3.2).
+//! What a driver says of a queue before it is used (virtio 1.2 §4.1.5.1.3, §4.2.3.2).
 
 use crate::memory::GuestRam;
 use kvmlet_sys::event::Event;
@@ -7,21 +7,27 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 /// A queue as its driver sets it up.
-pub(super) struct QueueSetup {
+pub struct QueueSetup {
+    /// The most entries that it can have.
     pub size_max: u16,
+    /// Entries that the driver has chosen.
     pub size: u32,
+    /// The driver has set it up.
     pub ready: bool,
+    /// Guest physical address of the descriptor table.
     pub descriptors: u64,
+    /// Guest physical address of the available ring.
     pub driver: u64,
+    /// Guest physical address of the used ring.
     pub device: u64,
-    pub notify: Event,
-    pub connected: bool,
+    pub(super) notify: Event,
+    pub(super) connected: bool,
     /// The driver has taken it away, and the device has not let go of it yet.
-    pub retires: bool,
+    pub(super) retires: bool,
 }
 
 impl QueueSetup {
-    pub fn new(size_max: u16) -> io::Result<Self> {
+    pub(super) fn new(size_max: u16) -> io::Result<Self> {
         let notify = Event::new()?;
         let (size, ready) = (u32::from(size_max), false);
         Ok(Self {
@@ -37,7 +43,7 @@ impl QueueSetup {
         })
     }
 
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         (self.size, self.ready, self.retires) = (u32::from(self.size_max), false, false);
         (self.descriptors, self.driver, self.device) = (0, 0, 0);
         // A notification from before the reset must not wake the device after it.
@@ -46,7 +52,7 @@ impl QueueSetup {
 
     /// Checks everything that the driver has said (§2.7: sizes are powers of two, parts are aligned and in
     /// RAM) and makes a queue of it.
-    pub fn build(&self, memory: &GuestRam, event_idx: bool) -> Option<Queue> {
+    pub(super) fn build(&self, memory: &GuestRam, event_idx: bool) -> Option<Queue> {
         let size = u16::try_from(self.size)
             .ok()
             .filter(|size| *size <= self.size_max)?;

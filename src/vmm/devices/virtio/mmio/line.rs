@@ -1,0 +1,48 @@
+//! One interrupt for all that a device has to tell, and a register that says what it was (virtio 1.2 §4.2.2).
+
+use crate::devices::virtio::interrupt::Signal;
+use kvmlet_sys::event::Event;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// InterruptStatus bits.
+const USED_BUFFER: u32 = 1;
+const CONFIG_CHANGE: u32 = 2;
+
+pub(super) struct Line {
+    event: Event,
+    status: AtomicU32,
+}
+
+impl Line {
+    pub fn new(event: Event) -> Self {
+        let status = AtomicU32::new(0);
+        Self { event, status }
+    }
+
+    pub fn status(&self) -> u32 {
+        self.status.load(Ordering::Acquire)
+    }
+
+    pub fn acknowledge(&self, bits: u32) {
+        self.status.fetch_and(!bits, Ordering::AcqRel);
+    }
+
+    fn raise(&self, why: u32) {
+        self.status.fetch_or(why, Ordering::AcqRel);
+        self.event.signal();
+    }
+}
+
+impl Signal for Line {
+    fn used_buffers(&self, _queue: u16) {
+        self.raise(USED_BUFFER);
+    }
+
+    fn config_changed(&self) {
+        self.raise(CONFIG_CHANGE);
+    }
+
+    fn reset(&self) {
+        self.status.store(0, Ordering::Release);
+    }
+}
