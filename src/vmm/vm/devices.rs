@@ -3,9 +3,10 @@
 use super::error::Error;
 use super::irq::{self, GsiRouter};
 use super::power_button::PowerButton;
+use super::slots::{SharedTransport, Slots};
 use crate::arch::x86_64::acpi::MmioSlot;
 use crate::arch::x86_64::address_map as map;
-use crate::config::{Interface, Memory, Net, NetworkSpec, Overlay, VmConfig};
+use crate::config::{Interface, Memory, NetworkSpec, Overlay, VmConfig};
 use crate::devices::boot_timer::{BootTimer, Ready};
 use crate::devices::i8042::I8042;
 use crate::devices::ioapic::{self, Ioapic};
@@ -13,23 +14,16 @@ use crate::devices::outlet::Outlet;
 use crate::devices::power::Power;
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::serial::{self, Serial, SerialInput};
-use crate::devices::virtio::balloon::{BalloonDevice, BalloonHandle};
-use crate::devices::virtio::block::{self, BlockDevice, BlockHandle};
-use crate::devices::virtio::net::{NetDevice, NetHandle, NetParams, Port};
-use crate::devices::virtio::rng::{Rng, RngHandle};
-use crate::devices::virtio::{
-    Doorbell, MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET, Transport, VirtioDevice,
-};
+use crate::devices::virtio::balloon::{BalloonHandle, BalloonSpec};
+use crate::devices::virtio::block::{self, BlockHandle, DiskSpec};
+use crate::devices::virtio::net::{NetHandle, NetParams, NetSpec, Port};
+use crate::devices::virtio::rng::{RngHandle, RngSpec};
 use crate::devices::{Bus, Device};
 use crate::disk::{GuestMount, make_ext4};
 use crate::memory::GuestRam;
-use kvm_ioctls::{IoEventAddress, VmFd};
+use kvm_ioctls::VmFd;
 use kvmlet_sys::event::Event;
-use std::io;
 use std::sync::{Arc, Mutex};
-
-/// First I/O APIC pin for virtio devices; the ones before it belong to the PC's own devices.
-const FIRST_VIRTIO_IRQ: u32 = 5;
 
 /// The far end of a network interface: a tap's queues, for example.
 #[derive(Clone)]
@@ -60,9 +54,6 @@ pub(super) struct Handles {
     pub balloon: Option<BalloonHandle>,
 }
 
-/// A virtio device behind its registers, of whatever kind they are.
-pub(super) type SharedTransport = Arc<Mutex<dyn Transport>>;
-
 impl Devices {
     /// Builds everything. The interrupt controller is split here, so memory is registered by now, and
     /// vCPUs come later.
@@ -85,25 +76,31 @@ impl Devices {
 
         let wanted = Arc::new(event("an event for console input")?);
         let serial = Serial::new(irq::connect(fd, map::COM1_IRQ)?, outlet, wanted);
-        let mut handles = Handles::new(serial.input());
+        let console = serial.input();
         let serial = Arc::new(Mutex::new(serial));
         ports.insert(map::COM1.into(), serial::PORTS, serial.clone())?;
         ports.insert(map::I8042.into(), I8042::PORTS, shared(I8042))?;
         ports.insert(map::PVPANIC.into(), 1, shared(Pvpanic))?;
         ports.insert(map::POWER.into(), Power::PORTS, shared(Power::default()))?;
 
-        mmio.insert(
-            map::BOOT_TIMER,
-            BootTimer::BYTES,
-            shared(BootTimer::new(handles.ready.clone())),
-        )?;
+        let ready = Ready::default();
+        let timer = BootTimer::new(ready.clone());
+        mmio.insert(map::BOOT_TIMER, BootTimer::BYTES, shared(timer))?;
 
-        let (mut slots, mut transports) = (Vec::new(), Vec::new());
-        for device in handles.build_virtio(config, endpoints)? {
-            let (slot, transport) = place(fd, ram, &mut mmio, slots.len(), device)?;
-            slots.push(slot);
-            transports.push(transport);
-        }
+        let mut slots = Slots::new(fd, ram, &mut mmio);
+        let handles = Handles {
+            console,
+            ready,
+            entropy: (config.rng.then(|| slots.add(RngSpec::default()))).transpose()?,
+            disks: slots.add_all(disks(config))?,
+            interfaces: slots.add_all(interfaces(config, endpoints))?,
+            balloon: (balloon(config).map(|spec| slots.add(spec))).transpose()?,
+        };
+        let Slots {
+            taken: slots,
+            transports,
+            ..
+        } = slots;
         let power_button = PowerButton::new(ioapic, fd.clone());
         Ok(Self {
             ports,
@@ -126,56 +123,33 @@ pub(super) fn event(what: &'static str) -> Result<Event, Error> {
     Event::new().map_err(|source| Error::Host { what, source })
 }
 
-impl Handles {
-    /// Those of the devices that every VM has.
-    fn new(console: SerialInput) -> Self {
-        Self {
-            console,
-            ready: Ready::default(),
-            entropy: None,
-            disks: Vec::new(),
-            interfaces: Vec::new(),
-            balloon: None,
-        }
-    }
+fn disks(config: &VmConfig) -> impl Iterator<Item = DiskSpec<'_>> {
+    let disks = config.disks.iter().enumerate();
+    disks.map(|(index, disk)| DiskSpec {
+        disk,
+        index,
+        mount: guest_mount(config, index),
+    })
+}
 
-    /// Builds the virtio devices, in the order of their addresses, which is the order in which guests name them.
-    fn build_virtio(
-        &mut self,
-        config: &VmConfig,
-        endpoints: Vec<Endpoint>,
-    ) -> Result<Vec<Box<dyn VirtioDevice>>, Error> {
-        let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
-        if config.rng {
-            let rng = Rng::new().map_err(|source| Error::Host {
-                what: "events for the entropy source",
-                source,
-            })?;
-            self.entropy = Some(rng.handle());
-            devices.push(Box::new(rng));
-        }
-        for (index, disk) in config.disks.iter().enumerate() {
-            let (device, handle) =
-                BlockDevice::open_to_mount(disk, index, guest_mount(config, index))?;
-            devices.push(Box::new(device));
-            self.disks.push(handle);
-        }
-        for (index, (net, endpoint)) in config.nets.iter().zip(endpoints).enumerate() {
-            let (device, handle) = build_interface(net, endpoint, index)?;
-            devices.push(Box::new(device));
-            self.interfaces.push(handle);
-        }
-        if let Some(wanted) = &config.balloon {
-            let (device, handle) =
-                BalloonDevice::new(wanted, config.memory).map_err(|source| Error::Host {
-                    what: "an event for the balloon",
-                    source,
-                })?;
-            devices.push(Box::new(device));
-            self.balloon = Some(handle);
-        }
-        Ok(devices)
-    }
+fn interfaces(config: &VmConfig, endpoints: Vec<Endpoint>) -> impl Iterator<Item = NetSpec> {
+    let nets = config.nets.iter().zip(endpoints).enumerate();
+    nets.map(|(index, (net, endpoint))| NetSpec {
+        params: NetParams {
+            name: interface_name(index),
+            mac: endpoint.interface.mac,
+            mtu: endpoint.interface.mtu,
+            receive_limit: net.rx,
+            transmit_limit: net.tx,
+        },
+        ports: endpoint.ports,
+    })
+}
+
+fn balloon(config: &VmConfig) -> Option<BalloonSpec<'_>> {
+    let memory = config.memory;
+    let balloon = config.balloon.as_ref();
+    balloon.map(|config| BalloonSpec { config, memory })
 }
 
 /// What the guest's init is to mount a disk as, by the name that guests give to it.
@@ -234,81 +208,4 @@ pub(super) fn network_specs(endpoints: &[Endpoint]) -> Vec<NetworkSpec> {
         })
     };
     endpoints.iter().enumerate().filter_map(spec).collect()
-}
-
-fn build_interface(
-    config: &Net,
-    endpoint: Endpoint,
-    index: usize,
-) -> Result<(NetDevice, NetHandle), Error> {
-    let params = NetParams {
-        name: interface_name(index),
-        mac: endpoint.interface.mac,
-        mtu: endpoint.interface.mtu,
-        receive_limit: config.rx,
-        transmit_limit: config.tx,
-    };
-    NetDevice::new(params, endpoint.ports).map_err(|source| Error::Host {
-        what: "events for a network interface",
-        source,
-    })
-}
-
-/// KVM's short cut for notifications: an ioeventfd (api.rst, KVM_IOEVENTFD).
-struct IoEvents {
-    fd: Arc<VmFd>,
-    address: u64,
-}
-
-impl Doorbell for IoEvents {
-    fn connect(&mut self, queue: u32, event: &Event) -> io::Result<()> {
-        Ok(self
-            .fd
-            .register_ioevent(event.for_kvm(), &IoEventAddress::Mmio(self.address), queue)?)
-    }
-
-    fn disconnect(&mut self, queue: u32, event: &Event) {
-        let undone =
-            self.fd
-                .unregister_ioevent(event.for_kvm(), &IoEventAddress::Mmio(self.address), queue);
-        if let Err(error) = undone {
-            log::debug!("an ioeventfd was not removed: {error}");
-        }
-    }
-}
-
-/// Puts a virtio device into the next slot: registers on the bus, a line to a pin, and a short cut for
-/// notifications, so that they reach the device's worker without an exit to this process.
-fn place(
-    fd: &Arc<VmFd>,
-    ram: &GuestRam,
-    mmio: &mut Bus,
-    index: usize,
-    device: Box<dyn VirtioDevice>,
-) -> Result<(MmioSlot, SharedTransport), Error> {
-    let address = map::VIRTIO_MMIO + index as u64 * MMIO_BYTES;
-    let irq = FIRST_VIRTIO_IRQ + index as u32;
-    if irq as usize >= map::IOAPIC_PINS {
-        let limit = map::IOAPIC_PINS - FIRST_VIRTIO_IRQ as usize;
-        return Err(Error::DeviceLimit { limit });
-    }
-    let line = irq::connect(fd, irq)?;
-    let doorbell = IoEvents {
-        fd: fd.clone(),
-        address: address + QUEUE_NOTIFY_OFFSET,
-    };
-    let transport = MmioTransport::new(device, ram.clone(), line)
-        .map_err(|source| Error::Host {
-            what: "events for a device's queues",
-            source,
-        })?
-        .with_doorbell(Box::new(doorbell));
-    let transport = Arc::new(Mutex::new(transport));
-    mmio.insert(address, MMIO_BYTES, transport.clone())?;
-    let slot = MmioSlot {
-        address,
-        bytes: MMIO_BYTES as u32,
-        irq,
-    };
-    Ok((slot, transport))
 }

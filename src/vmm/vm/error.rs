@@ -4,6 +4,7 @@ use super::failure::Failure;
 use super::lifecycle::State;
 use crate::arch::x86_64::{acpi, boot};
 use crate::config::Memory;
+use crate::devices::virtio::NoEvents;
 use crate::{config, devices, memory};
 use kvmlet_sys::kvm;
 use kvmlet_sys::remedy::Remedy;
@@ -175,6 +176,12 @@ pub enum Error {
     /// KVM could not go on.
     #[error("the VM cannot go on")]
     Failed(#[source] Failure),
+}
+
+impl From<NoEvents> for Error {
+    fn from(NoEvents { what, source }: NoEvents) -> Self {
+        Self::Host { what, source }
+    }
 }
 
 impl Error {

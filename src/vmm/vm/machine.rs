@@ -8,11 +8,12 @@
 
 use super::board::{Board, Files};
 use super::boot_trace::{BootTrace, Phase};
-use super::devices::{Devices, Endpoint, Handles, SharedTransport, event, make_scratch};
+use super::devices::{Devices, Endpoint, Handles, event, make_scratch};
 use super::error::Error;
 use super::handle::{Starting, VmHandle};
 use super::lifecycle::Lifecycle;
 use super::processors;
+use super::slots::SharedTransport;
 use super::vcpu::{Shared, Vcpu};
 use crate::config::VmConfig;
 use crate::devices::outlet::{Outlet, Recall};

@@ -15,6 +15,7 @@ mod lifecycle;
 mod machine;
 mod power_button;
 mod processors;
+mod slots;
 mod vcpu;
 mod workers;
 

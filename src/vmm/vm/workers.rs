@@ -1,6 +1,6 @@
 //! The workers of a VM's devices as a whole: all stand still together, and all end together.
 
-use super::devices::SharedTransport;
+use super::slots::SharedTransport;
 use crate::devices::virtio::PATIENCE;
 use kvmlet_sys::thread::lock;
 use std::sync::OnceLock;

@@ -22,6 +22,7 @@ mod queue;
 pub mod rate_limiter;
 pub mod rng;
 mod server;
+mod spec;
 mod transport;
 mod worker;
 
@@ -31,6 +32,7 @@ pub use mmio::{MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
 pub use orders::{Order, Orders};
 pub use queue::{Broken, Drained, Fate, QueueState, Virtqueue};
 pub use server::Server;
+pub use spec::{DeviceSpec, NoEvents};
 pub use transport::{Doorbell, QueueSetup, Session, TRANSPORT_FEATURES, Transport};
 pub use worker::{PATIENCE, Worker, WorkerThread};
 

@@ -2,8 +2,8 @@
 
 use super::rate_limiter::{Gate, RateLimiter, Take};
 use super::{
-    Activation, Broken, DeviceState, DeviceType, Drained, Fate, Halted, Interrupt, Orders, Server,
-    VirtioDevice, Virtqueue, Worker, WorkerThread,
+    Activation, Broken, DeviceSpec, DeviceState, DeviceType, Drained, Fate, Halted, Interrupt,
+    NoEvents, Orders, Server, VirtioDevice, Virtqueue, Worker, WorkerThread,
 };
 use crate::config::RngStats;
 use crate::config::{Rate, RateLimit};
@@ -65,41 +65,50 @@ impl RngHandle {
     }
 }
 
-/// The device. It has one queue and no configuration.
-pub struct Rng {
-    worker: Worker<QueueServer>,
-    shared: Arc<Shared>,
+/// An entropy source that answers as many requests in a second and gives as many bytes as its limit allows.
+#[derive(Clone, Copy, Debug)]
+pub struct RngSpec {
+    limit: RateLimit,
 }
 
-impl Rng {
-    /// An entropy source that answers a thousand requests and gives 256 KiB in a second, which is more than any guest
-    /// has a use for.
-    ///
-    /// # Errors
-    /// When the host gives no event for its thread.
-    pub fn new() -> io::Result<Self> {
+impl RngSpec {
+    /// A limit of the caller's.
+    pub fn limited(limit: RateLimit) -> Self {
+        Self { limit }
+    }
+}
+
+impl Default for RngSpec {
+    /// A thousand requests and 256 KiB in a second, which is more than any guest has a use for.
+    fn default() -> Self {
         let rate = |rate, burst| Rate::per_second(rate).map(|rate| rate.burst(burst)).ok();
-        Self::with_limit(RateLimit {
+        Self::limited(RateLimit {
             operations: rate(PER_SECOND, BURST),
             bandwidth: rate(BYTES_PER_SECOND, BURST_BYTES),
         })
     }
+}
 
-    /// An entropy source with a limit of the caller's.
-    ///
-    /// # Errors
-    /// When the host gives no event for its thread.
-    pub fn with_limit(limit: RateLimit) -> io::Result<Self> {
-        Ok(Self {
-            worker: Worker::new("rng", ThreadKind::Rng)?,
-            shared: Arc::new(Shared::new(RateLimiter::new(limit))),
-        })
-    }
+impl DeviceSpec for RngSpec {
+    type Device = Rng;
+    type Handle = RngHandle;
+    type Error = NoEvents;
 
-    /// What the outside holds of it.
-    pub fn handle(&self) -> RngHandle {
-        RngHandle(self.shared.clone())
+    fn build(self) -> Result<(Rng, RngHandle), NoEvents> {
+        let worker = Worker::new("rng", ThreadKind::Rng);
+        let device = Rng {
+            worker: worker.map_err(NoEvents::of("events for the entropy source"))?,
+            shared: Arc::new(Shared::new(RateLimiter::new(self.limit))),
+        };
+        let handle = RngHandle(device.shared.clone());
+        Ok((device, handle))
     }
+}
+
+/// The device. It has one queue and no configuration.
+pub struct Rng {
+    worker: Worker<QueueServer>,
+    shared: Arc<Shared>,
 }
 
 impl VirtioDevice for Rng {
@@ -223,7 +232,7 @@ mod tests {
         const DESCRIPTORS: u16 = 2;
 
         fn ready() -> Self {
-            let device = Rng::with_limit(RateLimit::NONE).unwrap();
+            let (device, _) = RngSpec::limited(RateLimit::NONE).build().unwrap();
             Self(FakeDriver::ready(Box::new(device)))
         }
 
@@ -248,8 +257,7 @@ mod tests {
 
     #[test]
     fn a_guest_that_never_ceases_to_ask_is_slowed_down_and_can_be_reset() {
-        let device = Rng::new().unwrap();
-        let handle = device.handle();
+        let (device, handle) = RngSpec::default().build().unwrap();
         let mut driver = FakeDriver::ready(Box::new(device));
         for _ in 0..16 {
             driver.send(0, &[(BUFFERS, 4096, WRITE)]);

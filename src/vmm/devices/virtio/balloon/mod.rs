@@ -19,7 +19,8 @@ mod worker;
 pub use handle::BalloonHandle;
 
 use super::{
-    Activation, DeviceState, DeviceType, Halted, VirtioDevice, Worker, WorkerThread, foreign_state,
+    Activation, DeviceSpec, DeviceState, DeviceType, Halted, NoEvents, VirtioDevice, Worker,
+    WorkerThread, foreign_state,
 };
 use crate::config::{self, Balloon, Memory};
 use crate::thread::ThreadKind;
@@ -83,25 +84,36 @@ pub struct BalloonDevice {
     worker: Worker<QueueServer>,
 }
 
-impl BalloonDevice {
-    /// A balloon in guest RAM of that size. A `config` that was checked fits it.
-    ///
-    /// # Errors
-    /// When the host gives no event.
-    pub fn new(config: &Balloon, memory: Memory) -> io::Result<(Self, BalloonHandle)> {
+/// A balloon in guest RAM of that size. A `config` that was checked fits it.
+#[derive(Clone, Copy, Debug)]
+pub struct BalloonSpec<'a> {
+    /// What the user asked for.
+    pub config: &'a Balloon,
+    /// Guest RAM.
+    pub memory: Memory,
+}
+
+impl DeviceSpec for BalloonSpec<'_> {
+    type Device = BalloonDevice;
+    type Handle = BalloonHandle;
+    type Error = NoEvents;
+
+    fn build(self) -> Result<(BalloonDevice, BalloonHandle), NoEvents> {
         let mut features = feature::STATS_VQ;
-        if config.deflate_on_oom {
+        if self.config.deflate_on_oom {
             features |= feature::DEFLATE_ON_OOM;
         }
-        if config.reporting {
+        if self.config.reporting {
             features |= feature::PAGE_REPORTING;
         }
-        let shared = Arc::new(Shared::new(config.size, memory)?);
-        let device = Self {
+        let no_events = NoEvents::of("events for the balloon");
+        let shared = Shared::new(self.config.size, self.memory).map_err(&no_events)?;
+        let shared = Arc::new(shared);
+        let device = BalloonDevice {
             shared: shared.clone(),
             features,
             active: false,
-            worker: Worker::new("balloon", ThreadKind::Balloon)?,
+            worker: Worker::new("balloon", ThreadKind::Balloon).map_err(&no_events)?,
         };
         Ok((device, BalloonHandle(shared)))
     }

@@ -18,7 +18,8 @@ pub use handle::BlockHandle;
 
 use super::rate_limiter::RateLimiter;
 use super::{
-    Activation, DeviceState, DeviceType, Halted, VirtioDevice, Worker, WorkerThread, foreign_state,
+    Activation, DeviceSpec, DeviceState, DeviceType, Halted, VirtioDevice, Worker, WorkerThread,
+    foreign_state,
 };
 use crate::config::{Cache, Disk, DiskIo};
 use crate::disk::{self, DiskFile, GuestMount};
@@ -83,6 +84,47 @@ impl Error {
     }
 }
 
+/// A disk of a VM.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskSpec<'a> {
+    /// What the user asked for.
+    pub disk: &'a Disk,
+    /// Counts the disks of a VM from 0, for names.
+    pub index: usize,
+    /// What the guest's init is to mount it as.
+    pub mount: Option<GuestMount>,
+}
+
+impl DeviceSpec for DiskSpec<'_> {
+    type Device = BlockDevice;
+    type Handle = BlockHandle;
+    type Error = Error;
+
+    /// Opens and locks the disk's file, which can be in use elsewhere, be empty, have nothing on it that the guest could
+    /// mount as it should, or want what the host lacks.
+    fn build(self) -> Result<(BlockDevice, BlockHandle), Error> {
+        let Self { disk, index, mount } = self;
+        let file = DiskFile::open(&disk.path, disk.read_only, disk.direct)?;
+        if disk.format.is_none() {
+            file.refuse_image_formats()
+                .map_err(|error| error.to_mount(mount))?;
+        }
+        mount.map_or(Ok(()), |mount| file.refuse_unmountable(mount))?;
+        if disk.io == DiskIo::IoUring {
+            ring::new(1, file.medium()).map_err(|source| Error::IoUring {
+                path: disk.path.clone(),
+                source,
+            })?;
+        }
+        let medium = FileMedium {
+            file: Arc::new(file),
+            io: disk.io,
+        };
+        let limiter = RateLimiter::new(disk.rate_limit);
+        BlockDevice::on(Arc::new(medium), limiter, disk, index)
+    }
+}
+
 /// What a driver has made of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -105,43 +147,6 @@ pub struct BlockDevice {
 }
 
 impl BlockDevice {
-    /// Opens and locks the disk's file. `index` counts the disks of a VM from 0, for names.
-    ///
-    /// # Errors
-    /// When the file cannot be opened, is in use elsewhere, is empty, or the host lacks what was asked for.
-    pub fn open(config: &Disk, index: usize) -> Result<(Self, BlockHandle), Error> {
-        Self::open_to_mount(config, index, None)
-    }
-
-    /// As [`open`](Self::open), a disk that the guest's init is to mount.
-    ///
-    /// # Errors
-    /// Also when there is nothing on it that the guest could mount so.
-    pub fn open_to_mount(
-        config: &Disk,
-        index: usize,
-        mount: Option<GuestMount>,
-    ) -> Result<(Self, BlockHandle), Error> {
-        let file = DiskFile::open(&config.path, config.read_only, config.direct)?;
-        if config.format.is_none() {
-            file.refuse_image_formats()
-                .map_err(|error| error.to_mount(mount))?;
-        }
-        mount.map_or(Ok(()), |mount| file.refuse_unmountable(mount))?;
-        if config.io == DiskIo::IoUring {
-            ring::new(1, file.medium()).map_err(|source| Error::IoUring {
-                path: config.path.clone(),
-                source,
-            })?;
-        }
-        let medium = FileMedium {
-            file: Arc::new(file),
-            io: config.io,
-        };
-        let limiter = RateLimiter::new(config.rate_limit);
-        Self::on(Arc::new(medium), limiter, config, index)
-    }
-
     fn on(
         medium: Arc<dyn Medium>,
         limiter: RateLimiter,

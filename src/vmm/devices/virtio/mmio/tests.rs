@@ -2,17 +2,23 @@
 
 use super::registers::MAGIC;
 use crate::config::RateLimit;
+use crate::devices::virtio::DeviceSpec;
 use crate::devices::virtio::fake_driver::{BUFFERS, FakeDriver, INDIRECT, NEXT, WRITE};
-use crate::devices::virtio::rng::Rng;
+use crate::devices::virtio::rng::{Rng, RngSpec};
 use crate::devices::virtio::transport::{TRANSPORT_FEATURES, VERSION_1};
 use crate::devices::{Action, Device};
 
+fn device() -> Box<Rng> {
+    let (device, _) = RngSpec::limited(RateLimit::NONE).build().unwrap();
+    Box::new(device)
+}
+
 fn driver() -> FakeDriver {
-    FakeDriver::new(Box::new(Rng::with_limit(RateLimit::NONE).unwrap()))
+    FakeDriver::new(device())
 }
 
 fn ready() -> FakeDriver {
-    FakeDriver::ready(Box::new(Rng::with_limit(RateLimit::NONE).unwrap()))
+    FakeDriver::ready(device())
 }
 
 #[test]

@@ -17,8 +17,8 @@ pub use port::{Iovecs, Offloads, Port};
 pub use stats::{Direction, NetHandle};
 
 use super::{
-    Activation, DeviceState, DeviceType, Halted, VirtioDevice, Virtqueue, Worker, WorkerThread,
-    foreign_state,
+    Activation, DeviceSpec, DeviceState, DeviceType, Halted, NoEvents, VirtioDevice, Virtqueue,
+    Worker, WorkerThread, foreign_state,
 };
 use crate::config::{MacAddress, RateLimit};
 use crate::thread::ThreadKind;
@@ -68,6 +68,25 @@ pub struct NetParams {
     pub transmit_limit: RateLimit,
 }
 
+/// A network interface of a VM.
+pub struct NetSpec {
+    /// What it is like.
+    pub params: NetParams,
+    /// Its far ends: as many queue pairs as there are.
+    pub ports: Vec<Arc<dyn Port>>,
+}
+
+impl DeviceSpec for NetSpec {
+    type Device = NetDevice;
+    type Handle = NetHandle;
+    type Error = NoEvents;
+
+    fn build(self) -> Result<(NetDevice, NetHandle), NoEvents> {
+        NetDevice::new(self.params, self.ports)
+            .map_err(NoEvents::of("events for a network interface"))
+    }
+}
+
 /// What a driver has made of an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -95,7 +114,7 @@ impl NetDevice {
     ///
     /// # Errors
     /// Without a port, or when the host gives no events.
-    pub fn new(params: NetParams, ports: Vec<Arc<dyn Port>>) -> io::Result<(Self, NetHandle)> {
+    fn new(params: NetParams, ports: Vec<Arc<dyn Port>>) -> io::Result<(Self, NetHandle)> {
         if ports.is_empty() {
             return Err(io::ErrorKind::InvalidInput.into());
         }

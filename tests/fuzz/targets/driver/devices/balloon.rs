@@ -5,8 +5,8 @@ use super::super::ram::{BUFFERS, REGIONS};
 use super::super::subject::{Part, Subject};
 use kvmlet::MemorySize;
 use kvmlet::config::Balloon as Config;
-use kvmlet::devices::virtio::VirtioDevice;
-use kvmlet::devices::virtio::balloon::{BalloonDevice, BalloonHandle};
+use kvmlet::devices::virtio::balloon::{BalloonHandle, BalloonSpec};
+use kvmlet::devices::virtio::{DeviceSpec, VirtioDevice};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,7 +25,12 @@ pub struct Balloon {
 
 /// One as the first bytes of an input want it, whose driver names only pages of buffers if it keeps to the rules.
 pub fn balloon(header: [u8; 8]) -> (Box<dyn VirtioDevice>, Balloon) {
-    let (device, handle) = BalloonDevice::new(&Config::default(), 64.mib()).expect("events");
+    let (device, handle) = BalloonSpec {
+        config: &Config::default(),
+        memory: 64.mib(),
+    }
+    .build()
+    .expect("events");
     let Manners {
         features,
         by_the_rules,

@@ -3,8 +3,8 @@
 use super::super::Manners;
 use super::super::subject::{Limit, Part, Subject};
 use kvmlet::config::{Disk, RateLimit};
-use kvmlet::devices::virtio::VirtioDevice;
-use kvmlet::devices::virtio::block::{BlockDevice, BlockHandle};
+use kvmlet::devices::virtio::block::{BlockHandle, DiskSpec};
+use kvmlet::devices::virtio::{DeviceSpec, VirtioDevice};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -47,7 +47,13 @@ pub fn block(header: [u8; 8]) -> (Box<dyn VirtioDevice>, Block) {
         .expect("a disk");
     let limit = Limit::new(limit);
     disk.rate_limit = limit.limit;
-    let (device, handle) = BlockDevice::open(&disk, 0).expect("an image that opens");
+    let (device, handle) = DiskSpec {
+        disk: &disk,
+        index: 0,
+        mount: None,
+    }
+    .build()
+    .expect("an image that opens");
     let device: Box<dyn VirtioDevice> = Box::new(device);
     // Without it there is one queue, whatever else is set up.
     let queues = if Manners::new(header, &*device).features & MULTI_QUEUE == 0 {

@@ -3,8 +3,8 @@
 use super::super::Manners;
 use super::super::subject::{Limit, Part, Subject};
 use kvmlet::config::{MacAddress, RateLimit};
-use kvmlet::devices::virtio::VirtioDevice;
-use kvmlet::devices::virtio::net::{Direction, NetDevice, NetHandle, NetParams, Offloads, Port};
+use kvmlet::devices::virtio::net::{Direction, NetHandle, NetParams, NetSpec, Offloads, Port};
+use kvmlet::devices::virtio::{DeviceSpec, VirtioDevice};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
@@ -88,7 +88,7 @@ pub fn net(header: [u8; 8], frames: &[u8]) -> (Box<dyn VirtioDevice>, Net) {
         receive_limit: limits[0].limit,
         transmit_limit: limits[1].limit,
     };
-    let (device, handle) = NetDevice::new(params, ports).expect("a device");
+    let (device, handle) = NetSpec { params, ports }.build().expect("a device");
     let device: Box<dyn VirtioDevice> = Box::new(device);
     let features = Manners::new(header, &*device).features;
     let controlled = features & CONTROL != 0;

@@ -1,8 +1,8 @@
 //! An entropy source.
 
 use super::super::subject::{Limit, Part, Subject};
-use kvmlet::devices::virtio::VirtioDevice;
 use kvmlet::devices::virtio::rng;
+use kvmlet::devices::virtio::{DeviceSpec, VirtioDevice};
 
 /// The most that is given at a time, in bytes.
 const LARGEST: u64 = 4096;
@@ -15,8 +15,7 @@ pub struct Rng {
 /// One as the first bytes of an input want it.
 pub fn rng(header: [u8; 8]) -> (Box<dyn VirtioDevice>, Rng) {
     let limit = Limit::new(header[2]);
-    let device = rng::Rng::with_limit(limit.limit).expect("events");
-    let handle = device.handle();
+    let (device, handle) = rng::RngSpec::limited(limit.limit).build().expect("events");
     (Box::new(device), Rng { handle, limit })
 }
 

@@ -36,7 +36,11 @@ impl Rig {
     /// A device that no driver has touched, of a VM with 64 MiB.
     fn untouched(config: &str) -> Self {
         let config: Balloon = config.parse().unwrap();
-        let (device, handle) = BalloonDevice::new(&config, 64.mib()).unwrap();
+        let spec = BalloonSpec {
+            config: &config,
+            memory: 64.mib(),
+        };
+        let (device, handle) = spec.build().unwrap();
         let driver = FakeDriver::new(Box::new(device));
         Self { driver, handle }
     }

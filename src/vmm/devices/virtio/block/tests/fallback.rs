@@ -52,7 +52,7 @@ fn plain_system_calls_serve_where_io_uring_is_forbidden() {
         let image = image();
         let mut disk = Disk::read_write(image.path());
         disk.io = DiskIo::IoUring;
-        let error = BlockDevice::open(&disk, 0).err().unwrap();
+        let error = open(&disk, 0).err().unwrap();
         assert!(matches!(error, Error::IoUring { .. }), "{error}");
         let path = image.path().to_str().unwrap();
         assert!(error.to_string().contains(path), "{error}");

@@ -158,7 +158,7 @@ fn a_second_writer_is_refused_by_name() {
     let rig = Rig::on_file(|_| ());
     let path = rig.image.as_ref().unwrap().path();
     for disk in [Disk::read_write(path), Disk::read_only(path)] {
-        let Err(error) = BlockDevice::open(&disk, 1) else {
+        let Err(error) = open(&disk, 1) else {
             panic!("a disk was opened twice")
         };
         assert!(matches!(error, Error::Disk(disk::Error::Locked { .. })));
@@ -170,11 +170,8 @@ fn a_second_writer_is_refused_by_name() {
     }
     let shared = image();
     let disk = Disk::read_only(shared.path());
-    let _readers = (
-        BlockDevice::open(&disk, 0).unwrap(),
-        BlockDevice::open(&disk, 1).unwrap(),
-    );
-    assert!(BlockDevice::open(&Disk::read_write(shared.path()), 2).is_err());
+    let _readers = (open(&disk, 0).unwrap(), open(&disk, 1).unwrap());
+    assert!(open(&Disk::read_write(shared.path()), 2).is_err());
 }
 
 #[test]
@@ -248,7 +245,7 @@ fn a_handle_that_is_kept_keeps_no_lock() {
     drop(rig.driver);
     assert_eq!(rig.handle.stats().reads, 1);
     assert!(matches!(rig.handle.resize(), Err(Error::Gone { .. })));
-    BlockDevice::open(&Disk::read_write(path), 0).unwrap();
+    open(&Disk::read_write(path), 0).unwrap();
 }
 
 #[test]
@@ -260,7 +257,7 @@ fn an_image_in_another_format_is_opened_only_by_who_insists() {
         Disk::read_write(image.path()),
         Disk::read_only(image.path()),
     ] {
-        let error = BlockDevice::open(&disk, 0).err().unwrap();
+        let error = open(&disk, 0).err().unwrap();
         let said = format!(
             "disk `{}` is not raw: it is a qcow2 image",
             image.path().display()
@@ -271,6 +268,6 @@ fn an_image_in_another_format_is_opened_only_by_who_insists() {
             format: Some(crate::config::DiskFormat::Raw),
             ..disk
         };
-        assert!(BlockDevice::open(&insisting, 0).is_ok());
+        assert!(open(&insisting, 0).is_ok());
     }
 }

@@ -57,6 +57,11 @@ fn pattern() -> Vec<u8> {
     PATTERN.clone()
 }
 
+fn open(disk: &Disk, index: usize) -> Result<(BlockDevice, BlockHandle), Error> {
+    let mount = None;
+    DiskSpec { disk, index, mount }.build()
+}
+
 /// A driver and the disk that it drives.
 struct Rig {
     driver: FakeDriver,
@@ -70,7 +75,7 @@ impl Rig {
         let image = image();
         let mut disk = Disk::read_write(image.path());
         change(&mut disk);
-        let (device, handle) = BlockDevice::open(&disk, 0).unwrap();
+        let (device, handle) = open(&disk, 0).unwrap();
         Self {
             driver: FakeDriver::ready(Box::new(device)),
             handle,

@@ -27,7 +27,7 @@ fn features_follow_the_configuration() {
         let image = image();
         let mut disk = Disk::read_write(image.path());
         change(&mut disk);
-        BlockDevice::open(&disk, 0).unwrap().0.features()
+        open(&disk, 0).unwrap().0.features()
     };
     assert_eq!(offered(|_| ()), writable);
     assert_eq!(offered(|disk| disk.read_only = true), always | RO);
