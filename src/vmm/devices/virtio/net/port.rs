@@ -64,7 +64,7 @@ pub struct Iovecs<'a> {
 
 impl<'a> Iovecs<'a> {
     /// The most that one call takes (`UIO_MAXIOV`).
-    pub const MAX: usize = 1024;
+    const MAX: usize = 1024;
 
     /// An empty list with the allocation of an old one.
     pub(super) fn reusing(spare: &mut Spare) -> Self {
@@ -108,6 +108,11 @@ impl<'a> Iovecs<'a> {
             iov_len: bytes,
         });
         self.bytes += bytes;
+    }
+
+    /// How many more buffers one call takes.
+    pub fn room(&self) -> usize {
+        Self::MAX.saturating_sub(self.list.len())
     }
 
     /// Size of all buffers together.

@@ -41,7 +41,6 @@ pub(super) struct Receiver {
     /// Taken from the queue and not used yet.
     held: VecDeque<Chain>,
     held_bytes: usize,
-    held_segments: usize,
     header: [u8; BYTES],
     spill: Vec<u8>,
     arrived: Option<Arrived>,
@@ -67,7 +66,6 @@ impl Receiver {
             features,
             held: VecDeque::new(),
             held_bytes: 0,
-            held_segments: 0,
             header: [0; BYTES],
             // One more than the longest frame can take: what fills it all was cut.
             spill: vec![0; LONGEST_FRAME + BYTES + 1],
@@ -219,12 +217,7 @@ impl Receiver {
             true => LONGEST_FRAME + BYTES,
             false => 1,
         };
-        // A frame that waits is copied, however many pieces its buffers come in.
-        let most = match self.arrived {
-            Some(_) => usize::MAX,
-            None => Iovecs::MAX - 2,
-        };
-        while self.held_bytes < wanted && self.held_segments < most {
+        while self.held_bytes < wanted {
             let mut chain = self.spare_chains.pop().unwrap_or_default();
             if !self.queue.pop(&mut chain)? {
                 self.spare_chains.push(chain);
@@ -237,13 +230,7 @@ impl Receiver {
             if bytes < BYTES {
                 return Err(Broken::Request("a receive buffer is shorter than a header"));
             }
-            if self.held_segments + chain.writable().len() > most {
-                self.queue.unpop();
-                self.spare_chains.push(chain);
-                return Ok(());
-            }
             self.held_bytes += bytes;
-            self.held_segments += chain.writable().len();
             self.held.push_back(chain);
         }
         Ok(())
@@ -256,7 +243,10 @@ impl Receiver {
         iovecs.push(&mut self.header);
         let mut skipped = BYTES as u64;
         for chain in &self.held {
-            iovecs.push_guest(memory, chain.writable_parts(skipped, u64::MAX))?;
+            // Pieces beyond what a call takes are filled from the spill area, which is one.
+            let room = iovecs.room() - 1;
+            let parts = chain.writable_parts(skipped, u64::MAX);
+            iovecs.push_guest(memory, parts.take(room))?;
             skipped = 0;
         }
         let in_buffers = iovecs.bytes();
@@ -316,7 +306,6 @@ impl Receiver {
         self.queue.push_together(used)?;
         for chain in self.held.drain(..usize::from(buffers)) {
             self.held_bytes -= chain.writable_bytes() as usize;
-            self.held_segments -= chain.writable().len();
             self.spare_chains.push(chain);
         }
         count(&counters.frames, 1);

@@ -1,6 +1,7 @@
 //! Frames for the guest.
 
 use super::*;
+use crate::devices::virtio::fake_driver::{INDIRECT, NEXT};
 
 #[test]
 fn frames_come_in_one_buffer() {
@@ -58,6 +59,47 @@ fn a_frame_waits_for_the_buffers_that_it_lacks() {
     let bytes = [(first, 1000), (second, 2000), (third, 1012)]
         .map(|(at, count)| bench.driver.bytes(at, count));
     assert_eq!(bytes.concat()[HEADER..], frame(4000, 5));
+}
+
+/// Buffers in more pieces than one call takes, taken while a frame waited for them: the next one is whole as well.
+#[test]
+fn a_frame_is_whole_in_however_many_pieces() {
+    const PIECES: u16 = 256;
+    let mut bench = Bench::ready("pieces", 1, !EVENT_IDX);
+    let first = bench.give(0, 1000);
+    bench.arrive(0, &frame(1100, 5));
+    sleep(Duration::from_millis(20));
+    let table = |index: u16| BUFFERS + 0x20_0000 + 0x1000 * u64::from(index);
+    let data = |index: u16| BUFFERS + 0x30_0000 + 0x1000 * u64::from(index);
+    for index in 1..16 {
+        for piece in 0..PIECES {
+            let next = if piece + 1 < PIECES { NEXT } else { 0 };
+            let at = data(index) + 2 * u64::from(piece);
+            let descriptor = (at, 1, WRITE | next, piece + 1);
+            bench.driver.describe_at(table(index), piece, descriptor);
+        }
+        let indirect = (table(index), 16 * u32::from(PIECES), INDIRECT, 0);
+        bench.driver.describe(RX, index, indirect);
+    }
+    bench.driver.offer_all(RX, &(1..16).collect::<Vec<_>>());
+    let contents = |bench: &Bench, index: u16, bytes: usize| -> Vec<u8> {
+        let spread = bench.driver.bytes(data(index), 2 * bytes);
+        spread.into_iter().step_by(2).collect()
+    };
+    assert_eq!(bench.driver.used(RX), (0, 1000));
+    assert_eq!(bench.driver.used(RX), (1, 112));
+    let bytes = [bench.driver.bytes(first, 1000), contents(&bench, 1, 112)].concat();
+    assert_eq!(bytes[HEADER..], frame(1100, 5));
+    bench.arrive(0, &frame(3000, 6));
+    let (mut bytes, mut index) = (Vec::new(), 2);
+    while bytes.len() < HEADER + 3000 {
+        let (head, count) = bench.driver.used(RX);
+        assert_eq!(head, u32::from(index));
+        bytes.extend(contents(&bench, index, count as usize));
+        index += 1;
+    }
+    assert_eq!(bytes[HEADER..], frame(3000, 6));
+    assert_eq!(bytes[10], 12);
 }
 
 #[test]
