@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
 
+use kvmlet::config::Setting;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -160,4 +161,48 @@ fn no_file_is_long() {
         let lines = std::fs::read_to_string(&path).unwrap().lines().count();
         assert!(lines <= 400, "{}: {lines} lines", path.display());
     }
+}
+
+/// Crates whose texts may be read by somebody who types no flags.
+const LIBRARIES: [&str; 7] = ["spec", "sys", "vmm", "host", "run", "manager", "kvmlet"];
+
+/// A library names a `Setting`; who tells it to somebody says how that is set.
+#[test]
+fn libraries_name_no_flags() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    for library in LIBRARIES {
+        sources(&root.join(library), &mut found);
+    }
+    found.retain(|path| !path.to_string_lossy().contains("tests"));
+    assert!(found.len() > 100, "{found:?}");
+    for path in found {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+        for line in code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+        {
+            let flag = named_flag(line);
+            assert_eq!(flag, None, "{}: {line}", path.display());
+        }
+    }
+}
+
+/// A flag of `kvmlet boot` that stands in a line.
+fn named_flag(line: &str) -> Option<&'static str> {
+    let flags = Setting::ALL.iter().map(|it| it.definition().flag);
+    flags.into_iter().find(|flag| {
+        line.split("--").skip(1).any(|behind| {
+            let rest = behind.strip_prefix(flag);
+            rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '-'))
+        })
+    })
+}
+
+#[test]
+fn flags_are_found_where_they_stand() {
+    assert_eq!(named_flag("ask for less --memory"), Some("memory"));
+    assert_eq!(named_flag("`--net tap=NAME`"), Some("net"));
+    assert_eq!(named_flag("`docker run --device` and `ls --network`"), None);
 }

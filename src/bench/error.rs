@@ -1,6 +1,6 @@
 //! Why a benchmark, or one start of it, ends early.
 
-use kvmlet_sys::remedy::Remedy;
+use kvmlet_command::{Advice, Remedy};
 use kvmlet_sys::signals::Signals;
 use std::io;
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ pub enum Error {
 }
 
 impl Remedy for Error {
-    fn remedy(&self) -> Option<String> {
+    fn remedy(&self) -> Option<Advice> {
         let help = match self {
             Error::NotBuilt { .. } => "run `images/build bench` once",
             Error::Directory { .. } => {

@@ -215,7 +215,7 @@ fn separate() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvmlet_sys::remedy::Remedy;
+    use kvmlet_command::Remedy;
     use std::os::unix::fs::{chown, symlink};
 
     #[test]
@@ -256,9 +256,6 @@ mod tests {
         };
         let error = programs.check().unwrap_err();
         assert!(error.to_string().ends_with("ready`"), "{error}");
-        assert_eq!(
-            error.remedy().as_deref(),
-            Some("run `images/build bench` once")
-        );
+        assert_eq!(error.remedy(), Some("run `images/build bench` once".into()));
     }
 }

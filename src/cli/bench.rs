@@ -63,7 +63,7 @@ fn become_program(arguments: impl Iterator<Item = OsString>) -> Outcome {
         return Err(failed(cause).help("install `kvmlet` and it in a directory of your own"));
     }
     // Rights that the file gives are for VMs. Without them it is the caller who decides what the program does.
-    let variables = environment::drop_file_capabilities()?;
+    let variables = environment::drop_file_capabilities().map_err(Failed::of_environment)?;
     let mut command = Command::new(&path);
     command.args(arguments).envs(variables);
     let error = command.exec();

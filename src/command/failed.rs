@@ -1,7 +1,7 @@
 //! Errors as a person reads them.
 
-use kvmlet_sys::remedy::Remedy;
-use kvmlet_sys::standard_error;
+use kvmlet_spec::{Advice, Dialect, Remedy};
+use kvmlet_sys::{environment, standard_error, whole_file};
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use std::io;
 #[derive(Debug)]
 pub struct Failed {
     error: Box<dyn StdError>,
-    help: Option<String>,
+    help: Option<Advice>,
 }
 
 impl Failed {
@@ -23,15 +23,27 @@ impl Failed {
     }
 
     /// An error with the way out that it knows, if it knows one.
-    pub fn with(error: impl Into<Box<dyn StdError>>, help: Option<impl Into<String>>) -> Self {
+    pub fn with(error: impl Into<Box<dyn StdError>>, help: Option<impl Into<Advice>>) -> Self {
         Self {
             error: error.into(),
             help: help.map(Into::into),
         }
     }
 
+    /// A file that cannot be written whole.
+    pub fn of_file(error: whole_file::Error) -> Self {
+        let help = error.help();
+        Self::with(error, help)
+    }
+
+    /// An environment that cannot be made safe.
+    pub fn of_environment(error: environment::Error) -> Self {
+        let help = error.help();
+        Self::with(error, help)
+    }
+
     /// Adds a way out.
-    pub fn help(mut self, help: impl Into<String>) -> Self {
+    pub fn help(mut self, help: impl Into<Advice>) -> Self {
         self.help = Some(help.into());
         self
     }
@@ -55,8 +67,8 @@ impl fmt::Display for Failed {
             writeln!(out, "  caused by: {}", system_message(error))?;
             root = error;
         }
-        match used_up(root).or(self.help.as_deref()) {
-            Some(help) => writeln!(out, "  help: {help}"),
+        match used_up(root).map(Advice::from).or(self.help.clone()) {
+            Some(help) => writeln!(out, "  help: {}", help.in_words_of(Dialect::Flags)),
             None => Ok(()),
         }
     }

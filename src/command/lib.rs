@@ -10,6 +10,7 @@ mod line;
 mod verbosity;
 
 pub use failed::Failed;
+pub use kvmlet_spec::{Advice, Remedy};
 pub use line::parse;
 pub use verbosity::Verbosity;
 
@@ -25,7 +26,7 @@ pub type Outcome = Result<u8, Failed>;
 
 /// Runs a command once nobody can steer it who must not, tells how it failed, and returns the exit code.
 pub fn run(act: impl FnOnce() -> Outcome) -> u8 {
-    let disarmed = environment::disarm().map_err(Failed::from);
+    let disarmed = environment::disarm().map_err(Failed::of_environment);
     conclude(disarmed.and_then(|()| act()))
 }
 

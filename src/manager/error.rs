@@ -3,9 +3,9 @@
 use crate::name::{Name, NotAName};
 use crate::sealed::Broken;
 use crate::{InstanceId, State};
+use kvmlet_spec::{Advice, Remedy};
 use kvmlet_sys::interrupt::Interrupted;
 use kvmlet_sys::lock::{Holder, PATIENCE};
-use kvmlet_sys::remedy::Remedy;
 use kvmlet_sys::trusted;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -114,9 +114,9 @@ impl Error {
 }
 
 impl Remedy for Error {
-    fn remedy(&self) -> Option<String> {
+    fn remedy(&self) -> Option<Advice> {
         match self {
-            Self::Place(error) => error.remedy(),
+            Self::Place(error) => Some(error.help().into()),
             Self::Homeless => {
                 Some("set HOME, or XDG_STATE_HOME, to a directory of your own".into())
             }
@@ -131,8 +131,10 @@ impl Remedy for Error {
                 _ => "remove the instance: nothing else of it is lost but what was asked".into(),
             }),
             Self::Locked { path, holder } => Some(match holder {
-                Some(holder) => format!("if it does not go on, end it: `kill {}`", holder.pid),
-                None => format!("`fuser {}` tells which one", path.display()),
+                Some(holder) => {
+                    format!("if it does not go on, end it: `kill {}`", holder.pid).into()
+                }
+                None => format!("`fuser {}` tells which one", path.display()).into(),
             }),
             Self::Interrupted(_) | Self::Name(_) | Self::NotFound { .. } => None,
             Self::NameTaken { .. } => {
@@ -141,7 +143,7 @@ impl Remedy for Error {
             Self::Ambiguous { .. } => Some("say more of it".into()),
             Self::InUse { .. } => Some("stop it first".into()),
             Self::RunsElsewhere { pid, .. } => {
-                Some(format!("end it there first, or else `kill {pid}`"))
+                Some(format!("end it there first, or else `kill {pid}`").into())
             }
         }
     }

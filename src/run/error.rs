@@ -2,7 +2,7 @@
 
 use kvmlet_host::jail::{Missing, Wall};
 use kvmlet_host::{cgroup, ledger, net, runtime};
-use kvmlet_sys::remedy::Remedy;
+use kvmlet_spec::{Advice, Remedy, Setting, advice};
 use kvmlet_sys::whole_file;
 use kvmlet_vmm::vm;
 use rustix::process::Pid;
@@ -127,15 +127,24 @@ impl Error {
 }
 
 impl Remedy for Error {
-    fn remedy(&self) -> Option<String> {
+    fn remedy(&self) -> Option<Advice> {
+        let way_out = self.way_out();
+        let without = || advice!("go on without it: {}", Setting::BestEffort);
+        let without = self.is_dispensable().then(without);
+        Advice::joined(way_out.into_iter().chain(without), "; or ")
+    }
+}
+
+impl Error {
+    fn way_out(&self) -> Option<Advice> {
         Some(match self {
             Error::Vm(error) => return error.help(),
             Error::Net(error) => return error.help(),
-            Error::Runtime(error) => error.help(),
+            Error::Runtime(error) => error.help().into(),
             Error::Share(error) => return error.help(),
             Error::Cgroup(error) => return error.help(),
             Error::Jail(missing) | Error::Walls(missing) => missing.help().into(),
-            Error::Stats(error) => return error.remedy(),
+            Error::Stats(error) => return error.help().map(Into::into),
             Error::Stuck { .. } => {
                 "what it holds (memory, disks, its share) is free again when that answers; the next `kvmlet boot` clears \
                  away what is left of it then"
@@ -145,14 +154,18 @@ impl Remedy for Error {
                 "that is guest RAM and what kvmlet may need beside; if it happens again, report it as a bug of kvmlet"
                     .into()
             }
-            Error::OutOfMemory => "end other programs, or ask for less with --memory".into(),
+            Error::OutOfMemory => advice!(
+                "end other programs, or ask for less with {}",
+                Setting::Memory
+            ),
             Error::Killed {
                 signal: libc::SIGXCPU | libc::SIGKILL,
                 cpu_seconds: Some(seconds),
             } => format!(
                 "its CPU time is limited to {seconds} s, which may be used up: allow it more (`ulimit -t`, or LimitCPU= of \
                  a service)"
-            ),
+            )
+            .into(),
             Error::Killed {
                 signal: libc::SIGKILL,
                 ..
@@ -175,6 +188,9 @@ mod tests {
         });
         assert_eq!(error.to_string(), "cannot open guest kernel `nowhere`");
         let remedy = error.remedy().unwrap();
-        assert_eq!(remedy, "build one with `kernels/build`, or pass --kernel");
+        assert_eq!(
+            remedy.to_string(),
+            "build one with `kernels/build`, or name another with `kernel`"
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! A memory balloon as a user asks for it: `--balloon`, and its keys in JSON.
+//! A memory balloon as a user asks for it.
 
 use super::flag::Flag;
-use super::{Error, HugePages, Memory};
+use super::{Error, HugePages, Memory, Setting};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
@@ -32,12 +32,7 @@ impl Default for Balloon {
     }
 }
 
-const FLAG: &str = "--balloon";
-
 impl Balloon {
-    /// The keys of the text form. What comes first and is none of them is a `size`.
-    pub const KEYS: &[&str] = &["size", "deflate-on-oom", "reporting"];
-
     /// The most that a balloon can hold of this much guest RAM: all but what a guest has at least.
     pub fn limit(memory: Memory) -> Memory {
         Memory::from_bytes(memory.bytes().saturating_sub(Memory::MIN.bytes()))
@@ -78,7 +73,7 @@ impl FromStr for Balloon {
         if text.is_empty() {
             return Ok(default);
         }
-        let flag = Flag::parse(FLAG, "size", Self::KEYS, text)?;
+        let flag = Flag::parse(Setting::Balloon, "a balloon", "size", text)?;
         Ok(Self {
             size: flag.bytes("size")?.unwrap_or(default.size),
             deflate_on_oom: flag.switch_or("deflate-on-oom", default.deflate_on_oom)?,
@@ -118,13 +113,13 @@ mod tests {
         for (text, expected) in [
             (
                 "sise=1M",
-                "--balloon has no key `sise`; did you mean `size`?",
+                "a balloon has no key `sise`; did you mean `size`?",
             ),
-            ("size=", "`size` of --balloon needs a value: a size"),
-            ("size=much", "`size` of --balloon is `much`, not a size"),
-            ("much", "`size` of --balloon is `much`, not a size"),
+            ("size=", "`size` of a balloon needs a value: a size"),
+            ("size=much", "`size` of a balloon is `much`, not a size"),
+            ("much", "`size` of a balloon is `much`, not a size"),
             ("reporting=maybe", "is `maybe`, not on or off"),
-            ("1M,size=2M", "--balloon has `size` twice"),
+            ("1M,size=2M", "a balloon has `size` twice"),
         ] {
             let error = balloon(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
@@ -154,7 +149,7 @@ mod tests {
         );
         assert_eq!(build(base().huge_pages(HugePages::Transparent), ""), Ok(()));
         let error = build(base().prefault(true), "").unwrap_err();
-        assert!(error.contains("reporting=off"), "{error}");
+        assert!(error.contains("free page reporting"), "{error}");
         assert_eq!(build(base().prefault(true), "reporting=off"), Ok(()));
     }
 }

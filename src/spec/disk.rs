@@ -2,7 +2,7 @@
 
 use super::flag::Flag;
 use super::rate_limit::Written;
-use super::{Error, Memory, RateLimit};
+use super::{Error, Memory, RateLimit, Setting};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -103,7 +103,7 @@ impl TryFrom<u64> for QueueCount {
 
 /// A raw image file or a block device that the guest sees as a virtio disk.
 ///
-/// As text it is a path and keys behind it, [`Disk::KEYS`]:
+/// As text it is a path and keys behind it, those of [`Setting::Disks`]:
 ///
 /// ```
 /// # use kvmlet_spec::Disk;
@@ -147,24 +147,6 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The keys of the text form.
-    pub const KEYS: &[&str] = &[
-        "path",
-        "ro",
-        "direct",
-        "cache",
-        "format",
-        "id",
-        "queues",
-        "io",
-        "bandwidth",
-        "burst",
-        "once",
-        "iops",
-        "iops-burst",
-        "iops-once",
-    ];
-
     /// A disk that the guest cannot change.
     pub fn read_only(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -198,16 +180,11 @@ pub struct Scratch {
     pub size: Option<Memory>,
 }
 
-impl Scratch {
-    /// The keys of the text form.
-    pub const KEYS: &[&str] = &["path", "size"];
-}
-
 impl FromStr for Scratch {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let flag = Flag::parse("--scratch", "path", Self::KEYS, text)?;
+        let flag = Flag::parse(Setting::Scratch, "a scratch disk", "path", text)?;
         let path = flag.text("path", "the name of a file or block device")?;
         Ok(Self {
             path: path.ok_or(Error::DiskPathMissing)?.into(),
@@ -220,7 +197,7 @@ impl FromStr for Disk {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let flag = Flag::parse("--disk", "path", Self::KEYS, text)?;
+        let flag = Flag::parse(Setting::Disks, "a disk", "path", text)?;
         let path = flag.text("path", "the name of a file or block device")?;
         let cache = flag.parsed("cache", "writeback or writethrough", |text| match text {
             "writeback" => Some(Cache::WriteBack),
@@ -295,7 +272,8 @@ mod tests {
                     burst=1M,once=3,iops=1000,iops-burst=50,iops-once=7";
         assert_eq!(text.parse::<Disk>().unwrap(), expected);
         let used = text.split(',').map(|item| item.split('=').next().unwrap());
-        assert!(Disk::KEYS.iter().all(|key| used.clone().any(|k| k == *key)));
+        let mut keys = Setting::Disks.keys().map(Setting::name);
+        assert!(keys.all(|key| used.clone().any(|k| k == key)));
         let json = r#"{"path": "d", "read_only": true, "direct": true, "cache": "writethrough", "format": "raw", "id": "db-1",
             "queues": 4, "io": "io_uring", "rate_limit": {"bandwidth": "10M", "burst": "1M", "once": 3,
             "operations": 1000, "operations_burst": 50, "operations_once": 7}}"#;
@@ -313,9 +291,9 @@ mod tests {
         assert_eq!(parsed("path=s,size=1G"), Ok(expected(Some("1G"))));
         for (text, part) in [
             ("size=1G", "`path=FILE`"),
-            ("s,size", "`size` of --scratch needs a value: a size"),
+            ("s,size", "`size` of a scratch disk needs a value: a size"),
             ("s,size=big", "512K or 10M"),
-            ("s,ro", "--scratch has no key `ro`"),
+            ("s,ro", "a scratch disk has no key `ro`"),
         ] {
             let error = parsed(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
@@ -325,7 +303,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (text, expected) in [
-            ("", "`path` of --disk"),
+            ("", "`path` of a disk"),
             ("ro", "no file: add `path=FILE`"),
             ("a,cahce=writeback", "did you mean `cache`?"),
             (
@@ -334,17 +312,17 @@ mod tests {
             ),
             ("a,iops-burst=5", "add `iops`"),
             ("a,once=5", "add `bandwidth`"),
-            ("a,b", "--disk has no key `b`"),
+            ("a,b", "a disk has no key `b`"),
             ("a,ro,ro", "`ro` twice"),
             ("a,path=b", "`path` twice"),
             (
                 "a,cache=none",
-                "`cache` of --disk is `none`, not writeback or writethrough",
+                "`cache` of a disk is `none`, not writeback or writethrough",
             ),
-            ("a,format=qcow2", "`format` of --disk is `qcow2`, not raw"),
+            ("a,format=qcow2", "`format` of a disk is `qcow2`, not raw"),
             ("a,io=aio", "auto, io_uring or sync"),
             ("a,ro=maybe", "on or off"),
-            ("a,cache", "`cache` of --disk needs a value: writeback or"),
+            ("a,cache", "`cache` of a disk needs a value: writeback or"),
             ("a,queues=0", "1 to 32"),
             ("a,queues=33", "1 to 32"),
             ("a,queues=x", "a whole number"),

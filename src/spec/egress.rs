@@ -1,7 +1,7 @@
-//! What a guest reaches by itself: `egress` of `--net`.
+//! What a guest reaches by itself.
 
 use super::Error;
-use super::net::FLAG;
+use super::net::NET;
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
@@ -32,7 +32,7 @@ impl FromStr for Egress {
             "internet" => Ok(Self::Internet),
             "all" => Ok(Self::All),
             _ => Err(Error::FlagValue {
-                flag: FLAG,
+                of: NET,
                 key: "egress",
                 value: text.into(),
                 expected: Self::EXPECTED,

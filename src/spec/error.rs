@@ -89,7 +89,7 @@ pub enum Error {
         weight: u64,
     },
     /// A scope without anything that it could apply to.
-    #[error("a CPU scope changes nothing alone; add a CPU quota or a CPU set")]
+    #[error("a CPU scope changes nothing without a CPU quota or a CPU set")]
     CpuScopeAlone,
     /// A set of CPUs that does not parse.
     #[error("`{text}` is not a set of CPUs: {why} (write a list such as 0,2-3)")]
@@ -251,8 +251,7 @@ pub enum Error {
     },
     /// Name servers without an interface whose guest could ask them.
     #[error(
-        "name servers are told to guests whose addresses kvmlet chooses, and there is no such interface: \
-         add `--net`"
+        "name servers are told to guests whose addresses kvmlet chooses, and there is no such interface"
     )]
     NameServersAlone,
     /// A key that is not known.
@@ -275,11 +274,11 @@ pub enum Error {
         /// Column, from 1.
         column: usize,
     },
-    /// A key that a flag does not have.
-    #[error("{flag} has no key `{}`{}{}", .key.escape_debug(), did_you_mean_one_of(.nearest, .known), comma_hint(.nearest, .known))]
+    /// A key that a device does not have.
+    #[error("{of} has no key `{}`{}{}", .key.escape_debug(), did_you_mean_one_of(.nearest, .known), comma_hint(.nearest, .known))]
     FlagKey {
-        /// The flag.
-        flag: &'static str,
+        /// What has such keys, with its article.
+        of: &'static str,
         /// What the user wrote.
         key: String,
         /// The nearest known key.
@@ -287,19 +286,19 @@ pub enum Error {
         /// All that are known.
         known: Vec<String>,
     },
-    /// A key that stands more than once in a flag.
-    #[error("{flag} has `{key}` twice")]
+    /// A key that stands more than once in a text.
+    #[error("{of} has `{key}` twice")]
     FlagTwice {
-        /// The flag.
-        flag: &'static str,
+        /// What has such keys, with its article.
+        of: &'static str,
         /// The key.
         key: String,
     },
-    /// A value that a key of a flag cannot have.
-    #[error("`{key}` of {flag} {}{expected}", needs_or_is(.value))]
+    /// A value that a key of a device cannot have.
+    #[error("`{key}` of {of} {}{expected}", needs_or_is(.value))]
     FlagValue {
-        /// The flag.
-        flag: &'static str,
+        /// What has such keys, with its article.
+        of: &'static str,
         /// The key.
         key: &'static str,
         /// What the user wrote; empty if nothing.
@@ -361,8 +360,8 @@ pub enum Error {
     BalloonReserved,
     /// Memory that is touched beforehand, only to be given back.
     #[error(
-        "all memory is touched before the start (`prefault`, or reserved memory), and free page reporting \
-         gives back what is not used: add `reporting=off` to the balloon, or leave out one of them"
+        "all memory is touched before the start, as prefaulted or reserved memory is, and free page reporting \
+         gives back what is not used"
     )]
     BalloonPrefault,
     /// A rate limit that lets nothing through.

@@ -1,25 +1,26 @@
-//! Flags whose value is a list of keys: `--disk root.erofs,ro,cache=writeback`.
+//! Settings that are written as a list of keys: `root.erofs,ro,cache=writeback`.
 
-use super::{Error, Memory, json};
+use super::{Error, Memory, Setting, json};
 
-/// The keys of one flag as a user gave them; each is known and given once.
+/// The keys of one text as a user gave them; each is known and given once.
 pub(super) struct Flag<'a> {
-    name: &'static str,
+    of: &'static str,
     given: Vec<(&'a str, Option<&'a str>)>,
 }
 
 impl<'a> Flag<'a> {
-    /// Splits `text`. What comes first may be a value alone; it then belongs to `main`, unless it is one of
-    /// the keys.
+    /// Splits the text of a setting, which is `of` something. What comes first may be a value alone; it then belongs to
+    /// `main`, unless it is one of the keys.
     ///
     /// # Errors
-    /// A key that is not among `keys`, with the nearest that is, or one given twice.
+    /// A key that the setting does not have, with the nearest that is, or one given twice.
     pub fn parse(
-        name: &'static str,
+        setting: Setting,
+        of: &'static str,
         main: &'static str,
-        keys: &[&str],
         text: &'a str,
     ) -> Result<Self, Error> {
+        let keys: Vec<&str> = setting.keys().map(Setting::name).collect();
         let mut given: Vec<(&'a str, Option<&'a str>)> = Vec::new();
         for (index, item) in text.split(',').enumerate() {
             let (key, value) = match item.split_once('=') {
@@ -29,7 +30,7 @@ impl<'a> Flag<'a> {
             };
             if !keys.contains(&key) {
                 return Err(Error::FlagKey {
-                    flag: name,
+                    of,
                     key: key.into(),
                     nearest: json::nearest(key, keys.iter().copied()),
                     known: keys.iter().map(|key| (*key).into()).collect(),
@@ -37,11 +38,11 @@ impl<'a> Flag<'a> {
             }
             if given.iter().any(|(other, _)| *other == key) {
                 let key = key.into();
-                return Err(Error::FlagTwice { flag: name, key });
+                return Err(Error::FlagTwice { of, key });
             }
             given.push((key, value));
         }
-        Ok(Self { name, given })
+        Ok(Self { of, given })
     }
 
     fn find(&self, key: &str) -> Option<Option<&'a str>> {
@@ -103,7 +104,7 @@ impl<'a> Flag<'a> {
 
     fn wrong(&self, key: &'static str, value: &str, expected: &'static str) -> Error {
         Error::FlagValue {
-            flag: self.name,
+            of: self.of,
             key,
             value: value.into(),
             expected,

@@ -4,6 +4,7 @@
 //! names in it are in range. What depends on the host (does the file exist, has the machine that much
 //! memory?) is found out by `kvmlet::Vm::new`.
 
+mod advice;
 mod balloon;
 mod builder;
 mod cgroup_parent;
@@ -11,6 +12,7 @@ mod complete;
 mod cpu_features;
 mod cpu_mask;
 mod cpu_set;
+mod definitions;
 mod disk;
 mod egress;
 mod error;
@@ -26,7 +28,9 @@ mod outcome;
 mod port_mapping;
 mod quota;
 mod rate_limit;
+mod remedies;
 mod service;
+mod setting;
 mod start_record;
 mod stats;
 mod strict;
@@ -35,6 +39,7 @@ mod twice;
 mod words;
 mod written;
 
+pub use advice::{Advice, Piece, Remedy};
 pub use balloon::Balloon;
 pub use builder::VmConfigBuilder;
 pub use cgroup_parent::CgroupParent;
@@ -55,6 +60,7 @@ pub use port_mapping::{HostAddress, HostPort, PortMapping, PortMappings, Protoco
 pub use quota::thousandths;
 pub use quota::{CpuQuota, CpuScope, CpuWeight, Factor, MemoryMode, Overcommit, Quota};
 pub use rate_limit::{Rate, RateLimit};
+pub use setting::{Definition, Dialect, Setting};
 pub use start_record::{PhaseRecord, StartRecord};
 pub use stats::{
     BalloonStats, BlockStats, DirectionStats, GuestStatistics, MemoryStats, NetStats, RngStats,

@@ -1,8 +1,8 @@
-//! Network interfaces as a user asks for them: `--net`, `-p`, and their keys in JSON.
+//! Network interfaces as a user asks for them.
 
 use super::flag::Flag;
 use super::rate_limit::Written;
-use super::{Egress, Error, PortMapping, PortMappings, RateLimit};
+use super::{Egress, Error, PortMapping, PortMappings, RateLimit, Setting};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -53,28 +53,6 @@ pub struct Net {
 }
 
 impl Net {
-    /// The keys of the text form. What comes first and is none of them is a `tap`.
-    pub const KEYS: &[&str] = &[
-        "tap",
-        "mac",
-        "mtu",
-        "queues",
-        "subnet",
-        "egress",
-        "rx-bandwidth",
-        "rx-burst",
-        "rx-once",
-        "rx-packets",
-        "rx-packets-burst",
-        "rx-packets-once",
-        "tx-bandwidth",
-        "tx-burst",
-        "tx-once",
-        "tx-packets",
-        "tx-packets-burst",
-        "tx-packets-once",
-    ];
-
     /// Checks what no single key can get wrong, and the tap's name.
     ///
     /// # Errors
@@ -86,7 +64,7 @@ impl Net {
         };
         if !is_interface_name(tap) {
             return Err(Error::FlagValue {
-                flag: FLAG,
+                of: NET,
                 key: "tap",
                 value: tap.clone(),
                 expected: INTERFACE_NAME,
@@ -138,7 +116,8 @@ pub(super) fn set_name_servers(nets: &mut [Net], servers: &[IpAddr]) -> Result<(
     }
 }
 
-pub(super) const FLAG: &str = "--net";
+/// What has the keys, in messages.
+pub(super) const NET: &str = "a network interface";
 const INTERFACE_NAME: &str = "the name of an interface, of 1 to 15 bytes";
 
 impl FromStr for Net {
@@ -148,7 +127,7 @@ impl FromStr for Net {
         if text.is_empty() {
             return Ok(Self::default());
         }
-        let flag = Flag::parse(FLAG, "tap", Self::KEYS, text)?;
+        let flag = Flag::parse(Setting::Nets, NET, "tap", text)?;
         let queues = flag.number("queues")?.map(QueuePairs::try_from);
         let rx = Written {
             bandwidth: flag.bytes("rx-bandwidth")?,

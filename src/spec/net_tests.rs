@@ -36,20 +36,29 @@ fn text_and_json_say_the_same() {
 #[test]
 fn what_is_wrong_is_named() {
     for (text, expected) in [
-        ("tapp=x", "--net has no key `tapp`; did you mean `tap`?"),
+        (
+            "tapp=x",
+            "a network interface has no key `tapp`; did you mean `tap`?",
+        ),
         ("mtu=1500,rx-bandwith=1M", "did you mean `rx-bandwidth`?"),
-        ("tap=", "`tap` of --net needs a value: the name"),
+        (
+            "tap=",
+            "`tap` of a network interface needs a value: the name",
+        ),
         ("rx-burst=1M", "add `rx-bandwidth`"),
         ("tx-packets-once=3", "add `tx-packets`"),
         (
             "tap=a/b",
-            "`tap` of --net is `a/b`, not the name of an interface",
+            "`tap` of a network interface is `a/b`, not the name of an interface",
         ),
         (
             "sixteen_letters_",
-            "`tap` of --net is `sixteen_letters_`, not",
+            "`tap` of a network interface is `sixteen_letters_`, not",
         ),
-        ("mtu=big", "`mtu` of --net is `big`, not a whole number"),
+        (
+            "mtu=big",
+            "`mtu` of a network interface is `big`, not a whole number",
+        ),
         ("mtu=67", "an MTU of 67 is outside the limits"),
         ("queues=9", "9 queue pairs"),
         (
@@ -87,10 +96,10 @@ fn name_servers_are_for_all_interfaces_of_kvmlets_own() {
     let nets = format!(r#"{two}, "nets": [{{}}, {{"tap": "tap0"}}, {{"publish": ["80"]}}]"#);
     assert_eq!(config(&nets).unwrap(), [2, 0, 2]);
     for (text, expected) in [
-        (two.to_string(), "there is no such interface: add `--net`"),
+        (two.to_string(), "there is no such interface"),
         (
             format!(r#"{two}, "nets": [{{"tap": "tap0"}}]"#),
-            "add `--net`",
+            "there is no such interface",
         ),
         (
             r#""dns": ["0.0.0.0"], "nets": [{}]"#.into(),

@@ -1,7 +1,7 @@
 //! A VM's fixed share of its host: CPU time, CPUs, memory.
 
 use super::flag::Flag;
-use super::{CgroupParent, CpuSet, Error, HugePages};
+use super::{CgroupParent, CpuSet, Error, HugePages, Setting};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
@@ -201,7 +201,7 @@ impl FromStr for Overcommit {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let flag = Flag::parse("--overcommit", "cpus", &["cpus", "memory"], text)?;
+        let flag = Flag::parse(Setting::Overcommit, "an overcommitment", "cpus", text)?;
         let factor = |key| flag.parsed(key, Factor::EXPECTED, |text| text.parse().ok());
         Ok(Self {
             cpus: factor("cpus")?.unwrap_or_default(),

@@ -68,7 +68,7 @@ fn overcommit_is_two_factors() {
     for (text, expected) in [
         (
             "cpu=2",
-            "--overcommit has no key `cpu`; did you mean `cpus`?",
+            "an overcommitment has no key `cpu`; did you mean `cpus`?",
         ),
         ("memory=0", "not a factor from 0.001 to 1000"),
         ("memory=1001", "not a factor"),
@@ -123,7 +123,10 @@ fn what_cannot_be_is_named() {
             r#""cpu_scope": "threads""#,
             "`threads` is not one of `vm`, `vcpus`",
         ),
-        (r#""cpu_scope": "vcpus""#, "add a CPU quota or a CPU set"),
+        (
+            r#""cpu_scope": "vcpus""#,
+            "without a CPU quota or a CPU set",
+        ),
         (
             r#""cgroup_parent": "tenants""#,
             "`tenants` is not a cgroup: it must begin with `/`",

@@ -4,7 +4,6 @@
 //! AT_SECURE in getauxval(3). Then the environment is the caller's attempt to steer it, as glibc has it for its own
 //! variables (secure_getenv(3)): nothing in it counts.
 
-use super::remedy::Remedy;
 use super::users;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use std::ffi::{OsStr, OsString};
@@ -28,8 +27,9 @@ pub enum Error {
     Capabilities,
 }
 
-impl Remedy for Error {
-    fn remedy(&self) -> Option<String> {
+impl Error {
+    /// What a person can do about it.
+    pub fn help(&self) -> Option<String> {
         let help = match self {
             Self::SetId => {
                 "it opens disks, kernels and other files for its caller: `sudo chmod u-s,g-s` its file; for network \

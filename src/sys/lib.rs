@@ -17,7 +17,6 @@ pub mod interrupt;
 pub mod kvm;
 pub mod lock;
 pub mod process;
-pub mod remedy;
 pub mod ring;
 pub mod seccomp;
 pub mod signals;

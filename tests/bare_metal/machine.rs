@@ -2,10 +2,10 @@
 
 use crate::harness::{Guest, Test, program};
 use kvmlet::config::{CpuMask, HugePages, Net};
+use kvmlet::config::{Dialect, Remedy};
 use kvmlet::host::kvm::Execution;
 use kvmlet::host::runtime::RuntimeDirectory;
 use kvmlet::{ExitReason, MemorySize, Vm, VmConfig, run};
-use kvmlet_sys::remedy::Remedy;
 
 pub const TESTS: &[Test] = &[
     ("memory_is_all_there", memory),
@@ -58,7 +58,12 @@ fn notes() {
     let error = error.unwrap();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("cannot be noted"), "{cause}");
-    assert!(error.remedy().unwrap().contains("--net tap=NAME"));
+    let remedy = error.remedy().unwrap();
+    assert!(
+        remedy
+            .in_words_of(Dialect::Flags)
+            .contains("--net tap=NAME")
+    );
 }
 
 fn memory() {
@@ -174,7 +179,7 @@ fn asked_for() {
         if let Err(error) = Vm::new(config.build().unwrap()) {
             println!("{name}: {error}");
             assert!(error.to_string().contains("offers guests no"), "{error}");
-            assert!(error.help().unwrap().contains(name));
+            assert!(error.help().unwrap().to_string().contains(name));
             continue;
         }
         if name == "--pmu" {
@@ -230,7 +235,13 @@ fn too_long() {
         cause.contains(": `env` has 3016 (`BIG` alone 3016), "),
         "{cause}"
     );
-    assert!(error.help().unwrap().contains("a file of the image"));
+    assert!(
+        error
+            .help()
+            .unwrap()
+            .to_string()
+            .contains("a file of the image")
+    );
 }
 
 fn too_large() {

@@ -337,7 +337,7 @@ fn refused() {
         drop(listener);
         let output = run(kvmlet("power_off").args(["--dns", "::1"]));
         assert!(
-            text(&output.stderr).contains("add `--net`"),
+            text(&output.stderr).contains("help: add --net"),
             "{}",
             text(&output.stderr)
         );

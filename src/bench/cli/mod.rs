@@ -23,7 +23,7 @@ pub fn run() -> Outcome {
     let line: Bench = kvmlet_command::parse(point_at_verbs);
     line.verbosity.start_log();
     // Rights that a file gives are for VMs; a benchmark runs whatever is on PATH.
-    environment::drop_file_capabilities()?;
+    environment::drop_file_capabilities().map_err(Failed::of_environment)?;
     match line.what {
         What::Startup(flags) => startup::run(flags),
         What::Density(flags) => density::run(flags),
@@ -61,7 +61,9 @@ type Render<T> = fn(&T) -> String;
 
 /// Opens the file that a page is to be written to: whoever has waited for a benchmark wants to have the page.
 fn open_report(path: Option<&Path>) -> Result<Option<WholeFile>, Failed> {
-    Ok(path.map(WholeFile::open).transpose()?)
+    path.map(WholeFile::open)
+        .transpose()
+        .map_err(Failed::of_file)
 }
 
 /// Measures with a line of progress, and prints the result. A signal ends it without one.
@@ -77,7 +79,8 @@ fn conduct<T: Serialize>(
         other => other?,
     };
     if let Some((file, page)) = &show.page {
-        file.write(page(&result).as_bytes())?;
+        file.write(page(&result).as_bytes())
+            .map_err(Failed::of_file)?;
         if file.is_standard_output() {
             return Ok(0);
         }

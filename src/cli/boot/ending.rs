@@ -3,7 +3,6 @@
 use crate::host::{interrupt, seccomp};
 use crate::run::{self, End, Ended, Error, Fate};
 use crate::{ExitCode, Failed, Outcome};
-use kvmlet_sys::remedy::Remedy;
 
 /// A command that failed after somebody wanted its end has ended.
 pub(super) fn interrupted(outcome: Outcome) -> Outcome {
@@ -23,7 +22,7 @@ pub(super) fn code(outcome: Result<run::Outcome, Error>) -> Outcome {
         Ok(outcome) => outcome,
         Err(error) => {
             let signal = error.killed_by();
-            let failed = failed(error);
+            let failed = Failed::from(error);
             let Some(signal) = signal else {
                 return Err(failed);
             };
@@ -41,25 +40,13 @@ pub(super) fn code(outcome: Result<run::Outcome, Error>) -> Outcome {
     };
     let code = code.number();
     match outcome.unwritten {
-        Some(Some(error)) if code == 0 => Err(failed(error)),
+        Some(Some(error)) if code == 0 => Err(error.into()),
         Some(Some(error)) => {
-            failed(error).print();
+            Failed::from(error).print();
             Ok(code)
         }
         // It was told when it happened.
         Some(None) if code == 0 => Ok(ExitCode::Failed.number()),
         _ => Ok(code),
-    }
-}
-
-/// What went wrong, with the ways out that this command knows.
-pub(super) fn failed(error: Error) -> Failed {
-    let without = error
-        .is_dispensable()
-        .then(|| "go on without it: --best-effort".to_string());
-    let ways: Vec<String> = [error.remedy(), without].into_iter().flatten().collect();
-    match ways.is_empty() {
-        true => Failed::new(error),
-        false => Failed::new(error).help(ways.join("; or ")),
     }
 }

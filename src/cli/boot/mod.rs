@@ -44,10 +44,11 @@ impl Boot {
         config.guest.console = run::terminal_size();
         let mut surroundings = Surroundings::default();
         // A VM that has run for an hour should not end with a file that cannot be written.
-        surroundings.stats = config.stats.as_deref().map(WholeFile::open).transpose()?;
+        let stats = config.stats.as_deref().map(WholeFile::open).transpose();
+        surroundings.stats = stats.map_err(Failed::of_file)?;
         surroundings.started = started;
         surroundings.announce = announce;
-        surroundings.tell = |error| ending::failed(error).print();
+        surroundings.tell = |error| Failed::from(error).print();
         surroundings.conclude =
             |outcome| kvmlet_command::conclude(ending::interrupted(ending::code(outcome)));
         Ok((config, surroundings))

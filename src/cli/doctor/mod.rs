@@ -7,6 +7,7 @@ mod shares;
 mod walls;
 
 use super::{ExitCode, Failed, Outcome};
+use crate::config::{Advice, Dialect};
 use crate::host::built;
 use clap::{Args, ValueEnum};
 use kvmlet_command::print;
@@ -62,21 +63,21 @@ fn ok(name: &'static str, text: impl Into<String>) -> Finding {
     }
 }
 
-fn warning(name: &'static str, text: impl Into<String>, help: impl Into<String>) -> Finding {
+fn warning(name: &'static str, text: impl Into<String>, help: impl Into<Advice>) -> Finding {
     Finding {
         name,
         level: Level::Warning,
         text: text.into(),
-        help: Some(help.into()),
+        help: Some(help.into().in_words_of(Dialect::Flags)),
     }
 }
 
-fn error(name: &'static str, text: impl Into<String>, help: impl Into<String>) -> Finding {
+fn error(name: &'static str, text: impl Into<String>, help: impl Into<Advice>) -> Finding {
     Finding {
         name,
         level: Level::Error,
         text: text.into(),
-        help: Some(help.into()),
+        help: Some(help.into().in_words_of(Dialect::Flags)),
     }
 }
 

@@ -20,7 +20,11 @@ pub fn quotas() -> Vec<Finding> {
         };
         match hierarchies.offer(controller) {
             Ok(place) => ok(name, place),
-            Err(cause) => warning(name, cause.to_string(), cause.help().unwrap_or_default()),
+            Err(cause) => warning(
+                name,
+                cause.to_string(),
+                cause.help().unwrap_or_else(|| "".into()),
+            ),
         }
     };
     let mut findings: Vec<Finding> = Controller::ALL.into_iter().map(finding).collect();

@@ -1,6 +1,7 @@
 //! What can go wrong with cgroups, and what a person can do about it.
 
 use super::Controller;
+use crate::config::{Advice, Setting, advice};
 use std::io;
 use std::path::PathBuf;
 
@@ -134,7 +135,18 @@ impl Error {
     }
 
     /// What a person can do about it, if something is known to help.
-    pub fn help(&self) -> Option<String> {
+    pub fn help(&self) -> Option<Advice> {
+        match self {
+            Self::Occupied { .. } => Some(advice!(
+                "name one without processes, or one that does not exist yet, or let kvmlet choose: leave out {}",
+                Setting::CgroupParent
+            )),
+            _ => self.text().map(Into::into),
+        }
+    }
+
+    /// What names no setting.
+    fn text(&self) -> Option<String> {
         let kind = |source: &io::Error| source.kind();
         Some(match self {
             Self::Missing { controller } => format!(
@@ -158,11 +170,6 @@ impl Error {
             Self::ReadOnly { .. } => {
                 "start the container with cgroups that it may write to (`--privileged`, or with podman \
                  `--security-opt unmask=/sys/fs/cgroup`), or limit the container as a whole"
-                    .into()
-            }
-            Self::Occupied { .. } => {
-                "name one without processes, or one that does not exist yet, or let kvmlet choose: leave out \
-                 --cgroup-parent"
                     .into()
             }
             Self::Write { source, path, .. } if kind(source) == io::ErrorKind::InvalidInput => {

@@ -241,7 +241,13 @@ fn the_parent_that_is_asked_for_is_made() {
     fs::write(there.join("cgroup.procs"), "1\n").unwrap();
     let occupied = plan("/a", &[]).unwrap_err();
     assert!(matches!(&occupied, Error::Occupied { directory } if *directory == there));
-    assert!(occupied.help().unwrap().contains("--cgroup-parent"));
+    assert!(
+        occupied
+            .help()
+            .unwrap()
+            .to_string()
+            .contains("`cgroup_parent`")
+    );
     fs::write(there.join("cgroup.controllers"), "memory").unwrap();
     fs::write(there.join("cgroup.subtree_control"), "memory").unwrap();
     assert!(plan("/a", &[]).is_ok(), "it has threads only");

@@ -1,7 +1,7 @@
 //! Why a VM is not admitted, with all figures.
 
 use super::super::{cgroup, claims};
-use crate::config::{CpuSet, Factor, thousandths};
+use crate::config::{Advice, CpuSet, Factor, Setting, advice, thousandths};
 use std::io;
 
 /// Why a VM cannot have what it asks for.
@@ -128,48 +128,60 @@ pub enum Error {
 
 impl Error {
     /// What a person can do about it, if something is known to help.
-    pub fn help(&self) -> Option<String> {
+    pub fn help(&self) -> Option<Advice> {
         // Rounded up, for the advice to be enough.
         let factor = |sum: u64, of: u64| thousandths((sum * 100).div_ceil(of.max(1)) * 10);
         Some(match self {
-            Self::Claims(error) => return error.help(),
+            Self::Claims(error) => return error.help().map(Into::into),
             Self::Cgroup(error) => return error.help(),
             Self::Cpus(_) => return None,
-            Self::NoSuchCpu { host, .. } => format!("choose among {host}"),
+            Self::NoSuchCpu { host, .. } => format!("choose among {host}").into(),
             Self::Cpu {
                 asked,
                 promised,
                 cpus,
                 ..
-            } => format!(
-                "ask for less with --cpu-quota, end other VMs, or let CPUs be promised more than once: \
-                 --overcommit cpus={}",
-                factor(asked + promised, cpus.len() as u64 * 1000)
+            } => advice!(
+                "ask for less with {}, end other VMs, or let CPUs be promised more than once: {}",
+                Setting::CpuQuota,
+                (
+                    Setting::OvercommitCpus,
+                    factor(asked + promised, cpus.len() as u64 * 1000)
+                )
             ),
-            Self::BoundCpus { promised, cpus, .. } => format!(
-                "ask for less with --cpu-quota, for other CPUs with --cpuset, or let CPUs be promised more than \
-                 once: --overcommit cpus={}",
-                factor(*promised, cpus.len() as u64 * 1000)
+            Self::BoundCpus { promised, cpus, .. } => advice!(
+                "ask for less with {}, for other CPUs with {}, or let CPUs be promised more than once: {}",
+                Setting::CpuQuota,
+                Setting::Cpuset,
+                (
+                    Setting::OvercommitCpus,
+                    factor(*promised, cpus.len() as u64 * 1000)
+                )
             ),
             Self::Memory {
                 asked,
                 promised,
                 host,
                 ..
-            } => format!(
-                "ask for less with --memory, end other VMs, or let memory be promised more than once: \
-                 --overcommit memory={}",
-                factor(asked.saturating_add(*promised), *host)
+            } => advice!(
+                "ask for less with {}, end other VMs, or let memory be promised more than once: {}",
+                Setting::Memory,
+                (
+                    Setting::OvercommitMemory,
+                    factor(asked.saturating_add(*promised), *host)
+                )
             ),
-            Self::Unavailable { .. } => {
-                "ask for less with --memory, end other programs, or do without --memory-mode reserved and \
-                 --prefault"
-                    .into()
-            }
-            Self::Reserved { .. } => {
-                "ask for less with --memory, end other VMs, or share with --memory-mode shared"
-                    .into()
-            }
+            Self::Unavailable { .. } => advice!(
+                "ask for less with {}, end other programs, or do without {} and {}",
+                Setting::Memory,
+                (Setting::MemoryMode, "reserved"),
+                Setting::Prefault
+            ),
+            Self::Reserved { .. } => advice!(
+                "ask for less with {}, end other VMs, or share with {}",
+                Setting::Memory,
+                (Setting::MemoryMode, "shared")
+            ),
         })
     }
 }

@@ -43,7 +43,13 @@ fn ledger(runtime: &Path) -> Ledger {
 /// The error and its way out.
 fn refusal(result: Result<Share, Error>) -> String {
     let error = result.err().unwrap();
-    format!("{error}\n{}", error.help().unwrap())
+    format!(
+        "{error}\n{}",
+        error
+            .help()
+            .unwrap()
+            .in_words_of(crate::config::Dialect::Flags)
+    )
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::addresses;
 use super::lease::Record;
 use crate::claims;
-use crate::config::{HostPort, PortMapping, Subnet};
+use crate::config::{Advice, HostPort, PortMapping, Setting, Subnet, advice};
 use crate::descriptors::TooFew;
 use kvmlet_sys::interrupt::Interrupted;
 use std::net::IpAddr;
@@ -237,23 +237,33 @@ impl fmt::Display for Holder {
     }
 }
 
-fn taken_help(holder: Option<&Holder>, mapping: &PortMapping) -> String {
-    let guest = mapping.guest;
+fn taken_help(holder: Option<&Holder>, mapping: &PortMapping) -> Advice {
+    let guest = (Setting::Publish, mapping.guest.to_string());
     match holder {
-        Some(_) => format!("choose another port, or have the host choose one: -p {guest}"),
-        None => format!(
-            "`sudo ss -lnp 'sport = {}'` shows which; choose another port, or have the host choose one: -p {guest}",
-            mapping.host
+        Some(_) => advice!(
+            "choose another port, or have the host choose one: {}",
+            guest
+        ),
+        None => advice!(
+            "`sudo ss -lnp 'sport = {}'` shows which; choose another port, or have the host choose one: {}",
+            mapping.host.to_string(),
+            guest
         ),
     }
 }
 
-const GRANT: &str = "run as root, or `sudo setcap cap_net_admin+ep` the kvmlet binary, or have a tap made with \
-                     `sudo ip tuntap add dev tap0 mode tap user $(id -un)` and pass --net tap=tap0";
+/// How to do without rights over the host's network, or to have them.
+fn grant() -> Advice {
+    advice!(
+        "run as root, or `sudo setcap cap_net_admin+ep` the kvmlet binary, or have a tap made with \
+         `sudo ip tuntap add dev tap0 mode tap user $(id -un)` and take it: {}",
+        (Setting::NetTap, "tap0")
+    )
+}
 
 impl Error {
     /// What a person can do about it, if something is known to help.
-    pub fn help(&self) -> Option<String> {
+    pub fn help(&self) -> Option<Advice> {
         let kind = |source: &io::Error| source.kind();
         Some(match self {
             Error::Tun { source } if kind(source) == io::ErrorKind::PermissionDenied => {
@@ -262,13 +272,17 @@ impl Error {
                     .into()
             }
             Error::Tun { .. } => "load the module with `sudo modprobe tun`".into(),
-            Error::TapMissing { name } => format!(
-                "make it with `sudo ip tuntap add dev {name} mode tap user $(id -un)`, or pass --net without \
-                 `tap=` and kvmlet makes one"
+            Error::TapMissing { name } => advice!(
+                "make it with `sudo ip tuntap add dev {} mode tap user $(id -un)`, or leave out {} and \
+                 kvmlet makes one",
+                name.clone(),
+                Setting::NetTap
             ),
-            Error::NotATap { name } => format!(
-                "a tap is made with `ip tuntap add dev NAME mode tap`; to reach the network of `{name}` join the \
-                 tap with it in a bridge, or pass --net alone"
+            Error::NotATap { name } => advice!(
+                "a tap is made with `ip tuntap add dev NAME mode tap`; to reach the network of `{}` join the \
+                 tap with it in a bridge, or leave out {}",
+                name.clone(),
+                Setting::NetTap
             ),
             Error::TapBusy { .. } => {
                 "each VM needs a tap of its own; `fuser -v /dev/net/tun` shows who has taps open".into()
@@ -276,23 +290,27 @@ impl Error {
             Error::TapForbidden { name } => format!(
                 "give it to this user: `sudo ip tuntap add dev {name} mode tap user $(id -un)`, after `sudo ip \
                  link del {name}`"
+            )
+            .into(),
+            Error::TapSingleQueue { name, .. } => advice!(
+                "leave out {}, or make the tap with several: `sudo ip link del {}; sudo ip tuntap add \
+                 dev {} mode tap multi_queue user $(id -un)`",
+                Setting::NetQueues,
+                name.clone(),
+                name.clone()
             ),
-            Error::TapSingleQueue { name, .. } => format!(
-                "leave out `queues=`, or make the tap with several: `sudo ip link del {name}; sudo ip tuntap add \
-                 dev {name} mode tap multi_queue user $(id -un)`"
-            ),
-            Error::Capability { .. } => GRANT.into(),
-            Error::Link { source, .. } if kind(source) == io::ErrorKind::PermissionDenied => GRANT.into(),
+            Error::Capability { .. } => grant(),
+            Error::Link { source, .. } if kind(source) == io::ErrorKind::PermissionDenied => grant(),
             Error::SubnetOfOthers { .. } => {
                 "kvmlet has its rights from its file, so it takes networks in 10.107.0.0/16, 172.30.0.0/16 and \
                  192.168.107.0/24 only; have root choose another one"
                     .into()
             }
             Error::NoSubnet { .. } | Error::SubnetTaken { .. } | Error::SubnetRouted { .. } => {
-                "name a network that is free: --net subnet=10.1.2.0/30".into()
+                advice!("name a network that is free: {}", (Setting::NetSubnet, "10.1.2.0/30"))
             }
-            Error::State(error) => return error.help(),
-            Error::NoNotes => "make the runtime directory usable, or pass --net tap=NAME".into(),
+            Error::State(error) => return error.help().map(Into::into),
+            Error::NoNotes => advice!("make the runtime directory usable, or take a tap: {}", (Setting::NetTap, "NAME")),
             Error::Descriptors(_) => {
                 "let this process have more: `ulimit -n 1024` before kvmlet, or LimitNOFILE=1024 in its unit".into()
             }
@@ -305,6 +323,7 @@ impl Error {
                     "it has {}; without an address the port is published at all of them",
                     there.join(", ")
                 )
+                .into()
             }
             Error::Publish { source, .. } => match kind(source) {
                 io::ErrorKind::PermissionDenied => {
@@ -313,20 +332,21 @@ impl Error {
                 _ => return None,
             },
             Error::Lacking { missing } => {
-                let helps = missing.iter().filter_map(Error::help);
-                helps.collect::<Vec<_>>().join("; and ")
+                return Advice::joined(missing.iter().filter_map(Error::help), "; and ");
             }
             Error::Rules { source } if kind(source) == io::ErrorKind::InvalidInput => {
-                "this kernel knows that rule otherwise, or not at all: report it with `uname -r` as a bug of kvmlet; \
-                 until it is mended, make a tap and pass --net tap=NAME"
-                    .into()
+                advice!(
+                    "this kernel knows that rule otherwise, or not at all: report it with `uname -r` as a bug of \
+                     kvmlet; until it is mended, make a tap and take it: {}",
+                    (Setting::NetTap, "NAME")
+                )
             }
-            Error::Rules { .. } => {
+            Error::Rules { .. } => advice!(
                 "load the modules with `sudo modprobe -a nf_tables nft_fib_ipv4 nft_masq nft_nat nft_ct`; a kernel \
                  without them gives no interface of kvmlet's own, as its guest would reach all of this host: make a \
-                 tap and pass --net tap=NAME"
-                    .into()
-            }
+                 tap and take it: {}",
+                (Setting::NetTap, "NAME")
+            ),
             _ => return None,
         })
     }

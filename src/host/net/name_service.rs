@@ -66,7 +66,7 @@ impl NameService {
     pub fn warning(&self) -> Option<String> {
         self.servers.known().is_empty().then(|| {
             "the guest can look up no names until /etc/resolv.conf of this host has a name server; or name one \
-             with --dns"
+             with `dns`"
                 .into()
         })
     }

@@ -250,7 +250,7 @@ fn a_host_without_name_servers_says_so() {
         let network = set_up(&Net::default(), runtime.path()).unwrap();
         let warnings = network.warnings().join("\n");
         assert!(warnings.contains("/etc/resolv.conf"), "{warnings}");
-        assert!(warnings.contains("--dns"), "{warnings}");
+        assert!(warnings.contains("`dns`"), "{warnings}");
     });
 }
 

@@ -215,7 +215,7 @@ mod tests {
                         .unwrap()
                 });
                 let refused = refused.join().unwrap();
-                let (error, help) = (refused.to_string(), refused.help().unwrap());
+                let (error, help) = (refused.to_string(), refused.help().unwrap().to_string());
                 assert!(error.contains("CAP_NET_ADMIN"), "{error}");
                 assert!(help.contains("setcap cap_net_admin"), "{help}");
                 if kvmlet_sys::facts::open_tun().is_ok()

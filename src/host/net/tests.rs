@@ -97,7 +97,10 @@ fn what_is_in_the_way_is_named() {
             let mut config: Net = text.parse().unwrap();
             config.publish = net(publish).publish;
             let error = set_up(&config, runtime.path()).err().unwrap();
-            (error.to_string(), error.help().unwrap_or_default())
+            (
+                error.to_string(),
+                error.help().map_or(String::new(), |help| help.to_string()),
+            )
         };
         let (error, help) = refused("", &["8080:80"]);
         let me = std::process::id();
@@ -105,7 +108,7 @@ fn what_is_in_the_way_is_named() {
             error.starts_with(&format!("cannot publish 8080:80/tcp: process {me} (")),
             "{error}"
         );
-        assert!(help.contains("-p 80"), "{help}");
+        assert!(help.contains(r#""publish": ["80"]"#), "{help}");
         // What has IPv4 only is in the way of all addresses, and not of one of IPv6.
         let config = net(&["[::1]:8080:80"]);
         drop(set_up(&config, runtime.path()).unwrap());

@@ -1,7 +1,6 @@
 //! Why a directory is not used.
 
 use super::Purpose;
-use crate::remedy::Remedy;
 use crate::users;
 use std::fmt;
 use std::io;
@@ -178,11 +177,5 @@ impl std::error::Error for Error {
             Problem::Make { source, .. } | Problem::Unusable { source, .. } => Some(source),
             _ => None,
         }
-    }
-}
-
-impl Remedy for Error {
-    fn remedy(&self) -> Option<String> {
-        Some(self.help())
     }
 }

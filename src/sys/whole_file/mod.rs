@@ -12,7 +12,6 @@ use super::directory::Directory;
 use super::temporary::Temporary;
 use super::users;
 use super::wait::{self, Slot, Until};
-use crate::remedy::Remedy;
 use rustix::fs::{FileType, Gid, Mode, Stat, Uid, fchmod, fchown, fstat};
 use rustix::io::Errno;
 use std::ffi::OsString;
@@ -62,12 +61,6 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-}
-
-impl Remedy for Error {
-    fn remedy(&self) -> Option<String> {
-        self.help().map(Into::into)
-    }
 }
 
 impl Error {

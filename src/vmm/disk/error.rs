@@ -1,7 +1,7 @@
 //! Why a disk cannot be used, and what a person can do about it.
 
 use super::{GuestMount, Holder, HostUse, ImageFormat, SECTOR_BYTES, Unmountable};
-use std::borrow::Cow;
+use crate::config::{Advice, Setting, advice};
 use std::io;
 use std::path::PathBuf;
 
@@ -162,19 +162,44 @@ impl Error {
     }
 
     /// What a person can do about it.
-    pub fn help(&self) -> Cow<'static, str> {
+    pub fn help(&self) -> Advice {
         match self {
             Error::HostUse { by, read_only, .. } => by.way_out(*read_only).into(),
             Error::Unmountable { path, why } => why.way_out(path).into(),
+            Error::Open {
+                source, read_only, ..
+            } => open_help(source, *read_only),
+            Error::Empty {
+                mount: Some(GuestMount::Scratch),
+                ..
+            } => advice!(
+                "remove it and have one made ({}), or make one: `truncate -s 1G FILE` and `mkfs.ext4 FILE`",
+                (Setting::ScratchSize, "1G")
+            ),
+            Error::Maker { .. } => advice!(
+                "give it another size, such as {}, or another place",
+                (Setting::ScratchSize, "1G")
+            ),
+            Error::Direct { .. } => advice!(
+                "leave out {}, or put the image on another file system",
+                Setting::DiskDirect
+            ),
+            Error::Locked { read_only, .. } => match read_only {
+                true => advice!(
+                    "stop whoever has it, or make it read-only there as well ({})",
+                    Setting::DiskReadOnly
+                ),
+                false => advice!(
+                    "stop whoever has it, and name it once; only disks that all open with {} can be shared",
+                    Setting::DiskReadOnly
+                ),
+            },
             _ => self.fixed_help().into(),
         }
     }
 
     fn fixed_help(&self) -> &'static str {
         match self {
-            Error::Open {
-                source, read_only, ..
-            } => open_help(source, *read_only),
             Error::Kind {
                 directory: true, ..
             } => {
@@ -184,18 +209,10 @@ impl Error {
             Error::Replaced { .. } => {
                 "try again; if that was not you, put it into a directory that nobody else can write to"
             }
-            Error::Direct { .. } => "leave out `direct`, or put the image on another file system",
-            Error::Locked {
-                read_only: true, ..
-            } => "stop whoever has it, or make it read-only there as well (`ro`)",
-            Error::Locked { .. } => {
-                "stop whoever has it, and name it once; only disks that all open with `ro` can be shared"
-            }
             Error::Make { .. } => "name a file in a directory that this user may write to",
             Error::MakerMissing { .. } => {
                 "install e2fsprogs, or make one elsewhere: `truncate -s 1G FILE` and `mkfs.ext4 FILE`"
             }
-            Error::Maker { .. } => "give it another size, such as `size=1G`, or another place",
             Error::Unmountable { .. } => "name a disk with a file system that the guest can mount",
             Error::Busy { .. } | Error::HostUse { .. } => {
                 "stop whoever has it; `lsblk` and `fuser` tell"
@@ -204,35 +221,38 @@ impl Error {
             Error::Read { .. } => "check that the file is intact and the device still answers",
             Error::Format { format, .. } => format.way_out(),
             Error::Empty { mount, .. } => match mount {
-                None => "give it a size, as by `truncate -s 1G FILE`",
                 Some(GuestMount::Root) => MAKE_ROOT,
-                Some(GuestMount::Scratch) => {
-                    "remove it and have one made (`--scratch FILE,size=1G`), or make one: `truncate -s 1G FILE` and `mkfs.ext4 FILE`"
-                }
+                _ => "give it a size, as by `truncate -s 1G FILE`",
             },
+            _ => "check the path",
         }
     }
 }
 
 /// Only where a file's permissions are what forbids it do other permissions help.
-fn open_help(source: &io::Error, read_only: bool) -> &'static str {
+fn open_help(source: &io::Error, read_only: bool) -> Advice {
     match (source.raw_os_error(), read_only) {
         (Some(libc::ENOENT), true) => {
-            "check the path; it is that of a file, and nothing is fetched by a name: `images/build` makes images of roots"
+            "check the path; it is that of a file, and nothing is fetched by a name: `images/build` makes images of roots".into()
         }
-        (Some(libc::ENOENT), false) => {
-            "check the path; an empty disk is made by `truncate -s 1G FILE`, a scratch disk by `--scratch FILE,size=1G`"
-        }
-        (Some(libc::EACCES), true) => "give this user read permission",
-        (Some(libc::EACCES), false) => {
-            "give this user write permission, or add `ro` for a disk that is only read"
-        }
-        (Some(libc::EROFS), _) => "add `ro` for a disk that is only read, or put it elsewhere",
+        (Some(libc::ENOENT), false) => advice!(
+            "check the path; an empty disk is made by `truncate -s 1G FILE`, a scratch disk by {}",
+            (Setting::ScratchSize, "1G")
+        ),
+        (Some(libc::EACCES), true) => "give this user read permission".into(),
+        (Some(libc::EACCES), false) => advice!(
+            "give this user write permission, or add {} for a disk that is only read",
+            Setting::DiskReadOnly
+        ),
+        (Some(libc::EROFS), _) => advice!(
+            "add {} for a disk that is only read, or put it elsewhere",
+            Setting::DiskReadOnly
+        ),
         (Some(libc::EPERM), _) => {
             "what forbids it is not the file's permissions: for a device those of this container or cgroup, for a file \
-             that it is immutable (`lsattr` tells)"
+             that it is immutable (`lsattr` tells)".into()
         }
-        _ => "check the path",
+        _ => "check the path".into(),
     }
 }
 
@@ -247,7 +267,7 @@ mod tests {
             (libc::ENOENT, false, "`truncate -s 1G FILE`"),
             (libc::EACCES, true, "read permission"),
             (libc::EACCES, false, "write permission"),
-            (libc::EROFS, false, "add `ro`"),
+            (libc::EROFS, false, "add `disks[].read_only`"),
             (libc::EPERM, false, "not the file's permissions"),
             (libc::ELOOP, false, "check the path"),
             (libc::ENOTDIR, true, "check the path"),
@@ -257,7 +277,7 @@ mod tests {
                 read_only,
                 source: io::Error::from_raw_os_error(code),
             };
-            let help = error.help();
+            let help = error.help().to_string();
             assert!(help.contains(expected), "{code}: {help}");
         }
     }

@@ -121,7 +121,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("scratch");
         let error = make_with(&["/nowhere/mke2fs"], &path, 1 << 30).unwrap_err();
-        assert!(error.help().contains("e2fsprogs"), "{error}");
+        assert!(error.help().to_string().contains("e2fsprogs"), "{error}");
         let error = make_ext4(&path, 1024).unwrap_err();
         assert!(
             matches!(&error, Error::Maker { said, .. } if !said.is_empty()),

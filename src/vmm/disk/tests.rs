@@ -10,7 +10,7 @@ fn image(bytes: u64) -> tempfile::NamedTempFile {
 
 fn open(path: &Path, read_only: bool) -> Result<DiskFile, String> {
     DiskFile::open(path, read_only, false).map_err(|error| {
-        assert!(!error.help().is_empty());
+        assert!(!error.help().to_string().is_empty());
         error.to_string()
     })
 }
@@ -130,5 +130,5 @@ fn a_compressed_disk_of_less_than_a_sector_is_no_empty_one() {
     std::os::unix::fs::FileExt::write_all_at(image.as_file(), b"\x28\xb5\x2f\xfd", 0).unwrap();
     let disk = open(image.path(), true).unwrap();
     let error = disk.refuse_image_formats().unwrap_err();
-    assert!(error.help().contains("zstd -d"), "{error}");
+    assert!(error.help().to_string().contains("zstd -d"), "{error}");
 }

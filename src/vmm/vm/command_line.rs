@@ -82,6 +82,6 @@ mod tests {
         let names: Vec<_> = shares.iter().map(|share| share.what).collect();
         assert_eq!(names, ["env", "command", "root", "cmdline"]);
         assert_eq!(shares[0].longest.as_ref().unwrap().0, "BIG");
-        assert!(help.unwrap().contains("a file of the image"));
+        assert!(help.unwrap().to_string().contains("a file of the image"));
     }
 }

@@ -3,11 +3,10 @@
 use super::failure::Failure;
 use super::lifecycle::State;
 use crate::arch::x86_64::{acpi, boot};
-use crate::config::Memory;
+use crate::config::{Advice, Memory, Remedy, Setting, advice};
 use crate::devices::virtio::NoEvents;
 use crate::{config, devices, memory};
 use kvmlet_sys::kvm;
-use kvmlet_sys::remedy::Remedy;
 use std::io;
 use std::path::PathBuf;
 
@@ -186,45 +185,56 @@ impl From<NoEvents> for Error {
 
 impl Error {
     /// The way out, where one is known.
-    pub fn help(&self) -> Option<String> {
+    pub fn help(&self) -> Option<Advice> {
         match self {
-            Error::Kvm(error) => Some(error.help()),
-            Error::Disk(error) => Some(error.help().into()),
-            Error::Endpoints { .. } => Some("make an endpoint for each: `kvmlet::run::build` does".into()),
-            Error::Boot { source, .. } => source.help().map(Into::into),
+            Error::Config(error) => error.remedy(),
+            Error::Kvm(error) => Some(error.help().into()),
+            Error::Disk(error) => Some(error.help()),
+            Error::Endpoints { .. } => {
+                Some("make an endpoint for each: `kvmlet::run::build` does".into())
+            }
+            Error::Boot { source, .. } => source.help(),
             Error::Open {
                 what: "guest kernel",
                 ..
-            } => Some("build one with `kernels/build`, or pass --kernel".into()),
-            Error::Config(config::Error::BalloonReserved) => {
-                Some("take `--huge-pages transparent`, or leave out --balloon".into())
+            } => Some(advice!(
+                "build one with `kernels/build`, or name another with {}",
+                Setting::Kernel
+            )),
+            Error::Memory(memory::Error::Map {
+                pages: config::HugePages::Reserved,
+                ..
+            }) => Some(advice!(
+                "reserve pages of 2 MiB (`sysctl vm.nr_hugepages=N`), or take {}",
+                (Setting::HugePages, "transparent")
+            )),
+            Error::Memory(_) | Error::HostMemory { .. } => {
+                Some(advice!("ask for less {}", Setting::Memory))
             }
-            Error::Config(config::Error::KernelMissing) => {
-                Some("pass --kernel, or run `kernels/build` once to get a default one".into())
-            }
-            Error::Memory(memory::Error::Map { pages: config::HugePages::Reserved, .. }) => Some(
-                "reserve pages of 2 MiB (`sysctl vm.nr_hugepages=N`), or take `--huge-pages transparent`"
-                    .into(),
-            ),
-            Error::Memory(_) | Error::HostMemory { .. } => Some("ask for less --memory".into()),
             Error::KvmLacks(_) => Some("run `kvmlet doctor` to see what this host offers".into()),
             Error::Thread { source, .. } if source.raw_os_error() == Some(libc::EAGAIN) => {
                 Some(kvmlet_sys::process::MORE_PROCESSES.into())
             }
-            Error::Open { what: "initrd", .. } => {
-                Some("build one with `images/build minimal`, or leave out --initrd".into())
-            }
+            Error::Open { what: "initrd", .. } => Some(advice!(
+                "build one with `images/build minimal`, or leave out {}",
+                Setting::Initrd
+            )),
             Error::Unsettled { .. } => Some(
-                "the VM runs on; try again, and look whether the host's disk works (`dmesg`)".into(),
-            ),
-            Error::KernelCpus { .. } => {
-                Some("ask for fewer --cpus, or boot a kernel with a larger NR_CPUS".into())
-            }
-            Error::NestedMissing => Some(
-                "load kvm_intel or kvm_amd with nested=1 where the processor has VT-x or SVM, or leave out --nested"
+                "the VM runs on; try again, and look whether the host's disk works (`dmesg`)"
                     .into(),
             ),
-            Error::PmuMissing => Some("load kvm with enable_pmu=1, or leave out --pmu".into()),
+            Error::KernelCpus { .. } => Some(advice!(
+                "ask for fewer {}, or boot a kernel with a larger NR_CPUS",
+                Setting::Vcpus
+            )),
+            Error::NestedMissing => Some(advice!(
+                "load kvm_intel or kvm_amd with nested=1 where the processor has VT-x or SVM, or leave out {}",
+                Setting::Nested
+            )),
+            Error::PmuMissing => Some(advice!(
+                "load kvm with enable_pmu=1, or leave out {}",
+                Setting::Pmu
+            )),
             Error::Failed(failure) => Some(failure.help()),
             _ => None,
         }
@@ -232,7 +242,7 @@ impl Error {
 }
 
 impl Remedy for Error {
-    fn remedy(&self) -> Option<String> {
+    fn remedy(&self) -> Option<Advice> {
         self.help()
     }
 }

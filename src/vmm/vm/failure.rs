@@ -1,6 +1,7 @@
 //! When KVM cannot go on: which instruction, where, at what privilege, and what it usually means.
 
 use crate::arch::x86_64::diagnosis::{Instruction, instruction};
+use crate::config::{Advice, Setting, advice};
 use crate::memory::GuestMemory;
 use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_run};
 use kvm_ioctls::VcpuFd;
@@ -86,9 +87,9 @@ impl fmt::Display for Failure {
 
 impl Failure {
     /// What it usually means.
-    pub fn help(&self) -> String {
+    pub fn help(&self) -> Advice {
         match (&self.cause, instruction(&self.instruction)) {
-            (Cause::Emulation, Some(known)) => format!(
+            (Cause::Emulation, Some(known)) => advice!(
                 "this host's KVM interprets guest kernel code and lacks {} there; boot a kernel made for such hosts \
                  (`kernels/build software-kvm`){}",
                 name(&known),
@@ -104,7 +105,7 @@ impl Failure {
                  `dmesg` on the host may say more"
                     .into()
             }
-            (Cause::Run(libc::EAGAIN), _) => format!(
+            (Cause::Run(libc::EAGAIN), _) => advice!(
                 "KVM could not start a thread of its own in this process: {}",
                 process::MORE_PROCESSES
             ),
@@ -151,9 +152,9 @@ fn name(known: &Instruction) -> String {
 }
 
 /// How the kernel at hand may do without an instruction set.
-fn without(known: &Instruction) -> String {
+fn without(known: &Instruction) -> Advice {
     let Some(mask) = known.set.and_then(|set| set.mask) else {
-        return String::new();
+        return "".into();
     };
     let unpacking = match known.set {
         Some(set) if set.name.starts_with("BMI") => {
@@ -161,7 +162,11 @@ fn without(known: &Instruction) -> String {
         }
         _ => "",
     };
-    format!(", or hide it from this one with `--cpu-mask {mask}`{unpacking}")
+    advice!(
+        ", or hide it from this one with {}{}",
+        (Setting::CpuMask, mask),
+        unpacking
+    )
 }
 
 /// The bytes that KVM itself reports with an emulation failure (api.rst, KVM_EXIT_INTERNAL_ERROR).
@@ -201,6 +206,7 @@ fn bytes_at(fd: &VcpuFd, ram: &GuestMemory, linear: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Dialect;
 
     #[test]
     fn the_message_has_bytes_place_and_privilege() {
@@ -216,7 +222,7 @@ mod tests {
             "vCPU 1: KVM cannot emulate an instruction; bytes 9b 90 (`fwait`) at RIP 0xffffffff81000000, \
              CPL 0 (kernel)"
         );
-        assert!(failure.help().contains("software-kvm"));
+        assert!(failure.help().to_string().contains("software-kvm"));
         // What Linux's zstd decompressor does where it sees BMI2.
         let shlx = vec![0xc4, 0xe2, 0xf9, 0xf7, 0xc1];
         let failure = Failure {
@@ -227,7 +233,7 @@ mod tests {
             failure.to_string().contains("(`shlx` of BMI2)"),
             "{failure}"
         );
-        let help = failure.help();
+        let help = failure.help().in_words_of(Dialect::Flags);
         for way_out in ["software-kvm", "--cpu-mask bmi2", "`zstd -d`"] {
             assert!(help.contains(way_out), "{help}");
         }

@@ -330,7 +330,7 @@ fn an_ordinary_user_uses_what_is_delegated() {
         as_user(&session, &|| {
             let error = try_share(HALF).unwrap_err();
             assert!(matches!(error, Error::Denied { .. }), "{error:?}");
-            let help = error.help().unwrap();
+            let help = error.help().unwrap().to_string();
             assert!(
                 help.contains("systemd-run --user --scope -p Delegate=yes"),
                 "{help}"

@@ -1,7 +1,7 @@
 //! What can be wrong with a kernel, an initrd or a command line.
 
 use super::Share;
-use crate::config::Memory;
+use crate::config::{Advice, Memory, Setting, advice};
 use std::fmt;
 use std::io;
 use vm_memory::GuestMemoryError;
@@ -113,23 +113,23 @@ impl Error {
     }
 
     /// The way out, where there is a general one.
-    pub fn help(&self) -> Option<&'static str> {
+    pub fn help(&self) -> Option<Advice> {
         match self {
             Error::KernelRoom { .. } | Error::InitrdRoom { .. } => {
-                Some("give the VM more --memory")
+                Some(advice!("give the VM more {}", Setting::Memory))
             }
             Error::CmdlineTooLong { shares, .. } => Some(match shares.first().map(|s| s.what) {
-                Some("cmdline") => "shorten --cmdline",
+                Some("cmdline") => advice!("shorten {}", Setting::Cmdline),
                 Some("command" | "env") => {
-                    "put long values into a file of the image or of a disk, where the service reads them"
+                    "put long values into a file of the image or of a disk, where the service reads them".into()
                 }
-                _ => "give the VM fewer disks and interfaces",
+                _ => "give the VM fewer disks and interfaces".into(),
             }),
             Error::InitrdEmpty | Error::InitrdFormat(_) | Error::InitrdRead(_) => {
-                Some("build one with `images/build minimal`, or leave out --initrd")
+                Some(advice!("build one with `images/build minimal`, or leave out {}", Setting::Initrd))
             }
             Error::Memory(_) => None,
-            _ => Some("build one with `kernels/build`, or pass --kernel"),
+            _ => Some(advice!("build one with `kernels/build`, or name another with {}", Setting::Kernel)),
         }
     }
 }
@@ -181,7 +181,7 @@ pub(super) fn disk_image(start: &[u8]) -> Option<&'static str> {
         [b'K', b'D', b'M', b'V', ..] => "a VMDK disk image",
         _ if has(0, b"vhdxfile") => "a VHDX disk image",
         _ if has(0, b"conectix") => "a VHD disk image",
-        _ if has(1024, b"\xe2\xe1\xf5\xe0") => "the image of an erofs file system: see --root",
+        _ if has(1024, b"\xe2\xe1\xf5\xe0") => "the image of an erofs file system, as roots are",
         _ if has(512, b"EFI PART") => "a disk with partitions",
         _ => return None,
     })

@@ -21,7 +21,7 @@ use super::{
     Activation, DeviceSpec, DeviceState, DeviceType, Halted, VirtioDevice, Worker, WorkerThread,
     foreign_state,
 };
-use crate::config::{Cache, Disk, DiskIo};
+use crate::config::{Advice, Cache, Disk, DiskIo, Setting, advice};
 use crate::disk::{self, DiskFile, GuestMount};
 use crate::thread::ThreadKind;
 use backend::{FileMedium, Medium, Shelf};
@@ -29,7 +29,6 @@ use handle::{Counters, Shared};
 use kvmlet_sys::ring;
 use layout::{ConfigSpace, SECTOR_BYTES, WRITEBACK_OFFSET, feature};
 use request::ID_BYTES;
-use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,16 +69,16 @@ pub enum Error {
 
 impl Error {
     /// What a person can do about it.
-    pub fn help(&self) -> Cow<'static, str> {
+    pub fn help(&self) -> Advice {
         match self {
             Error::Disk(error) => error.help(),
             Error::Events(_) => "raise the limit of open files (`ulimit -n`)".into(),
             Error::Gone { .. } => "its VM has ended; start it again".into(),
-            Error::IoUring { .. } => {
-                "see /proc/sys/kernel/io_uring_disabled and the seccomp profile; with `io=auto` plain system \
-                 calls serve where there is no io_uring"
-                    .into()
-            }
+            Error::IoUring { .. } => advice!(
+                "see /proc/sys/kernel/io_uring_disabled and the seccomp profile; with {} plain system \
+                 calls serve where there is no io_uring",
+                (Setting::DiskIo, "auto")
+            ),
         }
     }
 }

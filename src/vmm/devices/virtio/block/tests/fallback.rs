@@ -56,7 +56,7 @@ fn plain_system_calls_serve_where_io_uring_is_forbidden() {
         assert!(matches!(error, Error::IoUring { .. }), "{error}");
         let path = image.path().to_str().unwrap();
         assert!(error.to_string().contains(path), "{error}");
-        assert!(error.help().contains("io_uring_disabled"));
+        assert!(error.help().to_string().contains("io_uring_disabled"));
     });
     test.join().unwrap();
 }

@@ -166,7 +166,7 @@ fn a_second_writer_is_refused_by_name() {
             error.to_string().contains(path.to_str().unwrap()),
             "{error}"
         );
-        assert!(!error.help().is_empty());
+        assert!(!error.help().to_string().is_empty());
     }
     let shared = image();
     let disk = Disk::read_only(shared.path());
@@ -263,7 +263,12 @@ fn an_image_in_another_format_is_opened_only_by_who_insists() {
             image.path().display()
         );
         assert_eq!(error.to_string(), said);
-        assert!(error.help().contains("qemu-img convert -f qcow2 -O raw"));
+        assert!(
+            error
+                .help()
+                .to_string()
+                .contains("qemu-img convert -f qcow2 -O raw")
+        );
         let insisting = Disk {
             format: Some(crate::config::DiskFormat::Raw),
             ..disk
