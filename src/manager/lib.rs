@@ -7,16 +7,24 @@
 
 mod book;
 mod error;
+pub mod events;
+mod filter;
+pub mod health;
 mod id;
 mod instance;
+pub mod logs;
 mod moment;
 mod name;
 mod place;
+pub mod restart;
+mod rotated;
 mod sealed;
 mod slots;
+mod watch;
 
 pub use book::{Book, Damaged, Listing};
 pub use error::Error;
+pub use filter::{Filters, NotAFilter};
 pub use id::{InstanceId, NotAnId};
 pub use instance::{
     Asked, End, Instance, Keeper, LogLimits, Outcome, Owned, Process, Record, State, Step, View,

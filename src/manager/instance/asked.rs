@@ -30,6 +30,24 @@ pub struct Asked {
     pub log: LogLimits,
 }
 
+impl Asked {
+    /// An instance of an image, of which nothing else is asked, from now.
+    pub fn new(id: InstanceId, image: impl Into<String>) -> Self {
+        Self {
+            id,
+            created: Moment::now(),
+            image: image.into(),
+            command: Vec::new(),
+            config: serde_json::Value::Null,
+            restart: RestartPolicy::No,
+            health: None,
+            remove: false,
+            labels: BTreeMap::new(),
+            log: LogLimits::default(),
+        }
+    }
+}
+
 /// How much of what an instance writes is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLimits {

@@ -2,7 +2,7 @@
 //! compared with.
 
 use kvmlet_manager::View;
-use rustix::fs::{FlockOperation, flock};
+use kvmlet_sys::lock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, read_to_string};
 use std::io::Write;
@@ -50,7 +50,7 @@ impl Diary {
     /// Makes sure in another way that a supervisor is alone.
     pub fn claim(&self, id: &str) -> File {
         let file = File::create(self.place.join("owners").join(id)).unwrap();
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !lock::try_acquire(&file).unwrap() {
             self.write(&format!("VIOLATION {id} has two owners"));
         }
         file
