@@ -2,17 +2,24 @@
 
 use crate::cli::{Running, kill, kvmlet, text, vm_process};
 use crate::harness::{Test, deadline, patience::eventually};
+use crate::hostile::scene::make_device;
+use crate::ports::on_own_host;
 use rustix::termios::{LocalModes, tcgetattr};
 use std::fs::{File, read_link, read_to_string};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 pub const TESTS: &[Test] = &[
     ("a_terminal_is_raw_and_restored", terminal),
     ("a_vm_at_a_terminal_is_jailed_and_does_not_have_it", jailed),
+    (
+        "a_terminal_of_another_user_is_left_to_the_supervisor_too",
+        of_another_user,
+    ),
     (
         "the_escape_key_works_while_the_guest_takes_no_keys",
         no_keys_taken,
@@ -90,6 +97,31 @@ fn jailed() {
     let vm = vm_process(&child);
     let own = read_link("/proc/self/ns/mnt").unwrap();
     assert_ne!(read_link(format!("/proc/{vm}/ns/mnt")).unwrap(), own);
+    does_not_have_it(vm);
+}
+
+/// As after `su`: the terminal's node is another user's, and may not be opened.
+fn of_another_user() {
+    const USER: u32 = 23_006;
+    on_own_host(|| {
+        make_device(Path::new("/run/kvm"), (10, 232)).unwrap();
+        rustix::mount::mount_bind("/run/kvm", "/dev/kvm").unwrap();
+        let (mut ours, theirs) = pseudo_terminal();
+        let command = boot("serial_echo", &[], &theirs);
+        let user = ["--reuid", "--regid"].map(|flag| format!("{flag}={USER}"));
+        let mut su = Command::new("setpriv");
+        su.args(user).args(["--clear-groups", "--"]);
+        su.arg(command.get_program()).args(command.get_args());
+        let mut shell = shell("exec \"$@\"", &su, &theirs);
+        expect(&mut ours, &mut String::new(), "ready");
+        does_not_have_it(vm_process(&shell));
+        goes_on(&mut ours, &theirs, &mut shell);
+        assert!(is_canonical(&theirs), "restored");
+    });
+}
+
+/// Keys come to a VM's process by a pipe, and what it writes goes to the terminal by descriptors that cannot be read.
+fn does_not_have_it(vm: i32) {
     let input = read_link(format!("/proc/{vm}/fd/0")).unwrap();
     assert!(input.to_str().unwrap().starts_with("pipe:"), "{input:?}");
     for output in [1, 2] {

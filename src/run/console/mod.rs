@@ -14,7 +14,6 @@ use kvmlet_sys::interrupt;
 use kvmlet_sys::signals::{self, ENDING, Signals};
 use kvmlet_vmm::vm::{ExitReason, VmHandle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stdin, stderr, stdin, stdout};
 use rustix::termios::isatty;
@@ -114,11 +113,9 @@ impl Console {
             if !isatty(output) {
                 continue;
             }
-            let path = format!("/proc/self/fd/{}", output.as_raw_fd());
-            let flags = OFlags::WRONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
-            match open(path, flags, Mode::empty()) {
+            match terminal::to_write_to(output) {
                 Ok(terminal) => replace(terminal)?,
-                // Another user's, say, as after `su`.
+                // Another user's, say, which is not this session's either.
                 Err(error) => {
                     log::debug!("the terminal cannot be opened to be written to: {error}")
                 }

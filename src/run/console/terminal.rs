@@ -2,11 +2,15 @@
 
 use kvmlet_spec::ConsoleSize;
 use kvmlet_sys::thread::lock;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use rustix::process::getpgrp;
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{
     OptionalActions, OutputModes, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
 };
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, Once};
@@ -88,6 +92,27 @@ pub fn size() -> Option<ConsoleSize> {
         columns: size.ws_col,
         rows: size.ws_row,
     })
+}
+
+/// The same terminal, opened to be written to and not to be read. After `su` its node is another user's; but whose
+/// session it controls may open it by another name (tty(4)).
+pub(super) fn to_write_to(terminal: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let open = |path: &str| {
+        let flags = OFlags::WRONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
+        open(path, flags, Mode::empty())
+    };
+    let opened = open(&format!("/proc/self/fd/{}", terminal.as_raw_fd()));
+    Ok(match opened {
+        Err(Errno::ACCESS) if controls_us(terminal) => open("/dev/tty"),
+        opened => opened,
+    }?)
+}
+
+/// Only of the terminal that controls this session the kernel tells a session, which has no number for a process in
+/// another namespace: 0.
+fn controls_us(terminal: BorrowedFd<'_>) -> bool {
+    // SAFETY: the call takes a descriptor, which is borrowed, and nothing else.
+    unsafe { libc::tcgetsid(terminal.as_raw_fd()) != -1 }
 }
 
 /// Only there may a terminal be read and set. Where it controls no process of ours, it has no foreground.
