@@ -27,7 +27,7 @@ const GUEST: &str = "while :; do :; done &
     seconds() { cut -d. -f1 /proc/uptime; }
     before=$(seconds); echo standing by; read line
     echo gone=$(($(seconds) - before)); sleep 15
-    dmesg | grep -e 'Linux version' -e '[l]ockup' -e 'detected stall' -e 'blocked for more than'; echo the end";
+    dmesg | grep -e Linux.version -e [l]ockup -e detected.stall -e blocked.for.more; echo the end";
 
 /// One VM is paused, and the process of another is stopped, as a shell's user does with Ctrl-Z.
 fn stands_still(host: &Host) {
