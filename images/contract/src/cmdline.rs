@@ -9,12 +9,14 @@ use core::str::FromStr;
 
 use crate::spec::set_variable;
 use crate::{
-    ConsoleSize, Error, FileSystem, GuestSpec, NetworkSpec, Overlay, RootSpec, User, percent,
+    AgentSpec, ConsoleSize, Error, FileSystem, GuestSpec, NetworkSpec, Overlay, RootSpec, User,
+    percent,
 };
 
 const PREFIX: &str = "kvmlet.";
 const KNOWN: &str = "kvmlet.arg, kvmlet.env, kvmlet.workdir, kvmlet.user, kvmlet.hostname, \
-                     kvmlet.net, kvmlet.root, kvmlet.overlay, kvmlet.stop_timeout, kvmlet.console";
+                     kvmlet.net, kvmlet.root, kvmlet.overlay, kvmlet.stop_timeout, kvmlet.console, \
+                     kvmlet.agent";
 
 impl GuestSpec {
     /// The parameters, separated by spaces, that make init read `self` back; empty for the
@@ -54,6 +56,9 @@ impl GuestSpec {
             parameter(&mut out, "console", "");
             let _ = write!(out, "{columns}x{rows}");
         }
+        if let Some(agent) = &self.agent {
+            parameter(&mut out, "agent", &agent.to_string());
+        }
         out
     }
 
@@ -92,6 +97,7 @@ impl GuestSpec {
                     once(key, &mut guest.stop_timeout_s, seconds)?;
                 }
                 "console" => once(key, &mut guest.console, ConsoleSize::parse(key, value)?)?,
+                "agent" => once(key, &mut guest.agent, AgentSpec::parse(key, value)?)?,
                 _ => {
                     return Err(Error::UnknownKey {
                         key: key.clone(),
@@ -146,6 +152,16 @@ pub(crate) fn variable(key: &str, text: &str) -> Result<(String, String), Error>
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err(Error::value(key, text, "should be NAME=VALUE")),
+    }
+}
+
+impl AgentSpec {
+    fn parse(key: &str, text: &str) -> Result<Self, Error> {
+        match decoded(key, text)? {
+            text if text == "vsock" => Ok(Self::Vsock),
+            text if text.starts_with('/') => Ok(Self::Directory(text)),
+            text => Err(Error::value(key, &text, "should be vsock or a directory")),
+        }
     }
 }
 

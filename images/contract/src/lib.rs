@@ -41,7 +41,8 @@ pub use accounts::{Account, AccountError, Identity, Lookup, MAX_GROUPS, User};
 pub use error::Error;
 pub use exit::{EXIT_INIT_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, exec_error_code, exit_code};
 pub use spec::{
-    ConsoleSize, FileSystem, GuestSpec, NetworkSpec, Overlay, RootSpec, STOP_TIMEOUT_S, ServiceSpec,
+    AgentSpec, ConsoleSize, FileSystem, GuestSpec, NetworkSpec, Overlay, RootSpec, STOP_TIMEOUT_S,
+    ServiceSpec,
 };
 
 /// Where an image says which service it holds.

@@ -1,5 +1,6 @@
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::net::IpAddr;
 
 use crate::User;
@@ -21,6 +22,27 @@ pub struct GuestSpec {
     pub stop_timeout_s: Option<u32>,
     /// How big the terminal is that the console ends in.
     pub console: Option<ConsoleSize>,
+    /// How init reaches the host, which then says over [`crate::channel`] what runs, instead of `service`, and has its
+    /// streams. Without it init asks nobody.
+    pub agent: Option<AgentSpec>,
+}
+
+/// How the guest's agent reaches the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentSpec {
+    /// Over AF_VSOCK.
+    Vsock,
+    /// Over Unix sockets in this directory, for an init in a container: it connects to `host`, and listens at `guest`.
+    Directory(String),
+}
+
+impl fmt::Display for AgentSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vsock => "vsock",
+            Self::Directory(path) => path,
+        })
+    }
 }
 
 impl GuestSpec {

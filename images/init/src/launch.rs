@@ -52,6 +52,10 @@ pub enum Stdio<'a> {
         terminal: Option<&'a File>,
         size: Option<ConsoleSize>,
     },
+    /// These descriptors, in a session of its own.
+    Streams([i32; 3]),
+    /// This terminal, which is that of a session of its own.
+    Terminal(i32),
 }
 
 /// A step of the child that failed.
@@ -223,6 +227,21 @@ impl Child<'_> {
     fn take_stdio(&self) {
         match self.stdio {
             Stdio::Console { terminal, size } => self.take_console(*terminal, *size),
+            Stdio::Streams(files) => {
+                let _ = sys::setsid();
+                for (fd, file) in (0..).zip(files) {
+                    let _ = sys::dup3(*file, fd);
+                    self.own(fd);
+                }
+            }
+            Stdio::Terminal(file) => {
+                let _ = sys::setsid();
+                let _ = sys::set_controlling_terminal(*file);
+                for fd in 0..3 {
+                    let _ = sys::dup3(*file, fd);
+                }
+                self.own(0);
+            }
         }
     }
 

@@ -13,6 +13,7 @@
 
 extern crate alloc;
 
+mod agent;
 mod appear;
 mod console;
 mod identity;
@@ -75,6 +76,8 @@ fn run(written: &mut power::Written) -> Result<u8, Failure> {
     let cmdline = read_text(c"/proc/cmdline").map_err(|e| format!("read /proc/cmdline: {e}"))?;
     let guest = GuestSpec::from_cmdline(&cmdline)
         .map_err(|e| format!("understand the kernel command line: {e}"))?;
+    // The host answers while the rest is prepared.
+    let link = guest.agent.as_ref().map(agent::Link::open).transpose()?;
     if let Some(spec) = &guest.root {
         written.scratch = root::enter(spec)?;
     }
@@ -83,6 +86,9 @@ fn run(written: &mut power::Written) -> Result<u8, Failure> {
         sys::sethostname(name).map_err(|e| format!("set the host name \"{name}\": {e}"))?;
     }
     network::configure(&guest.networks)?;
+    if let Some(link) = link {
+        return Ok(agent::run(link, &guest)?);
+    }
     let timeout_ms = u64::from(guest.stop_timeout_s()) * 1000;
     let spec = guest.service.over(service_file()?);
     let service = service::start(&spec, guest.console)?;
@@ -90,7 +96,7 @@ fn run(written: &mut power::Written) -> Result<u8, Failure> {
 }
 
 /// What the image says about its service; nothing if it says nothing.
-fn service_file() -> Result<ServiceSpec, String> {
+pub(crate) fn service_file() -> Result<ServiceSpec, String> {
     let path = CString::new(SERVICE_FILE).unwrap_or_default();
     match read_text(&path) {
         Ok(text) => {

@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use core::ffi::CStr;
 
+use kvmlet_contract::channel;
 use linux_raw_sys::general::{MS_NODEV, MS_NOEXEC, MS_NOSUID};
 
 use crate::console;
@@ -154,4 +155,23 @@ pub fn rest() {
         // It fails where the image has them.
         let _ = sys::symlink(target, link);
     }
+}
+
+/// Mounts what the service asks for, where directories may have to be made first.
+pub fn mount_asked(mount: &channel::Mount<'_>) -> Result<(), String> {
+    let target = mount.target;
+    make_directories(target)
+        .and_then(|()| {
+            sys::mount(
+                mount.source,
+                target,
+                mount.fstype,
+                mount.flags,
+                mount.options,
+            )
+        })
+        .map_err(|e| {
+            let (source, target) = (mount.source.to_string_lossy(), target.to_string_lossy());
+            format!("mount {source} on {target}: {e}")
+        })
 }

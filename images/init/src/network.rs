@@ -12,8 +12,8 @@ use linux_raw_sys::general::{O_CREAT, O_TRUNC};
 use linux_raw_sys::net::{AF_INET, AF_INET6};
 use linux_raw_sys::netlink::{
     IFA_ADDRESS, IFA_F_NODAD, IFA_LOCAL, IFLA_MTU, NETLINK_ROUTE, NLM_F_ACK, NLM_F_CREATE,
-    NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_ERROR, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTN_UNICAST,
-    RTNH_F_ONLINK, RTPROT_BOOT, rtattr_type_t,
+    NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, RTM_DELADDR, RTM_GETADDR,
+    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTN_UNICAST, RTNH_F_ONLINK, RTPROT_BOOT, rtattr_type_t,
 };
 
 use crate::sys::{self, Errno, File};
@@ -24,6 +24,7 @@ const LOOPBACK: u32 = 1;
 const IFF_UP: u32 = 1;
 /// From linux/rtnetlink.h.
 const RT_TABLE_MAIN: u8 = 254;
+const RT_SCOPE_UNIVERSE: u8 = 0;
 /// struct nlmsghdr: u32 length, u16 type, u16 flags, u32 sequence number, u32 port.
 const HEADER_SIZE: usize = 16;
 /// Flags of a request for something that may be there already.
@@ -45,6 +46,19 @@ pub fn configure(networks: &[NetworkSpec]) -> Result<(), String> {
     }
     requests.send(&socket)?;
     write_name_servers(networks)
+}
+
+/// Gives an interface this configuration instead of the one that it has.
+pub fn replace(network: &NetworkSpec) -> Result<(), String> {
+    let failed = |error: Errno| format!("configure the network: {error}");
+    let socket = File::netlink(NETLINK_ROUTE).map_err(failed)?;
+    let index = interface_index(&socket, &network.interface)?;
+    // An interface that goes down loses its routes; IPv4 addresses go with the last one of their network.
+    let mut requests = Requests::default();
+    requests.remove_addresses(&socket, index).map_err(failed)?;
+    requests.interface(index, network);
+    requests.send(&socket)?;
+    write_name_servers(core::slice::from_ref(network))
 }
 
 /// The number of the interface, which may have to appear first.
@@ -120,6 +134,41 @@ impl Requests {
         }
     }
 
+    /// Takes the interface's addresses away, but for those that the kernel has made of the link's own.
+    fn remove_addresses(&mut self, socket: &File, index: u32) -> Result<(), Errno> {
+        let mut ask = Self::default();
+        ask.begin(
+            RTM_GETADDR as u16,
+            NLM_F_REQUEST | NLM_F_DUMP,
+            String::new(),
+        );
+        // struct ifaddrmsg: of all families and interfaces.
+        ask.bytes.extend([0; 8]);
+        ask.end();
+        socket.write(&ask.bytes)?;
+        let mut answer = [0; 8192];
+        loop {
+            let length = socket.read(&mut answer)?;
+            let mut rest = &answer[..length];
+            while let Some((kind, message, others)) = message(rest) {
+                rest = others;
+                match u32::from(kind) {
+                    NLMSG_DONE | NLMSG_ERROR => return Ok(()),
+                    kind if kind == RTM_NEWADDR as u32 && is_own_address(message, index) => {
+                        self.begin(
+                            RTM_DELADDR as u16,
+                            NLM_F_REQUEST,
+                            "remove an address".into(),
+                        );
+                        self.bytes.extend(message);
+                        self.end();
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn link_up(&mut self, index: u32, mtu: Option<u32>, purpose: String) {
         self.begin(RTM_NEWLINK as u16, NLM_F_REQUEST, purpose);
         // struct ifinfomsg: family, padding, type, index, flags, which flags to change.
@@ -190,6 +239,23 @@ impl Requests {
             }
         }
     }
+}
+
+/// The first netlink message in `bytes`: its type, its payload, and what follows.
+fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let (&[a, b, c, d, kind_low, kind_high], _) = bytes.split_first_chunk()?;
+    let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+    let payload = bytes.get(HEADER_SIZE..length)?;
+    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((u16::from_ne_bytes([kind_low, kind_high]), payload, rest))
+}
+
+/// Whether struct ifaddrmsg is about an address of that interface with a scope beyond the link.
+fn is_own_address(message: &[u8], index: u32) -> bool {
+    let Some((&[_, _, _, scope, a, b, c, d], _)) = message.split_first_chunk() else {
+        return false;
+    };
+    scope == RT_SCOPE_UNIVERSE && u32::from_ne_bytes([a, b, c, d]) == index
 }
 
 /// Address family and bytes of an address.

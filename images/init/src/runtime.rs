@@ -26,13 +26,14 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     power::at_once(kvmlet_contract::EXIT_INIT_FAILED)
 }
 
-/// Hands out memory from a fixed area and takes back only what was handed out last: init
-/// allocates while it reads its configuration, and not at all once the service runs.
+/// Hands out memory from a fixed area and takes back only what was handed out last, and [`scoped`]: init
+/// allocates while it reads its configuration, and while it starts a process.
+#[repr(C, align(4096))]
 struct Arena {
+    bytes: UnsafeCell<[u8; Self::SIZE]>,
     used: Cell<usize>,
     /// The most that was ever in use; what is beyond is still zero, as the kernel gave it.
     touched: Cell<usize>,
-    bytes: UnsafeCell<[u8; Self::SIZE]>,
 }
 
 impl Arena {
@@ -104,6 +105,32 @@ unsafe impl GlobalAlloc for Arena {
         }
     }
 }
+
+/// Runs `work` and takes back all that it allocated, so that a loop can go on for ever. What it leaves behind stays in use
+/// only as far as it is worth keeping.
+///
+/// # Safety
+///
+/// Nothing that is allocated in `work` is used after it: neither its result nor what it changed refers to such memory.
+pub unsafe fn scoped<T>(work: impl FnOnce() -> T) -> T {
+    let mark = ARENA.used.get();
+    let result = work();
+    ARENA.used.set(mark);
+    let kept = mark + KEPT;
+    if ARENA.touched.get() > kept {
+        let base = ARENA.bytes.get() as usize;
+        // Up to whole pages, so that what is beyond is zero as `touched` says.
+        let start = (base + kept).next_multiple_of(PAGE);
+        // SAFETY: nobody uses what is beyond `mark`, and the arena ends behind the last page that was touched.
+        unsafe { crate::sys::discard(start, (base + ARENA.touched.get()).next_multiple_of(PAGE)) };
+        ARENA.touched.set(start - base);
+    }
+    result
+}
+
+/// How much of the arena stays with the process for the next time.
+const KEPT: usize = 32 << 10;
+const PAGE: usize = 4096;
 
 #[global_allocator]
 static ARENA: Arena = Arena {

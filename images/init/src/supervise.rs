@@ -25,7 +25,7 @@ const END_OF_KILLED_MS: u64 = 5000;
 const STOPPED: i32 = 0x7f;
 
 /// A service that is being stopped.
-struct Stopping {
+pub struct Stopping {
     /// By the host's wish, who hears how the service has ended. Whoever is inside and powers off means
     /// that its end is no failure.
     by_host: bool,
@@ -35,29 +35,43 @@ struct Stopping {
 }
 
 impl Stopping {
-    fn begin(service: Pid, by_host: bool, timeout_ms: u64) -> Self {
+    /// Sends `signal`, and has `timeout_ms` run from now; a service that ignores the signal is killed at once.
+    pub fn begin(service: Pid, by_host: bool, signal: u8, timeout_ms: u64) -> Self {
         let mut stopping = Self {
             by_host,
             deadline_ms: sys::monotonic_ms() + timeout_ms,
             killed: false,
         };
-        if ignores_sigterm(service) {
+        if ignores(service, signal) {
             stopping.kill(service);
         } else {
-            let _ = sys::kill(service, SIGTERM as i32);
+            let _ = sys::kill(service, signal.into());
         }
         stopping
     }
 
-    fn kill(&mut self, service: Pid) {
+    /// Whether it was sent SIGKILL.
+    pub fn killed(&self) -> bool {
+        self.killed
+    }
+
+    /// Ends it.
+    pub fn kill(&mut self, service: Pid) {
         // It fails only if the service has just ended, which SIGCHLD tells next.
         let _ = sys::kill(service, SIGKILL as i32);
         self.killed = true;
         self.deadline_ms = sys::monotonic_ms() + END_OF_KILLED_MS;
     }
 
-    fn left_ms(&self) -> u64 {
+    /// Until its time is up.
+    pub fn left_ms(&self) -> u64 {
         self.deadline_ms.saturating_sub(sys::monotonic_ms())
+    }
+
+    /// Whether an end with this status is no failure: somebody inside has powered the guest off.
+    pub fn forgives(&self, status: i32) -> bool {
+        let signal = (status & 0x7f) as u32;
+        !self.by_host && (signal == SIGTERM || signal == SIGKILL)
     }
 }
 
@@ -81,7 +95,9 @@ pub fn until_end(service: Pid, timeout_ms: u64) -> u8 {
             }
             Ok(signal) if [SIGPWR, SIGUSR1, SIGUSR2].contains(&(signal as u32)) => {
                 let by_host = signal == SIGPWR as i32;
-                stopping.get_or_insert_with(|| Stopping::begin(service, by_host, timeout_ms));
+                stopping.get_or_insert_with(|| {
+                    Stopping::begin(service, by_host, SIGTERM as u8, timeout_ms)
+                });
             }
             Ok(signal) => {
                 // It fails only if the service has just ended, which SIGCHLD tells next.
@@ -96,39 +112,43 @@ pub fn until_end(service: Pid, timeout_ms: u64) -> u8 {
 /// Reaps all that has ended, and returns the service's wait status if it is among them.
 fn reap(service: Pid) -> Option<i32> {
     let mut ended = None;
+    each_ended(Some(service), &mut |pid, status| {
+        if pid == service {
+            ended = Some(status);
+        }
+    });
+    ended
+}
+
+/// Reaps all that has ended, and hands out each process with its wait status.
+pub fn each_ended(service: Option<Pid>, see: &mut dyn FnMut(Pid, i32)) {
     // Several ends may have sent a single SIGCHLD.
     while let Ok((pid, status)) = sys::wait_any(WNOHANG | WUNTRACED) {
         if pid == 0 {
             break;
         }
-        if status & 0xff == STOPPED {
-            // Ctrl-Z is for a shell's jobs. This one has no shell to continue it; who sends SIGSTOP will.
-            let by_terminal = [SIGTSTP, SIGTTIN, SIGTTOU].contains(&((status >> 8) as u32));
-            if pid == service && by_terminal {
-                let _ = sys::kill(-service, SIGCONT as i32);
-            }
+        if status & 0xff != STOPPED {
+            see(pid, status);
             continue;
         }
-        if pid == service {
-            ended = Some(status);
-            break;
+        // Ctrl-Z is for a shell's jobs. This one has no shell to continue it; who sends SIGSTOP will.
+        let by_terminal = [SIGTSTP, SIGTTIN, SIGTTOU].contains(&((status >> 8) as u32));
+        if Some(pid) == service && by_terminal {
+            let _ = sys::kill(-pid, SIGCONT as i32);
         }
     }
-    ended
 }
 
 /// A service that was stopped because somebody inside has powered the guest off has not failed.
 fn code_at_end(status: i32, stopping: Option<&Stopping>) -> u8 {
-    let signal = status & 0x7f;
-    let from_inside = stopping.is_some_and(|stopping| !stopping.by_host);
-    if from_inside && (signal == SIGTERM as i32 || signal == SIGKILL as i32) {
+    if stopping.is_some_and(|stopping| stopping.forgives(status)) {
         return 0;
     }
     exit_code(status)
 }
 
-/// Whether the service would not even notice SIGTERM, as interactive shells don't.
-fn ignores_sigterm(service: Pid) -> bool {
+/// Whether the service would not even notice the signal, as interactive shells don't notice SIGTERM.
+fn ignores(service: Pid, signal: u8) -> bool {
     let path = CString::new(format!("/proc/{service}/status")).unwrap_or_default();
     let status = read_text(&path).unwrap_or_default();
     // proc_pid_status(5): a mask in hexadecimal, signal 1 in its lowest bit.
@@ -138,5 +158,5 @@ fn ignores_sigterm(service: Pid) -> bool {
     let mask = ignored
         .and_then(|mask| u64::from_str_radix(mask, 16).ok())
         .unwrap_or(0);
-    mask & 1 << (SIGTERM - 1) != 0
+    mask & 1 << (signal - 1) != 0
 }

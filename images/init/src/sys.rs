@@ -10,6 +10,7 @@ use linux_raw_sys::general::*;
 use linux_raw_sys::ioctl;
 
 pub use errno::Errno;
+pub use io::*;
 pub use linux_raw_sys::general::{O_DIRECTORY, O_NOCTTY, O_RDONLY, O_RDWR, O_WRONLY};
 pub use process::*;
 
@@ -21,13 +22,13 @@ pub type Pid = i32;
 /// # Safety
 ///
 /// The arguments must be what the call with this number expects; pointers must be valid for it.
-unsafe fn syscall(number: u32, arguments: [usize; 5]) -> Result<usize, Errno> {
-    let [a, b, c, d, e] = arguments;
+unsafe fn syscall(number: u32, arguments: [usize; 6]) -> Result<usize, Errno> {
+    let [a, b, c, d, e, f] = arguments;
     let result: isize;
     // SAFETY: the caller vouches for the arguments. The kernel changes rax, rcx and r11.
     unsafe {
         asm!("syscall", inlateout("rax") number as isize => result, in("rdi") a, in("rsi") b,
-             in("rdx") c, in("r10") d, in("r8") e, lateout("rcx") _, lateout("r11") _,
+             in("rdx") c, in("r10") d, in("r8") e, in("r9") f, lateout("rcx") _, lateout("r11") _,
              options(nostack));
     }
     match result {
@@ -36,16 +37,17 @@ unsafe fn syscall(number: u32, arguments: [usize; 5]) -> Result<usize, Errno> {
     }
 }
 
-/// Calls the kernel. Fewer arguments than five are filled up with zeros.
+/// Calls the kernel. Fewer arguments than six are filled up with zeros.
 macro_rules! call {
-    (@five $a:expr, $b:expr, $c:expr, $d:expr, $e:expr $(, $z:expr)*) => {
-        [$a as usize, $b as usize, $c as usize, $d as usize, $e as usize]
+    (@six $a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr $(, $z:expr)*) => {
+        [$a as usize, $b as usize, $c as usize, $d as usize, $e as usize, $f as usize]
     };
     ($number:ident $(, $argument:expr)*) => {
-        syscall($number, call!(@five $($argument,)* 0, 0, 0, 0, 0))
+        syscall($number, call!(@six $($argument,)* 0, 0, 0, 0, 0, 0))
     };
 }
 
+mod io;
 mod process;
 
 /// An open file, closed when dropped.
@@ -75,6 +77,13 @@ impl File {
     /// Its descriptor.
     pub fn number(&self) -> i32 {
         self.0
+    }
+
+    /// Another descriptor of the same.
+    pub fn again(&self) -> Result<Self, Errno> {
+        // SAFETY: no pointers.
+        let fd = unsafe { call!(__NR_fcntl, self.0, F_DUPFD_CLOEXEC, 3) }?;
+        Ok(Self(fd as i32))
     }
 
     /// Leaves it open for good.

@@ -38,12 +38,14 @@
 //! Whoever gets a frame that breaks these rules, or one that makes no sense where it comes, ends the connection; the agent
 //! says why first ([`Event::Failed`]).
 
+mod client;
 mod description;
 mod event;
 mod fields;
 mod process_spec;
 mod request;
 
+pub use client::{Client, ClientError, MAX_BACKLOG, OUTPUT_WINDOW};
 pub use description::{
     Description, DescriptionError, MAX_DESCRIPTION, MAX_FIELDS, MAX_STRING, Mount,
 };

@@ -56,6 +56,7 @@ fn full() -> GuestSpec {
             columns: 132,
             rows: 43,
         }),
+        agent: Some(AgentSpec::Directory("/run/a b".into())),
     }
 }
 
@@ -82,6 +83,10 @@ fn each_part_comes_back_alone() {
         },
         GuestSpec {
             hostname: base.hostname,
+            ..Default::default()
+        },
+        GuestSpec {
+            agent: Some(AgentSpec::Vsock),
             ..Default::default()
         },
         GuestSpec {
@@ -117,7 +122,7 @@ fn the_written_form_is_the_documented_one() {
              kvmlet.net=eth0,172.16.0.2/30,gateway=172.16.0.1,dns=1.1.1.1,dns=9.9.9.9,mtu=1400 \
              kvmlet.net=a%2Cb,fd00::2/64 kvmlet.root=/dev/vda,fstype=erofs,ro \
              kvmlet.overlay=/dev/vdb kvmlet.stop_timeout=90 \
-             kvmlet.console=132x43";
+             kvmlet.console=132x43 kvmlet.agent=/run/a%20b";
     assert_eq!(full().to_cmdline(), expected);
 }
 
@@ -185,6 +190,10 @@ fn errors_name_the_parameter() {
         (
             "kvmlet.root=/dev/vda kvmlet.root=/dev/vda",
             "\"kvmlet.root\" is given twice",
+        ),
+        (
+            "kvmlet.agent=tcp",
+            "kvmlet.agent: \"tcp\": should be vsock or",
         ),
         ("kvmlet.overlay=tmpfs", "needs kvmlet.root"),
         (

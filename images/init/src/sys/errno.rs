@@ -54,6 +54,11 @@ errors! {
     ENETDOWN "network is down"
     ENETUNREACH "network is unreachable"
     EOPNOTSUPP "not supported"
+    EINPROGRESS "it is on its way"
+    ECONNREFUSED "nobody listens there"
+    ECONNRESET "the connection was reset"
+    EADDRINUSE "the address is in use"
+    EMFILE "too many open files"
 }
 
 impl Errno {

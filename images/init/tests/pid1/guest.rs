@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use kvmlet_contract::machine::{EXIT_CODE_PORT, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF};
@@ -191,6 +192,14 @@ pub struct Running {
     output: BufReader<std::process::ChildStdout>,
 }
 
+/// A test that failed leaves no guest behind.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Running {
     /// Waits until the service has written a certain line.
     pub fn wait_for(mut self, expected: &str) -> Self {
@@ -221,6 +230,30 @@ impl Running {
         let Some(init) = self.init() else { return true };
         let stat = fs::read_to_string(format!("/proc/{init}/stat")).unwrap_or_default();
         !stat.contains(") S") && !stat.contains(") R")
+    }
+
+    /// The guest's root directory.
+    pub fn root(&self) -> &Path {
+        self.guest.root.path()
+    }
+
+    /// A line of what the kernel says of init's process.
+    fn status(&self, key: &str) -> u64 {
+        let init = self.init().unwrap();
+        let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let number = line.unwrap().split_whitespace().next();
+        number.unwrap().parse().unwrap()
+    }
+
+    /// How often init has gone to sleep.
+    pub fn switches(&self) -> u64 {
+        self.status("voluntary_ctxt_switches:")
+    }
+
+    /// How much memory init has of its own.
+    pub fn memory_kib(&self) -> u64 {
+        self.status("RssAnon:")
     }
 
     /// The number of init's process.

@@ -56,15 +56,15 @@ fn a_user_whom_the_image_does_not_know_is_named() {
     );
 }
 
-/// A pipe that nobody writes to, and a file without end.
+/// A pipe that nobody writes to, and a directory.
 #[test]
 fn a_user_database_that_is_none_is_not_waited_for() {
-    for node in [&["mkfifo"][..], &["ln", "-s", "/dev/zero"]] {
+    for node in ["mkfifo", "mkdir"] {
         let Some(guest) = Guest::new("kvmlet.arg=true kvmlet.user=0") else {
             return;
         };
         let path = guest.root.path().join("etc/passwd");
-        let made = Command::new(node[0]).args(&node[1..]).arg(path).status();
+        let made = Command::new(node).arg(path).status();
         assert!(made.unwrap().success());
         expect(guest, 0);
     }

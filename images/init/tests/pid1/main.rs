@@ -5,7 +5,9 @@
 // Whatever goes wrong in its making, a test has failed.
 #![allow(clippy::unwrap_used)]
 
+mod agent;
 mod guest;
+mod host;
 mod image;
 
 use std::fs;
@@ -310,7 +312,7 @@ fn what_cannot_be_done_is_said_and_is_125() {
             "kvmlet.agr=true".into(),
             "cannot understand the kernel command line: unknown key \"kvmlet.agr\" (known are \
              kvmlet.arg, kvmlet.env, kvmlet.workdir, kvmlet.user, kvmlet.hostname, kvmlet.net, \
-             kvmlet.root, kvmlet.overlay, kvmlet.stop_timeout, kvmlet.console)",
+             kvmlet.root, kvmlet.overlay, kvmlet.stop_timeout, kvmlet.console, kvmlet.agent)",
         ),
         (
             format!("{arg} kvmlet.workdir=/nowhere"),
