@@ -11,6 +11,7 @@ mod failure;
 mod handle;
 mod irq;
 mod kick;
+mod kvm_state;
 mod lifecycle;
 mod machine;
 mod power_button;

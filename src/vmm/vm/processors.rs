@@ -2,13 +2,14 @@
 
 use super::cpuid_offer;
 use super::error::{Doing, Error};
+use super::kvm_state;
 use super::vcpu::Vcpu;
 use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot::BootState;
-use crate::arch::x86_64::cpuid::{self, CpuidFacts, CpuidPlan};
-use crate::arch::x86_64::{lapic, msr};
+use crate::arch::x86_64::cpuid::{self, CpuidFacts, CpuidPlan, Leaf};
+use crate::arch::x86_64::msr::{self, Msr};
 use crate::config::VmConfig;
-use kvm_bindings::{CpuId, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, Msrs, kvm_enable_cap};
+use kvm_bindings::{KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, Msrs, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use kvmlet_sys::directory::Directory;
 
@@ -19,6 +20,7 @@ pub(super) fn plan_cpuid(
     notes: Option<&Directory>,
 ) -> Result<CpuidPlan, Error> {
     let offer = cpuid_offer::recall(kvm, notes).doing("tell which CPU features it supports")?;
+    let offer = kvm_state::leaves(&offer);
     check_offer(kvm, &offer, config)?;
     let facts = CpuidFacts {
         vcpus: config.vcpus,
@@ -38,7 +40,7 @@ pub(super) fn plan_cpuid(
 }
 
 /// Has this host's KVM what was asked for?
-fn check_offer(kvm: &Kvm, offer: &CpuId, config: &VmConfig) -> Result<(), Error> {
+fn check_offer(kvm: &Kvm, offer: &[Leaf], config: &VmConfig) -> Result<(), Error> {
     if config.nested && !cpuid::offers_nested(offer) {
         return Err(Error::NestedMissing);
     }
@@ -83,18 +85,18 @@ pub(super) fn build(
     state: &BootState,
 ) -> Result<Vcpu, Error> {
     let fd = vm.create_vcpu(number.into()).doing("create a vCPU")?;
-    fd.set_cpuid2(&cpuid.for_vcpu(number).map_err(Error::List)?)
-        .doing("set a vCPU's CPUID")?;
+    let leaves = kvm_state::cpuid(&cpuid.for_vcpu(number)).map_err(Error::List)?;
+    fd.set_cpuid2(&leaves).doing("set a vCPU's CPUID")?;
     set_msrs(&fd, cpuid.has_vmx())?;
     let mut local_apic = fd.get_lapic().doing("read a vCPU's local APIC")?;
-    lapic::set_local_pins(&mut local_apic);
+    kvm_state::wire_local_pins(&mut local_apic);
     fd.set_lapic(&local_apic).doing("set a vCPU's local APIC")?;
     if number == 0 {
         let mut special = fd.get_sregs().doing("read a vCPU's registers")?;
-        state.apply(&mut special);
+        kvm_state::apply(state, &mut special);
         fd.set_sregs(&special)
             .doing("set a vCPU's special registers")?;
-        fd.set_regs(&state.registers)
+        fd.set_regs(&kvm_state::general(&state.registers))
             .doing("set a vCPU's registers")?;
     }
     Ok(Vcpu {
@@ -106,12 +108,15 @@ pub(super) fn build(
 
 /// Both calls stop at the first register that KVM does not have and say how many they came to.
 fn set_msrs(fd: &VcpuFd, vmx: bool) -> Result<(), Error> {
-    let old = msr::entry(msr::IA32_MISC_ENABLE, 0);
-    let mut old = Msrs::from_entries(&[old]).map_err(Error::List)?;
+    let old = Msr {
+        index: msr::IA32_MISC_ENABLE,
+        value: 0,
+    };
+    let mut old = kvm_state::msrs(&[old]).map_err(Error::List)?;
     let read = fd.get_msrs(&mut old).doing(MSRS)?;
     all_of(&old, read)?;
     let misc_enable = old.as_slice().first().map_or(0, |entry| entry.data);
-    let msrs = msr::boot_msrs(misc_enable, vmx).map_err(Error::List)?;
+    let msrs = kvm_state::msrs(&msr::boot_msrs(misc_enable, vmx)).map_err(Error::List)?;
     let written = fd.set_msrs(&msrs).doing(MSRS)?;
     all_of(&msrs, written)
 }
@@ -134,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_register_that_kvm_does_not_take_is_named() {
-        let msrs = msr::boot_msrs(0, false).unwrap();
+        let msrs = kvm_state::msrs(&msr::boot_msrs(0, false)).unwrap();
         assert!(all_of(&msrs, 2).is_ok());
         let error = all_of(&msrs, 1).unwrap_err().to_string();
         assert_eq!(

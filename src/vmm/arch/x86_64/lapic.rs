@@ -1,29 +1,34 @@
 //! Local interrupt pins of the local APIC, as firmware leaves them.
 
-use kvm_bindings::kvm_lapic_state;
-
-/// Register offsets (Intel SDM vol. 3A §11.4.1).
-const LVT_LINT0: usize = 0x350;
-const LVT_LINT1: usize = 0x360;
 /// Delivery modes (Intel SDM vol. 3A §11.5.1).
 const MODE_MASK: u32 = 0x700;
 const MODE_NMI: u32 = 0x400;
 const MODE_EXTINT: u32 = 0x700;
 
-/// Wires LINT0 to external interrupts and LINT1 to NMI, as the MP table says (MP spec 1.4 §4.3.4).
-pub fn set_local_pins(state: &mut kvm_lapic_state) {
-    set_mode(state, LVT_LINT0, MODE_EXTINT);
-    set_mode(state, LVT_LINT1, MODE_NMI);
+/// A local pin: the register that says what an interrupt at it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalPin {
+    /// Where the register is in the APIC's page, in bytes (Intel SDM vol. 3A §11.4.1).
+    pub offset: usize,
+    mode: u32,
 }
 
-fn set_mode(state: &mut kvm_lapic_state, register: usize, mode: u32) {
-    let mut bytes = [0; 4];
-    for (byte, kept) in bytes.iter_mut().zip(&state.regs[register..]) {
-        *byte = *kept as u8;
-    }
-    let value = u32::from_le_bytes(bytes) & !MODE_MASK | mode;
-    for (kept, byte) in state.regs[register..].iter_mut().zip(value.to_le_bytes()) {
-        *kept = byte as _;
+/// LINT0 is for external interrupts and LINT1 for NMI, as the MP table says (MP spec 1.4 §4.3.4).
+pub const LOCAL_PINS: [LocalPin; 2] = [
+    LocalPin {
+        offset: 0x350,
+        mode: MODE_EXTINT,
+    },
+    LocalPin {
+        offset: 0x360,
+        mode: MODE_NMI,
+    },
+];
+
+impl LocalPin {
+    /// The register as firmware leaves it: only the mode changes.
+    pub fn wired(&self, register: u32) -> u32 {
+        register & !MODE_MASK | self.mode
     }
 }
 
@@ -33,10 +38,9 @@ mod tests {
 
     #[test]
     fn only_the_mode_changes() {
-        let mut state = kvm_lapic_state::default();
-        state.regs[LVT_LINT0 + 2] = 1; // masked
-        set_local_pins(&mut state);
-        assert_eq!(state.regs[LVT_LINT0..LVT_LINT0 + 4], [0, 7, 1, 0]);
-        assert_eq!(state.regs[LVT_LINT1..LVT_LINT1 + 4], [0, 4, 0, 0]);
+        const MASKED: u32 = 1 << 16;
+        let [external, nmi] = LOCAL_PINS;
+        assert_eq!(external.wired(MASKED), MASKED | 0x700);
+        assert_eq!(nmi.wired(MASKED | 0x3ff), MASKED | 0x4ff);
     }
 }

@@ -1,7 +1,5 @@
 //! Model-specific registers that firmware would have set.
 
-use kvm_bindings::{Msrs, kvm_msr_entry};
-
 /// Intel SDM vol. 4, IA32_FEATURE_CONTROL: what firmware decides about VT-x.
 const IA32_FEATURE_CONTROL: u32 = 0x3a;
 /// Not to be changed; VT-x works outside of trusted execution.
@@ -15,31 +13,29 @@ const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
 /// MTRRs on, default type write-back.
 const MTRR_ON_WRITE_BACK: u64 = 1 << 11 | 6;
 
+/// A register and what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Msr {
+    /// Its number.
+    pub index: u32,
+    /// Its contents.
+    pub value: u64,
+}
+
 /// The registers to set; all others are right after a KVM reset.
 ///
 /// `misc_enable` is what that reset has left in [`IA32_MISC_ENABLE`]: bits that say what is not there (branch traces)
 /// stay. `vmx`: the guest sees VT-x, which Linux uses only where this says that it may be used.
-///
-/// # Errors
-/// Never in practice: the list is far below KVM's limit.
-pub fn boot_msrs(misc_enable: u64, vmx: bool) -> Result<Msrs, vmm_sys_util::fam::Error> {
-    let mut entries = vec![
-        entry(IA32_MISC_ENABLE, misc_enable | FAST_STRINGS),
-        entry(IA32_MTRR_DEF_TYPE, MTRR_ON_WRITE_BACK),
+pub fn boot_msrs(misc_enable: u64, vmx: bool) -> Vec<Msr> {
+    let msr = |index, value| Msr { index, value };
+    let mut msrs = vec![
+        msr(IA32_MISC_ENABLE, misc_enable | FAST_STRINGS),
+        msr(IA32_MTRR_DEF_TYPE, MTRR_ON_WRITE_BACK),
     ];
     if vmx {
-        entries.push(entry(IA32_FEATURE_CONTROL, LOCKED_WITH_VMX));
+        msrs.push(msr(IA32_FEATURE_CONTROL, LOCKED_WITH_VMX));
     }
-    Msrs::from_entries(&entries)
-}
-
-/// One register, for KVM to fill in or to take.
-pub fn entry(index: u32, data: u64) -> kvm_msr_entry {
-    kvm_msr_entry {
-        index,
-        data,
-        ..Default::default()
-    }
+    msrs
 }
 
 /// What the manuals call a register that kvmlet touches.
@@ -61,12 +57,11 @@ mod tests {
         // No branch traces, no sampling by memory: KVM says so after a reset.
         let reset = 1 << 11 | 1 << 12;
         for (vmx, count) in [(false, 2), (true, 3)] {
-            let msrs = boot_msrs(reset, vmx).unwrap();
-            let entries = msrs.as_slice();
-            assert_eq!(entries.len(), count);
-            assert_eq!((entries[0].index, entries[0].data), (0x1a0, reset | 1));
-            for entry in entries {
-                assert!(name(entry.index).starts_with("IA32_"));
+            let msrs = boot_msrs(reset, vmx);
+            assert_eq!(msrs.len(), count);
+            assert_eq!((msrs[0].index, msrs[0].value), (0x1a0, reset | 1));
+            for msr in msrs {
+                assert!(name(msr.index).starts_with("IA32_"));
             }
         }
     }

@@ -1,12 +1,13 @@
 //! The Linux 64-bit boot protocol (Linux Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
 
 use super::registers::{
-    self, BootState, CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, RFLAGS,
+    self, BootState, CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, RFLAGS, Registers,
 };
 use super::{Error, Handoff};
-use crate::arch::x86_64::address_map::{BOOT_STACK, CMDLINE, PAGE_TABLES, ZERO_PAGE, memory_map};
+use crate::arch::x86_64::address_map::{
+    BOOT_STACK, CMDLINE, GDT, PAGE_TABLES, ZERO_PAGE, memory_map,
+};
 use crate::memory::GuestMemory;
-use kvm_bindings::kvm_regs;
 use linux_loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -35,7 +36,7 @@ pub(super) fn prepare(
     let task = registers::task(BOOT_TSS);
     let gdt_bytes = registers::write_gdt(ram, &[code, data, task])?;
     Ok(BootState {
-        registers: kvm_regs {
+        registers: Registers {
             rip: entry.0,
             rsi: ZERO_PAGE.0,
             rsp: BOOT_STACK.0,
@@ -50,6 +51,7 @@ pub(super) fn prepare(
         code,
         data,
         task,
+        gdt: GDT,
         gdt_bytes,
     })
 }

@@ -1,6 +1,6 @@
 //! From kernel, initrd and command line in files to bytes in guest memory and the state of the first vCPU.
 //!
-//! Nothing here touches KVM: `load` returns plain data ([`BootState`]) that whoever builds vCPUs applies.
+//! Nothing here touches KVM: what [`finish`] returns is plain data ([`BootState`]), which whoever builds vCPUs applies.
 
 mod bzimage;
 mod command_line;
@@ -15,7 +15,7 @@ mod symbols;
 pub use command_line::{CommandLine, Share};
 pub use error::{Error, Place};
 pub use initrd::compression;
-pub use registers::BootState;
+pub use registers::{BootState, Registers, Segment};
 pub use symbols::cpu_limit;
 
 use super::address_map::{CMDLINE, CMDLINE_BYTES, ram_ranges};

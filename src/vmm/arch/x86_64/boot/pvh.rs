@@ -1,10 +1,9 @@
 //! PVH direct boot (Xen docs/misc/pvh.pandoc and public/arch-x86/hvm/start_info.h).
 
-use super::registers::{self, BootState, CR0_ET, CR0_PE, RFLAGS};
+use super::registers::{self, BootState, CR0_ET, CR0_PE, RFLAGS, Registers};
 use super::{Error, Handoff};
-use crate::arch::x86_64::address_map::{CMDLINE, PVH_START_INFO, memory_map};
+use crate::arch::x86_64::address_map::{CMDLINE, GDT, PVH_START_INFO, memory_map};
 use crate::memory::GuestMemory;
-use kvm_bindings::kvm_regs;
 use linux_loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -63,7 +62,7 @@ pub(super) fn prepare(
     );
     let gdt_bytes = registers::write_gdt(ram, &[code, data, task])?;
     Ok(BootState {
-        registers: kvm_regs {
+        registers: Registers {
             rip: entry.0,
             rbx: PVH_START_INFO.0,
             rflags: RFLAGS,
@@ -76,6 +75,7 @@ pub(super) fn prepare(
         code,
         data,
         task,
+        gdt: GDT,
         gdt_bytes,
     })
 }

@@ -3,7 +3,6 @@
 use super::Error;
 use crate::arch::x86_64::address_map::GDT;
 use crate::memory::GuestMemory;
-use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress};
 
 /// Control-register bits (Intel SDM vol. 3A §2.5).
@@ -17,96 +16,117 @@ pub(super) const EFER_LMA: u64 = 1 << 10;
 /// Bit 1 of RFLAGS always reads as one.
 pub(super) const RFLAGS: u64 = 2;
 
-/// Plain data for whoever builds vCPUs: general registers whole, and the special ones that differ from reset.
-#[derive(Clone, Debug)]
+/// What a boot protocol wants the first vCPU to begin with, as plain data. All other registers are as after reset.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootState {
-    /// RIP and what the protocol passes in registers.
-    pub registers: kvm_regs,
-    pub(super) cr0: u64,
-    pub(super) cr3: u64,
-    pub(super) cr4: u64,
-    pub(super) efer: u64,
-    pub(super) code: kvm_segment,
-    pub(super) data: kvm_segment,
-    pub(super) task: kvm_segment,
-    pub(super) gdt_bytes: u16,
+    /// RIP and what the protocol passes in registers; the others are zero.
+    pub registers: Registers,
+    /// Control registers, and EFER.
+    pub cr0: u64,
+    /// Physical address of the page tables, if there are any.
+    pub cr3: u64,
+    /// Its bits.
+    pub cr4: u64,
+    /// Its bits.
+    pub efer: u64,
+    /// CS.
+    pub code: Segment,
+    /// DS, ES, FS, GS and SS.
+    pub data: Segment,
+    /// TR.
+    pub task: Segment,
+    /// Where the descriptor table is. The one for interrupts is empty.
+    pub gdt: GuestAddress,
+    /// Its size in bytes.
+    pub gdt_bytes: u16,
 }
 
-impl BootState {
-    /// Changes the special registers of a vCPU after reset to what the protocol wants.
-    pub fn apply(&self, special: &mut kvm_sregs) {
-        special.cr0 = self.cr0;
-        special.cr3 = self.cr3;
-        special.cr4 = self.cr4;
-        special.efer = self.efer;
-        special.cs = self.code;
-        special.tr = self.task;
-        for segment in [
-            &mut special.ds,
-            &mut special.es,
-            &mut special.fs,
-            &mut special.gs,
-            &mut special.ss,
-        ] {
-            *segment = self.data;
-        }
-        special.gdt.base = GDT.0;
-        special.gdt.limit = self.gdt_bytes - 1;
-        special.idt.base = 0;
-        special.idt.limit = 0;
-    }
+/// General registers that a boot protocol gives a meaning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// The first instruction.
+    pub rip: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// What the protocol passes in it.
+    pub rbx: u64,
+    /// What the protocol passes in it.
+    pub rsi: u64,
+    /// Top of the stack.
+    pub rsp: u64,
+    /// Frame of the stack.
+    pub rbp: u64,
+}
+
+/// A segment register with what its descriptor says (Intel SDM vol. 3A §3.4.5). Segments here begin at 0 and are
+/// present, in ring 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Which descriptor.
+    pub selector: u16,
+    /// The last offset, in bytes.
+    pub limit: u32,
+    /// Its type: four bits.
+    pub kind: u8,
+    /// For code or data, not for the system.
+    pub is_for_code_or_data: bool,
+    /// The limit counts pages.
+    pub granular: bool,
+    /// 32-bit operands.
+    pub default_32: bool,
+    /// Code in long mode.
+    pub long: bool,
 }
 
 /// A flat segment, 0 to 4 GiB, ring 0 (Intel SDM vol. 3A §3.4.5).
-fn flat(selector: u16, kind: u8) -> kvm_segment {
-    kvm_segment {
-        base: 0,
-        limit: 0xffff_ffff,
+fn flat(selector: u16, kind: u8) -> Segment {
+    Segment {
         selector,
-        type_: kind,
-        present: 1,
-        s: 1,
-        g: 1,
-        ..Default::default()
+        limit: 0xffff_ffff,
+        kind,
+        is_for_code_or_data: true,
+        granular: true,
+        default_32: false,
+        long: false,
     }
 }
 
 /// Execute and read, accessed.
-pub(super) fn code_32(selector: u16) -> kvm_segment {
-    kvm_segment {
-        db: 1,
+pub(super) fn code_32(selector: u16) -> Segment {
+    Segment {
+        default_32: true,
         ..flat(selector, 0xb)
     }
 }
 
 /// Execute and read, accessed, long mode.
-pub(super) fn code_64(selector: u16) -> kvm_segment {
-    kvm_segment {
-        l: 1,
+pub(super) fn code_64(selector: u16) -> Segment {
+    Segment {
+        long: true,
         ..flat(selector, 0xb)
     }
 }
 
 /// Read and write, accessed.
-pub(super) fn data(selector: u16) -> kvm_segment {
-    kvm_segment {
-        db: 1,
+pub(super) fn data(selector: u16) -> Segment {
+    Segment {
+        default_32: true,
         ..flat(selector, 0x3)
     }
 }
 
 /// A busy task state segment at 0, of the least size.
-pub(super) fn task(selector: u16) -> kvm_segment {
-    kvm_segment {
+pub(super) fn task(selector: u16) -> Segment {
+    Segment {
         limit: 0x67,
-        g: 0,
-        s: 0,
+        granular: false,
+        is_for_code_or_data: false,
         ..flat(selector, 0xb)
     }
 }
 
 /// Writes descriptors for the given segments at their selectors; returns the size of the table.
-pub(super) fn write_gdt(ram: &GuestMemory, segments: &[kvm_segment]) -> Result<u16, Error> {
+pub(super) fn write_gdt(ram: &GuestMemory, segments: &[Segment]) -> Result<u16, Error> {
     let entries = segments
         .iter()
         .map(|s| usize::from(s.selector >> 3))
@@ -125,23 +145,17 @@ pub(super) fn write_gdt(ram: &GuestMemory, segments: &[kvm_segment]) -> Result<u
 }
 
 /// Intel SDM vol. 3A §3.4.5, figure 3-8.
-fn descriptor(segment: &kvm_segment) -> u64 {
-    let limit = u64::from(if segment.g == 1 {
-        segment.limit >> 12
-    } else {
-        segment.limit
+fn descriptor(segment: &Segment) -> u64 {
+    const PRESENT: u64 = 1 << 7;
+    let limit = u64::from(match segment.granular {
+        true => segment.limit >> 12,
+        false => segment.limit,
     });
-    let access = u64::from(segment.type_)
-        | u64::from(segment.s) << 4
-        | u64::from(segment.dpl) << 5
-        | u64::from(segment.present) << 7;
-    let flags = u64::from(segment.l) << 1 | u64::from(segment.db) << 2 | u64::from(segment.g) << 3;
-    (limit & 0xffff)
-        | (segment.base & 0xff_ffff) << 16
-        | access << 40
-        | (limit >> 16 & 0xf) << 48
-        | flags << 52
-        | (segment.base >> 24 & 0xff) << 56
+    let access = u64::from(segment.kind) | u64::from(segment.is_for_code_or_data) << 4 | PRESENT;
+    let flags = u64::from(segment.long) << 1
+        | u64::from(segment.default_32) << 2
+        | u64::from(segment.granular) << 3;
+    (limit & 0xffff) | access << 40 | (limit >> 16 & 0xf) << 48 | flags << 52
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ mod topology;
 mod withheld;
 
 use crate::config::{CpuMask, Register, VcpuCount};
-use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
 /// Leaf 1 ECX (Intel SDM vol. 2A, CPUID).
 const VMX: u32 = 1 << 5;
@@ -29,10 +28,29 @@ const ADDRESS_SIZES: u32 = 0x8000_0008;
 /// What a processor without the address-size leaf has (Intel SDM vol. 3A §4.1.4).
 const DEFAULT_PHYSICAL_BITS: u8 = 36;
 
+/// What the processor answers to CPUID with this number in EAX, and for some in ECX.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leaf {
+    /// EAX of the question.
+    pub function: u32,
+    /// ECX of the question, where that counts.
+    pub index: u32,
+    /// Whether it does.
+    pub is_indexed: bool,
+    /// The answer.
+    pub eax: u32,
+    /// The answer.
+    pub ebx: u32,
+    /// The answer.
+    pub ecx: u32,
+    /// The answer.
+    pub edx: u32,
+}
+
 /// What the CPUID of all vCPUs of a VM has in common.
 #[derive(Clone, Debug)]
 pub struct CpuidPlan {
-    entries: Vec<kvm_cpuid_entry2>,
+    entries: Vec<Leaf>,
     vcpus: u8,
 }
 
@@ -55,9 +73,9 @@ pub struct CpuidFacts<'a> {
 
 impl CpuidPlan {
     /// Starts from what KVM_GET_SUPPORTED_CPUID offers.
-    pub fn new(supported: &CpuId, facts: CpuidFacts) -> Self {
+    pub fn new(supported: &[Leaf], facts: CpuidFacts) -> Self {
         let mut plan = Self {
-            entries: supported.as_slice().to_vec(),
+            entries: supported.to_vec(),
             vcpus: facts.vcpus.get(),
         };
         withheld::ALWAYS.take_from(&mut plan.entries);
@@ -78,13 +96,10 @@ impl CpuidPlan {
     }
 
     /// The table for one vCPU, whose APIC id is its number.
-    ///
-    /// # Errors
-    /// When there are more leaves than KVM takes (a bug).
-    pub fn for_vcpu(&self, vcpu: u8) -> Result<CpuId, vmm_sys_util::fam::Error> {
+    pub fn for_vcpu(&self, vcpu: u8) -> Vec<Leaf> {
         let mut entries = self.entries.clone();
         topology::identify(&mut entries, vcpu);
-        CpuId::from_entries(&entries)
+        entries
     }
 
     /// Width of guest physical addresses, in bits.
@@ -111,7 +126,7 @@ impl CpuidPlan {
         base.eax = base.eax.max(HYPERVISOR_TIMING);
         self.entries
             .retain(|entry| entry.function != HYPERVISOR_TIMING);
-        self.entries.push(kvm_cpuid_entry2 {
+        self.entries.push(Leaf {
             function: HYPERVISOR_TIMING,
             eax: tsc_khz,
             ebx: APIC_BUS_KHZ,
@@ -138,19 +153,19 @@ impl CpuidPlan {
 }
 
 /// Does KVM offer VT-x or SVM to guests?
-pub fn offers_nested(offer: &CpuId) -> bool {
-    let features = |leaf| find(offer.as_slice(), leaf, 0).map_or(0, |entry| entry.ecx);
+pub fn offers_nested(offer: &[Leaf]) -> bool {
+    let features = |leaf| find(offer, leaf, 0).map_or(0, |entry| entry.ecx);
     features(1) & VMX != 0 || features(AMD_FEATURES) & SVM != 0
 }
 
 /// Does KVM's offer tell of performance counters? AMD's first four have no bit in CPUID.
-pub fn offers_counters(offer: &CpuId) -> bool {
-    let entry = |leaf| find(offer.as_slice(), leaf, 0);
+pub fn offers_counters(offer: &[Leaf]) -> bool {
+    let entry = |leaf| find(offer, leaf, 0);
     entry(COUNTERS).is_some_and(|entry| entry.eax & 0xff != 0)
         || entry(AMD_FEATURES).is_some_and(|entry| entry.ecx & AMD_MORE_COUNTERS != 0)
 }
 
-fn register(entry: &mut kvm_cpuid_entry2, register: Register) -> &mut u32 {
+fn register(entry: &mut Leaf, register: Register) -> &mut u32 {
     match register {
         Register::Eax => &mut entry.eax,
         Register::Ebx => &mut entry.ebx,
@@ -159,28 +174,24 @@ fn register(entry: &mut kvm_cpuid_entry2, register: Register) -> &mut u32 {
     }
 }
 
-fn find(entries: &[kvm_cpuid_entry2], leaf: u32, subleaf: u32) -> Option<&kvm_cpuid_entry2> {
+fn find(entries: &[Leaf], leaf: u32, subleaf: u32) -> Option<&Leaf> {
     entries
         .iter()
         .find(|entry| entry.function == leaf && entry.index == subleaf)
 }
 
-fn find_mut(
-    entries: &mut [kvm_cpuid_entry2],
-    leaf: u32,
-    subleaf: u32,
-) -> Option<&mut kvm_cpuid_entry2> {
+fn find_mut(entries: &mut [Leaf], leaf: u32, subleaf: u32) -> Option<&mut Leaf> {
     entries
         .iter_mut()
         .find(|entry| entry.function == leaf && entry.index == subleaf)
 }
 
 /// An entry that answers one subleaf only.
-fn indexed(leaf: u32, subleaf: u32) -> kvm_cpuid_entry2 {
-    kvm_cpuid_entry2 {
+fn indexed(leaf: u32, subleaf: u32) -> Leaf {
+    Leaf {
         function: leaf,
         index: subleaf,
-        flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+        is_indexed: true,
         ..Default::default()
     }
 }

@@ -4,8 +4,8 @@
 //! host of many tenants shows less: no extension that only serves to attack KVM or to measure neighbours unless it was
 //! asked for, and nothing that tells of the host's place, power, firmware or other guests.
 
+use super::Leaf;
 use crate::config::Register::{self, Eax, Ebx, Ecx, Edx};
-use kvm_bindings::kvm_cpuid_entry2;
 
 /// Bits of one register of a leaf's subleaf 0 (Intel SDM vol. 2A, CPUID; AMD APM vol. 3 app. E).
 struct Bits(u32, Register, u32);
@@ -95,7 +95,7 @@ pub(super) const ALWAYS: Withheld = Withheld {
 
 impl Withheld {
     /// Takes it out of what a guest is shown. A leaf that is gone reads as zeros.
-    pub(super) fn take_from(&self, entries: &mut Vec<kvm_cpuid_entry2>) {
+    pub(super) fn take_from(&self, entries: &mut Vec<Leaf>) {
         entries.retain(|entry| !self.leaves.contains(&entry.function));
         for Bits(leaf, register, bits) in self.bits {
             if let Some(entry) = super::find_mut(entries, *leaf, 0) {
