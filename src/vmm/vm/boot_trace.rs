@@ -84,6 +84,17 @@ impl BootTrace {
         self.done[phase as usize].get_or_init(|| at);
     }
 
+    /// Goes into the guest and back, which is noted if it `is_first`.
+    pub(super) fn around_entry<T>(&self, is_first: bool, enter: impl FnOnce() -> T) -> T {
+        if !is_first {
+            return enter();
+        }
+        self.mark(Phase::FirstEntry);
+        let exit = enter();
+        self.mark(Phase::FirstExit);
+        exit
+    }
+
     /// When the VM began to be built.
     pub fn begun(&self) -> Instant {
         self.begun

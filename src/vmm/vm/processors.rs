@@ -101,6 +101,7 @@ pub(super) fn build(
     }
     Ok(Vcpu {
         number,
+        is_first: number == 0,
         fd,
         counters: Default::default(),
     })

@@ -1,6 +1,6 @@
 //! One vCPU: its thread, and the loop that is one match on why the guest came back.
 
-use super::boot_trace::{BootTrace, Phase};
+use super::boot_trace::BootTrace;
 use super::exit::ExitReason;
 use super::failure::{Cause, Failure};
 use super::kick;
@@ -60,6 +60,8 @@ fn count(counter: &AtomicU64) {
 /// A vCPU that is ready to run.
 pub(super) struct Vcpu {
     pub number: u8,
+    /// It has not been in the guest, and nor has another: the others wait until the guest starts them.
+    pub is_first: bool,
     pub fd: VcpuFd,
     pub counters: Arc<Counters>,
 }
@@ -71,7 +73,10 @@ impl Vcpu {
         // SAFETY: `run` is mapped as long as `self.fd` lives, which is longer than `attention`.
         let attention = unsafe { kick::attend(&raw mut (*run).immediate_exit) };
         shared.lifecycle.enter();
-        let guard = Leave(&shared.lifecycle);
+        let guard = Leave {
+            lifecycle: &shared.lifecycle,
+            vcpu: self.number,
+        };
         if let Some(outcome) = self.run_until_end(run, shared) {
             shared.lifecycle.end(outcome);
         }
@@ -84,16 +89,10 @@ impl Vcpu {
         if !shared.lifecycle.may_run() {
             return None;
         }
-        if self.number == 0 {
-            shared.trace.mark(Phase::FirstEntry);
-        }
-        let mut action = self.enter(run, shared);
-        if self.number == 0 {
-            shared.trace.mark(Phase::FirstExit);
-        }
+        let mut next = Next::Enter;
         loop {
-            match action {
-                Next::Enter => {}
+            next = match next {
+                Next::Enter => self.enter(run, shared),
                 Next::Ask => {
                     // Cleared before asking: a kick that comes between the two is seen by the next KVM_RUN.
                     self.fd.set_kvm_immediate_exit(0);
@@ -102,14 +101,14 @@ impl Vcpu {
                     }
                     self.tell_of_pause();
                     lock(&shared.serial).drain();
+                    Next::Enter
                 }
                 Next::End(reason) => return Some(Ok(reason)),
                 Next::Fail(cause) => {
                     let failure = Failure::examine(self.number, cause, &mut self.fd, &shared.ram);
                     return Some(Err(failure));
                 }
-            }
-            action = self.enter(run, shared);
+            };
         }
     }
 
@@ -122,8 +121,9 @@ impl Vcpu {
 
     /// Into the guest and back once.
     fn enter(&mut self, run: *const kvm_run, shared: &Shared) -> Next {
-        let counters = &self.counters;
-        match self.fd.run() {
+        let (counters, fd) = (&self.counters, &mut self.fd);
+        let is_first = std::mem::take(&mut self.is_first);
+        match shared.trace.around_entry(is_first, move || fd.run()) {
             Ok(VcpuExit::IoOut(port, data)) => {
                 count(&counters.port_writes);
                 each_access(run, data.len())
@@ -197,21 +197,49 @@ fn each_access(run: *const kvm_run, bytes: usize) -> impl Iterator<Item = std::o
 }
 
 /// Leaves the lifecycle on every way out, a panic included, which then ends the VM.
-struct Leave<'a>(&'a Lifecycle);
+struct Leave<'a> {
+    lifecycle: &'a Lifecycle,
+    vcpu: u8,
+}
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let cause = Cause::Unexpected("a bug: the vCPU thread panicked".into());
             let instruction = Vec::new();
-            self.0.end(Err(Failure {
-                vcpu: 0,
+            self.lifecycle.end(Err(Failure {
+                vcpu: self.vcpu,
                 cause,
                 rip: None,
                 privilege: None,
                 instruction,
             }));
         }
-        self.0.leave();
+        self.lifecycle.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::outlet::Recall;
+    use kvmlet_sys::event::Event;
+
+    #[test]
+    fn a_thread_that_panics_ends_the_vm_and_names_its_vcpu() {
+        let lifecycle = Lifecycle::new(Event::new().unwrap(), Recall::default());
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                lifecycle.enter();
+                let _leave = Leave {
+                    lifecycle: &lifecycle,
+                    vcpu: 3,
+                };
+                panic!("as it is to");
+            });
+            assert!(thread.join().is_err());
+        });
+        let failure = lifecycle.wait_for_end().unwrap_err().to_string();
+        assert!(failure.starts_with("vCPU 3: "), "{failure}");
     }
 }
