@@ -1,12 +1,10 @@
 //! What a disk holds, as far as a guest that is to mount it cares: by magic numbers at fixed places.
 
-use super::partitions::{Partition, Scheme};
+use super::partitions::{HEAD_BYTES, Partition, Scheme};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// How much of the beginning is looked at.
-pub(super) const HEAD_BYTES: usize = 4096;
 /// Where erofs and ext4 have their superblocks, how much of them is looked at, and what names them
 /// (fs/erofs/erofs_fs.h, Documentation/filesystems/ext4/super.rst).
 const SUPERBLOCK: usize = 1024;

@@ -1,7 +1,7 @@
 //! Partition tables: MBR, and GPT as UEFI 2.10 §5 has it. Only what stands in the first blocks is looked at.
 
-use super::content::HEAD_BYTES;
-
+/// How much of the beginning of a disk is looked at.
+pub(super) const HEAD_BYTES: usize = 4096;
 const SECTOR: u64 = 512;
 /// Four entries of an MBR, and the signature behind them.
 const MBR_ENTRIES: usize = 446;

@@ -1,12 +1,12 @@
 //! A VM that runs: what can be done with it from outside.
 
 use super::boot_trace::{BootTrace, Phase};
+use super::built::Built;
 use super::devices::Handles;
 use super::error::Error;
 use super::exit::ExitReason;
 use super::kick;
 use super::lifecycle::State;
-use super::machine::Vm;
 use super::vcpu::{Counters, Shared, Vcpu};
 use super::workers::Workers;
 use crate::config::{MemoryStats, VcpuStats, VmStats};
@@ -46,7 +46,7 @@ pub struct VmHandle {
 }
 
 impl VmHandle {
-    pub(super) fn start(vm: Vm) -> Result<Self, Error> {
+    pub(super) fn start(vm: Built) -> Result<Self, Error> {
         let (mut handle, vcpus) = Self::of(vm)?;
         for vcpu in vcpus {
             let shared = handle.shared.clone();
@@ -61,12 +61,12 @@ impl VmHandle {
     }
 
     /// Takes a VM apart: what stays with the handle, and what goes to threads.
-    fn of(vm: Vm) -> Result<(Self, Vec<Vcpu>), Error> {
+    fn of(vm: Built) -> Result<(Self, Vec<Vcpu>), Error> {
         kick::install().map_err(|source| Error::Host {
             what: "a real-time signal that calls vCPU threads back",
             source,
         })?;
-        let Vm {
+        let Built {
             vcpus,
             fd,
             shared,
@@ -257,7 +257,7 @@ pub struct Starting {
 
 impl Starting {
     /// Starts all threads at the same time.
-    pub(super) fn begin(vm: Vm, on_start: Arc<OnStart>) -> Result<Self, Error> {
+    pub(super) fn begin(vm: Built, on_start: Arc<OnStart>) -> Result<Self, Error> {
         let (mut handle, vcpus) = VmHandle::of(vm)?;
         handle.shared.lifecycle.begin_paused();
         let mut threads = Vec::new();

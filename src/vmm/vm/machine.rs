@@ -8,17 +8,16 @@
 
 use super::board::{Board, Files};
 use super::boot_trace::{BootTrace, Phase};
-use super::devices::{Devices, Endpoint, Handles, event, make_scratch};
+use super::built::Built;
+use super::devices::{Devices, Endpoint, event, make_scratch};
 use super::error::Error;
 use super::handle::{Starting, VmHandle};
 use super::lifecycle::Lifecycle;
 use super::processors;
-use super::slots::SharedTransport;
-use super::vcpu::{Shared, Vcpu};
+use super::vcpu::Shared;
 use crate::config::VmConfig;
 use crate::devices::outlet::{Outlet, Recall};
 use crate::thread::ThreadKind;
-use kvm_ioctls::VmFd;
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::kvm;
 use kvmlet_sys::thread::lock;
@@ -27,16 +26,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 /// A microVM that is built and has not run yet.
-pub struct Vm {
-    // Declared first, dropped first: vCPUs go before the VM, and guest RAM after both.
-    pub(super) vcpus: Vec<Vcpu>,
-    pub(super) fd: Arc<VmFd>,
-    pub(super) shared: Shared,
-    pub(super) handles: Handles,
-    pub(super) transports: Vec<SharedTransport>,
-    /// What goes when the VM has gone.
-    pub(super) kept: Vec<Box<dyn Any + Send + Sync>>,
-}
+pub struct Vm(Built);
 
 impl Vm {
     /// Builds a VM whose console output is discarded.
@@ -117,25 +107,25 @@ impl Vm {
             lifecycle,
             trace,
         };
-        Ok(Self {
+        Ok(Self(Built {
             vcpus,
             fd,
             shared,
             handles,
             transports,
             kept: Vec::new(),
-        })
+        }))
     }
 
     /// Holds something until the VM has ended and is dropped: what its interfaces are connected to, for example.
     pub fn keep(&mut self, what: impl Any + Send + Sync) {
-        self.kept.push(Box::new(what));
+        self.0.kept.push(Box::new(what));
     }
 
     /// What the threads do that the VM will have.
     pub fn threads(&self) -> Vec<ThreadKind> {
-        let mut kinds = vec![ThreadKind::Vcpu; self.vcpus.len()];
-        for transport in &self.transports {
+        let mut kinds = vec![ThreadKind::Vcpu; self.0.vcpus.len()];
+        for transport in &self.0.transports {
             kinds.extend(lock(transport).session().threads());
         }
         kinds
@@ -149,7 +139,7 @@ impl Vm {
     /// # Errors
     /// When the host gives no threads.
     pub fn start(self) -> Result<VmHandle, Error> {
-        VmHandle::start(self)
+        VmHandle::start(self.0)
     }
 
     /// Starts all threads that the VM will ever have, each of which calls `on_start` before anything else. The VM
@@ -161,6 +151,6 @@ impl Vm {
         self,
         on_start: impl Fn(ThreadKind) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<Starting, Error> {
-        Starting::begin(self, Arc::new(on_start))
+        Starting::begin(self.0, Arc::new(on_start))
     }
 }

@@ -2,6 +2,7 @@
 
 mod board;
 mod boot_trace;
+mod built;
 mod command_line;
 mod cpuid_offer;
 mod devices;

@@ -1,6 +1,6 @@
 //! One request: a descriptor chain, checked as a whole before anything of it is used.
 
-use super::queue::Broken;
+use super::broken::Broken;
 use crate::memory::GuestMemory;
 use std::ops::Deref;
 use virtio_queue::DescriptorChain;

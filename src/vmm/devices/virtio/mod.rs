@@ -8,6 +8,7 @@
 
 pub mod balloon;
 pub mod block;
+mod broken;
 mod chain;
 #[cfg(test)]
 mod contract;
@@ -26,11 +27,12 @@ mod spec;
 mod transport;
 mod worker;
 
+pub use broken::Broken;
 pub use chain::{Chain, Segment};
 pub use interrupt::{Interrupt, Signal};
 pub use mmio::{MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
 pub use orders::{Order, Orders};
-pub use queue::{Broken, Drained, Fate, QueueState, Virtqueue};
+pub use queue::{Drained, Fate, QueueState, Virtqueue};
 pub use server::Server;
 pub use spec::{DeviceSpec, NoEvents};
 pub use transport::{Doorbell, QueueSetup, Session, TRANSPORT_FEATURES, Transport};

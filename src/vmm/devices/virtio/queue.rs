@@ -1,5 +1,6 @@
 //! A virtqueue in use: requests in, answers out, and the driver called when it wants to be.
 
+use super::broken::Broken;
 use super::chain::Chain;
 use super::interrupt::Interrupt;
 use crate::memory::{GuestMemory, GuestRam};
@@ -7,42 +8,10 @@ use kvmlet_sys::event::Event;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+use vm_memory::{Bytes, GuestAddress};
 
 /// VIRTQ_AVAIL_F_NO_INTERRUPT (§2.7.6): the driver does not want to be called.
 const NO_INTERRUPT: u16 = 1;
-
-/// What a driver did that makes a queue unusable. The device then needs a reset; the VM goes on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Broken {
-    /// A descriptor points outside RAM.
-    #[error("a descriptor points to {bytes} bytes at {address:#x}, which are not all RAM")]
-    Address {
-        /// Guest physical address.
-        address: u64,
-        /// Size in bytes.
-        bytes: u32,
-    },
-    /// A readable descriptor behind a writable one (§2.7.4.2).
-    #[error("a readable descriptor follows a writable one")]
-    Order,
-    /// More descriptors than the device's queue can have entries (§2.7.5.3.1).
-    #[error("a descriptor chain is longer than its queue")]
-    Length,
-    /// A chain that loops, leaves its table, or nests indirect tables (§2.7.5).
-    #[error("a descriptor chain cannot be followed to its end")]
-    Chain,
-    /// Ring indices that contradict each other, or rings that are not in RAM.
-    #[error("the ring is inconsistent: {0}")]
-    Ring(#[from] virtio_queue::Error),
-    /// A request that its device cannot make sense of.
-    #[error("a request is malformed: {0}")]
-    Request(&'static str),
-    /// Guest memory that cannot be accessed.
-    #[error("guest memory cannot be accessed: {0}")]
-    Memory(#[from] GuestMemoryError),
-}
 
 /// What becomes of a request that its device has looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

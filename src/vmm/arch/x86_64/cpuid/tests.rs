@@ -137,13 +137,13 @@ fn nothing_tells_of_the_host() {
     assert_ne!(features & 1 << 5, 0, "AVX2");
     // APIC ids are those of the VM in each dialect.
     let entries = plan.for_vcpu(0);
-    assert_eq!(find(entries, 1, 0).unwrap().ebx >> 24, 0);
+    assert_eq!(find(&entries, 1, 0).unwrap().ebx >> 24, 0);
     for leaf in [0xb, 0x1f] {
         for entry in entries.iter().filter(|entry| entry.function == leaf) {
             assert_eq!(entry.edx, 0, "{leaf:#x}");
         }
     }
-    let amd = find(entries, 0x8000_001e, 0).unwrap();
+    let amd = find(&entries, 0x8000_001e, 0).unwrap();
     assert_eq!((amd.eax, amd.ebx, amd.ecx), (0, 0, 0));
 }
 
@@ -194,9 +194,9 @@ fn each_vcpu_has_its_own_id() {
     let plan = plan(3, "");
     for id in 0..3 {
         let entries = plan.for_vcpu(id);
-        assert_eq!(find(entries, 1, 0).unwrap().ebx >> 24, u32::from(id));
-        assert_eq!(find(entries, 0xb, 0).unwrap().edx, u32::from(id));
-        let cores = find(entries, 0xb, 1).unwrap();
+        assert_eq!(find(&entries, 1, 0).unwrap().ebx >> 24, u32::from(id));
+        assert_eq!(find(&entries, 0xb, 0).unwrap().edx, u32::from(id));
+        let cores = find(&entries, 0xb, 1).unwrap();
         assert_eq!((cores.eax, cores.ebx, cores.edx), (2, 3, u32::from(id)));
     }
 }

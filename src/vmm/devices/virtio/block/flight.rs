@@ -3,7 +3,7 @@
 use super::QUEUE_SIZE;
 use super::backend::{Backend, Ended, Medium, Shelf};
 use super::handle::{Shared, count};
-use super::job::{Job, Operation, Purpose, Step};
+use super::job::{Job, Operation, Step};
 use super::request::{Command, HEADER_BYTES, Reply, Status};
 use crate::devices::virtio::{Broken, Chain};
 use crate::memory::GuestMemory;
@@ -125,35 +125,24 @@ impl Flight {
             .spare
             .pop()
             .unwrap_or_else(|| Job::new(self.memory.clone()));
-        match command {
-            Command::Read { offset, bytes } => {
-                job.begin(Purpose::Read, Operation::Read, offset, bytes);
-                job.buffers.fill(chain.writable_parts(0, bytes))?;
-            }
-            Command::Write { offset, bytes } => {
-                job.begin(Purpose::Write, Operation::Write { durable }, offset, bytes);
-                job.buffers
-                    .fill(chain.readable_parts(HEADER_BYTES, bytes))?;
-            }
-            Command::Flush => job.begin(Purpose::Flush, Operation::Sync, 0, 0),
-            Command::Discard { offset, bytes } => {
-                job.begin(Purpose::Discard, Operation::Punch, offset, bytes);
-            }
-            Command::Zero {
-                offset,
-                bytes,
-                unmap,
-            } => {
-                let operation = if unmap {
-                    Operation::Punch
-                } else {
-                    Operation::Zero
-                };
-                job.begin(Purpose::Zero, operation, offset, bytes);
-                job.durable = durable;
-            }
+        let operation = match command {
+            Command::Read { .. } => Operation::Read,
+            Command::Write { .. } => Operation::Write { durable },
+            Command::Flush => Operation::Sync,
+            Command::Discard { .. } | Command::Zero { unmap: true, .. } => Operation::Punch,
+            Command::Zero { unmap: false, .. } => Operation::Zero,
             // Answered where it was taken.
             Command::Identify => return Ok(()),
+        };
+        job.begin(command, operation);
+        match command {
+            Command::Read { bytes, .. } => job.buffers.fill(chain.writable_parts(0, bytes))?,
+            Command::Write { bytes, .. } => {
+                let parts = chain.readable_parts(HEADER_BYTES, bytes);
+                job.buffers.fill(parts)?;
+            }
+            Command::Zero { .. } => job.durable = durable,
+            Command::Flush | Command::Discard { .. } | Command::Identify => {}
         }
         (job.head, job.reply) = (chain.head(), reply);
         self.requests += 1;
@@ -215,8 +204,8 @@ impl Flight {
             Ok(()) => self.succeeded(&job),
             Err(error) => self.failed(&job, error),
         };
-        let filled = match (job.purpose, status) {
-            (Purpose::Read, Status::Ok) => job.size,
+        let filled = match (job.command, status) {
+            (Command::Read { .. }, Status::Ok) => job.size,
             _ => 0,
         };
         let Job { head, reply, .. } = job;
@@ -226,27 +215,28 @@ impl Flight {
 
     fn succeeded(&self, job: &Job) -> Status {
         let counters = &self.shared.counters;
-        let requests = match job.purpose {
-            Purpose::Read => {
+        let requests = match job.command {
+            Command::Read { .. } => {
                 count(&counters.read_bytes, job.size);
                 &counters.reads
             }
-            Purpose::Write => {
+            Command::Write { .. } => {
                 count(&counters.written_bytes, job.size);
                 &counters.writes
             }
-            Purpose::Flush => &counters.flushes,
-            Purpose::Discard => &counters.discards,
-            Purpose::Zero => &counters.write_zeroes,
+            Command::Flush => &counters.flushes,
+            Command::Identify => return Status::Ok,
+            Command::Discard { .. } => &counters.discards,
+            Command::Zero { .. } => &counters.write_zeroes,
         };
         count(requests, 1);
         Status::Ok
     }
 
     fn failed(&self, job: &Job, error: &io::Error) -> Status {
-        let (purpose, offset) = (job.purpose, job.offset);
+        let (command, offset) = (job.command, job.offset);
         if let Some(interrupt) = self.shared.interrupt.get() {
-            interrupt.complain(format_args!("{purpose} at byte {offset} failed: {error}"));
+            interrupt.complain(format_args!("{command} at byte {offset} failed: {error}"));
         }
         Status::IoError
     }

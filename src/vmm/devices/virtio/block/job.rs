@@ -1,9 +1,8 @@
 //! A request on its way through a back end.
 
 use super::buffers::{Buffers, LOT_BYTES};
-use super::request::Reply;
+use super::request::{Command, Reply};
 use crate::memory::GuestMemory;
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -31,34 +30,13 @@ pub(super) enum Step {
     Done(io::Result<()>),
 }
 
-/// What the request was, which decides how the job ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Read,
-    Write,
-    Flush,
-    Discard,
-    Zero,
-}
-
-impl fmt::Display for Purpose {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Purpose::Read => "a read",
-            Purpose::Write => "a write",
-            Purpose::Flush => "a flush",
-            Purpose::Discard => "a discard",
-            Purpose::Zero => "writing zeroes",
-        })
-    }
-}
-
 /// How often the kernel may say "not now" before it counts as an error.
 const TRIES: u8 = 100;
 
 /// One request, with all that must stay in place while the kernel works on it.
 pub(super) struct Job {
-    pub purpose: Purpose,
+    /// What was asked, which decides how it ends.
+    pub command: Command,
     pub operation: Operation,
     /// Where on the disk, in bytes.
     pub offset: u64,
@@ -79,7 +57,7 @@ pub(super) struct Job {
 impl Job {
     pub fn new(memory: Arc<GuestMemory>) -> Self {
         Self {
-            purpose: Purpose::Flush,
+            command: Command::Flush,
             operation: Operation::Sync,
             offset: 0,
             bytes: 0,
@@ -93,8 +71,9 @@ impl Job {
     }
 
     /// Makes it a new request; buffers are left to the caller.
-    pub fn begin(&mut self, purpose: Purpose, operation: Operation, offset: u64, bytes: u64) {
-        (self.purpose, self.operation) = (purpose, operation);
+    pub fn begin(&mut self, command: Command, operation: Operation) {
+        let (offset, bytes) = command.extent();
+        (self.command, self.operation) = (command, operation);
         (self.offset, self.bytes, self.size) = (offset, bytes, bytes);
         self.durable = false;
         self.tries = 0;
@@ -155,7 +134,9 @@ impl Job {
                 Step::Again
             }
             // §5.2.6: what was discarded may read as anything, so leaving it in place is right.
-            Some(libc::EOPNOTSUPP) if self.purpose == Purpose::Discard => Step::Done(Ok(())),
+            Some(libc::EOPNOTSUPP) if matches!(self.command, Command::Discard { .. }) => {
+                Step::Done(Ok(()))
+            }
             Some(libc::EOPNOTSUPP)
                 if matches!(self.operation, Operation::Punch | Operation::Zero) =>
             {

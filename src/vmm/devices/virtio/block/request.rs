@@ -3,6 +3,7 @@
 use super::layout::{DISCARD_SECTORS, SECTOR_BYTES, ZERO_SECTORS};
 use crate::devices::virtio::{Broken, Chain};
 use crate::memory::GuestMemory;
+use std::fmt;
 use vm_memory::GuestAddress;
 
 /// Bytes of `type`, `reserved` and `sector`.
@@ -90,7 +91,7 @@ impl Request {
     /// What it costs by a rate limit: operations and bytes. Whatever takes the host's time has a price, an error
     /// too.
     pub fn cost(&self) -> (u64, u64) {
-        let bytes = self.command.as_ref().map_or(0, Command::bytes);
+        let bytes = (self.command.as_ref()).map_or(0, |command| command.extent().1);
         (1, bytes)
     }
 
@@ -226,14 +227,28 @@ impl Limits {
 }
 
 impl Command {
-    /// Bytes that it changes or moves: those that are zeroed or given back count as if they were written.
-    fn bytes(&self) -> u64 {
+    /// Where on the disk it is about and how much: offset and bytes. Those that are zeroed or given back count as if they
+    /// were written.
+    pub fn extent(&self) -> (u64, u64) {
         match *self {
-            Command::Read { bytes, .. }
-            | Command::Write { bytes, .. }
-            | Command::Discard { bytes, .. }
-            | Command::Zero { bytes, .. } => bytes,
-            Command::Flush | Command::Identify => 0,
+            Command::Read { offset, bytes }
+            | Command::Write { offset, bytes }
+            | Command::Discard { offset, bytes }
+            | Command::Zero { offset, bytes, .. } => (offset, bytes),
+            Command::Flush | Command::Identify => (0, 0),
         }
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Command::Read { .. } => "a read",
+            Command::Write { .. } => "a write",
+            Command::Flush => "a flush",
+            Command::Identify => "a question for its name",
+            Command::Discard { .. } => "a discard",
+            Command::Zero { .. } => "writing zeroes",
+        })
     }
 }

@@ -1,8 +1,9 @@
 //! The control queue (virtio 1.2 §5.1.6.5): how many queue pairs are used, and which offloads.
 
 use super::header::{self, feature};
+use super::lane::Lane;
 use super::stats::Shared;
-use super::worker::{BATCH, Lane, Wait};
+use super::step::{BATCH, Wait};
 use crate::devices::virtio::{Broken, Chain, Fate, Virtqueue};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -6,9 +6,11 @@
 
 mod control;
 mod header;
+mod lane;
 mod port;
 mod receive;
 mod stats;
+mod step;
 mod tap;
 mod transmit;
 mod worker;
@@ -24,13 +26,14 @@ use crate::config::{MacAddress, RateLimit};
 use crate::thread::ThreadKind;
 use control::Control;
 use header::feature;
+use lane::Lane;
 use receive::Receiver;
 use stats::Shared;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use transmit::Transmitter;
-use worker::{Lane, Pair};
+use worker::Pair;
 
 const QUEUE_SIZE: u16 = 256;
 const CONTROL_QUEUE_SIZE: u16 = 64;

@@ -7,7 +7,7 @@
 use super::header::{self, BYTES, ETHERNET_BYTES, LONGEST_FRAME, feature};
 use super::port::{Iovecs, Port, Spare};
 use super::stats::{Shared, count};
-use super::worker::{BATCH, Wait};
+use super::step::{BATCH, Wait};
 use crate::devices::virtio::rate_limiter::{Gate, Take};
 use crate::devices::virtio::{Broken, Chain, Virtqueue};
 use std::collections::VecDeque;

@@ -1,82 +1,15 @@
 //! The thread of a queue pair: both directions in turn, in batches, and asleep when neither can go on.
 
 use super::control::Control;
-use super::port::Port;
+use super::lane::Lane;
 use super::receive::Receiver;
 use super::stats::{Shared, count};
+use super::step::Wait;
 use super::transmit::Transmitter;
-use crate::devices::virtio::{Broken, Drained, Orders, Server, Virtqueue};
-use kvmlet_sys::event::Event;
-use kvmlet_sys::thread::lock;
+use crate::devices::virtio::{Broken, Orders, Server, Virtqueue};
 use kvmlet_sys::wait::{self, Slot, Until};
-use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard};
-
-/// Frames of one direction before the other has its turn.
-pub(super) const BATCH: usize = 64;
-
-/// What must happen before one direction can go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// Nothing: there is more to do.
-    Again,
-    /// The driver makes buffers available.
-    Queue,
-    /// The port can be read or written.
-    Port,
-    /// The rate limit allows more.
-    Timer,
-    /// The driver switches the queue pair on.
-    Nothing,
-}
-
-impl From<Drained<Wait>> for Wait {
-    fn from(drained: Drained<Wait>) -> Self {
-        match drained {
-            Drained::Empty => Wait::Queue,
-            Drained::Portion => Wait::Again,
-            Drained::Waits(wait) => wait,
-        }
-    }
-}
-
-/// What the control queue and a queue pair's worker share.
-pub(super) struct Lane {
-    pub port: Arc<dyn Port>,
-    /// Held while frames are received, so that none comes after the driver was told that none will.
-    active: Mutex<bool>,
-    /// Tells the worker of a change.
-    changed: Event,
-}
-
-impl Lane {
-    pub fn new(port: Arc<dyn Port>) -> io::Result<Self> {
-        Ok(Self {
-            port,
-            active: Mutex::new(false),
-            changed: Event::new()?,
-        })
-    }
-
-    fn active(&self) -> MutexGuard<'_, bool> {
-        lock(&self.active)
-    }
-
-    pub fn is_active(&self) -> bool {
-        *self.active()
-    }
-
-    pub fn set_active(&self, active: bool) -> io::Result<()> {
-        let mut current = self.active();
-        if *current != active {
-            self.port.attach(active)?;
-            *current = active;
-            self.changed.signal();
-        }
-        Ok(())
-    }
-}
+use std::sync::Arc;
 
 /// What one thread serves; a driver may leave out any queue.
 pub(super) struct Pair {

@@ -1,0 +1,20 @@
+//! What a VM consists of before it runs.
+
+use super::devices::Handles;
+use super::slots::SharedTransport;
+use super::vcpu::{Shared, Vcpu};
+use kvm_ioctls::VmFd;
+use std::any::Any;
+use std::sync::Arc;
+
+/// All of a VM: some of it goes to threads, and some stays with whoever holds it.
+pub(super) struct Built {
+    // Declared first, dropped first: vCPUs go before the VM, and guest RAM after both.
+    pub vcpus: Vec<Vcpu>,
+    pub fd: Arc<VmFd>,
+    pub shared: Shared,
+    pub handles: Handles,
+    pub transports: Vec<SharedTransport>,
+    /// What goes when the VM has gone.
+    pub kept: Vec<Box<dyn Any + Send + Sync>>,
+}
