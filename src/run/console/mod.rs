@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::stdio::{dup2_stdin, stderr, stdin, stdout};
 use rustix::termios::isatty;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use terminal::Raw;
 
