@@ -107,11 +107,16 @@ impl Queue {
         }
     }
 
+    /// Has an answer come that was not taken yet?
+    pub fn is_answered(&self) -> bool {
+        ram::half_word(self.rings + USED + 2) != self.seen
+    }
+
     /// Asks to be interrupted by the next answer (EVENT_IDX); true if one has come in between.
     pub fn wait_for_next(&self) -> bool {
         let event = self.rings + AVAIL + 4 + 2 * u64::from(ENTRIES);
         ram::set_half_word(event, self.seen);
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        ram::half_word(self.rings + USED + 2) != self.seen
+        self.is_answered()
     }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each target uses its part
 
 mod accounts;
+mod chase;
 pub mod devices;
 pub mod ear;
 mod moves;
@@ -251,6 +252,11 @@ impl<'a> Driver<'a> {
 
     /// Waits as a driver does, by its interrupt, until all is answered that must be.
     pub fn expect_answers(&mut self) {
+        self.expect_answers_in(None);
+    }
+
+    /// The same, and in that queue all is answered, too.
+    fn expect_answers_in(&mut self, queue: Option<usize>) {
         if !self.subject.lift_limits() || !self.rings_are_clean {
             return;
         }
@@ -258,7 +264,8 @@ impl<'a> Driver<'a> {
         self.reap();
         loop {
             let subject = &self.subject;
-            let waiting = |queue: &&Queue| queue.open() > 0 && subject.answers(queue.number);
+            let is_owed = |number| queue == Some(number as usize) || subject.answers(number);
+            let waiting = |queue: &&Queue| queue.open() > 0 && is_owed(queue.number);
             let open: Vec<&Queue> = self.queues.iter().filter(waiting).collect();
             let Some(number) = open.first().map(|queue| queue.number) else {
                 return;

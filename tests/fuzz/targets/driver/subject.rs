@@ -37,6 +37,12 @@ pub trait Subject {
     /// Whether each request in that queue is answered sooner or later.
     fn answers(&self, queue: u32) -> bool;
 
+    /// Such a request for a queue, made of the fuzzer's choice, that is answered at once if nothing limits the device;
+    /// none if there is no such.
+    fn at_once(&mut self, queue: u32, choice: [u8; 8]) -> Option<[u8; 8]> {
+        self.answers(queue).then_some(choice)
+    }
+
     /// Does what a host does meanwhile.
     fn act(&mut self, _choice: [u8; 8]) {}
 
