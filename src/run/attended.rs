@@ -1,6 +1,7 @@
 //! The supervisor's turn: a VM's process, watched until it has ended, or cannot.
 
 use crate::console::{Console, Keys};
+use crate::network_service::NetworkService;
 use crate::reports::Reports;
 use crate::stopping::{AT_ONCE, POWERING_OFF};
 use crate::supervisor::FAILED;
@@ -8,13 +9,14 @@ use kvmlet_sys::first_thread;
 use kvmlet_sys::interrupt;
 use kvmlet_sys::process::{Child, Ended};
 use kvmlet_sys::seccomp;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::process::Signal;
 use rustix::stdio::stdin;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+/// What is waited for on the supervisor's own behalf.
+const OWN: usize = 8;
 /// What a VM's process takes to cut its guest's power.
 const CUT: Duration = Duration::from_secs(1);
 /// What it takes to end once it is killed, unless it waits for a device that hangs.
@@ -79,6 +81,7 @@ impl Attended {
         console: &mut Console,
         mut keys: Option<Keys>,
         reports: &mut Reports,
+        service: &mut NetworkService,
     ) -> std::io::Result<Option<Fate>> {
         // What has ended a wait since the start was last looked at is not read again.
         if let Some(signal) = interrupt::interrupted_by() {
@@ -87,34 +90,35 @@ impl Attended {
         loop {
             let look = console.follow_foreground();
             let stdin = stdin();
-            let child = self.child.as_fd();
             let read = keys
                 .as_ref()
                 .filter(|keys| keys.wants_more() && console.has_keys());
             let full = keys.as_ref().and_then(Keys::full);
-            // What is not there is not waited for.
-            let or_nothing = |fd: Option<_>, flags| match fd {
-                Some(fd) => (fd, flags),
-                None => (child, PollFlags::empty()),
-            };
             let [out, err, stats] = reports.fds();
-            let mut fds = [
-                (child, PollFlags::IN),
-                (console.signals().as_fd(), PollFlags::IN),
-                or_nothing(stats, PollFlags::IN),
-                or_nothing(read.map(|_| stdin), PollFlags::IN),
-                or_nothing(full, PollFlags::OUT),
-                or_nothing(self.started.as_ref().map(AsFd::as_fd), PollFlags::IN),
-                or_nothing(out, PollFlags::IN),
-                or_nothing(err, PollFlags::IN),
-            ]
-            .map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
-            match poll(&mut fds, self.due(look).as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            let readable = |fd: Option<_>| fd.map_or(Slot::NOTHING, Slot::readable);
+            let own: [Slot<'_>; OWN] = [
+                Slot::readable(self.child.as_fd()),
+                Slot::readable(console.signals().as_fd()),
+                readable(read.map(|_| stdin)),
+                full.map_or(Slot::NOTHING, Slot::writable),
+                readable(self.started.as_ref().map(AsFd::as_fd)),
+                readable(out),
+                readable(err),
+                readable(stats),
+            ];
+            let mut slots: Vec<Slot<'_>> = own.into_iter().chain(service.slots()).collect();
+            let theirs = service.due();
+            let due = self.due(look);
+            let due = theirs.map_or(due, |theirs| due.min(theirs));
+            wait::any_of(&mut slots, Until::Deadline(due))?;
+            let (own, others) = slots.split_at(OWN);
+            let serves =
+                theirs.is_some_and(|at| at <= Instant::now()) || others.iter().any(Slot::is_ready);
+            let ready = |index: usize| own.get(index).is_some_and(Slot::is_ready);
+            let [ended, _, pressed, room, started] = [0, 1, 2, 3, 4].map(ready);
+            if serves && !ended {
+                service.turn();
             }
-            let [ended, _, _, pressed, room, started, _, _] =
-                fds.map(|fd| !fd.revents().is_empty());
             reports.pass_on();
             if ended {
                 reports.finish();
@@ -230,12 +234,12 @@ impl Attended {
         lingered && self.lingers
     }
 
-    /// How long until something is due, `look` among it.
-    fn due(&self, look: Option<Duration>) -> Option<Timespec> {
+    /// When something is due, `look` among it.
+    fn due(&self, look: Option<Duration>) -> Instant {
         let ending = self.ending.as_ref().map(|ending| ending.deadline);
-        let due = [ending, Some(self.next_look)].into_iter().flatten();
-        let due = due.map(|at| at.saturating_duration_since(Instant::now()));
-        Timespec::try_from(due.chain(look).min()?).ok()
+        let look = look.map(|look| Instant::now() + look);
+        let due = [ending, look].into_iter().flatten().min();
+        due.map_or(self.next_look, |due| due.min(self.next_look))
     }
 }
 

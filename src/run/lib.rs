@@ -11,6 +11,7 @@ mod console;
 mod error;
 mod last_lines;
 mod launch;
+mod network_service;
 mod networks;
 mod reports;
 mod session;

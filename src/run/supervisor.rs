@@ -8,6 +8,7 @@
 use crate::attended::{Attended, Fate};
 use crate::confinement::Confinement;
 use crate::console::{Console, Keys};
+use crate::network_service::NetworkService;
 use crate::networks::endpoints;
 use crate::reports::{Outputs, Reports, StatsSink, StatsSource, TheirOutputs};
 use crate::{Error, Tell};
@@ -128,26 +129,29 @@ pub(crate) fn supervise(
         }
     };
     drop((sink, their_keys, starting, their_outputs, supervisor));
+    // A process for strangers takes another user, which takes a right.
+    let mut service = match NetworkService::start(&mut networks) {
+        Ok(service) => service,
+        Err(error) => {
+            let _ = child.signal(Signal::KILL);
+            let _ = child.wait();
+            return Err(error);
+        }
+    };
     if let Err(error) = rights::attend() {
         log::warn!("the supervisor may make system calls that it has no use for: {error}");
     }
-    // Its threads lay their rights down by themselves, and one takes another user, which takes a right.
-    let served = networks.iter_mut().try_for_each(Network::serve);
     if let Err(error) = rights::keep_those_of_the_end() {
         log::warn!("the supervisor keeps rights that it does not need: {error}");
-    }
-    if let Err(error) = served {
-        let _ = child.signal(Signal::KILL);
-        let _ = child.wait();
-        return Err(error.into());
     }
     let process = child.pid();
     let mut reports = Reports::new(outputs, source);
     let fate = Attended::new(child, started, stop_timeout)
-        .until_end(&mut console, keys, &mut reports)
+        .until_end(&mut console, keys, &mut reports, &mut service)
         .map_err(Error::Lost)?
         .ok_or(Error::Stuck { process })?;
     drop(console);
+    drop(service);
     drop(networks);
     drop(alive);
     match fate {

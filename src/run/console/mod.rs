@@ -12,9 +12,8 @@ use crate::stopping::{Answer, Stopping};
 use input::Input;
 use kvmlet_sys::interrupt;
 use kvmlet_sys::signals::{self, ENDING, Signals};
+use kvmlet_sys::wait::{self, Slot, Until};
 use kvmlet_vmm::vm::{ExitReason, VmHandle};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::stdio::{dup2_stdin, stderr, stdin, stdout};
 use rustix::termios::isatty;
 use std::io;
@@ -188,32 +187,26 @@ fn wait(
         let look = console.follow_foreground();
         let stdin = stdin();
         let keys = console.has_keys();
-        let mut fds = vec![
-            PollFd::from_borrowed_fd(ended, PollFlags::IN),
-            PollFd::from_borrowed_fd(console.signals.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(wanted_fd, PollFlags::IN),
+        let reads = (keys || !console.has_terminal()) && input.wants_more(keys);
+        let slots = [
+            Slot::readable(ended),
+            Slot::readable(console.signals.as_fd()),
+            Slot::readable(wanted_fd),
             // Its end closes the pipe. The kernel's signal does not come if it is killed while this process changes its
             // user: the first thread, which may send it, is gone when it is asked for, and others may still be ending.
             match &console.supervisor {
-                Some(supervisor) => PollFd::from_borrowed_fd(supervisor.as_fd(), PollFlags::IN),
-                None => PollFd::from_borrowed_fd(ended, PollFlags::empty()),
+                Some(supervisor) => Slot::readable(supervisor.as_fd()),
+                None => Slot::NOTHING,
+            },
+            match reads {
+                true => Slot::readable(stdin),
+                false => Slot::NOTHING,
             },
         ];
-        if (keys || !console.has_terminal()) && input.wants_more(keys) {
-            fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
-        }
-        let due = [stopping.due(), silence.due(), look]
-            .into_iter()
-            .flatten()
-            .min();
-        let due = due.and_then(|due| Timespec::try_from(due).ok());
-        match poll(&mut fds, due.as_ref()) {
-            Ok(_) => {}
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(host(error.into())),
-        }
-        let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        let [ended, signalled, wants, alone, readable] = [0, 1, 2, 3, 4].map(ready);
+        let dues = [stopping.due(), silence.due(), look];
+        let due = dues.into_iter().flatten().min();
+        let until = due.map_or(Until::Forever, Until::after);
+        let [ended, signalled, wants, alone, readable] = wait::any(slots, until).map_err(host)?;
         if ended {
             let reason = vm.wait()?;
             return Ok(match wish {
