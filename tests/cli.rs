@@ -6,6 +6,8 @@
 mod bad_values;
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/reference.rs"]
+mod reference;
 #[path = "cli/scripts.rs"]
 mod scripts;
 
@@ -45,8 +47,31 @@ fn fails(arguments: &[&str], parts: &[&str]) {
 #[test]
 fn help_and_version_need_nothing() {
     assert!(stdout(&["--help"]).contains("doctor"));
-    assert!(stdout(&["boot", "--help"]).contains("--cpu-mask"));
+    let help = stdout(&["boot", "--help"]);
+    for part in [
+        "--cpu-mask",
+        "iops-once=N",
+        "rx-once=SIZE",
+        "deflate-on-oom=",
+    ] {
+        assert!(help.contains(part), "{part}: {help}");
+        let same = [stdout(&["help", "boot"]), stdout(&["man", "boot"])];
+        let bare = |text: &str| text.replace('\\', "");
+        assert!(same.iter().all(|text| bare(text).contains(part)), "{part}");
+    }
     assert!(stdout(&["--version"]).starts_with("kvmlet "));
+}
+
+/// What docker takes: `-m 1.5g`. And a comma in the name of a disk.
+#[test]
+fn sizes_have_decimals_and_paths_have_commas() {
+    let twice = ["--disk", "a,,b.img", "--disk", "path=a,,b.img"];
+    let boot = ["boot", "--kernel", "k", "-m", "1.5g"];
+    fails(
+        &[&boot[..], &twice].concat(),
+        &["the disk `a,b.img` is named twice"],
+    );
+    fails(&["boot", "-m", "0.1k"], &["102 bytes of guest memory"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `kvmlet completions` and `kvmlet man`: made from the command line's own definition.
 
+use super::boot;
 use super::{Cli, Failed, Outcome, Verb};
 use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
@@ -7,7 +8,9 @@ use kvmlet_command::{bench, print};
 
 /// The whole: with what `kvmlet bench` leaves to its program.
 fn definition() -> Command {
-    Cli::<Verb>::command().mut_subcommand("bench", |_| bench::Bench::command().name("bench"))
+    Cli::<Verb>::command()
+        .mut_subcommand("bench", |_| bench::Bench::command().name("bench"))
+        .mut_subcommand("boot", boot::explained)
 }
 
 /// Print a completion script for a shell.

@@ -10,7 +10,7 @@ mod doctor;
 mod exit_code;
 mod generate;
 
-use clap::{Parser, Subcommand};
+use clap::{Command, Parser, Subcommand};
 use exit_code::ExitCode;
 use kvmlet::{Error, ExitReason, VmConfig, config, host, run};
 use kvmlet_command::{Failed, Outcome, Verbosity};
@@ -72,7 +72,11 @@ pub fn run(started: Instant) -> u8 {
 
 /// Reads the command line and starts the log. Does not return when it is wrong, or asks for help.
 fn parse<V: Subcommand>() -> (V, Verbosity) {
-    let cli: Cli<V> = kvmlet_command::parse(docker::explain);
+    let complete = |command: Command| match command.find_subcommand("boot") {
+        Some(_) => command.mut_subcommand("boot", boot::explained),
+        None => command,
+    };
+    let cli: Cli<V> = kvmlet_command::parse(complete, docker::explain);
     cli.verbosity.start_log();
     (cli.verb, cli.verbosity)
 }
@@ -92,6 +96,43 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::<Verb>::command().debug_assert();
+    }
+
+    /// A flag that `boot` has, and the setting that it is for.
+    #[test]
+    fn flags_are_those_of_the_settings() {
+        let command = boot::explained(
+            Cli::<BootOnly>::command()
+                .find_subcommand("boot")
+                .unwrap()
+                .clone(),
+        );
+        let others = ["config", "verbose", "help", "version"];
+        let flags = command.get_arguments().filter_map(|arg| arg.get_long());
+        let mut flags: Vec<_> = flags.filter(|flag| !others.contains(flag)).collect();
+        let settings = config::Setting::of_flags().filter(|it| *it != config::Setting::Command);
+        let mut known: Vec<_> = settings.map(config::Setting::flag).collect();
+        flags.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(flags, known);
+        for arg in command.get_arguments() {
+            let long = arg.get_long().unwrap_or_default();
+            let setting = config::Setting::of_flags().find(|it| it.flag() == long);
+            let help = setting.map_or(String::new(), |it| {
+                let keys = it.keys().map(|key| format!("{}=", key.name()));
+                keys.collect::<Vec<_>>().join("\n")
+            });
+            let told = arg
+                .get_long_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            for key in help.lines().map(|key| key.trim_end_matches('=')) {
+                assert!(
+                    told.contains(&format!("\n  {key}")),
+                    "{long}: {key}: {told}"
+                );
+            }
+        }
     }
 
     #[test]

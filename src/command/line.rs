@@ -3,13 +3,23 @@
 use crate::FAILED;
 use clap::error::ErrorKind;
 use clap::{Command, Error, Parser};
+use std::ffi::OsString;
 use std::mem::ManuallyDrop;
 
 /// Reads the command line of this process. Does not return when it is wrong, or asks for help. `explain` may add what
-/// is known of an argument or a subcommand that there is not.
-pub fn parse<P: Parser>(explain: fn(Error) -> Error) -> P {
+/// is known of an argument or a subcommand that there is not; `complete` adds what only help tells.
+pub fn parse<P: Parser>(complete: fn(Command) -> Command, explain: fn(Error) -> Error) -> P {
+    let asks = |argument: OsString| {
+        ["-h", "--help", "help"]
+            .iter()
+            .any(|help| argument == *help)
+    };
+    let command = match std::env::args_os().skip(1).any(asks) {
+        true => complete(P::command()),
+        false => P::command(),
+    };
     // Taking the definition apart again would take a fifth of the time that reading takes.
-    let mut command = ManuallyDrop::new(P::command());
+    let mut command = ManuallyDrop::new(command);
     let mut matches = command
         .try_get_matches_from_mut(std::env::args_os())
         .unwrap_or_else(|error| leave(&name_argument(error, &mut command, explain)));

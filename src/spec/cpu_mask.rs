@@ -30,7 +30,7 @@ impl CpuMask {
             .find(|f| f.name == known)
             .ok_or_else(|| Error::CpuMaskName {
                 name: name.trim().into(),
-                nearest: super::json::nearest(&lower, Self::known_names()),
+                nearest: super::nearest::nearest(&lower, Self::known_names()),
             })?;
         if !self.0.contains(&bit) {
             self.0.push(bit);

@@ -113,7 +113,7 @@ impl TryFrom<u64> for QueueCount {
 /// # Ok::<(), kvmlet_spec::Error>(())
 /// ```
 ///
-/// A path with a comma in it can only be given as JSON.
+/// A comma in a value is written twice: `a,,b.img` is the file `a,b.img`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
@@ -248,6 +248,7 @@ mod tests {
         let parsed: Disk = serde_json::from_str(r#"{"path": "data.img"}"#).unwrap();
         assert_eq!(parsed, Disk::read_write("data.img"));
         assert_eq!("a,ro".parse::<Disk>().unwrap(), Disk::read_only("a"));
+        assert_eq!("a,,b,ro".parse::<Disk>().unwrap(), Disk::read_only("a,b"));
         // A file that is called as a key is still one that can be named.
         assert_eq!("path=ro".parse::<Disk>().unwrap(), Disk::read_write("ro"));
     }
@@ -306,13 +307,15 @@ mod tests {
             ("", "`path` of a disk"),
             ("ro", "no file: add `path=FILE`"),
             ("a,cahce=writeback", "did you mean `cache`?"),
-            (
-                "a,b.img",
-                "a path with a comma in it can only be given in a configuration file",
-            ),
+            ("a,b.img", "a comma in a path is written twice: `a,,b.img`"),
             ("a,iops-burst=5", "add `iops`"),
             ("a,once=5", "add `bandwidth`"),
             ("a,b", "a disk has no key `b`"),
+            ("a,read_only", "did you mean `ro`?"),
+            ("a,rate_limit.operations=5", "did you mean `iops`?"),
+            ("a,operations_burst=5", "did you mean `iops-burst`?"),
+            ("a,iops_burst=5", "did you mean `iops-burst`?"),
+            ("a,readonly=on", "did you mean `ro`?"),
             ("a,ro,ro", "`ro` twice"),
             ("a,path=b", "`path` twice"),
             (

@@ -1,11 +1,12 @@
 //! Settings that are written as a list of keys: `root.erofs,ro,cache=writeback`.
 
-use super::{Error, Memory, Setting, json};
+use super::{Error, Memory, Setting};
+use std::borrow::Cow;
 
 /// The keys of one text as a user gave them; each is known and given once.
 pub(super) struct Flag<'a> {
     of: &'static str,
-    given: Vec<(&'a str, Option<&'a str>)>,
+    given: Vec<(&'static str, Option<Cow<'a, str>>)>,
 }
 
 impl<'a> Flag<'a> {
@@ -21,43 +22,39 @@ impl<'a> Flag<'a> {
         text: &'a str,
     ) -> Result<Self, Error> {
         let keys: Vec<&str> = setting.keys().map(Setting::name).collect();
-        let mut given: Vec<(&'a str, Option<&'a str>)> = Vec::new();
-        for (index, item) in text.split(',').enumerate() {
+        let mut given: Vec<(&'static str, Option<Cow<'a, str>>)> = Vec::new();
+        for (index, item) in items(text).into_iter().enumerate() {
             let (key, value) = match item.split_once('=') {
                 Some((key, value)) => (key.trim(), Some(value)),
                 None if index == 0 && !keys.contains(&item) => (main, Some(item)),
                 None => (item.trim(), None),
             };
-            if !keys.contains(&key) {
+            let Some(key) = keys.iter().copied().find(|known| *known == key) else {
                 return Err(Error::FlagKey {
                     of,
                     key: key.into(),
-                    nearest: json::nearest(key, keys.iter().copied()),
+                    nearest: setting.nearest_name(key),
                     known: keys.iter().map(|key| (*key).into()).collect(),
                 });
-            }
+            };
             if given.iter().any(|(other, _)| *other == key) {
                 let key = key.into();
                 return Err(Error::FlagTwice { of, key });
             }
-            given.push((key, value));
+            given.push((key, value.map(unescape)));
         }
         Ok(Self { of, given })
     }
 
-    fn find(&self, key: &str) -> Option<Option<&'a str>> {
+    fn find(&self, key: &str) -> Option<Option<&str>> {
         let mut given = self.given.iter();
         given
             .find(|(other, _)| *other == key)
-            .map(|(_, value)| *value)
+            .map(|(_, value)| value.as_deref())
     }
 
     /// The value of a key, if it was given.
-    pub fn text(
-        &self,
-        key: &'static str,
-        expected: &'static str,
-    ) -> Result<Option<&'a str>, Error> {
+    pub fn text(&self, key: &'static str, expected: &'static str) -> Result<Option<&str>, Error> {
         match self.find(key) {
             None => Ok(None),
             Some(Some(value)) if !value.is_empty() => Ok(Some(value)),
@@ -112,10 +109,59 @@ impl<'a> Flag<'a> {
     }
 }
 
-/// A file's name may have a comma, which is where the keys of a flag are split.
+/// The parts of a text between commas. Two commas are one that belongs to a part, which [`unescape`] sees to.
+fn items(text: &str) -> Vec<&str> {
+    let mut items = Vec::new();
+    let (mut start, mut at) = (0, 0);
+    while let Some(found) = text[at..].find(',') {
+        let comma = at + found;
+        at = match text[comma + 1..].starts_with(',') {
+            true => comma + 2,
+            false => {
+                items.push(&text[start..comma]);
+                start = comma + 1;
+                start
+            }
+        };
+    }
+    items.push(&text[start..]);
+    items
+}
+
+fn unescape(value: &str) -> Cow<'_, str> {
+    match value.contains(",,") {
+        true => value.replace(",,", ",").into(),
+        false => value.into(),
+    }
+}
+
+/// A file's name may have a comma, which is where keys are split.
 pub(super) fn comma_hint(nearest: &Option<String>, known: &[String]) -> &'static str {
     match nearest.is_none() && known.iter().any(|key| key == "path") {
-        true => "; a path with a comma in it can only be given in a configuration file",
+        true => "; a comma in a path is written twice: `a,,b.img`",
         false => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comma_in_a_value_is_written_twice() {
+        for (text, parts) in [
+            ("", &[""][..]),
+            ("a", &["a"]),
+            ("a,b", &["a", "b"]),
+            ("a,", &["a", ""]),
+            ("a,,b", &["a,b"]),
+            ("a,,,b", &["a,", "b"]),
+            (",,,,", &[",,"]),
+            ("a,,b.img,ro,,", &["a,b.img", "ro,"]),
+            ("\u{e9},,\u{e9},x", &["\u{e9},\u{e9}", "x"]),
+        ] {
+            let found: Vec<_> = items(text).into_iter().map(unescape).collect();
+            assert_eq!(found, parts, "{text}");
+        }
     }
 }

@@ -1,26 +1,8 @@
 //! JSON to a configuration, with errors that a person can act on.
 
 use super::strict::{self, Strict};
-use super::{Error, VmConfigBuilder, json_words};
+use super::{Error, VmConfigBuilder, json_words, nearest};
 use serde::Deserialize;
-
-/// A name is only suggested when it is about this alike (Jaro-Winkler, 0 to 1).
-const ALIKE: f64 = 0.75;
-
-/// Shorter names are part of too many others for that to mean anything.
-const TELLING_BYTES: usize = 3;
-
-/// Keys that flags have, and the key below which JSON has the same.
-const ELSEWHERE: [(&str, &str); 8] = [
-    ("cpus", "vcpus"),
-    ("ro", "read_only"),
-    ("readonly", "read_only"),
-    ("bandwidth", "rate_limit"),
-    ("burst", "rate_limit"),
-    ("once", "rate_limit"),
-    ("iops", "rate_limit"),
-    ("packets", "operations"),
-];
 
 pub(super) fn parse(text: &str) -> Result<VmConfigBuilder, Error> {
     let trail = strict::Trail::default();
@@ -29,35 +11,6 @@ pub(super) fn parse(text: &str) -> Result<VmConfigBuilder, Error> {
         .map_err(|error| explain(&error, &trail))?;
     json.end().map_err(|error| explain(&error, &trail))?;
     Ok(config)
-}
-
-/// The known name that is most like `name`, if any is like it at all.
-pub(super) fn nearest<'a>(
-    name: &str,
-    known: impl IntoIterator<Item = &'a str> + Clone,
-) -> Option<String> {
-    let elsewhere = ELSEWHERE.iter().find(|(other, _)| *other == name);
-    if let Some((_, key)) = elsewhere
-        && known.clone().into_iter().any(|candidate| candidate == *key)
-    {
-        return Some((*key).into());
-    }
-    known
-        .into_iter()
-        .map(|candidate| (likeness(name, candidate), candidate))
-        .filter(|(likeness, _)| *likeness >= ALIKE)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate.into())
-}
-
-/// How alike two names are. One that is a part of the other comes before one that has the same letters.
-fn likeness(name: &str, candidate: &str) -> f64 {
-    let alike = strsim::jaro_winkler(name, candidate);
-    let is_part = candidate.contains(name) || name.contains(candidate);
-    match is_part && name.len().min(candidate.len()) >= TELLING_BYTES {
-        true => alike.max(ALIKE) + 1.0,
-        false => alike,
-    }
 }
 
 /// serde's unknown-field message quotes the key first and then each known key in backticks.
@@ -72,7 +25,7 @@ fn explain(error: &serde_json::Error, trail: &strict::Trail) -> Error {
     Error::UnknownKey {
         key: key.into(),
         place,
-        nearest: nearest(key, quoted.clone()),
+        nearest: nearest::key(&trail.place(), key, quoted.clone()),
         known: quoted.map(String::from).collect(),
         line: error.line(),
         column: error.column(),
@@ -81,7 +34,8 @@ fn explain(error: &serde_json::Error, trail: &strict::Trail) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Error, HugePages, MemorySize, VmConfig};
+    use crate::{Error, HugePages, MemorySize, Setting, VmConfig};
+    use std::collections::BTreeSet;
 
     #[test]
     fn every_key_is_read() {
@@ -218,23 +172,67 @@ mod tests {
     }
 
     #[test]
-    fn the_manual_has_every_key() {
-        let manual = include_str!("../../docs/boot.md");
-        for json in [
-            r#"{"?": 1}"#,
-            r#"{"disks": [{"?": 1}]}"#,
-            r#"{"nets": [{"?": 1}]}"#,
-            r#"{"nets": [{"rx": {"?": 1}}]}"#,
-            r#"{"balloon": {"?": 1}}"#,
-            r#"{"overcommit": {"?": 1}}"#,
+    fn the_keys_are_those_of_the_settings() {
+        for (place, json) in [
+            ("", r#"{"?": 1}"#),
+            ("disks[].", r#"{"disks": [{"?": 1}]}"#),
+            (
+                "disks[].rate_limit.",
+                r#"{"disks": [{"path": "d", "rate_limit": {"?": 1}}]}"#,
+            ),
+            ("nets[].", r#"{"nets": [{"?": 1}]}"#),
+            ("nets[].rx.", r#"{"nets": [{"rx": {"?": 1}}]}"#),
+            ("nets[].tx.", r#"{"nets": [{"tx": {"?": 1}}]}"#),
+            ("balloon.", r#"{"balloon": {"?": 1}}"#),
+            ("overcommit.", r#"{"overcommit": {"?": 1}}"#),
         ] {
             let Err(Error::UnknownKey { known, .. }) = VmConfig::from_json(json) else {
                 panic!("{json} is taken");
             };
-            assert!(known.len() > 1);
-            for key in known {
-                assert!(manual.contains(&format!("`{key}`")), "{json}: {key}");
-            }
+            let known: BTreeSet<String> = known.into_iter().collect();
+            let keys = Setting::ALL.iter().map(|it| it.definition().key);
+            let below = keys.filter_map(|key| key.strip_prefix(place));
+            let step = |key: &str| key.split(['.', '[']).next().map(String::from);
+            assert_eq!(
+                below.filter_map(step).collect::<BTreeSet<_>>(),
+                known,
+                "{place}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_words_of_flags_lead_to_keys() {
+        for (json, expected) in [
+            (r#"{"cpus": 1}"#, "did you mean `vcpus`?"),
+            (r#"{"huge-pages": 1}"#, "did you mean `huge_pages`?"),
+            (r#"{"disk": []}"#, "did you mean `disks`?"),
+            (r#"{"no_rng": true}"#, "did you mean `rng`?"),
+            (r#"{"disks": [{"ro": true}]}"#, "did you mean `read_only`?"),
+            (
+                r#"{"disks": [{"readonly": true}]}"#,
+                "did you mean `read_only`?",
+            ),
+            (
+                r#"{"disks": [{"iops": 5}]}"#,
+                "did you mean `rate_limit.operations`?",
+            ),
+            (
+                r#"{"disks": [{"once": 5}]}"#,
+                "did you mean `rate_limit.once`?",
+            ),
+            (
+                r#"{"disks": [{"rate_limit": {"iops_burst": 5}}]}"#,
+                "did you mean `operations_burst`?",
+            ),
+            (
+                r#"{"nets": [{"rx-packets": 5}]}"#,
+                "did you mean `rx.operations`?",
+            ),
+            (r#"{"publish": ["80"]}"#, "did you mean `nets[].publish`?"),
+        ] {
+            let error = VmConfig::from_json(json).unwrap_err().to_string();
+            assert!(error.contains(expected), "{json}: {error}");
         }
     }
 }

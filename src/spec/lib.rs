@@ -23,6 +23,7 @@ mod json;
 mod json_words;
 mod memory;
 mod name_server;
+mod nearest;
 mod net;
 mod outcome;
 mod port_mapping;

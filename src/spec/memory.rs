@@ -13,7 +13,7 @@ const TIB: u64 = 1 << 40;
 /// A memory size in bytes.
 ///
 /// Text is a number with docker's unit letters (`b`, `k`, `m`, `g`, and `t`), all powers of 1024, with or
-/// without `iB` or `B` behind: `512M`, `512MiB` and `512mb` are one size. Without a unit it is bytes.
+/// without `iB` or `B` behind: `512M`, `512MiB` and `512mb` are one size, and so are `1.5g` and `1536m`. Without a unit it is bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Memory(u64);
 
@@ -78,6 +78,26 @@ impl fmt::Display for Memory {
     }
 }
 
+/// A decimal number of a unit in bytes, rounded down as docker does.
+fn in_bytes(number: &str, unit: u64) -> Option<u64> {
+    let (whole, decimals) = match number.split_once('.') {
+        // Beyond, no digit is worth a byte.
+        Some((whole, decimals)) if unit > 1 && (1..=12).contains(&decimals.len()) => {
+            (whole, decimals)
+        }
+        Some(_) => return None,
+        None => (number, ""),
+    };
+    let is_number = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());
+    if whole.is_empty() || !is_number(whole) || !is_number(decimals) {
+        return None;
+    }
+    let scale = 10u128.pow(u32::try_from(decimals.len()).ok()?);
+    let scaled: u128 = format!("{whole}{decimals}").parse().ok()?;
+    let bytes = scaled.checked_mul(unit.into())? / scale;
+    bytes.try_into().ok()
+}
+
 impl FromStr for Memory {
     type Err = Error;
 
@@ -93,8 +113,9 @@ impl FromStr for Memory {
             "t" | "tb" | "tib" => TIB,
             _ => return Err(syntax()),
         };
-        let number: u64 = digits.trim_end().parse().map_err(|_| syntax())?;
-        number.checked_mul(unit).map(Memory).ok_or_else(syntax)
+        in_bytes(digits.trim_end(), unit)
+            .map(Memory)
+            .ok_or_else(syntax)
     }
 }
 
@@ -181,10 +202,29 @@ mod tests {
             ("16384k", 16 * MIB),
             ("134217728", 128 * MIB),
             (" 1 GiB ", GIB),
+            ("1.5g", GIB + GIB / 2),
+            ("0.25 GiB", GIB / 4),
+            ("0.1k", 102),
         ] {
             assert_eq!(text.parse::<Memory>().unwrap().bytes(), bytes, "{text}");
         }
-        for text in ["", "M", "12X", "-1M", "1.5G", "99999999999999G", "1MM", "é"] {
+        for text in [
+            "",
+            "M",
+            "12X",
+            "-1M",
+            "1.G",
+            ".5G",
+            "1.5",
+            "1.5b",
+            "1,5G",
+            "+1G",
+            "1.+5G",
+            "1.0000000000001G",
+            "99999999999999G",
+            "1MM",
+            "é",
+        ] {
             assert!(text.parse::<Memory>().is_err(), "{text}");
         }
     }

@@ -2,6 +2,7 @@
 
 pub use super::definitions::Setting;
 use super::definitions::definition;
+use super::nearest;
 use std::fmt;
 
 /// How a setting is named where it is set. All that is said of it is said here.
@@ -33,8 +34,34 @@ pub enum Dialect {
 
 impl Setting {
     /// How it is named, and what it does.
-    pub fn definition(self) -> &'static Definition {
+    pub const fn definition(self) -> &'static Definition {
         definition(self)
+    }
+
+    /// The key of its text form that was most likely meant by a name that is not known.
+    pub(super) fn nearest_name(self, name: &str) -> Option<String> {
+        nearest::name(self, name)
+    }
+
+    /// Its long flag, without dashes.
+    pub const fn flag(self) -> &'static str {
+        self.definition().flag
+    }
+
+    /// What stands in the place of its value.
+    pub const fn value(self) -> &'static str {
+        self.definition().value
+    }
+
+    /// What it does.
+    pub const fn help(self) -> &'static str {
+        self.definition().help
+    }
+
+    /// The settings whose flags are their own, in the order in which they are told.
+    pub fn of_flags() -> impl Iterator<Item = Setting> + Clone {
+        let is_flag = |it: &Setting| it.definition().name.is_none();
+        Setting::ALL.iter().copied().filter(is_flag)
     }
 
     /// The settings that are keys of the value of this one's flag.
@@ -48,7 +75,7 @@ impl Setting {
     }
 
     /// The key of its flag's value; the flag itself where it is none.
-    pub(super) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         let definition = self.definition();
         definition.name.unwrap_or(definition.flag)
     }

@@ -34,6 +34,21 @@ impl Trail {
     }
 }
 
+impl Trail {
+    /// The keys alone, as [definitions](super::Definition) have them: `disks[].rate_limit`.
+    pub fn place(&self) -> String {
+        let mut place = String::new();
+        for step in self.0.borrow().iter() {
+            match step {
+                Step::Key(key) if place.is_empty() => place += key,
+                Step::Key(key) => place += &format!(".{key}"),
+                Step::Index(_) => place += "[]",
+            }
+        }
+        place
+    }
+}
+
 /// `disks[0].rate_limit`; nothing at the top.
 impl fmt::Display for Trail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -41,7 +41,16 @@ const TEXTS: &[(&str, &str, &[&str])] = &[
     ),
     ("--cpus", "0", &["0 vCPUs", "1 to 254"]),
     ("--cpus", "-1", &["--cpus", "1 to 254"]),
-    ("--cpus", "1.5", &["--cpus", "1 to 254"]),
+    (
+        "--cpus",
+        "1.5",
+        &[
+            "1 to 254",
+            "docker's `--cpus 1.5` is `--cpu-quota 1.5` here",
+        ],
+    ),
+    ("--disk", "a,read_only", &["did you mean `ro`?"]),
+    ("--disk", "a,b.img", &["written twice: `a,,b.img`"]),
     ("--cpus", "", &["--cpus", "1 to 254"]),
     ("--cpus", "99999999999999999999", &["--cpus", "1 to 254"]),
     ("--memory", "", &["--memory", "512M"]),
@@ -235,7 +244,7 @@ fn values_of_json_are_refused_by_their_keys() {
     }
     for (json, help) in [
         ("kernel: k", r#"{"kernel": "vmlinux""#),
-        (r#"{"kernel": 7}"#, "docs/boot.md"),
+        (r#"{"kernel": 7}"#, "docs/reference.md"),
     ] {
         std::fs::write(&path, json).unwrap();
         let arguments = ["--config".as_ref(), path.as_os_str()];

@@ -20,7 +20,7 @@ use std::path::Path;
 
 /// Runs the command line of this process.
 pub fn run() -> Outcome {
-    let line: Bench = kvmlet_command::parse(point_at_verbs);
+    let line: Bench = kvmlet_command::parse(|command| command, point_at_verbs);
     line.verbosity.start_log();
     // Rights that a file gives are for VMs; a benchmark runs whatever is on PATH.
     environment::drop_file_capabilities().map_err(Failed::of_environment)?;

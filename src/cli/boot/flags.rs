@@ -3,8 +3,8 @@
 use super::quota::QuotaFlags;
 use crate::Failed;
 use crate::config::{
-    Balloon, CpuMask, DEFAULT_CMDLINE, Disk, HugePages, JailMode, Memory, NameServer, Net,
-    PortMappings, Scratch, VcpuCount, VmConfigBuilder,
+    Balloon, CpuMask, CpuQuota, DEFAULT_CMDLINE, Disk, HugePages, JailMode, Memory, NameServer,
+    Net, PortMappings, Scratch, Setting, VcpuCount, VmConfigBuilder,
 };
 use crate::host::built;
 use crate::host::environment;
@@ -18,101 +18,64 @@ use std::path::{Path, PathBuf};
 /// What the VM is. All can be said in a file, too.
 #[derive(Args)]
 pub(super) struct Flags {
-    /// Guest kernel: an ELF vmlinux or a bzImage.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long = Setting::Kernel.flag(), value_name = Setting::Kernel.value(), help = Setting::Kernel.help())]
     kernel: Option<PathBuf>,
-    /// Initial RAM disk.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long = Setting::Initrd.flag(), value_name = Setting::Initrd.value(), help = Setting::Initrd.help())]
     initrd: Option<PathBuf>,
-    /// Kernel command line, instead of "console=ttyS0 reboot=k panic=-1 quiet"; with -v, "loglevel=7" is last.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long = Setting::Cmdline.flag(), value_name = Setting::Cmdline.value(), help = Setting::Cmdline.help())]
     cmdline: Option<String>,
-    /// Number of vCPUs [default: 1].
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = cpus)]
+    #[arg(long = Setting::Vcpus.flag(), value_name = Setting::Vcpus.value(), allow_negative_numbers = true, value_parser = cpus, help = Setting::Vcpus.help())]
     cpus: Option<u64>,
-    /// Guest memory, with a unit: 512M, 2G [default: 128M].
-    #[arg(short, long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(short, long = Setting::Memory.flag(), value_name = Setting::Memory.value(), allow_hyphen_values = true, help = Setting::Memory.help())]
     memory: Option<Memory>,
-    /// Which pages back guest memory.
-    #[arg(long, value_name = "KIND", value_enum)]
+    #[arg(long = Setting::HugePages.flag(), value_name = Setting::HugePages.value(), value_enum, help = Setting::HugePages.help())]
     huge_pages: Option<Pages>,
-    /// Touch all guest memory before the guest starts.
-    #[arg(long)]
+    #[arg(long = Setting::Prefault.flag(), help = Setting::Prefault.help())]
     prefault: bool,
-    /// CPUID bits to hide from the guest, by the names of /proc/cpuinfo.
-    #[arg(long, value_name = "NAME,...")]
+    #[arg(long = Setting::CpuMask.flag(), value_name = Setting::CpuMask.value(), help = Setting::CpuMask.help())]
     cpu_mask: Option<CpuMask>,
-    /// Let the guest run virtual machines of its own (VT-x or SVM).
-    #[arg(long)]
+    #[arg(long = Setting::Nested.flag(), help = Setting::Nested.help())]
     nested: bool,
-    /// Give the guest performance counters.
-    #[arg(long)]
+    #[arg(long = Setting::Pmu.flag(), help = Setting::Pmu.help())]
     pmu: bool,
     #[command(flatten)]
     quota: QuotaFlags,
     /// Read the configuration from a JSON file, `-` for standard input; flags override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Image of a root file system (erofs or ext4), shared and only read: changes go to guest memory.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long = Setting::Root.flag(), value_name = Setting::Root.value(), help = Setting::Root.help())]
     root: Option<PathBuf>,
-    /// Disk of the VM's own (ext4) that keeps the changes of the root.
-    /// FILE[,size=SIZE]: with a size, a file that is not there is made.
-    #[arg(long, value_name = "DISK", requires = "root")]
+    #[arg(long = Setting::Scratch.flag(), value_name = Setting::Scratch.value(), requires = "root", help = Setting::Scratch.help())]
     scratch: Option<Scratch>,
-    /// One more disk: FILE[,ro][,direct][,cache=writethrough][,format=raw][,id=NAME][,queues=N][,io=sync]
-    /// [,bandwidth=SIZE][,burst=SIZE][,iops=N][,iops-burst=N]; can be given again.
-    #[arg(long, value_name = "DISK")]
+    #[arg(long = Setting::Disks.flag(), value_name = Setting::Disks.value(), help = Setting::Disks.help())]
     disk: Vec<Disk>,
-    /// A network interface. Alone: kvmlet makes a tap with addresses and a way out. With keys:
-    /// tap=NAME (one that exists), egress=none|internet|all (what the guest reaches), mac=, mtu=, queues=, subnet=, and with rx- or tx- before them the limits of
-    /// a direction: bandwidth=, burst=, packets=, packets-burst=.
-    #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "")]
+    #[arg(long = Setting::Nets.flag(), value_name = Setting::Nets.value(), num_args = 0..=1, default_missing_value = "", help = Setting::Nets.help())]
     net: Vec<Net>,
-    /// A memory balloon that gives idle memory back. Alone: free memory is reported. With keys:
-    /// size=SIZE (what it takes from the guest at once), deflate-on-oom=off, reporting=off.
-    #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "")]
+    #[arg(long = Setting::Balloon.flag(), value_name = Setting::Balloon.value(), num_args = 0..=1, default_missing_value = "", help = Setting::Balloon.help())]
     balloon: Option<Balloon>,
-    /// Leave out the entropy source: for guests that trust their processor's.
-    #[arg(long)]
+    #[arg(long = Setting::Rng.flag(), help = Setting::Rng.help())]
     no_rng: bool,
-    /// Make a port of the host lead to the guest: [ADDRESS:][HOST:]GUEST[/tcp|udp], where ADDRESS is an IPv4 address, an
-    /// IPv6 address in brackets or `localhost`, and ports may be ranges (8000-8010:80-90); implies --net. Without HOST the
-    /// host chooses one, which is printed.
-    #[arg(short, long, value_name = "PORTS")]
+    #[arg(short, long = Setting::Publish.flag(), value_name = Setting::Publish.value(), help = Setting::Publish.help())]
     publish: Vec<PortMappings>,
-    /// A name server that the host asks for the guest, instead of its own; can be given again.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long = Setting::Dns.flag(), value_name = Setting::Dns.value(), help = Setting::Dns.help())]
     dns: Vec<NameServer>,
-    /// Set an environment variable of the service; without a value, pass on the one set here.
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    #[arg(short, long = Setting::Env.flag(), value_name = Setting::Env.value(), help = Setting::Env.help())]
     env: Vec<String>,
-    /// Directory in which the service starts.
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long = Setting::Workdir.flag(), value_name = Setting::Workdir.value(), help = Setting::Workdir.help())]
     workdir: Option<String>,
-    /// Host name of the guest.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long = Setting::Hostname.flag(), value_name = Setting::Hostname.value(), help = Setting::Hostname.help())]
     hostname: Option<String>,
-    /// How long the service may take to end when kvmlet is told to: then it is killed, and 5 seconds later the guest's
-    /// power is cut [default: 10].
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
+    #[arg(long = Setting::StopTimeout.flag(), value_name = Setting::StopTimeout.value(), allow_negative_numbers = true, value_parser = seconds, help = Setting::StopTimeout.help())]
     stop_timeout: Option<u32>,
-    /// Write statistics to a file as JSON, when the VM ends and on SIGUSR1; `-` is standard output, behind
-    /// what the guest has written.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long = Setting::Stats.flag(), value_name = Setting::Stats.value(), help = Setting::Stats.help())]
     stats: Option<PathBuf>,
-    /// Confine the VM's process: it has nothing of the host but what is opened for it. This is the default as far as
-    /// the host can; asked for, what the host cannot do is an error.
-    #[arg(long, overrides_with = "no_jail")]
+    #[arg(long = Setting::Jail.flag(), overrides_with = "no_jail", help = Setting::Jail.help())]
     jail: bool,
-    /// Do not confine the VM's process.
-    #[arg(long, overrides_with = "jail")]
+    #[arg(long = Setting::NoJail.flag(), overrides_with = "jail", help = Setting::NoJail.help())]
     no_jail: bool,
-    /// Go on, with a warning, where this host cannot hold the VM to what is asked for.
-    #[arg(long)]
+    #[arg(long = Setting::BestEffort.flag(), help = Setting::BestEffort.help())]
     best_effort: bool,
-    /// The service to run, with its arguments, instead of the image's own.
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = Setting::Command.value(), help = Setting::Command.help())]
     command: Vec<String>,
 }
 
@@ -243,10 +206,12 @@ impl Flags {
 fn cpus(text: &str) -> Result<u64, String> {
     let number = text.parse();
     number.map_err(|_| {
-        format!(
-            "a number of vCPUs is a whole number from 1 to {}",
-            VcpuCount::MAX
-        )
+        let most = VcpuCount::MAX;
+        let dockers = match text.parse::<CpuQuota>() {
+            Ok(quota) => format!("; docker's `--cpus {quota}` is `--cpu-quota {quota}` here"),
+            Err(_) => String::new(),
+        };
+        format!("a number of vCPUs is a whole number from 1 to {most}{dockers}")
     })
 }
 
@@ -309,7 +274,7 @@ fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
             config::Error::Json { is_json: false, .. } => {
                 "a configuration is JSON, such as {\"kernel\": \"vmlinux\", \"memory\": \"512M\"}"
             }
-            _ => "docs/boot.md lists all keys",
+            _ => "docs/reference.md lists all keys",
         };
         Failed::new(format!("configuration {name}: {error}")).help(help)
     })

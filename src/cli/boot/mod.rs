@@ -3,6 +3,7 @@
 mod announcement;
 mod ending;
 mod flags;
+mod keys;
 mod quota;
 
 use super::{Failed, Outcome};
@@ -14,6 +15,7 @@ use crate::host::whole_file::WholeFile;
 use crate::run::{self, Surroundings};
 use clap::Args;
 use flags::Flags;
+pub(crate) use keys::explained;
 use std::io::{IsTerminal, stderr};
 use std::time::Instant;
 

@@ -1,35 +1,25 @@
 //! The flags that give a VM a fixed share of its host.
 
-use crate::config::VmConfigBuilder;
 use crate::config::{CgroupParent, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit};
+use crate::config::{Setting, VmConfigBuilder};
 use clap::{Args, ValueEnum};
 
 /// What the VM may use of its host.
 #[derive(Args)]
 pub(super) struct QuotaFlags {
-    /// CPU time that the VM may use, in CPUs: 0.5 is half of one.
-    #[arg(long, value_name = "CPUS", allow_negative_numbers = true)]
+    #[arg(long = Setting::CpuQuota.flag(), value_name = Setting::CpuQuota.value(), allow_negative_numbers = true, help = Setting::CpuQuota.help())]
     cpu_quota: Option<CpuQuota>,
-    /// CPUs of the host on which the VM may run: 0,2-3.
-    #[arg(long, value_name = "LIST")]
+    #[arg(long = Setting::Cpuset.flag(), value_name = Setting::Cpuset.value(), help = Setting::Cpuset.help())]
     cpuset: Option<CpuSet>,
-    /// The VM's weight when CPUs are short, 1 to 10000 [default: 100, or 10 for each thousandth of a CPU in
-    /// --cpu-quota].
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long = Setting::CpuWeight.flag(), value_name = Setting::CpuWeight.value(), allow_negative_numbers = true, help = Setting::CpuWeight.help())]
     cpu_weight: Option<CpuWeight>,
-    /// Which threads --cpu-quota and --cpuset hold [default: vm].
-    #[arg(long, value_name = "SCOPE", value_enum)]
+    #[arg(long = Setting::CpuScope.flag(), value_name = Setting::CpuScope.value(), value_enum, help = Setting::CpuScope.help())]
     cpu_scope: Option<Scope>,
-    /// Whether other VMs may use the memory that this one has not touched yet [default: shared].
-    #[arg(long, value_name = "MODE", value_enum)]
+    #[arg(long = Setting::MemoryMode.flag(), value_name = Setting::MemoryMode.value(), value_enum, help = Setting::MemoryMode.help())]
     memory_mode: Option<Mode>,
-    /// The cgroup below which the VM's is made, by its path from the root of the cgroup tree. Made if it is not there
-    /// [default: where this user may make any].
-    #[arg(long, value_name = "PATH")]
+    #[arg(long = Setting::CgroupParent.flag(), value_name = Setting::CgroupParent.value(), help = Setting::CgroupParent.help())]
     cgroup_parent: Option<CgroupParent>,
-    /// How much of the host may be promised to all VMs together, as factors: cpus=2,memory=1.5
-    /// [default: 1 for both].
-    #[arg(long, value_name = "FACTORS")]
+    #[arg(long = Setting::Overcommit.flag(), value_name = Setting::Overcommit.value(), help = Setting::Overcommit.help())]
     overcommit: Option<Overcommit>,
 }
 
