@@ -1,6 +1,7 @@
 //! The one table of exit codes.
 
 use crate::ExitReason;
+use crate::config::{Outcome, Reason};
 
 /// How the command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,13 +17,28 @@ pub(super) enum ExitCode {
     Forbidden,
     /// By a signal, to kvmlet or to the VM's process.
     Signal(libc::c_int),
-    /// As the VM's process, which has told why.
-    Passed(u8),
     /// As the guest has, whose service's code it may be.
     Guest(ExitReason),
 }
 
 impl ExitCode {
+    /// That of a run.
+    pub fn of(outcome: &Outcome) -> Self {
+        let signal = outcome.signal.unwrap_or(libc::SIGKILL);
+        let code = outcome.code.unwrap_or(0);
+        match outcome.reason {
+            Reason::Shutdown => Self::Guest(ExitReason::Shutdown { code }),
+            Reason::Reset => Self::Guest(ExitReason::Reset),
+            Reason::Panic => Self::Guest(ExitReason::Panic),
+            Reason::TripleFault => Self::Guest(ExitReason::TripleFault),
+            Reason::Stopped => Self::Guest(ExitReason::Stopped),
+            Reason::Escape => Self::Done,
+            Reason::Signal | Reason::Killed => Self::Signal(signal),
+            Reason::Forbidden => Self::Forbidden,
+            _ => Self::Failed,
+        }
+    }
+
     /// The code of the process.
     pub const fn number(self) -> u8 {
         match self {
@@ -31,7 +47,6 @@ impl ExitCode {
             Self::Failed => kvmlet_command::FAILED,
             Self::Forbidden => 128 + libc::SIGSYS as u8,
             Self::Signal(signal) => 128 + signal as u8,
-            Self::Passed(code) => code,
             Self::Guest(reason) => reason.exit_code(),
         }
     }

@@ -49,7 +49,6 @@ enum BootOnly {
 /// Runs the command line of this process, which began at `started`, and returns its exit code.
 pub fn run(started: Instant) -> u8 {
     kvmlet_command::run(|| {
-        use_one_arena();
         let boots = std::env::args_os()
             .nth(1)
             .is_some_and(|verb| verb == "boot");
@@ -79,13 +78,6 @@ fn parse<V: Subcommand>() -> (V, Verbosity) {
     let cli: Cli<V> = kvmlet_command::parse(complete, docker::explain);
     cli.verbosity.start_log();
     (cli.verb, cli.verbosity)
-}
-
-/// glibc gives each thread an arena of its own, which takes system calls and memory; vCPU threads hardly
-/// allocate.
-fn use_one_arena() {
-    // SAFETY: sets a parameter of the allocator; there is only one thread yet.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! Errors as a person reads them.
 
 use kvmlet_spec::{Advice, Dialect, Remedy};
-use kvmlet_sys::{environment, standard_error, whole_file};
+use kvmlet_sys::{environment, lack, standard_error, whole_file};
 use std::error::Error as StdError;
 use std::fmt;
-use std::io;
 
 /// An error with the way out, if there is one.
 #[derive(Debug)]
@@ -67,22 +66,13 @@ impl fmt::Display for Failed {
             writeln!(out, "  caused by: {}", system_message(error))?;
             root = error;
         }
-        match used_up(root).map(Advice::from).or(self.help.clone()) {
+        match lack::way_out(&*self.error)
+            .map(Advice::from)
+            .or(self.help.clone())
+        {
             Some(help) => writeln!(out, "  help: {}", help.in_words_of(Dialect::Flags)),
             None => Ok(()),
         }
-    }
-}
-
-/// What helps when this process, or the host, may have no more of something that everything takes: whatever it was
-/// wanted for, nothing else does.
-fn used_up(root: &(dyn StdError + 'static)) -> Option<&'static str> {
-    match root.downcast_ref::<io::Error>()?.raw_os_error()? {
-        libc::EMFILE => {
-            Some("let kvmlet have more files open: `ulimit -n`, or LimitNOFILE= of a service")
-        }
-        libc::ENFILE => Some("let this host have more files open: fs.file-max (sysctl)"),
-        _ => None,
     }
 }
 
@@ -105,6 +95,7 @@ impl<E: Remedy + 'static> From<E> for Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     /// What was opened, and what the system said.
     #[derive(Debug)]

@@ -27,11 +27,7 @@ pub type Outcome = Result<u8, Failed>;
 /// Runs a command once nobody can steer it who must not, tells how it failed, and returns the exit code.
 pub fn run(act: impl FnOnce() -> Outcome) -> u8 {
     let disarmed = environment::disarm().map_err(Failed::of_environment);
-    conclude(disarmed.and_then(|()| act()))
-}
-
-/// Tells how a verb has failed, if it has, and returns the exit code. It is the last that is said.
-pub fn conclude(outcome: Outcome) -> u8 {
+    let outcome = disarmed.and_then(|()| act());
     let code = outcome.unwrap_or_else(|failed| {
         failed.print();
         FAILED

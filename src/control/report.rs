@@ -105,7 +105,6 @@ fn take_outcome(reader: &mut Reader<'_>) -> Result<Outcome, Malformed> {
 /// What went wrong, and one behind the other what led to it.
 fn put_failure(mut writer: Writer, failure: &Failure) -> Writer {
     writer = writer
-        .u8(failure.is_dispensable.into())
         .option(failure.help.as_deref(), Writer::text)
         .text(&failure.message);
     let mut cause = failure.cause.as_deref();
@@ -119,7 +118,6 @@ fn put_failure(mut writer: Writer, failure: &Failure) -> Writer {
 
 fn take_failure(reader: &mut Reader<'_>) -> Result<Failure, Malformed> {
     let mut failure = Failure::default();
-    failure.is_dispensable = reader.flag()?;
     failure.help = reader.option(Reader::text)?;
     failure.message = reader.text()?;
     let mut causes = Vec::new();

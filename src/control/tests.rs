@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 fn failures() -> impl Strategy<Value = Failure> {
     let text = "[^\\p{Cc}]{0,40}";
-    let parts = (text, of(text), any::<bool>(), vec(text, 0..=8));
-    parts.prop_map(|(message, help, is_dispensable, causes)| {
+    let parts = (text, of(text), vec(text, 0..=8));
+    parts.prop_map(|(message, help, causes)| {
         let mut cause = None;
         for message in causes {
             let mut failure = Failure::default();
@@ -17,7 +17,6 @@ fn failures() -> impl Strategy<Value = Failure> {
         let mut failure = Failure::default();
         failure.message = message;
         failure.help = help;
-        failure.is_dispensable = is_dispensable;
         failure.cause = cause;
         failure
     })

@@ -37,8 +37,10 @@ pub mod host {
 }
 
 pub use kvmlet_run as run;
+pub use kvmlet_run::instance;
 pub use kvmlet_spec as config;
 pub use kvmlet_vmm::{arch, devices, disk, memory, system_calls, thread, vm};
 
-pub use config::{Memory, MemorySize, VmConfig};
+pub use config::{Memory, MemorySize, Outcome, VmConfig};
+pub use instance::{Instance, Running, Surroundings, init};
 pub use vm::{Error, ExitReason, Vm, VmHandle};

@@ -1,143 +1,129 @@
 //! The supervisor's turn: a VM's process, watched until it has ended, or cannot.
 
 use crate::console::{Console, Keys};
-use crate::network_service::NetworkService;
 use crate::reports::Reports;
 use crate::stopping::{AT_ONCE, POWERING_OFF};
-use crate::supervisor::FAILED;
+use crate::upstream::Upstream;
+use kvmlet_control::{Order, Request};
 use kvmlet_sys::first_thread;
 use kvmlet_sys::interrupt;
 use kvmlet_sys::process::{Child, Ended};
-use kvmlet_sys::seccomp;
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::process::Signal;
 use rustix::stdio::stdin;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// What is waited for on the supervisor's own behalf.
-const OWN: usize = 8;
 /// What a VM's process takes to cut its guest's power.
 const CUT: Duration = Duration::from_secs(1);
 /// What it takes to end once it is killed, unless it waits for a device that hangs.
 const KILLED: Duration = Duration::from_secs(10);
+/// The number of requests whose answer nobody waits for.
+const NOBODYS: u32 = 0;
 
-/// What a VM's process has come to.
+/// Who wants a VM's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It has ended by itself, with this code.
-    Exited(u8),
-    /// Whoever was at its terminal wanted the end, and has it.
-    Escaped,
-    /// Somebody sent the supervisor this signal, and it did not end in time by itself, or had not started.
-    Ended(libc::c_int),
-    /// Somebody else has killed it, by this signal.
-    Killed(libc::c_int),
+pub(crate) enum Wish {
+    /// Whoever sent this signal.
+    Signal(libc::c_int),
+    /// Whoever pressed the escape key.
+    Escape,
+    /// Whoever has started this process.
+    Order,
+}
+
+/// What has become of a VM's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fate {
+    pub ended: Ended,
+    /// Who wanted its end.
+    pub wish: Option<Wish>,
+    /// It was killed for that: it could not end in time, or had not started.
+    pub in_time: bool,
 }
 
 /// A VM's process, and what has become of the wish for its end.
-pub(crate) struct Attended {
+pub(crate) struct Attended<'a> {
     child: Child,
+    console: &'a mut Console,
+    keys: Option<Keys>,
+    reports: &'a mut Reports,
+    upstream: &'a mut Upstream,
     /// When it is looked whether it can still end.
     next_look: Instant,
     /// Its first thread has ended, and it had not at the last look.
     lingers: bool,
-    /// Ends when the VM runs.
-    started: Option<OwnedFd>,
     /// How long it has to end once it is asked.
     patience: Duration,
     ending: Option<Ending>,
-    /// The escape key was pressed.
-    escaped: bool,
 }
 
 struct Ending {
-    /// The signal that asked for it first.
-    signal: libc::c_int,
+    /// Who asked for it last, or pressed the escape key.
+    wish: Wish,
     asked: Instant,
     /// When it is killed, or given up.
     deadline: Instant,
     killed: bool,
 }
 
-impl Attended {
-    /// A child whose `started` ends when its VM runs, and whose guest has that long to end once it is asked.
-    pub fn new(child: Child, started: OwnedFd, stop_timeout: Duration) -> Self {
+impl<'a> Attended<'a> {
+    /// A child whose guest has that long to end once it is asked.
+    pub fn new(
+        child: Child,
+        console: &'a mut Console,
+        keys: Option<Keys>,
+        reports: &'a mut Reports,
+        upstream: &'a mut Upstream,
+        stop_timeout: Duration,
+    ) -> Self {
         Self {
             child,
+            console,
+            keys,
+            reports,
+            upstream,
             next_look: Instant::now() + KILLED,
             lingers: false,
-            started: Some(started),
             patience: stop_timeout.saturating_add(POWERING_OFF + CUT),
             ending: None,
-            escaped: false,
         }
     }
 
-    /// Passes signals and keys on to the child, and what it writes and its statistics to their files, until it has
-    /// ended. None when it does not, though it should have.
-    pub fn until_end(
-        mut self,
-        console: &mut Console,
-        mut keys: Option<Keys>,
-        reports: &mut Reports,
-        service: &mut NetworkService,
-    ) -> std::io::Result<Option<Fate>> {
+    /// Passes signals, keys and orders on to the child, and what it tells to whom it concerns, until it has ended. None
+    /// when it does not, though it should have.
+    pub fn until_end(mut self) -> io::Result<Option<Fate>> {
         // What has ended a wait since the start was last looked at is not read again.
         if let Some(signal) = interrupt::interrupted_by() {
-            self.pass_on(signal, console)?;
+            self.signal(signal)?;
         }
         loop {
-            let look = console.follow_foreground();
-            let stdin = stdin();
-            let read = keys
-                .as_ref()
-                .filter(|keys| keys.wants_more() && console.has_keys());
-            let full = keys.as_ref().and_then(Keys::full);
-            let [out, err, stats] = reports.fds();
-            let readable = |fd: Option<_>| fd.map_or(Slot::NOTHING, Slot::readable);
-            let own: [Slot<'_>; OWN] = [
-                Slot::readable(self.child.as_fd()),
-                Slot::readable(console.signals().as_fd()),
-                readable(read.map(|_| stdin)),
-                full.map_or(Slot::NOTHING, Slot::writable),
-                readable(self.started.as_ref().map(AsFd::as_fd)),
-                readable(out),
-                readable(err),
-                readable(stats),
-            ];
-            let mut slots: Vec<Slot<'_>> = own.into_iter().chain(service.slots()).collect();
-            let theirs = service.due();
-            let due = self.due(look);
-            let due = theirs.map_or(due, |theirs| due.min(theirs));
-            wait::any_of(&mut slots, Until::Deadline(due))?;
-            let (own, others) = slots.split_at(OWN);
-            let serves =
-                theirs.is_some_and(|at| at <= Instant::now()) || others.iter().any(Slot::is_ready);
-            let ready = |index: usize| own.get(index).is_some_and(Slot::is_ready);
-            let [ended, _, pressed, room, started] = [0, 1, 2, 3, 4].map(ready);
-            if serves && !ended {
-                service.turn();
+            let look = self.console.follow_foreground();
+            let [ended, pressed, room, ordered] = self.wait(look)?;
+            if let Some(report) = self.reports.pass_on() {
+                self.upstream.pass_on(&report);
             }
-            reports.pass_on();
             if ended {
-                reports.finish();
+                if let Some(report) = self.reports.finish() {
+                    self.upstream.pass_on(&report);
+                }
                 return self.fate().map(Some);
             }
-            if started {
-                self.started = None;
-            }
-            if let Some(keys) = &mut keys {
-                if pressed && keys.read() {
-                    self.escaped = true;
-                    self.end(libc::SIGTERM)?;
-                }
+            if let Some(keys) = &mut self.keys {
+                let escaped = pressed && keys.read();
                 if room {
                     keys.pass_on();
                 }
+                if escaped {
+                    self.end(Wish::Escape, None);
+                }
             }
-            while let Some(signal) = console.signals().next()? {
-                self.pass_on(signal, console)?;
+            if ordered && let Some(request) = self.upstream.next() {
+                self.order(request);
+            }
+            while let Some(signal) = self.console.signals().next()? {
+                self.signal(signal)?;
             }
             self.kill_when_late()?;
             if self.is_given_up() {
@@ -146,67 +132,117 @@ impl Attended {
         }
     }
 
-    /// How the child has ended, as its user wanted it.
-    fn fate(self) -> std::io::Result<Fate> {
+    /// Waits until something has come: the end, keys, room for keys, or an order. What else there is tells it itself.
+    fn wait(&self, look: Option<Duration>) -> io::Result<[bool; 4]> {
+        let or_nothing = |fd: Option<_>| fd.map_or(Slot::NOTHING, Slot::readable);
+        let keys = self.keys.as_ref();
+        let read = keys.filter(|keys| keys.wants_more() && self.console.has_keys());
+        let [out, err, told] = self.reports.fds();
+        let slots = [
+            Slot::readable(self.child.as_fd()),
+            or_nothing(read.map(|_| stdin())),
+            keys.and_then(Keys::full)
+                .map_or(Slot::NOTHING, Slot::writable),
+            or_nothing(self.upstream.fd()),
+            Slot::readable(self.console.signals().as_fd()),
+            or_nothing(told),
+            or_nothing(out),
+            or_nothing(err),
+        ];
+        let [ended, pressed, room, ordered, ..] = wait::any(slots, self.due(look))?;
+        Ok([ended, pressed, room, ordered])
+    }
+
+    /// How the child has ended.
+    fn fate(self) -> io::Result<Fate> {
         let ended = self.child.wait()?;
-        Ok(match (ended, self.ending) {
-            // A VM that could not end in time, or had not started.
-            (Ended::Killed(libc::SIGKILL), Some(ending)) if ending.killed => match self.escaped {
-                true => Fate::Escaped,
-                false => Fate::Ended(ending.signal),
-            },
-            // Whoever wanted the end has it, with whatever code.
-            (Ended::Exited(code), Some(_)) if self.escaped && !OWN_ENDS.contains(&code) => {
-                Fate::Escaped
-            }
-            (Ended::Exited(code), _) => Fate::Exited(code),
-            (Ended::Killed(signal), _) => Fate::Killed(signal),
+        let killed = self.ending.as_ref().is_some_and(|ending| ending.killed);
+        Ok(Fate {
+            ended,
+            wish: self.ending.map(|ending| ending.wish),
+            in_time: !(killed && ended == Ended::Killed(libc::SIGKILL)),
         })
     }
 
-    fn pass_on(&mut self, signal: libc::c_int, console: &mut Console) -> std::io::Result<()> {
+    fn signal(&mut self, signal: libc::c_int) -> io::Result<()> {
         match signal {
-            libc::SIGUSR1 => self.child.signal(Signal::USR1),
+            libc::SIGUSR1 => {
+                self.ask(Order::Stats);
+                Ok(())
+            }
             // A VM in the jail does not belong to the terminal's jobs: it stops with this process, and goes on with it.
             libc::SIGTSTP => {
                 self.child.signal(Signal::STOP)?;
-                console.suspend();
+                self.console.suspend();
                 self.child.signal(Signal::CONT)
             }
             libc::SIGCONT => {
-                console.resume();
+                self.console.resume();
                 self.child.signal(Signal::CONT)
             }
-            _ => self.end(signal),
+            libc::SIGQUIT => {
+                self.end(Wish::Signal(signal), Some(Duration::ZERO));
+                Ok(())
+            }
+            _ => {
+                self.end(Wish::Signal(signal), None);
+                Ok(())
+            }
         }
     }
 
-    /// Somebody wants the end. Until the VM runs there is nothing that it could lose, and no waiting for a file or for
-    /// memory keeps its process from being killed.
-    fn end(&mut self, signal: libc::c_int) -> std::io::Result<()> {
+    /// Whoever has started this process wants something. What the VM is asked it answers itself.
+    fn order(&mut self, request: Request) {
+        match request.order {
+            Order::Stop { patience_ms } => {
+                let patience = patience_ms.map(|ms| Duration::from_millis(ms.into()));
+                self.end(Wish::Order, patience);
+                self.upstream.answer(request.number, true);
+            }
+            _ if !self.reports.ask(request) => self.upstream.answer(request.number, false),
+            _ => {}
+        }
+    }
+
+    /// What the VM is asked of which nobody waits for the answer. It is lost on one that does not listen.
+    fn ask(&self, order: Order) {
+        let number = NOBODYS;
+        self.reports.ask(Request { number, order });
+    }
+
+    /// Somebody wants the end, in that time if they say so. Until the VM runs there is nothing that it could lose, and no
+    /// waiting for a file or for memory keeps its process from being killed.
+    fn end(&mut self, wish: Wish, patience: Option<Duration>) {
         let now = Instant::now();
+        let time = patience.map_or(self.patience, |time| time.saturating_add(CUT));
         let ending = self.ending.get_or_insert(Ending {
-            signal,
+            wish,
             asked: now,
-            deadline: now + self.patience,
+            deadline: now + time,
             killed: false,
         });
         if ending.killed {
-            return Ok(());
+            return;
         }
-        if self.started.is_some() {
+        if ending.wish != Wish::Escape {
+            ending.wish = wish;
+        }
+        if !self.reports.is_ready() {
             ending.deadline = now;
-            return Ok(());
+            return;
         }
         if now.saturating_duration_since(ending.asked) >= AT_ONCE {
             // It is the second time.
             ending.deadline = ending.deadline.min(now + CUT);
         }
-        let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
-        self.child.signal(signal)
+        if patience.is_some() {
+            ending.deadline = ending.deadline.min(now + time);
+        }
+        let patience_ms = patience.map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
+        self.ask(Order::Stop { patience_ms });
     }
 
-    fn kill_when_late(&mut self) -> std::io::Result<()> {
+    fn kill_when_late(&mut self) -> io::Result<()> {
         let now = Instant::now();
         match &mut self.ending {
             Some(ending) if !ending.killed && now >= ending.deadline => {
@@ -235,13 +271,10 @@ impl Attended {
     }
 
     /// When something is due, `look` among it.
-    fn due(&self, look: Option<Duration>) -> Instant {
+    fn due(&self, look: Option<Duration>) -> Until {
         let ending = self.ending.as_ref().map(|ending| ending.deadline);
         let look = look.map(|look| Instant::now() + look);
-        let due = [ending, look].into_iter().flatten().min();
-        due.map_or(self.next_look, |due| due.min(self.next_look))
+        let due = [ending, look].into_iter().flatten();
+        Until::Deadline(due.fold(self.next_look, Instant::min))
     }
 }
-
-/// Exit codes of a VM's process that are not its guest's: it failed, or made a forbidden system call.
-const OWN_ENDS: [u8; 2] = [FAILED, seccomp::EXIT_CODE];

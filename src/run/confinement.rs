@@ -1,6 +1,7 @@
 //! The jail that the VM's process is in, as far as it is wanted and the host gives it.
 
 use crate::Error;
+use crate::allocator::map_no_memory;
 use crate::supervisor::FAILED;
 use kvmlet_host::jail::{Jail, Missing, Needs, Wall};
 use kvmlet_spec::{JailMode, VmConfig};
@@ -126,10 +127,4 @@ fn warn(missing: &Missing) {
         true => log::info!("{missing}{cause}"),
         false => log::warn!("{missing}{cause}"),
     }
-}
-
-/// Has the allocator take all memory from the heap: no thread is allowed to map any.
-fn map_no_memory() {
-    // SAFETY: sets a parameter of the allocator; there is only one thread yet.
-    unsafe { libc::mallopt(libc::M_MMAP_MAX, 0) };
 }

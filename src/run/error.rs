@@ -2,8 +2,8 @@
 
 use kvmlet_host::jail::{Missing, Wall};
 use kvmlet_host::{cgroup, ledger, net, runtime};
-use kvmlet_spec::{Advice, Remedy, Setting, advice};
-use kvmlet_sys::whole_file;
+use kvmlet_spec::{Advice, Dialect, Failure, Remedy, Setting, advice};
+use kvmlet_sys::{environment, lack, whole_file};
 use kvmlet_vmm::vm;
 use rustix::process::Pid;
 use std::io;
@@ -33,9 +33,33 @@ pub enum Error {
     /// The VM's process cannot be confined as far as it is required to be.
     #[error(transparent)]
     Walls(Missing),
-    /// Statistics cannot be written.
+    /// A file that something is to be written to cannot be.
     #[error(transparent)]
-    Stats(#[from] whole_file::Error),
+    File(#[from] whole_file::Error),
+    /// This program cannot start instances: it has not called [`init`](crate::instance::init).
+    #[error("this program cannot start VMs: it has not called `kvmlet::init()`")]
+    Uninitialised,
+    /// The supervisor's process was not handed what it needs.
+    #[error("the process of an instance was not handed what it needs")]
+    Handover(#[source] io::Error),
+    /// The supervisor's process has rights that its starter has not, by its file, and cannot do without.
+    #[error(transparent)]
+    Environment(environment::Error),
+    /// An instance that could not be started.
+    #[error(transparent)]
+    Start(Failure),
+    /// What was asked of an instance was not done.
+    #[error(transparent)]
+    Refused(Failure),
+    /// What an instance was asked for has not come.
+    #[error("the VM has not told what it was asked for")]
+    Unheard,
+    /// An instance that has ended was asked for something.
+    #[error("the VM has ended")]
+    Over,
+    /// An instance's supervisor was killed, or has failed in a way that it could not tell.
+    #[error("the supervisor of the VM has ended without telling how its VM has")]
+    Gone,
     /// The host gave no pipe, no socket or no process.
     #[error("the host cannot give {what}")]
     Host {
@@ -57,9 +81,12 @@ pub enum Error {
     /// The supervisor cannot attend the VM's process any more.
     #[error("the VM's process is lost")]
     Lost(#[source] io::Error),
-    /// The supervisor has gone away, or does not listen.
-    #[error("the supervisor cannot be told")]
-    Untold(#[source] io::Error),
+    /// The VM's process has not told how it has ended.
+    #[error("the VM's process has ended with code {code}, and has not told why")]
+    Untold {
+        /// Its exit code.
+        code: u8,
+    },
     /// The kernel keeps the VM's process until the request that it waits for is answered, whoever kills it.
     #[error(
         "the VM has ended, but its process {process} has not: it waits for something of this host, most likely for a \
@@ -109,13 +136,17 @@ impl Error {
         }
     }
 
-    /// The signal that has ended the VM's process, which nobody wanted to end.
-    pub fn killed_by(&self) -> Option<libc::c_int> {
-        match self {
-            Error::MemoryLimit { .. } | Error::OutOfMemory => Some(libc::SIGKILL),
-            Error::Killed { signal, .. } => Some(*signal),
-            _ => None,
-        }
+    /// As another process is told, whose reader has this dialect.
+    pub(crate) fn told_in(&self, dialect: Dialect) -> Failure {
+        let lack = lack::way_out(self).map(Advice::from);
+        let help = lack.or_else(|| self.remedy());
+        let mut failure = Failure::of(self);
+        failure.help = help.map(|help| help.in_words_of(dialect));
+        failure
+    }
+
+    pub(crate) fn handing(source: impl Into<io::Error>) -> Self {
+        Error::Handover(source.into())
     }
 
     pub(crate) fn host(what: &'static str) -> impl Fn(rustix::io::Errno) -> Self {
@@ -144,7 +175,19 @@ impl Error {
             Error::Share(error) => return error.help(),
             Error::Cgroup(error) => return error.help(),
             Error::Jail(missing) | Error::Walls(missing) => missing.help().into(),
-            Error::Stats(error) => return error.help().map(Into::into),
+            Error::File(error) => return error.help().map(Into::into),
+            Error::Uninitialised => {
+                "call it first thing in `main`: the process of an instance is this program, started anew, and goes no further"
+                    .into()
+            }
+            Error::Handover(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                "start instances from a program that has no rights by its file (file capabilities, set-user-ID)".into()
+            }
+            Error::Environment(error) => return error.help().map(Into::into),
+            Error::Start(failure) | Error::Refused(failure) => {
+                return failure.help.clone().map(Into::into);
+            }
+            Error::Untold { .. } => "that is a bug of kvmlet, which may have told more of it above".into(),
             Error::Stuck { .. } => {
                 "what it holds (memory, disks, its share) is free again when that answers; the next `kvmlet boot` clears \
                  away what is left of it then"

@@ -1,48 +1,31 @@
 //! From a configuration to an outcome.
 
 use crate::admission;
-use crate::attended::Fate;
+use crate::allocator::use_one_arena;
 use crate::confinement::Confinement;
-use crate::console::{Console, End};
+use crate::console::Console;
+use crate::contact::Contact;
 use crate::last_lines::ConsoleOutput;
 use crate::networks::set_up_networks;
 use crate::reports::StatsSink;
 use crate::session::Session;
 use crate::silence::Silence;
 use crate::stopping::Stopping;
-use crate::supervisor::{Given, Held, Supervised, supervise};
-use crate::{Error, Surroundings, Tell, build};
+use crate::supervisor::{FAILED, Given, Held, supervise};
+use crate::upstream::Upstream;
+use crate::{Attendant, Error, build};
 use kvmlet_host::cgroup::Cgroup;
 use kvmlet_host::ledger::Share;
 use kvmlet_host::net;
 use kvmlet_host::net::Network;
 use kvmlet_host::runtime::RuntimeDirectory;
-use kvmlet_spec::VmConfig;
+use kvmlet_spec::{Dialect, Outcome, Reason, VmConfig};
 use kvmlet_sys::interrupt;
 use kvmlet_sys::process::Lifeline;
-use kvmlet_sys::whole_file::WholeFile;
+use kvmlet_sys::standard_error;
 use kvmlet_vmm::thread::ThreadKind;
 use kvmlet_vmm::vm::{self, Vm, VmHandle, make_scratch};
 use std::time::{Duration, Instant};
-
-/// How a run has ended.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Outcome {
-    /// Why.
-    pub end: Ended,
-    /// Statistics that were asked for, and could not be written at the end: why, if that was not told yet.
-    pub unwritten: Option<Option<Error>>,
-}
-
-/// Why a run has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The VM ended in this process.
-    Here(End),
-    /// The VM had a process of its own.
-    There(Fate),
-}
 
 /// Runs a VM, attended by this process: its standard streams are the guest's console, and its signals are the VM's.
 /// Returns when the VM has ended and all that was made for it is cleared away. This process has one thread.
@@ -52,14 +35,38 @@ pub enum Ended {
 ///
 /// # Errors
 /// What the host cannot give, and what is wrong with the VM.
-pub fn run(config: VmConfig, surroundings: Surroundings) -> Result<Outcome, Error> {
-    let Surroundings {
+pub fn run(config: VmConfig, mut attendant: Attendant) -> Result<Outcome, Error> {
+    use_one_arena();
+    let mut upstream = match attendant.upstream.take() {
+        None => Upstream::default(),
+        Some(channel) => Upstream::new(channel, attendant.outlives),
+    };
+    let dialect = attendant.dialect;
+    let outcome = launch(config, attendant, &mut upstream);
+    let outcome = match (outcome, interrupt::interrupted_by()) {
+        // That is why it failed.
+        (Err(error), Some(signal)) => {
+            log::info!("ended by signal {signal}: {error}");
+            Ok(Outcome::new(Reason::Signal).signal(signal))
+        }
+        (outcome, _) => outcome,
+    };
+    upstream.tell_end(&outcome, dialect);
+    outcome
+}
+
+fn launch(
+    config: VmConfig,
+    attendant: Attendant,
+    upstream: &mut Upstream,
+) -> Result<Outcome, Error> {
+    let Attendant {
         stats,
         started,
         announce,
-        tell,
-        conclude,
-    } = surroundings;
+        dialect,
+        ..
+    } = attendant;
     let runtime = admission::runtime(config.best_effort)?;
     if let Some(Err(error)) = runtime.as_ref().map(net::reap_stale) {
         log::warn!("what killed VMs have left over was not cleared: {error}");
@@ -77,7 +84,8 @@ pub fn run(config: VmConfig, surroundings: Surroundings) -> Result<Outcome, Erro
     let stop_timeout = Duration::from_secs(config.guest.stop_timeout_s().into());
     // What is there to be cleared away at the end, however that comes.
     let held = share.as_ref().is_some_and(|share| share.cgroup().is_some())
-        || config.nets.iter().any(|net| net.tap.is_none());
+        || config.nets.iter().any(|net| net.tap.is_none())
+        || upstream.fd().is_some();
     let confinement = Confinement::plan(&config);
     make_scratch(&config)?;
     go_on()?;
@@ -89,10 +97,10 @@ pub fn run(config: VmConfig, surroundings: Surroundings) -> Result<Outcome, Erro
         stop_timeout,
         started,
         announce,
-        tell,
+        dialect,
     };
     match held || confinement.is_some() {
-        true => launch.supervised(share, confinement.as_ref(), conclude),
+        true => launch.supervised(share, confinement.as_ref(), upstream),
         false => launch.alone(),
     }
 }
@@ -102,13 +110,13 @@ struct Launch {
     config: VmConfig,
     runtime: Option<RuntimeDirectory>,
     console: Console,
-    stats: Option<WholeFile>,
+    stats: Option<StatsSink>,
     /// How long the guest's service may take to end.
     stop_timeout: Duration,
     /// When the process was.
     started: Instant,
     announce: fn(&VmConfig, &[Network]),
-    tell: Tell,
+    dialect: Dialect,
 }
 
 impl Launch {
@@ -117,7 +125,7 @@ impl Launch {
         self,
         share: Option<Share>,
         confinement: Option<&Confinement>,
-        conclude: fn(Result<Outcome, Error>) -> u8,
+        upstream: &mut Upstream,
     ) -> Result<Outcome, Error> {
         let Self {
             config,
@@ -127,47 +135,49 @@ impl Launch {
             stop_timeout,
             started,
             announce,
-            tell,
+            dialect,
         } = self;
         let networks = set_up_networks(&config, runtime.as_ref())?;
         go_on()?;
         announce(&config, &networks);
+        let wants_stats = stats.is_some() || upstream.fd().is_some();
         let held = Held {
             networks,
             share,
             stats,
+            upstream,
             stop_timeout,
-            tell,
+            dialect,
         };
-        let vmm = |given: Given| {
+        let vmm = |given: Given, contact: &Contact| {
             let ConsoleOutput { file, is_null } = ConsoleOutput::open()?;
             let silence = Silence::of(&config);
             // The directory is closed when it has been looked at: nothing of it may be left in a jail.
             let build =
                 move || Vm::with_endpoints(config, file, given.endpoints, runtime.as_deref());
             let vm = start(build, given.cgroup, confinement, given.lifeline)?;
-            drop(given.starting);
             let session = Session {
                 vm: &vm,
                 is_null,
-                stats: &given.stats,
-                started,
-                tell,
+                contact,
             };
-            let end = session.until_end(given.console, Stopping::new(stop_timeout), silence);
+            let outcome = session.until_end(given.console, Stopping::new(stop_timeout), silence);
             if vm.disks().is_empty() {
                 // It goes with the process, quicker than piece by piece. Disks have to be waited for.
                 std::mem::forget(vm);
             }
-            end
+            outcome
         };
-        let supervised = supervise(console, held, confinement, |given| {
-            conclude(given.and_then(vmm).map(here))
-        })?;
-        let Supervised { fate, unwritten } = supervised;
-        Ok(Outcome {
-            end: Ended::There(fate),
-            unwritten: unwritten.then_some(None),
+        supervise(console, held, confinement, |channel, given| {
+            let contact = Contact::with_supervisor(channel, wants_stats, started);
+            let outcome = told(given.and_then(|given| vmm(given, &contact)), dialect);
+            let code = match outcome.reason {
+                Reason::Failed => FAILED,
+                _ => 0,
+            };
+            contact.tell_end(outcome);
+            standard_error::finish();
+            code
         })
     }
 
@@ -181,7 +191,7 @@ impl Launch {
             stop_timeout,
             started,
             announce,
-            tell,
+            ..
         } = self;
         announce(&config, &[]);
         let ConsoleOutput { file, is_null } = ConsoleOutput::open()?;
@@ -190,23 +200,22 @@ impl Launch {
         let vm = console.signals().while_mortal(build)?;
         console.follow_foreground();
         let vm = vm.start()?;
-        let stats = stats.map_or(StatsSink::Nowhere, |file| StatsSink::File(Box::new(file)));
         let session = Session {
             vm: &vm,
             is_null,
-            stats: &stats,
-            started,
-            tell,
+            contact: &Contact::here(stats, started),
         };
-        let end = session.until_end(console, Stopping::new(stop_timeout), silence);
-        end.map(here)
+        session.until_end(console, Stopping::new(stop_timeout), silence)
     }
 }
 
-fn here((end, written): (End, Result<(), Error>)) -> Outcome {
-    Outcome {
-        end: Ended::Here(end),
-        unwritten: written.err().map(Some),
+/// What the supervisor is told of how its VM's process has ended.
+fn told(outcome: Result<Outcome, Error>, dialect: Dialect) -> Outcome {
+    match (outcome, interrupt::interrupted_by()) {
+        (Ok(outcome), _) => outcome,
+        // That is why it failed.
+        (Err(_), Some(signal)) => Outcome::new(Reason::Signal).signal(signal),
+        (Err(error), None) => Outcome::new(Reason::Failed).failure(error.told_in(dialect)),
     }
 }
 

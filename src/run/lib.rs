@@ -5,27 +5,32 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod admission;
+mod allocator;
+mod attendant;
 mod attended;
 mod confinement;
 mod console;
+mod contact;
 mod error;
+pub mod instance;
 mod last_lines;
 mod launch;
-mod network_service;
 mod networks;
 mod reports;
 mod session;
 mod silence;
+mod stats_file;
 mod stopping;
 mod supervisor;
-mod surroundings;
+mod upstream;
 
-pub use attended::Fate;
-pub use console::{End, size as terminal_size};
+pub use attendant::Attendant;
+pub use console::size as terminal_size;
 pub use error::Error;
-pub use launch::{Ended, Outcome, run};
+pub use launch::run;
 pub use networks::{endpoints, set_up_networks};
-pub use surroundings::{Surroundings, Tell};
+pub use reports::StatsSink;
+pub use stats_file::{StatsFile, Written};
 
 use kvmlet_host::net::Network;
 use kvmlet_host::runtime::RuntimeDirectory;

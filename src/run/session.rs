@@ -1,74 +1,69 @@
 //! A VM that runs and its user, until it has ended.
 
-use crate::console::{Console, End};
+use crate::Error;
+use crate::console::{self, Console, End};
+use crate::contact::Contact;
 use crate::last_lines;
-use crate::reports::StatsSink;
 use crate::silence::Silence;
 use crate::stopping::Stopping;
-use crate::{Error, Tell};
+use kvmlet_spec::{Outcome, Reason};
 use kvmlet_sys::standard_error;
-use kvmlet_vmm::vm::{Phase, VmHandle};
-use std::time::{Duration, Instant};
-
-/// How long the guest has to tell how much memory it uses, before statistics are written without.
-const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Statistics on request have the guest's own in them, as it is now, if it answers.
-fn ask_guest(vm: &VmHandle) {
-    let answer = vm.balloon().map(|balloon| balloon.ask_guest(PATIENCE));
-    if let Some(Err(error)) = answer {
-        log::info!("{error}");
-    }
-}
+use kvmlet_vmm::vm::{ExitReason, Phase, VmHandle};
+use std::time::Instant;
 
 /// A VM that runs, and its user.
 pub(crate) struct Session<'a> {
     pub vm: &'a VmHandle,
     /// Nobody sees the console's output.
     pub is_null: bool,
-    pub stats: &'a StatsSink,
-    /// When the process was.
-    pub started: Instant,
-    pub tell: Tell,
+    pub contact: &'a Contact,
 }
 
 impl Session<'_> {
-    /// Connects them until the VM ends, and tells how it has. Beside that, whether its last statistics were written.
+    /// Connects them until the VM ends, and tells how it has.
     pub fn until_end(
         self,
         mut console: Console,
         stopping: Stopping,
         silence: Silence,
-    ) -> Result<(End, Result<(), Error>), Error> {
+    ) -> Result<Outcome, Error> {
         let Self {
             vm,
-            stats,
-            started,
-            tell,
-            ..
+            contact,
+            is_null,
         } = self;
-        let end = console.attend(vm, stopping, silence, || {
-            if !matches!(stats, StatsSink::Nowhere) {
-                ask_guest(vm);
-            }
-            // No reason to end a VM that runs.
-            if let Err(error) = stats.put(vm, started) {
-                tell(error);
-            }
-        });
+        contact.tell_ready();
+        let end = console::attend(vm, &mut console, stopping, silence, contact);
         drop(console);
-        let written = stats.put(vm, started);
-        report(vm, started);
-        match &end {
+        contact.tell_stats(vm);
+        report(vm, contact.started);
+        Ok(match end {
             Ok(End::Guest(reason)) => {
                 log::info!("{reason}");
-                last_lines::tell(vm, Ok(*reason), self.is_null);
+                last_lines::tell(vm, Ok(reason), is_null);
+                of_guest(reason)
             }
-            Ok(End::Escape) => {}
-            Ok(End::Signal(signal)) => log::info!("ended by signal {signal}"),
-            Err(error) => last_lines::tell(vm, Err(error), self.is_null),
-        }
-        end.map(|end| (end, written))
+            Ok(End::Escape) => Outcome::new(Reason::Escape),
+            Ok(End::Ordered) => Outcome::new(Reason::Stopped),
+            Ok(End::Signal(signal)) => {
+                log::info!("ended by signal {signal}");
+                Outcome::new(Reason::Signal).signal(signal)
+            }
+            Err(error) => {
+                last_lines::tell(vm, Err(&error), is_null);
+                return Err(error);
+            }
+        })
+    }
+}
+
+fn of_guest(reason: ExitReason) -> Outcome {
+    match reason {
+        ExitReason::Shutdown { code } => Outcome::new(Reason::Shutdown).code(code),
+        ExitReason::Reset => Outcome::new(Reason::Reset),
+        ExitReason::Panic => Outcome::new(Reason::Panic),
+        ExitReason::TripleFault => Outcome::new(Reason::TripleFault),
+        _ => Outcome::new(Reason::Stopped),
     }
 }
 

@@ -41,6 +41,13 @@ impl Stopping {
         }
     }
 
+    /// Whoever asks next gives it this long, all in all.
+    pub fn set_patience(&mut self, patience: Duration) {
+        if self.asked.is_none() {
+            self.patience = patience;
+        }
+    }
+
     /// Somebody wants the end.
     pub fn ask(&mut self, vm: &VmHandle) -> Answer {
         match &self.asked {

@@ -5,22 +5,24 @@
 //! the terminal's modes and the files that statistics go to. Its child builds and runs the VM. If the supervisor
 //! is killed, so is its child.
 
-use crate::attended::{Attended, Fate};
+use crate::Error;
+use crate::attended::{Attended, Fate, Wish};
 use crate::confinement::Confinement;
 use crate::console::{Console, Keys};
-use crate::network_service::NetworkService;
 use crate::networks::endpoints;
-use crate::reports::{Outputs, Reports, StatsSink, StatsSource, TheirOutputs};
-use crate::{Error, Tell};
+use crate::reports::{Outputs, Reports, StatsSink, TheirOutputs};
+use crate::upstream::Upstream;
+use kvmlet_control::Channel;
 use kvmlet_host::cgroup::{Cgroup, OutOfMemory};
 use kvmlet_host::ledger::Share;
 use kvmlet_host::net::Network;
 use kvmlet_host::rights;
-use kvmlet_sys::process::{self, Fork, Lifeline};
-use kvmlet_sys::whole_file::WholeFile;
+use kvmlet_spec::{Dialect, Outcome, Reason};
+use kvmlet_sys::process::{self, Ended, Fork, Lifeline};
+use kvmlet_sys::seccomp;
 use kvmlet_vmm::vm::Endpoint;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Signal, getrlimit};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -28,14 +30,15 @@ use std::time::Duration;
 pub(crate) const FAILED: u8 = 125;
 
 /// What whoever attends a VM holds for it.
-pub(crate) struct Held {
+pub(crate) struct Held<'a> {
     pub networks: Vec<Network>,
     pub share: Option<Share>,
     /// Where statistics go.
-    pub stats: Option<WholeFile>,
+    pub stats: Option<StatsSink>,
+    pub upstream: &'a mut Upstream,
     /// How long the guest's service may take to end.
     pub stop_timeout: Duration,
-    pub tell: Tell,
+    pub dialect: Dialect,
 }
 
 /// What the VM's process is given.
@@ -44,130 +47,90 @@ pub(crate) struct Given {
     pub endpoints: Vec<Endpoint>,
     /// The process is in it already; its threads can be put further down.
     pub cgroup: Option<Cgroup>,
-    pub stats: StatsSink,
     pub lifeline: Lifeline,
-    /// To be dropped when the VM runs and is attended.
-    pub starting: Starting,
-}
-
-/// While this lives, in the VM's process, the VM starts: nobody there looks at signals.
-pub(crate) struct Starting(#[expect(dead_code)] OwnedFd);
-
-/// What has come of a VM's process.
-pub(crate) struct Supervised {
-    pub fate: Fate,
-    /// The last statistics could not be written.
-    pub unwritten: bool,
 }
 
 /// Runs `vmm` in a child of this process, in which it may confine itself, and returns in this one when all is cleared
-/// away. What `vmm` returns is the child's exit code.
+/// away. What `vmm` returns is the child's exit code; what is to be known of it, it tells by the channel.
 pub(crate) fn supervise(
     mut console: Console,
-    held: Held,
+    held: Held<'_>,
     confinement: Option<&Confinement>,
-    vmm: impl FnOnce(Result<Given, Error>) -> u8,
-) -> Result<Supervised, Error> {
+    vmm: impl FnOnce(Channel, Result<Given, Error>) -> u8,
+) -> Result<Outcome, Error> {
     let Held {
         mut networks,
         share,
         stats,
+        upstream,
         stop_timeout,
-        tell,
+        dialect,
     } = held;
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(Error::host("a pipe to the VM's process"));
-    let (started, starting) = pipe()?;
-    // Nothing is ever written to it: it tells the VM that this process has ended.
-    let (supervisor, alive) = pipe()?;
+    let host = |what| move |source| Error::Host { what, source };
+    // Its end tells each process that the other one has ended.
+    let (channel, theirs) = Channel::pair().map_err(host("a socket to the VM's process"))?;
     // Files are of no harm to a process that may write others, and it may ask for room.
     let outputs = confinement.is_some().then(Outputs::of_vm).transpose();
-    let (outputs, their_outputs) = outputs
-        .map_err(|source| Error::Host {
-            what: "a pipe for the guest's output",
-            source,
-        })?
-        .unzip();
-    let pair = stats.map(|file| StatsSource::pair(file, tell)).transpose();
-    let (source, sink) = pair
-        .map_err(|source| Error::Host {
-            what: "a channel for statistics",
-            source,
-        })?
-        .unzip();
+    let outputs = outputs.map_err(host("a pipe for the guest's output"))?;
+    let (outputs, their_outputs) = outputs.unzip();
     let keys = console.has_terminal().then(Keys::new).transpose()?;
     let (keys, their_keys) = keys.unzip();
     let cgroup = share.as_ref().and_then(Share::cgroup);
     let domain = cgroup.and_then(Cgroup::domain);
     let forked = match confinement {
         Some(confinement) => confinement.fork(domain)?,
-        None => process::fork(0, domain).map_err(|source| Error::Host {
-            what: "a process for the VM",
-            source,
-        })?,
+        None => process::fork(0, domain).map_err(host("a process for the VM"))?,
     };
     let child = match forked {
         Fork::Parent(child) => child,
         Fork::Child(lifeline) => {
-            drop((source, keys, started, outputs, alive));
+            upstream.close();
+            drop((channel, stats, keys, outputs));
             let leaving = Leaving {
                 console,
                 outputs: their_outputs,
-                supervisor,
                 keys: their_keys,
                 networks,
                 share,
             };
-            let given = leaving.leave().map(|(console, endpoints, cgroup)| Given {
-                console,
-                endpoints,
-                cgroup,
-                stats: sink.unwrap_or(StatsSink::Nowhere),
-                lifeline,
-                starting: Starting(starting),
-            });
-            process::end(vmm(given));
+            process::end(vmm(theirs, leaving.leave(lifeline)));
         }
     };
-    drop((sink, their_keys, starting, their_outputs, supervisor));
-    // A process for strangers takes another user, which takes a right.
-    let mut service = match NetworkService::start(&mut networks) {
-        Ok(service) => service,
-        Err(error) => {
-            let _ = child.signal(Signal::KILL);
-            let _ = child.wait();
-            return Err(error);
-        }
-    };
+    drop((theirs, their_keys, their_outputs));
     if let Err(error) = rights::attend() {
         log::warn!("the supervisor may make system calls that it has no use for: {error}");
     }
+    // Its threads lay their rights down by themselves, and one takes another user, which takes a right.
+    let served = networks.iter_mut().try_for_each(Network::serve);
     if let Err(error) = rights::keep_those_of_the_end() {
         log::warn!("the supervisor keeps rights that it does not need: {error}");
     }
-    let process = child.pid();
-    let mut reports = Reports::new(outputs, source);
-    let fate = Attended::new(child, started, stop_timeout)
-        .until_end(&mut console, keys, &mut reports, &mut service)
-        .map_err(Error::Lost)?
-        .ok_or(Error::Stuck { process })?;
-    drop(console);
-    drop(service);
-    drop(networks);
-    drop(alive);
-    match fate {
-        Fate::Killed(signal) => Err(killed(signal, share.as_ref())),
-        fate => Ok(Supervised {
-            fate,
-            unwritten: reports.has_failed(),
-        }),
+    if let Err(error) = served {
+        let _ = child.signal(Signal::KILL);
+        let _ = child.wait();
+        return Err(error.into());
     }
+    let process = child.pid();
+    let mut reports = Reports::new(outputs, channel, stats);
+    let attended = Attended::new(
+        child,
+        &mut console,
+        keys,
+        &mut reports,
+        upstream,
+        stop_timeout,
+    );
+    let fate = attended.until_end().map_err(Error::Lost)?;
+    let fate = fate.ok_or(Error::Stuck { process })?;
+    drop(console);
+    drop(networks);
+    Ok(outcome(fate, reports.outcome(), share.as_ref(), dialect))
 }
 
 /// What a VM's process has of its supervisor when it is forked, and leaves to it.
 struct Leaving {
     console: Console,
     outputs: Option<TheirOutputs>,
-    supervisor: OwnedFd,
     keys: Option<OwnedFd>,
     networks: Vec<Network>,
     share: Option<Share>,
@@ -175,22 +138,49 @@ struct Leaving {
 
 impl Leaving {
     /// What the process keeps.
-    fn leave(self) -> Result<(Console, Vec<Endpoint>, Option<Cgroup>), Error> {
+    fn leave(self, lifeline: Lifeline) -> Result<Given, Error> {
         let mut console = self.console;
         let leave = |what| move |source| Error::Leave { what, source };
-        self.outputs
-            .map_or(Ok(()), TheirOutputs::put_in_place)
-            .map_err(leave("files"))?;
-        console
-            .leave_terminal(self.supervisor, self.keys)
-            .map_err(leave("the terminal"))?;
+        let outputs = self.outputs.map_or(Ok(()), TheirOutputs::put_in_place);
+        outputs.map_err(leave("files"))?;
+        let left: io::Result<()> = console.leave_terminal(self.keys);
+        left.map_err(leave("the terminal"))?;
         let endpoints = endpoints(&self.networks);
         self.networks.into_iter().for_each(Network::abandon);
         let cgroup = self.share.and_then(Share::abandon);
         if let Some(cgroup) = &cgroup {
             cgroup.join()?;
         }
-        Ok((console, endpoints, cgroup))
+        Ok(Given {
+            console,
+            endpoints,
+            cgroup,
+            lifeline,
+        })
+    }
+}
+
+/// How a run has ended, by what the kernel and the VM's process say of it. A process whose guest has taken it over may
+/// say anything of its guest, and nothing of what the kernel knows.
+fn outcome(fate: Fate, told: Option<Outcome>, share: Option<&Share>, dialect: Dialect) -> Outcome {
+    let failed = |reason, error: Error| Outcome::new(reason).failure(error.told_in(dialect));
+    let wished = |wish| match wish {
+        Wish::Signal(signal) => Outcome::new(Reason::Signal).signal(signal),
+        Wish::Escape => Outcome::new(Reason::Escape),
+        Wish::Order => Outcome::new(Reason::Stopped),
+    };
+    match (fate.ended, fate.wish, told) {
+        (Ended::Killed(_), Some(wish), _) if !fate.in_time => wished(wish),
+        (Ended::Killed(signal), _, _) => {
+            failed(Reason::Killed, killed(signal, share)).signal(signal)
+        }
+        (Ended::Exited(seccomp::EXIT_CODE), _, _) => Outcome::new(Reason::Forbidden),
+        (Ended::Exited(code), _, None) => failed(Reason::Failed, Error::Untold { code }),
+        (_, _, Some(told)) if told.reason == Reason::Failed => told,
+        // That the service has ended is what was wanted, with whatever code.
+        (_, Some(Wish::Escape), Some(_)) => wished(Wish::Escape),
+        (_, Some(wish), Some(told)) if told.reason == Reason::Stopped => wished(wish),
+        (_, _, Some(told)) => told,
     }
 }
 
@@ -208,5 +198,83 @@ fn killed(signal: libc::c_int, share: Option<&Share>) -> Error {
             signal,
             cpu_seconds: getrlimit(Resource::Cpu).current,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fate(ended: Ended, wish: Option<Wish>) -> Fate {
+        Fate {
+            ended,
+            wish,
+            in_time: true,
+        }
+    }
+
+    #[test]
+    fn a_panic_is_told_from_a_service_that_ends_with_its_code() {
+        let exited = fate(Ended::Exited(0), None);
+        let service = Outcome::new(Reason::Shutdown).code(134);
+        for told in [service, Outcome::new(Reason::Panic)] {
+            assert_eq!(
+                outcome(exited, Some(told.clone()), None, Dialect::File),
+                told
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_knows_counts_more_than_what_is_told() {
+        let good = || Some(Outcome::new(Reason::Shutdown).code(0));
+        let reason = |ended| outcome(fate(ended, None), good(), None, Dialect::File).reason;
+        assert_eq!(reason(Ended::Exited(seccomp::EXIT_CODE)), Reason::Forbidden);
+        assert_eq!(reason(Ended::Killed(libc::SIGSEGV)), Reason::Killed);
+        let silent = outcome(fate(Ended::Exited(3), None), None, None, Dialect::File);
+        assert_eq!(silent.reason, Reason::Failed);
+        let failure = silent.failure.unwrap();
+        assert!(failure.message.contains("code 3"), "{failure}");
+    }
+
+    #[test]
+    fn whoever_wanted_the_end_is_told_as_its_reason_where_power_was_cut() {
+        let told = |reason| Some(Outcome::new(reason));
+        let exited = |wish| fate(Ended::Exited(0), Some(wish));
+        let term = Wish::Signal(libc::SIGTERM);
+        let cut = outcome(exited(term), told(Reason::Stopped), None, Dialect::File);
+        assert_eq!((cut.reason, cut.signal), (Reason::Signal, Some(15)));
+        let cut = outcome(
+            exited(Wish::Order),
+            told(Reason::Stopped),
+            None,
+            Dialect::File,
+        );
+        assert_eq!(cut.reason, Reason::Stopped);
+        // A guest that has listened has ended by itself.
+        let heard = outcome(exited(term), told(Reason::Shutdown), None, Dialect::File);
+        assert_eq!(heard.reason, Reason::Shutdown);
+        let escaped = outcome(
+            exited(Wish::Escape),
+            told(Reason::Shutdown),
+            None,
+            Dialect::File,
+        );
+        assert_eq!(escaped.reason, Reason::Escape);
+        let failed = outcome(
+            exited(Wish::Escape),
+            told(Reason::Failed),
+            None,
+            Dialect::File,
+        );
+        assert_eq!(failed.reason, Reason::Failed);
+        let late = Fate {
+            in_time: false,
+            ..fate(Ended::Killed(libc::SIGKILL), Some(term))
+        };
+        assert_eq!(
+            outcome(late, None, None, Dialect::File).reason,
+            Reason::Signal
+        );
     }
 }

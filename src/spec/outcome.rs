@@ -90,8 +90,6 @@ pub struct Failure {
     pub cause: Option<Box<Failure>>,
     /// What a person can do about it.
     pub help: Option<String>,
-    /// Is this about something that a run by best effort goes on without?
-    pub is_dispensable: bool,
 }
 
 impl Failure {
@@ -133,7 +131,7 @@ mod tests {
         let text = serde_json::to_string(&outcome).unwrap();
         assert_eq!(
             text,
-            r#"{"reason":"triple-fault","code":7,"signal":null,"failure":{"message":"no such file","cause":null,"help":"build one","is_dispensable":false},"stats":null}"#
+            r#"{"reason":"triple-fault","code":7,"signal":null,"failure":{"message":"no such file","cause":null,"help":"build one"},"stats":null}"#
         );
         assert_eq!(serde_json::from_str::<Outcome>(&text).unwrap(), outcome);
         // An older kvmlet may have said less, and a newer one may say more.

@@ -8,7 +8,6 @@
 mod alone;
 pub mod byte_lock;
 pub mod clock;
-pub mod descriptors;
 pub mod directory;
 pub mod environment;
 pub mod event;
@@ -16,6 +15,7 @@ pub mod facts;
 pub mod first_thread;
 pub mod interrupt;
 pub mod kvm;
+pub mod lack;
 pub mod lock;
 pub mod process;
 pub mod ring;

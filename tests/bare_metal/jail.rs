@@ -78,7 +78,7 @@ fn jailed() {
     }
     assert_limits(vm);
     // What it holds: no directory, no file but its disk, no pipe or socket that it was not started with, but for the
-    // pipe that ends with its supervisor.
+    // socket to its supervisor.
     let targets = |numbers: &dyn Fn(u32) -> bool| -> Vec<String> {
         let entries = read_dir(format!("/proc/{vm}/fd")).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
@@ -89,13 +89,12 @@ fn jailed() {
             .collect()
     };
     let standard = targets(&|number| number <= 2);
-    // (Another one, which tells that the VM runs, is closed by and by.)
     eventually("nothing else is open", || {
         let others = targets(&|number| number > 2).into_iter().filter(|target| {
             !target.starts_with("anon_inode:") && target != disk && !standard.contains(target)
         });
         let others: Vec<String> = others.collect();
-        matches!(&others[..], [pipe] if pipe.starts_with("pipe:"))
+        matches!(&others[..], [socket] if socket.starts_with("socket:"))
     });
 }
 

@@ -18,6 +18,7 @@ mod disk_content;
 mod disk_use;
 mod endings;
 mod hostile;
+mod instance;
 mod interrupted;
 mod jail;
 mod lifecycle;
@@ -40,6 +41,7 @@ mod watch;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    kvmlet::init();
     let tests = [
         balloon::TESTS,
         block_device::TESTS,
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         console::TESTS,
         endings::TESTS,
         hostile::TESTS,
+        instance::TESTS,
         interrupted::TESTS,
         jail::TESTS,
         lifecycle::TESTS,

@@ -90,8 +90,7 @@ fn no_vdso() {
         command.args(["--jail"]).args(arguments);
         command.stdin(Stdio::piped());
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        // `env` becomes kvmlet.
-        let mut child = spawn_without_vdso(command, 2);
+        let mut child = spawn_without_vdso(command, 1);
         child.stdin.take().unwrap().write_all(b"trq").unwrap();
         let mut said = String::new();
         let stderr = child.stderr.as_mut().unwrap();

@@ -28,7 +28,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// A network and a /run of a test's own, for this thread and what it starts.
-fn enter_own_host() {
+pub fn enter_own_host() {
     let mount = |source: &str, target: &str, kind: &str, flags| {
         let [source, target, kind] = [source, target, kind].map(|text| CString::new(text).unwrap());
         // SAFETY: all strings end with a zero, and the kernel copies them.

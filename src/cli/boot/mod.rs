@@ -8,11 +8,10 @@ mod quota;
 
 use super::{Failed, Outcome};
 use crate::VmConfig;
-use crate::config::PortMapping;
+use crate::config::{Dialect, PortMapping};
 use crate::host::net::Network;
 use crate::host::standard_error;
-use crate::host::whole_file::WholeFile;
-use crate::run::{self, Surroundings};
+use crate::run::{self, Attendant, StatsFile};
 use clap::Args;
 use flags::Flags;
 pub(crate) use keys::explained;
@@ -34,26 +33,20 @@ pub(crate) struct Boot {
 
 impl Boot {
     pub fn run(self, started: Instant) -> Outcome {
-        let ready = self.prepare(started);
-        ending::interrupted(
-            ready.and_then(|(config, surroundings)| ending::code(run::run(config, surroundings))),
-        )
-    }
-
-    /// What is asked for, and what it is to run in.
-    fn prepare(self, started: Instant) -> Result<(VmConfig, Surroundings), Failed> {
         let mut config = self.flags.config()?;
         config.guest.console = run::terminal_size();
-        let mut surroundings = Surroundings::default();
-        // A VM that has run for an hour should not end with a file that cannot be written.
-        let stats = config.stats.as_deref().map(WholeFile::open).transpose();
-        surroundings.stats = stats.map_err(Failed::of_file)?;
-        surroundings.started = started;
-        surroundings.announce = announce;
-        surroundings.tell = |error| Failed::from(error).print();
-        surroundings.conclude =
-            |outcome| kvmlet_command::conclude(ending::interrupted(ending::code(outcome)));
-        Ok((config, surroundings))
+        let stats = config.stats.as_deref().map(StatsFile::open).transpose();
+        let stats = stats.map_err(Failed::of_file)?;
+        let mut attendant = Attendant::default();
+        let stats = stats.map(|file| file.sink(|error| Failed::of_file(error).print()));
+        let (sink, written) = stats.unzip();
+        attendant.stats = sink;
+        attendant.started = started;
+        attendant.announce = announce;
+        attendant.dialect = Dialect::Flags;
+        let outcome = run::run(config, attendant)?;
+        let unwritten = written.is_some_and(|written| written.has_failed());
+        Ok(ending::code(&outcome, unwritten).number())
     }
 }
 

@@ -64,11 +64,6 @@ pub(super) struct Forwarded {
 }
 
 impl Record {
-    /// Is it about a network in that namespace?
-    pub fn is_of(&self, namespace: Namespace) -> bool {
-        namespace.is(self.namespace, self.cookie)
-    }
-
     /// Can kvmlet have written this, in the note of this name? What is cleared by a note is no more than that.
     pub fn is_credible(&self, name: &str) -> bool {
         let number = self.tap.strip_prefix(TAP_PREFIX).unwrap_or_default();
@@ -119,14 +114,6 @@ const DIRECTORY: &str = "net";
 /// Locks the leases in the runtime directory, and makes their directory if it is not there.
 pub(super) fn lock(runtime: &RuntimeDirectory) -> Result<Leases, Error> {
     Ok(Leases::lock(runtime, DIRECTORY)?)
-}
-
-/// The same, if nobody else has them locked just now.
-///
-/// # Errors
-/// [`Busy`](claims::Error::Busy) if somebody has.
-pub(super) fn lock_at_once(runtime: &RuntimeDirectory) -> Result<Leases, Error> {
-    Ok(Leases::lock_at_once(runtime, DIRECTORY)?)
 }
 
 /// Locks the leases if there ever were some.
@@ -184,7 +171,7 @@ fn note(subnet: Subnet, namespace: u64) -> String {
 pub(super) fn live_here(leases: &Leases) -> Result<Vec<Record>, Error> {
     let (mut live, _) = leases.all()?;
     let here = Namespace::here();
-    live.retain(|record| record.is_of(here));
+    live.retain(|record| here.is_of(record));
     Ok(live)
 }
 

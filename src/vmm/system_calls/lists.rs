@@ -59,12 +59,13 @@ const THREAD_END: &[Rule] = &[
 ];
 
 /// Attends the VM: polls, moves input to the serial port, sends statistics (with how much guest memory is
-/// resident), presses the power button, pauses and stops vCPUs.
+/// resident), takes orders, presses the power button, pauses and stops vCPUs.
 const EVENT_LOOP: &[Rule] = &[
     Rule::any(libc::SYS_getpid),
     ioctl(KVM_SIGNAL_MSI),
     Rule::any(libc::SYS_mincore),
     Rule::any(libc::SYS_ppoll),
+    Rule::any(libc::SYS_recvfrom),
     Rule::any(libc::SYS_sendto),
     kick(),
 ];

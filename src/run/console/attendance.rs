@@ -1,0 +1,199 @@
+//! A VM that is attended: input, signals and orders, until it has ended.
+
+use super::input::Input;
+use super::{Console, End};
+use crate::Error;
+use crate::contact::Contact;
+use crate::silence::Silence;
+use crate::stopping::{Answer, Stopping};
+use kvmlet_control::{Order, Received, Request};
+use kvmlet_spec::Dialect;
+use kvmlet_sys::wait::{self, Slot, Until};
+use kvmlet_vmm::vm::{State, VmHandle};
+use rustix::stdio::stdin;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// No request is longer.
+const REQUEST_BYTES: usize = 64;
+
+/// Connects standard input to the guest until the VM ends. Who wants its end has the guest asked for it, or cuts its power
+/// where that is [`stopping`](Stopping)'s answer.
+pub(crate) fn attend(
+    vm: &VmHandle,
+    console: &mut Console,
+    stopping: Stopping,
+    silence: Silence,
+    contact: &Contact,
+) -> Result<End, Error> {
+    let attendance = Attendance {
+        vm,
+        console,
+        stopping,
+        silence,
+        contact,
+        input: Input::new(),
+        wish: None,
+    };
+    let end = attendance.until_end()?;
+    if !matches!(end, End::Guest(_)) {
+        vm.stop();
+    }
+    Ok(end)
+}
+
+struct Attendance<'a> {
+    vm: &'a VmHandle,
+    console: &'a mut Console,
+    stopping: Stopping,
+    silence: Silence,
+    contact: &'a Contact,
+    input: Input,
+    /// Who has asked for the end.
+    wish: Option<End>,
+}
+
+/// What somebody wants of a VM's end.
+enum Wanted {
+    /// Nothing.
+    Nothing,
+    /// That the guest ends.
+    Asked(End),
+    /// That it is over.
+    Now(End),
+}
+
+impl Attendance<'_> {
+    fn until_end(mut self) -> Result<End, Error> {
+        let vm = self.vm;
+        let taken = vm.console().wanted();
+        loop {
+            let look = self.console.follow_foreground();
+            let stdin = stdin();
+            let keys = self.console.has_keys();
+            let reads = (keys || !self.console.has_terminal()) && self.input.wants_more(keys);
+            let channel = self.contact.channel().map(AsFd::as_fd);
+            let slots = [
+                Slot::readable(vm.ended()),
+                Slot::readable(self.console.signals().as_fd()),
+                Slot::readable(taken.as_fd()),
+                channel.map_or(Slot::NOTHING, Slot::readable),
+                if reads {
+                    Slot::readable(stdin)
+                } else {
+                    Slot::NOTHING
+                },
+            ];
+            let due = [self.stopping.due(), self.silence.due(), look];
+            let due: Option<Duration> = due.into_iter().flatten().min();
+            let until = due.map_or(Until::Forever, Until::after);
+            let come = wait::any(slots, until).map_err(Self::no_events)?;
+            let [ended, signalled, wants, ordered, readable] = come;
+            if ended {
+                let reason = vm.wait()?;
+                return Ok(match self.wish {
+                    // That the service has ended is what was wanted.
+                    Some(End::Escape) => End::Escape,
+                    _ => End::Guest(reason),
+                });
+            }
+            let mut wanted = Wanted::Nothing;
+            if signalled {
+                wanted = self.signal()?;
+            }
+            if ordered && matches!(wanted, Wanted::Nothing) {
+                wanted = self.order();
+            }
+            self.silence.look(vm);
+            if wants {
+                taken.take();
+            }
+            if readable && self.input.read(keys) {
+                wanted = Wanted::Asked(End::Escape);
+            }
+            self.input.pass_on(|bytes| vm.console().send(bytes));
+            let answer = match wanted {
+                Wanted::Now(end) => return Ok(end),
+                Wanted::Asked(end) => {
+                    self.wish = Some(end);
+                    self.stopping.ask(vm)
+                }
+                Wanted::Nothing => self.stopping.go_on(vm),
+            };
+            if let (Answer::Cut, Some(end)) = (answer, self.wish) {
+                return Ok(end);
+            }
+        }
+    }
+
+    fn no_events(source: std::io::Error) -> Error {
+        let what = "events";
+        Error::Host { what, source }
+    }
+
+    /// A signal has come to this process. Those that stop it and have it go on are for the supervisor, if there is one.
+    fn signal(&mut self) -> Result<Wanted, Error> {
+        let signal = self.console.signals().next().map_err(Self::no_events)?;
+        let attended = self.contact.channel().is_some();
+        match signal {
+            None => {}
+            Some(libc::SIGUSR1) => self.contact.tell_stats_now(self.vm),
+            Some(libc::SIGTSTP | libc::SIGCONT) if attended => {}
+            Some(libc::SIGTSTP) => self.console.suspend(),
+            Some(libc::SIGCONT) => self.console.resume(),
+            Some(libc::SIGQUIT) => return Ok(Wanted::Now(End::Signal(libc::SIGQUIT))),
+            Some(signal) => return Ok(Wanted::Asked(End::Signal(signal))),
+        }
+        if let Some(libc::SIGTSTP | libc::SIGCONT) = signal {
+            self.silence.begin_again();
+        }
+        Ok(Wanted::Nothing)
+    }
+
+    /// The supervisor wants something, or has ended. The kernel's signal does not come if that is killed while this process
+    /// changes its user: the first thread, which may send it, is gone when it is asked for, and others may still be ending.
+    fn order(&mut self) -> Wanted {
+        let channel = self.contact.channel();
+        let received = channel.map_or(Received::None, |channel| channel.receive(REQUEST_BYTES));
+        let request = match received {
+            Received::Last => return Wanted::Now(End::Signal(libc::SIGKILL)),
+            Received::None => return Wanted::Nothing,
+            Received::One(message) => Request::decode(&message),
+        };
+        let Ok(Request { number, order }) = request else {
+            return Wanted::Nothing;
+        };
+        let done = match order {
+            Order::Stats => {
+                self.contact.tell_stats_now(self.vm);
+                Ok(())
+            }
+            Order::Pause => self.vm.pause(),
+            Order::Resume => {
+                self.silence.begin_again();
+                self.vm.resume()
+            }
+            Order::Stop {
+                patience_ms: Some(0),
+            } => return Wanted::Now(End::Ordered),
+            Order::Stop { patience_ms } => {
+                if self.vm.state() == State::Paused {
+                    // A guest that stands still hears nothing.
+                    let _ = self.vm.resume();
+                }
+                if let Some(patience) = patience_ms {
+                    self.stopping
+                        .set_patience(Duration::from_millis(patience.into()));
+                }
+                return Wanted::Asked(End::Ordered);
+            }
+            // One that a later supervisor knows.
+            _ => return Wanted::Nothing,
+        };
+        let refused = done
+            .err()
+            .map(|error| Error::from(error).told_in(Dialect::File));
+        self.contact.answer(number, refused);
+        Wanted::Nothing
+    }
+}

@@ -1,0 +1,153 @@
+//! What a program hands to the supervisor that it starts: descriptors by their numbers, the configuration in a file that is
+//! in memory only.
+//!
+//! The process is known by the name that it is called by, which no user types. What it is told is believed, for whoever
+//! starts a program decides what that does; unless the program has more rights than its starter.
+
+use super::{Surroundings, Verbosity};
+use crate::Error;
+use kvmlet_control::{Channel, LONGEST};
+use kvmlet_spec::VmConfig;
+use kvmlet_sys::environment;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// What such a process is called.
+const NAME: &str = "kvmlet-instance";
+/// More than any configuration has.
+const CONFIG_BYTES: u64 = 8 * LONGEST as u64;
+
+/// All but the channel, on its way.
+pub(super) struct Handover {
+    config: File,
+    outcome: Option<PathBuf>,
+    outlives: bool,
+    verbosity: Verbosity,
+}
+
+impl Handover {
+    pub fn new(config: &VmConfig, surroundings: &Surroundings) -> Result<Self, Error> {
+        let json = config
+            .to_json()
+            .map_err(|error| Error::Vm(kvmlet_vmm::vm::Error::Config(error)))?;
+        Ok(Self {
+            config: sealed(json.as_bytes()).map_err(Error::handing)?,
+            outcome: surroundings.outcome.clone(),
+            outlives: surroundings.outlives,
+            verbosity: surroundings.verbosity,
+        })
+    }
+
+    /// Starts this program's executable anew.
+    pub fn start(self, channel: Channel, surroundings: Surroundings) -> Result<Child, Error> {
+        let (channel, config) = (OwnedFd::from(channel), OwnedFd::from(self.config));
+        let kept = [channel.as_raw_fd(), config.as_raw_fd()];
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg0(NAME)
+            .args(kept.map(|fd| fd.to_string()))
+            .arg(u8::from(self.outlives).to_string())
+            .arg((self.verbosity as u8).to_string())
+            .args(self.outcome)
+            .stdin(surroundings.input.map_or(Stdio::null(), Stdio::from))
+            .stdout(surroundings.output.map_or(Stdio::null(), Stdio::from))
+            .stderr(surroundings.log.map_or(Stdio::inherit(), Stdio::from))
+            // What a terminal sends to this program's group is not for its VMs.
+            .process_group(0);
+        let keep = move || kept.into_iter().try_for_each(keep);
+        // SAFETY: between fork and exec it makes two system calls, and touches no memory but its own.
+        unsafe { command.pre_exec(keep) };
+        command.spawn().map_err(|source| Error::Host {
+            what: "a process for the supervisor",
+            source,
+        })
+    }
+}
+
+/// Has a descriptor stay open in the program that is executed next.
+fn keep(fd: RawFd) -> io::Result<()> {
+    // SAFETY: it only changes a flag, of a descriptor that the caller owns.
+    match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// A file in memory that nobody changes any more.
+fn sealed(content: &[u8]) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(memfd_create("kvmlet-config", flags)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals)?;
+    Ok(file)
+}
+
+/// What has arrived.
+pub(super) struct Received {
+    pub config: Result<VmConfig, Error>,
+    pub channel: Channel,
+    pub outlives: bool,
+    pub verbosity: Verbosity,
+    pub outcome: Option<PathBuf>,
+}
+
+/// What was handed to this process, if it is one that was started for an instance.
+pub(super) fn received() -> Option<Result<Received, Error>> {
+    let mut words = std::env::args_os();
+    (words.next()? == NAME).then(|| take(words))
+}
+
+fn take(mut words: impl Iterator<Item = OsString>) -> Result<Received, Error> {
+    let no = || Error::handing(io::ErrorKind::InvalidInput);
+    // It would do with its own rights what whoever has started it says.
+    if environment::is_privileged_by_file() {
+        return Err(Error::handing(io::ErrorKind::PermissionDenied));
+    }
+    let mut number = || -> Option<RawFd> { words.next()?.to_str()?.parse().ok() };
+    let mut next = || number().ok_or_else(no);
+    let (channel, config, outlives, verbosity) = (next()?, next()?, next()?, next()?);
+    let outcome = words.next().map(PathBuf::from);
+    let (channel, config) = (own(channel)?, own(config)?);
+    if socket_type(&channel).map_err(Error::handing)? != SocketType::SEQPACKET {
+        return Err(no());
+    }
+    let mut json = String::new();
+    let mut config = File::from(config).take(CONFIG_BYTES);
+    config.read_to_string(&mut json).map_err(Error::handing)?;
+    let config = VmConfig::from_json(&json);
+    Ok(Received {
+        config: config.map_err(|error| Error::Vm(kvmlet_vmm::vm::Error::Config(error))),
+        channel: channel.into(),
+        outlives: outlives != 0,
+        verbosity: match verbosity {
+            0 => Verbosity::Warnings,
+            1 => Verbosity::Steps,
+            _ => Verbosity::Details,
+        },
+        outcome,
+    })
+}
+
+/// A descriptor that this process was started with.
+fn own(fd: RawFd) -> Result<OwnedFd, Error> {
+    if fd <= libc::STDERR_FILENO {
+        return Err(Error::handing(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: it only changes a flag, or fails where the number is none that is open.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(Error::handing(io::Error::last_os_error()));
+    }
+    // SAFETY: it is open. Whoever has started this process has left it open for us, and nobody else here knows of it: nothing
+    // has run before.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

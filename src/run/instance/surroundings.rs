@@ -1,0 +1,39 @@
+//! What an instance runs in, beside what it is.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// What an instance runs in. Walls and shares are said in the [configuration](kvmlet_spec::VmConfig): `jail`,
+/// `best_effort`, `quota`.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Surroundings {
+    /// What the guest reads from its console; nothing if there is none.
+    pub input: Option<OwnedFd>,
+    /// Where the guest's console goes: a file, a pipe, a socket. Nowhere if there is none. A reader that stands still holds
+    /// up the guest.
+    pub output: Option<OwnedFd>,
+    /// Where messages of kvmlet go, a line each; this program's standard error if there is none. Nobody waits for its
+    /// reader.
+    pub log: Option<OwnedFd>,
+    /// How much is said there.
+    pub verbosity: Verbosity,
+    /// The VM goes on when this program has ended, or has [left](super::Running::leave) it alone.
+    pub outlives: bool,
+    /// A file to which it is written how the run has ended, as JSON of [`Outcome`](kvmlet_spec::Outcome): for a program
+    /// that may not be there to be told.
+    pub outcome: Option<PathBuf>,
+}
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verbosity {
+    /// What somebody should look at.
+    #[default]
+    Warnings,
+    /// What happens.
+    Steps,
+    /// All details.
+    Details,
+}
