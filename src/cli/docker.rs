@@ -5,24 +5,25 @@ use clap::error::{ContextKind, ContextValue};
 
 const VERBS: &[(&[&str], &str)] = &[
     (
-        &["run", "start", "create", "up"],
-        "`kvmlet boot` runs a service: `kvmlet boot --root IMAGE -p 8080:80`",
+        &["create", "up"],
+        "`kvmlet run -d --name NAME IMAGE` runs a service, and `kvmlet start` one that has ended",
+    ),
+    (&["ls", "list"], "`kvmlet ps` lists instances"),
+    (
+        &["top", "stats"],
+        "`kvmlet ps` lists instances; `kvmlet boot --stats FILE` writes statistics",
     ),
     (
-        &["ps", "ls", "list", "inspect", "top", "stats"],
-        "each VM is a process of its own, which `pgrep -a kvmlet` finds; `kvmlet boot --stats FILE` writes statistics",
+        &["kill", "down", "restart"],
+        "`kvmlet stop` ends an instance, `kvmlet rm --force` at once, and `kvmlet start` starts it again",
     ),
     (
-        &["stop", "kill", "rm", "down", "restart"],
-        "a VM ends when its `kvmlet boot` gets SIGTERM, or by Ctrl-] at its terminal, and nothing is left to remove",
-    ),
-    (
-        &["exec", "attach", "logs"],
-        "the console of a VM is the standard input and output of its `kvmlet boot`",
+        &["exec", "attach"],
+        "what an instance writes is in `kvmlet logs`; `kvmlet boot` connects a guest to this terminal",
     ),
     (
         &["pull", "push", "images", "build", "load", "import"],
-        "images are files: `images/build` makes some, and `kvmlet boot --root FILE` boots one",
+        "images are files: `images/build` makes some, and `kvmlet run FILE` runs one",
     ),
     (
         &["version", "info"],
@@ -30,6 +31,19 @@ const VERBS: &[(&[&str], &str)] = &[
     ),
 ];
 
+/// Those that `kvmlet run` does not have.
+const RUN_FLAGS: &[(&[&str], &str)] = &[
+    (
+        &["-i", "-t", "--interactive", "--tty"],
+        "leave it out: `kvmlet boot` connects a guest to this terminal, `kvmlet run` prints what it writes",
+    ),
+    (
+        &["--disk", "--root", "--scratch", "--initrd", "--config"],
+        "that is said to `kvmlet boot`, which boots a machine; `kvmlet run` runs an image of a root",
+    ),
+];
+
+/// Those that `kvmlet boot` does not have.
 const FLAGS: &[(&[&str], &str)] = &[
     (
         &["-i", "-t", "--interactive", "--tty"],
@@ -37,15 +51,15 @@ const FLAGS: &[(&[&str], &str)] = &[
     ),
     (
         &["--rm"],
-        "leave it out: changes to the root are gone with the VM, unless `--scratch` keeps them",
+        "leave it out: nothing is left of a VM but its scratch disk; `kvmlet run --rm` is for instances",
     ),
     (
         &["-d", "--detach"],
-        "leave it out: `kvmlet boot` stays in the foreground; put `&` behind it, or have a service manager start it",
+        "`kvmlet run -d` returns when a service runs; `kvmlet boot` stays in the foreground",
     ),
     (
         &["--name"],
-        "leave it out: a VM goes by its process ID; `--hostname` is for what the guest calls itself",
+        "`kvmlet run --name` gives an instance a name; `--hostname` is for what the guest calls itself",
     ),
     (&["--volume", "--mount"], NO_VOLUMES),
     (
@@ -54,11 +68,11 @@ const FLAGS: &[(&[&str], &str)] = &[
     ),
     (
         &["--entrypoint"],
-        "the service and its arguments stand behind `--`, at the end",
+        "the service and its arguments stand at the end; for `kvmlet boot` behind `--`",
     ),
     (
         &["--restart"],
-        "a service manager restarts what ends, such as systemd with `Restart=`",
+        "`kvmlet run --restart` starts again what has ended",
     ),
 ];
 
@@ -72,7 +86,8 @@ pub(super) fn explain(mut error: clap::Error) -> clap::Error {
         _ => None,
     };
     let usage = error.get(ContextKind::Usage).map(ToString::to_string);
-    let boots = usage.is_some_and(|usage| usage.contains("kvmlet boot"));
+    let of = |verb: &str| usage.as_ref().is_some_and(|usage| usage.contains(verb));
+    let (boots, runs) = (of("kvmlet boot"), of("kvmlet run"));
     let tip = match (
         invalid(ContextKind::InvalidSubcommand),
         invalid(ContextKind::InvalidArg),
@@ -80,6 +95,9 @@ pub(super) fn explain(mut error: clap::Error) -> clap::Error {
         (Some(verb), _) => look_up(VERBS, verb),
         (None, Some(argument)) if boots => {
             look_up(FLAGS, argument).or_else(|| positional(argument))
+        }
+        (None, Some(argument)) if runs => {
+            look_up(RUN_FLAGS, argument).or_else(|| look_up(FLAGS, argument))
         }
         _ => None,
     };
@@ -121,14 +139,17 @@ mod tests {
     #[test]
     fn what_docker_takes_is_answered_by_what_kvmlet_has() {
         for (arguments, expected) in [
-            ("run -it nginx", "`kvmlet boot` runs a service"),
-            ("ps", "`pgrep -a kvmlet`"),
-            ("logs", "standard input and output"),
+            ("up", "`kvmlet run -d --name NAME IMAGE`"),
+            ("run -it nginx", "`kvmlet boot` connects"),
+            ("run --volume /a:/a nginx", "on a `--disk`"),
+            ("run --disk x nginx", "is said to `kvmlet boot`"),
+            ("exec web sh", "`kvmlet logs`"),
+            ("stats", "`kvmlet ps` lists"),
             ("images", "`images/build` makes"),
             ("boot -it", "this terminal already"),
-            ("boot --rm --root x", "unless `--scratch` keeps them"),
-            ("boot -d", "put `&` behind it"),
-            ("boot --name web", "`--hostname`"),
+            ("boot --rm --root x", "`kvmlet run --rm`"),
+            ("boot -d", "`kvmlet run -d`"),
+            ("boot --name web", "`kvmlet run --name`"),
             ("boot -v /srv:/srv", "on a `--disk`"),
             ("boot --volume /srv:/srv", "on a `--disk`"),
             ("boot --network none", "`--net egress=none`"),
@@ -156,18 +177,21 @@ mod tests {
         for verb in VERBS.iter().flat_map(|(words, _)| *words) {
             assert!(command.find_subcommand(verb).is_none(), "{verb}");
         }
-        let boot = command.find_subcommand("boot").unwrap();
-        let known: Vec<String> = boot
-            .get_arguments()
-            .flat_map(|one| {
+        let known = |verb: &str| -> Vec<String> {
+            let verb = command.find_subcommand(verb).unwrap();
+            let names = |one: &clap::Arg| {
                 let long = one.get_long().map(|name| format!("--{name}"));
-                long.into_iter()
-                    .chain(one.get_short().map(|name| format!("-{name}")))
-            })
-            .collect();
-        assert!(known.contains(&"--net".into()) && known.contains(&"-m".into()));
-        for flag in FLAGS.iter().flat_map(|(words, _)| *words) {
-            assert!(!known.contains(&flag.to_string()), "{flag}");
+                let short = one.get_short().map(|name| format!("-{name}"));
+                long.into_iter().chain(short)
+            };
+            verb.get_arguments().flat_map(names).collect()
+        };
+        for (verb, table) in [("boot", FLAGS), ("run", RUN_FLAGS)] {
+            let known = known(verb);
+            assert!(known.contains(&"--net".into()) && known.contains(&"-m".into()));
+            for flag in table.iter().flat_map(|(words, _)| *words) {
+                assert!(!known.contains(&flag.to_string()), "{flag}");
+            }
         }
     }
 }

@@ -7,8 +7,22 @@ mod bench;
 mod boot;
 mod docker;
 mod doctor;
+mod events;
 mod exit_code;
+mod format;
 mod generate;
+mod inspect;
+mod instances;
+mod keep;
+mod logs;
+mod prune;
+mod ps;
+mod rename;
+mod rm;
+mod service;
+mod start;
+mod stop;
+mod wait;
 
 use clap::{Command, Parser, Subcommand};
 use exit_code::ExitCode;
@@ -34,6 +48,19 @@ struct Cli<V: Subcommand = Verb> {
 #[derive(Subcommand)]
 enum Verb {
     Boot(Box<boot::Boot>),
+    Run(Box<service::Run>),
+    Ps(ps::Ps),
+    Logs(logs::Logs),
+    Inspect(inspect::Inspect),
+    Start(start::Start),
+    Stop(stop::Stop),
+    Wait(wait::Wait),
+    Rename(rename::Rename),
+    Rm(rm::Rm),
+    Prune(prune::Prune),
+    Events(events::Events),
+    #[command(hide = true)]
+    Keep(keep::Keep),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
     Completions(generate::Completions),
@@ -61,6 +88,18 @@ pub fn run(started: Instant) -> u8 {
         }
         match parse() {
             (Verb::Boot(verb), _) => verb.run(started),
+            (Verb::Run(verb), _) => verb.run(),
+            (Verb::Ps(verb), _) => verb.run(),
+            (Verb::Logs(verb), _) => verb.run(),
+            (Verb::Inspect(verb), _) => verb.run(),
+            (Verb::Start(verb), _) => verb.run(),
+            (Verb::Stop(verb), _) => verb.run(),
+            (Verb::Wait(verb), _) => verb.run(),
+            (Verb::Rename(verb), _) => verb.run(),
+            (Verb::Rm(verb), _) => verb.run(),
+            (Verb::Prune(verb), _) => verb.run(),
+            (Verb::Events(verb), _) => verb.run(),
+            (Verb::Keep(verb), _) => verb.run(),
             (Verb::Bench(verb), verbosity) => verb.run(&verbosity),
             (Verb::Doctor(verb), _) => verb.run(),
             (Verb::Completions(verb), _) => verb.run(),

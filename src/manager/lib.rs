@@ -20,6 +20,7 @@ pub mod restart;
 mod rotated;
 mod sealed;
 mod slots;
+pub mod supervision;
 mod watch;
 
 pub use book::{Book, Damaged, Listing};

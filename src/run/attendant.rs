@@ -5,6 +5,7 @@ use crate::{Error, StatsSink};
 use kvmlet_control::Channel;
 use kvmlet_host::net::Network;
 use kvmlet_spec::{Dialect, Outcome, VmConfig};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 /// What whoever attends a VM wants to know of it, and who else does.
@@ -21,6 +22,8 @@ pub struct Attendant {
     pub upstream: Option<Channel>,
     /// The VM does not end when that program is gone.
     pub outlives: bool,
+    /// Is written a line to when the VM runs, and closed; closed without one when it has not come to that.
+    pub ready: Option<OwnedFd>,
     /// How settings are named to whoever reads what helps.
     pub dialect: Dialect,
 }
@@ -44,6 +47,7 @@ impl Default for Attendant {
             announce: |_, _| (),
             upstream: None,
             outlives: false,
+            ready: None,
             dialect: Dialect::File,
         }
     }

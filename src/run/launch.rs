@@ -41,6 +41,7 @@ pub fn run(config: VmConfig, mut attendant: Attendant) -> Result<Outcome, Error>
         None => Upstream::default(),
         Some(channel) => Upstream::new(channel, attendant.outlives),
     };
+    upstream.tell_ready(attendant.ready.take());
     let dialect = attendant.dialect;
     let outcome = launch(config, attendant, &mut upstream);
     let outcome = match (outcome, interrupt::interrupted_by()) {
@@ -85,7 +86,7 @@ fn launch(
     // What is there to be cleared away at the end, however that comes.
     let held = share.as_ref().is_some_and(|share| share.cgroup().is_some())
         || config.nets.iter().any(|net| net.tap.is_none())
-        || upstream.fd().is_some();
+        || upstream.is_wanted();
     let confinement = Confinement::plan(&config);
     make_scratch(&config)?;
     go_on()?;

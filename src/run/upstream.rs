@@ -4,7 +4,7 @@ use crate::Error;
 use kvmlet_control::{Channel, Received, Report, Request};
 use kvmlet_spec::{Dialect, Failure, Outcome, Reason};
 use kvmlet_sys::wait::{self, Slot, Until};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// No request is longer.
@@ -23,13 +23,28 @@ pub(crate) struct Upstream {
     channel: Option<Channel>,
     /// The VM goes on when nobody is left there.
     outlives: bool,
+    /// Who waits for the VM to run, and for nothing else.
+    ready: Option<OwnedFd>,
 }
 
 impl Upstream {
     /// By this channel. When its other end is closed the VM is to end, unless it `outlives` that.
     pub fn new(channel: Channel, outlives: bool) -> Self {
-        let channel = Some(channel);
-        Self { channel, outlives }
+        Self {
+            channel: Some(channel),
+            outlives,
+            ready: None,
+        }
+    }
+
+    /// Tells somebody who waits for it that the VM runs, by a line.
+    pub fn tell_ready(&mut self, ready: Option<OwnedFd>) {
+        self.ready = ready;
+    }
+
+    /// Does anybody want to know anything?
+    pub fn is_wanted(&self) -> bool {
+        self.channel.is_some() || self.ready.is_some()
     }
 
     /// Readable when something is wanted.
@@ -51,11 +66,17 @@ impl Upstream {
 
     /// Leaves it to another process, which has it too.
     pub fn close(&mut self) {
-        self.channel = None;
+        (self.channel, self.ready) = (None, None);
     }
 
     /// Passes on what a VM has told. Whoever does not read misses it: a VM's end waits for nobody.
     pub fn pass_on(&mut self, report: &Report) {
+        if matches!(report, Report::Ready)
+            && let Some(ready) = self.ready.take()
+        {
+            // Who does not wait any longer need not be told.
+            let _ = rustix::io::write(ready, b"ready\n");
+        }
         if let Some(channel) = &self.channel {
             let _ = channel.try_send(&report.encode());
         }

@@ -48,6 +48,20 @@ pub fn end(code: u8) -> ! {
     unsafe { libc::_exit(code.into()) }
 }
 
+/// A descriptor that whoever started this process has opened for it, by its number; no program that this one executes
+/// has it. Nothing else is opened yet that could have the number.
+///
+/// # Errors
+/// When it is not open.
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: sets a flag of a descriptor, if there is one.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and nobody else in this process knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// What helps where no further process or thread is given (EAGAIN in clone(2)): each counts.
 pub const MORE_PROCESSES: &str = "end other processes of this user, or allow it more (`ulimit -u`); a container or a service may \
      have a limit of its own (pids.max of its cgroup, TasksMax)";

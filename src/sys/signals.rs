@@ -16,6 +16,15 @@ pub fn ignore(signals: &[libc::c_int]) {
     }
 }
 
+/// Blocks no signal in this thread: for a program that is about to be executed, and would be started with those blocked
+/// that this process reads.
+///
+/// # Errors
+/// None that the kernel has.
+pub fn block_none() -> io::Result<()> {
+    change_mask(libc::SIG_SETMASK, &set_of(&[]))
+}
+
 /// A set of these signals.
 pub fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();

@@ -19,6 +19,7 @@ mod disk_use;
 mod endings;
 mod hostile;
 mod instance;
+mod instances;
 mod interrupted;
 mod jail;
 mod lifecycle;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         endings::TESTS,
         hostile::TESTS,
         instance::TESTS,
+        instances::TESTS,
         interrupted::TESTS,
         jail::TESTS,
         lifecycle::TESTS,

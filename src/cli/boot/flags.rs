@@ -221,7 +221,7 @@ fn seconds(text: &str) -> Result<u32, String> {
 }
 
 /// Name and value that `--env` gives to the service, if any.
-fn variable_of(written: &str) -> Result<Option<(&str, String)>, Failed> {
+pub(crate) fn variable_of(written: &str) -> Result<Option<(&str, String)>, Failed> {
     if let Some((name, value)) = written.split_once('=') {
         return Ok(Some((name, value.into())));
     }
@@ -288,7 +288,7 @@ fn read_some(from: impl Read) -> io::Result<Vec<u8>> {
 }
 
 /// A kernel of the user's own comes with an initrd of the user's own, or none.
-fn with_default_guest(config: VmConfigBuilder) -> Result<VmConfigBuilder, Failed> {
+pub(crate) fn with_default_guest(config: VmConfigBuilder) -> Result<VmConfigBuilder, Failed> {
     if config.has_kernel() {
         return Ok(config);
     }

@@ -10,10 +10,12 @@ use super::{Failed, Outcome};
 use crate::VmConfig;
 use crate::config::{Dialect, PortMapping};
 use crate::host::net::Network;
+use crate::host::process;
 use crate::host::standard_error;
 use crate::run::{self, Attendant, StatsFile};
 use clap::Args;
 use flags::Flags;
+pub(crate) use flags::{variable_of, with_default_guest};
 pub(crate) use keys::explained;
 use std::io::{IsTerminal, stderr};
 use std::time::Instant;
@@ -29,10 +31,26 @@ kernel panicked, 139 if it crashed with a triple fault, 128+N if kvmlet was ende
 pub(crate) struct Boot {
     #[command(flatten)]
     flags: Flags,
+    /// Write a line to this descriptor, which the caller has opened, when the VM runs.
+    #[arg(long, value_name = "FD", value_parser = inheritable)]
+    ready_fd: Option<i32>,
+}
+
+/// A number that a descriptor may have beside the standard streams.
+fn inheritable(text: &str) -> Result<i32, String> {
+    let number = text.parse().ok().filter(|number| *number > 2);
+    number.ok_or_else(|| "a descriptor is a whole number from 3".into())
 }
 
 impl Boot {
     pub fn run(self, started: Instant) -> Outcome {
+        // Before anything is opened that could have its number.
+        let ready = self.ready_fd.map(|number| {
+            process::inherited(number).map_err(|error| {
+                Failed::new(format!("descriptor {number} cannot be used: {error}"))
+                    .help("open it first: `kvmlet boot --ready-fd 3 3>FILE`")
+            })
+        });
         let mut config = self.flags.config()?;
         config.guest.console = run::terminal_size();
         let stats = config.stats.as_deref().map(StatsFile::open).transpose();
@@ -41,6 +59,7 @@ impl Boot {
         let stats = stats.map(|file| file.sink(|error| Failed::of_file(error).print()));
         let (sink, written) = stats.unzip();
         attendant.stats = sink;
+        attendant.ready = ready.transpose()?;
         attendant.started = started;
         attendant.announce = announce;
         attendant.dialect = Dialect::Flags;

@@ -124,6 +124,11 @@ impl Keeper {
         &self.0.record
     }
 
+    /// The lock, for a program that is to keep the instance from being taken as long as it runs.
+    pub(crate) fn lock(&self) -> &File {
+        &self.0.lock
+    }
+
     /// Tells that the VM runs.
     ///
     /// # Errors

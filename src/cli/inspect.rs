@@ -1,0 +1,91 @@
+//! `kvmlet inspect`.
+
+use super::format::Template;
+use super::instances::row::{code, ports};
+use super::instances::{book, is_alive, look};
+use super::{Failed, Outcome};
+use clap::Args;
+use kvmlet_manager::{Instance, State, View};
+use serde_json::{Value, json};
+
+/// Print all that is known of instances, as JSON.
+#[derive(Args)]
+pub(super) struct Inspect {
+    /// Print by a template of fields, such as {{.State.Status}}, one line each.
+    #[arg(short, long, value_name = "TEMPLATE")]
+    format: Option<String>,
+    /// Names, ids, or beginnings of ids.
+    #[arg(value_name = "INSTANCE", required = true)]
+    instances: Vec<String>,
+}
+
+impl Inspect {
+    pub fn run(self) -> Outcome {
+        let book = book()?;
+        let template = match self.format.as_deref() {
+            None | Some("json") => None,
+            Some(text) => Some(Template::parse(text)?),
+        };
+        let (mut found, mut exit) = (Vec::new(), 0);
+        for reference in &self.instances {
+            match look(&book, reference) {
+                Ok((instance, view)) => found.push(inspected(&instance, &view)),
+                Err(failed) => {
+                    failed.print();
+                    exit = kvmlet_command::FAILED;
+                }
+            }
+        }
+        let text = match template {
+            None => serde_json::to_string_pretty(&found).map_err(Failed::new)? + "\n",
+            Some(template) => {
+                let lines = found.iter().map(|value| Ok(template.render(value)? + "\n"));
+                lines.collect::<Result<String, Failed>>()?
+            }
+        };
+        kvmlet_command::print(text)?;
+        Ok(exit)
+    }
+}
+
+/// Docker's fields, as far as they mean something here, and the VM's configuration as it was asked for.
+fn inspected(instance: &Instance, view: &View) -> Value {
+    let alive = is_alive(view);
+    let keeper = view.record.keeper.as_ref().filter(|_| alive);
+    let outcome = view.record.outcome.as_ref();
+    let error = match &view.end {
+        Some(end) if view.state == State::Dead => end.to_string(),
+        _ => outcome
+            .and_then(|outcome| outcome.error.clone())
+            .unwrap_or_default(),
+    };
+    let directory = instance.directory().path();
+    json!({
+        "Id": view.id,
+        "Name": view.name,
+        "Created": view.asked.created,
+        "State": {
+            "Status": view.state,
+            "Running": matches!(view.state, State::Running | State::Paused),
+            "Paused": view.state == State::Paused,
+            "Restarting": view.state == State::Restarting,
+            "Dead": view.state == State::Dead,
+            "Pid": keeper.map_or(0, |keeper| keeper.pid),
+            "ExitCode": view.end.as_ref().map_or(0, code),
+            "Error": error,
+            "StartedAt": view.record.started,
+            "FinishedAt": outcome.map(|outcome| outcome.ended),
+            "Health": view.record.health.as_ref().map(|health| json!({ "Status": health })),
+        },
+        "Image": view.asked.image,
+        "Command": view.asked.command,
+        "RestartCount": view.record.restarts,
+        "RestartPolicy": view.asked.restart,
+        "AutoRemove": view.asked.remove,
+        "Labels": view.asked.labels,
+        "Ports": ports(view),
+        "LogPath": directory.join("log"),
+        "Log": view.asked.log,
+        "Config": view.asked.config,
+    })
+}

@@ -1,0 +1,280 @@
+//! Docker's flags, and what is asked by them.
+
+use super::root::Root;
+use crate::boot::{variable_of, with_default_guest};
+use crate::config::supervision::RestartPolicy;
+use crate::config::{
+    CpuQuota, CpuSet, CpuWeight, Memory, NameServer, Net, PortMappings, VmConfigBuilder,
+};
+use crate::{Error, Failed, VmConfig};
+use clap::Args;
+use kvmlet_manager::{Asked, Book, InstanceId, LogLimits, Name};
+use std::path::{Path, PathBuf};
+
+/// What is asked, but for the image and the command.
+#[derive(Args)]
+pub(super) struct Flags {
+    /// What the instance is called [default: two words at random].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<Name>,
+    /// Remove it when it has ended.
+    #[arg(long)]
+    rm: bool,
+    /// When it is started again by itself: no, on-failure[:N], always, unless-stopped.
+    #[arg(long, value_name = "POLICY", default_value_t, conflicts_with = "rm")]
+    restart: RestartPolicy,
+    /// CPU time that it may use, in CPUs: 1.5, on 2 vCPUs.
+    #[arg(long, value_name = "CPUS", allow_negative_numbers = true)]
+    cpus: Option<CpuQuota>,
+    /// Number of vCPUs [default: as many as --cpus takes, or 1].
+    #[arg(long, value_name = "N")]
+    vcpus: Option<u64>,
+    /// CPUs of the host on which it may run: 0,2-3.
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<CpuSet>,
+    /// Its weight when CPUs are short, 2 to 262144; 1024 is usual.
+    #[arg(short = 'c', long, value_name = "N", value_parser = weight)]
+    cpu_shares: Option<CpuWeight>,
+    /// Guest memory: 512m, 1.5g [default: 128m].
+    #[arg(short, long, value_name = "SIZE", value_parser = memory)]
+    memory: Option<Memory>,
+    /// Make a port of the host lead to it: [ADDRESS:][HOST:]GUEST[/tcp|udp]; ports may be ranges.
+    #[arg(short, long, value_name = "PORTS")]
+    publish: Vec<PortMappings>,
+    /// An interface, with keys as for `kvmlet boot`. A published port has one without this.
+    #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "", require_equals = true)]
+    net: Vec<Net>,
+    /// A name server that is asked for it; can be given again.
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<NameServer>,
+    /// Set an environment variable; without a value, pass on the one set here.
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Directory in which the service starts.
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Host name of the guest [default: the beginning of the id].
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Seconds that the service may take to end when it is stopped [default: 10].
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<u32>,
+    /// Note something about it; can be given again.
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// How much of what it writes is kept: max-size=10m, max-file=3 (these are the defaults); can be given again.
+    #[arg(long, value_name = "KEY=VALUE")]
+    log_opt: Vec<String>,
+    /// Guest kernel, instead of the one that `kernels/build` has left in the cache.
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+}
+
+impl Flags {
+    /// What is asked of a new instance.
+    pub fn asked(
+        self,
+        book: &Book,
+        image: &Path,
+        root: &Root,
+        command: Vec<String>,
+    ) -> Result<Asked, Failed> {
+        let id = InstanceId::random().map_err(Failed::new)?;
+        let mut asked = Asked::new(id, image.display().to_string());
+        asked.command = command;
+        asked.restart = self.restart;
+        asked.remove = self.rm;
+        asked.log = log_limits(&self.log_opt)?;
+        asked.labels = self
+            .label
+            .iter()
+            .map(|label| {
+                let (key, value) = label.split_once('=').unwrap_or((label, ""));
+                (key.into(), value.into())
+            })
+            .collect();
+        let config = self.config(root.image(book, &asked), &asked)?;
+        let json = config.to_json().map_err(Error::from)?;
+        asked.config = serde_json::from_str(&json).map_err(Failed::new)?;
+        Ok(asked)
+    }
+
+    fn config(self, root: PathBuf, asked: &Asked) -> Result<VmConfig, Failed> {
+        let hostname = self.hostname.unwrap_or_else(|| asked.id.short().into());
+        let mut config = VmConfig::builder()
+            .root(root)
+            .hostname(hostname)
+            .command(&asked.command);
+        if let Some(kernel) = self.kernel {
+            let found = std::path::absolute(&kernel).map_err(Failed::new)?;
+            config = config.kernel(found);
+        }
+        if let Some(quota) = self.cpus {
+            config = config
+                .cpu_quota(quota)
+                .vcpus(quota.milli().div_ceil(1000).into());
+        }
+        if let Some(count) = self.vcpus {
+            config = config.vcpus(count);
+        }
+        if let Some(cpus) = self.cpuset_cpus {
+            config = config.cpuset(cpus);
+        }
+        if let Some(weight) = self.cpu_shares {
+            config = config.cpu_weight(weight);
+        }
+        if let Some(memory) = self.memory {
+            config = config.memory(memory);
+        }
+        for net in self.net {
+            config = config.net(net);
+        }
+        for mapping in self.publish.into_iter().flatten() {
+            config = config.publish(mapping);
+        }
+        for server in self.dns {
+            config = config.dns(server.0);
+        }
+        for variable in &self.env {
+            if let Some((name, value)) = variable_of(variable)? {
+                config = config.env(name, value);
+            }
+        }
+        if let Some(directory) = self.workdir {
+            config = config.workdir(directory);
+        }
+        if let Some(timeout) = self.stop_timeout {
+            config = config.stop_timeout(timeout);
+        }
+        built(config)
+    }
+}
+
+fn built(config: VmConfigBuilder) -> Result<VmConfig, Failed> {
+    let config = with_default_guest(config)?.build();
+    config.map_err(|error| Error::from(error).into())
+}
+
+/// A size as docker has it: a number, which may have decimals, and b, k, m, g or t; without one it is bytes.
+fn size(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let lower = lower
+        .strip_suffix("ib")
+        .or(lower.strip_suffix('b'))
+        .unwrap_or(&lower);
+    let units = [('k', 10), ('m', 20), ('g', 30), ('t', 40)];
+    let unit = units.iter().find(|(unit, _)| lower.ends_with(*unit));
+    let (number, shift) = unit.map_or((lower, 0), |(unit, shift)| {
+        (lower.trim_end_matches(*unit), *shift)
+    });
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str| text.len() <= 12 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) || number.ends_with('.') {
+        return None;
+    }
+    let scale = 10_u128.pow(fraction.len() as u32);
+    let number: u128 = format!("{whole}{fraction}").parse().ok()?;
+    u64::try_from((number << shift) / scale).ok()
+}
+
+/// Whole pages, as many as it takes.
+fn memory(text: &str) -> Result<Memory, String> {
+    const PAGE: u64 = 4096;
+    let bytes = size(text).and_then(|bytes| bytes.checked_next_multiple_of(PAGE));
+    let bytes = bytes.ok_or("a size is a number with a unit, such as 512m or 1.5g")?;
+    Ok(Memory::from_bytes(bytes))
+}
+
+/// Shares of cgroup version 1 as a weight of version 2, as container runtimes have it (2 to 262144 become 1 to 10000).
+fn weight(text: &str) -> Result<CpuWeight, String> {
+    let shares: Option<u64> = text
+        .parse()
+        .ok()
+        .filter(|shares| (2..=262_144).contains(shares));
+    let shares = shares.ok_or("shares are a whole number from 2 to 262144; 1024 is usual")?;
+    CpuWeight::try_from(1 + (shares - 2) * 9999 / 262_142).map_err(|error| error.to_string())
+}
+
+fn log_limits(options: &[String]) -> Result<LogLimits, Failed> {
+    const SMALLEST: u64 = 64 << 10;
+    let mut limits = LogLimits::default();
+    for option in options {
+        let wrong =
+            |expected: &str| Failed::new(format!("the log option `{option}` is not {expected}"));
+        match option.split_once('=') {
+            Some(("max-size", value)) => {
+                let size = size(value).filter(|size| *size >= SMALLEST);
+                limits.file_bytes =
+                    size.ok_or_else(|| wrong("a size of at least 64k, such as 10m"))?;
+            }
+            Some(("max-file", value)) => {
+                let count = value.parse().ok().filter(|count| (1..=100).contains(count));
+                limits.files = count.ok_or_else(|| wrong("a number of files from 1 to 100"))?;
+            }
+            _ => return Err(wrong("max-size=SIZE or max-file=N")),
+        }
+    }
+    Ok(limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_dockers() {
+        for (text, bytes) in [
+            ("1", Some(1)),
+            ("512m", Some(512 << 20)),
+            ("512M", Some(512 << 20)),
+            ("1.5g", Some(3 << 29)),
+            ("10kb", Some(10 << 10)),
+            ("2GiB", Some(2 << 30)),
+            ("0.5t", Some(1 << 39)),
+            ("", None),
+            ("m", None),
+            ("1.g", None),
+            ("-1m", None),
+            ("1x", None),
+            ("1e3", None),
+            ("99999999999999m", None),
+        ] {
+            assert_eq!(size(text), bytes, "{text}");
+        }
+        assert_eq!(
+            memory("16.0001m").unwrap(),
+            Memory::from_bytes((16 << 20) + 4096)
+        );
+    }
+
+    #[test]
+    fn shares_become_weights() {
+        let weight = |text: &str| weight(text).map(CpuWeight::get);
+        // As runc and crun convert them.
+        assert_eq!(
+            [weight("2"), weight("1024"), weight("262144")],
+            [Ok(1), Ok(39), Ok(10_000)]
+        );
+        assert!(weight("1").is_err() && weight("x").is_err() && weight("262145").is_err());
+    }
+
+    #[test]
+    fn logs_have_limits() {
+        let limits = |text: &str| {
+            log_limits(&[text.to_owned()])
+                .map(|limits| (limits.file_bytes, limits.files))
+                .ok()
+        };
+        assert_eq!(limits("max-size=1m"), Some((1 << 20, 3)));
+        assert_eq!(limits("max-file=7"), Some((10 << 20, 7)));
+        for text in [
+            "max-size=1k",
+            "max-size",
+            "max-file=0",
+            "max-file=101",
+            "mode=non-blocking",
+        ] {
+            assert_eq!(limits(text), None, "{text}");
+        }
+    }
+}

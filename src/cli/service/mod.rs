@@ -1,0 +1,119 @@
+//! `kvmlet run`: a service in a VM of its own, as an instance with a name, by docker's words.
+
+mod flags;
+mod root;
+
+use super::instances::row::code;
+use super::instances::{book, look, signal, tell};
+use super::keep::detach;
+use super::logs::{follow, print};
+use super::{Failed, Outcome};
+use clap::Args;
+use flags::Flags;
+use kvmlet_manager::logs::Selection;
+use kvmlet_manager::{Book, Instance};
+use kvmlet_sys::signals::{ENDING, Signals};
+use kvmlet_sys::wait::{self, Slot, Until};
+use root::Root;
+use rustix::process::Signal;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+/// Run a service in a microVM of its own, with a name by which other commands know it.
+///
+/// Flags mean what they mean to docker. What a machine is made of (kernel, disks, interfaces) is said to `kvmlet boot`.
+#[derive(Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    flags: Flags,
+    /// Return when the VM runs, and print its id.
+    #[arg(short, long)]
+    detach: bool,
+    /// Write the id to a file, which must not be there.
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// Image of a root file system (erofs or ext4), or a directory, of which one is made.
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+    /// The service to run, with its arguments, instead of the image's own.
+    #[arg(
+        value_name = "COMMAND",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    command: Vec<String>,
+}
+
+impl Run {
+    pub fn run(self) -> Outcome {
+        let book = book()?;
+        let root = Root::find(&self.image)?;
+        let name = self.flags.name.clone();
+        let asked = self.flags.asked(&book, &self.image, &root, self.command)?;
+        // Before anything is made: it says that there was none.
+        let idfile = self.cidfile.as_deref().map(|path| {
+            File::create_new(path)
+                .map_err(|error| Failed::new(format!("cannot make `{}`: {error}", path.display())))
+        });
+        let idfile = idfile.transpose()?;
+        let (id, remove) = (asked.id.clone(), asked.remove);
+        let (instance, _) = book.create(name.as_ref(), asked)?;
+        let (_, view) = look(&book, id.as_str())?;
+        tell(
+            &book,
+            "create",
+            &view,
+            [("image", view.asked.image.clone())],
+        );
+        if let Some(mut file) = idfile {
+            file.write_all(id.as_str().as_bytes())
+                .map_err(Failed::new)?;
+        }
+        // What has come before it runs ends it as well.
+        let signals = (!self.detach).then(|| Signals::take(&ENDING)).transpose();
+        let signals = signals.map_err(Failed::new)?;
+        let packed = root.pack(&instance);
+        let is_packed = packed.is_ok();
+        if let Err(failed) = packed.and_then(|()| detach(&id)) {
+            // As docker does: what was asked is kept, for who wants to look, unless that was not wanted.
+            if (remove || !is_packed)
+                && let Ok(owned) = instance.own()
+            {
+                book.remove(owned)?;
+            }
+            return Err(failed);
+        }
+        match signals {
+            None => {
+                kvmlet_command::print(format!("{id}\n"))?;
+                Ok(0)
+            }
+            Some(signals) => attend(&book, &instance, &signals),
+        }
+    }
+}
+
+/// Prints what it writes, and passes signals on, until it has ended.
+fn attend(book: &Book, instance: &Instance, signals: &Signals) -> Outcome {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let slot = Slot::readable(signals.as_fd());
+            while wait::one(slot, Until::Forever).is_ok() {
+                let Ok(Some(number)) = signals.next() else {
+                    continue;
+                };
+                let by = Signal::from_named_raw(number).unwrap_or(Signal::TERM);
+                if let Ok((_, view)) = look(book, instance.id().as_str()) {
+                    let _ = signal(instance, &view, by);
+                }
+            }
+        });
+        follow(instance, &Selection::default(), |entry| print(entry, false))?;
+        let code = code(&instance.wait()?);
+        // The other thread waits for signals, and for nothing that has to end.
+        kvmlet_sys::standard_error::finish();
+        std::process::exit(code.into())
+    })
+}

@@ -1,0 +1,26 @@
+//! `kvmlet stop`.
+
+use super::Outcome;
+use super::instances::{book, each, stop};
+use clap::Args;
+use rustix::process::Signal;
+
+/// Ask instances to end, and wait until they have. They are not started again by themselves.
+///
+/// A service has the time of --stop-timeout to end, which it was run with; then it is killed, and its VM's power is cut.
+#[derive(Args)]
+pub(super) struct Stop {
+    /// Names, ids, or beginnings of ids.
+    #[arg(value_name = "INSTANCE", required = true)]
+    instances: Vec<String>,
+}
+
+impl Stop {
+    pub fn run(self) -> Outcome {
+        let book = book()?;
+        each(&self.instances, |reference| {
+            stop(&book, reference, Signal::TERM)?;
+            Ok(reference.into())
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! The supervisor of an instance: it starts the program that runs the VM, keeps what that writes, starts it again as its
+//! policy says, and notes how it has ended. Nobody but a signal talks to it.
+//!
+//! The program inherits the instance's lock. So the instance is not free before its VM is gone, whoever is killed first.
+
+mod running;
+
+use crate::instance::Keeper;
+use crate::logs::{LogWriter, Stream};
+use crate::restart::{Decision, Restarts};
+use crate::{Book, Error, Moment, Name, Owned};
+use kvmlet_sys::signals::{ENDING, Signals};
+use kvmlet_sys::wait::{self, Slot, Until};
+use running::{Ran, Running};
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long the disk of a log may take at the end, before what it has not taken is given up.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a supervisor is given to run.
+pub struct Program<'a> {
+    /// Makes the command that runs the VM in the foreground: its standard output is the guest's, its standard error its
+    /// own. What it is given in standard input is `input`.
+    pub command: &'a dyn Fn() -> Command,
+    /// What it reads: the configuration.
+    pub input: &'a [u8],
+    /// The argument by which it is told the number of a descriptor, on which it says that the VM runs. Without one it is
+    /// taken to run as soon as it is started.
+    pub ready: Option<&'a str>,
+}
+
+/// Who waits for the VM to run: is told once that it does, or why it does not.
+pub type Told<'a> = &'a mut dyn FnMut(Result<(), &str>);
+
+/// How a VM has ended for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Last {
+    /// Its exit code.
+    pub code: u8,
+    /// What went wrong, if it has never run.
+    pub error: Option<String>,
+}
+
+struct Supervisor<'a> {
+    book: &'a Book,
+    keeper: Keeper,
+    signals: Signals,
+    log: Option<LogWriter>,
+    /// Somebody wants the end.
+    stopped: bool,
+}
+
+/// Runs an instance until it has ended for good. This process has nothing else to do, and one thread.
+///
+/// # Errors
+/// When nothing can be noted of it. What it could not be started by is no error of this: it is told.
+pub fn supervise(
+    book: &Book,
+    keeper: Keeper,
+    program: &Program<'_>,
+    told: Told<'_>,
+) -> Result<(Owned, Last), Error> {
+    let path = keeper.directory().path().to_path_buf();
+    let signals = Signals::take(&ENDING).map_err(Error::file(&path))?;
+    let asked = keeper.asked()?;
+    let log = LogWriter::open(keeper.directory(), asked.log);
+    let mut supervisor = Supervisor {
+        book,
+        keeper,
+        signals,
+        log: Some(log.map_err(Error::file(&path))?),
+        stopped: false,
+    };
+    let mut restarts = Restarts::new(asked.restart);
+    let mut told = Some(told);
+    loop {
+        let since = Instant::now();
+        let ran = supervisor.once(program, &mut told)?;
+        supervisor.tell("die", [("exitCode", ran.code.to_string())]);
+        let decision = match ran.started {
+            true => restarts.ended(ran.code, since.elapsed(), supervisor.stopped),
+            // What cannot be started now could not be started again.
+            false if restarts.count() == 0 => Decision::Stay,
+            false => restarts.ended(ran.code, since.elapsed(), supervisor.stopped),
+        };
+        if let Decision::Again { after } = decision {
+            supervisor
+                .keeper
+                .restarting(ran.code, ran.error.as_deref())?;
+            if supervisor.pause(after)? {
+                supervisor.tell("restart", []);
+                continue;
+            }
+        }
+        return supervisor.finish(ran);
+    }
+}
+
+impl Supervisor<'_> {
+    /// Runs the VM once.
+    fn once(&mut self, program: &Program<'_>, told: &mut Option<Told<'_>>) -> Result<Ran, Error> {
+        let path = self.keeper.directory().path().to_path_buf();
+        let mut running = match Running::start(program, self.keeper.lock()) {
+            Ok(running) => running,
+            Err(error) => {
+                let error = format!("the program that runs VMs cannot be started: {error}");
+                if let Some(told) = told.take() {
+                    told(Err(&error));
+                }
+                return Ok(Ran::failed(error));
+            }
+        };
+        loop {
+            let due = self.log.as_ref().and_then(|log| log.due(Moment::now()));
+            let woken = running
+                .wait(&self.signals, due)
+                .map_err(Error::file(&path))?;
+            if running.is_new() {
+                self.keeper.running()?;
+                self.tell("start", []);
+                if let Some(told) = told.take() {
+                    told(Ok(()));
+                }
+            }
+            while let Some(signal) = self.signals.next().map_err(Error::file(&path))? {
+                self.note_stop()?;
+                running.signal(signal);
+            }
+            if let Some(log) = &mut self.log {
+                let now = Moment::now();
+                running.read(|stream, bytes| log.write(stream, bytes, now));
+                log.give_up_waiting(now);
+            }
+            if woken.has_ended {
+                break;
+            }
+        }
+        self.read_rest(&mut running);
+        let ran = running.ended().map_err(Error::file(&path))?;
+        if let Some(told) = told.take() {
+            told(Err(ran
+                .error
+                .as_deref()
+                .unwrap_or("the VM has ended before it ran")));
+        }
+        Ok(ran)
+    }
+
+    /// What was written before the end. A process that has the pipes still, and writes on, is not waited for.
+    fn read_rest(&mut self, running: &mut Running) {
+        const MOST: usize = 64;
+        if let Some(log) = &mut self.log {
+            let now = Moment::now();
+            let mut read = || running.read(|stream, bytes| log.write(stream, bytes, now));
+            let _ = (0..MOST).find(|_| !read());
+        }
+    }
+
+    /// Waits until it is time to start again; false if somebody wants the end before.
+    fn pause(&mut self, time: Duration) -> Result<bool, Error> {
+        let path = self.keeper.directory().path().to_path_buf();
+        let slot = Slot::readable(self.signals.as_fd());
+        let signalled = wait::one(slot, Until::after(time)).map_err(Error::file(&path))?;
+        if signalled && self.signals.next().map_err(Error::file(&path))?.is_some() {
+            self.note_stop()?;
+            return Ok(false);
+        }
+        Ok(!self.stopped)
+    }
+
+    fn note_stop(&mut self) -> Result<(), Error> {
+        if !std::mem::replace(&mut self.stopped, true) {
+            self.keeper.stopped(true)?;
+            self.tell("stop", []);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, ran: Ran) -> Result<(Owned, Last), Error> {
+        if let Some(log) = self.log.take() {
+            let lost = log.finish(LOG_PATIENCE);
+            if lost > 0 {
+                log::warn!("{lost} entries of the log are lost: its disk does not take them");
+            }
+        }
+        let Ran { code, error, .. } = ran;
+        let owned = self.keeper.end(code, error.as_deref())?;
+        Ok((owned, Last { code, error }))
+    }
+
+    /// An event that is not told is no reason to end a VM.
+    fn tell<const N: usize>(&self, event: &str, attributes: [(&str, String); N]) {
+        let id = self.keeper.id();
+        let name: Option<Name> = self.book.name_of(id).ok().flatten();
+        if let Err(error) = self.book.tell(event, id, name.as_ref(), attributes) {
+            log::warn!("the event `{event}` is not told: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! A program that runs, with its outputs.
+
+use super::{Program, Stream};
+use kvmlet_sys::signals::{self, Signals};
+use kvmlet_sys::wait::{self, Slot, Until};
+use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio, read};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
+};
+use std::fs::File;
+use std::io::{self, PipeReader, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// What a pipe holds (pipe(7)).
+const READ_BYTES: usize = 64 << 10;
+/// As much is kept of what a program says that fails.
+const LAST_WORDS: usize = 4 << 10;
+/// Read at once of one stream: one that writes without end has its turn, and no more.
+const TURNS: usize = 4;
+
+/// How a program has run.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub code: u8,
+    /// Its VM ran.
+    pub started: bool,
+    /// What it said, if it has failed.
+    pub error: Option<String>,
+}
+
+impl Ran {
+    pub fn failed(error: String) -> Self {
+        Self {
+            code: FAILED,
+            started: false,
+            error: Some(error),
+        }
+    }
+}
+
+/// The exit code of kvmlet's own failures.
+const FAILED: u8 = 125;
+
+pub(super) struct Running {
+    child: Child,
+    pidfd: OwnedFd,
+    outputs: [(Stream, Option<OwnedFd>); 2],
+    /// None when it has been heard, or will not be.
+    ready: Option<PipeReader>,
+    /// Its VM runs.
+    started: bool,
+    /// That was not asked for yet.
+    new: bool,
+    last_words: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+/// What there is after a wait.
+pub(super) struct Woken {
+    pub has_ended: bool,
+}
+
+impl Running {
+    /// Starts the program, which inherits the lock.
+    pub fn start(program: &Program<'_>, lock: &File) -> io::Result<Self> {
+        let mut command = (program.command)();
+        let (ready, theirs) = io::pipe()?;
+        if let Some(argument) = program.ready {
+            command.arg(argument).arg(theirs.as_raw_fd().to_string());
+        }
+        // The command owns them; the new process has them by the same numbers.
+        let inherited = [lock.try_clone()?.into(), OwnedFd::from(theirs)];
+        let parent = rustix::process::getpid();
+        let prepare = move || prepare(parent, &inherited);
+        // SAFETY: it makes system calls, and nothing else.
+        unsafe { command.pre_exec(prepare) };
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        drop(command);
+        if let Some(mut input) = child.stdin.take() {
+            // A program that does not read it fails by itself.
+            let _ = input.write_all(program.input);
+        }
+        let out = child.stdout.take().map(OwnedFd::from);
+        let err = child.stderr.take().map(OwnedFd::from);
+        for output in out.iter().chain(&err) {
+            ioctl_fionbio(output, true)?;
+        }
+        Ok(Self {
+            pidfd: pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?,
+            child,
+            outputs: [(Stream::Stdout, out), (Stream::Kvmlet, err)],
+            ready: program.ready.is_some().then_some(ready),
+            started: program.ready.is_none(),
+            new: program.ready.is_none(),
+            last_words: Vec::new(),
+            buffer: vec![0; READ_BYTES],
+        })
+    }
+
+    /// Waits for anything, but not for longer than `due`.
+    pub fn wait(&mut self, told: &Signals, due: Option<Duration>) -> io::Result<Woken> {
+        let until = match (self.new, due) {
+            (true, _) => Until::Now,
+            (false, due) => Until::from(due.map(|due| Instant::now() + due)),
+        };
+        let [(_, out), (_, err)] = &self.outputs;
+        let slots = [
+            Slot::readable(self.pidfd.as_fd()),
+            Slot::readable(told.as_fd()),
+            or_nothing(self.ready.as_ref().map(AsFd::as_fd)),
+            or_nothing(out.as_ref().map(AsFd::as_fd)),
+            or_nothing(err.as_ref().map(AsFd::as_fd)),
+        ];
+        let [has_ended, _, ready, _, _] = wait::any(slots, until)?;
+        if ready && let Some(pipe) = self.ready.take() {
+            // Who ends without a word has not run.
+            let mut word = [0];
+            let heard = read(&pipe, &mut word).is_ok_and(|count| count > 0);
+            (self.started, self.new) = (heard, heard);
+        }
+        Ok(Woken { has_ended })
+    }
+
+    /// Does its VM run, since this was asked last?
+    pub fn is_new(&mut self) -> bool {
+        std::mem::take(&mut self.new)
+    }
+
+    /// Passes a signal on.
+    pub fn signal(&self, signal: libc::c_int) {
+        let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
+        // It may have ended.
+        let _ = pidfd_send_signal(&self.pidfd, signal);
+    }
+
+    /// Gives away what there is of its outputs; true if there may be more.
+    pub fn read(&mut self, mut give: impl FnMut(Stream, &[u8])) -> bool {
+        let mut more = false;
+        for (stream, output) in &mut self.outputs {
+            for _ in 0..TURNS {
+                let Some(pipe) = &*output else {
+                    break;
+                };
+                match read(pipe, &mut self.buffer[..]) {
+                    Ok(count @ 1..) => {
+                        let bytes = &self.buffer[..count];
+                        if *stream == Stream::Kvmlet && !self.started {
+                            let room = LAST_WORDS - self.last_words.len();
+                            self.last_words.extend(&bytes[..count.min(room)]);
+                        }
+                        give(*stream, bytes);
+                        more = true;
+                    }
+                    Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => break,
+                    Ok(_) | Err(_) => *output = None,
+                }
+            }
+        }
+        more
+    }
+
+    /// How it has ended.
+    pub fn ended(mut self) -> io::Result<Ran> {
+        let status = self.child.wait()?;
+        let code = match (status.code(), status.signal()) {
+            (Some(code), _) => code as u8,
+            (None, signal) => 128 + signal.unwrap_or(libc::SIGKILL) as u8,
+        };
+        let words = String::from_utf8_lossy(&self.last_words)
+            .trim_end()
+            .to_owned();
+        Ok(Ran {
+            code,
+            started: self.started,
+            error: (!self.started && !words.is_empty()).then_some(words),
+        })
+    }
+}
+
+fn or_nothing(fd: Option<BorrowedFd<'_>>) -> Slot<'_> {
+    fd.map_or(Slot::NOTHING, Slot::readable)
+}
+
+/// What the new process does before it is the program.
+fn prepare(parent: Pid, inherited: &[OwnedFd; 2]) -> io::Result<()> {
+    // It would go on when its supervisor is killed, and hold the lock.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if rustix::process::getppid() != Some(parent) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // Those that this process reads are for the program to heed.
+    signals::block_none()?;
+    for fd in inherited {
+        fcntl_setfd(fd, FdFlags::empty())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! Supervisors of shell scripts instead of VMs.
+
+use super::*;
+
+#[allow(dead_code)] // only a part is needed here
+#[path = "../../sys/alone.rs"]
+mod alone;
+
+use crate::logs::{Reader, Selection};
+use crate::{Asked, End, InstanceId, State};
+use kvmlet_spec::supervision::RestartPolicy;
+use std::path::Path;
+
+/// This test as the supervisor, in a process of its own: signals are a process's.
+const INSIDE: &str = "KVMLET_TEST_SUPERVISE";
+
+struct Instance {
+    place: tempfile::TempDir,
+}
+
+impl Instance {
+    fn new(policy: &str) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let mut asked = Asked::new(InstanceId::random().unwrap(), "script");
+        asked.restart = policy.parse::<RestartPolicy>().unwrap();
+        let instance = Self { place };
+        instance
+            .book()
+            .create(Some(&"web".parse().unwrap()), asked)
+            .unwrap();
+        instance
+    }
+
+    fn book(&self) -> Book {
+        Book::at(&self.place.path().join("book")).unwrap()
+    }
+
+    fn spawn(&self, script: &str, ready: bool) -> std::process::Child {
+        let test = "supervision::tests::the_supervisor";
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "--test-threads=1", test])
+            .env(
+                INSIDE,
+                format!("{ready} {} {script}", self.place.path().display()),
+            )
+            .spawn()
+            .unwrap()
+    }
+
+    fn run(&self, script: &str, ready: bool) -> End {
+        let mut child = self.spawn(script, ready);
+        assert!(child.wait().unwrap().success());
+        self.book()
+            .find("web")
+            .unwrap()
+            .view(None)
+            .unwrap()
+            .end
+            .unwrap()
+    }
+
+    fn said(&self) -> String {
+        let directory = self.book().find("web").unwrap();
+        let mut reader = Reader::open(directory.directory(), &Selection::default()).unwrap();
+        let entries = std::iter::from_fn(|| reader.next().unwrap());
+        let entries = entries
+            .map(|entry| format!("{}: {}", entry.stream, String::from_utf8_lossy(&entry.text)));
+        entries.collect()
+    }
+
+    fn told(&self) -> String {
+        std::fs::read_to_string(self.place.path().join("told")).unwrap_or_default()
+    }
+
+    fn events(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.place.path().join("book/events")).unwrap();
+        let event = |line: &str| {
+            serde_json::from_str::<crate::events::Event>(line)
+                .unwrap()
+                .event
+        };
+        text.lines().map(event).collect()
+    }
+
+    fn until(&self, state: State) -> crate::View {
+        let instance = self.book().find("web").unwrap();
+        let since = Instant::now();
+        loop {
+            let view = instance.view(None).unwrap();
+            if view.state == state {
+                return view;
+            }
+            assert!(since.elapsed() < Duration::from_secs(20), "{view:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn the_supervisor() {
+    let Ok(text) = std::env::var(INSIDE) else {
+        return; // it is for the others
+    };
+    // SAFETY: of the two threads one waits for the other, and so holds no lock.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        alone::end(|| inside(&text));
+    }
+    let mut status = 0;
+    // SAFETY: stores a number.
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    assert_eq!(status, 0);
+}
+
+fn inside(text: &str) {
+    let words: Vec<&str> = text.splitn(3, ' ').collect();
+    let (ready, place, script) = (words[0] == "true", Path::new(words[1]), words[2]);
+    let book = Book::at(&place.join("book")).unwrap();
+    let keeper = book.find("web").unwrap().own().unwrap().begin().unwrap();
+    let command = || {
+        // A small shell knows no descriptors above 9.
+        let mut command = Command::new("bash");
+        command.current_dir(place).args(["-c", script, "sh"]);
+        command
+    };
+    let program = Program {
+        command: &command,
+        input: b"the configuration\n",
+        ready: ready.then_some("--ready"),
+    };
+    let told = &mut |told: Result<(), &str>| {
+        std::fs::write(place.join("told"), format!("{told:?}")).unwrap()
+    };
+    supervise(&book, keeper, &program, told).unwrap();
+}
+
+fn code(end: &End) -> u8 {
+    match end {
+        End::Told(outcome) => outcome.code,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn what_it_writes_and_how_it_ends_is_kept() {
+    let web = Instance::new("no");
+    let end = web.run(
+        "read line; echo $line; echo warning >&2; printf rest; exit 7",
+        false,
+    );
+    assert_eq!(code(&end), 7);
+    let mut said: Vec<_> = web.said().lines().map(String::from).collect();
+    said.sort();
+    assert_eq!(
+        said,
+        [
+            "kvmlet: warning",
+            "stdout: rest",
+            "stdout: the configuration"
+        ]
+    );
+    assert_eq!(web.told(), "Ok(())");
+    assert_eq!(web.events(), ["start", "die"]);
+    // By a signal.
+    assert_eq!(code(&web.run("kill -9 $$", false)), 137);
+}
+
+#[test]
+fn it_runs_when_it_says_so() {
+    let web = Instance::new("always");
+    // Who fails before is not started again and again.
+    let end = web.run("echo 'error: no kernel' >&2; exit 125", true);
+    assert_eq!(code(&end), 125);
+    assert_eq!(web.told(), "Err(\"error: no kernel\")");
+    assert!(
+        matches!(&end, End::Told(outcome) if outcome.error.as_deref() == Some("error: no kernel"))
+    );
+    let mut child = web.spawn(
+        "while [ ! -e go ]; do sleep 0.01; done; echo r >&$2; sleep 100",
+        true,
+    );
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(
+        web.book().find("web").unwrap().state().unwrap(),
+        State::Created
+    );
+    std::fs::write(web.place.path().join("go"), "").unwrap();
+    let view = web.until(State::Running);
+    assert_eq!(web.told(), "Ok(())");
+    stop(&view, libc::SIGTERM);
+    assert!(child.wait().unwrap().success());
+    // `always` is not for who was stopped.
+    let view = web.until(State::Exited);
+    assert_eq!((code(&view.end.unwrap()), view.record.stopped), (143, true));
+    assert_eq!(web.events(), ["die", "start", "stop", "die"]);
+}
+
+fn stop(view: &crate::View, signal: libc::c_int) {
+    let keeper = view.record.keeper.as_ref().unwrap();
+    assert!(keeper.lives());
+    // SAFETY: a supervisor of this test.
+    unsafe { libc::kill(keeper.pid as i32, signal) };
+}
+
+#[test]
+fn it_is_started_again_as_its_policy_says() {
+    let web = Instance::new("on-failure:2");
+    let since = Instant::now();
+    assert_eq!(code(&web.run("echo x >> runs; exit 3", false)), 3);
+    assert!(
+        since.elapsed() >= Duration::from_millis(300),
+        "after 100 and 200 ms"
+    );
+    let runs = std::fs::read_to_string(web.place.path().join("runs")).unwrap();
+    assert_eq!(runs.lines().count(), 3);
+    let view = web.until(State::Exited);
+    assert_eq!((view.record.restarts, view.record.run), (2, 1));
+    assert_eq!(
+        web.events().iter().filter(|event| *event == "die").count(),
+        3
+    );
+    // Between two starts it can be stopped at once.
+    let web = Instance::new("always");
+    let mut child = web.spawn("exit 1", false);
+    let since = Instant::now();
+    while web.book().find("web").unwrap().record().unwrap().restarts < 5 {
+        assert!(since.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    stop(&web.until(State::Restarting), libc::SIGTERM);
+    let since = Instant::now();
+    assert!(child.wait().unwrap().success());
+    assert!(
+        since.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        since.elapsed()
+    );
+    assert_eq!(code(&web.until(State::Exited).end.unwrap()), 1);
+}
+
+#[test]
+fn who_is_killed_takes_its_vm_along() {
+    let web = Instance::new("always");
+    let mut child = web.spawn("echo $$ > pid; exec sleep 100", false);
+    let view = web.until(State::Running);
+    let path = web.place.path().join("pid");
+    while std::fs::read_to_string(&path)
+        .unwrap_or_default()
+        .is_empty()
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let pid = std::fs::read_to_string(&path).unwrap();
+    stop(&view, libc::SIGKILL);
+    child.wait().unwrap();
+    // Once it is free nothing of it runs.
+    assert_eq!(web.book().find("web").unwrap().wait().unwrap(), End::Killed);
+    let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+    assert!(state.is_err() || state.unwrap().contains(") Z"), "it runs");
+    web.until(State::Dead);
+}
+
+#[test]
+fn a_vm_that_writes_without_end_is_stopped_all_the_same() {
+    let web = Instance::new("no");
+    let mut child = web.spawn("yes", false);
+    let view = web.until(State::Running);
+    std::thread::sleep(Duration::from_millis(200));
+    stop(&view, libc::SIGTERM);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(code(&web.until(State::Exited).end.unwrap()), 143);
+    assert!(web.said().starts_with("stdout: y\n"));
+}
