@@ -15,3 +15,44 @@ pub const PVPANIC_PORT: u16 = 0x505;
 pub const POWER_BUTTON_PIN: u32 = 3;
 /// Guest physical address of the boot timer (Firecracker's), to which a guest writes when it is ready.
 pub const BOOT_TIMER_ADDRESS: u64 = 0xd000_0000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What kvmlet's own guest kernels are patched with.
+    const PATCH: &str =
+        include_str!("../../../kernels/patches/0012-x86-kvm-power-and-panic-ports.patch");
+
+    /// What the patch defines a name as.
+    fn defined(name: &str) -> &'static str {
+        let mut lines = PATCH.lines().filter_map(|line| {
+            let (found, value) = line.strip_prefix("+#define ")?.split_once('\t')?;
+            (found.trim() == name).then(|| value.trim())
+        });
+        lines.next().expect(name)
+    }
+
+    fn number(text: &str) -> u32 {
+        match text.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16).expect(text),
+            None => text.parse().expect(text),
+        }
+    }
+
+    #[test]
+    fn patched_kernels_agree() {
+        assert_eq!(
+            number(defined("SLEEP_CONTROL_PORT")),
+            u32::from(SLEEP_CONTROL_PORT)
+        );
+        assert_eq!(number(defined("PVPANIC_PORT")), u32::from(PVPANIC_PORT));
+        assert_eq!(number(defined("POWER_BUTTON_IRQ")), POWER_BUTTON_PIN);
+        assert_eq!(defined("SLEEP_ENABLE"), "BIT(5)");
+        let kind = defined("SLEEP_TYPE_S5").trim_matches(['(', ')']);
+        let (kind, shift) = kind.split_once(" << ").expect("a shifted type");
+        let written = number(kind) << number(shift) | 1 << 5;
+        assert_eq!(number(kind), u32::from(SLEEP_TYPE_OFF));
+        assert_eq!(written, u32::from(SLEEP_POWER_OFF));
+    }
+}

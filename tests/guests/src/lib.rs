@@ -15,6 +15,11 @@
 //! ELF files by PVH only (QEMU).
 #![no_std]
 
+/// What a host and its guests agree on. Of the contract this file alone: all of it needs an allocator, which not every
+/// program here has.
+#[path = "../../../images/contract/src/machine.rs"]
+pub mod machine;
+
 pub mod acpi;
 #[cfg(feature = "virtio")]
 mod allocator;

@@ -1,19 +1,12 @@
 //! Ways for a guest to end itself.
 
 use crate::interrupts::in_kernel;
+use crate::machine::{EXIT_CODE_PORT, PVPANIC_PORT, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF};
 use crate::port::outb;
 
-/// Sleep control register of hardware-reduced ACPI (ACPI 6.5 §4.8.3.7).
-pub const SLEEP_CONTROL: u16 = 0x600;
-/// kvmlet's exit code latch: the byte written last is the guest's exit code.
-pub const EXIT_CODE: u16 = 0x602;
-/// pvpanic event port (QEMU docs/specs/pvpanic.rst).
-pub const PVPANIC: u16 = 0x505;
 /// i8042 command port.
 pub const I8042_COMMAND: u16 = 0x64;
 
-/// SLP_EN with sleep type 5.
-pub const POWER_OFF: u8 = 0x34;
 /// pvpanic: the guest has panicked.
 const PVPANIC_PANICKED: u8 = 0x01;
 /// i8042: pulse the reset line.
@@ -22,8 +15,8 @@ pub const I8042_RESET: u8 = 0xfe;
 /// Powers off with exit code `code`. A VMM without the power-off port gets a reset request
 /// instead, so that the programs also end under other VMMs.
 pub fn off(code: u8) -> ! {
-    outb(EXIT_CODE, code);
-    outb(SLEEP_CONTROL, POWER_OFF);
+    outb(EXIT_CODE_PORT, code);
+    outb(SLEEP_CONTROL_PORT, SLEEP_POWER_OFF);
     reset()
 }
 
@@ -35,7 +28,7 @@ pub fn reset() -> ! {
 
 /// Tells the VMM through pvpanic that the guest has panicked.
 pub fn report_panic() {
-    outb(PVPANIC, PVPANIC_PANICKED);
+    outb(PVPANIC_PORT, PVPANIC_PANICKED);
 }
 
 /// Halts for good with interrupts off.

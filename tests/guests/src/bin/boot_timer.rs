@@ -3,19 +3,23 @@
 #![no_main]
 
 use kvmlet_guests as _; // the panic handler
+use kvmlet_guests::machine::{BOOT_TIMER_ADDRESS, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF};
 
 core::arch::global_asm!(
     ".section .text.start, \"ax\"",
     ".globl _start",
     "_start:",
-    "mov eax, 0xd0000000",
+    "mov eax, {timer}",
     "mov byte ptr [rax], 123",
-    "mov dx, 0x600",
-    "mov al, 0x34",
+    "mov dx, {port}",
+    "mov al, {power_off}",
     "out dx, al",
     "mov al, 0xfe",
     "out 0x64, al",
     "2: hlt",
     "jmp 2b",
     ".text",
+    port = const SLEEP_CONTROL_PORT,
+    power_off = const SLEEP_POWER_OFF,
+    timer = const BOOT_TIMER_ADDRESS,
 );

@@ -6,11 +6,11 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kvmlet_guests::boot_info::BootInfo;
+use kvmlet_guests::machine::POWER_BUTTON_PIN;
 use kvmlet_guests::{interrupts, ioapic, lapic, println};
 
 kvmlet_guests::program!(run);
 
-const PIN: u32 = 3;
 const VECTOR: u8 = 0x31;
 
 static PRESSES: AtomicU64 = AtomicU64::new(0);
@@ -19,7 +19,7 @@ fn run(info: &BootInfo) -> u8 {
     let wanted = info.number("presses").unwrap_or(1);
     interrupts::set_handler(VECTOR, pressed);
     lapic::enable();
-    ioapic::route_edge(PIN, VECTOR, lapic::id());
+    ioapic::route_edge(POWER_BUTTON_PIN, VECTOR, lapic::id());
     if info.number("silent").is_none() {
         println!("ready");
     }

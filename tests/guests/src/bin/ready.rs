@@ -6,6 +6,7 @@
 #![no_main]
 
 use kvmlet_guests as _; // the panic handler
+use kvmlet_guests::machine::{SLEEP_CONTROL_PORT, SLEEP_POWER_OFF};
 
 #[cfg(feature = "pvh")]
 kvmlet_guests::pvh_note!("_start");
@@ -19,12 +20,14 @@ core::arch::global_asm!(
     "mov al, \\letter",
     "out dx, al",
     ".endr",
-    "mov dx, 0x600", // ACPI sleep control; exit code 0 needs no announcement
-    "mov al, 0x34",
+    "mov dx, {port}", // ACPI sleep control; exit code 0 needs no announcement
+    "mov al, {power_off}",
     "out dx, al",
     "mov al, 0xfe", // other VMMs: i8042 reset
     "out 0x64, al",
     "2: hlt",
     "jmp 2b",
     ".text",
+    port = const SLEEP_CONTROL_PORT,
+    power_off = const SLEEP_POWER_OFF,
 );
