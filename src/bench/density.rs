@@ -314,7 +314,7 @@ impl Batch<'_> {
 
     fn one(&self, launch: &Launch, number: usize) -> (Option<Running>, Option<Halt>) {
         let stderr = self.workshop.path().join(format!("stderr-{number}"));
-        match Running::start(launch, &stderr, self.plan.deadline) {
+        match Running::start(&launch.argv, &stderr, self.plan.deadline) {
             Ok(mut running) => {
                 let halt = running.wait_ready(self.signals).err();
                 (Some(running), halt)

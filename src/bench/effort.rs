@@ -86,7 +86,7 @@ fn once(
     let launch = contestant.launch(0, Service::Stays).map_err(Halt::Failed)?;
     let watch = KvmWatch::begin(Path::new(TRACEFS))
         .map_err(|error| failed("tracepoints cannot be used", error))?;
-    let mut running = Running::start(&launch, &workshop.path().join("stderr"), deadline)?;
+    let mut running = Running::start(&launch.argv, &workshop.path().join("stderr"), deadline)?;
     let ready = running.wait_ready(signals);
     let until = ready.map(|ready| monotonic_ns(running.started() + ready));
     drop(running);

@@ -73,7 +73,7 @@ impl Launch {
         deadline: Duration,
         signals: &Signals,
     ) -> Result<Times, Halt> {
-        let mut running = Running::start(self, stderr, deadline)?;
+        let mut running = Running::start(&self.argv, stderr, deadline)?;
         let ready = running.wait_ready(signals)?;
         let gone = if self.stays {
             None

@@ -3,7 +3,6 @@
 //! All of it is known by the name of the workshop, which no other benchmark has: processes by a variable in their
 //! environment, containers by the cgroup that theirs are below.
 
-use super::workshop::mounts;
 use kvmlet_host::cgroup;
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::fd::OwnedFd;
@@ -21,6 +20,17 @@ const MARK: &str = "KVMLET_BENCH";
 
 /// A killed process is gone in milliseconds, unless it waits for a device that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The mount points of this thread that are wanted, by path and kind, the last one first.
+pub(super) fn mounts(wanted: impl Fn(&Path, &str) -> bool) -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let point = |line: &str| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let point = Path::new(mount.split(' ').nth(4)?);
+        wanted(point, kind).then(|| point.to_owned())
+    };
+    text.lines().rev().filter_map(point).collect()
+}
 
 /// Marks a command, and whatever it starts, as a benchmark's whose workshop has the path in it.
 pub(super) fn mark(command: &mut Command, path: &Path) {

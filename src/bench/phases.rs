@@ -76,7 +76,7 @@ fn once(
         OsStr::new("--stats"),
         file.as_os_str(),
     ]);
-    let mut running = Running::start(&launch, &workshop.path().join("stderr"), DEADLINE)?;
+    let mut running = Running::start(&launch.argv, &workshop.path().join("stderr"), DEADLINE)?;
     let spawned = monotonic_ns(running.started());
     let ready = spawned + running.wait_ready(signals)?.as_nanos() as u64;
     let gone = spawned + running.wait_gone(signals)?.as_nanos() as u64;

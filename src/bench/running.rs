@@ -4,11 +4,11 @@
 //! posix_spawn, that is `CLONE_VM | CLONE_VFORK`), so `fork` and `exec` count, as they do for a shell.
 
 use super::error::Halt;
-use super::launch::Launch;
 use super::leftovers;
 use kvmlet_sys::signals::Signals;
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -35,10 +35,9 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub fn start(launch: &Launch, stderr: &Path, deadline: Duration) -> Result<Self, Halt> {
+    pub fn start(argv: &[OsString], stderr: &Path, deadline: Duration) -> Result<Self, Halt> {
         let failed = |error: io::Error| Halt::Failed(error.to_string());
-        let (program, arguments) = launch
-            .argv
+        let (program, arguments) = argv
             .split_first()
             .ok_or_else(|| Halt::Failed("no command".into()))?;
         let file = File::options()

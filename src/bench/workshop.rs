@@ -113,7 +113,7 @@ impl Workshop {
 
 impl Drop for Workshop {
     fn drop(&mut self) {
-        for point in mounts(|point, _| point.starts_with(&self.path)) {
+        for point in leftovers::mounts(|point, _| point.starts_with(&self.path)) {
             let _ = unmount(point, UnmountFlags::DETACH);
         }
         leftovers::clear(&self.path, &self.name());
@@ -128,17 +128,6 @@ impl Drop for Workshop {
 fn name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
-}
-
-/// The mount points of this thread that are wanted, by path and kind, the last one first.
-pub(super) fn mounts(wanted: impl Fn(&Path, &str) -> bool) -> Vec<PathBuf> {
-    let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
-    let point = |line: &str| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let point = Path::new(mount.split(' ').nth(4)?);
-        wanted(point, kind).then(|| point.to_owned())
-    };
-    text.lines().rev().filter_map(point).collect()
 }
 
 /// Removes the directories of this user's benchmarks that were killed: nobody holds their lock.

@@ -1,11 +1,10 @@
 //! Files that get their name when they are whole.
 
-use super::directory::Directory;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, linkat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 /// Random names are tried so often, though the first one will do.
@@ -14,7 +13,7 @@ const ATTEMPTS: usize = 8;
 /// A new file in a directory. It has no name, so it goes with a process that is killed; where the file system has no
 /// such files (O_TMPFILE in open(2)), it has a random one that nobody else has had.
 pub struct Temporary<'a> {
-    directory: &'a Directory,
+    directory: BorrowedFd<'a>,
     file: File,
     name: Option<String>,
 }
@@ -24,7 +23,8 @@ impl<'a> Temporary<'a> {
     ///
     /// # Errors
     /// What the kernel says, when no file can be made there.
-    pub fn new(directory: &'a Directory, mode: Mode) -> io::Result<Self> {
+    pub fn new(directory: &'a impl AsFd, mode: Mode) -> io::Result<Self> {
+        let directory = directory.as_fd();
         let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
         match openat(directory, ".", flags, mode) {
             Ok(file) => Ok(Self {
@@ -42,14 +42,14 @@ impl<'a> Temporary<'a> {
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn private(directory: &'a Directory) -> io::Result<Self> {
+    pub fn private(directory: &'a impl AsFd) -> io::Result<Self> {
         let mode = Mode::RUSR | Mode::WUSR;
         let new = Self::new(directory, mode)?;
         fchmod(&new.file, mode)?;
         Ok(new)
     }
 
-    fn named(directory: &'a Directory, mode: Mode) -> io::Result<Self> {
+    fn named(directory: BorrowedFd<'a>, mode: Mode) -> io::Result<Self> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         with_random_name(|name| {
@@ -143,6 +143,7 @@ fn with_random_name<T>(mut attempt: impl FnMut(&str) -> rustix::io::Result<T>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directory::Directory;
     use std::fs;
     use std::io::Write;
     use std::os::unix::fs::MetadataExt;
@@ -155,7 +156,7 @@ mod tests {
             let directory = Directory::open(place.path()).unwrap();
             let mut temporary = match named {
                 false => Temporary::new(&directory, mode).unwrap(),
-                true => Temporary::named(&directory, mode).unwrap(),
+                true => Temporary::named(directory.as_fd(), mode).unwrap(),
             };
             temporary.file().write_all(b"whole").unwrap();
             test(&directory, temporary);

@@ -1,37 +1,12 @@
 //! A virtio disk against the file that it is made of.
 
+use super::host_disk::{DISK_BYTES, Kind, LARGE_OPERATIONS, OPERATIONS};
 use super::{Bench, Work, failed, host_disk, parse};
 use crate::error::Halt;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-
-pub(super) const DISK_BYTES: u64 = 256 << 20;
-const OPERATIONS: u64 = 4000;
-const LARGE_OPERATIONS: u64 = 100;
-
-/// One kind of work: name as the guest prints it, request size, depth, direction.
-pub(super) struct Kind {
-    pub name: &'static str,
-    pub bytes: usize,
-    pub depth: usize,
-    pub write: bool,
-}
-
-impl Kind {
-    pub fn is_large(&self) -> bool {
-        self.bytes > 4 << 10
-    }
-
-    pub fn operations(&self) -> u64 {
-        if self.is_large() {
-            LARGE_OPERATIONS
-        } else {
-            OPERATIONS
-        }
-    }
-}
 
 const fn kind(name: &'static str, bytes: usize, depth: usize, write: bool) -> Kind {
     Kind {

@@ -1,6 +1,5 @@
 //! What the guest's driver does to its disk, done to the file by an io_uring of this process's own.
 
-use super::disk::{DISK_BYTES, Kind};
 use io_uring::{IoUring, opcode, squeue, types};
 use std::fs::File;
 use std::io;
@@ -11,6 +10,32 @@ use std::time::Instant;
 
 /// O_DIRECT takes memory and places that are multiples of a block.
 const ALIGNMENT: usize = 4096;
+
+pub(super) const DISK_BYTES: u64 = 256 << 20;
+pub(super) const OPERATIONS: u64 = 4000;
+pub(super) const LARGE_OPERATIONS: u64 = 100;
+
+/// One kind of work: name as the guest prints it, request size, depth, direction.
+pub(super) struct Kind {
+    pub name: &'static str,
+    pub bytes: usize,
+    pub depth: usize,
+    pub write: bool,
+}
+
+impl Kind {
+    pub fn is_large(&self) -> bool {
+        self.bytes > 4 << 10
+    }
+
+    pub fn operations(&self) -> u64 {
+        if self.is_large() {
+            LARGE_OPERATIONS
+        } else {
+            OPERATIONS
+        }
+    }
+}
 
 /// Requests per second.
 pub(super) fn rate(path: &Path, kind: &Kind) -> io::Result<f64> {

@@ -1,6 +1,5 @@
 //! Frames between a thread of the host and a tap.
 
-use super::net::FRAMES;
 use kvmlet_host::net::{Tap, set_up};
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::fs::File;
@@ -11,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// virtio_net_hdr_v1 in front of each frame of a tap.
 const HEADER_BYTES: usize = 12;
+/// Frames of one round.
+pub(super) const FRAMES: u64 = 50_000;
 /// Local experimental Ethertype 1 (IEEE 802), which nobody answers.
 const ETHERTYPE: u16 = 0x88b5;
 /// No frame for this long: none will come.

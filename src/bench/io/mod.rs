@@ -178,7 +178,7 @@ impl Bench<'_> {
             format!("{SLOT} {cmdline}").into(),
         ];
         argv.extend(device.iter().cloned());
-        Running::start(&Launch::new(argv), &self.file("stderr"), DEADLINE)
+        Running::start(&Launch::new(argv).argv, &self.file("stderr"), DEADLINE)
     }
 }
 

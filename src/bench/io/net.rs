@@ -1,11 +1,10 @@
 //! A virtio interface against a tap that is used by a thread of the host.
 
+use super::host_net::FRAMES;
 use super::{Bench, Counted, Work, failed, host_net, parse};
 use crate::error::Halt;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use std::sync::atomic::{AtomicBool, Ordering};
-
-pub(super) const FRAMES: u64 = 50_000;
 
 /// Name, frame size, whether the guest sends.
 const KINDS: [(&str, usize, bool); 4] = [

@@ -1,7 +1,7 @@
 //! Where the cgroups of this process are: version 1, where each controller has a tree of its own, version 2,
 //! where all share one, or both beside each other.
 
-use super::{Error, Limits, Plan};
+use super::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -155,19 +155,6 @@ impl Hierarchies {
     pub fn hybrid(&self) -> Option<&Path> {
         let unified = self.unified.as_ref()?;
         (self.version() == 1).then_some(&unified.mount)
-    }
-
-    /// Where VMs can be held by a controller, in words.
-    ///
-    /// # Errors
-    /// Why they cannot.
-    pub fn offer(&self, controller: Controller) -> Result<String, Error> {
-        let limits = Limits::any_of(controller);
-        let plan = Plan::new(self, "kvmlet", &limits, None).whole()?;
-        let version = if plan.domain.is_some() { 2 } else { 1 };
-        let made = plan.directories().pop().unwrap_or_default();
-        let base = made.parent().unwrap_or(&made);
-        Ok(format!("cgroup version {version}, in {}", base.display()))
     }
 }
 

@@ -14,6 +14,7 @@ mod occupancy;
 mod parent;
 mod plan;
 mod removal;
+mod step;
 
 pub use credible::{is_cgroup_around, is_cgroup_of};
 pub use error::Error;
@@ -24,12 +25,12 @@ pub use removal::{remove_left_over, remove_unused};
 
 use kvmlet_sys::process::has_one_thread;
 use memory::MemoryLimit;
-use plan::Step;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use step::Step;
 
 /// What the names of kvmlet's cgroups begin with.
 const PREFIX: &str = "kvmlet-";

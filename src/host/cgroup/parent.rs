@@ -9,7 +9,7 @@
 //! go with them; the kernel refuses that as long as one of the children passes the controllers on. So `kvmlet` does.
 
 use super::hierarchy::{Tree, listed};
-use super::plan::Step;
+use super::step::Step;
 use super::{Controller, Error};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;

@@ -3,6 +3,7 @@
 use super::hierarchy::{Home, Tree};
 use super::memory::MemoryLimit;
 use super::parent::{self, Place};
+use super::step::Step;
 use super::{Controller, Error, Hierarchies};
 use crate::config::{CpuQuota, CpuScope, CpuSet, CpuWeight, Quota};
 use std::fs;
@@ -56,31 +57,18 @@ impl Limits {
     }
 }
 
-/// One thing to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Make a cgroup that is not for this VM alone, unless it is there.
-    Share(PathBuf),
-    /// Let the children of a cgroup of version 2 have controllers.
-    Enable {
-        directory: PathBuf,
-        controllers: Vec<Controller>,
-        /// Who is in its way is moved into a child.
-        clear: bool,
-    },
-    /// Make a cgroup.
-    Make(PathBuf),
-    /// Write to a file.
-    Write(PathBuf, String),
-}
-
-impl Step {
-    /// The directory that it makes for this VM alone.
-    fn made(&self) -> Option<&PathBuf> {
-        match self {
-            Step::Make(path) => Some(path),
-            _ => None,
-        }
+impl Hierarchies {
+    /// Where VMs can be held by a controller, in words.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub fn offer(&self, controller: Controller) -> Result<String, Error> {
+        let limits = Limits::any_of(controller);
+        let plan = Plan::new(self, "kvmlet", &limits, None).whole()?;
+        let version = if plan.domain.is_some() { 2 } else { 1 };
+        let made = plan.directories().pop().unwrap_or_default();
+        let base = made.parent().unwrap_or(&made);
+        Ok(format!("cgroup version {version}, in {}", base.display()))
     }
 }
 

@@ -64,6 +64,11 @@ pub(super) struct Forwarded {
 }
 
 impl Record {
+    /// Is it about a network in that namespace?
+    pub fn is_of(&self, namespace: Namespace) -> bool {
+        namespace.is(self.namespace, self.cookie)
+    }
+
     /// Can kvmlet have written this, in the note of this name? What is cleared by a note is no more than that.
     pub fn is_credible(&self, name: &str) -> bool {
         let number = self.tap.strip_prefix(TAP_PREFIX).unwrap_or_default();
@@ -171,7 +176,7 @@ fn note(subnet: Subnet, namespace: u64) -> String {
 pub(super) fn live_here(leases: &Leases) -> Result<Vec<Record>, Error> {
     let (mut live, _) = leases.all()?;
     let here = Namespace::here();
-    live.retain(|record| here.is_of(record));
+    live.retain(|record| record.is_of(here));
     Ok(live)
 }
 

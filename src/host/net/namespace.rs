@@ -1,6 +1,5 @@
 //! Network namespaces: which this is, and whether another one may still be there.
 
-use super::lease::Record;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::collections::HashSet;
@@ -31,10 +30,10 @@ impl Namespace {
         }
     }
 
-    /// Is it the one that a lease is about?
-    pub fn is_of(self, record: &Record) -> bool {
-        let known = self.cookie != 0 && record.cookie != 0;
-        self.inode == record.namespace && (!known || self.cookie == record.cookie)
+    /// Is it the one that these were written down of?
+    pub fn is(self, inode: u64, cookie: u64) -> bool {
+        let known = self.cookie != 0 && cookie != 0;
+        self.inode == inode && (!known || self.cookie == cookie)
     }
 }
 

@@ -18,13 +18,13 @@ pub(super) struct Ending<'a> {
 pub(super) fn reap(leases: &Leases, ending: Option<Ending<'_>>) -> Result<Vec<Record>, Error> {
     let here = Namespace::here();
     let (mut live, stale) = leases.all()?;
-    live.retain(|record| here.is_of(record));
+    live.retain(|record| record.is_of(here));
     let mut gone: Vec<Record> = ending.iter().map(|ending| ending.record.clone()).collect();
     let mut cleared = Vec::new();
     for (name, record) in stale {
         match record.filter(|record| record.is_credible(&name)) {
             // The tap itself went with its owner.
-            Some(record) if here.is_of(&record) => {
+            Some(record) if record.is_of(here) => {
                 gone.push(record);
                 cleared.push(name);
             }
