@@ -1,4 +1,4 @@
-//! Plain system calls, one after the other, where io_uring is not to be had.
+//! Plain system calls, one after the other, where io_uring is not available.
 
 use super::{Backend, Ended, allocation};
 use crate::devices::virtio::block::job::{Job, Operation};
