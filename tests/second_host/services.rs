@@ -8,6 +8,7 @@ use serde_json::Value;
 pub const TESTS: &[Test] = &[
     ("nginx_serves_pages", nginx),
     ("the_last_words_of_a_service_arrive", last_words),
+    ("a_service_that_is_to_end_gets_no_more_time", stubborn),
 ];
 
 /// With all that a VM can have. What it has told of itself goes to standard output.
@@ -84,4 +85,19 @@ fn last_words(host: &Host) {
         let words = output.stdout.lines().last().map(str::trim_end);
         assert_eq!(words, Some("LAST-LINE"), "{output}");
     }
+}
+
+/// A service that does not end when it is asked to is killed when its time is up, whatever signals come to the guest's
+/// first process meanwhile. Were that any later, the host would have cut the guest's power.
+fn stubborn(host: &Host) {
+    let service = "trap : TERM HUP
+        (while :; do sleep 1; kill -HUP 1; done) &
+        echo up; while :; do sleep 1; done";
+    let boot =
+        format!("exec kvmlet boot --stop-timeout 4 --memory 64M -- sh -c '{service}' </dev/null");
+    let mut vm = host.start(Task::sh(&boot).patience(120));
+    vm.until("up");
+    vm.signal(libc::SIGTERM);
+    // 128 and SIGKILL, as a shell tells it; a power cut would be 128 and SIGTERM.
+    vm.wait().ended_with(137);
 }
