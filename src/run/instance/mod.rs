@@ -130,3 +130,17 @@ fn supervise(handed: Received, started: Instant) -> Result<Outcome, Error> {
     }
     ended
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that would run its program from the start, and so would that which it starts.
+    #[test]
+    fn without_init_nothing_is_started() {
+        let config = VmConfig::builder().kernel("vmlinux").build().unwrap();
+        let error = Instance::start(config, Surroundings::default()).unwrap_err();
+        assert!(matches!(error, Error::Uninitialised), "{error}");
+        assert!(error.remedy().is_some());
+    }
+}
