@@ -17,6 +17,7 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod agent;
 mod channel;
 mod report;
 mod request;

@@ -6,7 +6,7 @@
 use crate::runtime::RuntimeDirectory;
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::interrupt::Interrupted;
-use kvmlet_sys::lock::{self, Failure, Holder, PATIENCE};
+use kvmlet_sys::lock::{self, Failure, Holder, PATIENCE, Patience};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
@@ -92,22 +92,34 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
     /// Opens a directory of notes, which is made if it is not there, and waits for its lock.
     pub fn lock(runtime: &RuntimeDirectory, name: &str) -> Result<Self, Error> {
         let directory = runtime.subdirectory(name);
-        Self::locked(directory.map_err(Error::of(&runtime.path().join(name)))?)
+        Self::locked(
+            directory.map_err(Error::of(&runtime.path().join(name)))?,
+            PATIENCE,
+        )
+    }
+
+    /// The same without waiting: [`Error::Busy`] where somebody has the lock.
+    pub fn lock_at_once(runtime: &RuntimeDirectory, name: &str) -> Result<Self, Error> {
+        let directory = runtime.subdirectory(name);
+        Self::locked(
+            directory.map_err(Error::of(&runtime.path().join(name)))?,
+            lock::AT_ONCE,
+        )
     }
 
     /// The same, unless there is no such directory yet.
     pub fn lock_existing(runtime: &RuntimeDirectory, name: &str) -> Result<Option<Self>, Error> {
         match runtime.existing_subdirectory(name) {
-            Ok(directory) => Self::locked(directory).map(Some),
+            Ok(directory) => Self::locked(directory, PATIENCE).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::of(&runtime.path().join(name))(error)),
         }
     }
 
-    fn locked(directory: Directory) -> Result<Self, Error> {
+    fn locked(directory: Directory, patience: Patience) -> Result<Self, Error> {
         let path = directory.path().join(LOCK);
         let lock = directory.open_or_make(LOCK).map_err(Error::of(&path))?;
-        lock::acquire(&lock, &path, PATIENCE).map_err(|failure| match failure {
+        lock::acquire(&lock, &path, patience).map_err(|failure| match failure {
             Failure::Io(error) => Error::of(&path)(error),
             Failure::Interrupted(interrupted) => Error::Interrupted(interrupted),
             Failure::Busy { holder } => {

@@ -1,8 +1,8 @@
-//! What threads of a supervisor keep of the caller's rights once all is set up.
+//! What a supervisor, and the process beside it that serves strangers, keep of the caller's rights once all is set up.
 //!
-//! It outlives what it was needed for, and serves strangers: clients of published ports, and whoever answers for
-//! names. A thread keeps what its work takes, and no program gives any back. (Threads share their memory: who takes
-//! one over has the rights of all. What this leaves such a one is a network, and not the host.)
+//! They outlive what those were needed for. Each keeps what its work takes, and no program gives any back. Where threads
+//! of one process do the same, for those who embed kvmlet, they share their memory: who takes one over has the rights of
+//! all.
 
 use crate::attending::DENIED;
 use crate::jail::user_of_server;
@@ -54,11 +54,27 @@ pub fn keep_those_of_networks() -> io::Result<()> {
 /// # Errors
 /// What the kernel says, if not that it knows no such filters.
 pub fn serve_strangers() -> io::Result<()> {
+    become_stranger()?;
+    hold_to_strangers_list()
+}
+
+/// The first part of [that](serve_strangers): all but the system calls.
+///
+/// # Errors
+/// What the kernel says.
+pub fn become_stranger() -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     if rustix::process::geteuid().is_root() {
         become_user(user_of_server(std::process::id()));
     }
-    keep(CapabilitySet::empty())?;
+    keep(CapabilitySet::empty())
+}
+
+/// The other part.
+///
+/// # Errors
+/// What the kernel says, if not that it knows no such filters.
+pub fn hold_to_strangers_list() -> io::Result<()> {
     hold(|| Program::refusing(strangers::rules()))
 }
 

@@ -1,6 +1,7 @@
 //! The supervisor's turn: a VM's process, watched until it has ended, or cannot.
 
 use crate::console::{Console, Keys};
+use crate::network_service::NetworkService;
 use crate::reports::Reports;
 use crate::stopping::{AT_ONCE, POWERING_OFF};
 use crate::upstream::Upstream;
@@ -15,6 +16,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+/// What is waited for on the supervisor's own behalf.
+const OWN: usize = 8;
 /// What a VM's process takes to cut its guest's power.
 const CUT: Duration = Duration::from_secs(1);
 /// What it takes to end once it is killed, unless it waits for a device that hangs.
@@ -50,6 +53,7 @@ pub(crate) struct Attended<'a> {
     keys: Option<Keys>,
     reports: &'a mut Reports,
     upstream: &'a mut Upstream,
+    service: &'a mut NetworkService,
     /// When it is looked whether it can still end.
     next_look: Instant,
     /// Its first thread has ended, and it had not at the last look.
@@ -76,6 +80,7 @@ impl<'a> Attended<'a> {
         keys: Option<Keys>,
         reports: &'a mut Reports,
         upstream: &'a mut Upstream,
+        service: &'a mut NetworkService,
         stop_timeout: Duration,
     ) -> Self {
         Self {
@@ -84,6 +89,7 @@ impl<'a> Attended<'a> {
             keys,
             reports,
             upstream,
+            service,
             next_look: Instant::now() + KILLED,
             lingers: false,
             patience: stop_timeout.saturating_add(POWERING_OFF + CUT),
@@ -100,7 +106,10 @@ impl<'a> Attended<'a> {
         }
         loop {
             let look = self.console.follow_foreground();
-            let [ended, pressed, room, ordered] = self.wait(look)?;
+            let [ended, pressed, room, ordered, serves] = self.wait(look)?;
+            if serves && !ended {
+                self.service.turn();
+            }
             if let Some(report) = self.reports.pass_on() {
                 self.upstream.pass_on(&report);
             }
@@ -132,13 +141,14 @@ impl<'a> Attended<'a> {
         }
     }
 
-    /// Waits until something has come: the end, keys, room for keys, or an order. What else there is tells it itself.
-    fn wait(&self, look: Option<Duration>) -> io::Result<[bool; 4]> {
+    /// Waits until something has come: the end, keys, room for keys, an order, or a turn of the networks' service. What
+    /// else there is tells it itself.
+    fn wait(&self, look: Option<Duration>) -> io::Result<[bool; 5]> {
         let or_nothing = |fd: Option<_>| fd.map_or(Slot::NOTHING, Slot::readable);
         let keys = self.keys.as_ref();
         let read = keys.filter(|keys| keys.wants_more() && self.console.has_keys());
         let [out, err, told] = self.reports.fds();
-        let slots = [
+        let own: [Slot<'_>; OWN] = [
             Slot::readable(self.child.as_fd()),
             or_nothing(read.map(|_| stdin())),
             keys.and_then(Keys::full)
@@ -149,8 +159,16 @@ impl<'a> Attended<'a> {
             or_nothing(out),
             or_nothing(err),
         ];
-        let [ended, pressed, room, ordered, ..] = wait::any(slots, self.due(look))?;
-        Ok([ended, pressed, room, ordered])
+        let mut slots: Vec<Slot<'_>> = own.into_iter().chain(self.service.slots()).collect();
+        let theirs = self.service.due();
+        let due = theirs.map_or(self.due(look), |theirs| self.due(look).min(theirs));
+        wait::any_of(&mut slots, Until::Deadline(due))?;
+        let (own, others) = slots.split_at(OWN);
+        let serves =
+            theirs.is_some_and(|at| at <= Instant::now()) || others.iter().any(Slot::is_ready);
+        let [ended, pressed, room, ordered] =
+            [0, 1, 2, 3].map(|place: usize| own.get(place).is_some_and(Slot::is_ready));
+        Ok([ended, pressed, room, ordered, serves])
     }
 
     /// How the child has ended.
@@ -271,10 +289,10 @@ impl<'a> Attended<'a> {
     }
 
     /// When something is due, `look` among it.
-    fn due(&self, look: Option<Duration>) -> Until {
+    fn due(&self, look: Option<Duration>) -> Instant {
         let ending = self.ending.as_ref().map(|ending| ending.deadline);
         let look = look.map(|look| Instant::now() + look);
         let due = [ending, look].into_iter().flatten();
-        Until::Deadline(due.fold(self.next_look, Instant::min))
+        due.fold(self.next_look, Instant::min)
     }
 }

@@ -15,6 +15,7 @@ mod error;
 pub mod instance;
 mod last_lines;
 mod launch;
+mod network_service;
 mod networks;
 mod reports;
 mod session;

@@ -9,6 +9,7 @@ use crate::Error;
 use crate::attended::{Attended, Fate, Wish};
 use crate::confinement::Confinement;
 use crate::console::{Console, Keys};
+use crate::network_service::NetworkService;
 use crate::networks::endpoints;
 use crate::reports::{Outputs, Reports, StatsSink, TheirOutputs};
 use crate::upstream::Upstream;
@@ -97,18 +98,20 @@ pub(crate) fn supervise(
         }
     };
     drop((theirs, their_keys, their_outputs));
+    // A process for strangers takes another user, which takes a right.
+    let mut service = match NetworkService::start(&mut networks) {
+        Ok(service) => service,
+        Err(error) => {
+            let _ = child.signal(Signal::KILL);
+            let _ = child.wait();
+            return Err(error);
+        }
+    };
     if let Err(error) = rights::attend() {
         log::warn!("the supervisor may make system calls that it has no use for: {error}");
     }
-    // Its threads lay their rights down by themselves, and one takes another user, which takes a right.
-    let served = networks.iter_mut().try_for_each(Network::serve);
     if let Err(error) = rights::keep_those_of_the_end() {
         log::warn!("the supervisor keeps rights that it does not need: {error}");
-    }
-    if let Err(error) = served {
-        let _ = child.signal(Signal::KILL);
-        let _ = child.wait();
-        return Err(error.into());
     }
     let process = child.pid();
     let mut reports = Reports::new(outputs, channel, stats);
@@ -118,11 +121,13 @@ pub(crate) fn supervise(
         keys,
         &mut reports,
         upstream,
+        &mut service,
         stop_timeout,
     );
     let fate = attended.until_end().map_err(Error::Lost)?;
     let fate = fate.ok_or(Error::Stuck { process })?;
     drop(console);
+    drop(service);
     drop(networks);
     Ok(outcome(fate, reports.outcome(), share.as_ref(), dialect))
 }

@@ -58,6 +58,12 @@ pub const PATIENCE: Patience = Patience {
     limit: Duration::from_secs(30),
 };
 
+/// None at all.
+pub const AT_ONCE: Patience = Patience {
+    quiet: Duration::MAX,
+    limit: Duration::ZERO,
+};
+
 /// Takes the lock on a file, or a directory, for whoever holds this one open; false where somebody else has it.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use rustix::stdio::stderr;
 use rustix::termios::isatty;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,14 @@ pub fn never_waits() {
 /// Says what was dropped, if there is room now: this process ends.
 pub fn finish() {
     lock().put(b"", None);
+}
+
+/// The descriptor that it is written to, if it was opened once more.
+pub(crate) fn second_descriptor() -> Option<RawFd> {
+    match &lock().way {
+        Some(Way::Again(fd)) => Some(fd.as_raw_fd()),
+        _ => None,
+    }
 }
 
 fn lock() -> MutexGuard<'static, Stream> {

@@ -213,7 +213,8 @@ pub fn vm_process(supervisor: &Child) -> i32 {
 pub fn vm_process_if_any(supervisor: &Child) -> Option<i32> {
     let pid = supervisor.id();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    children.ok()?.trim().parse().ok()
+    // The first; another one may serve strangers.
+    children.ok()?.split_whitespace().next()?.parse().ok()
 }
 
 /// Sends a signal to a supervisor or a VM's process; one that has just ended by itself gets none.

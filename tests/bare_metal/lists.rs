@@ -21,7 +21,15 @@ pub const TESTS: &[Test] = &[("each_entry_of_each_list_is_used", minimal_lists)]
 fn running_vm(child: &Child) -> i32 {
     let pid = child.id();
     let path = format!("/proc/{pid}/task/{pid}/children");
-    let vm = || read_to_string(&path).ok()?.trim().parse().ok();
+    // The first; the other one serves strangers.
+    let vm = || {
+        read_to_string(&path)
+            .ok()?
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    };
     let sealed = |vm: i32| {
         let tasks = tasks(vm);
         tasks.len() > 1 && tasks.iter().all(|task| is_sealed(task))

@@ -53,7 +53,7 @@ const SCRIPT: &str = r#"
         wait "${started[@]}" 2>/dev/null || true
         # Who is being killed still has what it has.
         for ((pause = 0; pause < 200; pause++)); do
-            pgrep -x kvmlet >/dev/null || break
+            pgrep -x kvmlet >/dev/null || pgrep -x net-proxy >/dev/null || break
             sleep 0.05
         done
         next

@@ -7,7 +7,7 @@ use super::*;
 use crate::patience::{eventually, seconds};
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn the_table_of_a_killed_owner_is_not_about_others() {
@@ -75,6 +75,37 @@ fn without_rules_an_interface_is_down_however_long_a_lock_is_held() {
             world
                 .guest
                 .run(|| assert_eq!(seen_by("192.0.2.1:80"), "192.0.2.2"));
+        },
+    );
+}
+
+/// What gives the watch its turns has others to serve.
+#[test]
+fn a_lock_that_others_have_holds_up_no_turn() {
+    isolated(
+        "net::hostile_tests::a_lock_that_others_have_holds_up_no_turn",
+        || {
+            let place = tempfile::tempdir().unwrap();
+            let mut network = set_up(&Net::default(), place.path()).unwrap();
+            let mut watch = network.watch().unwrap();
+            watch.turn();
+            let up = || link::Socket::open().unwrap().is_up("kvmlet0");
+            assert!(up());
+            let runtime = RuntimeDirectory::at(place.path()).unwrap();
+            let lock = lease::lock(&runtime).unwrap();
+            run("nft", &["flush ruleset"]);
+            let since = Instant::now();
+            for _ in 0..5 {
+                watch.turn();
+            }
+            assert!(since.elapsed() < seconds(5), "{:?}", since.elapsed());
+            assert!(!up());
+            drop(lock);
+            eventually("it is up again", || {
+                watch.turn();
+                up()
+            });
+            drop(watch);
         },
     );
 }

@@ -121,6 +121,14 @@ pub(super) fn lock(runtime: &RuntimeDirectory) -> Result<Leases, Error> {
     Ok(Leases::lock(runtime, DIRECTORY)?)
 }
 
+/// The same, if nobody else has them locked just now.
+///
+/// # Errors
+/// [`Busy`](claims::Error::Busy) if somebody has.
+pub(super) fn lock_at_once(runtime: &RuntimeDirectory) -> Result<Leases, Error> {
+    Ok(Leases::lock_at_once(runtime, DIRECTORY)?)
+}
+
 /// Locks the leases if there ever were some.
 pub(super) fn lock_existing(runtime: &RuntimeDirectory) -> Result<Option<Leases>, Error> {
     Ok(Leases::lock_existing(runtime, DIRECTORY)?)

@@ -5,12 +5,13 @@ use super::lease::{self, Lease, Leases, Record};
 use super::name_service::{self, NameService};
 use super::nat::Ways;
 use super::nft::News;
-use super::proxy::{Offer, Proxy, Seats};
+use super::proxy::{Offer, Seats};
 use super::publish::{self, Published};
 use super::reap::{Ending, reap};
 use super::tap::Tap;
+use super::thread::Thread;
 use super::turn::Turn;
-use super::watch::{Guarded, Watch};
+use super::watch::Guarded;
 use super::{Error, Network, link};
 use crate::config::{
     Egress, GuestAddress, Interface, MacAddress, Mtu, Net, PortMapping, Protocol, Subnet,
@@ -30,8 +31,7 @@ pub(super) struct Made {
     /// Until it is served.
     pub(super) offer: Option<Offer>,
     pub(super) guarded: Option<Guarded>,
-    pub(super) proxy: Option<Proxy>,
-    pub(super) watch: Option<Watch>,
+    pub(super) threads: Vec<Thread>,
     /// For the proxy's clients.
     _descriptors: Reserved,
 }
@@ -111,8 +111,7 @@ impl Network {
                     published: published.mappings.clone(),
                     offer: Some(offer(seats, published, names, subnet.guest())),
                     guarded: Some(guarded),
-                    proxy: None,
-                    watch: None,
+                    threads: Vec::new(),
                     _descriptors: descriptors,
                 });
                 Ok(network)
@@ -183,10 +182,8 @@ impl Drop for Network {
         let Some(mut made) = self.made.take() else {
             return;
         };
-        // What is closed now is not to be put back.
-        made.watch = None;
-        // It may hold all descriptors that this process may have.
-        made.proxy = None;
+        // What is closed now is not to be put back. And the proxy may hold all descriptors that this process may have.
+        made.threads.clear();
         // The tap goes with its last queue, which a device may still hold; its address is free before.
         if let Ok(socket) = link::Socket::open() {
             let name = self.tap.name();

@@ -38,23 +38,25 @@ mod rules;
 pub mod survey;
 mod table;
 mod tap;
+mod thread;
 mod turn;
 mod watch;
 
 pub use error::{Error, Holder};
 pub use link::set_up;
 pub use name_service::name_servers;
+pub use proxy::{Proxy, serve};
 pub use reap::reap_stale;
 pub use tap::Tap;
+pub use watch::Watch;
 
 use crate::config::{Interface, MacAddress, Net, PortMapping};
 use crate::runtime::RuntimeDirectory;
 use kvmlet_sys::environment;
 use kvmlet_sys::tap::TapQueue;
 use made::Made;
-use proxy::Proxy;
 use std::sync::Arc;
-use watch::Watch;
+use thread::Thread;
 
 /// The host's side of one interface of a guest. Dropping it takes down what it has set up.
 pub struct Network {
@@ -71,7 +73,7 @@ impl Network {
     /// # Errors
     /// When it cannot be made, or not without rules for what passes; each error knows a [way out](Error::help), mostly.
     /// That the guest reaches only the host is not an error but a [warning](Self::warnings). Clients on this host are
-    /// not [served](Self::serve) yet: they wait.
+    /// not [served](Self::proxy) yet: they wait.
     pub fn set_up(config: &Net, runtime: Option<&RuntimeDirectory>) -> Result<Self, Error> {
         match &config.tap {
             Some(name) => Self::open(name, config),
@@ -117,24 +119,34 @@ impl Network {
         })
     }
 
-    /// Serves clients of published ports that no rule leads to the guest, and the guest's questions about names, and
-    /// looks after its rules, by threads of this process.
+    /// Has what [`proxy`](Self::proxy) and [`watch`](Self::watch) are for done by threads of this process.
     ///
     /// # Errors
     /// When the host gives no threads or events.
     pub fn serve(&mut self) -> Result<(), Error> {
-        let Some(made) = &mut self.made else {
-            return Ok(());
-        };
-        if let Some(offer) = made.offer.take() {
-            let proxy = Proxy::start(offer).map_err(|source| Error::Proxy { source })?;
-            made.proxy = Some(proxy);
-        }
-        if let Some(guarded) = made.guarded.take() {
-            let watch = Watch::start(guarded).map_err(|source| Error::Proxy { source })?;
-            made.watch = Some(watch);
+        let proxy = self.proxy()?.map(Thread::of_proxy).transpose()?;
+        let watch = self.watch().map(Thread::of_watch).transpose()?;
+        if let Some(made) = &mut self.made {
+            made.threads.extend(proxy.into_iter().chain(watch));
         }
         Ok(())
+    }
+
+    /// What serves clients of published ports that no rule leads to the guest, and the guest's questions about names.
+    /// There is one of a network that kvmlet has made. It may be served by another process.
+    ///
+    /// # Errors
+    /// When the host gives no events.
+    pub fn proxy(&mut self) -> Result<Option<Proxy>, Error> {
+        let offer = self.made.as_mut().and_then(|made| made.offer.take());
+        let proxy = offer.map(Proxy::new).transpose();
+        proxy.map_err(|source| Error::Proxy { source })
+    }
+
+    /// What looks after the rules of a network that kvmlet has made, once.
+    pub fn watch(&mut self) -> Option<Watch> {
+        let guarded = self.made.as_mut()?.guarded.take();
+        guarded.map(Watch::new)
     }
 
     /// The published ports, with those of the host that were chosen for them.

@@ -8,14 +8,9 @@ use super::nft::{Change, IPV4, IPV6, Kind, News, Received};
 use super::rules::PRIVATE;
 use super::table::{NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_TABLE, TABLE_PREFIX};
 use super::{Error, legacy, link};
-use crate::rights;
+use crate::claims;
 use crate::runtime::RuntimeDirectory;
-use kvmlet_sys::event::Event;
-use kvmlet_sys::interrupt;
-use kvmlet_sys::wait::{self, Slot, Until};
-use std::io;
-use std::os::fd::AsFd;
-use std::thread::{Builder, JoinHandle};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 /// A guest whose rules are looked after.
@@ -30,42 +25,35 @@ pub(super) struct Guarded {
 
 /// How long until rules that could not be put back are tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The same where somebody else has the lock just now: it is held for milliseconds.
+const SOON: Duration = Duration::from_millis(10);
 /// How long a firewall has for the rest of its rules once the first have come.
 const SETTLED: Duration = Duration::from_millis(300);
 /// How often it is told that rules are back, at most.
 const TOLD: Duration = Duration::from_secs(10);
 
-/// The thread that does; dropping it ends it.
-pub(super) struct Watch {
-    stop: Event,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Watch {
-    pub fn start(guarded: Guarded) -> io::Result<Self> {
-        let stop = Event::new()?;
-        let stopped = stop.try_clone()?;
-        let thread = Builder::new()
-            .name("net-watch".into())
-            .spawn(move || guarded.run(&stopped))?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.stop.signal();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// Looks after a guest's rules. It takes its turns in the loop of whoever has it: when one of its [descriptors](Self::fds)
+/// can be read, and when something is [due](Self::due). Nothing in a turn waits: a lock that others have is tried again.
+///
+/// It ends before its network does, lest it put back what is taken down.
+pub struct Watch {
+    guarded: Guarded,
+    /// What could not be looked after yet.
+    pending: Concerns,
+    /// When that is tried again.
+    again: Option<Instant>,
+    /// Since when it could not.
+    failing: Option<Instant>,
+    told: Option<Instant>,
+    /// When a firewall that is being started has all its rules.
+    settled: Option<Instant>,
+    /// When iptables are looked at, of whose changes nobody tells.
+    look: Instant,
+    warned: Option<Firewall>,
 }
 
 /// What news ask for.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Concerns {
     /// Something of the table is gone.
     rules: bool,
@@ -83,73 +71,118 @@ const EVERYTHING: Concerns = Concerns {
     firewall: true,
 };
 
-impl Guarded {
-    fn run(mut self, stop: &Event) {
-        if let Err(error) = rights::keep_those_of_networks() {
-            log::warn!("a thread keeps rights that it does not need: {error}");
+impl Concerns {
+    const NONE: Self = Self {
+        rules: false,
+        contents: false,
+        forwarding: false,
+        firewall: false,
+    };
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            rules: self.rules || other.rules,
+            contents: self.contents || other.contents,
+            forwarding: self.forwarding || other.forwarding,
+            firewall: self.firewall || other.firewall,
         }
-        // Whoever ends this thread waits for it, and it may wait for a lock.
-        if let Ok(stop) = stop.try_clone() {
-            interrupt::by_event(stop);
+    }
+}
+
+impl Watch {
+    pub(super) fn new(guarded: Guarded) -> Self {
+        let now = Instant::now();
+        Self {
+            warned: guarded.ways.firewall().cloned(),
+            guarded,
+            // What happened before anybody looked.
+            pending: EVERYTHING,
+            again: Some(now),
+            failing: None,
+            told: None,
+            settled: None,
+            // The start has looked just now.
+            look: now + legacy::SOON,
         }
-        // What happened before anybody looked.
-        let mut concerns = EVERYTHING;
-        let mut told = None;
-        let mut look_at = None;
-        let mut warned = self.ways.firewall().cloned();
-        // The start has looked just now.
-        let mut next_look = legacy::SOON;
-        loop {
-            let repaired = self.look_after(concerns);
-            match &repaired {
-                Ok(true) if told.is_none_or(|at: Instant| at.elapsed() > TOLD) => {
-                    told = Some(Instant::now());
+    }
+
+    /// Readable when there is news.
+    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        self.guarded.news.fds()
+    }
+
+    /// When there is something to do without any.
+    pub fn due(&self) -> Instant {
+        let first = [self.again, self.settled].into_iter().flatten().min();
+        first.map_or(self.look, |first| first.min(self.look))
+    }
+
+    /// Does what there is to do now.
+    pub fn turn(&mut self) {
+        self.look_at_firewalls();
+        let news = self.guarded.concerns();
+        self.pending = self.pending.and(news);
+        if std::mem::take(&mut self.pending.firewall) {
+            let settled = || Instant::now() + SETTLED;
+            self.settled.get_or_insert_with(settled);
+        }
+        let waits = self.again.is_some_and(|at| at > Instant::now());
+        if self.pending == Concerns::NONE || waits && news == Concerns::NONE {
+            return;
+        }
+        match self.guarded.look_after(&mut self.pending) {
+            Ok(repaired) => {
+                let left = self.pending != Concerns::NONE;
+                self.again = left.then(|| Instant::now() + SOON);
+                self.failing = None;
+                if repaired && self.may_tell() {
                     log::warn!(
                         "the rules for guests' packets were gone (was a firewall reloaded?) and are back"
                     );
                 }
-                Ok(_) => {}
-                Err(error) if told.is_none_or(|at| at.elapsed() > TOLD) => {
-                    told = Some(Instant::now());
-                    let tap = &self.record.tap;
-                    log::error!(
-                        "the interface {tap} is stopped until the rules for its packets are back: {error}"
-                    );
-                }
-                Err(_) => {}
             }
-            if concerns.firewall {
-                look_at.get_or_insert_with(|| Instant::now() + SETTLED);
-            }
-            let again = repaired.is_err().then_some(AGAIN);
-            let settled = look_at.map(|at| at.saturating_duration_since(Instant::now()));
-            let wait = [again, settled]
-                .into_iter()
-                .flatten()
-                .min()
-                .unwrap_or(next_look);
-            let [tables, settings] = self.news.fds();
-            let slots = [stop.as_fd(), tables, settings].map(Slot::readable);
-            let come = wait::any(slots, Until::after(wait));
-            let quiet = come.as_ref().is_ok_and(|come| !come.contains(&true));
-            if let Ok([true, _, _]) = come {
-                return;
-            }
-            let known = self.ways.firewall() == Some(&Firewall::Legacy);
-            let due = look_at.is_some_and(|at| at <= Instant::now());
-            if quiet || due {
-                let look = legacy::look();
-                next_look = look.next;
-                if due || look.forwards_nothing != known {
-                    look_at = None;
-                    self.heed_firewalls(&mut warned);
-                }
-            }
-            concerns = self.concerns();
-            concerns.rules |= repaired.is_err();
+            Err(error) => self.try_again(&error),
         }
     }
 
+    fn try_again(&mut self, error: &Error) {
+        let now = Instant::now();
+        let since = *self.failing.get_or_insert(now);
+        let is_busy = is_busy(error);
+        self.again = Some(now + if is_busy { SOON } else { AGAIN });
+        if (!is_busy || now - since >= AGAIN) && self.may_tell() {
+            let tap = &self.guarded.record.tap;
+            log::error!(
+                "the interface {tap} is stopped until the rules for its packets are back: {error}"
+            );
+        }
+    }
+
+    fn may_tell(&mut self) -> bool {
+        let may = self.told.is_none_or(|at| at.elapsed() > TOLD);
+        if may {
+            self.told = Some(Instant::now());
+        }
+        may
+    }
+
+    fn look_at_firewalls(&mut self) {
+        let now = Instant::now();
+        let settled = self.settled.is_some_and(|at| at <= now);
+        if !settled && now < self.look {
+            return;
+        }
+        let known = self.guarded.ways.firewall() == Some(&Firewall::Legacy);
+        let look = legacy::look();
+        self.look = now + look.next;
+        if settled || look.forwards_nothing != known {
+            self.settled = None;
+            self.guarded.heed_firewalls(&mut self.warned);
+        }
+    }
+}
+
+impl Guarded {
     /// Has clients led to where they are not dropped, and tells of a firewall that has come.
     fn heed_firewalls(&mut self, warned: &mut Option<Firewall>) {
         let before = self.ways.firewall().is_some();
@@ -215,8 +248,8 @@ impl Guarded {
         names(&self.record.index.to_ne_bytes()) || names(&self.record.guest.octets())
     }
 
-    /// Puts back what is gone; true if there was something.
-    fn look_after(&mut self, concerns: Concerns) -> Result<bool, Error> {
+    /// Puts back what is gone; true if there was something. What is looked after is no concern any more.
+    fn look_after(&mut self, concerns: &mut Concerns) -> Result<bool, Error> {
         let mut repaired = false;
         if concerns.rules || concerns.contents {
             // Nobody is waited for to look, and mostly others have put it back already.
@@ -227,11 +260,14 @@ impl Guarded {
                 self.rebuild(concerns.contents)?;
                 repaired = true;
             }
+            (concerns.rules, concerns.contents) = (false, false);
         }
-        if concerns.forwarding
-            && let Ok(leases) = lease::lock(&self.runtime)
-        {
-            self.ways.yield_forwarding(&leases);
+        if concerns.forwarding {
+            let leases = lease::lock_at_once(&self.runtime);
+            concerns.forwarding = leases.as_ref().is_err_and(is_busy);
+            if let Ok(leases) = leases {
+                self.ways.yield_forwarding(&leases);
+            }
         }
         Ok(repaired)
     }
@@ -245,8 +281,8 @@ impl Guarded {
             source,
         };
         let stopped = self.link.set_up(tap, false).map_err(failed);
-        let leases = lease::lock(&self.runtime)?;
-        // While the lock was waited for, another guest's supervisor may have done it.
+        let leases = lease::lock_at_once(&self.runtime)?;
+        // Another guest's supervisor may have done it meanwhile.
         let whole = self.ways.is_whole().unwrap_or(false) && self.ways.extend(&self.record).is_ok();
         if contents || !whole {
             let live = lease::live_here(&leases)?;
@@ -255,4 +291,9 @@ impl Guarded {
         stopped?;
         self.link.set_up(tap, true).map_err(failed)
     }
+}
+
+/// Has somebody else the lock of the leases just now?
+fn is_busy(error: &Error) -> bool {
+    matches!(error, Error::State(claims::Error::Busy { .. }))
 }

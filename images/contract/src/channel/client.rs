@@ -98,6 +98,9 @@ pub struct Client {
 /// How many bytes of requests wait to be sent, at most: a description and the input of a window, and some more.
 pub const MAX_BACKLOG: usize = super::MAX_DESCRIPTION + (64 << 10);
 
+/// With as many bytes waiting to be sent, no more output is granted.
+const GRANT_BACKLOG: usize = 4 << 10;
+
 impl Default for Client {
     fn default() -> Self {
         Self::new()
@@ -122,8 +125,17 @@ impl Client {
     }
 
     fn put(&mut self, request: &Request<'_>) {
+        // Fields of a fixed length have no more than 16 bytes.
+        let length = HEADER
+            + match request {
+                Request::Describe { part: bytes }
+                | Request::Input { bytes }
+                | Request::AddEntropy { bytes } => bytes.len(),
+                Request::Network { spec } => spec.len(),
+                _ => 16,
+            };
         let start = self.outbound.len();
-        self.outbound.resize(start + HEADER + MAX_PAYLOAD, 0);
+        self.outbound.resize(start + length, 0);
         // All requests that are put here fit into a frame.
         let length = request.encode(&mut self.outbound[start..]).unwrap_or(0);
         self.outbound.truncate(start + length);
@@ -180,18 +192,23 @@ impl Client {
     pub fn taken(&mut self, output: Output, bytes: usize) {
         let taken = &mut self.taken[index(output)];
         *taken = taken.saturating_add(bytes as u32).min(OUTPUT_WINDOW);
-        // In few frames. A guest that has no credit left waits.
-        if *taken >= OUTPUT_WINDOW / 2 {
-            let bytes = core::mem::take(taken);
-            self.grant(output, bytes);
+        self.grant_again();
+    }
+
+    /// Grants what was taken, in few frames, but none to a guest that does not take earlier ones.
+    fn grant_again(&mut self) {
+        for output in [Output::Stdout, Output::Stderr] {
+            let taken = self.taken[index(output)];
+            if taken >= OUTPUT_WINDOW / 2 && self.outbound.len() < GRANT_BACKLOG {
+                self.taken[index(output)] = 0;
+                self.grant(output, taken);
+            }
         }
     }
 
     /// Sends as much of `bytes` to the process as it is ready for, and says how much that is.
     pub fn input(&mut self, bytes: &[u8]) -> usize {
-        let room = MAX_BACKLOG.saturating_sub(self.outbound.len() + HEADER + MAX_PAYLOAD);
-        let most = (self.input_credit as usize).min(room).min(MAX_PAYLOAD);
-        let count = bytes.len().min(most);
+        let count = bytes.len().min(self.input_room());
         if count > 0 {
             self.input_credit -= count as u32;
             self.put(&Request::Input {
@@ -201,9 +218,13 @@ impl Client {
         count
     }
 
-    /// Whether more input can be sent now.
-    pub fn wants_input(&self) -> bool {
-        self.input_credit > 0 && !self.input_closed && self.outbound.len() < MAX_BACKLOG / 2
+    /// How much input can be sent at once now.
+    pub fn input_room(&self) -> usize {
+        if self.input_closed() {
+            return 0;
+        }
+        let room = MAX_BACKLOG.saturating_sub(self.outbound.len() + HEADER + MAX_PAYLOAD);
+        (self.input_credit as usize).min(room).min(MAX_PAYLOAD)
     }
 
     /// Whether the process reads no more input, so that there is no use in waiting to send some.
@@ -219,6 +240,7 @@ impl Client {
     /// The first bytes of [`Self::outgoing`] were sent.
     pub fn sent(&mut self, count: usize) {
         self.outbound.drain(..count.min(self.outbound.len()));
+        self.grant_again();
     }
 
     /// How many more bytes can be put in; some once [`Self::next_event`] has nothing more to hand out.

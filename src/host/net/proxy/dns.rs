@@ -10,6 +10,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// The longest question, in bytes. They have a hundred, mostly; longer ones can use TCP.
@@ -94,6 +95,11 @@ impl Forwarder {
         for number in late.map(|(number, _)| *number).collect::<Vec<_>>() {
             self.try_next(number, context);
         }
+    }
+
+    /// Where it is asked.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Takes questions of the guest.

@@ -1,11 +1,12 @@
 //! What a network serves by itself: published ports for clients that no DNAT rule serves, and the guest's names.
 //!
-//! One thread with one event loop does it all, for as long as the network is there. It serves strangers, so all
-//! that they can make it hold is bounded: connections, clients, queries, and for TCP no bytes at all (what one side
-//! has sent stays in the kernel until the other takes it). Who takes too much makes room for others ([`seats`]).
+//! One event loop does it all, for as long as the network is there: that of a process or of a thread which does nothing
+//! else. It serves strangers, so all that they can make it hold is bounded: connections, clients, queries, and for TCP no
+//! bytes at all (what one side has sent stays in the kernel until the other takes it). Who takes too much makes room for
+//! others ([`seats`]).
 //!
-//! The thread has no capabilities, and a [list of system calls](crate::rights::serve_strangers): `epoll_wait` or `epoll_pwait`,
-//! `epoll_ctl`, `accept4`, `socket`, `bind`, `connect`, `getsockname`, `getpeername`, `getsockopt`, `setsockopt`,
+//! It has no capabilities, and a [list of system calls](crate::rights::serve_strangers): `ppoll`, `epoll_wait` or
+//! `epoll_pwait`, `epoll_ctl`, `accept4`, `socket`, `bind`, `connect`, `getsockname`, `getpeername`, `getsockopt`, `setsockopt`,
 //! `recvfrom`, `sendto`, `recvmsg`, `sendmsg`, `read`, `write`, `shutdown`, `close`, `getrandom`, `ioctl`
 //! (FIONBIO, and SIOCGIFINDEX for name servers of an interface); for the host's list of name servers `openat` and
 //! `statx`; and those of the allocator, of clocks, of the log and of a thread's end. Sockets are of the families AF_INET,
@@ -28,21 +29,22 @@ mod udp;
 pub(super) use bounds::Seats;
 pub(super) use name_servers::NameServers;
 
-use crate::rights;
 use bounds::Rules;
 use dns::Forwarder;
-use kvmlet_sys::event::Event;
+use kvmlet_sys::wait::{self, Slot};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use source::Users;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
-use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 use tcp::{Target, TcpRelay};
 use udp::UdpRelay;
 
+/// Events that are heeded in one turn.
+const EVENTS: usize = 64;
 /// What is read at a time, in bytes: the largest datagram.
 const BUFFER: usize = 64 << 10;
 
@@ -66,40 +68,10 @@ pub(super) struct DnsOffer {
     pub servers: NameServers,
 }
 
-/// The running proxy; dropping it ends its connections.
-pub(super) struct Proxy {
-    stop: Event,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Proxy {
-    pub fn start(offer: Offer) -> io::Result<Self> {
-        let stop = Event::new()?;
-        let proxying = Proxying::new(offer, stop.as_fd())?;
-        let thread = Builder::new()
-            .name("net-proxy".into())
-            .spawn(move || proxying.run())?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.stop.signal();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 /// Whose event it is. The number is that of a listener, connection, client or query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
-    Stop,
     PublishedListener,
     Published,
     DnsListener,
@@ -110,8 +82,7 @@ enum Kind {
     DnsQuery,
 }
 
-const KINDS: [Kind; 9] = [
-    Kind::Stop,
+const KINDS: [Kind; 8] = [
     Kind::PublishedListener,
     Kind::Published,
     Kind::DnsListener,
@@ -138,16 +109,15 @@ impl Context {
     /// Has the events of a descriptor reported until it is closed. They are edges: an event is told once, so who
     /// gets one goes on until the descriptor would block.
     fn watch(&self, fd: impl AsFd, kind: Kind, number: u64) -> io::Result<()> {
-        let mut flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        if kind != Kind::Stop {
-            flags |= epoll::EventFlags::OUT;
-        }
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
         let data = epoll::EventData::new_u64((kind as u64) << KIND_SHIFT | number);
         Ok(epoll::add(&self.epoll, fd, data, flags)?)
     }
 }
 
-struct Proxying {
+/// What serves strangers, and a guest's questions, for one network. It takes its turns in the loop of whoever has it:
+/// when its descriptor can be read, and when something is [due](Self::due). Dropping it ends its connections.
+pub struct Proxy {
     context: Context,
     published: TcpRelay,
     udp: UdpRelay,
@@ -155,8 +125,15 @@ struct Proxying {
     dns_tcp: TcpRelay,
 }
 
-impl Proxying {
-    fn new(offer: Offer, stop: impl AsFd) -> io::Result<Self> {
+/// Readable when there is something to do.
+impl AsFd for Proxy {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.context.epoll.as_fd()
+    }
+}
+
+impl Proxy {
+    pub(super) fn new(offer: Offer) -> io::Result<Self> {
         let mut context = Context {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             now: Instant::now(),
@@ -164,7 +141,6 @@ impl Proxying {
             users: Users::new(),
             servers: None,
         };
-        context.watch(stop, Kind::Stop, 0)?;
         let seats = offer.seats;
         let to_guest = |(listener, target)| (listener, Target::Guest(target));
         let published = offer.tcp.into_iter().map(to_guest).collect();
@@ -189,55 +165,72 @@ impl Proxying {
         })
     }
 
-    fn run(mut self) {
-        if let Err(error) = rights::serve_strangers() {
-            return log::warn!(
-                "published ports are closed: their clients cannot be kept apart: {error}"
-            );
-        }
-        let mut events = Vec::with_capacity(64);
-        loop {
-            events.clear();
-            let timeout = self.timeout();
-            let spare = rustix::buffer::spare_capacity(&mut events);
-            match epoll::wait(&self.context.epoll, spare, timeout.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return log::warn!("published ports are closed: {error}"),
-            }
-            self.context.now = Instant::now();
-            // Made when somebody comes.
-            self.context.buffer.resize(BUFFER, 0);
-            for event in &events {
-                let data = event.data.u64();
-                let number = data & ((1 << KIND_SHIFT) - 1);
-                let Some(kind) = KINDS.get((data >> KIND_SHIFT) as usize) else {
-                    continue;
-                };
-                if *kind == Kind::Stop {
-                    return;
-                }
+    /// All that it has open.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let relays = [&self.published, &self.dns_tcp];
+        let listeners = relays.into_iter().flat_map(TcpRelay::descriptors);
+        let dns = self.dns.iter().map(Forwarder::descriptor);
+        let own = [self.as_fd()]
+            .into_iter()
+            .chain(self.context.users.descriptor());
+        own.chain(listeners)
+            .chain(self.udp.descriptors())
+            .chain(dns)
+            .collect()
+    }
+
+    /// When there is something to do without an event.
+    pub fn due(&self) -> Option<Instant> {
+        let dues = [
+            self.published.due(),
+            self.dns_tcp.due(),
+            self.udp.due(),
+            self.dns.as_ref().and_then(Forwarder::due),
+        ];
+        dues.into_iter().flatten().min()
+    }
+
+    /// Does what there is to do now, a bounded part of it: what is left is due at once.
+    ///
+    /// # Errors
+    /// When the kernel tells of no events any more.
+    pub fn turn(&mut self) -> io::Result<()> {
+        let mut events = [MaybeUninit::uninit(); EVENTS];
+        let now = Timespec::default();
+        let events = match epoll::wait(&self.context.epoll, &mut events[..], Some(&now)) {
+            Ok((events, _)) => &*events,
+            Err(Errno::INTR) => &[],
+            Err(error) => return Err(error.into()),
+        };
+        self.context.now = Instant::now();
+        // Made when somebody comes.
+        self.context.buffer.resize(BUFFER, 0);
+        for event in events {
+            let data = event.data.u64();
+            let number = data & ((1 << KIND_SHIFT) - 1);
+            if let Some(kind) = KINDS.get((data >> KIND_SHIFT) as usize) {
                 self.serve(*kind, number);
             }
-            let Self {
-                context,
-                published,
-                udp,
-                dns,
-                dns_tcp,
-            } = &mut self;
-            published.go_on(context);
-            dns_tcp.go_on(context);
-            udp.go_on(context);
-            if let Some(dns) = dns {
-                dns.go_on(context);
-            }
         }
+        let Self {
+            context,
+            published,
+            udp,
+            dns,
+            dns_tcp,
+        } = self;
+        published.go_on(context);
+        dns_tcp.go_on(context);
+        udp.go_on(context);
+        if let Some(dns) = dns {
+            dns.go_on(context);
+        }
+        Ok(())
     }
 
     fn serve(&mut self, kind: Kind, number: u64) {
         let context = &mut self.context;
         match kind {
-            Kind::Stop => {}
             Kind::PublishedListener => self.published.accept_later(number as usize),
             Kind::Published => self.published.serve(number, context),
             Kind::DnsListener => self.dns_tcp.accept_later(number as usize),
@@ -254,22 +247,21 @@ impl Proxying {
             }
         }
     }
+}
 
-    /// How long to wait for events: until a part has something to do without one.
-    fn timeout(&self) -> Option<Timespec> {
-        let dues = [
-            self.published.due(),
-            self.dns_tcp.due(),
-            self.udp.due(),
-            self.dns.as_ref().and_then(Forwarder::due),
-        ];
-        let due = dues.into_iter().flatten().min()?;
-        let wait = due.saturating_duration_since(Instant::now());
-        // Rounded up: epoll counts whole milliseconds, and would return too early.
-        let wait = match wait.is_zero() {
-            true => wait,
-            false => wait + Duration::from_millis(1),
-        };
-        Timespec::try_from(wait).ok()
+/// Gives the proxies their turns until `stop` can be read, or nobody is left who writes to it.
+///
+/// # Errors
+/// When the kernel tells of no events any more.
+pub fn serve(proxies: &mut [Proxy], stop: BorrowedFd<'_>) -> io::Result<()> {
+    loop {
+        let events = proxies.iter().map(|proxy| Slot::readable(proxy.as_fd()));
+        let mut slots: Vec<Slot<'_>> = [Slot::readable(stop)].into_iter().chain(events).collect();
+        let due = proxies.iter().filter_map(Proxy::due).min();
+        wait::any_of(&mut slots, due.into())?;
+        if slots[0].is_ready() {
+            return Ok(());
+        }
+        proxies.iter_mut().try_for_each(Proxy::turn)?;
     }
 }

@@ -3,7 +3,7 @@
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::net::{netlink, recv, send, socket_with};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Whose a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +66,11 @@ impl Users {
         // The kernel answers before sending returns, so receiving does not have to wait.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         Self(socket_with(family, kind, flags, protocol).ok())
+    }
+
+    /// Where it asks.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(AsFd::as_fd)
     }
 
     /// Whose a client is that has come from `peer` to `here`, an address of this host.

@@ -11,6 +11,7 @@ use super::{Context, Kind};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// Connections that one listener accepts before others have their turn.
@@ -79,6 +80,13 @@ impl TcpRelay {
             complained: false,
             swept: context.now,
         })
+    }
+
+    /// Those of its listeners and connections.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let listeners = self.listeners.iter().map(|(listener, _)| listener.as_fd());
+        let connections = self.connections.values();
+        listeners.chain(connections.flat_map(|one| [one.client().as_fd(), one.server().as_fd()]))
     }
 
     /// When [`go_on`](Self::go_on) has something to do.

@@ -6,6 +6,7 @@ use super::{Context, Kind, datagram};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// A client of which nothing is heard for this long is forgotten.
@@ -54,6 +55,15 @@ impl UdpRelay {
             again: Default::default(),
             swept: context.now,
         })
+    }
+
+    /// Those of its sockets.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let clients = self.clients.values().map(|client| client.guest.as_fd());
+        self.sockets
+            .iter()
+            .map(|(socket, _)| socket.as_fd())
+            .chain(clients)
     }
 
     /// When [`go_on`](Self::go_on) has something to do.

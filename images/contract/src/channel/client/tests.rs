@@ -109,7 +109,7 @@ fn input_waits_for_credit() {
         client.outgoing(),
         encoded(&Request::Input { bytes: b"hel" })
     );
-    assert!(!client.wants_input());
+    assert_eq!(client.input_room(), 0);
 }
 
 #[test]
@@ -120,6 +120,25 @@ fn an_agent_that_takes_nothing_is_noticed() {
         .unwrap();
     assert_eq!(error, ClientError::Backlog);
     assert!(client.outgoing().len() <= MAX_BACKLOG);
+}
+
+/// It floods, and does not hear what it is granted.
+#[test]
+fn a_guest_that_only_speaks_is_left() {
+    let output = Output::Stdout;
+    let bytes = &[0; 8 << 10][..];
+    let mut client = started();
+    client.sent(usize::MAX);
+    let flood = || {
+        hear(&mut client, &[Event::Output { output, bytes }])?;
+        client.taken(output, bytes.len());
+        assert!(client.outgoing().len() < 2 * GRANT_BACKLOG);
+        Ok(())
+    };
+    let error = core::iter::repeat_with(flood)
+        .take(10_000)
+        .find_map(Result::err);
+    assert_eq!(error, Some(ClientError::Flooded(output)));
 }
 
 #[test]

@@ -1,0 +1,63 @@
+//! What a process has open.
+
+use super::standard_error;
+use rustix::process::{Resource, getrlimit};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+/// Closes all that this process has open but these, and standard error.
+///
+/// # Safety
+/// Whoever owns one that is closed neither uses nor drops it any more: for a process that was forked, and never returns
+/// to what it was forked from.
+pub unsafe fn close_all_but(kept: &[BorrowedFd<'_>]) {
+    let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.push(libc::STDERR_FILENO);
+    kept.extend(standard_error::second_descriptor());
+    kept.sort_unstable();
+    let mut first = 0;
+    for fd in kept {
+        close(first, fd - 1);
+        first = fd + 1;
+    }
+    close(first, RawFd::MAX);
+}
+
+fn close(first: RawFd, last: RawFd) {
+    if first > last {
+        return;
+    }
+    // SAFETY: numbers; the caller's caller vouches for what they mean.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
+        return;
+    }
+    // Linux before 5.9 closes one at a time. None has a number that is not below the limit.
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
+    for fd in first..=last.min(RawFd::try_from(limit).unwrap_or(RawFd::MAX)) {
+        // SAFETY: as above.
+        unsafe { libc::close(fd) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alone::alone;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn what_is_not_kept_is_closed() {
+        alone("descriptors::tests::what_is_not_kept_is_closed", || {
+            let open = || File::open("/dev/null").unwrap();
+            let (first, kept, last) = (open(), open(), open());
+            let numbers = [&first, &kept, &last].map(AsRawFd::as_raw_fd);
+            // SAFETY: they are forgotten.
+            unsafe { close_all_but(&[kept.as_fd()]) };
+            std::mem::forget((first, last));
+            // SAFETY: it only reads.
+            let is_open = |fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } != -1;
+            assert_eq!(numbers.map(is_open), [false, true, false]);
+            assert!(is_open(libc::STDERR_FILENO) && !is_open(libc::STDOUT_FILENO));
+        });
+    }
+}
