@@ -138,7 +138,7 @@ mod tests {
                 .unwrap()
                 .clone(),
         );
-        let others = ["config", "verbose", "help", "version"];
+        let others = ["config", "ready-fd", "verbose", "help", "version"];
         let flags = command.get_arguments().filter_map(|arg| arg.get_long());
         let mut flags: Vec<_> = flags.filter(|flag| !others.contains(flag)).collect();
         let settings = config::Setting::of_flags().filter(|it| *it != config::Setting::Command);
