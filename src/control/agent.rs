@@ -232,6 +232,7 @@ impl Agent {
     }
 
     /// Reads input, as much as the process takes, if there is some.
+    #[allow(clippy::disallowed_methods)] // what clients link knows no kvmlet-sys
     fn feed(&mut self, streams: &mut Streams<'_>) -> Result<(), AgentError> {
         let Some(input) = streams.input.filter(|_| self.client.input_room() > 0) else {
             return Ok(());
@@ -258,6 +259,7 @@ impl Agent {
     }
 
     /// Waits until there is something to do for [`Self::turn`], or input.
+    #[allow(clippy::disallowed_methods)] // what clients link knows no kvmlet-sys
     fn wait(
         &self,
         limit: Option<(Instant, Duration)>,
