@@ -37,7 +37,9 @@ fn start(config: VmConfigBuilder) -> Running {
 /// The VM's process, while there is one.
 fn vm_of(supervisor: u32) -> Option<u32> {
     let path = format!("/proc/{supervisor}/task/{supervisor}/children");
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    let children = std::fs::read_to_string(path).ok()?;
+    // The next one serves strangers.
+    children.split_whitespace().next()?.parse().ok()
 }
 
 fn is_there(process: u32) -> bool {

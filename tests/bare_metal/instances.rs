@@ -21,7 +21,7 @@ fn script(text: &str, expected: &str) {
     let place = tempfile::tempdir().unwrap();
     std::fs::create_dir(place.path().join("root")).unwrap();
     std::fs::write(place.path().join("root/file"), "text").unwrap();
-    let prelude = "set -eu; mount -t tmpfs tmpfs /var/lib; trap 'ids=$($K ps -aq); [ -z \"$ids\" ] || $K rm -f $ids' EXIT\n\
+    let prelude = "set -eu; mount -t tmpfs tmpfs /var/lib; trap 'ids=$($K ps -aq); [ -z \"$ids\" ] || $K rm -f $ids >/dev/null' EXIT\n\
                    wait_for() { for _ in $(seq 200); do [ \"$($K inspect --format '{{.State.Status}}' $1)\" != $2 ] || return 0; sleep 0.05; done; echo \"$1 is never $2\"; exit 1; }\n";
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "bash", "-c"])

@@ -173,8 +173,8 @@ fn withheld() {
 fn asked_for() {
     let config = || VmConfig::builder().kernel(program("cpuid"));
     for (name, config) in [
-        ("--nested", config().nested(true)),
-        ("--pmu", config().pmu(true)),
+        ("`nested`", config().nested(true)),
+        ("`pmu`", config().pmu(true)),
     ] {
         if let Err(error) = Vm::new(config.build().unwrap()) {
             println!("{name}: {error}");
@@ -182,7 +182,7 @@ fn asked_for() {
             assert!(error.help().unwrap().to_string().contains(name));
             continue;
         }
-        if name == "--pmu" {
+        if name == "`pmu`" {
             success(Guest::boot_with("cpuid", |c| c.pmu(true)));
             continue; // AMD's first counters are not in CPUID
         }
