@@ -7,6 +7,7 @@ use kvmlet_host::jail::{Jail, Missing, Needs, Wall};
 use kvmlet_spec::{JailMode, VmConfig};
 use kvmlet_sys::process::{Fork, Lifeline};
 use kvmlet_sys::seccomp;
+use kvmlet_vmm::devices::virtio::vsock::MOST_CONNECTIONS;
 use kvmlet_vmm::system_calls::Filters;
 use kvmlet_vmm::thread::ThreadKind;
 use kvmlet_vmm::vm::{self, Vm, VmHandle};
@@ -24,6 +25,8 @@ pub(crate) struct Confinement {
     best_effort: bool,
     /// What the VM may take, guest RAM included.
     memory_bytes: u64,
+    /// Descriptors that it is handed while it runs.
+    descriptors: usize,
 }
 
 impl Confinement {
@@ -34,6 +37,7 @@ impl Confinement {
             jail: Jail::new(std::process::id()),
             best_effort: config.best_effort || config.jail == JailMode::Auto,
             memory_bytes: config.memory.bytes() + config.overhead().bytes(),
+            descriptors: config.vsock.as_ref().map_or(0, |_| MOST_CONNECTIONS),
         })
     }
 
@@ -64,6 +68,7 @@ impl Confinement {
         seccomp::end_at_panic(FAILED);
         let needs = Needs {
             threads: kinds.len(),
+            descriptors: self.descriptors,
             memory_bytes: self.memory_bytes,
         };
         let missing = cut_off.and_then(|cut_off| cut_off.enter(&lifeline, needs));

@@ -18,6 +18,9 @@ pub enum Error {
     /// A network that cannot be set up.
     #[error("cannot give the VM a network interface")]
     Net(#[from] net::Error),
+    /// Sockets between guest and host that cannot be.
+    #[error(transparent)]
+    Sockets(#[from] crate::vsock::Error),
     /// There is no place to note what the VM has of this host.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
@@ -171,6 +174,7 @@ impl Error {
         Some(match self {
             Error::Vm(error) => return error.help(),
             Error::Net(error) => return error.help(),
+            Error::Sockets(error) => return error.help(),
             Error::Runtime(error) => error.help().into(),
             Error::Share(error) => return error.help(),
             Error::Cgroup(error) => return error.help(),

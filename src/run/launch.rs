@@ -13,6 +13,7 @@ use crate::silence::Silence;
 use crate::stopping::Stopping;
 use crate::supervisor::{FAILED, Given, Held, supervise};
 use crate::upstream::Upstream;
+use crate::vsock::Sockets;
 use crate::{Attendant, Error, build};
 use kvmlet_host::cgroup::Cgroup;
 use kvmlet_host::ledger::Share;
@@ -139,11 +140,13 @@ impl Launch {
             dialect,
         } = self;
         let networks = set_up_networks(&config, runtime.as_ref())?;
+        let sockets = config.vsock.as_ref().map(Sockets::set_up).transpose()?;
         go_on()?;
         announce(&config, &networks);
         let wants_stats = stats.is_some() || upstream.fd().is_some();
         let held = Held {
             networks,
+            sockets,
             share,
             stats,
             upstream,
@@ -155,7 +158,7 @@ impl Launch {
             let silence = Silence::of(&config);
             // The directory is closed when it has been looked at: nothing of it may be left in a jail.
             let build =
-                move || Vm::with_endpoints(config, file, given.endpoints, runtime.as_deref());
+                move || Vm::with_endpoints(config, file, given.far_ends, runtime.as_deref());
             let vm = start(build, given.cgroup, confinement, given.lifeline)?;
             let session = Session {
                 vm: &vm,

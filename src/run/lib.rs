@@ -24,12 +24,13 @@ mod stats_file;
 mod stopping;
 mod supervisor;
 mod upstream;
+pub mod vsock;
 
 pub use attendant::Attendant;
 pub use console::size as terminal_size;
 pub use error::Error;
 pub use launch::run;
-pub use networks::{endpoints, set_up_networks};
+pub use networks::{endpoints, far_ends, set_up_networks};
 pub use reports::StatsSink;
 pub use stats_file::{StatsFile, Written};
 
@@ -38,6 +39,7 @@ use kvmlet_host::runtime::RuntimeDirectory;
 use kvmlet_spec::{PortMapping, VmConfig};
 use kvmlet_vmm::vm::{self, Vm};
 use std::io::Write;
+use vsock::Sockets;
 
 /// A VM that is built and has not run yet, on networks that this process holds.
 ///
@@ -56,10 +58,15 @@ pub fn build(
     for network in &mut networks {
         network.serve()?;
     }
-    let endpoints = endpoints(&networks);
+    let mut sockets = config.vsock.as_ref().map(Sockets::set_up).transpose()?;
+    let far_ends = far_ends(&networks, sockets.as_ref());
+    if let Some(sockets) = &mut sockets {
+        sockets.serve()?;
+    }
     let notes = runtime.map(|runtime| &**runtime);
-    let mut vm = Vm::with_endpoints(config, output, endpoints, notes)?;
+    let mut vm = Vm::with_endpoints(config, output, far_ends, notes)?;
     vm.keep(networks);
+    vm.keep(sockets);
     Ok(vm)
 }
 

@@ -1,11 +1,12 @@
 //! The host's side of interfaces becomes what a VM takes.
 
 use super::Error;
+use super::vsock::Sockets;
 use kvmlet_host::net::Network;
 use kvmlet_host::runtime::RuntimeDirectory;
 use kvmlet_spec::VmConfig;
 use kvmlet_vmm::devices::virtio::net::Port;
-use kvmlet_vmm::vm::Endpoint;
+use kvmlet_vmm::vm::{Endpoint, FarEnds};
 use std::sync::Arc;
 
 /// Sets up the host's side of a configuration's interfaces, in their order, and says in the log what will not
@@ -38,4 +39,12 @@ pub fn endpoints(networks: &[Network]) -> Vec<Endpoint> {
         }
     };
     networks.iter().map(endpoint).collect()
+}
+
+/// What a VM takes of all that its devices are connected to. It may live in another process.
+pub fn far_ends(networks: &[Network], sockets: Option<&Sockets>) -> FarEnds {
+    FarEnds {
+        interfaces: endpoints(networks),
+        sockets: sockets.and_then(Sockets::far_end),
+    }
 }

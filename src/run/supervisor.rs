@@ -10,9 +10,10 @@ use crate::attended::{Attended, Fate, Wish};
 use crate::confinement::Confinement;
 use crate::console::{Console, Keys};
 use crate::network_service::NetworkService;
-use crate::networks::endpoints;
+use crate::networks::far_ends;
 use crate::reports::{Outputs, Reports, StatsSink, TheirOutputs};
 use crate::upstream::Upstream;
+use crate::vsock::Sockets;
 use kvmlet_control::Channel;
 use kvmlet_host::cgroup::{Cgroup, OutOfMemory};
 use kvmlet_host::ledger::Share;
@@ -21,7 +22,7 @@ use kvmlet_host::rights;
 use kvmlet_spec::{Dialect, Outcome, Reason};
 use kvmlet_sys::process::{self, Ended, Fork, Lifeline};
 use kvmlet_sys::seccomp;
-use kvmlet_vmm::vm::Endpoint;
+use kvmlet_vmm::vm::FarEnds;
 use rustix::process::{Resource, Signal, getrlimit};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -33,6 +34,7 @@ pub(crate) const FAILED: u8 = 125;
 /// What whoever attends a VM holds for it.
 pub(crate) struct Held<'a> {
     pub networks: Vec<Network>,
+    pub sockets: Option<Sockets>,
     pub share: Option<Share>,
     /// Where statistics go.
     pub stats: Option<StatsSink>,
@@ -45,7 +47,7 @@ pub(crate) struct Held<'a> {
 /// What the VM's process is given.
 pub(crate) struct Given {
     pub console: Console,
-    pub endpoints: Vec<Endpoint>,
+    pub far_ends: FarEnds,
     /// The process is in it already; its threads can be put further down.
     pub cgroup: Option<Cgroup>,
     pub lifeline: Lifeline,
@@ -61,6 +63,7 @@ pub(crate) fn supervise(
 ) -> Result<Outcome, Error> {
     let Held {
         mut networks,
+        mut sockets,
         share,
         stats,
         upstream,
@@ -92,6 +95,7 @@ pub(crate) fn supervise(
                 outputs: their_outputs,
                 keys: their_keys,
                 networks,
+                sockets,
                 share,
             };
             process::end(vmm(theirs, leaving.leave(lifeline)));
@@ -113,6 +117,12 @@ pub(crate) fn supervise(
     if let Err(error) = rights::keep_those_of_the_end() {
         log::warn!("the supervisor keeps rights that it does not need: {error}");
     }
+    // With sockets it has a second thread.
+    if let Err(error) = sockets.as_mut().map_or(Ok(()), Sockets::serve) {
+        let _ = child.signal(Signal::KILL);
+        let _ = child.wait();
+        return Err(error.into());
+    }
     let process = child.pid();
     let mut reports = Reports::new(outputs, channel, stats);
     let attended = Attended::new(
@@ -129,6 +139,7 @@ pub(crate) fn supervise(
     drop(console);
     drop(service);
     drop(networks);
+    drop(sockets);
     Ok(outcome(fate, reports.outcome(), share.as_ref(), dialect))
 }
 
@@ -138,6 +149,7 @@ struct Leaving {
     outputs: Option<TheirOutputs>,
     keys: Option<OwnedFd>,
     networks: Vec<Network>,
+    sockets: Option<Sockets>,
     share: Option<Share>,
 }
 
@@ -150,15 +162,18 @@ impl Leaving {
         outputs.map_err(leave("files"))?;
         let left: io::Result<()> = console.leave_terminal(self.keys);
         left.map_err(leave("the terminal"))?;
-        let endpoints = endpoints(&self.networks);
+        let far_ends = far_ends(&self.networks, self.sockets.as_ref());
         self.networks.into_iter().for_each(Network::abandon);
+        if let Some(sockets) = self.sockets {
+            sockets.abandon();
+        }
         let cgroup = self.share.and_then(Share::abandon);
         if let Some(cgroup) = &cgroup {
             cgroup.join()?;
         }
         Ok(Given {
             console,
-            endpoints,
+            far_ends,
             cgroup,
             lifeline,
         })

@@ -2,7 +2,7 @@
 
 use super::{
     Balloon, CgroupParent, CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, Disk, Error, HugePages,
-    JailMode, Memory, MemoryMode, NameServer, Net, Overcommit, PortMapping, json,
+    JailMode, Memory, MemoryMode, NameServer, Net, Overcommit, PortMapping, Vsock, json,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -54,6 +54,8 @@ pub struct VmConfigBuilder {
     pub(super) dns: Vec<NameServer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) balloon: Option<Balloon>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) vsock: Option<Vsock>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rng: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -239,6 +241,12 @@ impl VmConfigBuilder {
     /// A memory balloon, by which the guest gives memory back to the host.
     pub fn balloon(mut self, balloon: Balloon) -> Self {
         self.balloon = Some(balloon);
+        self
+    }
+
+    /// Sockets between guest and host.
+    pub fn vsock(mut self, vsock: Vsock) -> Self {
+        self.vsock = Some(vsock);
         self
     }
 

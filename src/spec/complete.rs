@@ -44,6 +44,9 @@ impl VmConfigBuilder {
         if let Some(balloon) = &self.balloon {
             balloon.check(memory, self.huge_pages, prefault)?;
         }
+        if let Some(vsock) = &self.vsock {
+            vsock.check()?;
+        }
         let service = ServiceSpec {
             command: self.command,
             env: self.env.into_iter().collect(),
@@ -68,6 +71,7 @@ impl VmConfigBuilder {
             scratch_size: self.scratch_size,
             nets: self.nets,
             balloon: self.balloon,
+            vsock: self.vsock,
             rng: self.rng.unwrap_or(true),
             jail: self.jail,
             best_effort: self.best_effort,

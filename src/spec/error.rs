@@ -6,8 +6,7 @@ use super::{
     Balloon, CpuQuota, CpuWeight, Memory, PortMapping, PortMappings, QueueCount, QueuePairs,
     Serial, VcpuCount,
 };
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -364,6 +363,9 @@ pub enum Error {
          gives back what is not used"
     )]
     BalloonPrefault,
+    /// Sockets that cannot be.
+    #[error(transparent)]
+    Vsock(#[from] super::vsock::VsockError),
     /// A rate limit that lets nothing through.
     #[error("a rate of zero would stop the device; leave out the limit for none")]
     RateZero,

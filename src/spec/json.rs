@@ -42,7 +42,7 @@ mod tests {
         let config = VmConfig::from_json(
             r#"{"kernel": "vmlinux", "initrd": "root.cpio", "cmdline": "quiet", "memory": "256M",
                 "huge_pages": "transparent", "prefault": true, "vcpus": 3, "cpu_mask": ["cx16"], "nested": true, "pmu": true,
-                "balloon": {"size": "8M", "reporting": false}, "rng": false, "command": ["redis-server"], "env": {"TZ": "UTC"}, "workdir": "/data", "hostname": "a", "stop_timeout": 30}"#,
+                "balloon": {"size": "8M", "reporting": false}, "vsock": {"path": "v.sock", "cid": 5}, "rng": false, "command": ["redis-server"], "env": {"TZ": "UTC"}, "workdir": "/data", "hostname": "a", "stop_timeout": 30}"#,
         )
         .unwrap();
         assert_eq!(config.kernel.to_str(), Some("vmlinux"));
@@ -56,6 +56,7 @@ mod tests {
         assert_eq!(config.cpu_mask.bits().count(), 1);
         assert!(config.nested && config.pmu);
         assert!(!config.rng);
+        assert_eq!(config.vsock.map(|vsock| vsock.cid.get()), Some(5));
         assert_eq!(config.balloon.map(|balloon| balloon.size), Some(8.mib()));
         assert_eq!(
             config.guest.to_cmdline(),
@@ -184,6 +185,7 @@ mod tests {
             ("nets[].rx.", r#"{"nets": [{"rx": {"?": 1}}]}"#),
             ("nets[].tx.", r#"{"nets": [{"tx": {"?": 1}}]}"#),
             ("balloon.", r#"{"balloon": {"?": 1}}"#),
+            ("vsock.", r#"{"vsock": {"?": 1}}"#),
             ("overcommit.", r#"{"overcommit": {"?": 1}}"#),
         ] {
             let Err(Error::UnknownKey { known, .. }) = VmConfig::from_json(json) else {

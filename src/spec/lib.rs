@@ -37,6 +37,7 @@ mod stats;
 mod strict;
 pub mod supervision;
 mod twice;
+mod vsock;
 mod words;
 mod written;
 
@@ -65,8 +66,9 @@ pub use setting::{Definition, Dialect, Setting};
 pub use start_record::{PhaseRecord, StartRecord};
 pub use stats::{
     BalloonStats, BlockStats, DirectionStats, GuestStatistics, MemoryStats, NetStats, RngStats,
-    VcpuStats, VmStats,
+    VcpuStats, VmStats, VsockStats,
 };
+pub use vsock::{Cid, Vsock, VsockError};
 
 pub use kvmlet_contract::{ConsoleSize, GuestSpec, NetworkSpec, Overlay, RootSpec, ServiceSpec};
 
@@ -143,6 +145,8 @@ pub struct VmConfig {
     pub nets: Vec<Net>,
     /// How memory that the guest does not need comes back.
     pub balloon: Option<Balloon>,
+    /// Sockets between guest and host.
+    pub vsock: Option<Vsock>,
     /// Whether there is an entropy source.
     pub rng: bool,
     /// What is to be done about the walls around the VM's process.
@@ -176,6 +180,8 @@ impl VmConfig {
     /// - A 64th of guest RAM for page tables and KVM's notes of pages. Measured: a 200th, all RAM touched.
     /// - 256 KiB for a vCPU. Measured: 120.
     /// - 1 MiB for a disk or an interface, for its queues and what is under way.
+    /// - 18 MiB for sockets between guest and host: what a guest can have sent that no program has taken (16), and some
+    ///   of it in the kernel.
     /// - 32 MiB if there is a disk that is written by way of the host's page cache, which counts as the VM's.
     ///   Measured: with 10, cgroups of version 1 killed a VM that wrote as fast as it could; with 24, none.
     pub fn overhead(&self) -> Memory {
@@ -187,7 +193,9 @@ impl VmConfig {
         } else {
             0
         };
-        Memory::from_bytes((8 << 20) + self.memory.bytes() / 64 + vcpus + devices + cache)
+        let sockets = if self.vsock.is_some() { 18 << 20 } else { 0 };
+        let fixed = (8 << 20) + sockets + cache;
+        Memory::from_bytes(fixed + self.memory.bytes() / 64 + vcpus + devices)
     }
 }
 

@@ -19,6 +19,8 @@ pub struct VmStats {
     pub memory: MemoryStats,
     /// For the balloon, if there is one.
     pub balloon: Option<BalloonStats>,
+    /// For sockets between guest and host, if there can be some.
+    pub vsock: Option<VsockStats>,
 }
 
 /// How often a vCPU came back to user space, by kind.
@@ -143,6 +145,29 @@ pub struct RngStats {
     pub interrupts: u64,
     /// Times that requests had to wait: there is a limit to how many are answered in a second.
     pub throttled: u64,
+}
+
+/// What a socket device has done so far, across resets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct VsockStats {
+    /// Connections that are there now, with those that end.
+    pub connections: u64,
+    /// Packets from the guest that were refused, and connections that nobody wanted.
+    pub refused: u64,
+    /// Packets from the guest, of all kinds.
+    pub packets_from_guest: u64,
+    /// Data in them, in bytes.
+    pub bytes_from_guest: u64,
+    /// Packets to the guest, of all kinds.
+    pub packets_to_guest: u64,
+    /// Data in them, in bytes.
+    pub bytes_to_guest: u64,
+    /// Notifications by the driver.
+    pub notifications: u64,
+    /// Interrupts to the driver.
+    pub interrupts: u64,
 }
 
 /// What a balloon holds and has done so far, across resets.

@@ -60,6 +60,7 @@ impl VmConfig {
             nets: self.nets.clone(),
             dns: dns.iter().copied().map(NameServer).collect(),
             balloon: self.balloon,
+            vsock: self.vsock.clone(),
             rng: Some(self.rng),
             command: guest.service.command.clone(),
             env: guest.service.env.iter().cloned().collect(),

@@ -61,9 +61,11 @@ fn devices() -> impl Strategy<Value = VmConfigBuilder> {
     let nets = prop::collection::vec(keys(NET), 0..3);
     let ports = prop::collection::vec(PORT, 0..4);
     let servers = prop::collection::vec("9\\.9\\.9\\.[1-9]|2620:fe::[1-9a-f]", 0..3);
-    let parts = (disks, nets, ports, servers, option::of(keys(BALLOON)));
+    let balloon = option::of(keys(BALLOON));
+    let vsock = option::of("[a-z/.]{1,9}[a-z](,cid=[1-9][0-9]{1,8})?");
+    let parts = (disks, nets, ports, servers, balloon, vsock);
     parts.prop_filter_map("devices that cannot be", |parts| {
-        let (disks, nets, ports, servers, balloon) = parts;
+        let (disks, nets, ports, servers, balloon, vsock) = parts;
         let mut config = VmConfig::builder().kernel("k");
         for (path, keys) in disks {
             let disk = format!("path=d,{keys}").trim_end_matches(',').parse();
@@ -80,6 +82,9 @@ fn devices() -> impl Strategy<Value = VmConfigBuilder> {
         }
         for server in servers {
             config = config.dns(server.parse().ok()?);
+        }
+        if let Some(vsock) = vsock {
+            config = config.vsock(vsock.parse().ok()?);
         }
         Some(match balloon {
             Some(balloon) => config.balloon(balloon.parse().ok()?),

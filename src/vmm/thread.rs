@@ -21,17 +21,20 @@ pub enum ThreadKind {
     Rng,
     /// Serves the balloon: gives guest memory back.
     Balloon,
+    /// Serves sockets between guest and host.
+    Vsock,
 }
 
 impl ThreadKind {
     /// All kinds.
-    pub const ALL: [ThreadKind; 6] = [
+    pub const ALL: [ThreadKind; 7] = [
         ThreadKind::EventLoop,
         ThreadKind::Vcpu,
         ThreadKind::Block,
         ThreadKind::Net,
         ThreadKind::Rng,
         ThreadKind::Balloon,
+        ThreadKind::Vsock,
     ];
 }
 

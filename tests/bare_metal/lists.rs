@@ -5,6 +5,7 @@ use crate::harness::{Test, deadline, patience::eventually};
 use crate::jail::{stop_and_change, tasks, thread};
 use crate::packets::{enter_own_network, frame, packet_socket, tap};
 use crate::virtio::{BLK, image};
+use crate::vsock;
 use crate::watch::{Call, SUPERVISOR, Seen, Watched};
 use kvmlet::host::seccomp::{Check, Rule};
 use kvmlet::host::strangers::rules as strangers_rules;
@@ -12,6 +13,8 @@ use kvmlet::system_calls::{own_rules, rules, shared_rules};
 use kvmlet::thread::ThreadKind;
 use std::fs::read_to_string;
 use std::io::{Read, Seek, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -71,6 +74,7 @@ fn kind(thread: &str) -> ThreadKind {
         "kvmlet" => ThreadKind::EventLoop,
         "rng" => ThreadKind::Rng,
         "balloon" => ThreadKind::Balloon,
+        "vsock" => ThreadKind::Vsock,
         _ if thread.starts_with("vcpu") => ThreadKind::Vcpu,
         _ if thread.starts_with("vd") => ThreadKind::Block,
         _ if thread.starts_with("eth") => ThreadKind::Net,
@@ -96,13 +100,13 @@ fn allows(rule: &Rule, call: &Call) -> bool {
 /// that kind, and what several may, by one of them.
 fn minimal_lists() {
     let scenarios = [
-        endings, failures, alarms, consoles, balloon, disks, interfaces,
+        endings, failures, alarms, consoles, balloon, disks, interfaces, sockets,
     ];
     let threads = scenarios.map(std::thread::spawn);
     let mut seen: Vec<(ThreadKind, Call)> = Vec::new();
     for thread in threads {
         for (name, calls) in thread.join().unwrap().into_iter().flatten() {
-            if name == SUPERVISOR {
+            if name == SUPERVISOR || name == "vsock-host" {
                 // It has a list of what is refused, and may call all else.
                 continue;
             }
@@ -281,6 +285,33 @@ fn interfaces() -> Vec<Seen> {
     let arguments = ["--cmdline", BLK, "--net", limits];
     seen.push(watch(with("virtio_net", &arguments), 0, |_| send_frames()));
     seen
+}
+
+/// Connections from either side, with data, a direction that ends, a reset and a refusal.
+fn sockets() -> Vec<Seen> {
+    let (_place, path) = vsock::place();
+    let service = UnixListener::bind(format!("{}_1024", path.display())).unwrap();
+    let cmdline = format!("{} connect=1024", vsock::CMDLINE);
+    let arguments = ["--cmdline", &cmdline, "--vsock", path.to_str().unwrap()];
+    let command = with("virtio_vsock", &arguments);
+    let talk = watch(command, 0, |_| {
+        let mut program = vsock::accept(&service);
+        let mut hello = [0; 5];
+        program.read_exact(&mut hello).unwrap();
+        program.write_all(&[1; 100_000]).unwrap();
+        program.shutdown(Shutdown::Write).unwrap();
+        let mut rest = Vec::new();
+        let _ = program.read_to_end(&mut rest);
+        vsock::echo(&path).write_all(b"quit").unwrap();
+    });
+    let cmdline = format!("{} bytes=100000", vsock::CMDLINE);
+    let arguments = ["--cmdline", &cmdline, "--vsock", path.to_str().unwrap()];
+    let end = watch(with("virtio_vsock_bench", &arguments), 0, |_| {
+        vsock::accept(&service)
+            .read_to_end(&mut Vec::new())
+            .unwrap();
+    });
+    vec![talk, end]
 }
 
 /// Sends some frames to the guest, which wait for it in the tap, and the one that ends it.

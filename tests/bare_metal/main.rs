@@ -37,6 +37,7 @@ mod supervisor;
 mod terminal;
 mod unread_log;
 mod virtio;
+mod vsock;
 mod watch;
 
 use std::process::ExitCode;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         terminal::TESTS,
         unread_log::TESTS,
         virtio::TESTS,
+        vsock::TESTS,
     ]
     .concat();
     harness::run(libtest_mimic::Arguments::from_args(), &tests, harness::kvm)

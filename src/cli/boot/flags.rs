@@ -4,7 +4,7 @@ use super::quota::QuotaFlags;
 use crate::Failed;
 use crate::config::{
     Balloon, CpuMask, CpuQuota, DEFAULT_CMDLINE, Disk, HugePages, JailMode, Memory, NameServer,
-    Net, PortMappings, Scratch, Setting, VcpuCount, VmConfigBuilder,
+    Net, PortMappings, Scratch, Setting, VcpuCount, VmConfigBuilder, Vsock,
 };
 use crate::host::built;
 use crate::host::environment;
@@ -53,6 +53,8 @@ pub(super) struct Flags {
     net: Vec<Net>,
     #[arg(long = Setting::Balloon.flag(), value_name = Setting::Balloon.value(), num_args = 0..=1, default_missing_value = "", help = Setting::Balloon.help())]
     balloon: Option<Balloon>,
+    #[arg(long = Setting::Vsock.flag(), value_name = Setting::Vsock.value(), help = Setting::Vsock.help())]
+    vsock: Option<Vsock>,
     #[arg(long = Setting::Rng.flag(), help = Setting::Rng.help())]
     no_rng: bool,
     #[arg(short, long = Setting::Publish.flag(), value_name = Setting::Publish.value(), help = Setting::Publish.help())]
@@ -154,6 +156,9 @@ impl Flags {
         }
         if let Some(balloon) = self.balloon {
             config = config.balloon(balloon);
+        }
+        if let Some(vsock) = self.vsock {
+            config = config.vsock(vsock);
         }
         if self.no_rng {
             config = config.rng(false);

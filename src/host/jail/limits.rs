@@ -20,6 +20,8 @@ const PROGRAM_BYTES: u64 = 64 << 20;
 pub struct Needs {
     /// Threads that it is going to have.
     pub threads: usize,
+    /// Descriptors that it is going to be handed, beside those of its devices.
+    pub descriptors: usize,
     /// Memory: guest RAM, and what a VMM takes beside.
     pub memory_bytes: u64,
 }
@@ -38,8 +40,9 @@ pub(super) fn set(open: Option<&Inventory>, needs: Needs, counts_alone: bool) ->
         .saturating_add(threads * STACK_BYTES + PROGRAM_BYTES);
     limit(Resource::Data, memory)?;
     limit(Resource::As, memory.saturating_add(PROGRAM_BYTES))?;
+    let more = MORE_DESCRIPTORS + needs.descriptors as u64;
     if let Some(open) = open {
-        limit(Resource::Nofile, open.highest as u64 + 1 + MORE_DESCRIPTORS)?;
+        limit(Resource::Nofile, open.highest as u64 + 1 + more)?;
         // Disks keep their size. (Whoever makes one larger while a VM runs raises the limit by prlimit(2).) Of outputs
         // that are files the process has only pipes.
         limit(Resource::Fsize, open.largest_file_bytes)?;

@@ -19,6 +19,7 @@ pub fn survey() -> io::Result<Vec<Missing>> {
             let ((), cut_off) = jail.cut_off(true, || ());
             let needs = Needs {
                 threads: 1,
+                descriptors: 0,
                 memory_bytes: 0,
             };
             let entered = cut_off.and_then(|cut_off| cut_off.enter(&lifeline, needs));

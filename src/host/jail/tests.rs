@@ -43,6 +43,7 @@ fn enter(jail: &Jail, lifeline: &Lifeline, best_effort: bool) -> Result<Vec<Miss
     let ((), cut_off) = jail.cut_off(best_effort, || ());
     let needs = Needs {
         threads: 1,
+        descriptors: 0,
         memory_bytes: 1 << 30,
     };
     cut_off?.enter(lifeline, needs)

@@ -29,6 +29,7 @@ pub fn own_rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
         ThreadKind::Net => NET,
         ThreadKind::Rng => RNG,
         ThreadKind::Balloon => BALLOON,
+        ThreadKind::Vsock => VSOCK,
     };
     own.iter()
 }
@@ -124,6 +125,17 @@ const RNG: &[Rule] = &[
 
 /// Gives guest memory back, by the advice that every thread may give.
 const BALLOON: &[Rule] = &[Rule::any(libc::SYS_ppoll)];
+
+/// Serves connected streams, which it receives and does not open.
+const VSOCK: &[Rule] = &[
+    Rule::any(libc::SYS_epoll_ctl),
+    Rule::any(libc::SYS_epoll_pwait),
+    Rule::any(libc::SYS_readv),
+    Rule::any(libc::SYS_recvmsg),
+    Rule::any(libc::SYS_sendto),
+    Rule::any(libc::SYS_shutdown),
+    Rule::any(libc::SYS_writev),
+];
 
 /// A signal to a thread of this process: calls a vCPU back.
 const fn kick() -> Rule {

@@ -2,7 +2,7 @@
 
 use super::boot_trace::{BootTrace, Phase};
 use super::command_line;
-use super::devices::{self, Devices, Endpoint};
+use super::devices::{self, Devices, FarEnds};
 use super::error::{Doing, Error};
 use super::processors;
 use crate::arch::x86_64::acpi::{self, MmioSlot};
@@ -61,7 +61,7 @@ impl Board {
         config: &mut VmConfig,
         mut files: Files,
         outlet: Outlet,
-        endpoints: Vec<Endpoint>,
+        far_ends: FarEnds,
         trace: &BootTrace,
     ) -> Result<Self, Error> {
         let fd = Arc::new(create_vm(kvm).doing("create a VM")?);
@@ -79,9 +79,9 @@ impl Board {
         register_ram(&fd, &ram)?;
         trace.mark(Phase::MemoryReady);
 
-        let networks = devices::network_specs(&endpoints);
+        let networks = devices::network_specs(&far_ends.interfaces);
         config.guest.networks.extend(networks);
-        let devices = Devices::build(&fd, &ram, config, endpoints, outlet)?;
+        let devices = Devices::build(&fd, &ram, config, far_ends, outlet)?;
         trace.mark(Phase::DevicesReady);
 
         let state = load_guest(&ram, config, &devices.slots, &mut files)?;

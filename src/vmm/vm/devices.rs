@@ -18,6 +18,7 @@ use crate::devices::virtio::balloon::{BalloonHandle, BalloonSpec};
 use crate::devices::virtio::block::{self, BlockHandle, DiskSpec};
 use crate::devices::virtio::net::{NetHandle, NetParams, NetSpec, Port};
 use crate::devices::virtio::rng::{RngHandle, RngSpec};
+use crate::devices::virtio::vsock::{HostSide, VsockHandle, VsockSpec};
 use crate::devices::{Bus, Device};
 use crate::disk::{GuestMount, make_ext4};
 use crate::memory::GuestRam;
@@ -32,6 +33,24 @@ pub struct Endpoint {
     pub ports: Vec<Arc<dyn Port>>,
     /// What the guest is told.
     pub interface: Interface,
+}
+
+/// What the devices of a VM are connected to.
+#[derive(Clone, Default)]
+pub struct FarEnds {
+    /// One for each network interface.
+    pub interfaces: Vec<Endpoint>,
+    /// Who has the host's sockets, if the guest can have some.
+    pub sockets: Option<Arc<dyn HostSide>>,
+}
+
+impl From<Vec<Endpoint>> for FarEnds {
+    fn from(interfaces: Vec<Endpoint>) -> Self {
+        Self {
+            interfaces,
+            sockets: None,
+        }
+    }
 }
 
 pub(super) struct Devices {
@@ -52,6 +71,7 @@ pub(super) struct Handles {
     pub disks: Vec<BlockHandle>,
     pub interfaces: Vec<NetHandle>,
     pub balloon: Option<BalloonHandle>,
+    pub vsock: Option<VsockHandle>,
 }
 
 impl Devices {
@@ -61,7 +81,7 @@ impl Devices {
         fd: &Arc<VmFd>,
         ram: &GuestRam,
         config: &VmConfig,
-        endpoints: Vec<Endpoint>,
+        far_ends: FarEnds,
         outlet: Outlet,
     ) -> Result<Self, Error> {
         irq::enable_split_irqchip(fd)?;
@@ -93,8 +113,9 @@ impl Devices {
             ready,
             entropy: (config.rng.then(|| slots.add(RngSpec::default()))).transpose()?,
             disks: slots.add_all(disks(config))?,
-            interfaces: slots.add_all(interfaces(config, endpoints))?,
+            interfaces: slots.add_all(interfaces(config, far_ends.interfaces))?,
             balloon: (balloon(config).map(|spec| slots.add(spec))).transpose()?,
+            vsock: (vsock(config, far_ends.sockets).map(|spec| slots.add(spec))).transpose()?,
         };
         let Slots {
             taken: slots,
@@ -144,6 +165,11 @@ fn interfaces(config: &VmConfig, endpoints: Vec<Endpoint>) -> impl Iterator<Item
         },
         ports: endpoint.ports,
     })
+}
+
+fn vsock(config: &VmConfig, host: Option<Arc<dyn HostSide>>) -> Option<VsockSpec> {
+    let guest_cid = config.vsock.as_ref()?.cid.get();
+    host.map(|host| VsockSpec { guest_cid, host })
 }
 
 fn balloon(config: &VmConfig) -> Option<BalloonSpec<'_>> {

@@ -59,6 +59,11 @@ pub enum Error {
         /// Far ends that were given.
         given: usize,
     },
+    /// Sockets between guest and host that nobody has on the host's side.
+    #[error(
+        "the configuration has sockets between guest and host, and nobody was given who has the host's"
+    )]
+    NoHostSide,
     /// More devices than there are interrupt lines.
     #[error("more than {limit} disks, interfaces and other devices in one VM")]
     DeviceLimit {
@@ -190,8 +195,8 @@ impl Error {
             Error::Config(error) => error.remedy(),
             Error::Kvm(error) => Some(error.help().into()),
             Error::Disk(error) => Some(error.help()),
-            Error::Endpoints { .. } => {
-                Some("make an endpoint for each: `kvmlet::run::build` does".into())
+            Error::Endpoints { .. } | Error::NoHostSide => {
+                Some("make a far end for each: `kvmlet::run::build` does".into())
             }
             Error::Boot { source, .. } => source.help(),
             Error::Open {

@@ -15,6 +15,7 @@ use crate::devices::virtio::balloon::BalloonHandle;
 use crate::devices::virtio::block::BlockHandle;
 use crate::devices::virtio::net::NetHandle;
 use crate::devices::virtio::rng::RngHandle;
+use crate::devices::virtio::vsock::VsockHandle;
 use crate::thread::{self, Beginning, OnStart, ThreadKind};
 use kvm_ioctls::VmFd;
 use kvmlet_sys::thread::lock;
@@ -196,6 +197,11 @@ impl VmHandle {
         self.devices.interfaces.iter()
     }
 
+    /// Sockets between guest and host, if there can be some.
+    pub fn vsock(&self) -> Option<&VsockHandle> {
+        self.devices.vsock.as_ref()
+    }
+
     /// The memory balloon, if the VM has one: its size, and what the guest tells of its memory.
     pub fn balloon(&self) -> Option<&BalloonHandle> {
         self.devices.balloon.as_ref()
@@ -218,6 +224,7 @@ impl VmHandle {
         stats.interfaces = self.interfaces().map(NetHandle::stats).collect();
         stats.memory = self.memory_stats();
         stats.balloon = self.balloon().map(BalloonHandle::stats);
+        stats.vsock = self.vsock().map(VsockHandle::stats);
         stats
     }
 

@@ -9,7 +9,7 @@
 use super::board::{Board, Files};
 use super::boot_trace::{BootTrace, Phase};
 use super::built::Built;
-use super::devices::{Devices, Endpoint, event, make_scratch};
+use super::devices::{Devices, FarEnds, event, make_scratch};
 use super::error::Error;
 use super::handle::{Starting, VmHandle};
 use super::lifecycle::Lifecycle;
@@ -49,24 +49,28 @@ impl Vm {
         output: impl Write + Send + 'static,
     ) -> Result<Self, Error> {
         make_scratch(&config)?;
-        Self::with_endpoints(config, output, Vec::new(), None)
+        Self::with_endpoints(config, output, FarEnds::default(), None)
     }
 
     /// Builds a VM with a far end for each network interface of the configuration. What KVM has told earlier VMs is
     /// looked up in the directory `notes`, which nobody else may write to, if one is given; it saves a tenth of a start.
     ///
     /// # Errors
-    /// As [`with_console`](Self::with_console), and when an interface has no far end.
+    /// As [`with_console`](Self::with_console), and when an interface has no far end, or sockets have none.
     pub fn with_endpoints(
         mut config: VmConfig,
         output: impl Write + Send + 'static,
-        endpoints: Vec<Endpoint>,
+        far_ends: impl Into<FarEnds>,
         notes: Option<&Directory>,
     ) -> Result<Self, Error> {
         let trace = BootTrace::begin();
-        if endpoints.len() != config.nets.len() {
-            let (asked, given) = (config.nets.len(), endpoints.len());
+        let far_ends = far_ends.into();
+        let (asked, given) = (config.nets.len(), far_ends.interfaces.len());
+        if asked != given {
             return Err(Error::Endpoints { asked, given });
+        }
+        if config.vsock.is_some() && far_ends.sockets.is_none() {
+            return Err(Error::NoHostSide);
         }
         // Files first: a wrong path should be told before anything is set up.
         let files = Files::open(&config)?;
@@ -78,7 +82,7 @@ impl Vm {
             ram,
             devices,
             state,
-        } = Board::build(&kvm, &mut config, files, outlet, endpoints, &trace)?;
+        } = Board::build(&kvm, &mut config, files, outlet, far_ends, &trace)?;
         let cpuid = processors::plan_cpuid(&kvm, &fd, &config, notes)?;
         trace.mark(Phase::CpuidRead);
 

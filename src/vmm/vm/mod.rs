@@ -23,7 +23,7 @@ mod workers;
 
 pub use board::check_host_memory;
 pub use boot_trace::{BootTrace, Phase};
-pub use devices::{Endpoint, make_scratch};
+pub use devices::{Endpoint, FarEnds, make_scratch};
 pub use error::Error;
 pub use exit::ExitReason;
 pub use failure::{Cause, Failure};

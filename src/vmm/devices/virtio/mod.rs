@@ -16,6 +16,7 @@ mod desk;
 #[cfg(test)]
 pub(crate) mod fake_driver;
 mod interrupt;
+mod iovecs;
 mod mmio;
 pub mod net;
 mod orders;
@@ -25,11 +26,13 @@ pub mod rng;
 mod server;
 mod spec;
 mod transport;
+pub mod vsock;
 mod worker;
 
 pub use broken::Broken;
 pub use chain::{Chain, Segment};
 pub use interrupt::{Interrupt, Signal};
+pub use iovecs::Iovecs;
 pub use mmio::{MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
 pub use orders::{Order, Orders};
 pub use queue::{Drained, Fate, QueueState, Virtqueue};
@@ -53,6 +56,8 @@ pub enum DeviceType {
     Rng = 4,
     /// Memory balloon (§5.5).
     Balloon = 5,
+    /// Sockets (§5.10).
+    Socket = 19,
 }
 
 /// The front of a device: what the transport asks it.
@@ -143,6 +148,8 @@ pub enum DeviceState {
     Net(net::NetState),
     /// Of a balloon.
     Balloon(balloon::BalloonState),
+    /// A socket device has nothing that outlives its connections, and those end.
+    Vsock,
 }
 
 /// The state of another type of device.

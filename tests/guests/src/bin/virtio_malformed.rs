@@ -83,8 +83,8 @@ fn run(info: &BootInfo) -> u8 {
         let kind = device.read(DEVICE_ID);
         let driver = Driver {
             device,
-            // A network device looks at what it is to send at once.
-            queue: u32::from(kind == 1),
+            // Devices for networks and sockets look at what they are to send at once.
+            queue: u32::from(kind == 1 || kind == 19),
             table: memory,
             avail: memory + 4096,
             used: memory + 2 * 4096,
@@ -165,6 +165,8 @@ impl Driver {
                 describe(self.table, 1, (data, 20, WRITE | NEXT, 2));
                 describe(self.table, 2, (data + 20, 1, WRITE, 0));
             }
+            // A packet of zeroes, which is refused.
+            19 => describe(self.table, 0, (self.buffers, 44, 0, 0)),
             // Random bytes.
             4 => describe(self.table, 0, (data, 32, WRITE, 0)),
             _ => panic!("device type {kind} is not known here"),

@@ -15,7 +15,8 @@ mod tap;
 mod transmit;
 mod worker;
 
-pub use port::{Iovecs, Offloads, Port};
+pub use super::Iovecs;
+pub use port::{Offloads, Port};
 pub use stats::{Direction, NetHandle};
 
 use super::{

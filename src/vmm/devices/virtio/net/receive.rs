@@ -5,11 +5,12 @@
 //! which it is completed when the guest gives more, soon, or else dropped.
 
 use super::header::{self, BYTES, ETHERNET_BYTES, LONGEST_FRAME, feature};
-use super::port::{Iovecs, Port, Spare};
+use super::port::Port;
 use super::stats::{Shared, count};
 use super::step::{BATCH, Wait};
+use crate::devices::virtio::iovecs::Spare;
 use crate::devices::virtio::rate_limiter::{Gate, Take};
-use crate::devices::virtio::{Broken, Chain, Virtqueue};
+use crate::devices::virtio::{Broken, Chain, Iovecs, Virtqueue};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -1,11 +1,12 @@
 //! Frames from the guest: from the transmit queue to the port, without a copy.
 
 use super::header::{self, BYTES};
-use super::port::{Iovecs, Port, Spare};
+use super::port::Port;
 use super::stats::{Shared, count};
 use super::step::{BATCH, Wait};
+use crate::devices::virtio::iovecs::Spare;
 use crate::devices::virtio::rate_limiter::{Gate, Take};
-use crate::devices::virtio::{Broken, Chain, Fate, Virtqueue};
+use crate::devices::virtio::{Broken, Chain, Fate, Iovecs, Virtqueue};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
