@@ -8,6 +8,7 @@ macro_rules! settings {
         /// Something that can be said about a VM. [`definition`](Self::definition) tells where.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
+        #[allow(rustdoc::broken_intra_doc_links)] // brackets there are for terminals
         pub enum Setting {
             $(#[doc = $help] $setting,)*
         }

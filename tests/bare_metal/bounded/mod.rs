@@ -4,7 +4,7 @@
 mod hung_file;
 mod stuck;
 
-use crate::cli::{kvmlet, text};
+use crate::cli::kvmlet;
 use crate::harness::patience::{eventually, patience};
 use crate::harness::{Test, program};
 use crate::packets::{enter_own_network, tap};
