@@ -60,7 +60,7 @@ mod task;
 mod wire;
 
 use host::Host;
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::BufRead;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -118,7 +118,11 @@ fn main() -> ExitCode {
         );
         return conclusion.exit_code();
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    for name in again().iter() {
+        println!("TRIED TWICE: {name}");
+    }
+    conclusion.exit_code()
 }
 
 /// What is not there for a second host.
@@ -179,21 +183,43 @@ fn machine() -> Result<Host, String> {
     host.map_or_else(bring_up, Ok)
 }
 
-/// A test on a machine, which is given up if the test fails, with what it takes to understand why it did.
+/// Tests that have failed once, and what for.
+static AGAIN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn again() -> MutexGuard<'static, Vec<String>> {
+    AGAIN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A test with what it takes to understand why it failed. Processors that are emulated stand still for seconds where
+/// this host is busy, and guests of guests with them; so a test that has failed has one more try, on a new machine, and
+/// the ring ends with a list of those.
 fn trial(name: String, test: impl Fn(&Host) + Send + 'static) -> Trial {
+    let of = name.clone();
     Trial::test(name, move || {
-        let host = machine()?;
-        let start = Instant::now();
-        let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(&host))) else {
-            println!("{:.1} s ", start.elapsed().as_secs_f64());
-            idle().push(host);
+        let Err(failure) = attempt(&test)? else {
             return Ok(());
         };
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let (text, console) = (text.unwrap_or_default(), host.console());
-        Err(format!("{text}\n--- console of the second host\n{console}").into())
+        println!("once again on a new machine: {failure}");
+        again().push(of.clone());
+        attempt(&test)?.map_err(Failed::from)
     })
+}
+
+/// Runs a test on a machine, which is given up if the test fails.
+fn attempt(test: &impl Fn(&Host)) -> Result<Result<(), String>, String> {
+    let host = machine()?;
+    let start = Instant::now();
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(&host))) else {
+        println!("{:.1} s ", start.elapsed().as_secs_f64());
+        idle().push(host);
+        return Ok(Ok(()));
+    };
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    let (text, console) = (text.unwrap_or_default(), host.console());
+    Ok(Err(format!(
+        "{text}\n--- console of the second host\n{console}"
+    )))
 }
 
 /// Runs commands for people: those that are given, or with `-` each line of standard input.
