@@ -74,10 +74,12 @@ fn foreground() {
         r#"
         code=0; $K run --rm --kernel "$PANIC" root >out 2>err || code=$?
         echo $code; $K ps -aq
-        code=0; timeout --signal TERM 1 $K run --name web --kernel "$STAY" root || code=$?
+        $K run --name web --kernel "$STAY" root >out & run=$!
+        until grep ready out; do sleep 0.05; done
+        kill $run; code=0; wait $run || code=$?
         echo $code; $K ps -a --format '{{.Names}} {{.State}}'
         "#,
-        "134\nready\n124\nweb exited\n",
+        "134\nready\n143\nweb exited\n",
     );
 }
 

@@ -25,6 +25,8 @@ const OPEN: &[&str] = &[
     "few_descriptors_are_shared_out_or_told",
     // Each call of each thread goes through another process: more than the test's patience.
     "each_entry_of_each_list_is_used",
+    // It is built, and there is no compiler.
+    "a_program_outside_needs_ten_lines",
     // A minute and more each, to show what the first host shows. (This ring has a test of kills of its own.)
     "a_guest_that_writes_to_its_disk_stays_within_its_limit",
     "pause_stands_still_and_resume_goes_on",
