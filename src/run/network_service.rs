@@ -3,6 +3,7 @@
 //! where the rights of a VM's end are.
 
 use crate::Error;
+use crate::console::only_write_to_terminals;
 use kvmlet_host::net::{self, Network, Proxy, Watch};
 use kvmlet_host::rights;
 use kvmlet_sys::descriptors;
@@ -115,6 +116,8 @@ fn serve(mut proxies: Vec<Proxy>, stop: OwnedFd, lifeline: &Lifeline) -> ! {
         // So that none of its sockets gets their numbers.
         dup2_stdin(&stop)?;
         dup2_stdout(&stop)?;
+        // Who takes it over must not read what is typed to others.
+        only_write_to_terminals()?;
         let own = [
             stop.as_fd(),
             lifeline.as_fd(),

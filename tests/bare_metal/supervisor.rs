@@ -22,7 +22,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// The process that serves strangers for a supervisor.
-fn server(supervisor: u32) -> u32 {
+pub fn server(supervisor: u32) -> u32 {
     let children = format!("/proc/{supervisor}/task/{supervisor}/children");
     let mut found = None;
     eventually("there is a process for strangers", || {

@@ -4,6 +4,7 @@ use crate::cli::{Running, kill, kvmlet, text, vm_process};
 use crate::harness::{Test, deadline, patience::eventually};
 use crate::hostile::scene::make_device;
 use crate::ports::on_own_host;
+use crate::supervisor::server;
 use rustix::termios::{LocalModes, tcgetattr};
 use std::fs::{File, read_link, read_to_string};
 use std::io::{self, Read, Write};
@@ -16,6 +17,7 @@ use std::time::Instant;
 pub const TESTS: &[Test] = &[
     ("a_terminal_is_raw_and_restored", terminal),
     ("a_vm_at_a_terminal_is_jailed_and_does_not_have_it", jailed),
+    ("who_serves_strangers_only_writes_to_a_terminal", strangers),
     (
         "a_terminal_of_another_user_is_left_to_the_supervisor_too",
         of_another_user,
@@ -124,12 +126,36 @@ fn of_another_user() {
 fn does_not_have_it(vm: i32) {
     let input = read_link(format!("/proc/{vm}/fd/0")).unwrap();
     assert!(input.to_str().unwrap().starts_with("pipe:"), "{input:?}");
-    for output in [1, 2] {
-        let flags = read_to_string(format!("/proc/{vm}/fdinfo/{output}")).unwrap();
+    only_writes_to(vm, &[1, 2]);
+}
+
+fn only_writes_to(process: i32, outputs: &[u32]) {
+    for output in outputs {
+        let flags = read_to_string(format!("/proc/{process}/fdinfo/{output}")).unwrap();
         let mut flags = flags.lines().filter_map(|line| line.strip_prefix("flags:"));
         let flags = flags.next().unwrap().trim();
         assert!(flags.ends_with('1'), "{flags}: not only to be written to");
     }
+}
+
+/// Nor can who takes over the process for strangers.
+fn strangers() {
+    on_own_host(|| {
+        let (mut ours, theirs) = pseudo_terminal();
+        let child = Running::spawn(&mut boot("serial_echo", &["-p", "8080:80"], &theirs));
+        expect(&mut ours, &mut String::new(), "ready");
+        let server = server(child.id());
+        let is_terminal = |number: &u32| {
+            let target = read_link(format!("/proc/{server}/fd/{number}")).unwrap_or_default();
+            target.starts_with("/dev/pts")
+        };
+        let seen = || -> Vec<u32> { (0..1000).filter(is_terminal).collect() };
+        eventually("the supervisor's descriptors are closed", || {
+            !is_terminal(&0) && !is_terminal(&1)
+        });
+        assert!(seen().contains(&2), "{:?}", seen());
+        only_writes_to(server as i32, &seen());
+    });
 }
 
 fn no_keys_taken() {

@@ -96,22 +96,7 @@ impl Console {
         if let Some(keys) = keys {
             dup2_stdin(&keys)?;
         }
-        for (output, replace) in [
-            (stdout(), dup2_stdout as fn(OwnedFd) -> _),
-            (stderr(), dup2_stderr),
-        ] {
-            if !isatty(output) {
-                continue;
-            }
-            match terminal::to_write_to(output) {
-                Ok(terminal) => replace(terminal)?,
-                // Another user's, say, which is not this session's either.
-                Err(error) => {
-                    log::debug!("the terminal cannot be opened to be written to: {error}")
-                }
-            }
-        }
-        Ok(())
+        only_write_to_terminals()
     }
 
     /// Gives the terminal back and stops this process, until somebody has it continue.
@@ -132,6 +117,26 @@ impl Console {
             };
         }
     }
+}
+
+/// Of outputs that are terminals this process keeps the end that is written to.
+pub(crate) fn only_write_to_terminals() -> io::Result<()> {
+    for (output, replace) in [
+        (stdout(), dup2_stdout as fn(OwnedFd) -> _),
+        (stderr(), dup2_stderr),
+    ] {
+        if !isatty(output) {
+            continue;
+        }
+        match terminal::to_write_to(output) {
+            Ok(terminal) => replace(terminal)?,
+            // Another user's, say, which is not this session's either.
+            Err(error) => {
+                log::debug!("the terminal cannot be opened to be written to: {error}")
+            }
+        }
+    }
+    Ok(())
 }
 
 fn dup2_stdout(fd: OwnedFd) -> rustix::io::Result<()> {
