@@ -1,7 +1,7 @@
 //! The list for who serves strangers outside of a VM's process: the proxy of published ports and names.
 //!
-//! What is not on it is refused rather than the end of the process: a VM runs well that it serves. There is no way to start a program or a thread, to change a file, or to have a socket that is not of
-//! the Internet.
+//! What is not on it is refused rather than the end of the process: a VM runs well that it serves. There is no way to
+//! start a program or a thread, to change a file, or to have a socket that is not of the Internet.
 
 use kvmlet_sys::seccomp::{Check, Rule, elsewhere};
 
