@@ -4,8 +4,7 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use super::fields::Fields;
-use super::request::signal;
+use super::fields::{Fields, signal};
 use crate::ConsoleSize;
 
 /// The longest description, in bytes.
@@ -206,11 +205,7 @@ impl<'a> Description<'a> {
             STOP_SIGNAL => once(
                 "stop signal",
                 &mut self.stop_signal,
-                number("stop signal", value, Fields::u8).and_then(|number| {
-                    signal(number).ok_or(DescriptionError::Value {
-                        what: "stop signal",
-                    })
-                })?,
+                number("stop signal", value, |fields| signal(fields.u8()?))?,
             )?,
             STOP_TIMEOUT => once(
                 "stop time limit",

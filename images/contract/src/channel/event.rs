@@ -1,11 +1,9 @@
-use super::fields::{Fields, Frame, frame};
-use super::request::signal;
+use super::fields::{Fields, Frame, message, signal};
 use super::{FrameError, Message, Output};
 
 /// The longest message of a failure, in bytes.
 pub const MAX_MESSAGE: usize = 512;
 
-const MAGIC: u32 = u32::from_le_bytes(*b"kvml");
 const FIRST: u8 = 0x81;
 const LAST: u8 = 0x8b;
 
@@ -129,26 +127,13 @@ pub enum Event<'a> {
 
 impl<'a> Message<'a> for Event<'a> {
     fn decode(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, FrameError> {
-        let Some((kind, payload, length)) = frame(bytes)? else {
-            return Ok(None);
-        };
-        if !(FIRST..=LAST).contains(&kind) {
-            return Err(FrameError::UnknownKind { kind });
-        }
-        let mut fields = Fields(payload);
-        match read(kind, &mut fields) {
-            Some(event) if fields.0.is_empty() => Ok(Some((event, length))),
-            _ => Err(FrameError::Malformed { kind }),
-        }
+        message(bytes, FIRST..=LAST, read)
     }
 
     fn encode(&self, out: &mut [u8]) -> Option<usize> {
         let mut frame = Frame::new(out, self.kind());
         match *self {
-            Self::Hello { version } => {
-                frame.put(&MAGIC.to_le_bytes());
-                frame.put(&version.to_le_bytes());
-            }
+            Self::Hello { version } => frame.greeting(version),
             Self::Started { pid } => frame.put(&pid.to_le_bytes()),
             Self::Failed { fault, message } => {
                 frame.put(&fault.numbers());
@@ -226,8 +211,8 @@ impl Fault {
 /// Reads the fields of an event; nothing if one is missing or cannot be.
 fn read<'a>(kind: u8, fields: &mut Fields<'a>) -> Option<Event<'a>> {
     Some(match kind {
-        FIRST if fields.u32()? == MAGIC => Event::Hello {
-            version: fields.u16()?,
+        FIRST => Event::Hello {
+            version: fields.greeting()?,
         },
         0x82 => Event::Started { pid: fields.u32()? },
         0x83 => Event::Failed {

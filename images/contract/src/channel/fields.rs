@@ -1,6 +1,13 @@
 //! The form of a frame, and the fields in it.
 
 use core::fmt;
+use core::ops::RangeInclusive;
+
+/// In each greeting: whoever says it knows these frames.
+const MAGIC: u32 = u32::from_le_bytes(*b"kvml");
+
+/// The kernel's last signal, SIGRTMAX.
+const LAST_SIGNAL: u8 = 64;
 
 /// The longest payload, in bytes.
 pub const MAX_PAYLOAD: usize = 16 << 10;
@@ -49,7 +56,7 @@ impl core::error::Error for FrameError {}
 type Whole<'a> = (u8, &'a [u8], usize);
 
 /// The first frame in `bytes`: its kind, its payload, its whole length; nothing while it is incomplete.
-pub(crate) fn frame(bytes: &[u8]) -> Result<Option<Whole<'_>>, FrameError> {
+fn frame(bytes: &[u8]) -> Result<Option<Whole<'_>>, FrameError> {
     let Some((&[a, b, c, d, kind, zeros @ ..], rest)) = bytes.split_first_chunk::<HEADER>() else {
         return Ok(None);
     };
@@ -64,6 +71,31 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<Option<Whole<'_>>, FrameError> {
     Ok(rest
         .get(..length)
         .map(|payload| (kind, payload, HEADER + length)))
+}
+
+/// The first message in `bytes`, of which `read` reads the fields, and its length; nothing while it is incomplete. There are
+/// these `kinds` in its direction.
+pub(crate) fn message<'a, M>(
+    bytes: &'a [u8],
+    kinds: RangeInclusive<u8>,
+    read: impl FnOnce(u8, &mut Fields<'a>) -> Option<M>,
+) -> Result<Option<(M, usize)>, FrameError> {
+    let Some((kind, payload, length)) = frame(bytes)? else {
+        return Ok(None);
+    };
+    if !kinds.contains(&kind) {
+        return Err(FrameError::UnknownKind { kind });
+    }
+    let mut fields = Fields(payload);
+    match read(kind, &mut fields) {
+        Some(message) if fields.0.is_empty() => Ok(Some((message, length))),
+        _ => Err(FrameError::Malformed { kind }),
+    }
+}
+
+/// The number of a signal, if it is one.
+pub(crate) fn signal(number: u8) -> Option<u8> {
+    (1..=LAST_SIGNAL).contains(&number).then_some(number)
 }
 
 /// A payload that is being read. Each method returns nothing if it does not have that field.
@@ -100,6 +132,12 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The version in a greeting.
+    pub(crate) fn greeting(&mut self) -> Option<u16> {
+        self.u32().filter(|magic| *magic == MAGIC)?;
+        self.u16()
+    }
+
     /// All that is left, which may be nothing.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         core::mem::take(&mut self.0)
@@ -124,6 +162,11 @@ impl<'b> Frame<'b> {
             space.copy_from_slice(bytes);
         }
         self.length += bytes.len();
+    }
+
+    pub(crate) fn greeting(&mut self, version: u16) {
+        self.put(&MAGIC.to_le_bytes());
+        self.put(&version.to_le_bytes());
     }
 
     pub(crate) fn finish(self) -> Option<usize> {

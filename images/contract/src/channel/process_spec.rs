@@ -89,7 +89,7 @@ impl ProcessSpec {
         }
         out.optional(
             STOP_SIGNAL,
-            self.stop_signal.map(|it| [it]).as_ref().map(|it| &it[..]),
+            self.stop_signal.as_ref().map(core::slice::from_ref),
         );
         let timeout = self.stop_timeout_ms.map(u32::to_le_bytes);
         out.optional(STOP_TIMEOUT, timeout.as_ref().map(|it| &it[..]));

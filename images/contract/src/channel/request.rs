@@ -1,13 +1,10 @@
-use super::fields::{Fields, Frame, frame};
+use super::fields::{Fields, Frame, message, signal};
 use super::{FrameError, Message, Output};
 use crate::ConsoleSize;
 
 /// The most entropy in one request, in bytes: twice what the kernel's generator holds.
 pub const MAX_ENTROPY: usize = 64;
 
-const MAGIC: u32 = u32::from_le_bytes(*b"kvml");
-/// The kernel's last signal, SIGRTMAX.
-const LAST_SIGNAL: u8 = 64;
 /// In place of a time limit: the one that was described.
 const AS_DESCRIBED: u32 = u32::MAX;
 
@@ -101,26 +98,13 @@ pub enum Request<'a> {
 
 impl<'a> Message<'a> for Request<'a> {
     fn decode(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, FrameError> {
-        let Some((kind, payload, length)) = frame(bytes)? else {
-            return Ok(None);
-        };
-        if !(1..=16).contains(&kind) {
-            return Err(FrameError::UnknownKind { kind });
-        }
-        let mut fields = Fields(payload);
-        match read(kind, &mut fields) {
-            Some(request) if fields.0.is_empty() => Ok(Some((request, length))),
-            _ => Err(FrameError::Malformed { kind }),
-        }
+        message(bytes, 1..=16, read)
     }
 
     fn encode(&self, out: &mut [u8]) -> Option<usize> {
         let mut frame = Frame::new(out, self.kind());
         match *self {
-            Self::Hello { version } => {
-                frame.put(&MAGIC.to_le_bytes());
-                frame.put(&version.to_le_bytes());
-            }
+            Self::Hello { version } => frame.greeting(version),
             Self::Begin { length } => frame.put(&length.to_le_bytes()),
             Self::Describe { part: bytes } | Self::Input { bytes } | Self::AddEntropy { bytes } => {
                 frame.put(bytes)
@@ -173,8 +157,8 @@ impl Request<'_> {
 /// Reads the fields of a request; nothing if one is missing or cannot be.
 fn read<'a>(kind: u8, fields: &mut Fields<'a>) -> Option<Request<'a>> {
     Some(match kind {
-        1 if fields.u32()? == MAGIC => Request::Hello {
-            version: fields.u16()?,
+        1 => Request::Hello {
+            version: fields.greeting()?,
         },
         2 => Request::Begin {
             length: fields.u32()?,
@@ -231,8 +215,4 @@ fn read<'a>(kind: u8, fields: &mut Fields<'a>) -> Option<Request<'a>> {
 
 fn some(bytes: &[u8]) -> Option<&[u8]> {
     (!bytes.is_empty()).then_some(bytes)
-}
-
-pub(super) fn signal(number: u8) -> Option<u8> {
-    (1..=LAST_SIGNAL).contains(&number).then_some(number)
 }
