@@ -1,3 +1,5 @@
+use crate::channel::Ended;
+
 /// The exit code that says that init itself failed, as `docker run` and `chroot` have it.
 pub const EXIT_INIT_FAILED: u8 = 125;
 /// The exit code for a command that exists but cannot be executed (POSIX sh 2.8.2).
@@ -11,10 +13,7 @@ const ENOTDIR: i32 = 20;
 /// The one-byte exit code for a status from wait(2): the service's own, or 128 + the number of
 /// the signal that killed it, as shells have it.
 pub const fn exit_code(wait_status: i32) -> u8 {
-    match wait_status & 0x7f {
-        0 => (wait_status >> 8) as u8,
-        signal => 128 + signal as u8,
-    }
+    Ended::from_wait_status(wait_status).exit_code()
 }
 
 /// The exit code for a command for which execve(2) failed with `errno`.
