@@ -178,29 +178,29 @@ impl Client {
     }
 
     fn grant_windows(&mut self) {
-        for output in [Output::Stdout, Output::Stderr] {
+        for output in Output::ALL {
             self.grant(output, OUTPUT_WINDOW);
         }
     }
 
     fn grant(&mut self, output: Output, bytes: u32) {
-        self.granted[index(output)] += bytes;
+        self.granted[output.index()] += bytes;
         self.put(&Request::Credit { output, bytes });
     }
 
     /// What was handed out of a stream is dealt with; the guest may send as much again.
     pub fn taken(&mut self, output: Output, bytes: usize) {
-        let taken = &mut self.taken[index(output)];
+        let taken = &mut self.taken[output.index()];
         *taken = taken.saturating_add(bytes as u32).min(OUTPUT_WINDOW);
         self.grant_again();
     }
 
     /// Grants what was taken, in few frames, but none to a guest that does not take earlier ones.
     fn grant_again(&mut self) {
-        for output in [Output::Stdout, Output::Stderr] {
-            let taken = self.taken[index(output)];
+        for output in Output::ALL {
+            let taken = self.taken[output.index()];
             if taken >= OUTPUT_WINDOW / 2 && self.outbound.len() < GRANT_BACKLOG {
-                self.taken[index(output)] = 0;
+                self.taken[output.index()] = 0;
                 self.grant(output, taken);
             }
         }
@@ -270,7 +270,7 @@ impl Client {
         let next = self.stage.after(&event)?;
         match event {
             Event::Output { output, bytes } => {
-                let granted = &mut self.granted[index(output)];
+                let granted = &mut self.granted[output.index()];
                 *granted = granted
                     .checked_sub(bytes.len() as u32)
                     .ok_or(ClientError::Flooded(output))?;
@@ -287,10 +287,6 @@ impl Client {
         self.stage = next;
         Ok(Some(event))
     }
-}
-
-const fn index(output: Output) -> usize {
-    output.number() as usize - 1
 }
 
 impl Stage {

@@ -88,6 +88,14 @@ pub enum Output {
 }
 
 impl Output {
+    /// Both, each at its [`index`](Self::index).
+    pub const ALL: [Self; 2] = [Self::Stdout, Self::Stderr];
+
+    /// Its place in what there is for each.
+    pub const fn index(self) -> usize {
+        self.number() as usize - 1
+    }
+
     /// As it is sent, and as descriptors are numbered.
     pub const fn number(self) -> u8 {
         match self {

@@ -26,7 +26,7 @@ use crate::sys::{self, File, Pid};
 use crate::{console, runtime};
 use connection::Connection;
 use service::Service;
-use session::{OUTPUTS, Session};
+use session::Session;
 
 /// All connections, the guest's own among them.
 const SLOTS: usize = MAX_SESSIONS + 1;
@@ -151,7 +151,7 @@ impl Agent {
             if let Some(fd) = process.wants_write() {
                 waiting.add(Source::Input(index), fd, POLLOUT);
             }
-            for output in OUTPUTS.into_iter().filter(|_| connection.has_room()) {
+            for output in Output::ALL.into_iter().filter(|_| connection.has_room()) {
                 if let Some(fd) = process.wants_read(output) {
                     waiting.add(Source::Output(index, output), fd, POLLIN);
                 }

@@ -6,7 +6,6 @@ use linux_raw_sys::general::{SIGCONT, SIGHUP};
 
 use super::buffer::Buffer;
 use super::connection::Connection;
-use super::session::OUTPUTS;
 use crate::sys::{self, Errno, File, Pid};
 
 /// How much input a process may have waiting for it, in bytes, beside what is in its pipe.
@@ -123,7 +122,7 @@ impl Process {
     }
 
     pub fn grant(&mut self, output: Output, bytes: u32) {
-        let credit = &mut self.outputs[usize::from(output.number() - 1)].credit;
+        let credit = &mut self.outputs[output.index()].credit;
         *credit = credit.saturating_add(bytes).min(MAX_CREDIT);
     }
 
@@ -170,7 +169,7 @@ impl Process {
 
     /// The descriptor of a stream from which is to be read.
     pub fn wants_read(&self, output: Output) -> Option<i32> {
-        let outlet = &self.outputs[usize::from(output.number() - 1)];
+        let outlet = &self.outputs[output.index()];
         let wanted = outlet.credit > 0 && outlet.left != Some(0);
         outlet.file.as_ref().filter(|_| wanted).map(File::number)
     }
@@ -195,7 +194,7 @@ impl Process {
     /// Passes on what the process has written, as much as there is credit and room for.
     pub fn read_output(&mut self, output: Output, connection: &mut Connection) {
         let ended = self.ended.is_some();
-        let outlet = &mut self.outputs[usize::from(output.number() - 1)];
+        let outlet = &mut self.outputs[output.index()];
         let Some(file) = &outlet.file else { return };
         let most = outlet.credit.min(outlet.left.unwrap_or(u32::MAX)) as usize;
         match connection.pass_on(file, output, most) {
@@ -218,7 +217,7 @@ impl Process {
 
     /// Closes what has nothing more to give after the process's end.
     pub fn settle(&mut self, connection: &mut Connection) {
-        for (outlet, output) in self.outputs.iter_mut().zip(OUTPUTS) {
+        for (outlet, output) in self.outputs.iter_mut().zip(Output::ALL) {
             if outlet.left == Some(0) && outlet.file.take().is_some() {
                 connection.tell(&Event::OutputEnded { output });
             }

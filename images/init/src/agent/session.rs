@@ -1,6 +1,6 @@
 //! One connection of the host's, and what is done over it.
 
-use kvmlet_contract::channel::{Event, Fault, MAX_DESCRIPTION, Output, Request, Role, agree};
+use kvmlet_contract::channel::{Event, Fault, MAX_DESCRIPTION, Request, Role, agree};
 use linux_raw_sys::general::{CLOCK_BOOTTIME, CLOCK_REALTIME};
 
 use super::connection::{Connection, Inbound};
@@ -321,6 +321,3 @@ impl From<super::service::Unfinished> for Mistake {
         Self("power off a machine whose service has not ended")
     }
 }
-
-/// Both streams that a process writes to.
-pub const OUTPUTS: [Output; 2] = [Output::Stdout, Output::Stderr];
