@@ -9,6 +9,8 @@ use kvmlet_contract::ConsoleSize;
 use linux_raw_sys::general::*;
 use linux_raw_sys::ioctl;
 
+use clock::duration_ms;
+pub use clock::{clock_ns, monotonic_ms, set_clock, sleep_ms};
 pub use errno::Errno;
 pub use io::*;
 pub use linux_raw_sys::general::{O_DIRECTORY, O_NOCTTY, O_RDONLY, O_RDWR, O_WRONLY};
@@ -47,6 +49,7 @@ macro_rules! call {
     };
 }
 
+mod clock;
 mod io;
 mod process;
 
@@ -214,27 +217,6 @@ pub fn set_window_size(fd: i32, size: ConsoleSize) -> Result<(), Errno> {
 pub fn sync() {
     // SAFETY: no arguments.
     let _ = unsafe { call!(__NR_sync) };
-}
-
-/// Milliseconds since the machine's start.
-pub fn monotonic_ms() -> u64 {
-    let mut time = __kernel_timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the kernel writes one struct.
-    let _ = unsafe { call!(__NR_clock_gettime, CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
-}
-
-/// Sleeps; a signal may end it early.
-pub fn sleep_ms(ms: u32) {
-    let time = __kernel_timespec {
-        tv_sec: i64::from(ms / 1000),
-        tv_nsec: i64::from(ms % 1000) * 1_000_000,
-    };
-    // SAFETY: the time outlives the call.
-    let _ = unsafe { call!(__NR_nanosleep, &raw const time) };
 }
 
 /// Whether a file system is mounted at `path`.

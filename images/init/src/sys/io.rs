@@ -5,16 +5,11 @@ use core::ptr::{null, null_mut};
 
 use linux_raw_sys::general::*;
 use linux_raw_sys::ioctl;
+use linux_raw_sys::net::{AF_UNIX, AF_VSOCK, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET};
 
-use super::{Errno, File, Pid, syscall};
+use super::{Errno, File, Pid, duration_ms, syscall};
 
-/// From linux/vm_sockets.h and linux/socket.h.
-const AF_UNIX: u16 = 1;
-const AF_VSOCK: u16 = 40;
-const SOCK_STREAM: u32 = 1;
-const SOL_SOCKET: u32 = 1;
-const SO_PEERCRED: u32 = 17;
-/// The host's address, and the one that means any.
+/// From linux/vm_sockets.h: the host's address, and the one that means any.
 const VMADDR_CID_HOST: u32 = 2;
 const VMADDR_CID_ANY: u32 = u32::MAX;
 const BACKLOG: u32 = 64;
@@ -29,7 +24,7 @@ pub struct Address {
 impl Address {
     fn vsock(cid: u32, port: u32) -> Self {
         let mut bytes = [0; 110];
-        bytes[..2].copy_from_slice(&AF_VSOCK.to_ne_bytes());
+        bytes[..2].copy_from_slice(&(AF_VSOCK as u16).to_ne_bytes());
         bytes[4..8].copy_from_slice(&port.to_ne_bytes());
         bytes[8..12].copy_from_slice(&cid.to_ne_bytes());
         Self { bytes, length: 16 }
@@ -48,7 +43,7 @@ impl Address {
     /// A Unix socket.
     pub fn unix(path: &[u8]) -> Result<Self, Errno> {
         let mut bytes = [0; 110];
-        bytes[..2].copy_from_slice(&AF_UNIX.to_ne_bytes());
+        bytes[..2].copy_from_slice(&(AF_UNIX as u16).to_ne_bytes());
         // The last byte stays zero.
         let space = bytes[2..109].get_mut(..path.len());
         space.ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(path);
@@ -56,8 +51,8 @@ impl Address {
         Ok(Self { bytes, length })
     }
 
-    fn family(&self) -> u16 {
-        u16::from_ne_bytes([self.bytes[0], self.bytes[1]])
+    fn family(&self) -> u32 {
+        u16::from_ne_bytes([self.bytes[0], self.bytes[1]]).into()
     }
 }
 
@@ -100,7 +95,7 @@ impl File {
         // SAFETY: the kernel writes no more than `length` bytes, and how many there are.
         let fd = unsafe { call!(__NR_accept4, fd, peer.as_mut_ptr(), &raw mut length, flags) }?;
         let socket = Self(fd as i32);
-        let from_host = match u16::from_ne_bytes([peer[0], peer[1]]) {
+        let from_host = match u16::from_ne_bytes([peer[0], peer[1]]).into() {
             AF_VSOCK => peer[8..12] == VMADDR_CID_HOST.to_ne_bytes(),
             AF_UNIX => socket.peer_process() == Ok(0),
             _ => false,
@@ -183,13 +178,8 @@ impl File {
 
 /// Waits until one of the descriptors is ready, or the time is up.
 pub fn poll(set: &mut [pollfd], timeout_ms: Option<u64>) -> Result<usize, Errno> {
-    let time = timeout_ms.map(|ms| __kernel_timespec {
-        tv_sec: (ms / 1000) as i64,
-        tv_nsec: (ms % 1000) as i64 * 1_000_000,
-    });
-    let time = time
-        .as_ref()
-        .map_or(null(), |time| time as *const __kernel_timespec);
+    let time = timeout_ms.map(duration_ms);
+    let time = time.as_ref().map_or(null(), core::ptr::from_ref);
     // SAFETY: the kernel writes to the set only; a null pointer asks for no time limit, and for no signal mask.
     unsafe {
         call!(
@@ -262,33 +252,6 @@ pub unsafe fn discard(start: usize, end: usize) {
     }
 }
 
-/// The time on a clock, in nanoseconds.
-pub fn clock_ns(clock: u32) -> u64 {
-    let mut time = __kernel_timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the kernel writes one struct.
-    let _ = unsafe { call!(__NR_clock_gettime, clock, &raw mut time) };
-    (time.tv_sec as u64)
-        .saturating_mul(1_000_000_000)
-        .saturating_add(time.tv_nsec as u64)
-}
-
-/// Sets the clock of the day.
-pub fn set_clock(realtime_ns: u64) -> Result<(), Errno> {
-    let time = __kernel_timespec {
-        tv_sec: (realtime_ns / 1_000_000_000) as i64,
-        tv_nsec: (realtime_ns % 1_000_000_000) as i64,
-    };
-    // SAFETY: the kernel reads one struct.
-    unsafe { call!(__NR_clock_settime, CLOCK_REALTIME, &raw const time) }.map(drop)
-}
-
-/// From linux/random.h: `_IOW('R', 0x03, int[2])` and `_IO('R', 0x07)`.
-const RNDADDENTROPY: u32 = 0x4008_5203;
-const RNDRESEEDCRNG: u32 = 0x5207;
-
 /// Adds to the kernel's random numbers, all bits of which count, and has them used at once.
 pub fn add_entropy(bytes: &[u8]) -> Result<(), Errno> {
     let random = File::open(c"/dev/urandom", O_WRONLY)?;
@@ -299,9 +262,9 @@ pub fn add_entropy(bytes: &[u8]) -> Result<(), Errno> {
     info[4..8].copy_from_slice(&(length as u32).to_ne_bytes());
     info[8..8 + length].copy_from_slice(&bytes[..length]);
     // SAFETY: the kernel reads what the second number says, which is there.
-    unsafe { call!(__NR_ioctl, random.0, RNDADDENTROPY, info.as_ptr()) }?;
+    unsafe { call!(__NR_ioctl, random.0, ioctl::RNDADDENTROPY, info.as_ptr()) }?;
     // SAFETY: no pointers. Older kernels do not know it.
-    let _ = unsafe { call!(__NR_ioctl, random.0, RNDRESEEDCRNG, 0) };
+    let _ = unsafe { call!(__NR_ioctl, random.0, ioctl::RNDRESEEDCRNG, 0) };
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use core::ptr::null;
 
 use linux_raw_sys::general::*;
 
-use super::{Errno, Pid, syscall};
+use super::{Errno, Pid, duration_ms, syscall};
 
 /// The number of this process.
 pub fn getpid() -> Pid {
@@ -72,13 +72,8 @@ pub fn unblock_all_signals() {
 /// Takes the next signal; [`Errno::EAGAIN`] if none comes in time.
 pub fn wait_for_signal(timeout_ms: Option<u64>) -> Result<i32, Errno> {
     let set = ALL_SIGNALS;
-    let time = timeout_ms.map(|ms| __kernel_timespec {
-        tv_sec: (ms / 1000) as i64,
-        tv_nsec: (ms % 1000) as i64 * 1_000_000,
-    });
-    let time = time
-        .as_ref()
-        .map_or(null(), |time| time as *const __kernel_timespec);
+    let time = timeout_ms.map(duration_ms);
+    let time = time.as_ref().map_or(null(), core::ptr::from_ref);
     // SAFETY: set and time outlive the call; a null pointer asks for no siginfo, or no timeout.
     let signal = unsafe {
         call!(
