@@ -16,11 +16,7 @@ pub const DEFAULT_COMMAND: &CStr = c"/bin/sh";
 /// Starts the service, or says why it does not start.
 pub fn start(spec: &ServiceSpec, size: Option<ConsoleSize>) -> Result<Pid, Failure> {
     let arguments: Vec<CString> = spec.command.iter().map(|text| c_string(text)).collect();
-    let variables: Vec<CString> = spec
-        .env
-        .iter()
-        .map(|(name, value)| c_string(&format!("{name}={value}")))
-        .collect();
+    let variables = variables(spec);
     let workdir = c_string(spec.workdir.as_deref().unwrap_or("/"));
     let terminal = open_terminal();
     let mut launch = Launch {
@@ -39,6 +35,14 @@ pub fn start(spec: &ServiceSpec, size: Option<ConsoleSize>) -> Result<Pid, Failu
         launch.arguments.push(DEFAULT_COMMAND);
     }
     launch.start()
+}
+
+/// The service's variables, as the kernel takes them.
+pub fn variables(spec: &ServiceSpec) -> Vec<CString> {
+    let variables = spec.env.iter();
+    variables
+        .map(|(name, value)| c_string(&format!("{name}={value}")))
+        .collect()
 }
 
 /// Opens the console's terminal, by its own name and not as /dev/console, and makes it the terminal of a session of

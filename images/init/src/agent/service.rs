@@ -1,6 +1,5 @@
 //! The guest's one service, as the agent knows it: whose connection it is on, how it is stopped, and how the guest ends with it.
 
-use kvmlet_contract::STOP_TIMEOUT_S;
 use kvmlet_contract::channel::{Description, Ended, StopStep};
 use linux_raw_sys::general::{SIGKILL, SIGTERM};
 
@@ -12,9 +11,6 @@ use crate::{Failure, console};
 /// How long the host may take for the last words of a service before the guest powers off without it, counted from what the
 /// host last said.
 const LAST_WORDS_MS: u64 = 10_000;
-
-/// The service has not ended yet.
-pub struct Unfinished;
 
 /// The guest's one service.
 pub struct Service {
@@ -36,12 +32,12 @@ pub struct Service {
 
 impl Service {
     /// One that is not described yet.
-    pub fn new(stop_timeout_s: Option<u32>) -> Self {
+    pub fn new(stop_timeout_s: u32) -> Self {
         Self {
             process: None,
             attached: 0,
             stop_signal: SIGTERM as u8,
-            stop_timeout_ms: u64::from(stop_timeout_s.unwrap_or(STOP_TIMEOUT_S)) * 1000,
+            stop_timeout_ms: u64::from(stop_timeout_s) * 1000,
             stopping: None,
             step: None,
             code: None,
@@ -66,12 +62,10 @@ impl Service {
     }
 
     /// It runs.
-    pub fn started(&mut self, process: Process, description: &[u8]) -> u32 {
-        if let Ok(description) = Description::parse(description) {
-            self.stop_signal = description.stop_signal.unwrap_or(self.stop_signal);
-            let timeout = description.stop_timeout_ms.map(u64::from);
-            self.stop_timeout_ms = timeout.unwrap_or(self.stop_timeout_ms);
-        }
+    pub fn started(&mut self, process: Process, description: &Description<'_>) -> u32 {
+        self.stop_signal = description.stop_signal.unwrap_or(self.stop_signal);
+        let timeout = description.stop_timeout_ms.map(u64::from);
+        self.stop_timeout_ms = timeout.unwrap_or(self.stop_timeout_ms);
         self.process = Some(process);
         self.attach()
     }
@@ -187,13 +181,10 @@ impl Service {
         Some(ended)
     }
 
-    /// The host knows all.
-    pub fn power_off(&mut self) -> Result<(), Unfinished> {
-        if self.code.is_none() {
-            return Err(Unfinished);
-        }
+    /// The host knows all; false if the service has not ended yet.
+    pub fn power_off(&mut self) -> bool {
         self.deadline_ms = 0;
-        Ok(())
+        self.code.is_some()
     }
 
     /// The guest's exit code, when it is to end.

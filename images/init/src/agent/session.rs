@@ -1,6 +1,8 @@
 //! One connection of the host's, and what is done over it.
 
-use kvmlet_contract::channel::{Event, Fault, MAX_DESCRIPTION, Request, Role, agree};
+use alloc::format;
+
+use kvmlet_contract::channel::{Description, Event, Fault, MAX_DESCRIPTION, Request, Role, agree};
 use linux_raw_sys::general::{CLOCK_BOOTTIME, CLOCK_REALTIME};
 
 use super::connection::{Connection, Inbound};
@@ -8,6 +10,7 @@ use super::machine;
 use super::process::Process;
 use super::service::Service;
 use super::start::start;
+use crate::Failure;
 use crate::sys::{self, Errno, File, Memory};
 
 /// A connection of the host's, and what is done over it.
@@ -35,6 +38,26 @@ enum Carries {
     Exec(Process),
 }
 
+impl Carries {
+    /// The process whose streams go over the connection.
+    fn process<'a>(&'a self, service: &'a Service) -> Option<&'a Process> {
+        match self {
+            Self::Nothing => None,
+            Self::Service(number) => service.process_of(*number),
+            Self::Exec(process) => Some(process),
+        }
+    }
+
+    /// The same, to change it.
+    fn process_mut<'a>(&'a mut self, service: &'a mut Service) -> Option<&'a mut Process> {
+        match self {
+            Self::Nothing => None,
+            Self::Service(number) => service.process_of_mut(*number),
+            Self::Exec(process) => Some(process),
+        }
+    }
+}
+
 /// A description in the making.
 struct Draft {
     memory: Memory,
@@ -56,11 +79,7 @@ impl Session {
 
     /// The process whose streams go over this connection.
     pub fn process<'a>(&'a self, service: &'a Service) -> Option<&'a Process> {
-        match &self.course.carries {
-            Carries::Nothing => None,
-            Carries::Service(number) => service.process_of(*number),
-            Carries::Exec(process) => Some(process),
-        }
+        self.course.carries.process(service)
     }
 
     /// The same, and the connection.
@@ -68,11 +87,7 @@ impl Session {
         &'a mut self,
         service: &'a mut Service,
     ) -> (&'a mut Connection, Option<&'a mut Process>) {
-        let process = match &mut self.course.carries {
-            Carries::Nothing => None,
-            Carries::Service(number) => service.process_of_mut(*number),
-            Carries::Exec(process) => Some(process),
-        };
+        let process = self.course.carries.process_mut(service);
         (&mut self.connection, process)
     }
 
@@ -99,7 +114,7 @@ impl Session {
                     length
                 }
                 Err(error) => {
-                    let message = alloc::format!("understand the host: {error}");
+                    let message = format!("understand the host: {error}");
                     return connection.fail(Fault::Protocol, &message);
                 }
             };
@@ -175,7 +190,10 @@ impl Course {
             Request::Describe { part } => self.describe(part)?,
             Request::Start { role } => return self.start(role, connection, service),
             Request::Attach => self.attach(connection, service)?,
-            Request::PowerOff => service.power_off()?,
+            Request::PowerOff if service.power_off() => {}
+            Request::PowerOff => {
+                return Err(Mistake("power off a machine whose service has not ended"));
+            }
             Request::ReadClock => connection.tell(&Event::Clock {
                 realtime_ns: sys::clock_ns(CLOCK_REALTIME),
                 boottime_ns: sys::clock_ns(CLOCK_BOOTTIME),
@@ -203,13 +221,8 @@ impl Course {
         connection: &mut Connection,
         service: &mut Service,
     ) -> Result<(), Mistake> {
-        let process = match &mut self.carries {
-            Carries::Service(number) => service.process_of_mut(*number),
-            Carries::Exec(process) => Some(process),
-            Carries::Nothing => None,
-        };
         // It may have ended, or its connection been taken over, while the host was speaking.
-        let Some(process) = process else {
+        let Some(process) = self.carries.process_mut(service) else {
             return Ok(());
         };
         match request {
@@ -269,15 +282,14 @@ impl Course {
         if role == Role::Service && !service.is_awaited() {
             return Err(Mistake("start a second service"));
         }
-        let description = &draft.memory.bytes()[..draft.length];
-        match start(description, role) {
-            Ok(mut process) => {
+        match understand(&draft).and_then(|it| Ok((start(&it, role)?, it))) {
+            Ok((mut process, description)) => {
                 let pid = process.pid as u32;
                 connection.tell(&Event::Started { pid });
                 process.attached(connection);
                 self.carries = match role {
                     Role::Exec => Carries::Exec(process),
-                    Role::Service => Carries::Service(service.started(process, description)),
+                    Role::Service => Carries::Service(service.started(process, &description)),
                 };
             }
             Err(failure) => {
@@ -316,8 +328,7 @@ impl Course {
     }
 }
 
-impl From<super::service::Unfinished> for Mistake {
-    fn from(_: super::service::Unfinished) -> Self {
-        Self("power off a machine whose service has not ended")
-    }
+fn understand(draft: &Draft) -> Result<Description<'_>, Failure> {
+    Description::parse(&draft.memory.bytes()[..draft.length])
+        .map_err(|e| format!("understand the description of the process: {e}").into())
 }

@@ -16,35 +16,29 @@ use crate::{Failure, mounts, network, service, service_file};
 
 /// Starts what is described. A service is what the image says, where the description is silent, and its machine is prepared
 /// first.
-pub fn start(description: &[u8], role: Role) -> Result<Process, Failure> {
-    let description = Description::parse(description)
-        .map_err(|e| format!("understand the description of the process: {e}"))?;
+pub fn start(description: &Description<'_>, role: Role) -> Result<Process, Failure> {
     let image = match role {
         Role::Exec => ServiceSpec::default(),
         Role::Service => {
-            prepare_machine(&description)?;
+            prepare_machine(description)?;
             service_file()?
         }
     };
     let own = |text: &String| service::c_string(text);
     let image_arguments: Vec<CString> = image.command.iter().map(own).collect();
-    let image_variables: Vec<CString> = image
-        .env
-        .iter()
-        .map(|(name, value)| service::c_string(&format!("{name}={value}")))
-        .collect();
+    let image_variables = service::variables(&image);
     let image_workdir = image.workdir.as_ref().map(own);
-    let (stdio, ends) = streams(&description)?;
+    let (stdio, ends) = streams(description)?;
     let launch = Launch {
-        arguments: arguments(&description, &image_arguments, role)?,
-        variables: variables(&description, &image_variables),
+        arguments: arguments(description, &image_arguments, role)?,
+        variables: variables(description, &image_variables),
         workdir: description
             .workdir
             .or(image_workdir.as_deref())
             .unwrap_or(c"/"),
         make_workdir: description.make_workdir,
-        user: Some(user(&description, image.user)?),
-        groups: groups(&description)?,
+        user: Some(user(description, image.user)?),
+        groups: groups(description)?,
         stdio: match &stdio {
             Theirs::Streams(files) => Stdio::Streams(files.each_ref().map(File::number)),
             Theirs::Terminal(slave) => Stdio::Terminal(slave.number()),
