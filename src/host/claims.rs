@@ -91,19 +91,23 @@ pub(super) type Leftover<R> = (String, Option<R>);
 impl<R: Serialize + DeserializeOwned> Claims<R> {
     /// Opens a directory of notes, which is made if it is not there, and waits for its lock.
     pub fn lock(runtime: &RuntimeDirectory, name: &str) -> Result<Self, Error> {
-        let directory = runtime.subdirectory(name);
-        Self::locked(
-            directory.map_err(Error::of(&runtime.path().join(name)))?,
-            PATIENCE,
-        )
+        Self::lock_within(runtime, name, PATIENCE)
     }
 
     /// The same without waiting: [`Error::Busy`] where somebody has the lock.
     pub fn lock_at_once(runtime: &RuntimeDirectory, name: &str) -> Result<Self, Error> {
+        Self::lock_within(runtime, name, lock::AT_ONCE)
+    }
+
+    fn lock_within(
+        runtime: &RuntimeDirectory,
+        name: &str,
+        patience: Patience,
+    ) -> Result<Self, Error> {
         let directory = runtime.subdirectory(name);
         Self::locked(
             directory.map_err(Error::of(&runtime.path().join(name)))?,
-            lock::AT_ONCE,
+            patience,
         )
     }
 
