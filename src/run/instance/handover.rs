@@ -8,14 +8,14 @@ use super::{Surroundings, Verbosity};
 use crate::Error;
 use kvmlet_control::{Channel, LONGEST};
 use kvmlet_spec::VmConfig;
-use kvmlet_sys::environment;
+use kvmlet_sys::{environment, process};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -143,11 +143,5 @@ fn own(fd: RawFd) -> Result<OwnedFd, Error> {
     if fd <= libc::STDERR_FILENO {
         return Err(Error::handing(io::ErrorKind::InvalidInput));
     }
-    // SAFETY: it only changes a flag, or fails where the number is none that is open.
-    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
-        return Err(Error::handing(io::Error::last_os_error()));
-    }
-    // SAFETY: it is open. Whoever has started this process has left it open for us, and nobody else here knows of it: nothing
-    // has run before.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    process::inherited(fd).map_err(Error::handing)
 }
