@@ -2,7 +2,7 @@
 
 use kvmlet_host::jail::{Missing, Wall};
 use kvmlet_host::{cgroup, ledger, net, runtime};
-use kvmlet_spec::{Advice, Dialect, Failure, Remedy, Setting, advice};
+use kvmlet_spec::{Advice, Dialect, Failure, Outcome, Reason, Remedy, Setting, advice};
 use kvmlet_sys::{environment, lack, whole_file};
 use kvmlet_vmm::vm;
 use rustix::process::Pid;
@@ -146,6 +146,11 @@ impl Error {
         let mut failure = Failure::of(self);
         failure.help = help.map(|help| help.in_words_of(dialect));
         failure
+    }
+
+    /// The outcome of a run that has failed for this, as another process is told.
+    pub(crate) fn outcome_in(&self, dialect: Dialect) -> Outcome {
+        Outcome::new(Reason::Failed).failure(self.told_in(dialect))
     }
 
     pub(crate) fn handing(source: impl Into<io::Error>) -> Self {

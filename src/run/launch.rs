@@ -219,7 +219,7 @@ fn told(outcome: Result<Outcome, Error>, dialect: Dialect) -> Outcome {
         (Ok(outcome), _) => outcome,
         // That is why it failed.
         (Err(_), Some(signal)) => Outcome::new(Reason::Signal).signal(signal),
-        (Err(error), None) => Outcome::new(Reason::Failed).failure(error.told_in(dialect)),
+        (Err(error), None) => error.outcome_in(dialect),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The process that a user starts, when the VM has another one: it keeps what must outlive the VM or must not
 //! be within its reach, and clears it away.
 //!
-//! The supervisor holds networks (taps, addresses, published ports), the VM's share of the host with its cgroup,
-//! the terminal's modes and the files that statistics go to. Its child builds and runs the VM. If the supervisor
+//! The supervisor holds networks (taps, addresses, published ports), the host's sockets, the VM's share of the host with
+//! its cgroup, the terminal's modes and the files that statistics go to. Its child builds and runs the VM. If the supervisor
 //! is killed, so is its child.
 
 use crate::Error;
@@ -102,8 +102,7 @@ pub(crate) fn supervise(
         }
     };
     drop((theirs, their_keys, their_outputs));
-    // A process for strangers takes another user, which takes a right.
-    let mut service = match NetworkService::start(&mut networks) {
+    let mut service = match serve(&mut networks, sockets.as_mut()) {
         Ok(service) => service,
         Err(error) => {
             let _ = child.signal(Signal::KILL);
@@ -111,18 +110,6 @@ pub(crate) fn supervise(
             return Err(error);
         }
     };
-    if let Err(error) = rights::attend() {
-        log::warn!("the supervisor may make system calls that it has no use for: {error}");
-    }
-    if let Err(error) = rights::keep_those_of_the_end() {
-        log::warn!("the supervisor keeps rights that it does not need: {error}");
-    }
-    // With sockets it has a second thread.
-    if let Err(error) = sockets.as_mut().map_or(Ok(()), Sockets::serve) {
-        let _ = child.signal(Signal::KILL);
-        let _ = child.wait();
-        return Err(error.into());
-    }
     let process = child.pid();
     let mut reports = Reports::new(outputs, channel, stats);
     let attended = Attended::new(
@@ -141,6 +128,23 @@ pub(crate) fn supervise(
     drop(networks);
     drop(sockets);
     Ok(outcome(fate, reports.outcome(), share.as_ref(), dialect))
+}
+
+/// Begins to serve, and lays down what that takes and nothing later does.
+fn serve(networks: &mut [Network], sockets: Option<&mut Sockets>) -> Result<NetworkService, Error> {
+    // A process for strangers takes another user, which takes a right.
+    let service = NetworkService::start(networks)?;
+    if let Err(error) = rights::attend() {
+        log::warn!("the supervisor may make system calls that it has no use for: {error}");
+    }
+    if let Err(error) = rights::keep_those_of_the_end() {
+        log::warn!("the supervisor keeps rights that it does not need: {error}");
+    }
+    // With sockets it has a second thread.
+    if let Some(sockets) = sockets {
+        sockets.serve()?;
+    }
+    Ok(service)
 }
 
 /// What a VM's process has of its supervisor when it is forked, and leaves to it.
@@ -183,7 +187,6 @@ impl Leaving {
 /// How a run has ended, by what the kernel and the VM's process say of it. A process whose guest has taken it over may
 /// say anything of its guest, and nothing of what the kernel knows.
 fn outcome(fate: Fate, told: Option<Outcome>, share: Option<&Share>, dialect: Dialect) -> Outcome {
-    let failed = |reason, error: Error| Outcome::new(reason).failure(error.told_in(dialect));
     let wished = |wish| match wish {
         Wish::Signal(signal) => Outcome::new(Reason::Signal).signal(signal),
         Wish::Escape => Outcome::new(Reason::Escape),
@@ -192,10 +195,11 @@ fn outcome(fate: Fate, told: Option<Outcome>, share: Option<&Share>, dialect: Di
     match (fate.ended, fate.wish, told) {
         (Ended::Killed(_), Some(wish), _) if !fate.in_time => wished(wish),
         (Ended::Killed(signal), _, _) => {
-            failed(Reason::Killed, killed(signal, share)).signal(signal)
+            let failure = killed(signal, share).told_in(dialect);
+            Outcome::new(Reason::Killed).failure(failure).signal(signal)
         }
         (Ended::Exited(seccomp::EXIT_CODE), _, _) => Outcome::new(Reason::Forbidden),
-        (Ended::Exited(code), _, None) => failed(Reason::Failed, Error::Untold { code }),
+        (Ended::Exited(code), _, None) => Error::Untold { code }.outcome_in(dialect),
         (_, _, Some(told)) if told.reason == Reason::Failed => told,
         // That the service has ended is what was wanted, with whatever code.
         (_, Some(Wish::Escape), Some(_)) => wished(Wish::Escape),

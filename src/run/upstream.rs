@@ -1,14 +1,13 @@
 //! Whoever has started a supervisor and wants to know of its VM: another program, at the other end of a channel.
 
 use crate::Error;
+use crate::contact::REQUEST_BYTES;
 use kvmlet_control::{Channel, Received, Report, Request};
-use kvmlet_spec::{Dialect, Failure, Outcome, Reason};
+use kvmlet_spec::{Dialect, Failure, Outcome};
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// No request is longer.
-const REQUEST_BYTES: usize = 64;
 /// How long whoever does not read may take before it misses the end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What it means that nobody is left.
@@ -98,7 +97,7 @@ impl Upstream {
         if let Some(channel) = &self.channel {
             let outcome = match outcome {
                 Ok(outcome) => outcome.clone(),
-                Err(error) => Outcome::new(Reason::Failed).failure(error.told_in(dialect)),
+                Err(error) => error.outcome_in(dialect),
             };
             let _ = wait::one(Slot::writable(channel.as_fd()), Until::after(PATIENCE));
             self.pass_on(&Report::Ended(Box::new(outcome)));

@@ -3,7 +3,7 @@
 use super::input::Input;
 use super::{Console, End};
 use crate::Error;
-use crate::contact::Contact;
+use crate::contact::{Contact, REQUEST_BYTES};
 use crate::silence::Silence;
 use crate::stopping::{Answer, Stopping};
 use kvmlet_control::{Order, Received, Request};
@@ -13,9 +13,6 @@ use kvmlet_vmm::vm::{State, VmHandle};
 use rustix::stdio::stdin;
 use std::os::fd::AsFd;
 use std::time::Duration;
-
-/// No request is longer.
-const REQUEST_BYTES: usize = 64;
 
 /// Connects standard input to the guest until the VM ends. Who wants its end has the guest asked for it, or cuts its power
 /// where that is [`stopping`](Stopping)'s answer.

@@ -123,7 +123,7 @@ fn supervise(handed: Received, started: Instant) -> Result<Outcome, Error> {
     if let Some(path) = outcome {
         let ended = match &ended {
             Ok(outcome) => outcome.clone(),
-            Err(error) => Outcome::new(Reason::Failed).failure(error.told_in(Dialect::File)),
+            Err(error) => error.outcome_in(Dialect::File),
         };
         let json = serde_json::to_string(&ended).unwrap_or_default() + "\n";
         WholeFile::open(&path)?.write(json.as_bytes())?;
