@@ -1,7 +1,9 @@
-//! Doing two things at the same time, and locks that outlive panics.
+//! Doing two things at the same time, threads that serve, and locks that outlive panics.
 
+use super::event::Event;
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, scope, yield_now};
+use std::thread::{Builder, JoinHandle, scope, yield_now};
 use std::time::{Duration, Instant};
 
 /// Does `work` in a thread of that name while this thread does `meanwhile`, and waits for both. Where the host
@@ -40,6 +42,36 @@ pub fn beside<A: Send, B>(
     }
 }
 
+/// A thread that serves until this is dropped: then it is told to end, and waited for.
+#[derive(Debug)]
+pub struct Serving {
+    stop: Event,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Serving {
+    /// Starts it. It ends when the event that `serve` is given is signalled.
+    ///
+    /// # Errors
+    /// When the host gives no thread, or no event.
+    pub fn start(name: &str, serve: impl FnOnce(Event) + Send + 'static) -> io::Result<Self> {
+        let stop = Event::new()?;
+        let stopped = stop.try_clone()?;
+        let thread = Builder::new().name(name.into());
+        let thread = Some(thread.spawn(move || serve(stopped))?);
+        Ok(Self { stop, thread })
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.signal();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Waits for a change, as [`lock`] does.
 pub fn wait<'a, T>(changed: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
@@ -54,6 +86,21 @@ pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wait::{self, Slot, Until};
+    use std::os::fd::AsFd;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn who_serves_is_told_to_end_and_waited_for() {
+        let (ended, has_ended) = channel();
+        let serving = Serving::start("test", move |stop| {
+            wait::one(Slot::readable(stop.as_fd()), Until::Forever).unwrap();
+            ended.send(()).unwrap();
+        });
+        assert!(has_ended.try_recv().is_err());
+        drop(serving.unwrap());
+        has_ended.try_recv().unwrap();
+    }
 
     #[test]
     fn two_things_are_done_at_the_same_time() {

@@ -9,7 +9,6 @@ use super::proxy::{Offer, Seats};
 use super::publish::{self, Published};
 use super::reap::{Ending, reap};
 use super::tap::Tap;
-use super::thread::Thread;
 use super::turn::Turn;
 use super::watch::Guarded;
 use super::{Error, Network, link};
@@ -18,6 +17,7 @@ use crate::config::{
 };
 use crate::descriptors::Reserved;
 use crate::runtime::RuntimeDirectory;
+use kvmlet_sys::thread::Serving;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 
@@ -31,7 +31,7 @@ pub(super) struct Made {
     /// Until it is served.
     pub(super) offer: Option<Offer>,
     pub(super) guarded: Option<Guarded>,
-    pub(super) threads: Vec<Thread>,
+    pub(super) threads: Vec<Serving>,
     /// For the proxy's clients.
     _descriptors: Reserved,
 }

@@ -56,7 +56,6 @@ use kvmlet_sys::environment;
 use kvmlet_sys::tap::TapQueue;
 use made::Made;
 use std::sync::Arc;
-use thread::Thread;
 
 /// The host's side of one interface of a guest. Dropping it takes down what it has set up.
 pub struct Network {
@@ -124,8 +123,8 @@ impl Network {
     /// # Errors
     /// When the host gives no threads or events.
     pub fn serve(&mut self) -> Result<(), Error> {
-        let proxy = self.proxy()?.map(Thread::of_proxy).transpose()?;
-        let watch = self.watch().map(Thread::of_watch).transpose()?;
+        let proxy = self.proxy()?.map(thread::of_proxy).transpose()?;
+        let watch = self.watch().map(thread::of_watch).transpose()?;
         if let Some(made) = &mut self.made {
             made.threads.extend(proxy.into_iter().chain(watch));
         }

@@ -13,12 +13,11 @@ pub use error::Error;
 use channel::{HostEnd, VmEnd};
 use kvmlet_host::descriptors::Reserved;
 use kvmlet_spec::Vsock;
-use kvmlet_sys::event::Event;
+use kvmlet_sys::thread::Serving;
 use kvmlet_vmm::devices::virtio::vsock::{HostSide, MOST_CONNECTIONS};
 use service::Service;
 use socket_file::SocketFile;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
 
 /// Connections that are to be possible at least.
 const FEW: usize = 16;
@@ -27,7 +26,7 @@ const FEW: usize = 16;
 #[derive(Debug)]
 pub struct Sockets {
     // Dropped first: the thread uses the others.
-    thread: Option<Thread>,
+    thread: Option<Serving>,
     file: Option<Arc<SocketFile>>,
     host: Option<HostEnd>,
     vm: Option<Arc<VmEnd>>,
@@ -63,7 +62,9 @@ impl Sockets {
     pub fn serve(&mut self) -> Result<(), Error> {
         self.vm = None;
         if let (Some(host), Some(file)) = (self.host.take(), &self.file) {
-            self.thread = Some(Thread::start(file.clone(), host)?);
+            let file = file.clone();
+            let serve = move |stop| Service::new(&file, host, stop).run();
+            self.thread = Some(Serving::start("vsock-host", serve)?);
         }
         Ok(())
     }
@@ -72,35 +73,6 @@ impl Sockets {
     pub fn abandon(mut self) {
         if let Some(file) = self.file.take().and_then(Arc::into_inner) {
             file.abandon();
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Thread {
-    stop: Event,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Thread {
-    fn start(file: Arc<SocketFile>, host: HostEnd) -> Result<Self, Error> {
-        let stop = Event::new()?;
-        let stopped = stop.try_clone()?;
-        let thread = Builder::new()
-            .name("vsock-host".into())
-            .spawn(move || Service::new(&file, host, stopped).run())?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        self.stop.signal();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
         }
     }
 }
