@@ -1,5 +1,6 @@
 //! A pause: nothing changes guest memory, and the guest is told of it.
 
+use crate::cli::{Running, kill, kvmlet};
 use crate::harness::{Guest, Test, patience::eventually};
 use crate::packets::{enter_own_network, frame, packet_socket, tap};
 use crate::virtio::image;
@@ -7,14 +8,16 @@ use kvmlet::config::{Balloon, Disk, HugePages, Net};
 use kvmlet::{Error, MemorySize, VmHandle};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub const TESTS: &[Test] = &[
     ("a_paused_vm_has_memory_that_nothing_changes", still_memory),
     ("a_guest_is_told_that_it_was_paused", told),
+    ("a_guest_is_told_that_its_process_was_stopped", stopped),
 ];
 
 /// As no other VM of these tests has it, which are of one process.
@@ -119,5 +122,21 @@ fn told() {
         eventually("the guest is told", || {
             guest.output.text().matches("told").count() == times
         });
+    }
+}
+
+fn stopped() {
+    // Its vCPU is as often in the VM's process as it is in the guest.
+    let mut command = kvmlet("kvmclock");
+    command.args(["--no-jail", "--cmdline", "exits=1"]);
+    let mut child = Running::spawn(command.stdout(Stdio::piped()));
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut line = || lines.next().unwrap().unwrap();
+    assert_eq!(line(), "ready");
+    for _ in 0..6 {
+        kill(child.id() as i32, libc::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(1300));
+        kill(child.id() as i32, libc::SIGCONT);
+        assert_eq!(line(), "told");
     }
 }

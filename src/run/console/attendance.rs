@@ -143,6 +143,7 @@ impl Attendance<'_> {
         }
         if let Some(libc::SIGTSTP | libc::SIGCONT) = signal {
             self.silence.begin_again();
+            self.vm.tell_of_stop();
         }
         Ok(Wanted::Nothing)
     }

@@ -93,6 +93,13 @@ impl VmHandle {
         self.shared.lifecycle.state()
     }
 
+    /// Tells the guest that its process was stopped for a while (SIGSTOP) and goes on, so that its watchdogs do not take
+    /// that for a lockup. Who runs a VM in a process of its own calls this on SIGCONT. After
+    /// [`resume`](Self::resume) there is no need to.
+    pub fn tell_of_stop(&self) {
+        self.shared.lifecycle.call_back();
+    }
+
     /// Running → Paused. When this returns, no vCPU executes guest code, and nothing changes guest memory until
     /// [`resume`](Self::resume). What devices have asked of the host is waited for as far as its answer goes to guest
     /// memory, a tenth of a second at the most.

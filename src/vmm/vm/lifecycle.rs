@@ -173,6 +173,11 @@ impl Lifecycle {
         Ok(())
     }
 
+    /// Has each vCPU come out of its guest once, and tell it of the time that it stood still.
+    pub fn call_back(&self) {
+        kick::all(&self.lock().threads);
+    }
+
     /// Blocks until the VM has ended and every vCPU thread has left.
     pub fn wait_for_end(&self) -> Outcome {
         let mut inner = self.lock();

@@ -113,7 +113,8 @@ impl Vcpu {
     }
 
     /// The guest's watchdogs should not take the time that it stood still for a lockup (api.rst, KVM_KVMCLOCK_CTRL):
-    /// while it was paused, or while its process was, which KVM_RUN comes back from, too.
+    /// while it was paused, or while its process was stopped or frozen, which KVM_RUN comes back from, too. A vCPU that
+    /// was not in it then is [called back](Lifecycle::call_back).
     fn tell_of_pause(&self) {
         // Refused where the guest does not use KVM's clock, and has nobody to be told.
         let _ = self.fd.kvmclock_ctrl();
