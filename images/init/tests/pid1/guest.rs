@@ -5,10 +5,14 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use kvmlet_contract::machine::{EXIT_CODE_PORT, SLEEP_CONTROL_PORT, SLEEP_POWER_OFF};
 use kvmlet_contract::{GuestSpec, ServiceSpec};
 use tempfile::TempDir;
+
+/// A test that waits longer has failed. What is tested takes less than a tenth of it, even where much else runs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the container's first process does before it becomes init.
 const SET_UP: &str = r#"
@@ -228,8 +232,11 @@ impl Running {
     /// Whether there is no init any more.
     pub fn has_ended(&self) -> bool {
         let Some(init) = self.init() else { return true };
-        let stat = fs::read_to_string(format!("/proc/{init}/stat")).unwrap_or_default();
-        !stat.contains(") S") && !stat.contains(") R")
+        // proc_pid_stat(5): the state follows the name. It has one for each way to wait, and two for none.
+        match fs::read_to_string(format!("/proc/{init}/stat")) {
+            Ok(stat) => stat.contains(") Z") || stat.contains(") X"),
+            Err(_) => true,
+        }
     }
 
     /// The guest's root directory.

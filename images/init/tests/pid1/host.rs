@@ -7,10 +7,7 @@ use std::time::{Duration, Instant};
 use kvmlet_contract::channel::{Client, Ended, Event, Fault, Output, ProcessSpec, Request, Role};
 use kvmlet_contract::{AgentSpec, GuestSpec};
 
-use crate::guest::{Guest, Running};
-
-/// A test that waits longer has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::guest::{Guest, PATIENCE, Running};
 
 /// What the agent said, with bytes of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +47,17 @@ pub fn guest_with(change: impl FnOnce(Guest) -> Guest) -> Option<(Running, Host)
     std::fs::create_dir(&directory).unwrap();
     let listener = UnixListener::bind(directory.join("host")).unwrap();
     let running = guest.start();
-    let (stream, _) = listener.accept().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let start = Instant::now();
+    let stream = loop {
+        match listener.accept() {
+            Ok((stream, _)) => break stream,
+            Err(_) if running.has_ended() => panic!("no agent: {:?}", running.wait()),
+            Err(error) => assert!(start.elapsed() < PATIENCE, "no agent: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    stream.set_nonblocking(false).unwrap();
     Some((running, Host::over(stream)))
 }
 
@@ -205,7 +212,8 @@ impl Host {
         }
     }
 
-    fn seen(&self) -> String {
+    /// All that was written, for a person.
+    pub fn seen(&self) -> String {
         let text = String::from_utf8_lossy;
         format!("{:?} {:?}", text(&self.stdout), text(&self.stderr))
     }
