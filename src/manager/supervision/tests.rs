@@ -11,6 +11,9 @@ use crate::{Asked, End, InstanceId, State};
 use kvmlet_spec::supervision::RestartPolicy;
 use std::path::Path;
 
+/// What takes longer never comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// This test as the supervisor, in a process of its own: signals are a process's.
 const INSIDE: &str = "KVMLET_TEST_SUPERVISE";
 
@@ -59,9 +62,13 @@ impl Instance {
             .unwrap()
     }
 
+    fn reader(&self) -> Reader {
+        let instance = self.book().find("web").unwrap();
+        Reader::open(instance.directory(), &Selection::default()).unwrap()
+    }
+
     fn said(&self) -> String {
-        let directory = self.book().find("web").unwrap();
-        let mut reader = Reader::open(directory.directory(), &Selection::default()).unwrap();
+        let mut reader = self.reader();
         let entries = std::iter::from_fn(|| reader.next().unwrap());
         let entries = entries
             .map(|entry| format!("{}: {}", entry.stream, String::from_utf8_lossy(&entry.text)));
@@ -84,15 +91,27 @@ impl Instance {
 
     fn until(&self, state: State) -> crate::View {
         let instance = self.book().find("web").unwrap();
-        let since = Instant::now();
-        loop {
+        until(|| {
             let view = instance.view(None).unwrap();
             if view.state == state {
-                return view;
+                Ok(view)
+            } else {
+                Err(view)
             }
-            assert!(since.elapsed() < Duration::from_secs(20), "{view:?}");
-            std::thread::sleep(Duration::from_millis(1));
+        })
+    }
+}
+
+/// Waits for what a test is about; what is seen instead, if it never comes.
+#[track_caller]
+fn until<T, E: std::fmt::Debug>(mut look: impl FnMut() -> Result<T, E>) -> T {
+    let since = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(instead) => assert!(since.elapsed() < PATIENCE, "{instead:?}"),
         }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -179,14 +198,20 @@ fn it_runs_when_it_says_so() {
         "while [ ! -e go ]; do sleep 0.01; done; echo r >&$2; sleep 100",
         true,
     );
+    web.until(State::Created);
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(
         web.book().find("web").unwrap().state().unwrap(),
-        State::Created
+        State::Created,
+        "without a word"
     );
     std::fs::write(web.place.path().join("go"), "").unwrap();
     let view = web.until(State::Running);
-    assert_eq!(web.told(), "Ok(())");
+    // It is told after it is noted.
+    until(|| match &*web.told() {
+        "Ok(())" => Ok(()),
+        other => Err(other.to_string()),
+    });
     stop(&view, libc::SIGTERM);
     assert!(child.wait().unwrap().success());
     // `always` is not for who was stopped.
@@ -222,19 +247,16 @@ fn it_is_started_again_as_its_policy_says() {
     // Between two starts it can be stopped at once.
     let web = Instance::new("always");
     let mut child = web.spawn("exit 1", false);
+    let instance = web.book().find("web").unwrap();
+    let view = until(|| match instance.view(None).unwrap() {
+        view if view.record.restarts >= 7 && view.state == State::Restarting => Ok(view),
+        other => Err(other),
+    });
     let since = Instant::now();
-    while web.book().find("web").unwrap().record().unwrap().restarts < 5 {
-        assert!(since.elapsed() < Duration::from_secs(30));
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    stop(&web.until(State::Restarting), libc::SIGTERM);
-    let since = Instant::now();
+    stop(&view, libc::SIGTERM);
     assert!(child.wait().unwrap().success());
-    assert!(
-        since.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        since.elapsed()
-    );
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?} of 6.4 s");
     assert_eq!(code(&web.until(State::Exited).end.unwrap()), 1);
 }
 
@@ -244,13 +266,10 @@ fn who_is_killed_takes_its_vm_along() {
     let mut child = web.spawn("echo $$ > pid; exec sleep 100", false);
     let view = web.until(State::Running);
     let path = web.place.path().join("pid");
-    while std::fs::read_to_string(&path)
-        .unwrap_or_default()
-        .is_empty()
-    {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let pid = std::fs::read_to_string(&path).unwrap();
+    let pid = until(|| match std::fs::read_to_string(&path) {
+        Ok(pid) if pid.ends_with('\n') => Ok(pid),
+        other => Err(other),
+    });
     stop(&view, libc::SIGKILL);
     child.wait().unwrap();
     // Once it is free nothing of it runs.
@@ -265,7 +284,7 @@ fn a_vm_that_writes_without_end_is_stopped_all_the_same() {
     let web = Instance::new("no");
     let mut child = web.spawn("yes", false);
     let view = web.until(State::Running);
-    std::thread::sleep(Duration::from_millis(200));
+    until(|| web.reader().next().unwrap().ok_or("nothing is written"));
     stop(&view, libc::SIGTERM);
     assert!(child.wait().unwrap().success());
     assert_eq!(code(&web.until(State::Exited).end.unwrap()), 143);
