@@ -93,11 +93,8 @@ impl Instance {
         let instance = self.book().find("web").unwrap();
         until(|| {
             let view = instance.view(None).unwrap();
-            if view.state == state {
-                Ok(view)
-            } else {
-                Err(view)
-            }
+            let instead = format!("{view:?}");
+            (view.state == state).then_some(view).ok_or(instead)
         })
     }
 }
@@ -248,9 +245,11 @@ fn it_is_started_again_as_its_policy_says() {
     let web = Instance::new("always");
     let mut child = web.spawn("exit 1", false);
     let instance = web.book().find("web").unwrap();
-    let view = until(|| match instance.view(None).unwrap() {
-        view if view.record.restarts >= 7 && view.state == State::Restarting => Ok(view),
-        other => Err(other),
+    let view = until(|| {
+        let view = instance.view(None).unwrap();
+        let instead = format!("{view:?}");
+        let pauses = view.state == State::Restarting && view.record.restarts >= 7;
+        pauses.then_some(view).ok_or(instead)
     });
     let since = Instant::now();
     stop(&view, libc::SIGTERM);
