@@ -33,6 +33,9 @@ pub enum AgentError {
         /// The rest of a sentence that starts with "cannot".
         message: String,
     },
+    /// What it answered cannot be an answer.
+    #[error("the guest's agent sent {0}")]
+    Nonsense(&'static str),
     /// It took too long.
     #[error("the guest's agent did not answer in {} s", .0.as_secs_f32())]
     Late(Duration),
@@ -177,7 +180,17 @@ impl Agent {
         streams: &mut Streams<'_>,
         limit: Option<Duration>,
     ) -> Result<Ended, AgentError> {
-        self.client.start(spec, Role::Exec)?;
+        self.run(spec, Role::Exec, streams, limit)
+    }
+
+    fn run(
+        &mut self,
+        spec: &ProcessSpec,
+        role: Role,
+        streams: &mut Streams<'_>,
+        limit: Option<Duration>,
+    ) -> Result<Ended, AgentError> {
+        self.client.start(spec, role)?;
         let limit = limit.map(|limit| (Instant::now() + limit, limit));
         loop {
             if let Some(ended) = self.pass_on(streams)? {
@@ -310,5 +323,8 @@ pub fn readable(text: &[u8]) -> String {
         .collect()
 }
 
+mod processes;
 #[cfg(test)]
 mod tests;
+
+pub use processes::Process;

@@ -28,6 +28,8 @@ const LONGEST_PATH: usize = 4096;
 
 /// A program that is to be started.
 pub struct Launch<'a> {
+    /// What is executed, if it is not the first argument.
+    pub program: Option<&'a CStr>,
     /// The program and its arguments, of which there is one at least.
     pub arguments: Vec<&'a CStr>,
     /// Each `NAME=VALUE`. PATH, HOME and TERM are added if they are not there.
@@ -104,7 +106,7 @@ impl Launch<'_> {
             stdio: &self.stdio,
             identity: identity.as_ref(),
             workdir: self.workdir,
-            program: self.arguments[0],
+            program: self.program.unwrap_or(self.arguments[0]),
             path: path.map_or(b"", |it| &it.to_bytes()[b"PATH=".len()..]),
             argv: pointers(&self.arguments),
             envp: pointers(&variables),

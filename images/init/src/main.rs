@@ -26,11 +26,13 @@ mod runtime;
 mod service;
 mod supervise;
 mod sys;
+mod tools;
 
 use alloc::ffi::CString;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ffi::CStr;
 
 use kvmlet_contract::{EXIT_INIT_FAILED, GuestSpec, SERVICE_FILE, ServiceSpec};
 use sys::Errno;
@@ -51,9 +53,12 @@ impl From<String> for Failure {
     }
 }
 
-/// What [`runtime`] calls once there is a stack.
-fn main() -> ! {
+/// What [`runtime`] calls once there is a stack. A process that the agent starts with one of its tools has the tool's name.
+fn main(name: Option<&CStr>) -> ! {
     if sys::getpid() != 1 {
+        if let Some(tool) = name.and_then(tools::Tool::named) {
+            tool.run();
+        }
         console::say(format_args!(
             "cannot run: this is the init of a guest, not a command"
         ));
@@ -108,7 +113,7 @@ pub(crate) fn service_file() -> Result<ServiceSpec, String> {
 }
 
 /// Reads a small text file. What is not UTF-8 is replaced, which no valid value survives.
-fn read_text(path: &core::ffi::CStr) -> Result<String, Errno> {
+fn read_text(path: &CStr) -> Result<String, Errno> {
     const LIMIT: usize = 64 << 10;
     let file = sys::File::open(path, sys::O_RDONLY)?;
     let mut chunk = [0; 4096];

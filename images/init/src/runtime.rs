@@ -4,20 +4,24 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::arch::{asm, naked_asm};
 use core::cell::{Cell, UnsafeCell};
+use core::ffi::{CStr, c_char};
 use core::panic::PanicInfo;
 
 use crate::{console, power};
 
-/// The entry point (System V ABI, AMD64 supplement, §3.4.1). Arguments and environment, which the
-/// kernel leaves on the stack, are of no interest.
+/// The entry point (System V ABI, AMD64 supplement, §3.4.1). Of what the kernel leaves on the stack only the name that the
+/// program was executed by is of interest.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 extern "C" fn _start() -> ! {
-    naked_asm!("xor ebp, ebp", "and rsp, -16", "call {main}", "ud2", main = sym start)
+    naked_asm!("xor ebp, ebp", "mov rdi, rsp", "and rsp, -16", "call {main}", "ud2", main = sym start)
 }
 
-extern "C" fn start() -> ! {
-    crate::main()
+extern "C" fn start(stack: *const usize) -> ! {
+    // SAFETY: the kernel leaves there how many arguments there are, pointers to them, and one that is null.
+    let name = unsafe { *stack.add(1) } as *const c_char;
+    // SAFETY: it is null, or an argument, which ends with NUL and stays there.
+    crate::main((!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }))
 }
 
 #[panic_handler]

@@ -20,6 +20,7 @@ pub fn start(spec: &ServiceSpec, size: Option<ConsoleSize>) -> Result<Pid, Failu
     let workdir = c_string(spec.workdir.as_deref().unwrap_or("/"));
     let terminal = open_terminal();
     let mut launch = Launch {
+        program: None,
         arguments: arguments.iter().map(|it| &**it).collect(),
         variables: variables.iter().map(|it| &**it).collect(),
         workdir: &workdir,

@@ -50,6 +50,7 @@ macro_rules! call {
 }
 
 mod clock;
+mod directory;
 mod io;
 mod process;
 

@@ -1,5 +1,5 @@
 // Whatever goes wrong in its making, a test has failed.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
 use kvmlet_contract::channel::{HEADER, MAX_PAYLOAD, Message, VERSION};
@@ -25,17 +25,25 @@ impl Guest {
 
     /// Waits for the first request that `wanted` knows.
     fn hear<T>(&mut self, wanted: impl Fn(Request<'_>) -> Option<T>) -> T {
+        self.try_hear(wanted).expect("the host has gone")
+    }
+
+    /// The same; nothing if the host has gone.
+    fn try_hear<T>(&mut self, wanted: impl Fn(Request<'_>) -> Option<T>) -> Option<T> {
         loop {
             while let Some((request, length)) = Request::decode(&self.heard).unwrap() {
                 let found = wanted(request);
                 self.heard.drain(..length);
-                if let Some(found) = found {
+                if found.is_some() {
                     return found;
                 }
             }
             let mut bytes = [0; 4096];
-            let count = self.stream.read(&mut bytes).unwrap();
-            assert!(count > 0, "the host has gone");
+            // It may go with something unread.
+            let count = self.stream.read(&mut bytes).unwrap_or(0);
+            if count == 0 {
+                return None;
+            }
             self.heard.extend(&bytes[..count]);
         }
     }
@@ -228,4 +236,72 @@ fn the_clock_is_read_and_set() {
     let set = Request::SetClock { realtime_ns: 9 };
     agent.change(&set, PATIENCE).unwrap();
     guest.join().unwrap();
+}
+
+/// What comes of a guest that lists its processes so.
+fn listed(list: Vec<u8>, ended: Ended) -> Result<Vec<Process>, AgentError> {
+    let (mut agent, guest) = guest(move |mut guest| {
+        guest.say(&Event::Hello { version: VERSION });
+        guest.hear(|request| matches!(request, Request::Start { role: Role::Tool }).then_some(()));
+        guest.say(&Event::Started { pid: 7 });
+        let mut credit = 0;
+        for bytes in list.chunks(8 << 10) {
+            while credit < bytes.len() {
+                let more = guest.try_hear(|request| match request {
+                    Request::Credit {
+                        output: Output::Stdout,
+                        bytes,
+                    } => Some(bytes),
+                    _ => None,
+                });
+                // The host has heard enough.
+                let Some(more) = more else { return };
+                credit += more as usize;
+            }
+            credit -= bytes.len();
+            let output = Output::Stdout;
+            guest.say(&Event::Output { output, bytes });
+        }
+        let output = Output::Stderr;
+        let bytes = b"kvmlet-init: \x1b[31mno\n";
+        guest.say(&Event::Output { output, bytes });
+        guest.say(&Event::Exited { ended });
+    });
+    let processes = agent.processes(PATIENCE);
+    drop(agent);
+    guest.join().unwrap();
+    processes
+}
+
+#[test]
+fn processes_are_listed() {
+    let list = b"1 0 0 10 300 /init\n7 1 33 1500 4096 nginx: master x\n";
+    let processes = listed(list.to_vec(), Ended::Code(0)).unwrap();
+    let nginx = Process {
+        pid: 7,
+        parent: 1,
+        uid: 33,
+        cpu: Duration::from_millis(1500),
+        rss_kib: 4096,
+        command: "nginx: master x".into(),
+    };
+    assert_eq!((processes.len(), &processes[1]), (2, &nginx));
+}
+
+#[test]
+fn a_list_of_processes_that_is_none_is_refused() {
+    let cases: [(&[u8], &str); 4] = [
+        (b"1 0 0 10 300 /init\nroot", "that is none"),
+        (b"1 0 0 10 300 \x1b]0;x\x07\n", "that is none"),
+        (b"\xff\n", "that is none"),
+        (&[b'\n'; 5 << 20], "without end"),
+    ];
+    for (list, expected) in cases {
+        let error = listed(list.to_vec(), Ended::Code(0)).unwrap_err();
+        let expected = format!("the guest's agent sent a list of processes {expected}");
+        assert_eq!(error.to_string(), expected);
+    }
+    let error = listed(Vec::new(), Ended::Code(125)).unwrap_err();
+    let expected = "the guest cannot list its processes: kvmlet-init: \u{fffd}[31mno";
+    assert_eq!(error.to_string(), expected);
 }

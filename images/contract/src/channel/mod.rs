@@ -42,6 +42,7 @@ mod client;
 mod description;
 mod event;
 mod fields;
+mod guest_process;
 mod process_spec;
 mod request;
 
@@ -51,6 +52,7 @@ pub use description::{
 };
 pub use event::{Ended, Event, Fault, MAX_MESSAGE, StopStep};
 pub use fields::{FrameError, HEADER, MAX_PAYLOAD};
+pub use guest_process::{GuestProcess, MAX_COMMAND, PROCESSES};
 pub use process_spec::{MountSpec, ProcessSpec};
 pub use request::{MAX_ENTROPY, Request, Role};
 

@@ -15,6 +15,29 @@ pub enum Role {
     Service,
     /// A process beside it.
     Exec,
+    /// Such a process, but one of the agent's own programs, which an image need not have. The first argument is its name:
+    /// [`super::PROCESSES`].
+    Tool,
+}
+
+impl Role {
+    /// As it is sent.
+    const fn number(self) -> u8 {
+        match self {
+            Self::Service => 0,
+            Self::Exec => 1,
+            Self::Tool => 2,
+        }
+    }
+
+    const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Service),
+            1 => Some(Self::Exec),
+            2 => Some(Self::Tool),
+            _ => None,
+        }
+    }
 }
 
 /// What the host asks for.
@@ -109,7 +132,7 @@ impl<'a> Message<'a> for Request<'a> {
             Self::Describe { part: bytes } | Self::Input { bytes } | Self::AddEntropy { bytes } => {
                 frame.put(bytes)
             }
-            Self::Start { role } => frame.put(&[u8::from(role == Role::Exec)]),
+            Self::Start { role } => frame.put(&[role.number()]),
             Self::Credit { output, bytes } => {
                 frame.put(&[output.number()]);
                 frame.put(&bytes.to_le_bytes());
@@ -167,10 +190,7 @@ fn read<'a>(kind: u8, fields: &mut Fields<'a>) -> Option<Request<'a>> {
             part: some(fields.rest())?,
         },
         4 => Request::Start {
-            role: match fields.flag()? {
-                false => Role::Service,
-                true => Role::Exec,
-            },
+            role: Role::from_number(fields.u8()?)?,
         },
         5 => Request::Attach,
         6 => Request::Input {

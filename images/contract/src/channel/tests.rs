@@ -30,7 +30,8 @@ fn request() -> impl Strategy<Value = Request<'static>> {
         any::<u16>().prop_map(|version| Request::Hello { version }),
         any::<u32>().prop_map(|length| Request::Begin { length }),
         bytes(300).prop_map(|part| Request::Describe { part }),
-        prop_oneof![Just(Role::Service), Just(Role::Exec)].prop_map(|role| Request::Start { role }),
+        prop_oneof![Just(Role::Service), Just(Role::Exec), Just(Role::Tool)]
+            .prop_map(|role| Request::Start { role }),
         Just(Request::Attach),
         bytes(MAX_PAYLOAD).prop_map(|bytes| Request::Input { bytes }),
         Just(Request::EndInput),

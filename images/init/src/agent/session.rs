@@ -288,7 +288,7 @@ impl Course {
                 connection.tell(&Event::Started { pid });
                 process.attached(connection);
                 self.carries = match role {
-                    Role::Exec => Carries::Exec(process),
+                    Role::Exec | Role::Tool => Carries::Exec(process),
                     Role::Service => Carries::Service(service.started(process, &description)),
                 };
             }
@@ -299,7 +299,7 @@ impl Course {
                     message: failure.message.as_bytes(),
                 });
                 match role {
-                    Role::Exec => connection.end(),
+                    Role::Exec | Role::Tool => connection.end(),
                     Role::Service => {
                         self.carries = Carries::Service(service.failed(&failure));
                     }

@@ -12,13 +12,14 @@ use kvmlet_contract::{Account, NetworkSpec, ServiceSpec, User};
 use super::process::{Ends, Process};
 use crate::launch::{Launch, Stdio, name};
 use crate::sys::{self, Errno, File};
+use crate::tools::{self, Tool};
 use crate::{Failure, mounts, network, service, service_file};
 
 /// Starts what is described. A service is what the image says, where the description is silent, and its machine is prepared
 /// first.
 pub fn start(description: &Description<'_>, role: Role) -> Result<Process, Failure> {
     let image = match role {
-        Role::Exec => ServiceSpec::default(),
+        Role::Exec | Role::Tool => ServiceSpec::default(),
         Role::Service => {
             prepare_machine(description)?;
             service_file()?
@@ -30,6 +31,7 @@ pub fn start(description: &Description<'_>, role: Role) -> Result<Process, Failu
     let image_workdir = image.workdir.as_ref().map(own);
     let (stdio, ends) = streams(description)?;
     let launch = Launch {
+        program: (role == Role::Tool).then_some(tools::OWN_PROGRAM),
         arguments: arguments(description, &image_arguments, role)?,
         variables: variables(description, &image_variables),
         workdir: description
@@ -78,7 +80,13 @@ fn arguments<'a>(
     }
     match (arguments.is_empty(), role) {
         (true, Role::Service) => arguments.push(service::DEFAULT_COMMAND),
-        (true, Role::Exec) => return Err("execute a command: none is said".into()),
+        (true, Role::Exec | Role::Tool) => return Err("execute a command: none is said".into()),
+        (false, Role::Tool) if Tool::named(arguments[0]).is_none() => {
+            let name = arguments[0].to_string_lossy();
+            return Err(format!(
+                "run the agent's tool \"{name}\": it has none of that name"
+            ));
+        }
         (false, _) => {}
     }
     Ok(arguments)

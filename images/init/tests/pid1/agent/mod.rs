@@ -6,6 +6,7 @@ mod machine;
 mod service;
 mod stop;
 mod streams;
+mod tools;
 
 use kvmlet_contract::channel::{Ended, ProcessSpec, Request, Role};
 

@@ -1,0 +1,72 @@
+//! The agent's own programs, in a guest whose image has none.
+
+use kvmlet_contract::channel::{Fault, GuestProcess, PROCESSES, ProcessSpec, Role};
+
+use super::{end, execute, running};
+use crate::guest::Running;
+use crate::host::{Host, Said, script};
+
+fn tool(guest: &Running, name: &str) -> Host {
+    let spec = ProcessSpec {
+        arguments: vec![name.into()],
+        ..ProcessSpec::default()
+    };
+    Host::connect(guest).start(&spec, Role::Tool)
+}
+
+#[test]
+fn processes_are_listed() {
+    let Some((guest, service)) = running() else {
+        return;
+    };
+    let mut busy = execute(
+        &guest,
+        &script("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo go; exec sleep 77.5"),
+    );
+    let number = busy.started();
+    busy.wait_for("go");
+    // It goes on to be `sleep`, soon.
+    let (processes, sleeper) = loop {
+        let (code, out, err) = tool(&guest, PROCESSES).finish();
+        assert_eq!((code, &*err), (0, ""));
+        let found = out.lines().map(|line| {
+            let process = GuestProcess::parse(line).ok_or(line).unwrap();
+            (
+                process.pid,
+                process.parent,
+                process.uid,
+                process.cpu_ms,
+                process.rss_kib,
+                process.command.to_string(),
+            )
+        });
+        let found: Vec<_> = found.collect();
+        if let Some(sleeper) = found.iter().find(|it| it.5 == "sleep 77.5") {
+            let sleeper = sleeper.clone();
+            break (found, sleeper);
+        }
+    };
+    let (pid, parent, uid, cpu_ms, rss_kib, _) = sleeper;
+    assert_eq!((pid, parent, uid), (number, 1, 0));
+    assert!(cpu_ms >= 10, "{cpu_ms} ms");
+    assert!((100..100_000).contains(&rss_kib), "{rss_kib} KiB");
+    let commands = |pid| processes.iter().find(|it| it.0 == pid).map(|it| &*it.5);
+    assert_eq!(commands(1), Some("/init"));
+    // The service, what it waits for, the sleeper, and the tool itself.
+    for command in ["sh -c echo ready; cat; exit 7", "cat", "processes"] {
+        assert!(processes.iter().any(|it| it.5 == command), "{processes:?}");
+    }
+    end(guest, service);
+}
+
+#[test]
+fn a_tool_that_it_has_not_is_named() {
+    let Some((guest, service)) = running() else {
+        return;
+    };
+    let mut host = tool(&guest, "sh");
+    let message = "run the agent's tool \"sh\": it has none of that name";
+    let fault = Fault::Start { exit_code: 125 };
+    assert_eq!(host.next(), Said::Failed(fault, message.into()));
+    end(guest, service);
+}
