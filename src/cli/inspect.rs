@@ -79,6 +79,7 @@ fn inspected(instance: &Instance, view: &View) -> Value {
         },
         "Image": view.asked.image,
         "Command": view.asked.command,
+        "Service": view.asked.service,
         "RestartCount": view.record.restarts,
         "RestartPolicy": view.asked.restart,
         "AutoRemove": view.asked.remove,

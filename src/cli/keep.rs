@@ -2,16 +2,26 @@
 
 use super::instances::book;
 use super::{Failed, Outcome};
+use crate::config::ConsoleSize;
 use clap::Args;
-use kvmlet_manager::supervision::{Program, supervise};
+use kvmlet_manager::supervision::{ChannelSpec, Program, VSOCK, supervise};
 use kvmlet_manager::{Book, Error, Instance, InstanceId};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{chdir, setsid};
 use rustix::stdio::dup2_stdout;
+use serde_json::json;
 use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-/// What says that the VM runs.
+/// How long a guest may take to start its service: a kernel that KVM interprets takes minutes on a busy host.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Of a terminal until somebody is attached to it.
+const USUAL_SIZE: ConsoleSize = ConsoleSize {
+    columns: 80,
+    rows: 24,
+};
+/// What says that the service runs.
 const READY: &str = "ready\n";
 /// No message is longer.
 const MESSAGE_BYTES: u64 = 16 << 10;
@@ -23,37 +33,55 @@ pub(super) struct Keep {
     id: String,
 }
 
-/// Starts an instance's supervisor, and returns when its VM runs.
+/// Why a service does not run, and the exit code that says so.
+pub(super) struct NotStarted {
+    pub failed: Failed,
+    pub code: u8,
+}
+
+impl From<NotStarted> for Failed {
+    fn from(error: NotStarted) -> Self {
+        error.failed
+    }
+}
+
+/// Starts an instance's supervisor, and returns when its service runs.
 ///
 /// # Errors
 /// Why it does not.
-pub(super) fn detach(id: &InstanceId) -> Result<(), Failed> {
-    let failed =
-        |error: io::Error| Failed::new(format!("the supervisor cannot be started: {error}"));
-    let program = std::env::current_exe().map_err(failed)?;
+pub(super) fn detach(id: &InstanceId) -> Result<(), NotStarted> {
+    let failed = |text: String| NotStarted {
+        failed: Failed::new(text),
+        code: kvmlet_command::FAILED,
+    };
+    let unstarted = |error: io::Error| failed(format!("the supervisor cannot be started: {error}"));
+    let program = std::env::current_exe().map_err(unstarted)?;
     let mut keeper = Command::new(program)
         .args(["keep", id.as_str()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(failed)?;
+        .map_err(unstarted)?;
     let mut said = String::new();
     if let Some(out) = keeper.stdout.take() {
-        out.take(MESSAGE_BYTES)
-            .read_to_string(&mut said)
-            .map_err(failed)?;
+        let read = out.take(MESSAGE_BYTES).read_to_string(&mut said);
+        read.map_err(unstarted)?;
     }
     if said == READY {
         return Ok(());
     }
     // It is about to end.
-    let _ = keeper.wait();
+    let ended = keeper.wait();
+    let code = ended.ok().and_then(|status| status.code());
     let error = match said.trim_end() {
         "" => "its supervisor has ended without a word",
         said => said.strip_prefix("error: ").unwrap_or(said),
     };
-    Err(Failed::new(error.to_owned()))
+    Err(NotStarted {
+        code: code.map_or(kvmlet_command::FAILED, |code| code as u8),
+        ..failed(error.into())
+    })
 }
 
 impl Keep {
@@ -74,17 +102,26 @@ impl Keep {
         let book = book()?;
         let instance = book.find(&self.id)?;
         let asked = instance.asked()?;
-        let input = serde_json::to_vec(&asked.config).map_err(Failed::new)?;
+        let service = asked.service.describe(&asked.command, USUAL_SIZE);
+        let mut config = asked.config.clone();
+        config["vsock"] = json!({ "path": VSOCK, "agent": true });
+        let input = serde_json::to_vec(&config).map_err(Failed::new)?;
+        // The name of its socket has little room, and its directory takes much of it.
+        let place = instance.directory().path().to_path_buf();
         let own = std::env::current_exe().map_err(Failed::new)?;
         let command = || {
             let mut command = Command::new(&own);
-            command.args(["boot", "--config", "-"]);
+            command.args(["boot", "--config", "-"]).current_dir(&place);
             command
         };
         let program = Program {
             command: &command,
             input: &input,
             ready: Some("--ready-fd"),
+            channel: Some(ChannelSpec {
+                service: &service,
+                patience: PATIENCE,
+            }),
         };
         let keeper = instance.own()?.begin()?;
         let told = &mut |told: Result<(), &str>| match told {

@@ -25,6 +25,9 @@ pub(super) struct Logs {
     /// Only what was written until then.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Moment>,
+    /// The messages of the guest's kernel and init as well, which its console has.
+    #[arg(long)]
+    console: bool,
     /// Print the time of each line.
     #[arg(short, long)]
     timestamps: bool,
@@ -62,6 +65,7 @@ impl Logs {
             tail: self.tail.0,
             since: self.since,
             until: self.until,
+            console: self.console,
         };
         let print = |entry: &Entry| print(entry, self.timestamps);
         match self.follow {

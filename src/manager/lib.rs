@@ -28,7 +28,8 @@ pub use error::Error;
 pub use filter::{Filters, NotAFilter};
 pub use id::{InstanceId, NotAnId};
 pub use instance::{
-    Asked, End, Instance, Keeper, LogLimits, Outcome, Owned, Process, Record, State, Step, View,
+    Asked, End, Instance, Keeper, LogLimits, Outcome, Owned, Process, Record, Service, State, Step,
+    Text, View,
 };
 pub use moment::{Moment, NotAMoment};
 pub use name::{Name, NotAName};

@@ -5,6 +5,7 @@ use super::{
     DEFAULT_CMDLINE, Disk, Error, GuestSpec, Memory, MemoryMode, Net, Overlay, Quota, RootSpec,
     ServiceSpec, VcpuCount, VmConfig, VmConfigBuilder, service, twice,
 };
+use kvmlet_contract::AgentSpec;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -54,6 +55,8 @@ impl VmConfigBuilder {
             user: None,
         };
         service::check(&service)?;
+        let agent = self.vsock.as_ref().filter(|vsock| vsock.agent);
+        let agent = agent.map(|_| AgentSpec::Vsock);
         Ok(VmConfig {
             kernel: self.kernel.ok_or(Error::KernelMissing)?,
             initrd: self.initrd,
@@ -81,6 +84,7 @@ impl VmConfigBuilder {
                 hostname: self.hostname,
                 root,
                 stop_timeout_s: self.stop_timeout,
+                agent,
                 ..Default::default()
             },
         })

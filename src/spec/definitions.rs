@@ -96,6 +96,7 @@ settings! {
     Vsock: "vsock"; "KEYS"; "vsock"; "Sockets between guest and host. A program that connects to the socket at PATH and writes `CONNECT PORT` is connected to that port of the guest; what the guest connects to at port P of its host is the socket at PATH_P"
     VsockPath: "vsock", "path"; "PATH"; "vsock.path"; "where the host's socket is made; may come first without its key"
     VsockCid: "vsock", "cid"; "N"; "vsock.cid"; "the guest's address, 3 to 4294967294 [default: 3]"
+    VsockAgent: "vsock", "agent"; "on|off"; "vsock.agent"; "the guest's init asks the program at PATH_1023 which service it is to run, and hands its streams over there [default: off]"
     Rng: "no-rng"; ""; "rng"; "Leave out the entropy source: for guests that trust their processor's"
     Publish: "publish"; "PORTS"; "nets[].publish[]"; "Make a port of the host lead to the guest: [ADDRESS:][HOST:]GUEST[/tcp|udp], where ADDRESS is an IPv4 address, an IPv6 address in brackets or `localhost`, and ports may be ranges (8000-8010:80-90); there is an interface then. Without HOST the host chooses one, which is printed"
     Dns: "dns"; "ADDRESS"; "dns[]"; "A name server that the host asks for the guest, instead of its own; can be given again"

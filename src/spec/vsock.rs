@@ -96,6 +96,10 @@ pub struct Vsock {
     /// The guest's address.
     #[serde(default)]
     pub cid: Cid,
+    /// Whether the guest's init asks what listens at `path_1023` which service it is to run, and hands its streams over
+    /// there.
+    #[serde(default)]
+    pub agent: bool,
 }
 
 impl Vsock {
@@ -108,6 +112,7 @@ impl Vsock {
         Self {
             path: path.into(),
             cid: Cid::default(),
+            agent: false,
         }
     }
 
@@ -148,6 +153,7 @@ impl FromStr for Vsock {
         Ok(Self {
             path: path.ok_or(VsockError::PathMissing)?.into(),
             cid,
+            agent: flag.switch("agent")?,
         })
     }
 }
@@ -171,6 +177,10 @@ mod tests {
         let text = vsock("cid=4294967294,path=/run/a.sock").unwrap();
         assert_eq!(text, json(r#"{"path": "/run/a.sock", "cid": 4294967294}"#));
         assert_eq!(text.cid.get(), u32::MAX - 1);
+        let text = vsock("a.sock,agent").unwrap();
+        assert_eq!(text, json(r#"{"path": "a.sock", "agent": true}"#));
+        let guest = VmConfig::builder().kernel("k").vsock(text).build();
+        assert_eq!(guest.unwrap().guest.to_cmdline(), "kvmlet.agent=vsock");
     }
 
     #[test]

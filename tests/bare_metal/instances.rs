@@ -1,6 +1,6 @@
 //! Instances: services with a name, in the background, of a book of their own.
 
-use crate::harness::{Test, program, ready_guest};
+use crate::harness::{Test, program};
 use std::process::{Command, Stdio};
 
 pub const TESTS: &[Test] = &[
@@ -11,6 +11,11 @@ pub const TESTS: &[Test] = &[
     ),
     ("an_instance_is_started_again_as_it_was_asked", restarts),
     ("a_start_that_fails_is_told", failure),
+    (
+        "streams_and_the_end_of_a_service_come_over_the_channel",
+        channel,
+    ),
+    ("a_guest_that_lies_to_its_supervisor_ends", liars),
 ];
 
 /// Runs a script in which `K` is kvmlet, and whose book is in a file system that goes with it. What it prints is compared.
@@ -28,7 +33,7 @@ fn script(text: &str, expected: &str) {
         .arg(format!("{prelude}{text}"))
         .current_dir(place.path())
         .env("K", env!("CARGO_BIN_EXE_kvmlet"))
-        .env("STAY", ready_guest("ready_stay"))
+        .env("AGENT", program("agent"))
         .env("PANIC", program("panic"))
         .stdin(Stdio::null())
         .output()
@@ -44,16 +49,18 @@ fn script(text: &str, expected: &str) {
 fn life() {
     script(
         r#"
-        id=$($K run -d --name web --label tier=front --kernel "$STAY" root)
+        id=$($K run -d --name web --label tier=front --kernel "$AGENT" root out=ready stay)
         $K ps --format '{{.Names}} {{.State}} {{.Image}} {{.Labels}}'
         until $K logs web | grep ready; do sleep 0.05; done
         [ "$($K inspect --format '{{.State.Status}} {{.Id}}' ${id::7})" = "running $id" ]
-        ! $K run -d --name web --kernel "$STAY" root 2>err && grep -o 'the name `web` is taken' err
+        ! $K run -d --name web --kernel "$AGENT" root out=ready stay 2>err && grep -o 'the name `web` is taken' err
         $K rename web front
         ! $K rm front 2>err && grep -o 'is running' err
         $K stop front
         $K ps -a --filter label=tier --format '{{.Names}} {{.State}}'
         $K wait front
+        $K logs front 2>&1 | grep -o 'was sent signal 15, and has 10 s'
+        $K logs --console front | grep -c 'an agent on its console'
         $K start front
         $K ps --format '{{.Names}} {{.State}}'
         # A supervisor that is killed takes its VM along, and that is told.
@@ -64,7 +71,8 @@ fn life() {
         ls /var/lib/kvmlet/instances /var/lib/kvmlet/names /var/lib/kvmlet/pending | grep -v : | tr -d '\n'
         $K events --since '#0' --until 0s | sed 's/.*"event":"\([a-z]*\)".*/\1/' | tr '\n' ' '
         "#,
-        "web running root tier=front\nready\nthe name `web` is taken\nis running\nfront\nfront exited\n143\nfront\n\
+        "web running root tier=front\nready\nthe name `web` is taken\nis running\nfront\nfront exited\n143\n\
+         was sent signal 15, and has 10 s\n1\nfront\n\
          front running\nfront\ncreate start rename stop die start destroy ",
     );
 }
@@ -74,7 +82,7 @@ fn foreground() {
         r#"
         code=0; $K run --rm --kernel "$PANIC" root >out 2>err || code=$?
         echo $code; $K ps -aq
-        $K run --name web --kernel "$STAY" root >out & run=$!
+        $K run --name web --kernel "$AGENT" root out=ready stay >out & run=$!
         until grep ready out; do sleep 0.05; done
         kill $run; code=0; wait $run || code=$?
         echo $code; $K ps -a --format '{{.Names}} {{.State}}'
@@ -86,13 +94,13 @@ fn foreground() {
 fn restarts() {
     script(
         r#"
-        $K run -d --name again --restart on-failure:1 --kernel "$PANIC" root >/dev/null
+        $K run -d --name again --restart on-failure:1 --kernel "$AGENT" root exit=34 >/dev/null
         $K wait again
         $K inspect --format '{{.RestartCount}} {{.State.Status}} {{.RestartPolicy}}' again
         $K prune --force >/dev/null
         $K ps -aq
         "#,
-        "134\n1 exited on-failure:1\n",
+        "34\n1 exited on-failure:1\n",
     );
 }
 
@@ -109,5 +117,55 @@ fn failure() {
         $K ps -aq
         "#,
         "1\nweb exited\nweb\nas a root: no such file\nis not a name of an instance\n",
+    );
+}
+
+fn channel() {
+    script(
+        r#"
+        # 128 KiB less what the name takes are the most that Linux takes for a variable.
+        export BIG=$(printf '%0131067d' 1) LINES=$'a\nb'
+        code=0; $K run --name web --kernel "$AGENT" -u 7:8 -e BIG -e LINES -e ODD=$'\xff\xfe' root \
+            env=BIG env=LINES env=ODD user err=oops many=3000000 exit=7 >out 2>err || code=$?
+        echo $code; head -n 4 out; tail -n +5 out | tr -d x | wc -c; tail -n +5 out | wc -c; cat err
+        $K logs --console web | grep -c 'an agent on its console'
+        $K run -d --name none --kernel "$AGENT" root fail=127 2>err || echo $?
+        grep -o 'the guest cannot run it: on purpose' err
+        $K ps -a --filter name=none --format '{{.State}}'; $K wait none
+        # The machine ends, and nothing was told of the service.
+        code=0; $K run --rm --kernel "$AGENT" root off=9 || code=$?; echo $code
+        # Before the service runs it is the machine that is stopped.
+        $K run -d --name mute --kernel "$AGENT" root mute 2>/dev/null & run=$!
+        until [ -S /var/lib/kvmlet/instances/$($K inspect --format '{{.Id}}' mute 2>/dev/null || echo none)/vsock ]; do sleep 0.05; done
+        $K stop mute
+        wait $run || echo $?
+        ls /var/lib/kvmlet/instances/* | grep -c vsock || true
+        "#,
+        "7\nBIG 131067\nLINES 3\nODD 2\n7:8\n0\n3000000\noops\n1\n127\nthe guest cannot run it: on purpose\n\
+         exited\n127\n9\nmute\n143\n0\n",
+    );
+}
+
+fn liars() {
+    script(
+        r#"
+        tell() {
+            code=0; $K run --name web --kernel "$AGENT" --stop-timeout 0 root "$@" >out 2>err || code=$?
+            echo "$1 $code $($K inspect --format '{{.State.Error}}' web)"; $K rm web >/dev/null
+        }
+        tell flood exit=3
+        tell noise deaf
+        tell twice
+        tell vanish deaf
+        tell hang
+        $K run -d --name web --kernel "$AGENT" --stop-timeout 0 root deaf >/dev/null
+        $K stop web >/dev/null
+        $K wait web
+        $K logs web 2>&1 | sed 's/.*: //'
+        "#,
+        "flood 3 \n\
+         noise 125 the guest's agent sent a frame of 4294967295 bytes, more than 16384 (is the other side kvmlet's?)\n\
+         twice 0 \nvanish 125 the guest has closed its channel, and goes on\nhang 0 \n\
+         143\nthe guest has not stopped its service\n",
     );
 }

@@ -226,7 +226,7 @@ fn seconds(text: &str) -> Result<u32, String> {
 }
 
 /// Name and value that `--env` gives to the service, if any.
-pub(crate) fn variable_of(written: &str) -> Result<Option<(&str, String)>, Failed> {
+fn variable_of(written: &str) -> Result<Option<(&str, String)>, Failed> {
     if let Some((name, value)) = written.split_once('=') {
         return Ok(Some((name, value.into())));
     }

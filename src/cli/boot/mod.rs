@@ -15,7 +15,7 @@ use crate::host::standard_error;
 use crate::run::{self, Attendant, StatsFile};
 use clap::Args;
 use flags::Flags;
-pub(crate) use flags::{variable_of, with_default_guest};
+pub(crate) use flags::with_default_guest;
 pub(crate) use keys::explained;
 use std::io::{IsTerminal, stderr};
 use std::time::Instant;

@@ -1,7 +1,8 @@
 //! Docker's flags, and what is asked by them.
 
+use super::described::Described;
 use super::root::Root;
-use crate::boot::{variable_of, with_default_guest};
+use crate::boot::with_default_guest;
 use crate::config::supervision::RestartPolicy;
 use crate::config::{
     CpuQuota, CpuSet, CpuWeight, Memory, NameServer, Net, PortMappings, VmConfigBuilder,
@@ -47,18 +48,8 @@ pub(super) struct Flags {
     /// A name server that is asked for it; can be given again.
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<NameServer>,
-    /// Set an environment variable; without a value, pass on the one set here.
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    env: Vec<String>,
-    /// Directory in which the service starts.
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<String>,
-    /// Host name of the guest [default: the beginning of the id].
-    #[arg(long, value_name = "NAME")]
-    hostname: Option<String>,
-    /// Seconds that the service may take to end when it is stopped [default: 10].
-    #[arg(long, value_name = "SECONDS")]
-    stop_timeout: Option<u32>,
+    #[command(flatten)]
+    described: Described,
     /// Note something about it; can be given again.
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
@@ -93,6 +84,7 @@ impl Flags {
                 (key.into(), value.into())
             })
             .collect();
+        asked.service = self.described.service(&asked)?;
         let config = self.config(root.image(book, &asked), &asked)?;
         let json = config.to_json().map_err(Error::from)?;
         asked.config = serde_json::from_str(&json).map_err(Failed::new)?;
@@ -100,11 +92,14 @@ impl Flags {
     }
 
     fn config(self, root: PathBuf, asked: &Asked) -> Result<VmConfig, Failed> {
-        let hostname = self.hostname.unwrap_or_else(|| asked.id.short().into());
-        let mut config = VmConfig::builder()
-            .root(root)
-            .hostname(hostname)
-            .command(&asked.command);
+        let mut config = VmConfig::builder().root(root);
+        // Checked by what builds it, and for the guest's init, which is asked to end in its time.
+        if let Some(name) = &asked.service.hostname {
+            config = config.hostname(name);
+        }
+        if let Some(timeout) = asked.service.stop_timeout {
+            config = config.stop_timeout(timeout);
+        }
         if let Some(kernel) = self.kernel {
             let found = std::path::absolute(&kernel).map_err(Failed::new)?;
             config = config.kernel(found);
@@ -134,17 +129,6 @@ impl Flags {
         }
         for server in self.dns {
             config = config.dns(server.0);
-        }
-        for variable in &self.env {
-            if let Some((name, value)) = variable_of(variable)? {
-                config = config.env(name, value);
-            }
-        }
-        if let Some(directory) = self.workdir {
-            config = config.workdir(directory);
-        }
-        if let Some(timeout) = self.stop_timeout {
-            config = config.stop_timeout(timeout);
         }
         built(config)
     }

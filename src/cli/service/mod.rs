@@ -1,11 +1,13 @@
 //! `kvmlet run`: a service in a VM of its own, as an instance with a name, by docker's words.
 
+mod described;
 mod flags;
 mod root;
+mod signal;
 
 use super::instances::row::code;
 use super::instances::{book, look, signal, tell};
-use super::keep::detach;
+use super::keep::{NotStarted, detach};
 use super::logs::{follow, print};
 use super::{Failed, Outcome};
 use clap::Args;
@@ -16,6 +18,7 @@ use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
 use root::Root;
 use rustix::process::Signal;
+pub(crate) use signal::signal_number;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -74,16 +77,21 @@ impl Run {
         // What has come before it runs ends it as well.
         let signals = (!self.detach).then(|| Signals::take(&ENDING)).transpose();
         let signals = signals.map_err(Failed::new)?;
-        let packed = root.pack(&instance);
-        let is_packed = packed.is_ok();
-        if let Err(failed) = packed.and_then(|()| detach(&id)) {
-            // As docker does: what was asked is kept, for who wants to look, unless that was not wanted.
-            if (remove || !is_packed)
-                && let Ok(owned) = instance.own()
-            {
-                book.remove(owned)?;
-            }
+        let forget = || match instance.own() {
+            Ok(owned) => book.remove(owned),
+            Err(_) => Ok(()),
+        };
+        if let Err(failed) = root.pack(&instance) {
+            forget()?;
             return Err(failed);
+        }
+        if let Err(NotStarted { failed, code }) = detach(&id) {
+            // As docker does: what was asked is kept, for who wants to look, unless that was not wanted.
+            if remove {
+                forget()?;
+            }
+            failed.print();
+            return Ok(code);
         }
         match signals {
             None => {

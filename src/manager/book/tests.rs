@@ -17,6 +17,7 @@ fn asked() -> Asked {
         id: InstanceId::random().unwrap(),
         created: Moment::now(),
         image: "nginx.erofs".into(),
+        service: crate::Service::default(),
         command: vec!["nginx".into()],
         config: serde_json::json!({"memory": "256M"}),
         restart: RestartPolicy::Always,

@@ -1,5 +1,6 @@
 //! What was asked of an instance.
 
+use super::Service;
 use crate::{InstanceId, Moment};
 use kvmlet_spec::supervision::{HealthCheck, RestartPolicy};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ pub struct Asked {
     pub image: String,
     /// The service, with its arguments, if not the image's own.
     pub command: Vec<String>,
+    /// How that runs.
+    #[serde(default)]
+    pub service: Service,
     /// The configuration of its VM: the keys of a configuration file.
     pub config: serde_json::Value,
     /// When it is started again.
@@ -38,6 +42,7 @@ impl Asked {
             created: Moment::now(),
             image: image.into(),
             command: Vec::new(),
+            service: Service::default(),
             config: serde_json::Value::Null,
             restart: RestartPolicy::No,
             health: None,

@@ -9,10 +9,12 @@
 mod asked;
 mod owned;
 mod record;
+mod service;
 
 pub use asked::{Asked, LogLimits};
 pub use owned::{Keeper, Owned};
 pub use record::{End, Outcome, Process, Record, State, Step};
+pub use service::{Service, Text};
 
 use crate::sealed::{self, Broken};
 use crate::slots::{self, Slots};

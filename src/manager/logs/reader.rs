@@ -1,9 +1,10 @@
 //! Reading a log, entry by entry.
 
-use super::Entry;
+use super::{Entry, Stream};
 use crate::Moment;
 use crate::rotated::Lines;
 use kvmlet_sys::directory::Directory;
+use std::collections::VecDeque;
 use std::io;
 
 /// No line is longer: each byte may take six, and the rest is small.
@@ -18,6 +19,17 @@ pub struct Selection {
     pub since: Option<Moment>,
     /// Only what was written until then.
     pub until: Option<Moment>,
+    /// What came from the guest's console, too: its kernel's messages.
+    pub console: bool,
+}
+
+impl Selection {
+    fn has(&self, entry: &Entry) -> bool {
+        let is_early = self.since.is_some_and(|since| entry.time < since);
+        let is_late = self.until.is_some_and(|until| entry.time > until);
+        let is_hidden = entry.stream == Stream::Console && !self.console;
+        !is_early && !is_late && !is_hidden
+    }
 }
 
 /// A log that is read. It is as it was when it was opened, and goes on where somebody writes.
@@ -25,6 +37,8 @@ pub struct Selection {
 pub struct Reader {
     lines: Lines,
     selection: Selection,
+    /// Those of the last ones that have not been handed out.
+    last: VecDeque<Entry>,
 }
 
 impl Reader {
@@ -33,10 +47,25 @@ impl Reader {
     /// # Errors
     /// What the kernel says.
     pub fn open(directory: &Directory, selection: &Selection) -> io::Result<Self> {
-        Ok(Self {
-            lines: Lines::open(directory, super::FILES, LINE_BYTES, selection.tail)?,
+        // Entries that nobody wants to see do not count.
+        let tail = selection.tail.filter(|_| selection.console);
+        let mut reader = Self {
+            lines: Lines::open(directory, super::FILES, LINE_BYTES, tail)?,
             selection: selection.clone(),
-        })
+            last: VecDeque::new(),
+        };
+        if let Some(count) = selection.tail.filter(|_| !selection.console) {
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            let mut last = VecDeque::new();
+            while let Some(entry) = reader.next()? {
+                last.push_back(entry);
+                if last.len() > count {
+                    last.pop_front();
+                }
+            }
+            reader.last = last;
+        }
+        Ok(reader)
     }
 
     /// The next entry; none where there is no more, yet.
@@ -45,13 +74,11 @@ impl Reader {
     /// What the kernel says.
     #[allow(clippy::should_implement_trait)] // it goes on after the last one
     pub fn next(&mut self) -> io::Result<Option<Entry>> {
+        if let Some(entry) = self.last.pop_front() {
+            return Ok(Some(entry));
+        }
         while let Some(line) = self.lines.next()? {
-            let Some(entry) = Entry::read(&line) else {
-                continue;
-            };
-            let is_early = self.selection.since.is_some_and(|since| entry.time < since);
-            let is_late = self.selection.until.is_some_and(|until| entry.time > until);
-            if !is_early && !is_late {
+            if let Some(entry) = Entry::read(&line).filter(|entry| self.selection.has(entry)) {
                 return Ok(Some(entry));
             }
         }
@@ -61,7 +88,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Entry, FILES, Stream};
+    use super::super::FILES;
     use super::*;
     use crate::LogLimits;
     use crate::rotated::{Files, name};
@@ -133,6 +160,28 @@ mod tests {
     }
 
     #[test]
+    fn the_console_is_shown_on_request_and_counts_only_then() {
+        let (_place, directory, mut files) = log(0..3);
+        for number in 10..20 {
+            let line = line(number).replace("stdout", "console");
+            files.write(line.as_bytes()).unwrap();
+        }
+        files.write(line(3).as_bytes()).unwrap();
+        let of = |tail, console| {
+            let selection = Selection {
+                tail,
+                console,
+                ..Selection::default()
+            };
+            read(&directory, selection)
+        };
+        assert_eq!(of(None, false), [0, 1, 2, 3]);
+        assert_eq!(of(Some(2), false), [2, 3]);
+        assert_eq!(of(Some(2), true), [19, 3]);
+        assert_eq!(of(None, true).len(), 14);
+    }
+
+    #[test]
     fn times_are_looked_at() {
         let (_place, directory, _files) = log(0..5);
         let at = |seconds| Some(Moment::since_1970(Duration::from_secs(seconds)));
@@ -142,7 +191,7 @@ mod tests {
                 Selection {
                     since,
                     until,
-                    tail: None,
+                    ..Selection::default()
                 },
             )
         };

@@ -3,12 +3,18 @@
 //!
 //! The program inherits the instance's lock. So the instance is not free before its VM is gone, whoever is killed first.
 
+mod channel;
 mod running;
+mod socket;
+
+pub use channel::{ChannelSpec, VSOCK};
 
 use crate::instance::Keeper;
 use crate::logs::{LogWriter, Stream};
 use crate::restart::{Decision, Restarts};
 use crate::{Book, Error, Moment, Name, Owned};
+use channel::{Channel, Told as Word};
+use kvmlet_control::agent::channel::StopStep;
 use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
 use running::{Ran, Running};
@@ -29,9 +35,12 @@ pub struct Program<'a> {
     /// The argument by which it is told the number of a descriptor, on which it says that the VM runs. Without one it is
     /// taken to run as soon as it is started.
     pub ready: Option<&'a str>,
+    /// What its guest is told, and tells, if it does. The service runs when the guest tells so, and the program's standard
+    /// output is its console's.
+    pub channel: Option<ChannelSpec<'a>>,
 }
 
-/// Who waits for the VM to run: is told once that it does, or why it does not.
+/// Who waits for the VM, or its service, to run: is told once that it does, or why it does not.
 pub type Told<'a> = &'a mut dyn FnMut(Result<(), &str>);
 
 /// How a VM has ended for good.
@@ -48,6 +57,8 @@ struct Supervisor<'a> {
     keeper: Keeper,
     signals: Signals,
     log: Option<LogWriter>,
+    /// How long the service has to end.
+    stop_timeout: Duration,
     /// Somebody wants the end.
     stopped: bool,
 }
@@ -71,6 +82,7 @@ pub fn supervise(
         keeper,
         signals,
         log: Some(log.map_err(Error::file(&path))?),
+        stop_timeout: Duration::from_secs(asked.service.stop_timeout_s().into()),
         stopped: false,
     };
     let mut restarts = Restarts::new(asked.restart);
@@ -102,10 +114,9 @@ impl Supervisor<'_> {
     /// Runs the VM once.
     fn once(&mut self, program: &Program<'_>, told: &mut Option<Told<'_>>) -> Result<Ran, Error> {
         let path = self.keeper.directory().path().to_path_buf();
-        let mut running = match Running::start(program, self.keeper.lock()) {
-            Ok(running) => running,
+        let (mut running, mut channel) = match self.start(program) {
+            Ok(started) => started,
             Err(error) => {
-                let error = format!("the program that runs VMs cannot be started: {error}");
                 if let Some(told) = told.take() {
                     told(Err(&error));
                 }
@@ -113,49 +124,170 @@ impl Supervisor<'_> {
             }
         };
         loop {
-            let due = self.log.as_ref().and_then(|log| log.due(Moment::now()));
+            let log = self.log.as_ref().and_then(|log| log.due(Moment::now()));
+            let log = log.map(|due| Instant::now() + due);
+            let due = channel.as_ref().and_then(Channel::due);
+            let slot = channel.as_ref().map(Channel::slot);
+            let due = due.into_iter().chain(log).min();
             let woken = running
-                .wait(&self.signals, due)
+                .wait(&self.signals, slot, due)
                 .map_err(Error::file(&path))?;
             if running.is_new() {
-                self.keeper.running()?;
-                self.tell("start", []);
-                if let Some(told) = told.take() {
-                    told(Ok(()));
+                match &mut channel {
+                    Some(channel) => channel.vm_runs(),
+                    None => self.runs(told)?,
                 }
             }
             while let Some(signal) = self.signals.next().map_err(Error::file(&path))? {
-                self.note_stop()?;
-                running.signal(signal);
+                self.stop(signal, &mut running, channel.as_mut())?;
             }
-            if let Some(log) = &mut self.log {
-                let now = Moment::now();
-                running.read(|stream, bytes| log.write(stream, bytes, now));
-                log.give_up_waiting(now);
-            }
+            self.attend(&mut running, channel.as_mut(), told)?;
+            running.go_on_cutting();
             if woken.has_ended {
                 break;
             }
         }
-        self.read_rest(&mut running);
-        let ran = running.ended().map_err(Error::file(&path))?;
+        self.read_rest(&mut running, channel.as_mut(), told)?;
+        let mut ran = running.ended().map_err(Error::file(&path))?;
+        if let Some((code, error)) = channel.and_then(|channel| channel.outcome()) {
+            ran.code = code;
+            ran.error = error.or(ran.error);
+        }
         if let Some(told) = told.take() {
-            told(Err(ran
-                .error
-                .as_deref()
-                .unwrap_or("the VM has ended before it ran")));
+            let error = ran.error.as_deref();
+            told(Err(error.unwrap_or("the VM has ended before it ran")));
         }
         Ok(ran)
     }
 
+    /// Starts the program, and listens to its guest.
+    fn start(&self, program: &Program<'_>) -> Result<(Running, Option<Channel>), String> {
+        let listen = |spec| Channel::listen(self.keeper.directory(), spec);
+        let channel = program.channel.as_ref().map(listen).transpose();
+        let channel = channel.map_err(|error| format!("the guest could not be heard: {error}"))?;
+        let running = Running::start(program, self.keeper.lock());
+        let running = running
+            .map_err(|error| format!("the program that runs VMs cannot be started: {error}"))?;
+        Ok((running, channel))
+    }
+
+    /// It runs, which is told.
+    fn runs(&mut self, told: &mut Option<Told<'_>>) -> Result<(), Error> {
+        self.keeper.running()?;
+        self.tell("start", []);
+        if let Some(told) = told.take() {
+            told(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// Somebody wants the end. Who wants it again does not want to wait.
+    fn stop(
+        &mut self,
+        signal: libc::c_int,
+        running: &mut Running,
+        channel: Option<&mut Channel>,
+    ) -> Result<(), Error> {
+        let again = self.stopped;
+        self.note_stop()?;
+        match channel {
+            Some(_) if again => {
+                self.say("kvmlet: the guest's power is cut: it was to be stopped once more");
+                running.cut();
+            }
+            Some(channel) => {
+                // One whose service does not run yet is asked as all are.
+                if !channel.stop(self.stop_timeout) {
+                    running.signal(signal);
+                }
+            }
+            None => running.signal(signal),
+        }
+        Ok(())
+    }
+
+    /// Takes what the program and its guest have written and told.
+    fn attend(
+        &mut self,
+        running: &mut Running,
+        channel: Option<&mut Channel>,
+        told: &mut Option<Told<'_>>,
+    ) -> Result<(), Error> {
+        let now = Moment::now();
+        if let Some(log) = &mut self.log {
+            running.read(|stream, bytes| log.write(stream, bytes, now));
+        }
+        if let Some(channel) = channel {
+            self.hear(running, channel, told)?;
+            if let Some(why) = channel.overdue() {
+                self.say(&format!("kvmlet: the guest's power is cut: {why}"));
+                running.cut();
+            }
+        }
+        if let Some(log) = &mut self.log {
+            log.give_up_waiting(now);
+        }
+        Ok(())
+    }
+
+    fn hear(
+        &mut self,
+        running: &mut Running,
+        channel: &mut Channel,
+        told: &mut Option<Told<'_>>,
+    ) -> Result<(), Error> {
+        let mut result = Ok(());
+        channel.turn(&mut |word| match word {
+            Word::Started => {
+                running.service_runs();
+                result = self.runs(told);
+            }
+            Word::Wrote(stream, bytes) => {
+                if let Some(log) = &mut self.log {
+                    log.write(stream, bytes, Moment::now());
+                }
+            }
+            Word::Stopping(StopStep::Signalled { signal }) => {
+                let seconds = self.stop_timeout.as_secs();
+                self.say(&format!(
+                    "kvmlet: the service was sent signal {signal}, and has {seconds} s to end"
+                ));
+            }
+            Word::Stopping(StopStep::Killed) => self.say("kvmlet: the service was killed"),
+        });
+        result
+    }
+
+    /// Notes something in the log.
+    fn say(&mut self, text: &str) {
+        if let Some(log) = &mut self.log {
+            log.write(
+                Stream::Kvmlet,
+                format!("{text}\n").as_bytes(),
+                Moment::now(),
+            );
+        }
+    }
+
     /// What was written before the end. A process that has the pipes still, and writes on, is not waited for.
-    fn read_rest(&mut self, running: &mut Running) {
+    fn read_rest(
+        &mut self,
+        running: &mut Running,
+        mut channel: Option<&mut Channel>,
+        told: &mut Option<Told<'_>>,
+    ) -> Result<(), Error> {
         const MOST: usize = 64;
         if let Some(log) = &mut self.log {
             let now = Moment::now();
             let mut read = || running.read(|stream, bytes| log.write(stream, bytes, now));
             let _ = (0..MOST).find(|_| !read());
         }
+        if let Some(channel) = &mut channel {
+            for _ in 0..MOST {
+                self.hear(running, channel, told)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until it is time to start again; false if somebody wants the end before.

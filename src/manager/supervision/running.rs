@@ -21,6 +21,14 @@ const LAST_WORDS: usize = 4 << 10;
 /// Read at once of one stream: one that writes without end has its turn, and no more.
 const TURNS: usize = 4;
 
+/// How a VM is ended at once: its program is asked twice, of which the second time is not for once more, and then killed. And
+/// how long is waited after each.
+const CUT: [(libc::c_int, Duration); 3] = [
+    (libc::SIGTERM, Duration::from_millis(300)),
+    (libc::SIGTERM, Duration::from_secs(5)),
+    (libc::SIGKILL, Duration::from_secs(5)),
+];
+
 /// How a program has run.
 #[derive(Debug)]
 pub(super) struct Ran {
@@ -50,10 +58,14 @@ pub(super) struct Running {
     outputs: [(Stream, Option<OwnedFd>); 2],
     /// None when it has been heard, or will not be.
     ready: Option<PipeReader>,
-    /// Its VM runs.
+    /// What it is for runs: its VM, or the service in it.
     started: bool,
-    /// That was not asked for yet.
+    /// Its VM runs, which was not asked for yet.
     new: bool,
+    /// Its guest tells when its service runs, and its standard output is the guest's console.
+    has_channel: bool,
+    /// Its VM is to end at once: when the next step is due, and how many were made.
+    cut: Option<(Instant, usize)>,
     last_words: Vec<u8>,
     buffer: Vec<u8>,
 }
@@ -92,38 +104,55 @@ impl Running {
         for output in out.iter().chain(&err) {
             ioctl_fionbio(output, true)?;
         }
+        let has_channel = program.channel.is_some();
+        let stdout = match has_channel {
+            true => Stream::Console,
+            false => Stream::Stdout,
+        };
         Ok(Self {
             pidfd: pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?,
             child,
-            outputs: [(Stream::Stdout, out), (Stream::Kvmlet, err)],
+            outputs: [(stdout, out), (Stream::Kvmlet, err)],
             ready: program.ready.is_some().then_some(ready),
-            started: program.ready.is_none(),
+            started: program.ready.is_none() && !has_channel,
             new: program.ready.is_none(),
+            has_channel,
+            cut: None,
             last_words: Vec::new(),
             buffer: vec![0; READ_BYTES],
         })
     }
 
-    /// Waits for anything, but not for longer than `due`.
-    pub fn wait(&mut self, told: &Signals, due: Option<Duration>) -> io::Result<Woken> {
-        let until = match (self.new, due) {
-            (true, _) => Until::Now,
-            (false, due) => Until::from(due.map(|due| Instant::now() + due)),
+    /// Waits for anything, also of these others, but not for longer than `due`.
+    pub fn wait<'fd>(
+        &mut self,
+        told: &Signals,
+        others: impl IntoIterator<Item = Slot<'fd>>,
+        due: Option<Instant>,
+    ) -> io::Result<Woken> {
+        let until = match self.new {
+            true => Until::Now,
+            false => Until::from(self.cut.map(|(at, _)| at).into_iter().chain(due).min()),
         };
         let [(_, out), (_, err)] = &self.outputs;
-        let slots = [
+        let mut slots = vec![
             Slot::readable(self.pidfd.as_fd()),
-            Slot::readable(told.as_fd()),
             or_nothing(self.ready.as_ref().map(AsFd::as_fd)),
+            Slot::readable(told.as_fd()),
             or_nothing(out.as_ref().map(AsFd::as_fd)),
             or_nothing(err.as_ref().map(AsFd::as_fd)),
         ];
-        let [has_ended, _, ready, _, _] = wait::any(slots, until)?;
+        for slot in others {
+            slots.push(slot);
+        }
+        wait::any_of(&mut slots, until)?;
+        let [has_ended, ready] = [0, 1].map(|index: usize| slots[index].is_ready());
+        drop(slots);
         if ready && let Some(pipe) = self.ready.take() {
             // Who ends without a word has not run.
             let mut word = [0];
-            let heard = read(&pipe, &mut word).is_ok_and(|count| count > 0);
-            (self.started, self.new) = (heard, heard);
+            self.new = read(&pipe, &mut word).is_ok_and(|count| count > 0);
+            self.started = self.new && !self.has_channel;
         }
         Ok(Woken { has_ended })
     }
@@ -131,6 +160,29 @@ impl Running {
     /// Does its VM run, since this was asked last?
     pub fn is_new(&mut self) -> bool {
         std::mem::take(&mut self.new)
+    }
+
+    /// Its guest has told that its service runs.
+    pub fn service_runs(&mut self) {
+        self.started = true;
+    }
+
+    /// Has its VM end at once, whatever its guest does. To be gone on with.
+    pub fn cut(&mut self) {
+        if self.cut.is_none() {
+            self.cut = Some((Instant::now(), 0));
+            self.go_on_cutting();
+        }
+    }
+
+    /// Does what is due to have its VM end.
+    pub fn go_on_cutting(&mut self) {
+        let Some((_, step)) = self.cut.filter(|(at, _)| *at <= Instant::now()) else {
+            return;
+        };
+        let (signal, pause) = CUT[step.min(CUT.len() - 1)];
+        self.signal(signal);
+        self.cut = Some((Instant::now() + pause, step + 1));
     }
 
     /// Passes a signal on.

@@ -143,6 +143,7 @@ fn inside(text: &str) {
         command: &command,
         input: b"the configuration\n",
         ready: ready.then_some("--ready"),
+        channel: None,
     };
     let told = &mut |told: Result<(), &str>| {
         std::fs::write(place.join("told"), format!("{told:?}")).unwrap()

@@ -28,6 +28,7 @@ fn asked() -> Asked {
         id: InstanceId::random().unwrap(),
         created: Moment::now(),
         image: "i".into(),
+        service: kvmlet_manager::Service::default(),
         command: vec![],
         config: serde_json::Value::Null,
         restart: Default::default(),

@@ -11,6 +11,7 @@ pub fn asked() -> Asked {
         id: InstanceId::random().unwrap(),
         created: Moment::now(),
         image: "i".into(),
+        service: kvmlet_manager::Service::default(),
         command: vec![],
         config: serde_json::Value::Null,
         restart: Default::default(),

@@ -1,0 +1,118 @@
+//! The service of an instance, as its guest is told of it.
+
+use kvmlet_control::agent::channel::ProcessSpec;
+use kvmlet_spec::ConsoleSize;
+use serde::{Deserialize, Serialize};
+
+/// How a service runs, beside its command. It travels to the guest when that has started, and not on the kernel command
+/// line, which has little room and is for everybody in the guest to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    /// Environment variables, by their names.
+    pub env: Vec<(Text, Text)>,
+    /// Where it starts; where the image says if nothing is said.
+    pub workdir: Option<String>,
+    /// Whom it runs as, `USER[:GROUP]` by names or numbers; whom the image says if nobody.
+    pub user: Option<String>,
+    /// Further groups, by name or number.
+    pub groups: Vec<String>,
+    /// The machine's name.
+    pub hostname: Option<String>,
+    /// The number of the signal that asks it to end; SIGTERM if none.
+    pub stop_signal: Option<u8>,
+    /// How long it may take then, in seconds; 10 if nothing is said.
+    pub stop_timeout: Option<u32>,
+    /// Whether it has a terminal.
+    pub terminal: bool,
+    /// Whether whoever is attached to it gives it input.
+    pub input: bool,
+}
+
+/// Text that may be no UTF-8: a string then, and otherwise its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Text {
+    /// UTF-8.
+    Utf8(String),
+    /// Anything else.
+    Bytes(Vec<u8>),
+}
+
+impl Text {
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Utf8(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Text {
+    fn from(bytes: Vec<u8>) -> Self {
+        String::from_utf8(bytes).map_or_else(|error| Self::Bytes(error.into_bytes()), Self::Utf8)
+    }
+}
+
+impl Service {
+    /// Without another time limit, it has this long to end, in seconds.
+    pub const STOP_TIMEOUT_S: u32 = 10;
+
+    /// How long it may take to end when it is asked to, in seconds.
+    pub fn stop_timeout_s(&self) -> u32 {
+        self.stop_timeout.unwrap_or(Self::STOP_TIMEOUT_S)
+    }
+
+    /// What the guest is told, with the size of its terminal, if it has one.
+    pub fn describe(&self, command: &[String], size: ConsoleSize) -> ProcessSpec {
+        let bytes = |text: &Text| text.as_bytes().to_vec();
+        ProcessSpec {
+            arguments: command.iter().map(|word| word.clone().into()).collect(),
+            variables: self
+                .env
+                .iter()
+                .map(|(name, value)| (bytes(name), bytes(value)))
+                .collect(),
+            workdir: self.workdir.clone().map(Into::into),
+            user: self.user.clone(),
+            groups: self.groups.clone(),
+            hostname: self.hostname.clone(),
+            stop_signal: self.stop_signal,
+            stop_timeout_ms: Some(self.stop_timeout_s().saturating_mul(1000)),
+            terminal: self.terminal.then_some(size),
+            input: self.input,
+            ..ProcessSpec::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_text_is_kept() {
+        let service = Service {
+            env: vec![
+                (
+                    b"A".to_vec().into(),
+                    "caf\u{e9}\n".as_bytes().to_vec().into(),
+                ),
+                (b"B".to_vec().into(), vec![0xff, b'x'].into()),
+            ],
+            ..Service::default()
+        };
+        let text = serde_json::to_string(&service).unwrap();
+        assert!(text.contains(r#"["A","café\n"],["B",[255,120]]"#), "{text}");
+        assert_eq!(serde_json::from_str::<Service>(&text).unwrap(), service);
+        let size = ConsoleSize {
+            columns: 80,
+            rows: 24,
+        };
+        let told = service.describe(&["sh".into()], size);
+        assert_eq!(told.variables[1], (b"B".to_vec(), vec![0xff, b'x']));
+        assert_eq!((told.stop_timeout_ms, told.terminal), (Some(10_000), None));
+        assert!(told.encode().is_ok());
+    }
+}

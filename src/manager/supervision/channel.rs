@@ -1,0 +1,249 @@
+//! The channel to the agent in a guest: it is told its service, has its streams handed over and tells how it has ended.
+//!
+//! The first that connects is the agent, which does so before anything else can run in its guest; nobody else is heard. It
+//! may say what it likes: it has a time limit for each thing that it must do, and what it must not do ends it.
+
+use super::Stream;
+use super::socket::Listener;
+use kvmlet_control::agent::channel::{
+    AGENT_PORT, Ended, Event, Fault, Output, ProcessSpec, Request, Role, StopStep,
+};
+use kvmlet_control::agent::{Agent, AgentError, readable};
+use kvmlet_sys::directory::Directory;
+use kvmlet_sys::wait::Slot;
+use rustix::event::PollFlags;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// The host's side of the sockets of an instance's VM, in the instance's directory.
+pub const VSOCK: &str = "vsock";
+
+/// How long a guest has to power off once its service has ended, or to end once its agent is gone.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long a guest has, beyond the time of its service, to kill that and to tell.
+const KILLING: Duration = Duration::from_secs(5);
+
+/// What is told over a channel.
+pub struct ChannelSpec<'a> {
+    /// The service.
+    pub service: &'a ProcessSpec,
+    /// How long the guest may take until its service runs.
+    pub patience: Duration,
+}
+
+/// Something that a guest has told, in the order in which it did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Told<'a> {
+    /// The service runs.
+    Started,
+    /// It wrote this.
+    Wrote(Stream, &'a [u8]),
+    /// It is being stopped.
+    Stopping(StopStep),
+}
+
+/// How far a service has come, as its guest tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Course {
+    /// The agent has not told that it runs.
+    Awaited,
+    Runs,
+    /// How it has ended, or why it was not started.
+    Over(Result<Ended, (u8, String)>),
+    /// The agent has broken a rule, or is gone.
+    Broken(String),
+}
+
+pub(super) struct Channel {
+    /// Until somebody has connected.
+    listener: Option<Listener>,
+    agent: Option<Agent>,
+    description: ProcessSpec,
+    patience: Duration,
+    course: Course,
+    /// When the guest's power is to be cut, and why, unless something is told before.
+    deadline: Option<(Instant, String)>,
+}
+
+impl Channel {
+    /// Begins to listen for the agent, in the directory of an instance.
+    pub fn listen(directory: &Directory, spec: &ChannelSpec<'_>) -> io::Result<Self> {
+        let name = format!("{VSOCK}_{AGENT_PORT}");
+        Ok(Self {
+            listener: Some(Listener::new(directory, &name, 1)?),
+            agent: None,
+            description: spec.service.clone(),
+            patience: spec.patience,
+            course: Course::Awaited,
+            deadline: None,
+        })
+    }
+
+    /// The VM runs: its guest's time begins.
+    pub fn vm_runs(&mut self) {
+        if self.deadline.is_none() && self.course == Course::Awaited {
+            let limit = self.patience;
+            self.limit(limit, || {
+                let seconds = limit.as_secs_f32();
+                format!(
+                    "the guest has not told within {seconds} s that its service runs (is its init kvmlet's?)"
+                )
+            });
+        }
+    }
+
+    fn limit(&mut self, time: Duration, why: impl FnOnce() -> String) {
+        self.deadline = Instant::now().checked_add(time).map(|at| (at, why()));
+    }
+
+    /// What is to be waited for.
+    pub fn slot(&self) -> Slot<'_> {
+        match (&self.listener, &self.agent) {
+            (Some(listener), _) => Slot::readable(listener.as_fd()),
+            (None, Some(agent)) if agent.interest().contains(PollFlags::OUT) => {
+                Slot::usable(agent.as_fd())
+            }
+            (None, Some(agent)) => Slot::readable(agent.as_fd()),
+            (None, None) => Slot::NOTHING,
+        }
+    }
+
+    /// When something is due by itself.
+    pub fn due(&self) -> Option<Instant> {
+        self.deadline.as_ref().map(|(at, _)| *at)
+    }
+
+    /// Why the guest's power is to be cut now, if it is.
+    pub fn overdue(&mut self) -> Option<String> {
+        if let Course::Broken(why) = &self.course
+            && self.agent.take().is_some()
+        {
+            return Some(why.clone());
+        }
+        let (_, why) = self.deadline.take_if(|(at, _)| *at <= Instant::now())?;
+        if matches!(self.course, Course::Awaited) {
+            self.course = Course::Broken(why.clone());
+        }
+        Some(why)
+    }
+
+    /// The exit code of the service, if its guest has told it, and what was wrong.
+    pub fn outcome(&self) -> Option<(u8, Option<String>)> {
+        const FAILED: u8 = 125;
+        match &self.course {
+            Course::Awaited | Course::Runs => None,
+            Course::Over(Ok(ended)) => Some((ended.exit_code(), None)),
+            Course::Over(Err((code, why))) => Some((*code, Some(why.clone()))),
+            Course::Broken(why) => Some((FAILED, Some(why.clone()))),
+        }
+    }
+
+    /// Asks the guest to stop its service, which has this long to end; false if there is no service to be stopped.
+    pub fn stop(&mut self, timeout: Duration) -> bool {
+        let (Course::Runs, Some(agent)) = (&self.course, &mut self.agent) else {
+            return false;
+        };
+        let (signal, timeout_ms) = (None, None);
+        let asked = agent
+            .client()
+            .request(&Request::Stop { signal, timeout_ms });
+        if asked.is_ok() {
+            let limit = timeout.saturating_add(KILLING);
+            self.limit(limit, || "the guest has not stopped its service".into());
+        }
+        asked.is_ok()
+    }
+
+    /// Does what can be done without waiting.
+    pub fn turn(&mut self, told: &mut dyn FnMut(Told<'_>)) {
+        if let Err(why) = self.advance(told) {
+            self.course = match &self.course {
+                // Its last word is said.
+                over @ Course::Over(_) => over.clone(),
+                _ => Course::Broken(why),
+            };
+        }
+    }
+
+    fn advance(&mut self, told: &mut dyn FnMut(Told<'_>)) -> Result<(), String> {
+        if let Some(listener) = &self.listener {
+            let accepted = listener.accept();
+            let accepted = accepted.map_err(|error| format!("the guest is not heard: {error}"))?;
+            let Some(stream) = accepted else {
+                return Ok(());
+            };
+            // Whoever comes later is not the agent.
+            self.listener = None;
+            let mut agent = Agent::new(stream);
+            let described = agent.client().start(&self.description, Role::Service);
+            described.map_err(|error| error.to_string())?;
+            self.agent = Some(agent);
+        }
+        let Some(agent) = &mut self.agent else {
+            return Ok(());
+        };
+        let turned = agent.turn();
+        self.hear(told)?;
+        match turned {
+            Ok(()) => Ok(()),
+            Err(AgentError::Gone) => {
+                self.agent = None;
+                if !matches!(self.course, Course::Over(_)) {
+                    let why = "the guest has closed its channel, and goes on";
+                    self.limit(LAST_WORDS, || why.into());
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Takes what the agent has said.
+    fn hear(&mut self, told: &mut dyn FnMut(Told<'_>)) -> Result<(), String> {
+        loop {
+            let Some(agent) = &mut self.agent else {
+                return Ok(());
+            };
+            let client = agent.client();
+            let event = client.next_event().map_err(|error| error.to_string())?;
+            match event {
+                None => return Ok(()),
+                Some(Event::Started { .. }) => {
+                    self.course = Course::Runs;
+                    self.deadline = None;
+                    told(Told::Started);
+                }
+                Some(Event::Output { output, bytes }) => {
+                    let stream = match output {
+                        Output::Stdout => Stream::Stdout,
+                        Output::Stderr => Stream::Stderr,
+                    };
+                    told(Told::Wrote(stream, bytes));
+                    let count = bytes.len();
+                    client.taken(output, count);
+                }
+                Some(Event::Stopping { step }) => told(Told::Stopping(step)),
+                Some(Event::Exited { ended }) => self.over(Ok(ended)),
+                Some(Event::Failed { fault, message }) => {
+                    let why = format!("the guest cannot {}", readable(message));
+                    match fault {
+                        Fault::Start { exit_code } => self.over(Err((exit_code, why))),
+                        Fault::Request => log::warn!("{why}"),
+                        _ => return Err(why),
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn over(&mut self, end: Result<Ended, (u8, String)>) {
+        self.course = Course::Over(end);
+        if let Some(agent) = &mut self.agent {
+            // One that does not listen any more has its power cut.
+            let _ = agent.client().request(&Request::PowerOff);
+        }
+        self.limit(LAST_WORDS, || "the guest does not power off".into());
+    }
+}

@@ -1,0 +1,67 @@
+//! Listening sockets in the directory of an instance.
+
+use kvmlet_sys::directory::Directory;
+use rustix::fs::{AtFlags, Mode, chmodat};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
+};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// A socket by its name in a directory that is long, perhaps longer than the address of a socket may be. It is removed when
+/// this is dropped.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: OwnedFd,
+    directory: Directory,
+    name: String,
+}
+
+/// The address of a socket in a directory.
+pub(super) fn address(directory: &Directory, name: &str) -> io::Result<SocketAddrUnix> {
+    let fd = directory.as_fd().as_raw_fd();
+    Ok(SocketAddrUnix::new(format!("/proc/self/fd/{fd}/{name}"))?)
+}
+
+impl Listener {
+    /// Begins to listen. A socket of that name is one that a killed supervisor has left, for whoever calls owns the
+    /// instance.
+    pub fn new(directory: &Directory, name: &str, backlog: i32) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        directory.remove(name)?;
+        bind(&socket, &address(directory, name)?)?;
+        let this = Self {
+            socket,
+            directory: directory.try_clone()?,
+            name: name.into(),
+        };
+        // Nobody can connect before it listens.
+        let mode = Mode::RUSR | Mode::WUSR;
+        chmodat(&this.directory, name, mode, AtFlags::empty())?;
+        listen(&this.socket, backlog)?;
+        Ok(this)
+    }
+
+    /// Who has connected, if somebody has.
+    pub fn accept(&self) -> io::Result<Option<OwnedFd>> {
+        match accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(stream) => Ok(Some(stream)),
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.directory.remove(&self.name);
+    }
+}

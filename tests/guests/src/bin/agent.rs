@@ -1,0 +1,387 @@
+//! Plays a guest's agent over its socket device: it connects to the host for its service, and takes processes to execute.
+//! What it is described as arguments it does in their order:
+//!
+//! * `out=TEXT`, `err=TEXT`: writes a line, when it has credit for it; `many=BYTES`: as much to standard output
+//! * `env=NAME`: writes how long the variable is, `user`: whom it is to run as
+//! * `echo`: writes its input to standard output, to its end; `size`: waits for a size of its terminal, and writes it
+//! * `stay`: until it is stopped, or sent a signal, which kills it; `deaf`: for ever
+//! * `exit=N`: ends; `off=N`: the machine does, without a word
+//! * `fail=N`: is not started, and why; `mute`: nothing is told of it
+//! * `flood`: writes without credit; `noise`: sends no frames; `twice`: ends again and again; `vanish`: closes the
+//!   connection; `hang`: ends with 0, and does not power off
+//!
+//! Without any it stays.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::borrow::ToOwned;
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use kvmlet_contract::channel::{
+    AGENT_PORT, Description, Ended, Event, Fault, Message, Output, Request, StopStep, VERSION,
+};
+use kvmlet_guests::boot_info::BootInfo;
+use kvmlet_guests::virtio::{self, Identity};
+use kvmlet_guests::{mmio, power, println};
+use virtio_drivers::Error;
+use virtio_drivers::device::socket::{
+    SocketError, VirtIOSocket, VsockAddr, VsockConnectionManager, VsockEvent, VsockEventType,
+};
+use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::mmio::MmioTransport;
+
+kvmlet_guests::program!(run);
+
+const OWN_PORT: u32 = 4000;
+/// VMADDR_CID_HOST.
+const HOST: u64 = 2;
+/// A receive buffer, with a header in it.
+const BUFFER_BYTES: usize = 4096;
+const ROOM: u32 = 64 << 10;
+/// Of a frame of output, with its header.
+const FRAME_BYTES: usize = 4096;
+
+type Sockets = VsockConnectionManager<Identity, MmioTransport<'static>, BUFFER_BYTES>;
+
+fn run(info: &BootInfo) -> u8 {
+    println!("an agent on its console");
+    match serve(info) {
+        Ok(()) => 0,
+        Err(error) => {
+            println!("failed: {error}");
+            1
+        }
+    }
+}
+
+/// The socket device among those of the command line, `virtio_mmio.device=4K@ADDRESS:PIN`.
+fn socket_device(info: &BootInfo) -> MmioTransport<'static> {
+    const DEVICE_ID: u64 = 8;
+    let words = info.command_line.split_ascii_whitespace();
+    let addresses = words.filter_map(|word| {
+        let (_, place) = word
+            .strip_prefix("virtio_mmio.device=")?
+            .split_once("@0x")?;
+        u64::from_str_radix(place.split(':').next()?, 16).ok()
+    });
+    let mut found =
+        addresses.filter(|at| mmio::read32(at + DEVICE_ID) == DeviceType::Socket as u32);
+    match found.next() {
+        Some(address) => virtio::device_at(address, DeviceType::Socket),
+        None => panic!("there is no socket device"),
+    }
+}
+
+fn serve(info: &BootInfo) -> Result<(), Error> {
+    let driver = VirtIOSocket::<Identity, _, BUFFER_BYTES>::new(socket_device(info))?;
+    let mut sockets: Sockets = VsockConnectionManager::new_with_capacity(driver, ROOM);
+    sockets.listen(AGENT_PORT);
+    let host = VsockAddr {
+        cid: HOST,
+        port: AGENT_PORT,
+    };
+    sockets.connect(host, OWN_PORT)?;
+    let mut sessions: Vec<Session> = Vec::new();
+    loop {
+        if let Some(VsockEvent {
+            source,
+            destination,
+            event_type,
+            ..
+        }) = sockets.poll()?
+        {
+            let at = |it: &Session| it.peer == source && it.port == destination.port;
+            match event_type {
+                VsockEventType::Connected | VsockEventType::ConnectionRequest => {
+                    sessions.push(Session::new(source, destination.port));
+                }
+                VsockEventType::Received { length } => {
+                    let mut data = vec![0; length];
+                    let count = sockets.recv(source, destination.port, &mut data)?;
+                    sockets.update_credit(source, destination.port)?;
+                    if let Some(session) = sessions.iter_mut().find(|it| at(it)) {
+                        session.inbound.extend_from_slice(&data[..count]);
+                        session.hear();
+                    }
+                }
+                VsockEventType::Disconnected { .. } => {
+                    sessions.retain(|it| !at(it));
+                    let _ = sockets.force_close(source, destination.port);
+                }
+                VsockEventType::CreditRequest | VsockEventType::CreditUpdate => {}
+            }
+        } else {
+            core::hint::spin_loop();
+        }
+        for session in &mut sessions {
+            session.go_on();
+            session.send(&mut sockets);
+        }
+    }
+}
+
+/// A connection of the host's, or to it.
+struct Session {
+    peer: VsockAddr,
+    port: u32,
+    inbound: Vec<u8>,
+    outbound: VecDeque<Vec<u8>>,
+    description: Vec<u8>,
+    /// What is still to be done, once it was started.
+    steps: VecDeque<String>,
+    started: bool,
+    credit: [u32; 2],
+    input: Vec<u8>,
+    input_ended: bool,
+    size: Option<String>,
+    /// The signal that it was sent, or was stopped by.
+    signalled: Option<u8>,
+    stop_signal: u8,
+    code: u8,
+    closes: bool,
+}
+
+impl Session {
+    fn new(peer: VsockAddr, port: u32) -> Self {
+        let mut session = Self {
+            peer,
+            port,
+            inbound: Vec::new(),
+            outbound: VecDeque::new(),
+            description: Vec::new(),
+            steps: VecDeque::new(),
+            started: false,
+            credit: [0; 2],
+            input: Vec::new(),
+            input_ended: false,
+            size: None,
+            signalled: None,
+            stop_signal: 15,
+            code: 0,
+            closes: false,
+        };
+        session.tell(&Event::Hello { version: VERSION });
+        session
+    }
+
+    fn tell(&mut self, event: &Event<'_>) {
+        let mut bytes = vec![0; FRAME_BYTES + 16];
+        let length = event.encode(&mut bytes).unwrap_or(0);
+        bytes.truncate(length);
+        self.outbound.push_back(bytes);
+    }
+
+    /// Takes the requests that are there.
+    fn hear(&mut self) {
+        let bytes = core::mem::take(&mut self.inbound);
+        let mut rest = &bytes[..];
+        loop {
+            match Request::decode(rest) {
+                Ok(Some((request, length))) => {
+                    self.take(request);
+                    rest = &rest[length..];
+                }
+                Ok(None) => break,
+                Err(error) => panic!("the host sent {error}"),
+            }
+        }
+        self.inbound = rest.to_owned();
+    }
+
+    fn take(&mut self, request: Request<'_>) {
+        match request {
+            Request::Describe { part } => self.description.extend_from_slice(part),
+            Request::Start { .. } => self.start(),
+            Request::Credit { output, bytes } => self.credit[output.index()] += bytes,
+            Request::Input { bytes } => self.input.extend_from_slice(bytes),
+            Request::EndInput => self.input_ended = true,
+            Request::Resize { size } => {
+                self.size = Some(format!("size={}x{}", size.columns, size.rows));
+            }
+            Request::Signal { signal, .. } => self.signalled = Some(signal),
+            Request::Stop { .. } if self.steps.front().is_some_and(|step| step == "stay") => {
+                let signal = self.stop_signal;
+                let step = StopStep::Signalled { signal };
+                self.tell(&Event::Stopping { step });
+                self.signalled = Some(signal);
+            }
+            Request::PowerOff if self.steps.is_empty() => power::off(self.code),
+            Request::ReadClock => self.tell(&Event::Clock {
+                realtime_ns: 1,
+                boottime_ns: 1,
+            }),
+            Request::SetClock { .. } => self.tell(&Event::Done),
+            _ => {}
+        }
+    }
+
+    fn start(&mut self) {
+        let bytes = core::mem::take(&mut self.description);
+        let Ok(description) = Description::parse(&bytes) else {
+            panic!("the host described nothing")
+        };
+        let words = description.arguments();
+        self.steps = words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        if self.steps.is_empty() {
+            self.steps.push_back("stay".to_owned());
+        }
+        self.stop_signal = description.stop_signal.unwrap_or(15);
+        for step in &mut self.steps {
+            if let Some(name) = step.strip_prefix("env=") {
+                let mut variables = description.variables();
+                let value = variables.find_map(|it| it.to_bytes().strip_prefix(name.as_bytes()));
+                *step = format!("out={name} {}", value.map_or(0, |it| it.len() - 1));
+            } else if step == "user" {
+                *step = format!("out={}", description.user.unwrap_or("nobody"));
+            }
+        }
+        match self.steps[0].clone() {
+            step if step.starts_with("fail=") => {
+                let exit_code = number(&step) as u8;
+                let (fault, message) = (Fault::Start { exit_code }, &b"run it: on purpose"[..]);
+                self.tell(&Event::Failed { fault, message });
+                self.code = exit_code;
+                self.steps.clear();
+            }
+            step if step == "mute" => {}
+            _ => {
+                self.tell(&Event::Started { pid: 7 });
+                self.started = true;
+                if description.input {
+                    self.tell(&Event::InputCredit { bytes: ROOM });
+                }
+            }
+        }
+    }
+
+    /// Does what can be done now.
+    fn go_on(&mut self) {
+        while self.started && self.outbound.len() < 8 {
+            let Some(step) = self.steps.front().cloned() else {
+                return;
+            };
+            if !self.step(&step) {
+                return;
+            }
+            self.steps.pop_front();
+        }
+    }
+
+    /// Does a step; false if it is not done yet.
+    fn step(&mut self, step: &str) -> bool {
+        let (word, value) = step.split_once('=').unwrap_or((step, ""));
+        match word {
+            "out" => return self.write(Output::Stdout, value),
+            "err" => return self.write(Output::Stderr, value),
+            "many" => return self.write_many(number(step)),
+            "echo" => return self.echo(),
+            "size" => match self.size.take() {
+                None => return false,
+                Some(text) => return self.write(Output::Stdout, &text),
+            },
+            "stay" => match self.signalled {
+                None => return false,
+                Some(signal) => self.end(Ended::Signal(signal)),
+            },
+            "deaf" => return false,
+            "exit" => self.end(Ended::Code(number(step) as u8)),
+            "off" => power::off(number(step) as u8),
+            "flood" => {
+                let (output, bytes) = (Output::Stdout, &[b'x'; FRAME_BYTES][..]);
+                (0..20).for_each(|_| self.tell(&Event::Output { output, bytes }));
+            }
+            "noise" => self.outbound.push_back(vec![0xff; 64]),
+            "twice" => (0..2).for_each(|_| {
+                self.tell(&Event::Exited {
+                    ended: Ended::Code(0),
+                });
+            }),
+            "vanish" => self.closes = true,
+            "" => {}
+            "hang" => {
+                self.end(Ended::Code(0));
+                self.steps.push_back("deaf".to_owned());
+            }
+            _ => panic!("nobody knows how to {step}"),
+        }
+        true
+    }
+
+    fn end(&mut self, ended: Ended) {
+        self.code = ended.exit_code();
+        self.tell(&Event::Exited { ended });
+        self.steps.clear();
+        // The one that is being done, which is taken away.
+        self.steps.push_back(String::new());
+        // The connection of one that is executed ends with it.
+        self.closes = self.port != OWN_PORT;
+    }
+
+    fn write(&mut self, output: Output, text: &str) -> bool {
+        let line = text.to_string() + "\n";
+        self.write_bytes(output, line.as_bytes())
+    }
+
+    fn write_bytes(&mut self, output: Output, bytes: &[u8]) -> bool {
+        let credit = &mut self.credit[output.index()];
+        let Some(left) = credit.checked_sub(bytes.len() as u32) else {
+            return false;
+        };
+        *credit = left;
+        self.tell(&Event::Output { output, bytes });
+        true
+    }
+
+    /// Writes some of so many bytes, and leaves the rest as a step.
+    fn write_many(&mut self, count: usize) -> bool {
+        let some = count.min(FRAME_BYTES).min(self.credit[0] as usize);
+        if some > 0 && self.write_bytes(Output::Stdout, &vec![b'x'; some]) {
+            self.steps[0] = format!("many={}", count - some);
+        }
+        count == some
+    }
+
+    fn echo(&mut self) -> bool {
+        let most = self
+            .input
+            .len()
+            .min(self.credit[0] as usize)
+            .min(FRAME_BYTES);
+        let bytes: Vec<u8> = self.input.drain(..most).collect();
+        if !bytes.is_empty() {
+            self.write_bytes(Output::Stdout, &bytes);
+            let bytes = bytes.len() as u32;
+            self.tell(&Event::InputCredit { bytes });
+        }
+        self.input_ended && self.input.is_empty()
+    }
+
+    /// Sends as much as the host has room for.
+    fn send(&mut self, sockets: &mut Sockets) {
+        while let Some(next) = self.outbound.pop_front() {
+            let full = SocketError::InsufficientBufferSpaceInPeer;
+            if sockets.send(self.peer, self.port, &next) == Err(Error::SocketDeviceError(full)) {
+                return self.outbound.push_front(next);
+            }
+        }
+        if core::mem::take(&mut self.closes) {
+            let _ = sockets.shutdown(self.peer, self.port);
+        }
+    }
+}
+
+fn number(step: &str) -> usize {
+    let value = step.split('=').nth(1);
+    match value.and_then(|value| value.parse().ok()) {
+        Some(number) => number,
+        None => panic!("{step} has no number"),
+    }
+}
