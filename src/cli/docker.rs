@@ -18,7 +18,7 @@ const VERBS: &[(&[&str], &str)] = &[
         "`kvmlet stop` ends an instance, `kvmlet rm --force` at once, and `kvmlet start` starts it again",
     ),
     (
-        &["exec", "attach"],
+        &["attach"],
         "what an instance writes is in `kvmlet logs`; `kvmlet boot` connects a guest to this terminal",
     ),
     (
@@ -143,7 +143,7 @@ mod tests {
             ("run -it nginx", "`kvmlet boot` connects"),
             ("run --volume /a:/a nginx", "on a `--disk`"),
             ("run --disk x nginx", "is said to `kvmlet boot`"),
-            ("exec web sh", "`kvmlet logs`"),
+            ("attach web", "`kvmlet logs`"),
             ("stats", "`kvmlet ps` lists"),
             ("images", "`images/build` makes"),
             ("boot -it", "this terminal already"),

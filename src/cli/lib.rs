@@ -8,6 +8,7 @@ mod boot;
 mod docker;
 mod doctor;
 mod events;
+mod exec;
 mod exit_code;
 mod format;
 mod generate;
@@ -20,6 +21,8 @@ mod ps;
 mod rename;
 mod rm;
 mod service;
+mod session;
+mod signal;
 mod start;
 mod stop;
 mod wait;
@@ -50,6 +53,7 @@ enum Verb {
     Boot(Box<boot::Boot>),
     Run(Box<service::Run>),
     Ps(ps::Ps),
+    Exec(exec::Exec),
     Logs(logs::Logs),
     Inspect(inspect::Inspect),
     Start(start::Start),
@@ -90,6 +94,7 @@ pub fn run(started: Instant) -> u8 {
             (Verb::Boot(verb), _) => verb.run(started),
             (Verb::Run(verb), _) => verb.run(),
             (Verb::Ps(verb), _) => verb.run(),
+            (Verb::Exec(verb), _) => verb.run(),
             (Verb::Logs(verb), _) => verb.run(),
             (Verb::Inspect(verb), _) => verb.run(),
             (Verb::Start(verb), _) => verb.run(),

@@ -136,6 +136,15 @@ impl Agent {
         self.answer(limit, |event| matches!(event, Event::Done).then_some(()))
     }
 
+    /// Waits until the process that was [asked for](Client::start) runs, where nobody wants its streams.
+    ///
+    /// # Errors
+    /// When it was not started, or the guest does not tell within `limit`.
+    pub fn started(&mut self, limit: Duration) -> Result<(), AgentError> {
+        let runs = |event: &Event<'_>| matches!(event, Event::Started { .. }).then_some(());
+        self.answer(limit, runs)
+    }
+
     /// The guest's time of day, in nanoseconds since 1970-01-01 00:00 UTC.
     ///
     /// # Errors

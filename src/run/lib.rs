@@ -27,7 +27,7 @@ mod upstream;
 pub mod vsock;
 
 pub use attendant::Attendant;
-pub use console::size as terminal_size;
+pub use console::{Raw as RawTerminal, size as terminal_size};
 pub use error::Error;
 pub use launch::run;
 pub use networks::{endpoints, far_ends, set_up_networks};

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
         channel,
     ),
     ("a_guest_that_lies_to_its_supervisor_ends", liars),
+    ("commands_are_executed_in_an_instance", exec),
 ];
 
 /// Runs a script in which `K` is kvmlet, and whose book is in a file system that goes with it. What it prints is compared.
@@ -167,5 +168,34 @@ fn liars() {
          noise 125 the guest's agent sent a frame of 4294967295 bytes, more than 16384 (is the other side kvmlet's?)\n\
          twice 0 \nvanish 125 the guest has closed its channel, and goes on\nhang 0 \n\
          143\nthe guest has not stopped its service\n",
+    );
+}
+
+fn exec() {
+    script(
+        r#"
+        $K run -d --name web --kernel "$AGENT" -e FROM=service -u 5:6 root stay >/dev/null
+        code=0; $K exec web out=hi err=no exit=3 >out 2>err || code=$?
+        echo $code $(cat out) $(cat err)
+        seq 20000 | $K exec -i web echo exit=0 | cmp - <(seq 20000)
+        $K exec -e X=123 web env=X env=FROM user exit=0
+        $K exec -u 9 web user exit=0
+        code=0; $K exec web fail=126 2>err || code=$?
+        echo $code $(grep -o 'the guest cannot run it: on purpose' err)
+        $K exec -d web stay
+        script -qec "stty cols 100 rows 30; $K exec -it web size exit=0" /dev/null </dev/null | tr -d '\r'
+        for i in $(seq 9); do { code=0; $K exec web out=$i exit=$i >out$i || code=$?; echo $code >>out$i; } & done; wait
+        cat out[1-9] | tr '\n' ' '
+        $K exec web out=up stay >up & run=$!
+        until grep -q up up; do sleep 0.05; done
+        kill $run; code=0; wait $run || code=$?; echo $code
+        $K exec web out=up stay >up2 2>err & run=$!
+        until grep -q up up2; do sleep 0.05; done
+        $K stop web >/dev/null; code=0; wait $run || code=$?
+        echo $code $(grep -o 'has ended before the process has' err)
+        ! $K exec web out=no 2>err && grep -o 'it does not run' err
+        "#,
+        "3 hi no\nX 3\nFROM 7\n5:6\n9\n126 the guest cannot run it: on purpose\nsize=100x30\n\
+         1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9 143\n125 has ended before the process has\nit does not run\n",
     );
 }

@@ -1,9 +1,9 @@
 //! What a service is told beside its machine: flags of docker's that travel to the guest.
 
-use super::signal_number;
 use crate::Failed;
 use crate::config::ConsoleSize;
 use crate::host::environment;
+use crate::signal::signal_number;
 use clap::Args;
 use kvmlet_manager::{Asked, Service};
 use std::ffi::OsString;
@@ -68,7 +68,7 @@ impl Described {
 }
 
 /// Name and value that are given to a service; none if only a name is, which has no value here, as docker has it.
-pub(super) fn variable_of(written: &OsString) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(in super::super) fn variable_of(written: &OsString) -> Option<(Vec<u8>, Vec<u8>)> {
     let bytes = written.as_bytes();
     match bytes.iter().position(|byte| *byte == b'=') {
         Some(at) => Some((bytes[..at].to_vec(), bytes[at + 1..].to_vec())),

@@ -3,7 +3,6 @@
 mod described;
 mod flags;
 mod root;
-mod signal;
 
 use super::instances::row::code;
 use super::instances::{book, look, signal, tell};
@@ -11,6 +10,7 @@ use super::keep::{NotStarted, detach};
 use super::logs::{follow, print};
 use super::{Failed, Outcome};
 use clap::Args;
+pub(super) use described::variable_of;
 use flags::Flags;
 use kvmlet_manager::logs::Selection;
 use kvmlet_manager::{Book, Instance};
@@ -18,7 +18,6 @@ use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
 use root::Root;
 use rustix::process::Signal;
-pub(crate) use signal::signal_number;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;

@@ -4,10 +4,12 @@
 //! The program inherits the instance's lock. So the instance is not free before its VM is gone, whoever is killed first.
 
 mod channel;
+mod dial;
 mod running;
 mod socket;
 
 pub use channel::{ChannelSpec, VSOCK};
+pub use dial::connect;
 
 use crate::instance::Keeper;
 use crate::logs::{LogWriter, Stream};

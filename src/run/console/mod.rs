@@ -6,7 +6,7 @@ mod terminal;
 
 pub(crate) use attendance::attend;
 pub(crate) use input::Keys;
-pub use terminal::size;
+pub use terminal::{Raw, size};
 
 use kvmlet_sys::interrupt;
 use kvmlet_sys::signals::{self, ENDING, Signals};
@@ -16,7 +16,6 @@ use rustix::termios::isatty;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
-use terminal::Raw;
 
 /// How often it is looked whether this process has come to the foreground of its terminal.
 const LOOK: Duration = Duration::from_millis(250);

@@ -43,10 +43,12 @@ const DEADLY: [libc::c_int; 15] = [
 ];
 
 /// While this lives, the terminal passes each key on as it is pressed.
-pub(crate) struct Raw(());
+#[derive(Debug)]
+pub struct Raw(());
 
 impl Raw {
     /// Sets raw mode if this process is in the foreground of the terminal that standard input is.
+    #[must_use = "the terminal is as it was when this is dropped"]
     pub fn enter() -> Option<Self> {
         if !in_foreground() {
             return None;

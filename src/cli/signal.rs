@@ -10,7 +10,7 @@ const NAMES: [&str; 31] = [
 const REAL_TIME: [u8; 2] = [34, 64];
 
 /// The number of a signal, as docker takes it: a number, or a name with or without `SIG`.
-pub(crate) fn signal_number(text: &str) -> Result<u8, String> {
+pub(super) fn signal_number(text: &str) -> Result<u8, String> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let by_name = || {

@@ -1,0 +1,128 @@
+//! `kvmlet exec`.
+
+use super::instances::{book, is_alive, look};
+use super::service::variable_of;
+use super::session::{Left, Session, SessionError, Wanted};
+use super::{Failed, Outcome};
+use crate::config::ConsoleSize;
+use crate::run;
+use clap::Args;
+use kvmlet_control::agent::channel::{ProcessSpec, Role};
+use kvmlet_manager::supervision::connect;
+use kvmlet_manager::{Text, View};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+/// How long a guest may take to be connected to.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Of a terminal that does not say how big it is.
+const USUAL_SIZE: ConsoleSize = ConsoleSize {
+    columns: 80,
+    rows: 24,
+};
+
+/// Run one more command in an instance that runs, and end with its exit code.
+///
+/// It has the variables, the user and the directory that the instance was run with. 126 says that it could not be executed, 127 that
+/// there is none, 125 that kvmlet has failed.
+#[derive(Args)]
+pub(super) struct Exec {
+    /// Standard input goes to the command.
+    #[arg(short, long)]
+    interactive: bool,
+    /// The command has a terminal, which is this one. Ctrl-P and then Ctrl-Q leave it to itself.
+    #[arg(short, long)]
+    tty: bool,
+    /// Return when the command runs.
+    #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
+    detach: bool,
+    /// Set an environment variable; without a value, pass on the one set here.
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
+    /// Whom it runs as, by names or numbers of the image.
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Directory in which it starts.
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Its name, its id, or a beginning of that.
+    #[arg(value_name = "INSTANCE")]
+    instance: String,
+    /// The command, with its arguments.
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    command: Vec<OsString>,
+}
+
+impl Exec {
+    pub fn run(self) -> Outcome {
+        let (instance, view) = look(&book()?, &self.instance)?;
+        let called = view.called().to_owned();
+        let failed = |why: String| {
+            Failed::new(format!(
+                "nothing can be executed in instance `{called}`: {why}"
+            ))
+        };
+        if !is_alive(&view) {
+            return Err(
+                failed("it does not run".into()).help(format!("`kvmlet start {called}` starts it"))
+            );
+        }
+        let mut agent =
+            connect(instance.directory(), PATIENCE).map_err(|error| failed(error.to_string()))?;
+        let wanted = Wanted {
+            input: self.interactive,
+            terminal: self.tty,
+            group: true,
+        };
+        let detach = self.detach;
+        let spec = self.process(&view);
+        let started = agent.client().start(&spec, Role::Exec);
+        started.map_err(|error| failed(error.to_string()))?;
+        if detach {
+            return match agent.started(PATIENCE) {
+                Ok(()) => Ok(0),
+                Err(error) => Ok(SessionError::from_start(error).tell(&called)),
+            };
+        }
+        let session = Session::new(agent, wanted).and_then(Session::run);
+        Ok(match session {
+            Ok(Left::Ended(ended)) => ended.exit_code(),
+            Ok(Left::Detached) => 0,
+            Err(error) => error.tell(&called),
+        })
+    }
+
+    fn process(self, view: &View) -> ProcessSpec {
+        let service = &view.asked.service;
+        let bytes = |text: &Text| text.as_bytes().to_vec();
+        let mut spec = ProcessSpec {
+            arguments: self.command.into_iter().map(OsString::into_vec).collect(),
+            workdir: self.workdir.or(service.workdir.clone()).map(Into::into),
+            user: self.user.or(service.user.clone()),
+            groups: service.groups.clone(),
+            terminal: self.tty.then(|| run::terminal_size().unwrap_or(USUAL_SIZE)),
+            input: self.interactive,
+            detached: self.detach,
+            ..ProcessSpec::default()
+        };
+        let of_service = service
+            .env
+            .iter()
+            .map(|(name, value)| (bytes(name), bytes(value)));
+        // As docker has it: what terminals are taken for.
+        let terminal = self.tty.then(|| (b"TERM".to_vec(), b"xterm".to_vec()));
+        let own = self.env.iter().filter_map(variable_of);
+        for (name, value) in terminal.into_iter().chain(of_service).chain(own) {
+            spec.variables.retain(|(other, _)| *other != name);
+            spec.variables.push((name, value));
+        }
+        spec
+    }
+}

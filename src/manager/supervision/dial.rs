@@ -1,0 +1,67 @@
+//! Reaching the guest of an instance that runs.
+
+use super::channel::VSOCK;
+use super::socket::address;
+use kvmlet_control::agent::Agent;
+use kvmlet_control::agent::channel::AGENT_PORT;
+use kvmlet_sys::directory::Directory;
+use kvmlet_sys::wait::{self, Slot, Until};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
+};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// The longest answer: `OK`, and a port.
+const ANSWER: usize = 32;
+
+/// Connects to the socket of that name in the directory of an instance.
+fn dial(directory: &Directory, name: &str) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &address(directory, name)?)?;
+    Ok(socket)
+}
+
+/// Connects to the agent in the guest of an instance, which has so long to answer.
+///
+/// # Errors
+/// When it does not run, or its guest listens to nobody.
+pub fn connect(directory: &Directory, patience: Duration) -> io::Result<Agent> {
+    let stream = dial(directory, VSOCK).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            io::Error::other("it has no channel now")
+        }
+        _ => error,
+    })?;
+    let line = format!("CONNECT {AGENT_PORT}\n");
+    send(&stream, line.as_bytes(), SendFlags::NOSIGNAL)?;
+    let deadline = Instant::now() + patience;
+    let mut answer = Vec::new();
+    // Byte by byte: what is behind it is the agent's.
+    while answer.last() != Some(&b'\n') {
+        if !wait::one(Slot::readable(stream.as_fd()), Until::Deadline(deadline))? {
+            let seconds = patience.as_secs();
+            return Err(io::Error::other(format!(
+                "its guest has not answered in {seconds} s"
+            )));
+        }
+        let mut byte = [0];
+        match recv(&stream, &mut byte, RecvFlags::empty()) {
+            Ok((1, _)) if answer.len() < ANSWER => answer.extend(byte),
+            Ok(_) | Err(Errno::CONNRESET) => {
+                return Err(io::Error::other("its guest listens to nobody"));
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match answer.starts_with(b"OK ") {
+        true => Ok(Agent::new(stream)),
+        false => Err(io::Error::other(
+            "its supervisor does not answer as it should",
+        )),
+    }
+}
