@@ -122,7 +122,9 @@ impl Channel {
             return Some(why.clone());
         }
         let (_, why) = self.deadline.take_if(|(at, _)| *at <= Instant::now())?;
-        if matches!(self.course, Course::Awaited) {
+        let is_over = matches!(self.course, Course::Over(_));
+        // A service that does not end when it is stopped ends as its VM does.
+        if self.course == Course::Awaited || (self.agent.is_none() && !is_over) {
             self.course = Course::Broken(why.clone());
         }
         Some(why)
