@@ -25,7 +25,7 @@ fn dial(directory: &Directory, name: &str) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Connects to the agent in the guest of an instance, which has so long to answer.
+/// Connects to the agent in the guest of an instance, which has `patience` to answer.
 ///
 /// # Errors
 /// When it does not run, or its guest listens to nobody.

@@ -340,7 +340,7 @@ impl Session {
         true
     }
 
-    /// Writes some of so many bytes, and leaves the rest as a step.
+    /// Writes some of that many bytes, and leaves the rest as a step.
     fn write_many(&mut self, count: usize) -> bool {
         let some = count.min(FRAME_BYTES).min(self.credit[0] as usize);
         if some > 0 && self.write_bytes(Output::Stdout, &vec![b'x'; some]) {
