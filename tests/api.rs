@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
 
+#[path = "api/passed_on.rs"]
+mod passed_on;
+
 use std::path::{Path, PathBuf};
 use syn::{Attribute, Fields, File, ImplItem, Item, Visibility, punctuated::Punctuated};
 
@@ -17,7 +20,8 @@ const WRITE: &str = "KVMLET_WRITE_API";
 fn public_items_are_those_that_were_looked_at() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for name in STABLE {
-        let listing = module(&root.join("src").join(name).join("lib.rs"), true);
+        let mut listing = module(&root.join("src").join(name).join("lib.rs"), true);
+        listing.extend(passed_on::items(&listing, root, &STABLE));
         let text = prettyplease::unparse(&File {
             shebang: None,
             attrs: Vec::new(),
@@ -103,10 +107,7 @@ fn public(item: Item, below: &Path) -> Option<Item> {
             tell(&mut it.attrs);
             match &mut it.fields {
                 Fields::Named(fields) => seen(&mut fields.named),
-                Fields::Unnamed(fields) => fields
-                    .unnamed
-                    .iter_mut()
-                    .for_each(|field| tell(&mut field.attrs)),
+                Fields::Unnamed(fields) => seen(&mut fields.unnamed),
                 Fields::Unit => {}
             }
             Some(Item::Struct(it))
@@ -159,6 +160,7 @@ fn implementation(mut it: syn::ItemImpl) -> Option<Item> {
     tell(&mut it.attrs);
     let has_trait = it.trait_.is_some();
     it.items.retain_mut(|item| match item {
+        ImplItem::Fn(function) if is_hidden(&function.attrs) => false,
         ImplItem::Fn(function) if matches!(function.vis, Visibility::Public(_)) => {
             tell(&mut function.attrs);
             function.block.stmts.clear();
@@ -172,6 +174,14 @@ fn implementation(mut it: syn::ItemImpl) -> Option<Item> {
         _ => false,
     });
     (has_trait || !it.items.is_empty()).then_some(Item::Impl(it))
+}
+
+/// Of kvmlet's own crates, whoever else can call it.
+fn is_hidden(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|it| {
+        it.path().is_ident("doc")
+            && matches!(&it.meta, syn::Meta::List(list) if list.tokens.to_string() == "hidden")
+    })
 }
 
 fn seen(fields: &mut Punctuated<syn::Field, syn::Token![,]>) {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
 
-use kvmlet::config::Setting;
+use kvmlet_spec::Setting;
 #[path = "walls/circles.rs"]
 mod circles;
 

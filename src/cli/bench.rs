@@ -1,9 +1,8 @@
 //! `kvmlet bench`, which is a program of its own: what measures is no part of what is measured.
 
 use super::{Failed, Outcome, Verbosity};
-use crate::host::environment;
 use clap::Args;
-use kvmlet_sys::users;
+use kvmlet_sys::{environment, users};
 use rustix::process::geteuid;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;

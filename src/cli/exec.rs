@@ -4,12 +4,11 @@ use super::instances::{book, is_alive, look};
 use super::service::variable_of;
 use super::session::{Left, Session, SessionError, Wanted};
 use super::{Failed, Outcome};
-use crate::config::ConsoleSize;
-use crate::run;
 use clap::Args;
 use kvmlet_control::agent::channel::{ProcessSpec, Role};
 use kvmlet_manager::supervision::connect;
 use kvmlet_manager::{Text, View};
+use kvmlet_spec::ConsoleSize;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
@@ -107,7 +106,9 @@ impl Exec {
             workdir: self.workdir.or(service.workdir.clone()).map(Into::into),
             user: self.user.or(service.user.clone()),
             groups: service.groups.clone(),
-            terminal: self.tty.then(|| run::terminal_size().unwrap_or(USUAL_SIZE)),
+            terminal: self
+                .tty
+                .then(|| kvmlet_run::terminal_size().unwrap_or(USUAL_SIZE)),
             input: self.interactive,
             detached: self.detach,
             ..ProcessSpec::default()

@@ -1,7 +1,7 @@
 //! The one table of exit codes.
 
-use crate::ExitReason;
-use crate::config::{Outcome, Reason};
+use kvmlet_spec::{Outcome, Reason};
+use kvmlet_vmm::ExitReason;
 
 /// How the command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 
 use super::instances::book;
 use super::{Failed, Outcome};
-use crate::config::ConsoleSize;
 use clap::Args;
 use kvmlet_manager::supervision::{ChannelSpec, Program, VSOCK, supervise};
 use kvmlet_manager::{Book, Error, Instance, InstanceId};
+use kvmlet_spec::ConsoleSize;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{chdir, setsid};
 use rustix::stdio::dup2_stdout;

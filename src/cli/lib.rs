@@ -29,7 +29,6 @@ mod wait;
 
 use clap::{Command, Parser, Subcommand};
 use exit_code::ExitCode;
-use kvmlet::{Error, ExitReason, VmConfig, config, host, run};
 use kvmlet_command::{Failed, Outcome, Verbosity};
 use std::time::Instant;
 
@@ -128,6 +127,7 @@ fn parse<V: Subcommand>() -> (V, Verbosity) {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use kvmlet_spec::Setting;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -146,14 +146,14 @@ mod tests {
         let others = ["config", "ready-fd", "verbose", "help", "version"];
         let flags = command.get_arguments().filter_map(|arg| arg.get_long());
         let mut flags: Vec<_> = flags.filter(|flag| !others.contains(flag)).collect();
-        let settings = config::Setting::of_flags().filter(|it| *it != config::Setting::Command);
-        let mut known: Vec<_> = settings.map(config::Setting::flag).collect();
+        let settings = Setting::of_flags().filter(|it| *it != Setting::Command);
+        let mut known: Vec<_> = settings.map(Setting::flag).collect();
         flags.sort_unstable();
         known.sort_unstable();
         assert_eq!(flags, known);
         for arg in command.get_arguments() {
             let long = arg.get_long().unwrap_or_default();
-            let setting = config::Setting::of_flags().find(|it| it.flag() == long);
+            let setting = Setting::of_flags().find(|it| it.flag() == long);
             let help = setting.map_or(String::new(), |it| {
                 let keys = it.keys().map(|key| format!("{}=", key.name()));
                 keys.collect::<Vec<_>>().join("\n")

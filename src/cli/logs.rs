@@ -3,9 +3,9 @@
 use super::instances::book;
 use super::{Failed, Outcome};
 use clap::Args;
-use kvmlet::config::supervision::Span;
 use kvmlet_manager::logs::{Entry, Follower, Reader, Selection, Stream};
 use kvmlet_manager::{Instance, Moment, NotAMoment};
+use kvmlet_spec::supervision::Span;
 use kvmlet_sys::standard_error;
 use std::io::{self, Write};
 use std::os::fd::AsFd;

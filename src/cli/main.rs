@@ -7,7 +7,7 @@
 
 #![no_main]
 
-use kvmlet::host::{clock, process};
+use kvmlet_sys::{clock, process};
 use std::ffi::{c_char, c_int};
 
 /// Runs the command line, which the standard library finds for itself, and exits.

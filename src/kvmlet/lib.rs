@@ -14,7 +14,7 @@
 //! # let directory = tempfile::tempdir()?;
 //! # let vmlinux = directory.path().join("vmlinux");
 //! # std::fs::write(&vmlinux, elf)?;
-//! # if kvmlet::host::kvm::open().is_err() {
+//! # if std::fs::File::open("/dev/kvm").is_err() {
 //! #     return Ok(()); // nothing to run it on
 //! # }
 //! let config = VmConfig::builder().kernel(vmlinux).memory(128.mib()).vcpus(2).build()?;
@@ -27,19 +27,51 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
-/// What the host gives; see `kvmlet-host`.
-pub mod host {
-    pub use kvmlet_host::*;
-    pub use kvmlet_sys::{
-        clock, directory, environment, event, facts, interrupt, kvm, process, ring, seccomp,
-        signals, standard_error, wait, whole_file,
-    };
+/// What a user asks for, and what is told of a VM: a [`VmConfig`] comes from its builder or from JSON.
+pub use kvmlet_spec as config;
+
+/// A VM in processes of its own, with everything that the command has: walls, a share of the host, networks.
+pub mod instance {
+    pub use kvmlet_run::Error;
+    pub use kvmlet_run::instance::{Instance, Running, Surroundings, Verbosity, init};
 }
 
-pub use kvmlet_run as run;
-pub use kvmlet_run::instance;
-pub use kvmlet_spec as config;
-pub use kvmlet_vmm::{arch, devices, disk, memory, system_calls, thread, vm};
+/// A VM in this process, without walls, and what can be done with one that runs.
+pub mod vm {
+    pub use kvmlet_sys::event::Event;
+    pub use kvmlet_vmm::devices::serial::SerialInput;
+    pub use kvmlet_vmm::devices::virtio::balloon::{BalloonHandle, Error as BalloonError};
+    pub use kvmlet_vmm::devices::virtio::block::{BlockHandle, Error as BlockError};
+    pub use kvmlet_vmm::devices::virtio::net::{Direction, NetHandle};
+    pub use kvmlet_vmm::devices::virtio::vsock::VsockHandle;
+    pub use kvmlet_vmm::vm::{
+        BootTrace, Cause, Error, ExitReason, Failure, Phase, State, Vm, VmHandle,
+    };
+
+    use kvmlet_host::runtime::RuntimeDirectory;
+    use kvmlet_spec::VmConfig;
+    use std::io::Write;
+
+    /// A VM with the networks and the sockets of its configuration, which this process then holds and serves. Its first
+    /// serial port writes to `output`, see [`Vm::with_console`].
+    ///
+    /// What it has of this host is noted in the runtime directory of this process's user. Where there can be none,
+    /// interfaces are possible on taps that exist.
+    ///
+    /// # Errors
+    /// What the host cannot give, and what is wrong with the VM.
+    pub fn build(
+        config: VmConfig,
+        output: impl Write + Send + 'static,
+    ) -> Result<Vm, super::instance::Error> {
+        let makes_taps = config.nets.iter().any(|net| net.tap.is_none());
+        let runtime = match RuntimeDirectory::of_user() {
+            Err(error) if makes_taps => return Err(error.into()),
+            found => found.ok(),
+        };
+        kvmlet_run::build(config, output, runtime.as_ref())
+    }
+}
 
 pub use config::{Memory, MemorySize, Outcome, VmConfig};
 pub use instance::{Instance, Running, Surroundings, init};

@@ -5,7 +5,6 @@ use kvmlet_host::{cgroup, ledger, net, runtime};
 use kvmlet_spec::{Advice, Dialect, Failure, Outcome, Reason, Remedy, Setting, advice};
 use kvmlet_sys::{environment, lack, whole_file};
 use kvmlet_vmm::vm;
-use rustix::process::Pid;
 use std::io;
 
 /// Why a VM cannot have what it is to have, or cannot run.
@@ -97,7 +96,7 @@ pub enum Error {
     )]
     Stuck {
         /// The number of the process.
-        process: Pid,
+        process: i32,
     },
     /// Somebody wanted the end before the VM was there.
     #[error("the VM is not wanted any more")]
@@ -120,7 +119,7 @@ pub enum Error {
     #[error("the VM's process was killed by signal {signal}")]
     Killed {
         /// By which signal.
-        signal: libc::c_int,
+        signal: i32,
         /// How long it may run, where that is limited (RLIMIT_CPU).
         cpu_seconds: Option<u64>,
     },
@@ -128,7 +127,7 @@ pub enum Error {
 
 impl Error {
     /// Is this about something that a run by best effort goes on without?
-    pub fn is_dispensable(&self) -> bool {
+    pub(crate) fn is_dispensable(&self) -> bool {
         match self {
             Error::Runtime(_) => true,
             Error::Share(error) => {
@@ -177,7 +176,7 @@ impl Remedy for Error {
 impl Error {
     fn way_out(&self) -> Option<Advice> {
         Some(match self {
-            Error::Vm(error) => return error.help(),
+            Error::Vm(error) => return error.remedy(),
             Error::Net(error) => return error.help(),
             Error::Sockets(error) => return error.help(),
             Error::Runtime(error) => error.help().into(),

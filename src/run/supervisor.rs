@@ -122,7 +122,9 @@ pub(crate) fn supervise(
         stop_timeout,
     );
     let fate = attended.until_end().map_err(Error::Lost)?;
-    let fate = fate.ok_or(Error::Stuck { process })?;
+    let fate = fate.ok_or(Error::Stuck {
+        process: process.as_raw_pid(),
+    })?;
     drop(console);
     drop(service);
     drop(networks);

@@ -38,6 +38,7 @@ impl Event {
     }
 
     /// What KVM's calls take (irqfd, ioeventfd).
+    #[doc(hidden)] // of kvmlet's own crates
     pub fn for_kvm(&self) -> &EventFd {
         &self.0
     }

@@ -1,9 +1,9 @@
 //! The balloon with a driver in the guest: what it gives back, the host has again.
 
 use crate::harness::{Guest, Test, deadline, patience::eventually, program};
-use kvmlet::config::{Balloon, HugePages};
-use kvmlet::devices::virtio::balloon::{BalloonHandle, Error};
-use kvmlet::{ExitReason, Memory, MemorySize};
+use kvmlet_spec::{Balloon, HugePages, Memory, MemorySize};
+use kvmlet_vmm::ExitReason;
+use kvmlet_vmm::devices::virtio::balloon::{BalloonHandle, Error};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;

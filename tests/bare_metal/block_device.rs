@@ -2,8 +2,8 @@
 
 use crate::harness::{Guest, Test, program};
 use crate::virtio::{BLK, DISK_BYTES, image, read_and_write, success};
-use kvmlet::config::Disk;
-use kvmlet::{Vm, VmConfig};
+use kvmlet_spec::{Disk, VmConfig};
+use kvmlet_vmm::Vm;
 use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::io;

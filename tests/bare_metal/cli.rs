@@ -272,7 +272,7 @@ fn ignored_signals() {
 }
 
 fn failure() {
-    if kvmlet::host::kvm::Execution::detect().unwrap() == kvmlet::host::kvm::Execution::Hardware {
+    if kvmlet_sys::kvm::Execution::detect().unwrap() == kvmlet_sys::kvm::Execution::Hardware {
         return; // there, KVM executes the instruction
     }
     let output = run(&mut kvmlet("bad_instruction"));
@@ -291,7 +291,7 @@ fn failure() {
 }
 
 fn no_huge_pages() {
-    let free = kvmlet::host::facts::ReservedPages::read().free;
+    let free = kvmlet_sys::facts::ReservedPages::read().free;
     // One page of 2 MiB more than there are.
     let memory = ((free + 1) * 2).max(16);
     let output = run(kvmlet("spin").args([

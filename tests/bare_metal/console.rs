@@ -3,8 +3,8 @@
 use crate::cli::{Running, kill, kvmlet};
 use crate::harness::{Guest, Test};
 use crate::stop::KINDS;
-use kvmlet::ExitReason;
-use kvmlet::host::kvm::Execution;
+use kvmlet_sys::kvm::Execution;
+use kvmlet_vmm::ExitReason;
 use std::io::Read;
 use std::process::Stdio;
 use std::time::Duration;

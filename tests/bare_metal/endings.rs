@@ -3,9 +3,10 @@
 use crate::cli::{kvmlet, run, text};
 use crate::harness::{Guest, Test};
 use crate::stop::KINDS;
-use kvmlet::ExitReason;
-use kvmlet::host::kvm::Execution;
-use kvmlet::vm::Cause;
+use kvmlet_spec::Remedy;
+use kvmlet_sys::kvm::Execution;
+use kvmlet_vmm::ExitReason;
+use kvmlet_vmm::vm::Cause;
 use std::process::Stdio;
 
 pub const TESTS: &[Test] = &[
@@ -82,7 +83,7 @@ fn bad_instruction() {
             guest.finish();
         }
         Execution::Interpreted => {
-            let Err(kvmlet::Error::Failed(failure)) = guest.wait() else {
+            let Err(kvmlet_vmm::Error::Failed(failure)) = guest.wait() else {
                 panic!("KVM went on: {:?}", guest.output.text());
             };
             assert_eq!((failure.cause.clone(), failure.vcpu), (Cause::Emulation, 0));
@@ -90,23 +91,24 @@ fn bad_instruction() {
             assert!(failure.rip.is_some_and(|rip| rip >= 1 << 20), "{failure}");
             assert!(failure.to_string().contains("bytes 9b"), "{failure}");
             assert!(
-                failure.help().to_string().contains("fwait"),
+                failure.remedy().unwrap().to_string().contains("fwait"),
                 "{}",
-                failure.help()
+                failure.remedy().unwrap()
             );
             let guest = Guest::boot_with("bad_instruction", |c| c.cmdline("which=shlx"));
-            let Err(kvmlet::Error::Failed(failure)) = guest.wait() else {
+            let Err(kvmlet_vmm::Error::Failed(failure)) = guest.wait() else {
                 panic!("KVM went on: {:?}", guest.output.text());
             };
             let text = failure.to_string();
             assert!(text.contains("(`shlx` of BMI2)"), "{failure}");
             assert!(
                 failure
-                    .help()
+                    .remedy()
+                    .unwrap()
                     .to_string()
                     .contains(r#""cpu_mask": ["bmi2"]"#),
                 "{}",
-                failure.help()
+                failure.remedy().unwrap()
             );
         }
     }

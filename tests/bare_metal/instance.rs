@@ -2,9 +2,9 @@
 
 use crate::harness::{Test, deadline, patience::eventually, program};
 use crate::ports::on_own_host;
-use kvmlet::config::{JailMode, Reason, VmConfigBuilder};
-use kvmlet::run::Error;
-use kvmlet::{Instance, MemorySize, Running, Surroundings, VmConfig};
+use kvmlet_run::Error;
+use kvmlet_run::instance::{Instance, Running, Surroundings};
+use kvmlet_spec::{JailMode, MemorySize, Reason, VmConfig, VmConfigBuilder};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
@@ -194,7 +194,7 @@ fn outlives() {
 }
 
 fn reason_in(path: &Path) -> Reason {
-    let outcome: kvmlet::Outcome = serde_json::from_reader(File::open(path).unwrap()).unwrap();
+    let outcome: kvmlet_spec::Outcome = serde_json::from_reader(File::open(path).unwrap()).unwrap();
     outcome.reason
 }
 
@@ -223,7 +223,7 @@ fn outside() {
     std::fs::write(at("Cargo.toml"), manifest).unwrap();
     std::fs::copy(root.join("Cargo.lock"), at("Cargo.lock")).unwrap();
     std::fs::create_dir(at("src")).unwrap();
-    let source = root.join("tests/outside/main.rs");
+    let source = root.join("tests/outside/program.rs");
     std::fs::copy(source, at("src/main.rs")).unwrap();
     let target = root.join("target/outside");
     let cargo = |verb: &str| {

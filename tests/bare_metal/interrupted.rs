@@ -299,7 +299,7 @@ fn hanging_files() {
 
 fn memory() {
     on_own_host(|| {
-        let bytes = kvmlet::host::available_memory_bytes() / 3;
+        let bytes = kvmlet_host::available_memory_bytes() / 3;
         let memory = format!("{}M", bytes.min(6 << 30) >> 20);
         for jail in [&[][..], &["--no-jail"]] {
             for delay in [60, 150, 400] {
@@ -373,7 +373,7 @@ fn waiting_files() {
     .unwrap();
     let fifo = fifo.to_str().unwrap();
     let root = place.path().join("root");
-    kvmlet::disk::make_ext4(&root, 64 << 20).unwrap();
+    kvmlet_vmm::disk::make_ext4(&root, 64 << 20).unwrap();
     let root = root.to_str().unwrap();
     for arguments in [
         &["--initrd", fifo][..],

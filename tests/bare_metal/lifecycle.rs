@@ -1,10 +1,10 @@
 //! Pause, resume, stop, and wrong moves.
 
 use crate::harness::{Guest, Output, Test, program};
-use kvmlet::config::Disk;
-use kvmlet::thread::ThreadKind;
-use kvmlet::vm::{Phase, Starting, State};
-use kvmlet::{Error, ExitReason, MemorySize, Vm, VmConfig};
+use kvmlet_spec::{Disk, MemorySize, VmConfig};
+use kvmlet_vmm::thread::ThreadKind;
+use kvmlet_vmm::vm::{Phase, Starting, State};
+use kvmlet_vmm::{Error, ExitReason, Vm};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;

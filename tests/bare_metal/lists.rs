@@ -7,10 +7,10 @@ use crate::packets::{enter_own_network, frame, packet_socket, tap};
 use crate::virtio::{BLK, image};
 use crate::vsock;
 use crate::watch::{Call, SUPERVISOR, Seen, Watched};
-use kvmlet::host::seccomp::{Check, Rule};
-use kvmlet::host::strangers::rules as strangers_rules;
-use kvmlet::system_calls::{own_rules, rules, shared_rules};
-use kvmlet::thread::ThreadKind;
+use kvmlet_host::strangers::rules as strangers_rules;
+use kvmlet_sys::seccomp::{Check, Rule};
+use kvmlet_vmm::system_calls::{own_rules, rules, shared_rules};
+use kvmlet_vmm::thread::ThreadKind;
 use std::fs::read_to_string;
 use std::io::{Read, Seek, Write};
 use std::net::Shutdown;
@@ -176,8 +176,7 @@ fn alarms() -> Vec<Seen> {
 
 fn failures() -> Vec<Seen> {
     let mut seen = vec![watch(with("jump_nowhere", &[]), 125, |_| ())];
-    if kvmlet::host::kvm::Execution::detect().unwrap() == kvmlet::host::kvm::Execution::Interpreted
-    {
+    if kvmlet_sys::kvm::Execution::detect().unwrap() == kvmlet_sys::kvm::Execution::Interpreted {
         seen.push(watch(with("bad_instruction", &[]), 125, |_| ()));
     }
     seen

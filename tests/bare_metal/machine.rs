@@ -1,11 +1,10 @@
 //! What the machine looks like from inside: memory, CPUs, empty addresses.
 
 use crate::harness::{Guest, Test, program};
-use kvmlet::config::{CpuMask, HugePages, Net};
-use kvmlet::config::{Dialect, Remedy};
-use kvmlet::host::kvm::Execution;
-use kvmlet::host::runtime::RuntimeDirectory;
-use kvmlet::{ExitReason, MemorySize, Vm, VmConfig, run};
+use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_spec::{CpuMask, Dialect, HugePages, MemorySize, Net, Remedy, VmConfig};
+use kvmlet_sys::kvm::Execution;
+use kvmlet_vmm::{ExitReason, Vm};
 
 pub const TESTS: &[Test] = &[
     ("memory_is_all_there", memory),
@@ -45,7 +44,7 @@ fn notes() {
         config.build().unwrap()
     };
     let run = |runtime: Option<&RuntimeDirectory>| {
-        let vm = run::build(config(false), std::io::sink(), runtime).unwrap();
+        let vm = kvmlet_run::build(config(false), std::io::sink(), runtime).unwrap();
         vm.start().unwrap().wait().unwrap()
     };
     let place = tempfile::tempdir().unwrap();
@@ -54,7 +53,7 @@ fn notes() {
         assert_eq!(run(runtime), ExitReason::Shutdown { code: 0 });
     }
     assert_eq!(runtime.names().unwrap(), ["cpuid"]);
-    let error = run::build(config(true), std::io::sink(), None).err();
+    let error = kvmlet_run::build(config(true), std::io::sink(), None).err();
     let error = error.unwrap();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("cannot be noted"), "{cause}");
@@ -85,7 +84,7 @@ fn memory() {
 }
 
 fn backing() {
-    let transparent = |c: kvmlet::config::VmConfigBuilder| {
+    let transparent = |c: kvmlet_spec::VmConfigBuilder| {
         c.memory(64.mib())
             .huge_pages(HugePages::Transparent)
             .prefault(true)
@@ -179,7 +178,7 @@ fn asked_for() {
         if let Err(error) = Vm::new(config.build().unwrap()) {
             println!("{name}: {error}");
             assert!(error.to_string().contains("offers guests no"), "{error}");
-            assert!(error.help().unwrap().to_string().contains(name));
+            assert!(error.remedy().unwrap().to_string().contains(name));
             continue;
         }
         if name == "`pmu`" {
@@ -190,7 +189,7 @@ fn asked_for() {
         let [intel, amd] = ["00000001", "80000001"];
         let bits = |name, bit: u32| leaf(&output, &format!("cpuid {name} 0:"))[2] & 1 << bit;
         assert_ne!(bits(intel, 5) | bits(amd, 2), 0, "{output}");
-        let hide = |c: kvmlet::config::VmConfigBuilder| c.cpu_mask("vmx,svm".parse().unwrap());
+        let hide = |c: kvmlet_spec::VmConfigBuilder| c.cpu_mask("vmx,svm".parse().unwrap());
         let output = success(Guest::boot_with("cpuid", |c| hide(c.nested(true))));
         let bits = |name, bit: u32| leaf(&output, &format!("cpuid {name} 0:"))[2] & 1 << bit;
         assert_eq!(bits(intel, 5) | bits(amd, 2), 0, "{output}");
@@ -211,7 +210,7 @@ fn pvh() {
 
 fn service() {
     let configure =
-        |c: kvmlet::config::VmConfigBuilder| c.command(["sh", "-c", "echo hi"]).env("A", "B");
+        |c: kvmlet_spec::VmConfigBuilder| c.command(["sh", "-c", "echo hi"]).env("A", "B");
     let output = success(Guest::boot_with("pvh_entry", configure));
     let expected = "kvmlet.arg=sh kvmlet.arg=-c kvmlet.arg=echo%20hi kvmlet.env=A=B";
     assert!(output.contains(expected), "{output}");
@@ -237,7 +236,7 @@ fn too_long() {
     );
     assert!(
         error
-            .help()
+            .remedy()
             .unwrap()
             .to_string()
             .contains("a file of the image")

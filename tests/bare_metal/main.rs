@@ -43,7 +43,7 @@ mod watch;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    kvmlet::init();
+    kvmlet_run::instance::init();
     let tests = [
         balloon::TESTS,
         block_device::TESTS,

@@ -2,8 +2,8 @@
 
 use crate::harness::{Guest, Test, deadline, patience::eventually};
 use crate::packets::{enter_own_network, frame, packet_socket, tap};
-use kvmlet::ExitReason;
-use kvmlet::config::Net;
+use kvmlet_spec::Net;
+use kvmlet_vmm::ExitReason;
 use std::io::{Read, Write};
 use std::time::Instant;
 

@@ -4,8 +4,8 @@ use crate::cli::{Running, kill, kvmlet};
 use crate::harness::{Guest, Test, patience::eventually};
 use crate::packets::{enter_own_network, frame, packet_socket, tap};
 use crate::virtio::image;
-use kvmlet::config::{Balloon, Disk, HugePages, Net};
-use kvmlet::{Error, MemorySize, VmHandle};
+use kvmlet_spec::{Balloon, Disk, HugePages, MemorySize, Net};
+use kvmlet_vmm::{Error, VmHandle};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{BufRead, BufReader, Write};
@@ -67,7 +67,7 @@ fn still_memory() {
     });
     let guest = Guest::boot_with("virtio_flood", |config| {
         let mut plain = plain;
-        plain.io = kvmlet::config::DiskIo::Sync;
+        plain.io = kvmlet_spec::DiskIo::Sync;
         config
             .memory(MEMORY_MIB.mib())
             // Or the kernel makes one mapping of it and a neighbour's.

@@ -2,7 +2,7 @@
 
 use crate::cli::{Running, kill, kvmlet};
 use crate::harness::{Guest, Test, patience::seconds};
-use kvmlet::{Error, ExitReason};
+use kvmlet_vmm::{Error, ExitReason};
 use std::io::{BufRead, BufReader};
 use std::process::{ChildStdout, Stdio};
 use std::time::{Duration, Instant};

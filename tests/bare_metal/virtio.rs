@@ -2,9 +2,9 @@
 
 use crate::harness::patience::{eventually, patience};
 use crate::harness::{Guest, Test, number};
-use kvmlet::ExitReason;
+use kvmlet_vmm::ExitReason;
 
-use kvmlet::config::{Disk, RateLimit};
+use kvmlet_spec::{Disk, RateLimit};
 use std::io::{Seek, SeekFrom, Write};
 use std::time::Duration;
 use tempfile::NamedTempFile;
@@ -142,17 +142,17 @@ fn block_lock() {
     let image = image();
     let disk = Disk::read_write(image.path());
     let first = Guest::boot_with("spin", |c| c.disk(disk.clone()));
-    let config = kvmlet::VmConfig::builder()
+    let config = kvmlet_spec::VmConfig::builder()
         .kernel(crate::harness::program("spin"))
         .disk(disk.clone());
-    let error = kvmlet::Vm::new(config.clone().build().unwrap())
+    let error = kvmlet_vmm::Vm::new(config.clone().build().unwrap())
         .err()
         .expect("a refusal");
     let chain = format!("{error}: {}", std::error::Error::source(&error).unwrap());
     assert!(chain.contains(image.path().to_str().unwrap()), "{chain}");
     drop(first);
     assert!(
-        kvmlet::Vm::new(config.build().unwrap()).is_ok(),
+        kvmlet_vmm::Vm::new(config.build().unwrap()).is_ok(),
         "the lock went with the VM"
     );
 }

@@ -1,6 +1,6 @@
 //! `docs/reference.md` is made of the settings' definitions, and is as they are.
 
-use kvmlet::config::Setting;
+use kvmlet_spec::Setting;
 use std::fmt::Write;
 use std::path::Path;
 

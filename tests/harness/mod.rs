@@ -4,10 +4,10 @@
 pub mod patience;
 pub mod sandbox;
 
-use kvmlet::config::VmConfigBuilder;
-use kvmlet::host::runtime::RuntimeDirectory;
-use kvmlet::host::wait::{self, Slot, Until};
-use kvmlet::{ExitReason, VmConfig, VmHandle, run};
+use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_spec::{VmConfig, VmConfigBuilder};
+use kvmlet_sys::wait::{self, Slot, Until};
+use kvmlet_vmm::{ExitReason, VmHandle};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -86,7 +86,7 @@ pub fn number(line: &str, key: &str) -> f64 {
 
 /// Can VMs run here?
 pub fn kvm() -> Result<(), String> {
-    kvmlet::host::kvm::open()
+    kvmlet_sys::kvm::open()
         .map(drop)
         .map_err(|error| error.to_string())
 }
@@ -213,7 +213,8 @@ impl Guest {
         let config = configure(builder).build().expect("a valid configuration");
         let output = Output::default();
         let runtime = RuntimeDirectory::of_user().expect("a runtime directory");
-        let vm = run::build(config, output.clone(), Some(&runtime)).expect("the VM is built");
+        let vm =
+            kvmlet_run::build(config, output.clone(), Some(&runtime)).expect("the VM is built");
         let vm = vm.start().expect("the VM starts");
         Self { vm, output }
     }
@@ -231,7 +232,7 @@ impl Guest {
     }
 
     /// Waits for the end, with a deadline.
-    pub fn wait(&self) -> Result<ExitReason, kvmlet::Error> {
+    pub fn wait(&self) -> Result<ExitReason, kvmlet_vmm::Error> {
         wait_readable(self.vm.ended(), Instant::now() + deadline(), || {
             self.output.text()
         });

@@ -1,8 +1,8 @@
 //! A place of a test's own for what kvmlet leaves on a host: cgroups and notes of who has what.
 
-use kvmlet::config::CpuWeight;
-use kvmlet::host::cgroup::{Cgroup, Hierarchies, Limits, Plan, remove_left_over, unique_name};
-use kvmlet::host::ledger::Host;
+use kvmlet_host::cgroup::{Cgroup, Hierarchies, Limits, Plan, remove_left_over, unique_name};
+use kvmlet_host::ledger::Host;
+use kvmlet_spec::CpuWeight;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;

@@ -2,10 +2,10 @@
 
 use crate::harness::{Guest, Output, Test};
 use crate::{DEADLINE, cache};
-use kvmlet::config::Balloon;
-use kvmlet::devices::virtio::balloon::BalloonHandle;
-use kvmlet::host::kvm::Execution;
-use kvmlet::{ExitReason, Memory, MemorySize, Vm, VmConfig};
+use kvmlet_spec::{Balloon, Memory, MemorySize, VmConfig};
+use kvmlet_sys::kvm::Execution;
+use kvmlet_vmm::devices::virtio::balloon::BalloonHandle;
+use kvmlet_vmm::{ExitReason, Vm};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[("idle_memory_comes_back_from_linux", idle_memory)];

@@ -3,7 +3,8 @@
 use crate::Test;
 use crate::host::Host;
 use crate::task::{Running, Task};
-use kvmlet::{MemorySize, Vm, VmConfig, VmHandle};
+use kvmlet_spec::{MemorySize, VmConfig};
+use kvmlet_vmm::{Vm, VmHandle};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +112,7 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn obey(vm: &VmHandle, order: &str) -> Result<(), kvmlet::Error> {
+fn obey(vm: &VmHandle, order: &str) -> Result<(), kvmlet_vmm::Error> {
     match order {
         PAUSE => vm.pause()?,
         RESUME => vm.resume()?,

@@ -1,8 +1,8 @@
 //! One line for who starts a VM at a terminal: what it is, and where it is reached.
 
-use crate::VmConfig;
-use crate::host::net::Network;
-use crate::host::standard_error;
+use kvmlet_host::net::Network;
+use kvmlet_spec::VmConfig;
+use kvmlet_sys::standard_error;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 
@@ -44,7 +44,7 @@ fn line(config: &VmConfig, networks: &[Network], has_keys: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvmlet::MemorySize;
+    use kvmlet_spec::MemorySize;
 
     #[test]
     fn it_tells_what_starts() {

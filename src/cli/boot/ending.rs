@@ -1,7 +1,7 @@
 //! How a VM's end becomes the command's.
 
-use crate::config::Outcome;
 use crate::{ExitCode, Failed};
+use kvmlet_spec::Outcome;
 
 /// The exit code, once what went wrong is told. A guest's own code stays where statistics were not written, unless it says
 /// that all is well.

@@ -2,14 +2,14 @@
 
 use super::quota::QuotaFlags;
 use crate::Failed;
-use crate::config::{
-    Balloon, CpuMask, CpuQuota, DEFAULT_CMDLINE, Disk, HugePages, JailMode, Memory, NameServer,
-    Net, PortMappings, Scratch, Setting, VcpuCount, VmConfigBuilder, Vsock,
-};
-use crate::host::built;
-use crate::host::environment;
-use crate::{Error, VmConfig, config};
 use clap::{Args, ValueEnum};
+use kvmlet_host::built;
+use kvmlet_spec::{
+    Balloon, CpuMask, CpuQuota, DEFAULT_CMDLINE, Disk, HugePages, JailMode, Memory, NameServer,
+    Net, PortMappings, Scratch, Setting, VcpuCount, VmConfig, VmConfigBuilder, Vsock,
+};
+use kvmlet_sys::environment;
+use kvmlet_vmm::Error;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -276,7 +276,7 @@ fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
         .map_err(|_| wrong("is not UTF-8").help("a configuration is JSON text"))?;
     VmConfigBuilder::from_json(&text).map_err(|error| {
         let help = match error {
-            config::Error::Json { is_json: false, .. } => {
+            kvmlet_spec::Error::Json { is_json: false, .. } => {
                 "a configuration is JSON, such as {\"kernel\": \"vmlinux\", \"memory\": \"512M\"}"
             }
             _ => "docs/reference.md lists all keys",
@@ -304,7 +304,7 @@ pub(crate) fn with_default_guest(config: VmConfigBuilder) -> Result<VmConfigBuil
         ))
         .help(format!("run `{script}` once, or pass --{what}"))
     };
-    let kernel = built::kernel().ok_or_else(|| Error::from(crate::config::Error::KernelMissing))?;
+    let kernel = built::kernel().ok_or_else(|| Error::from(kvmlet_spec::Error::KernelMissing))?;
     if !kernel.exists() {
         return Err(missing("kernel", kernel, "kernels/build"));
     }

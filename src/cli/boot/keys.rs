@@ -1,7 +1,7 @@
 //! What the keys are of flags that take several, told to whoever asks for help.
 
-use crate::config::Setting;
 use clap::{Arg, Command};
+use kvmlet_spec::Setting;
 use std::fmt::Write;
 
 /// Adds to the help of each flag whose value is a list of keys what those are. It takes its time, which a VM that is

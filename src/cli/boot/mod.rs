@@ -7,16 +7,14 @@ mod keys;
 mod quota;
 
 use super::{Failed, Outcome};
-use crate::VmConfig;
-use crate::config::{Dialect, PortMapping};
-use crate::host::net::Network;
-use crate::host::process;
-use crate::host::standard_error;
-use crate::run::{self, Attendant, StatsFile};
 use clap::Args;
 use flags::Flags;
 pub(crate) use flags::with_default_guest;
 pub(crate) use keys::explained;
+use kvmlet_host::net::Network;
+use kvmlet_run::{Attendant, StatsFile};
+use kvmlet_spec::{Dialect, PortMapping, VmConfig};
+use kvmlet_sys::{process, standard_error};
 use std::io::{IsTerminal, stderr};
 use std::time::Instant;
 
@@ -52,7 +50,7 @@ impl Boot {
             })
         });
         let mut config = self.flags.config()?;
-        config.guest.console = run::terminal_size();
+        config.guest.console = kvmlet_run::terminal_size();
         let stats = config.stats.as_deref().map(StatsFile::open).transpose();
         let stats = stats.map_err(Failed::of_file)?;
         let mut attendant = Attendant::default();
@@ -63,7 +61,7 @@ impl Boot {
         attendant.started = started;
         attendant.announce = announce;
         attendant.dialect = Dialect::Flags;
-        let outcome = run::run(config, attendant)?;
+        let outcome = kvmlet_run::run(config, attendant)?;
         let unwritten = written.is_some_and(|written| written.has_failed());
         Ok(ending::code(&outcome, unwritten).number())
     }
@@ -73,7 +71,7 @@ impl Boot {
 fn announce(config: &VmConfig, networks: &[Network]) {
     match stderr().is_terminal() {
         true => announcement::print(config, networks),
-        false => tell_chosen_ports(config, run::published(networks)),
+        false => tell_chosen_ports(config, kvmlet_run::published(networks)),
     }
 }
 

@@ -1,8 +1,10 @@
 //! The flags that give a VM a fixed share of its host.
 
-use crate::config::{CgroupParent, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit};
-use crate::config::{Setting, VmConfigBuilder};
 use clap::{Args, ValueEnum};
+use kvmlet_spec::{
+    CgroupParent, CpuQuota, CpuScope, CpuSet, CpuWeight, MemoryMode, Overcommit, Setting,
+    VmConfigBuilder,
+};
 
 /// What the VM may use of its host.
 #[derive(Args)]

@@ -1,7 +1,7 @@
 //! What the host's kernel is: its version, and the clock that it reads.
 
 use super::{Finding, ok, warning};
-use crate::host::facts;
+use kvmlet_sys::facts;
 
 /// Versions of Linux from which on there is something, and what is done without it.
 const SINCE: [((u32, u32), &str); 5] = [

@@ -1,11 +1,11 @@
 //! What KVM and memory offer.
 
 use super::{Finding, error, ok, warning};
-use crate::config::Memory;
-use crate::host::facts::{self, ReservedPages};
-use crate::host::kvm::{self, Execution};
-use crate::host::total_memory_bytes;
 use kvm_ioctls::{Cap, Kvm};
+use kvmlet_host::total_memory_bytes;
+use kvmlet_spec::Memory;
+use kvmlet_sys::facts::{self, ReservedPages};
+use kvmlet_sys::kvm::{self, Execution};
 
 /// The device, what executes guest kernels, and what the device can do.
 pub fn kvm() -> Vec<Finding> {

@@ -7,10 +7,10 @@ mod shares;
 mod walls;
 
 use super::{ExitCode, Failed, Outcome};
-use crate::config::{Advice, Dialect};
-use crate::host::built;
 use clap::{Args, ValueEnum};
 use kvmlet_command::print;
+use kvmlet_host::built;
+use kvmlet_spec::{Advice, Dialect};
 use serde::Serialize;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! What a network of a VM's own takes.
 
 use super::{Finding, ok, warning};
-use crate::host::net::survey::{self, Forwarding};
-use crate::host::{self, facts};
+use kvmlet_host::net::survey::{self, Forwarding};
+use kvmlet_sys::facts;
 
 /// Whether taps can be made.
 pub fn tap() -> Finding {
@@ -89,7 +89,7 @@ fn firewall() -> Finding {
 
 /// Whom this host asks for names, and so for those that guests ask it for.
 pub fn names() -> Finding {
-    let servers = host::net::name_servers();
+    let servers = kvmlet_host::net::name_servers();
     let servers: Vec<String> = servers
         .iter()
         .map(|server| server.ip().to_string())

@@ -1,10 +1,10 @@
 //! What VMs can be held to, and what is promised to them.
 
 use super::{Finding, error, ok, warning};
-use crate::config::thousandths;
-use crate::host::cgroup::{Controller, Hierarchies};
-use crate::host::ledger::{Host, Ledger};
-use crate::host::runtime::RuntimeDirectory;
+use kvmlet_host::cgroup::{Controller, Hierarchies};
+use kvmlet_host::ledger::{Host, Ledger};
+use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_spec::thousandths;
 
 /// What VMs can be held to.
 pub fn quotas() -> Vec<Finding> {
@@ -61,7 +61,7 @@ pub fn promises() -> Finding {
     };
     match examine() {
         Ok(text) => ok("promises", text),
-        Err::<_, crate::host::ledger::Error>(cause) => {
+        Err::<_, kvmlet_host::ledger::Error>(cause) => {
             let help = cause.help();
             let help = help.unwrap_or_else(|| "make the directory usable".into());
             warning("promises", cause.to_string(), help)

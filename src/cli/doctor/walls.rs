@@ -1,8 +1,8 @@
 //! What keeps a VM's process from the rest of the host.
 
 use super::{Finding, ok, warning};
-use crate::host::jail::{self, Missing, Wall};
-use crate::host::seccomp;
+use kvmlet_host::jail::{self, Missing, Wall};
+use kvmlet_sys::seccomp;
 
 /// The walls that this host lacks.
 pub fn jail() -> Vec<Finding> {

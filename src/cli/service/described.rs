@@ -1,11 +1,11 @@
 //! What a service is told beside its machine: flags of docker's that travel to the guest.
 
 use crate::Failed;
-use crate::config::ConsoleSize;
-use crate::host::environment;
 use crate::signal::signal_number;
 use clap::Args;
 use kvmlet_manager::{Asked, Service};
+use kvmlet_spec::ConsoleSize;
+use kvmlet_sys::environment;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 

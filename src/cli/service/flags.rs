@@ -2,14 +2,15 @@
 
 use super::described::Described;
 use super::root::Root;
+use crate::Failed;
 use crate::boot::with_default_guest;
-use crate::config::supervision::RestartPolicy;
-use crate::config::{
-    CpuQuota, CpuSet, CpuWeight, Memory, NameServer, Net, PortMappings, VmConfigBuilder,
-};
-use crate::{Error, Failed, VmConfig};
 use clap::Args;
 use kvmlet_manager::{Asked, Book, InstanceId, LogLimits, Name};
+use kvmlet_spec::supervision::RestartPolicy;
+use kvmlet_spec::{
+    CpuQuota, CpuSet, CpuWeight, Memory, NameServer, Net, PortMappings, VmConfig, VmConfigBuilder,
+};
+use kvmlet_vmm::Error;
 use std::path::{Path, PathBuf};
 
 /// What is asked, but for the image and the command.

@@ -1,8 +1,8 @@
 //! The root of an instance: an image, or a directory that becomes one.
 
 use crate::Failed;
-use crate::host::environment;
 use kvmlet_manager::{Asked, Book, Instance};
+use kvmlet_sys::environment;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -4,10 +4,10 @@
 mod keys;
 
 use crate::Failed;
-use crate::run::{self, RawTerminal};
 use keys::Keys;
 use kvmlet_control::agent::channel::{Ended, Event, Fault, Output, Request};
 use kvmlet_control::agent::{Agent, AgentError, readable};
+use kvmlet_run::RawTerminal;
 use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::event::PollFlags;
@@ -186,7 +186,7 @@ impl Session {
                     });
                 }
                 Some(Event::Started { .. }) if self.wanted.terminal => {
-                    if let Some(size) = run::terminal_size() {
+                    if let Some(size) = kvmlet_run::terminal_size() {
                         let asked = client.request(&Request::Resize { size });
                         asked.map_err(|error| SessionError::Agent(error.into()))?;
                     }
@@ -199,10 +199,12 @@ impl Session {
     fn pass_signals_on(&mut self) -> Result<(), SessionError> {
         while let Some(number) = self.signals.next()? {
             let request = match number {
-                libc::SIGWINCH => match run::terminal_size().filter(|_| self.wanted.terminal) {
-                    Some(size) => Request::Resize { size },
-                    None => continue,
-                },
+                libc::SIGWINCH => {
+                    match kvmlet_run::terminal_size().filter(|_| self.wanted.terminal) {
+                        Some(size) => Request::Resize { size },
+                        None => continue,
+                    }
+                }
                 number => Request::Signal {
                     signal: number as u8,
                     group: self.wanted.group,

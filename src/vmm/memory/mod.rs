@@ -48,7 +48,7 @@ pub enum Error {
     },
     /// Regions overlap or run past the address space: a bug in the address map.
     #[error("guest memory regions do not fit together")]
-    Layout(#[from] GuestRegionCollectionError),
+    Layout(#[source] io::Error),
 }
 
 /// How the host backs guest RAM.
@@ -74,12 +74,11 @@ impl GuestRam {
             .iter()
             .map(|&(start, bytes)| {
                 let mapping = map(start, bytes, backing)?;
-                GuestRegionMmap::new(mapping, start).ok_or(Error::Layout(
-                    GuestRegionCollectionError::MemoryRegionOverlap,
-                ))
+                GuestRegionMmap::new(mapping, start)
+                    .ok_or_else(|| layout(GuestRegionCollectionError::MemoryRegionOverlap))
             })
             .collect::<Result<Vec<_>, Error>>()?;
-        Ok(Self(GuestMemory::from_regions(regions)?))
+        GuestMemory::from_regions(regions).map(Self).map_err(layout)
     }
 
     /// Size of all regions together, in bytes.
@@ -94,6 +93,10 @@ impl Deref for GuestRam {
     fn deref(&self) -> &GuestMemory {
         &self.0
     }
+}
+
+fn layout(error: GuestRegionCollectionError) -> Error {
+    Error::Layout(io::Error::other(error))
 }
 
 fn map(guest_start: GuestAddress, bytes: usize, backing: Backing) -> Result<MmapRegion, Error> {

@@ -270,7 +270,8 @@ fn load_guest(
     };
     let loaded = boot::load_kernel(ram, config.memory, &mut files.kernel).map_err(failed)?;
     let rsdp = acpi::write(&**ram, config.vcpus, slots)?;
-    mptable::write(&**ram, config.vcpus).map_err(Error::MpTable)?;
+    mptable::write(&**ram, config.vcpus)
+        .map_err(|source| Error::MpTable(io::Error::other(source)))?;
     let cmdline = command_line::compose(config, slots);
     let initrd = files.initrd.as_mut();
     boot::finish(ram, config.memory, &loaded, initrd, &cmdline, rsdp).map_err(failed)

@@ -31,7 +31,7 @@ pub enum Phase {
 
 impl Phase {
     /// All phases, in order.
-    pub const ALL: [Phase; 9] = [
+    pub const ALL: &[Phase] = &[
         Phase::VmCreated,
         Phase::MemoryReady,
         Phase::DevicesReady,
@@ -109,7 +109,7 @@ impl BootTrace {
     pub fn phases(&self) -> Vec<(Phase, Duration)> {
         let mut last = self.begun;
         let mut phases = Vec::new();
-        for phase in Phase::ALL {
+        for &phase in Phase::ALL {
             if let Some(at) = self.done_at(phase) {
                 phases.push((phase, at.saturating_duration_since(last)));
                 last = at;
@@ -131,7 +131,7 @@ impl BootTrace {
         StartRecord {
             process_ns: clock::monotonic_ns(process),
             begun_ns: clock::monotonic_ns(self.begun),
-            phases: Phase::ALL.into_iter().filter_map(done).collect(),
+            phases: Phase::ALL.iter().copied().filter_map(done).collect(),
         }
     }
 }

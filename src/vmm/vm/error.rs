@@ -138,13 +138,13 @@ pub enum Error {
     Acpi(#[from] acpi::Error),
     /// The MP table cannot be written.
     #[error("cannot describe the CPUs to the guest")]
-    MpTable(#[source] vm_memory::GuestMemoryError),
+    MpTable(#[source] io::Error),
     /// Two devices at one address (a bug).
     #[error("cannot place a device")]
     Bus(#[from] devices::bus::Overlap),
     /// A list for KVM is too long (a bug).
-    #[error("a list for KVM is too long: {0:?}")]
-    List(vmm_sys_util::fam::Error),
+    #[error("a list for KVM is too long: {0}")]
+    List(String),
     /// The host gave no event, no signal or no memory map.
     #[error("the host cannot give {what}")]
     Host {
@@ -188,15 +188,14 @@ impl From<NoEvents> for Error {
     }
 }
 
-impl Error {
-    /// The way out, where one is known.
-    pub fn help(&self) -> Option<Advice> {
+impl Remedy for Error {
+    fn remedy(&self) -> Option<Advice> {
         match self {
             Error::Config(error) => error.remedy(),
             Error::Kvm(error) => Some(error.help().into()),
-            Error::Disk(error) => Some(error.help()),
+            Error::Disk(error) => error.remedy(),
             Error::Endpoints { .. } | Error::NoHostSide => {
-                Some("make a far end for each: `kvmlet::run::build` does".into())
+                Some("make a far end for each: `kvmlet::vm::build` does".into())
             }
             Error::Boot { source, .. } => source.help(),
             Error::Open {
@@ -240,15 +239,9 @@ impl Error {
                 "load kvm with enable_pmu=1, or leave out {}",
                 Setting::Pmu
             )),
-            Error::Failed(failure) => Some(failure.help()),
+            Error::Failed(failure) => failure.remedy(),
             _ => None,
         }
-    }
-}
-
-impl Remedy for Error {
-    fn remedy(&self) -> Option<Advice> {
-        self.help()
     }
 }
 

@@ -1,7 +1,7 @@
 //! When KVM cannot go on: which instruction, where, at what privilege, and what it usually means.
 
 use crate::arch::x86_64::diagnosis::{Instruction, instruction};
-use crate::config::{Advice, Setting, advice};
+use crate::config::{Advice, Remedy, Setting, advice};
 use crate::memory::GuestMemory;
 use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_run};
 use kvm_ioctls::VcpuFd;
@@ -30,6 +30,7 @@ pub enum Cause {
 
 /// A vCPU that KVM cannot run on, with where it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Failure {
     /// Number of the vCPU.
     pub vcpu: u8,
@@ -85,10 +86,10 @@ impl fmt::Display for Failure {
     }
 }
 
-impl Failure {
-    /// What it usually means.
-    pub fn help(&self) -> Advice {
-        match (&self.cause, instruction(&self.instruction)) {
+/// What it usually means.
+impl Remedy for Failure {
+    fn remedy(&self) -> Option<Advice> {
+        Some(match (&self.cause, instruction(&self.instruction)) {
             (Cause::Emulation, Some(known)) => advice!(
                 "this host's KVM interprets guest kernel code and lacks {} there; boot a kernel made for such hosts \
                  (`kernels/build software-kvm`){}",
@@ -110,9 +111,11 @@ impl Failure {
                 process::MORE_PROCESSES
             ),
             _ => "`dmesg` on the host may say more; `kvmlet doctor` tells what its KVM can do".into(),
-        }
+        })
     }
+}
 
+impl Failure {
     /// Looks at a vCPU that has just stopped.
     pub(super) fn examine(vcpu: u8, cause: Cause, fd: &mut VcpuFd, ram: &GuestMemory) -> Self {
         let rip = fd.get_regs().ok().map(|registers| registers.rip);
@@ -222,7 +225,13 @@ mod tests {
             "vCPU 1: KVM cannot emulate an instruction; bytes 9b 90 (`fwait`) at RIP 0xffffffff81000000, \
              CPL 0 (kernel)"
         );
-        assert!(failure.help().to_string().contains("software-kvm"));
+        assert!(
+            failure
+                .remedy()
+                .unwrap()
+                .to_string()
+                .contains("software-kvm")
+        );
         // What Linux's zstd decompressor does where it sees BMI2.
         let shlx = vec![0xc4, 0xe2, 0xf9, 0xf7, 0xc1];
         let failure = Failure {
@@ -233,7 +242,7 @@ mod tests {
             failure.to_string().contains("(`shlx` of BMI2)"),
             "{failure}"
         );
-        let help = failure.help().in_words_of(Dialect::Flags);
+        let help = failure.remedy().unwrap().in_words_of(Dialect::Flags);
         for way_out in ["software-kvm", "--cpu-mask bmi2", "`zstd -d`"] {
             assert!(help.contains(way_out), "{help}");
         }

@@ -96,6 +96,7 @@ impl VmHandle {
     /// Tells the guest that its process was stopped for a while (SIGSTOP) and goes on, so that its watchdogs do not take
     /// that for a lockup. Who runs a VM in a process of its own calls this on SIGCONT. After
     /// [`resume`](Self::resume) there is no need to.
+    #[doc(hidden)] // of `kvmlet-run`
     pub fn tell_of_stop(&self) {
         self.shared.lifecycle.call_back();
     }

@@ -1,5 +1,6 @@
 //! The plain data of `arch` as KVM's structures.
 
+use super::error::Error;
 use crate::arch::x86_64::boot::{BootState, Registers, Segment};
 use crate::arch::x86_64::cpuid::Leaf;
 use crate::arch::x86_64::lapic::LOCAL_PINS;
@@ -8,9 +9,6 @@ use kvm_bindings::{
     CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, Msrs, kvm_cpuid_entry2, kvm_lapic_state, kvm_msr_entry,
     kvm_regs, kvm_segment, kvm_sregs,
 };
-
-/// A list is longer than KVM takes, which is a bug.
-type TooLong = vmm_sys_util::fam::Error;
 
 /// What KVM offers.
 pub(super) fn leaves(offer: &CpuId) -> Vec<Leaf> {
@@ -27,7 +25,7 @@ pub(super) fn leaves(offer: &CpuId) -> Vec<Leaf> {
 }
 
 /// What a vCPU is to answer.
-pub(super) fn cpuid(leaves: &[Leaf]) -> Result<CpuId, TooLong> {
+pub(super) fn cpuid(leaves: &[Leaf]) -> Result<CpuId, Error> {
     let entry = |leaf: &Leaf| kvm_cpuid_entry2 {
         function: leaf.function,
         index: leaf.index,
@@ -41,17 +39,21 @@ pub(super) fn cpuid(leaves: &[Leaf]) -> Result<CpuId, TooLong> {
         edx: leaf.edx,
         padding: [0; 3],
     };
-    CpuId::from_entries(&leaves.iter().map(entry).collect::<Vec<_>>())
+    CpuId::from_entries(&leaves.iter().map(entry).collect::<Vec<_>>()).map_err(too_long)
 }
 
 /// Model-specific registers, to set or to be filled in.
-pub(super) fn msrs(list: &[Msr]) -> Result<Msrs, TooLong> {
+pub(super) fn msrs(list: &[Msr]) -> Result<Msrs, Error> {
     let entry = |msr: &Msr| kvm_msr_entry {
         index: msr.index,
         data: msr.value,
         ..Default::default()
     };
-    Msrs::from_entries(&list.iter().map(entry).collect::<Vec<_>>())
+    Msrs::from_entries(&list.iter().map(entry).collect::<Vec<_>>()).map_err(too_long)
+}
+
+fn too_long(error: impl std::fmt::Debug) -> Error {
+    Error::List(format!("{error:?}"))
 }
 
 /// Wires the local pins of an APIC after reset.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 /// Where a VM is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// vCPUs run.
     Running,

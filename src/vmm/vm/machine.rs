@@ -57,6 +57,7 @@ impl Vm {
     ///
     /// # Errors
     /// As [`with_console`](Self::with_console), and when an interface has no far end, or sockets have none.
+    #[doc(hidden)] // of `kvmlet-run`
     pub fn with_endpoints(
         mut config: VmConfig,
         output: impl Write + Send + 'static,
@@ -127,6 +128,7 @@ impl Vm {
     }
 
     /// What the threads do that the VM will have.
+    #[doc(hidden)] // of `kvmlet-run`
     pub fn threads(&self) -> Vec<ThreadKind> {
         let mut kinds = vec![ThreadKind::Vcpu; self.0.vcpus.len()];
         for transport in &self.0.transports {
@@ -151,6 +153,7 @@ impl Vm {
     ///
     /// # Errors
     /// When the host gives no threads.
+    #[doc(hidden)] // of `kvmlet-run`
     pub fn start_paused(
         self,
         on_start: impl Fn(ThreadKind) -> io::Result<()> + Send + Sync + 'static,

@@ -85,7 +85,7 @@ pub(super) fn build(
     state: &BootState,
 ) -> Result<Vcpu, Error> {
     let fd = vm.create_vcpu(number.into()).doing("create a vCPU")?;
-    let leaves = kvm_state::cpuid(&cpuid.for_vcpu(number)).map_err(Error::List)?;
+    let leaves = kvm_state::cpuid(&cpuid.for_vcpu(number))?;
     fd.set_cpuid2(&leaves).doing("set a vCPU's CPUID")?;
     set_msrs(&fd, cpuid.has_vmx())?;
     let mut local_apic = fd.get_lapic().doing("read a vCPU's local APIC")?;
@@ -113,11 +113,11 @@ fn set_msrs(fd: &VcpuFd, vmx: bool) -> Result<(), Error> {
         index: msr::IA32_MISC_ENABLE,
         value: 0,
     };
-    let mut old = kvm_state::msrs(&[old]).map_err(Error::List)?;
+    let mut old = kvm_state::msrs(&[old])?;
     let read = fd.get_msrs(&mut old).doing(MSRS)?;
     all_of(&old, read)?;
     let misc_enable = old.as_slice().first().map_or(0, |entry| entry.data);
-    let msrs = kvm_state::msrs(&msr::boot_msrs(misc_enable, vmx)).map_err(Error::List)?;
+    let msrs = kvm_state::msrs(&msr::boot_msrs(misc_enable, vmx))?;
     let written = fd.set_msrs(&msrs).doing(MSRS)?;
     all_of(&msrs, written)
 }

@@ -9,9 +9,9 @@ use crate::harness::patience::{eventually, patience};
 use crate::harness::{Test, program};
 use crate::packets::{enter_own_network, tap};
 use hung_file::HungFile;
-use kvmlet::config::{Balloon, Disk, DiskIo, Net};
-use kvmlet::host::runtime::RuntimeDirectory;
-use kvmlet::{Error, MemorySize, VmConfig, VmHandle, run};
+use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_spec::{Balloon, Disk, DiskIo, MemorySize, Net, VmConfig};
+use kvmlet_vmm::{Error, VmHandle};
 use rustix::io::ioctl_fionread;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::process::{Command, Stdio};
@@ -90,7 +90,7 @@ fn flooding(mut disk: Disk, option: &str) -> (VmHandle, PipeReader, PipeWriter) 
     let (mut reader, writer) = small_pipe();
     let look = writer.try_clone().unwrap();
     let runtime = RuntimeDirectory::of_user().unwrap();
-    let vm = run::build(config.build().unwrap(), writer, Some(&runtime)).unwrap();
+    let vm = kvmlet_run::build(config.build().unwrap(), writer, Some(&runtime)).unwrap();
     let vm = vm.start().unwrap();
     expect(&mut reader, "flooding\n");
     (vm, reader, look)
@@ -177,7 +177,7 @@ fn with_hung_disks(test: impl Fn(Disk)) {
             Err(error) => return println!("SKIPPED: no FUSE here: {error}"),
         };
         let mut disk = Disk::read_write(file.path());
-        (disk.io, disk.format) = (io, Some(kvmlet::config::DiskFormat::Raw));
+        (disk.io, disk.format) = (io, Some(kvmlet_spec::DiskFormat::Raw));
         test(disk);
     }
 }

@@ -1,7 +1,7 @@
 //! What KVM does for a vCPU that halts, and whose time that is.
 
 use crate::harness::{Guest, Test};
-use kvmlet::config::{CpuQuota, VmConfigBuilder};
+use kvmlet_spec::{CpuQuota, VmConfigBuilder};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;

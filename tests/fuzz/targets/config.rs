@@ -1,9 +1,8 @@
 //! Any text as a configuration, a memory size, published ports and a CPU mask: an error or values within their limits.
 #![no_main]
 
-use kvmlet::VmConfig;
-use kvmlet::config::{CpuMask, Memory, PortMapping, PortMappings};
 use libfuzzer_sys::fuzz_target;
+use kvmlet_spec::{CpuMask, Memory, PortMapping, PortMappings, VmConfig};
 
 fuzz_target!(|text: &str| {
     if let Ok(config) = VmConfig::from_json(text) {

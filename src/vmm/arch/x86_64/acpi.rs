@@ -18,6 +18,7 @@ use acpi_tables::madt::{
 };
 use acpi_tables::{Aml, rsdp::Rsdp, sdt::Sdt, xsdt::XSDT};
 use kvmlet_contract::machine::SLEEP_TYPE_OFF;
+use std::io;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 const OEM_ID: [u8; 6] = *b"KVMLET";
@@ -46,7 +47,13 @@ pub enum Error {
     },
     /// Guest memory has no such address.
     #[error("cannot write the ACPI tables")]
-    Write(#[from] GuestMemoryError),
+    Write(#[source] io::Error),
+}
+
+impl Error {
+    fn write(source: GuestMemoryError) -> Self {
+        Error::Write(io::Error::other(source))
+    }
 }
 
 /// One virtio-mmio device as the DSDT tells it.
@@ -83,7 +90,9 @@ pub fn write<M: Bytes<GuestAddress, E = GuestMemoryError>>(
                 room: MP_TABLE.0 - base,
             });
         }
-        memory.write_slice(&bytes, GuestAddress(at))?;
+        memory
+            .write_slice(&bytes, GuestAddress(at))
+            .map_err(Error::write)?;
         Ok(at)
     };
     let dsdt = put(&dsdt(slots))?;
@@ -95,7 +104,9 @@ pub fn write<M: Bytes<GuestAddress, E = GuestMemoryError>>(
     let xsdt = put(&xsdt)?;
     let mut rsdp = Vec::new();
     Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut rsdp);
-    memory.write_slice(&rsdp, ACPI_TABLES)?;
+    memory
+        .write_slice(&rsdp, ACPI_TABLES)
+        .map_err(Error::write)?;
     Ok(ACPI_TABLES)
 }
 

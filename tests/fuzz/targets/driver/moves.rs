@@ -2,7 +2,7 @@
 
 use super::accounts::{AVAIL, ENTRIES, USED};
 use super::{Driver, ram};
-use kvmlet::devices::Device;
+use kvmlet_vmm::devices::Device;
 
 impl Driver<'_> {
     /// One move; the upper bits of `how` choose the queue.

@@ -1,7 +1,7 @@
 //! What a target knows of its device.
 
-use kvmlet::config::{Rate, RateLimit};
 use std::time::{Duration, Instant};
+use kvmlet_spec::{Rate, RateLimit};
 
 /// A buffer of a request.
 pub struct Part {

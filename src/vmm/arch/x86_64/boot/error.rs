@@ -97,10 +97,14 @@ pub enum Error {
     },
     /// Guest memory has no such address.
     #[error("guest memory cannot be written")]
-    Memory(#[source] GuestMemoryError),
+    Memory(#[source] io::Error),
 }
 
 impl Error {
+    pub(super) fn memory(source: GuestMemoryError) -> Self {
+        Error::Memory(io::Error::other(source))
+    }
+
     /// Is it the initrd, not the kernel, that is to blame?
     pub fn concerns_initrd(&self) -> bool {
         matches!(

@@ -33,7 +33,7 @@ pub(super) fn load<I: Image>(
     read_into(ram, start, image, bytes)?;
     let mut head = vec![0; bytes.min(DISK_HEAD_BYTES as u64) as usize];
     ram.read_slice(&mut head, GuestAddress(start))
-        .map_err(Error::Memory)?;
+        .map_err(Error::memory)?;
     if let Some(found) = disk_image(&head) {
         return Err(Error::InitrdFormat(found));
     }

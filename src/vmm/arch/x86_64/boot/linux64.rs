@@ -30,7 +30,7 @@ pub(super) fn prepare(
     handoff: &Handoff,
 ) -> Result<BootState, Error> {
     let params = zero_page(header, handoff);
-    ram.write_obj(params, ZERO_PAGE).map_err(Error::Memory)?;
+    ram.write_obj(params, ZERO_PAGE).map_err(Error::memory)?;
     write_page_tables(ram)?;
     let (code, data) = (registers::code_64(BOOT_CS), registers::data(BOOT_DS));
     let task = registers::task(BOOT_TSS);
@@ -94,7 +94,7 @@ fn write_page_tables(ram: &GuestMemory) -> Result<(), Error> {
     let directories = pdpt + TABLE;
     let write = |value: u64, at: u64| {
         ram.write_obj(value, GuestAddress(at))
-            .map_err(Error::Memory)
+            .map_err(Error::memory)
     };
     write(pdpt | PRESENT_WRITABLE, PAGE_TABLES.0)?;
     for gigabyte in 0..GIGABYTES {
@@ -107,7 +107,7 @@ fn write_page_tables(ram: &GuestMemory) -> Result<(), Error> {
         .flat_map(|page| (page << 21 | PAGE_2M | PRESENT_WRITABLE).to_le_bytes())
         .collect();
     ram.write_slice(&entries, GuestAddress(directories))
-        .map_err(Error::Memory)
+        .map_err(Error::memory)
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ fn read_into<I: Image>(
     let (start, bytes) = (GuestAddress(start), bytes as usize);
     populate(ram, start, bytes);
     ram.read_exact_volatile_from(start, image, bytes)
-        .map_err(Error::Memory)
+        .map_err(Error::memory)
 }
 
 /// Everything else that a kernel wants to find, written to guest memory; returns the first vCPU's state.
@@ -144,7 +144,7 @@ struct Handoff {
 fn write_cmdline(ram: &GuestMemory, text: &str) -> Result<(), Error> {
     let mut bytes = text.as_bytes().to_vec();
     bytes.push(0);
-    ram.write_slice(&bytes, CMDLINE).map_err(Error::Memory)
+    ram.write_slice(&bytes, CMDLINE).map_err(Error::memory)
 }
 
 /// Kernels and initrds live in the RAM below the MMIO gap.

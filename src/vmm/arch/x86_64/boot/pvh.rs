@@ -33,7 +33,7 @@ pub(super) fn prepare(
         };
         let at = MEMORY_MAP.0 + (index * size_of::<hvm_memmap_table_entry>()) as u64;
         ram.write_obj(entry, GuestAddress(at))
-            .map_err(Error::Memory)?;
+            .map_err(Error::memory)?;
     }
     let mut info = hvm_start_info {
         magic: MAGIC,
@@ -50,10 +50,10 @@ pub(super) fn prepare(
             size: initrd.end - initrd.start,
             ..Default::default()
         };
-        ram.write_obj(module, MODULES).map_err(Error::Memory)?;
+        ram.write_obj(module, MODULES).map_err(Error::memory)?;
         (info.nr_modules, info.modlist_paddr) = (1, MODULES.0);
     }
-    ram.write_obj(info, PVH_START_INFO).map_err(Error::Memory)?;
+    ram.write_obj(info, PVH_START_INFO).map_err(Error::memory)?;
 
     let (code, data, task) = (
         registers::code_32(CS),

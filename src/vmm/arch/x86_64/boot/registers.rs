@@ -139,7 +139,7 @@ pub(super) fn write_gdt(ram: &GuestMemory, segments: &[Segment]) -> Result<u16, 
     }
     for (index, entry) in table.iter().enumerate() {
         ram.write_obj(*entry, GuestAddress(GDT.0 + index as u64 * 8))
-            .map_err(Error::Memory)?;
+            .map_err(Error::memory)?;
     }
     Ok((entries * 8) as u16)
 }

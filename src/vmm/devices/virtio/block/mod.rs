@@ -21,7 +21,7 @@ use super::{
     Activation, DeviceSpec, DeviceState, DeviceType, Halted, VirtioDevice, Worker, WorkerThread,
     foreign_state,
 };
-use crate::config::{Advice, Cache, Disk, DiskIo, Setting, advice};
+use crate::config::{Advice, Cache, Disk, DiskIo, Remedy, Setting, advice};
 use crate::disk::{self, DiskFile, GuestMount};
 use crate::thread::ThreadKind;
 use backend::{FileMedium, Medium, Shelf};
@@ -67,10 +67,9 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What a person can do about it.
-    pub fn help(&self) -> Advice {
-        match self {
+impl Remedy for Error {
+    fn remedy(&self) -> Option<Advice> {
+        Some(match self {
             Error::Disk(error) => error.help(),
             Error::Events(_) => "raise the limit of open files (`ulimit -n`)".into(),
             Error::Gone { .. } => "its VM has ended; start it again".into(),
@@ -79,7 +78,7 @@ impl Error {
                  calls serve where there is no io_uring",
                 (Setting::DiskIo, "auto")
             ),
-        }
+        })
     }
 }
 

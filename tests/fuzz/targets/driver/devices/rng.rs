@@ -1,8 +1,7 @@
 //! An entropy source.
 
 use super::super::subject::{Limit, Part, Subject};
-use kvmlet::devices::virtio::rng;
-use kvmlet::devices::virtio::{DeviceSpec, VirtioDevice};
+use kvmlet_vmm::devices::virtio::{DeviceSpec, VirtioDevice, rng};
 
 /// The most that is given at a time, in bytes.
 const LARGEST: u64 = 4096;

@@ -1,6 +1,7 @@
 //! A host that forbids io_uring.
 
 use super::*;
+use crate::config::Remedy;
 
 /// Makes `io_uring_setup` fail with EPERM for this thread and those that it starts.
 fn forbid_io_uring() {
@@ -56,7 +57,13 @@ fn plain_system_calls_serve_where_io_uring_is_forbidden() {
         assert!(matches!(error, Error::IoUring { .. }), "{error}");
         let path = image.path().to_str().unwrap();
         assert!(error.to_string().contains(path), "{error}");
-        assert!(error.help().to_string().contains("io_uring_disabled"));
+        assert!(
+            error
+                .remedy()
+                .unwrap()
+                .to_string()
+                .contains("io_uring_disabled")
+        );
     });
     test.join().unwrap();
 }

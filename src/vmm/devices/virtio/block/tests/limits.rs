@@ -1,7 +1,7 @@
 //! Rate limits, locks, resizing.
 
 use super::*;
-use crate::config::{Rate, RateLimit};
+use crate::config::{Rate, RateLimit, Remedy};
 use std::time::{Duration, Instant};
 
 /// Waits until the device has said so often that it must wait.
@@ -166,7 +166,7 @@ fn a_second_writer_is_refused_by_name() {
             error.to_string().contains(path.to_str().unwrap()),
             "{error}"
         );
-        assert!(!error.help().to_string().is_empty());
+        assert!(!error.remedy().unwrap().to_string().is_empty());
     }
     let shared = image();
     let disk = Disk::read_only(shared.path());
@@ -265,7 +265,8 @@ fn an_image_in_another_format_is_opened_only_by_who_insists() {
         assert_eq!(error.to_string(), said);
         assert!(
             error
-                .help()
+                .remedy()
+                .unwrap()
                 .to_string()
                 .contains("qemu-img convert -f qcow2 -O raw")
         );
