@@ -1,6 +1,6 @@
 //! What a stable crate passes on of an internal one: its listing has these items as well, from where they are defined.
 
-use super::{file_of, public};
+use super::{file_of, module, public};
 use std::path::{Path, PathBuf};
 use syn::{Ident, Item, ItemMod, ItemUse, Type, UseTree, Visibility};
 
@@ -28,17 +28,20 @@ pub fn items(listing: &[Item], repository: &Path, stable: &[&str]) -> Vec<Item> 
         };
         let (file, name) = definition(&root, &root, &it.path[1..])
             .unwrap_or_else(|| panic!("{:?} is not found", it.path));
-        let found = of(&file, &name);
+        let found = match name {
+            Some(name) => of(&file, &name),
+            None => module(&file, false),
+        };
         assert!(!found.is_empty(), "{:?} is not public", it.path);
-        let module: Ident = syn::parse_str(&it.path[..it.path.len() - 1].join("_")).unwrap();
-        match modules.iter_mut().find(|known| known.ident == module) {
+        let place: Ident = syn::parse_str(&it.path[..it.path.len() - 1].join("_")).unwrap();
+        match modules.iter_mut().find(|known| known.ident == place) {
             Some(known) => known.content.as_mut().unwrap().1.extend(found),
             None => modules.push(ItemMod {
                 attrs: Vec::new(),
                 vis: Visibility::Inherited,
                 unsafety: None,
                 mod_token: Default::default(),
-                ident: module,
+                ident: place,
                 content: Some((Default::default(), found)),
                 semi: None,
             }),
@@ -78,11 +81,14 @@ fn leaves(before: &mut Vec<String>, tree: &UseTree, passed: &mut Vec<Passed>) {
     passed.push(Passed { path, name });
 }
 
-/// The file that defines what a path leads to from a module's file, and its name there.
-fn definition(root: &Path, file: &Path, path: &[String]) -> Option<(PathBuf, String)> {
+/// The file that defines what a path leads to from a module's file, and its name there; none for a module, which is all of
+/// its file.
+fn definition(root: &Path, file: &Path, path: &[String]) -> Option<(PathBuf, Option<String>)> {
+    let Some((first, rest)) = path.split_first() else {
+        return Some((file.to_owned(), None));
+    };
     let text = std::fs::read_to_string(file).unwrap();
     let items = syn::parse_file(&text).unwrap().items;
-    let (first, rest) = path.split_first()?;
     let below = match file.file_stem()?.to_str()? {
         "lib" | "mod" => file.parent()?.to_owned(),
         stem => file.parent()?.join(stem),
@@ -95,7 +101,7 @@ fn definition(root: &Path, file: &Path, path: &[String]) -> Option<(PathBuf, Str
         return definition(root, &file_of(first, &below), rest);
     }
     if rest.is_empty() && items.iter().any(|it| defines(it, first)) {
-        return Some((file.to_owned(), first.clone()));
+        return Some((file.to_owned(), Some(first.clone())));
     }
     let mut passed = Vec::new();
     for item in items {
