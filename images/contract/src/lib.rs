@@ -27,6 +27,7 @@
 extern crate alloc;
 
 mod accounts;
+pub mod archive;
 pub mod channel;
 mod cmdline;
 mod error;

@@ -53,11 +53,12 @@ impl From<String> for Failure {
     }
 }
 
-/// What [`runtime`] calls once there is a stack. A process that the agent starts with one of its tools has the tool's name.
-fn main(name: Option<&CStr>) -> ! {
+/// What [`runtime`] calls once there is a stack. A process that the agent starts with one of its tools has the tool's name, and
+/// maybe an argument.
+fn main(name: Option<&CStr>, argument: Option<&CStr>) -> ! {
     if sys::getpid() != 1 {
         if let Some(tool) = name.and_then(tools::Tool::named) {
-            tool.run();
+            tool.run(argument);
         }
         console::say(format_args!(
             "cannot run: this is the init of a guest, not a command"

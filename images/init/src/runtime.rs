@@ -10,7 +10,7 @@ use core::panic::PanicInfo;
 use crate::{console, power};
 
 /// The entry point (System V ABI, AMD64 supplement, §3.4.1). Of what the kernel leaves on the stack only the name that the
-/// program was executed by is of interest.
+/// program was executed by and one argument are of interest.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 extern "C" fn _start() -> ! {
@@ -18,10 +18,13 @@ extern "C" fn _start() -> ! {
 }
 
 extern "C" fn start(stack: *const usize) -> ! {
-    // SAFETY: the kernel leaves there how many arguments there are, pointers to them, and one that is null.
-    let name = unsafe { *stack.add(1) } as *const c_char;
-    // SAFETY: it is null, or an argument, which ends with NUL and stays there.
-    crate::main((!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }))
+    // SAFETY: the kernel leaves there how many arguments there are, and pointers to them.
+    let (count, arguments) = unsafe { (*stack, stack.add(1)) };
+    let argument = |index: usize| {
+        // SAFETY: there are as many pointers to strings, which end with NUL and stay there.
+        (index < count).then(|| unsafe { CStr::from_ptr(*arguments.add(index) as *const c_char) })
+    };
+    crate::main(argument(0), argument(1))
 }
 
 #[panic_handler]

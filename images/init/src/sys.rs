@@ -49,10 +49,22 @@ macro_rules! call {
     };
 }
 
+/// Defines calls that take plain numbers and C strings and return nothing.
+macro_rules! plain_calls {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty),*) = $number:ident($($value:expr),*);)*) => {
+        $($(#[$doc])*
+        pub fn $name($($argument: $kind),*) -> Result<(), Errno> {
+            // SAFETY: strings are NUL-terminated and outlive the call; the rest is numbers.
+            unsafe { call!($number $(, $value)*) }.map(drop)
+        })*
+    };
+}
+
 mod clock;
 mod directory;
 mod io;
 mod process;
+pub mod tree;
 
 /// An open file, closed when dropped.
 pub struct File(i32);
@@ -102,8 +114,7 @@ impl File {
 
     /// Reads up to `buffer.len()` bytes.
     pub fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
-        // SAFETY: the kernel writes no further than `buffer.len()`.
-        unsafe { call!(__NR_read, self.0, buffer.as_mut_ptr(), buffer.len()) }
+        read(self.0, buffer)
     }
 
     /// Writes up to all of `bytes`.
@@ -145,21 +156,16 @@ impl Drop for File {
     }
 }
 
+/// Reads from an open descriptor.
+pub fn read(fd: i32, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes no further than `buffer.len()`.
+    unsafe { call!(__NR_read, fd, buffer.as_mut_ptr(), buffer.len()) }
+}
+
 /// Writes to an open descriptor.
 pub fn write(fd: i32, bytes: &[u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel reads no further than `bytes.len()`.
     unsafe { call!(__NR_write, fd, bytes.as_ptr(), bytes.len()) }
-}
-
-/// Defines calls that take plain numbers and C strings and return nothing.
-macro_rules! plain_calls {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty),*) = $number:ident($($value:expr),*);)*) => {
-        $($(#[$doc])*
-        pub fn $name($($argument: $kind),*) -> Result<(), Errno> {
-            // SAFETY: strings are NUL-terminated and outlive the call; the rest is numbers.
-            unsafe { call!($number $(, $value)*) }.map(drop)
-        })*
-    };
 }
 
 plain_calls! {

@@ -41,7 +41,7 @@
 mod client;
 mod description;
 mod event;
-mod fields;
+pub(crate) mod fields;
 mod guest_process;
 mod process_spec;
 mod request;
@@ -58,6 +58,14 @@ pub use request::{MAX_ENTROPY, Request, Role};
 
 /// Where the agent listens in the guest, and where it is listened to on the host: a port that takes a privilege to bind.
 pub const AGENT_PORT: u32 = 1023;
+
+/// The agent's [tool](Role::Tool) that writes what is at a path, its second argument, to standard output: the records of
+/// an [archive](crate::archive).
+pub const PACK: &str = "pack";
+
+/// The tool that makes files of the records from standard input: in the directory at a path or, if there is none, under that
+/// name.
+pub const UNPACK: &str = "unpack";
 
 /// The newest version of the frames, which is the one described here.
 pub const VERSION: u16 = 1;

@@ -16,7 +16,7 @@ pub enum Role {
     /// A process beside it.
     Exec,
     /// Such a process, but one of the agent's own programs, which an image need not have. The first argument is its name:
-    /// [`super::PROCESSES`].
+    /// [`super::PROCESSES`], [`super::PACK`] or [`super::UNPACK`].
     Tool,
 }
 

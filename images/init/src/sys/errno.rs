@@ -59,6 +59,9 @@ errors! {
     ECONNRESET "the connection was reset"
     EADDRINUSE "the address is in use"
     EMFILE "too many open files"
+    ENODATA "it has none"
+    ENOTEMPTY "the directory is not empty"
+    EISDIR "a directory is there"
 }
 
 impl Errno {

@@ -174,6 +174,11 @@ impl Host {
         }
     }
 
+    /// Whether the process takes no more input.
+    pub fn is_over(&self) -> bool {
+        self.client.input_closed()
+    }
+
     /// Hears what has come by now.
     pub fn try_next(&mut self) -> Option<Said> {
         self.hear()

@@ -1,6 +1,7 @@
 //! The agent: a service described and heard over a channel, and processes beside it.
 
 mod connections;
+mod copy;
 mod exec;
 mod machine;
 mod service;
