@@ -333,8 +333,10 @@ pub fn readable(text: &[u8]) -> String {
         .collect()
 }
 
+mod copy;
 mod processes;
 #[cfg(test)]
 mod tests;
 
+pub use copy::{CopyError, Owners};
 pub use processes::Process;

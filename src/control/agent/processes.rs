@@ -31,15 +31,21 @@ pub struct Process {
 }
 
 /// What a guest writes, up to a bound.
-struct Bounded {
+pub(super) struct Bounded {
     bytes: Vec<u8>,
     most: usize,
 }
 
 impl Bounded {
-    fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         let bytes = Vec::new();
         Self { bytes, most }
+    }
+}
+
+impl Bounded {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The guest's end: a thread that hears requests and says what a test wants.
 struct Guest {
@@ -238,14 +238,14 @@ fn the_clock_is_read_and_set() {
     guest.join().unwrap();
 }
 
-/// What comes of a guest that lists its processes so.
-fn listed(list: Vec<u8>, ended: Ended) -> Result<Vec<Process>, AgentError> {
-    let (mut agent, guest) = guest(move |mut guest| {
+/// A guest whose tool writes that, and has something to say on standard error.
+pub(super) fn writing(output: Vec<u8>, ended: Ended) -> (Agent, JoinHandle<()>) {
+    guest(move |mut guest| {
         guest.say(&Event::Hello { version: VERSION });
         guest.hear(|request| matches!(request, Request::Start { role: Role::Tool }).then_some(()));
         guest.say(&Event::Started { pid: 7 });
         let mut credit = 0;
-        for bytes in list.chunks(8 << 10) {
+        for bytes in output.chunks(8 << 10) {
             while credit < bytes.len() {
                 let more = guest.try_hear(|request| match request {
                     Request::Credit {
@@ -266,7 +266,35 @@ fn listed(list: Vec<u8>, ended: Ended) -> Result<Vec<Process>, AgentError> {
         let bytes = b"kvmlet-init: \x1b[31mno\n";
         guest.say(&Event::Output { output, bytes });
         guest.say(&Event::Exited { ended });
+    })
+}
+
+/// A guest whose tool takes all input, which it then hands out.
+pub(super) fn reading() -> (Agent, JoinHandle<Vec<u8>>) {
+    let (host, stream) = UnixStream::pair().unwrap();
+    let thread = std::thread::spawn(|| {
+        let heard = Vec::new();
+        let mut guest = Guest { stream, heard };
+        guest.start();
+        guest.say(&Event::InputCredit { bytes: 1 << 29 });
+        let mut all = Vec::new();
+        while let Some(bytes) = guest.hear(|request| match request {
+            Request::Input { bytes } => Some(Some(bytes.to_vec())),
+            Request::EndInput => Some(None),
+            _ => None,
+        }) {
+            all.extend(bytes);
+        }
+        let ended = Ended::Code(0);
+        guest.say(&Event::Exited { ended });
+        all
     });
+    (Agent::new(host.into()), thread)
+}
+
+/// What comes of a guest that lists its processes so.
+fn listed(list: Vec<u8>, ended: Ended) -> Result<Vec<Process>, AgentError> {
+    let (mut agent, guest) = writing(list, ended);
     let processes = agent.processes(PATIENCE);
     drop(agent);
     guest.join().unwrap();

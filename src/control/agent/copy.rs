@@ -1,0 +1,106 @@
+//! Copying files between a host and a guest, whose agent packs and unpacks them, whatever its image has.
+
+mod failure;
+mod pack;
+mod unpack;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use kvmlet_contract::channel::{Ended, MAX_MESSAGE, PACK, ProcessSpec, Role, UNPACK};
+
+use super::processes::Bounded;
+use super::{Agent, AgentError, Streams, readable};
+pub use failure::{CopyError, Owners};
+use pack::Packer;
+use unpack::Unpacker;
+
+impl Agent {
+    /// Copies what is at a path of the guest to one of this host: into the directory there or, if there is none, under that
+    /// name. Nothing outside of it is touched, whatever the guest sends, and no symbolic link in it is followed.
+    ///
+    /// # Errors
+    ///
+    /// When guest or host cannot, or it takes longer than `limit`. What was copied by then stays.
+    pub fn copy_from(
+        &mut self,
+        path: &[u8],
+        to: &Path,
+        owners: Owners,
+        limit: Option<Duration>,
+    ) -> Result<(), CopyError> {
+        let mut unpacker = Unpacker::to(to, owners)?;
+        let copied = self.tool([PACK.as_bytes(), path], None, &mut unpacker, limit);
+        // Its writer's failure is not the connection's.
+        unpacker.failure()?;
+        copied?;
+        unpacker.finish()
+    }
+
+    /// Copies what is at a path of this host, and what a symbolic link there says, to one of the guest: into the directory
+    /// there or, if there is none, under that name.
+    ///
+    /// # Errors
+    ///
+    /// When guest or host cannot, or it takes longer than `limit`. What was copied by then stays.
+    pub fn copy_to(
+        &mut self,
+        from: &Path,
+        path: &[u8],
+        owners: Owners,
+        limit: Option<Duration>,
+    ) -> Result<(), CopyError> {
+        let packer = Packer::of(from, owners)?;
+        let (input, output) = UnixStream::pair().map_err(AgentError::Io)?;
+        std::thread::scope(|scope| {
+            let packing = scope.spawn(move || packer.pack(output));
+            let arguments = [UNPACK.as_bytes(), path];
+            let copied = self.tool(arguments, Some(&input), &mut io::sink(), limit);
+            // Whoever still writes is told that nobody reads.
+            drop(input);
+            match packing.join() {
+                Ok(Err(failure)) => Err(failure),
+                Ok(Ok(())) => copied,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Has one of the agent's tools run to its end.
+    fn tool(
+        &mut self,
+        arguments: [&[u8]; 2],
+        input: Option<&UnixStream>,
+        stdout: &mut dyn io::Write,
+        limit: Option<Duration>,
+    ) -> Result<(), CopyError> {
+        let spec = ProcessSpec {
+            arguments: arguments.map(Into::into).into(),
+            input: input.is_some(),
+            ..ProcessSpec::default()
+        };
+        let mut complaint = Bounded::new(8 * MAX_MESSAGE);
+        let mut streams = Streams {
+            input: input.map(AsFd::as_fd),
+            stdout,
+            stderr: &mut complaint,
+        };
+        match self.run(&spec, Role::Tool, &mut streams, limit)? {
+            Ended::Code(0) => Ok(()),
+            ended => {
+                let said = readable(complaint.bytes().trim_ascii_end());
+                let said = said.strip_prefix("kvmlet-init: ").unwrap_or(&said);
+                Err(CopyError::Guest(match said {
+                    "" => format!("ended copying with exit code {}", ended.exit_code()),
+                    said => said.to_string(),
+                }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
