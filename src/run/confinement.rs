@@ -2,7 +2,6 @@
 
 use crate::Error;
 use crate::allocator::map_no_memory;
-use crate::supervisor::FAILED;
 use kvmlet_host::jail::{Jail, Missing, Needs, Wall};
 use kvmlet_spec::{JailMode, VmConfig};
 use kvmlet_sys::process::{Fork, Lifeline};
@@ -16,6 +15,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// The exit code of a VM's process that has failed.
+pub(crate) const FAILED: u8 = 125;
 
 /// A jail for the process of one VM. The methods are called in their order: the first by whoever attends the VM,
 /// the others by that process.

@@ -2,7 +2,7 @@
 
 use crate::admission;
 use crate::allocator::use_one_arena;
-use crate::confinement::Confinement;
+use crate::confinement::{Confinement, FAILED};
 use crate::console::Console;
 use crate::contact::Contact;
 use crate::last_lines::ConsoleOutput;
@@ -11,7 +11,7 @@ use crate::reports::StatsSink;
 use crate::session::Session;
 use crate::silence::Silence;
 use crate::stopping::Stopping;
-use crate::supervisor::{FAILED, Given, Held, supervise};
+use crate::supervisor::{Given, Held, supervise};
 use crate::upstream::Upstream;
 use crate::vsock::Sockets;
 use crate::{Attendant, Error, build};

@@ -28,9 +28,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// The exit code of a VM's process that has failed.
-pub(crate) const FAILED: u8 = 125;
-
 /// What whoever attends a VM holds for it.
 pub(crate) struct Held<'a> {
     pub networks: Vec<Network>,

@@ -1,8 +1,8 @@
 //! A configuration under construction.
 
 use super::{
-    Balloon, CgroupParent, CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, Disk, Error, HugePages,
-    JailMode, Memory, MemoryMode, NameServer, Net, Overcommit, PortMapping, Vsock, json,
+    Balloon, CgroupParent, CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, Disk, HugePages,
+    JailMode, Memory, MemoryMode, NameServer, Net, Overcommit, PortMapping, Vsock,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -75,14 +75,6 @@ pub struct VmConfigBuilder {
 }
 
 impl VmConfigBuilder {
-    /// Reads the given keys from JSON text; the others keep their defaults.
-    ///
-    /// # Errors
-    /// Unknown keys are refused with the nearest known one, and so are values of the wrong type.
-    pub fn from_json(text: &str) -> Result<Self, Error> {
-        json::parse(text)
-    }
-
     /// The guest kernel: an ELF `vmlinux` or a bzImage.
     pub fn kernel(mut self, path: impl Into<PathBuf>) -> Self {
         self.kernel = Some(path.into());

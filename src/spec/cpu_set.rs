@@ -1,7 +1,7 @@
 //! Sets of CPUs of the host: `0,2-3`.
 
 use super::Error;
-use super::net::text_in_json;
+use super::json_text::text_in_json;
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,7 +1,21 @@
 //! All settings of a VM: a flag, a key in a configuration file, and what each does. What help, manual pages,
 //! `docs/reference.md`, error messages and the text form of devices know of a setting, they know from here.
 
-use super::Definition;
+/// How a setting is named where it is set. All that is said of it is said here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Definition {
+    /// The long flag, without dashes. Several settings can share one: those are keys of its value.
+    pub flag: &'static str,
+    /// The key in the flag's value, where that is a list of keys.
+    pub name: Option<&'static str>,
+    /// What stands in the place of a value; nothing where the setting is said by its name alone.
+    pub value: &'static str,
+    /// The keys that lead to it in a configuration file: `memory`, `disks[].path`, `dns[]`.
+    pub key: &'static str,
+    /// What it does, in a sentence or two.
+    pub help: &'static str,
+}
 
 macro_rules! settings {
     ($($setting:ident: $flag:literal $(, $name:literal)?; $value:literal; $key:literal; $help:literal)*) => {
@@ -26,9 +40,11 @@ macro_rules! settings {
     (@name $name:literal) => { Some($name) };
 }
 
-/// The definition of a setting.
-pub(super) const fn definition(setting: Setting) -> &'static Definition {
-    &DEFINITIONS[setting as usize]
+impl Setting {
+    /// How it is named, and what it does.
+    pub const fn definition(self) -> &'static Definition {
+        &DEFINITIONS[self as usize]
+    }
 }
 
 settings! {

@@ -1,7 +1,7 @@
 //! What a guest reaches by itself.
 
 use super::Error;
-use super::net::NET;
+use super::flag::NET;
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 

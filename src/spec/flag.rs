@@ -3,6 +3,9 @@
 use super::{Error, Memory, Setting};
 use std::borrow::Cow;
 
+/// What has the keys of an interface, in messages.
+pub(super) const NET: &str = "a network interface";
+
 /// The keys of one text as a user gave them; each is known and given once.
 pub(super) struct Flag<'a> {
     of: &'static str,

@@ -4,13 +4,19 @@ use super::strict::{self, Strict};
 use super::{Error, VmConfigBuilder, json_words, nearest};
 use serde::Deserialize;
 
-pub(super) fn parse(text: &str) -> Result<VmConfigBuilder, Error> {
-    let trail = strict::Trail::default();
-    let mut json = serde_json::Deserializer::from_str(text);
-    let config = VmConfigBuilder::deserialize(Strict::new(&mut json, &trail))
-        .map_err(|error| explain(&error, &trail))?;
-    json.end().map_err(|error| explain(&error, &trail))?;
-    Ok(config)
+impl VmConfigBuilder {
+    /// Reads the given keys from JSON text; the others keep their defaults.
+    ///
+    /// # Errors
+    /// Unknown keys are refused with the nearest known one, and so are values of the wrong type.
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        let trail = strict::Trail::default();
+        let mut json = serde_json::Deserializer::from_str(text);
+        let config = Self::deserialize(Strict::new(&mut json, &trail))
+            .map_err(|error| explain(&error, &trail))?;
+        json.end().map_err(|error| explain(&error, &trail))?;
+        Ok(config)
+    }
 }
 
 /// serde's unknown-field message quotes the key first and then each known key in backticks.

@@ -20,6 +20,7 @@ mod flag;
 mod interface;
 mod jail_mode;
 mod json;
+mod json_text;
 mod json_words;
 mod memory;
 mod name_server;

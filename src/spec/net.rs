@@ -1,6 +1,7 @@
 //! Network interfaces as a user asks for them.
 
-use super::flag::Flag;
+use super::flag::{Flag, NET};
+use super::json_text::text_in_json;
 use super::rate_limit::Written;
 use super::{Egress, Error, PortMapping, PortMappings, RateLimit, Setting};
 use serde::{Deserialize, Serialize};
@@ -116,8 +117,6 @@ pub(super) fn set_name_servers(nets: &mut [Net], servers: &[IpAddr]) -> Result<(
     }
 }
 
-/// What has the keys, in messages.
-pub(super) const NET: &str = "a network interface";
 const INTERFACE_NAME: &str = "the name of an interface, of 1 to 15 bytes";
 
 impl FromStr for Net {
@@ -356,25 +355,6 @@ impl FromStr for Subnet {
         parsed.ok_or_else(|| Error::Subnet { text: text.into() })
     }
 }
-
-/// What is text in JSON as it is on a command line.
-macro_rules! text_in_json {
-    ($($type:ty),*) => {$(
-        impl serde::Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> serde::Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    )*};
-}
-pub(super) use text_in_json;
 
 text_in_json!(MacAddress, Subnet);
 

@@ -1,7 +1,7 @@
 //! Published ports: `-p 8080:80`.
 
 use super::Error;
-use super::net::text_in_json;
+use super::json_text::text_in_json;
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

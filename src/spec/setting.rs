@@ -1,25 +1,8 @@
 //! Settings by name, in the words of whoever asks: a command line, a configuration file.
 
-pub use super::definitions::Setting;
-use super::definitions::definition;
+pub use super::definitions::{Definition, Setting};
 use super::nearest;
 use std::fmt;
-
-/// How a setting is named where it is set. All that is said of it is said here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Definition {
-    /// The long flag, without dashes. Several settings can share one: those are keys of its value.
-    pub flag: &'static str,
-    /// The key in the flag's value, where that is a list of keys.
-    pub name: Option<&'static str>,
-    /// What stands in the place of a value; nothing where the setting is said by its name alone.
-    pub value: &'static str,
-    /// The keys that lead to it in a configuration file: `memory`, `disks[].path`, `dns[]`.
-    pub key: &'static str,
-    /// What it does, in a sentence or two.
-    pub help: &'static str,
-}
 
 /// Whose words a setting is named in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,11 +16,6 @@ pub enum Dialect {
 }
 
 impl Setting {
-    /// How it is named, and what it does.
-    pub const fn definition(self) -> &'static Definition {
-        definition(self)
-    }
-
     /// The key of its text form that was most likely meant by a name that is not known.
     pub(super) fn nearest_name(self, name: &str) -> Option<String> {
         nearest::name(self, name)

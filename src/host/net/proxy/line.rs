@@ -2,7 +2,7 @@
 
 use super::seats::{Taken, make_room, next_in_line};
 use super::source::Source;
-use super::tcp::Target;
+use super::target::Target;
 use rustix::net::sockopt;
 use std::collections::VecDeque;
 use std::net::TcpStream;

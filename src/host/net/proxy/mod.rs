@@ -23,6 +23,7 @@ mod name_servers;
 mod seats;
 mod settling;
 mod source;
+mod target;
 mod tcp;
 mod udp;
 
@@ -40,7 +41,8 @@ use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
-use tcp::{Target, TcpRelay};
+use target::Target;
+use tcp::TcpRelay;
 use udp::UdpRelay;
 
 /// Events that are heeded in one turn.

@@ -7,10 +7,11 @@ use super::line::{Line, Waiting, is_reset, refuse};
 use super::seats::{Taken, make_room};
 use super::settling::Settling;
 use super::source::Source;
+use super::target::Target;
 use super::{Context, Kind};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -22,16 +23,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a connection may be silent whose client has closed its socket: no answer reaches it.
 const ABANDONED: Duration = Duration::from_secs(30);
-
-/// Where a listener's connections lead.
-#[derive(Clone, Copy)]
-pub(super) enum Target {
-    Guest(SocketAddr),
-    /// To the host's name servers, for one guest only.
-    NameServers {
-        of: Ipv4Addr,
-    },
-}
 
 pub(super) struct TcpRelay {
     kind: Kind,
