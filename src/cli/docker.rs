@@ -18,10 +18,6 @@ const VERBS: &[(&[&str], &str)] = &[
         "`kvmlet stop` ends an instance, `kvmlet rm --force` at once, and `kvmlet start` starts it again",
     ),
     (
-        &["attach"],
-        "what an instance writes is in `kvmlet logs`; `kvmlet boot` connects a guest to this terminal",
-    ),
-    (
         &["pull", "push", "images", "build", "load", "import"],
         "images are files: `images/build` makes some, and `kvmlet run FILE` runs one",
     ),
@@ -32,16 +28,10 @@ const VERBS: &[(&[&str], &str)] = &[
 ];
 
 /// Those that `kvmlet run` does not have.
-const RUN_FLAGS: &[(&[&str], &str)] = &[
-    (
-        &["-i", "-t", "--interactive", "--tty"],
-        "leave it out: `kvmlet boot` connects a guest to this terminal, `kvmlet run` prints what it writes",
-    ),
-    (
-        &["--disk", "--root", "--scratch", "--initrd", "--config"],
-        "that is said to `kvmlet boot`, which boots a machine; `kvmlet run` runs an image of a root",
-    ),
-];
+const RUN_FLAGS: &[(&[&str], &str)] = &[(
+    &["--disk", "--root", "--scratch", "--initrd", "--config"],
+    "that is said to `kvmlet boot`, which boots a machine; `kvmlet run` runs an image of a root",
+)];
 
 /// Those that `kvmlet boot` does not have.
 const FLAGS: &[(&[&str], &str)] = &[
@@ -140,10 +130,8 @@ mod tests {
     fn what_docker_takes_is_answered_by_what_kvmlet_has() {
         for (arguments, expected) in [
             ("up", "`kvmlet run -d --name NAME IMAGE`"),
-            ("run -it nginx", "`kvmlet boot` connects"),
             ("run --volume /a:/a nginx", "on a `--disk`"),
             ("run --disk x nginx", "is said to `kvmlet boot`"),
-            ("attach web", "`kvmlet logs`"),
             ("stats", "`kvmlet ps` lists"),
             ("images", "`images/build` makes"),
             ("boot -it", "this terminal already"),

@@ -3,15 +3,16 @@
 use super::instances::book;
 use super::{Failed, Outcome};
 use clap::Args;
-use kvmlet_manager::supervision::{ChannelSpec, Program, VSOCK, supervise};
+use kvmlet_control::agent::Agent;
+use kvmlet_manager::supervision::{ChannelSpec, Program, Step, VSOCK, attach, supervise};
 use kvmlet_manager::{Book, Error, Instance, InstanceId};
 use kvmlet_spec::ConsoleSize;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{chdir, setsid};
 use rustix::stdio::dup2_stdout;
 use serde_json::json;
-use std::io::{self, Read, Write};
-use std::process::{Command, Stdio};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 /// How long a guest may take to start its service: a kernel that KVM interprets takes minutes on a busy host.
@@ -21,6 +22,8 @@ const USUAL_SIZE: ConsoleSize = ConsoleSize {
     columns: 80,
     rows: 24,
 };
+/// What says that whoever likes can be attached.
+const LISTENS: &str = "listens\n";
 /// What says that the service runs.
 const READY: &str = "ready\n";
 /// No message is longer.
@@ -29,6 +32,9 @@ const MESSAGE_BYTES: u64 = 16 << 10;
 /// Supervise an instance: for kvmlet itself.
 #[derive(Args)]
 pub(super) struct Keep {
+    /// Its service is not started before somebody is attached to it.
+    #[arg(long)]
+    attended: bool,
     /// Its id.
     id: String,
 }
@@ -37,6 +43,13 @@ pub(super) struct Keep {
 pub(super) struct NotStarted {
     pub failed: Failed,
     pub code: u8,
+}
+
+impl From<Failed> for NotStarted {
+    fn from(failed: Failed) -> Self {
+        let code = kvmlet_command::FAILED;
+        Self { failed, code }
+    }
 }
 
 impl From<NotStarted> for Failed {
@@ -50,38 +63,100 @@ impl From<NotStarted> for Failed {
 /// # Errors
 /// Why it does not.
 pub(super) fn detach(id: &InstanceId) -> Result<(), NotStarted> {
-    let failed = |text: String| NotStarted {
-        failed: Failed::new(text),
-        code: kvmlet_command::FAILED,
-    };
-    let unstarted = |error: io::Error| failed(format!("the supervisor cannot be started: {error}"));
-    let program = std::env::current_exe().map_err(unstarted)?;
-    let mut keeper = Command::new(program)
-        .args(["keep", id.as_str()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(unstarted)?;
-    let mut said = String::new();
-    if let Some(out) = keeper.stdout.take() {
-        let read = out.take(MESSAGE_BYTES).read_to_string(&mut said);
-        read.map_err(unstarted)?;
+    let mut starting = Starting::begin(id, false)?;
+    match starting.next_word()?.as_str() {
+        LISTENS => {}
+        _ => return Err(starting.failed()),
     }
-    if said == READY {
-        return Ok(());
+    match starting.next_word()?.as_str() {
+        READY => Ok(()),
+        _ => Err(starting.failed()),
     }
-    // It is about to end.
-    let ended = keeper.wait();
-    let code = ended.ok().and_then(|status| status.code());
-    let error = match said.trim_end() {
-        "" => "its supervisor has ended without a word",
-        said => said.strip_prefix("error: ").unwrap_or(said),
-    };
-    Err(NotStarted {
-        code: code.map_or(kvmlet_command::FAILED, |code| code as u8),
-        ..failed(error.into())
-    })
+}
+
+/// A supervisor that was started.
+pub(super) struct Starting {
+    keeper: Child,
+    out: BufReader<ChildStdout>,
+    said: String,
+}
+
+impl Starting {
+    /// Starts that of an instance, whose service waits for somebody to be attached if it is attended.
+    pub fn begin(id: &InstanceId, attended: bool) -> Result<Self, NotStarted> {
+        let unstarted = |error: io::Error| NotStarted {
+            failed: Failed::new(format!("the supervisor cannot be started: {error}")),
+            code: kvmlet_command::FAILED,
+        };
+        let program = std::env::current_exe().map_err(unstarted)?;
+        let mut keeper = Command::new(program)
+            .arg("keep")
+            .args(attended.then_some("--attended"))
+            .arg(id.as_str())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(unstarted)?;
+        let out = keeper.stdout.take();
+        let out = out.ok_or_else(|| unstarted(io::ErrorKind::BrokenPipe.into()))?;
+        Ok(Self {
+            keeper,
+            out: BufReader::new(out),
+            said: String::new(),
+        })
+    }
+
+    /// What it says next.
+    fn next_word(&mut self) -> Result<String, NotStarted> {
+        self.said.clear();
+        let mut out = (&mut self.out).take(MESSAGE_BYTES);
+        // What it cannot say, it has not said.
+        let _ = out.read_line(&mut self.said);
+        Ok(self.said.clone())
+    }
+
+    /// Attaches to its service, before that runs.
+    pub fn attach(&mut self, instance: &Instance) -> Result<Agent, NotStarted> {
+        if self.next_word()? != LISTENS {
+            return Err(self.failed());
+        }
+        let mut agent = attach(instance.directory()).map_err(|error| NotStarted {
+            failed: Failed::new(format!("its supervisor does not answer: {error}")),
+            code: kvmlet_command::FAILED,
+        })?;
+        agent.client().attach();
+        Ok(agent)
+    }
+
+    /// Waits until it has ended, and returns the exit code of its service, or why that has never run.
+    pub fn finish(mut self) -> Result<u8, NotStarted> {
+        match self.next_word()?.as_str() {
+            READY => Ok(self.code()),
+            _ => Err(self.failed()),
+        }
+    }
+
+    fn code(&mut self) -> u8 {
+        let ended = self.keeper.wait().ok();
+        let code = ended.and_then(|status| status.code());
+        code.map_or(137, |code| code as u8)
+    }
+
+    /// Why its service does not run: it has said so, and is about to end.
+    fn failed(&mut self) -> NotStarted {
+        let mut rest = (&mut self.out).take(MESSAGE_BYTES);
+        let _ = rest.read_to_string(&mut self.said);
+        let code = self.code();
+        let error = match self.said.trim_end() {
+            "" => "its supervisor has ended without a word",
+            said => said.strip_prefix("error: ").unwrap_or(said),
+        };
+        NotStarted {
+            failed: Failed::new(error.to_owned()),
+            code,
+        }
+    }
 }
 
 impl Keep {
@@ -121,15 +196,17 @@ impl Keep {
             channel: Some(ChannelSpec {
                 service: &service,
                 patience: PATIENCE,
+                attended: self.attended,
             }),
         };
         let keeper = instance.own()?.begin()?;
-        let told = &mut |told: Result<(), &str>| match told {
-            Ok(()) => {
+        let told = &mut |told: Step<'_>| match told {
+            Step::Listens => say(LISTENS),
+            Step::Runs => {
                 tell(READY);
                 settle(&instance);
             }
-            Err(error) => tell(error),
+            Step::Fails(error) => tell(error),
         };
         let (owned, last) = supervise(&book, keeper, &program, told)?;
         // How it has ended survives a loss of power, unless nobody wants to know.
@@ -141,11 +218,15 @@ impl Keep {
     }
 }
 
+/// Tells whoever waits, and may have gone away.
+fn say(text: &str) {
+    let mut out = io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
 /// Tells whoever waits, who does not from then on.
 fn tell(text: &str) {
-    let mut out = io::stdout();
-    // It may have gone away.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    say(text);
     if let Ok(null) = open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         let _ = dup2_stdout(&null);
     }

@@ -3,6 +3,7 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod attach;
 mod bench;
 mod boot;
 mod docker;
@@ -53,6 +54,7 @@ enum Verb {
     Run(Box<service::Run>),
     Ps(ps::Ps),
     Exec(exec::Exec),
+    Attach(attach::Attach),
     Logs(logs::Logs),
     Inspect(inspect::Inspect),
     Start(start::Start),
@@ -94,6 +96,7 @@ pub fn run(started: Instant) -> u8 {
             (Verb::Run(verb), _) => verb.run(),
             (Verb::Ps(verb), _) => verb.run(),
             (Verb::Exec(verb), _) => verb.run(),
+            (Verb::Attach(verb), _) => verb.run(),
             (Verb::Logs(verb), _) => verb.run(),
             (Verb::Inspect(verb), _) => verb.run(),
             (Verb::Start(verb), _) => verb.run(),

@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ),
     ("a_guest_that_lies_to_its_supervisor_ends", liars),
     ("commands_are_executed_in_an_instance", exec),
+    ("who_is_attached_has_the_streams_and_the_end", attached),
 ];
 
 /// Runs a script in which `K` is kvmlet, and whose book is in a file system that goes with it. What it prints is compared.
@@ -197,5 +198,37 @@ fn exec() {
         "#,
         "3 hi no\nX 3\nFROM 7\n5:6\n9\n126 the guest cannot run it: on purpose\nsize=100x30\n\
          1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9 143\n125 has ended before the process has\nit does not run\n",
+    );
+}
+
+fn attached() {
+    script(
+        r#"
+        # Byte for byte, as through a pipe, however slowly it is read.
+        code=0; seq 50000 | $K run -i --rm --kernel "$AGENT" root err=oops echo exit=6 2>err >out || code=$?
+        echo $code $(cat err); cmp out <(seq 50000); $K ps -aq
+        $K run --rm --kernel "$AGENT" root many=1000000 exit=0 | { sleep 0.5; wc -c; }
+        script -qec "stty cols 100 rows 30; $K run -it --rm --kernel $AGENT root size exit=3" /dev/null </dev/null | tr -d '\r' || true
+        # Signals are the service's.
+        $K run --name web --kernel "$AGENT" root out=ready stay >out & run=$!
+        until grep -q ready out; do sleep 0.05; done
+        kill $run; code=0; wait $run || code=$?; echo $code
+        # Left to itself, and attached to again.
+        $K rm web >/dev/null; $K run -dit --name web --kernel "$AGENT" root out=ready stay >/dev/null
+        sockets() { ls -l /proc/$($K inspect --format '{{.State.Pid}}' web)/fd | grep -c socket; }
+        before=$(sockets)
+        while printf '\020\021'; do sleep 0.2; done 2>/dev/null | timeout 60 script -qec "$K attach web; echo left \$?" /dev/null | tr -d '\r' | grep -o 'left .*' || true
+        until [ $(sockets) -le $before ]; do sleep 0.05; done
+        $K attach --no-stdin web >out & run=$!
+        $K attach --no-stdin web >out2 & other=$!
+        until [ $(sockets) -ge $((before + 2)) ]; do sleep 0.05; done
+        $K stop web >/dev/null; code=0; wait $run || code=$?; echo $code; wait $other || echo $?
+        code=0; $K run --rm --kernel "$AGENT" root fail=126 2>err || code=$?; echo $code $(cat err)
+        echo no >kernel; code=0; $K run --rm --kernel kernel root 2>err || code=$?; echo $code $(grep -c '^error: ' err)
+        code=0; $K run --rm --kernel "$AGENT" root noise deaf 2>err || code=$?; echo $code $(grep -o 'cannot go on: .* a frame' err)
+        $K ps -a --format '{{.Names}} {{.State}}'
+        "#,
+        "6 oops\n1000000\nsize=100x30\n143\nleft 0\n143\n143\n126 error: the guest cannot run it: on purpose\n\
+         125 1\n125 cannot go on: the guest's agent sent a frame\nweb exited\n",
     );
 }

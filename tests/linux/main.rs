@@ -11,6 +11,7 @@ mod harness;
 mod packets;
 
 mod balloon;
+mod instances;
 mod services;
 mod tree;
 
@@ -30,12 +31,12 @@ const TESTS: &[Test] = &[
 const DEADLINE: Duration = Duration::from_secs(200);
 
 fn main() -> ExitCode {
-    if let Some(code) = tree::program() {
+    if let Some(code) = tree::program().or_else(instances::program) {
         return code;
     }
     let mut arguments = libtest_mimic::Arguments::from_args();
     arguments.test_threads = Some(1);
-    let tests = [TESTS, balloon::TESTS, services::TESTS].concat();
+    let tests = [TESTS, balloon::TESTS, instances::TESTS, services::TESTS].concat();
     harness::run(arguments, &tests, || {
         harness::kvm()?;
         if std::env::var_os("KVMLET_WITHOUT_LINUX").is_some() {

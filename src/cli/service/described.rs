@@ -33,6 +33,12 @@ pub(super) struct Described {
     /// Seconds that the service may take to end when it is stopped [default: 10].
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
+    /// The service has a terminal: this one, unless it is detached.
+    #[arg(short, long)]
+    tty: bool,
+    /// Standard input goes to the service.
+    #[arg(short, long)]
+    interactive: bool,
 }
 
 impl Described {
@@ -45,6 +51,8 @@ impl Described {
             hostname: Some((self.hostname.clone()).unwrap_or_else(|| asked.id.short().into())),
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
+            terminal: self.tty,
+            input: self.interactive,
             ..Service::default()
         };
         for variable in &self.env {
@@ -124,7 +132,7 @@ mod tests {
             error.contains("variable 1 is longer than 131071 bytes"),
             "{error}"
         );
-        let error = service(&word("-e=x".into())).unwrap_err();
+        let error = service(&word("--env==x".into())).unwrap_err();
         assert!(error.contains("variable 1 is not NAME=VALUE"), "{error}");
         let error = service(&word("--stop-signal=NONE".into())).unwrap_err();
         assert!(error.contains("is not a signal"), "{error}");

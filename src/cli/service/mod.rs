@@ -6,15 +6,18 @@ mod root;
 
 use super::instances::row::code;
 use super::instances::{book, look, signal, tell};
-use super::keep::{NotStarted, detach};
+use super::keep::{NotStarted, Starting, detach};
 use super::logs::{follow, print};
+use super::session::{Left, Session, SessionError, Wanted};
 use super::{Failed, Outcome};
 use clap::Args;
 pub(super) use described::variable_of;
 use flags::Flags;
-use kvmlet_manager::logs::Selection;
-use kvmlet_manager::{Book, Instance};
+use kvmlet_manager::logs::{Reader, Selection, Stream};
+use kvmlet_manager::{Book, Instance, Moment};
+use kvmlet_spec::supervision::RestartPolicy;
 use kvmlet_sys::signals::{ENDING, Signals};
+use kvmlet_sys::standard_error;
 use kvmlet_sys::wait::{self, Slot, Until};
 use root::Root;
 use rustix::process::Signal;
@@ -61,6 +64,12 @@ impl Run {
         });
         let idfile = idfile.transpose()?;
         let (id, remove) = (asked.id.clone(), asked.remove);
+        let restarts = asked.restart != RestartPolicy::No;
+        let wanted = Wanted {
+            input: asked.service.input,
+            terminal: asked.service.terminal,
+            group: false,
+        };
         let (instance, _) = book.create(name.as_ref(), asked)?;
         let (_, view) = look(&book, id.as_str())?;
         tell(
@@ -73,9 +82,6 @@ impl Run {
             file.write_all(id.as_str().as_bytes())
                 .map_err(Failed::new)?;
         }
-        // What has come before it runs ends it as well.
-        let signals = (!self.detach).then(|| Signals::take(&ENDING)).transpose();
-        let signals = signals.map_err(Failed::new)?;
         let forget = || match instance.own() {
             Ok(owned) => book.remove(owned),
             Err(_) => Ok(()),
@@ -84,26 +90,80 @@ impl Run {
             forget()?;
             return Err(failed);
         }
-        if let Err(NotStarted { failed, code }) = detach(&id) {
-            // As docker does: what was asked is kept, for who wants to look, unless that was not wanted.
-            if remove {
-                forget()?;
+        let ended = match self.detach {
+            true => detach(&id).map(|()| None),
+            // Who starts it again and again, follows what it writes.
+            false if restarts && !wanted.input && !wanted.terminal => {
+                detach(&id).and_then(|()| Ok(Some(follow_all(&book, &instance)?)))
             }
-            failed.print();
-            return Ok(code);
-        }
-        match signals {
-            None => {
+            false => attend(&instance, wanted).map(Some),
+        };
+        match ended {
+            Ok(None) => {
                 kvmlet_command::print(format!("{id}\n"))?;
                 Ok(0)
             }
-            Some(signals) => attend(&book, &instance, &signals),
+            Ok(Some(code)) => Ok(code),
+            Err(NotStarted { failed, code }) => {
+                // As docker does: what was asked is kept, for who wants to look, unless that was not wanted.
+                if remove {
+                    forget()?;
+                }
+                failed.print();
+                Ok(code)
+            }
+        }
+    }
+}
+
+/// Runs it with its streams on those of this process, until it has ended or is left to itself.
+fn attend(instance: &Instance, wanted: Wanted) -> Result<u8, NotStarted> {
+    let mut starting = Starting::begin(instance.id(), true)?;
+    let agent = starting.attach(instance)?;
+    let since = Moment::now();
+    match Session::new(agent, wanted).and_then(Session::run) {
+        Ok(Left::Detached) => Ok(0),
+        Ok(Left::Ended(_)) => starting.finish(),
+        Err(error) => {
+            let words = Words::of(instance, since);
+            // What has never run says why itself.
+            let code = starting.finish()?;
+            match error {
+                SessionError::Agent(_) => words.tell(),
+                error => drop(error.tell(instance.id().short())),
+            }
+            Ok(code)
+        }
+    }
+}
+
+/// What kvmlet has said about an instance since then: opened before that may be removed, told when it has ended.
+pub(super) struct Words(Option<Reader>);
+
+impl Words {
+    pub fn of(instance: &Instance, since: Moment) -> Self {
+        let selection = Selection {
+            since: Some(since),
+            ..Selection::default()
+        };
+        Self(Reader::open(instance.directory(), &selection).ok())
+    }
+
+    pub fn tell(self) {
+        let Some(mut reader) = self.0 else {
+            return;
+        };
+        while let Ok(Some(entry)) = reader.next() {
+            if entry.stream == Stream::Kvmlet {
+                standard_error::tell(&entry.text);
+            }
         }
     }
 }
 
 /// Prints what it writes, and passes signals on, until it has ended.
-fn attend(book: &Book, instance: &Instance, signals: &Signals) -> Outcome {
+fn follow_all(book: &Book, instance: &Instance) -> Outcome {
+    let signals = Signals::take(&ENDING).map_err(Failed::new)?;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let slot = Slot::readable(signals.as_fd());

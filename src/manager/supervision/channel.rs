@@ -6,7 +6,7 @@
 use super::Stream;
 use super::socket::Listener;
 use kvmlet_control::agent::channel::{
-    AGENT_PORT, Ended, Event, Fault, Output, ProcessSpec, Request, Role, StopStep,
+    AGENT_PORT, Client, Ended, Event, Fault, Output, ProcessSpec, Request, Role, StopStep,
 };
 use kvmlet_control::agent::{Agent, AgentError, readable};
 use kvmlet_sys::directory::Directory;
@@ -30,6 +30,8 @@ pub struct ChannelSpec<'a> {
     pub service: &'a ProcessSpec,
     /// How long the guest may take until its service runs.
     pub patience: Duration,
+    /// The service is not started before somebody is attached to it.
+    pub attended: bool,
 }
 
 /// Something that a guest has told, in the order in which it did.
@@ -61,6 +63,8 @@ pub(super) struct Channel {
     agent: Option<Agent>,
     description: ProcessSpec,
     patience: Duration,
+    /// The agent is not told the service yet.
+    held: bool,
     course: Course,
     /// When the guest's power is to be cut, and why, unless something is told before.
     deadline: Option<(Instant, String)>,
@@ -75,6 +79,7 @@ impl Channel {
             agent: None,
             description: spec.service.clone(),
             patience: spec.patience,
+            held: spec.attended,
             course: Course::Awaited,
             deadline: None,
         })
@@ -168,6 +173,55 @@ impl Channel {
         }
     }
 
+    /// The service may be started.
+    pub fn release(&mut self) {
+        if std::mem::take(&mut self.held)
+            && let Err(why) = self.describe()
+        {
+            self.course = Course::Broken(why);
+        }
+    }
+
+    fn describe(&mut self) -> Result<(), String> {
+        match &mut self.agent {
+            Some(agent) if !self.held => {
+                let asked = agent.client().start(&self.description, Role::Service);
+                asked.map_err(|error| error.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is said to the agent, while it is heard.
+    pub fn client(&mut self) -> Option<&mut Client> {
+        self.agent.as_mut().map(Agent::client)
+    }
+
+    /// Sends the service a signal; false if there is no service.
+    pub fn signal(&mut self, signal: u8, group: bool) -> bool {
+        let (Course::Runs, Some(agent)) = (&self.course, &mut self.agent) else {
+            return false;
+        };
+        let asked = agent.client().request(&Request::Signal { signal, group });
+        asked.is_ok()
+    }
+
+    /// How the service has ended, as far as its guest tells.
+    pub fn end(&self) -> Option<&Result<Ended, (u8, String)>> {
+        match &self.course {
+            Course::Over(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// What rule its guest has broken.
+    pub fn broken(&self) -> Option<&str> {
+        match &self.course {
+            Course::Broken(why) => Some(why),
+            _ => None,
+        }
+    }
+
     fn advance(&mut self, told: &mut dyn FnMut(Told<'_>)) -> Result<(), String> {
         if let Some(listener) = &self.listener {
             let accepted = listener.accept();
@@ -177,10 +231,8 @@ impl Channel {
             };
             // Whoever comes later is not the agent.
             self.listener = None;
-            let mut agent = Agent::new(stream);
-            let described = agent.client().start(&self.description, Role::Service);
-            described.map_err(|error| error.to_string())?;
-            self.agent = Some(agent);
+            self.agent = Some(Agent::new(stream));
+            self.describe()?;
         }
         let Some(agent) = &mut self.agent else {
             return Ok(());
@@ -221,9 +273,8 @@ impl Channel {
                         Output::Stdout => Stream::Stdout,
                         Output::Stderr => Stream::Stderr,
                     };
+                    // Whoever takes it says when it is taken.
                     told(Told::Wrote(stream, bytes));
-                    let count = bytes.len();
-                    client.taken(output, count);
                 }
                 Some(Event::Stopping { step }) => told(Told::Stopping(step)),
                 Some(Event::Exited { ended }) => self.over(Ok(ended)),

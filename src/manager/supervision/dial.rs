@@ -1,5 +1,6 @@
 //! Reaching the guest of an instance that runs.
 
+use super::audience::SOCKET;
 use super::channel::VSOCK;
 use super::socket::address;
 use kvmlet_control::agent::Agent;
@@ -23,6 +24,15 @@ fn dial(directory: &Directory, name: &str) -> io::Result<OwnedFd> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::connect(&socket, &address(directory, name)?)?;
     Ok(socket)
+}
+
+/// Connects to the supervisor of an instance, which speaks as its service's agent, once it is asked to
+/// [attach](kvmlet_control::agent::channel::Client::attach) it.
+///
+/// # Errors
+/// When it does not run.
+pub fn attach(directory: &Directory) -> io::Result<Agent> {
+    dial(directory, SOCKET).map(Agent::new)
 }
 
 /// Connects to the agent in the guest of an instance, which has `patience` to answer.

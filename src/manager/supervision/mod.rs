@@ -3,20 +3,22 @@
 //!
 //! The program inherits the instance's lock. So the instance is not free before its VM is gone, whoever is killed first.
 
+mod attending;
+mod audience;
 mod channel;
 mod dial;
 mod running;
 mod socket;
 
 pub use channel::{ChannelSpec, VSOCK};
-pub use dial::connect;
+pub use dial::{attach, connect};
 
 use crate::instance::Keeper;
 use crate::logs::{LogWriter, Stream};
 use crate::restart::{Decision, Restarts};
 use crate::{Book, Error, Moment, Name, Owned};
-use channel::{Channel, Told as Word};
-use kvmlet_control::agent::channel::StopStep;
+use audience::Audience;
+use channel::Channel;
 use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
 use running::{Ran, Running};
@@ -42,8 +44,19 @@ pub struct Program<'a> {
     pub channel: Option<ChannelSpec<'a>>,
 }
 
-/// Who waits for the VM, or its service, to run: is told once that it does, or why it does not.
-pub type Told<'a> = &'a mut dyn FnMut(Result<(), &str>);
+/// What is told of a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// Whoever likes can be [attached](attach).
+    Listens,
+    /// The VM runs, or its service, if its guest tells of that.
+    Runs,
+    /// It does not, for this reason.
+    Fails(&'a str),
+}
+
+/// Who waits for a start is told how far it is; nothing more when it runs or does not.
+pub type Told<'a> = &'a mut dyn FnMut(Step<'_>);
 
 /// How a VM has ended for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +72,9 @@ struct Supervisor<'a> {
     keeper: Keeper,
     signals: Signals,
     log: Option<LogWriter>,
+    audience: Option<Audience>,
+    /// The service is not started before somebody is attached to it.
+    attended: bool,
     /// How long the service has to end.
     stop_timeout: Duration,
     /// Somebody wants the end.
@@ -79,7 +95,18 @@ pub fn supervise(
     let signals = Signals::take(&ENDING).map_err(Error::file(&path))?;
     let asked = keeper.asked()?;
     let log = LogWriter::open(keeper.directory(), asked.log);
+    let audience = program
+        .channel
+        .as_ref()
+        .map(|_| Audience::listen(keeper.directory()));
+    let audience = audience.transpose().map_err(Error::file(&path))?;
+    if audience.is_some() {
+        told(Step::Listens);
+    }
+    let attended = program.channel.as_ref().is_some_and(|spec| spec.attended);
     let mut supervisor = Supervisor {
+        audience,
+        attended,
         book,
         keeper,
         signals,
@@ -120,19 +147,26 @@ impl Supervisor<'_> {
             Ok(started) => started,
             Err(error) => {
                 if let Some(told) = told.take() {
-                    told(Err(&error));
+                    told(Step::Fails(&error));
                 }
                 return Ok(Ran::failed(error));
             }
         };
+        // Only its first start is waited with: who was there then may be gone.
+        if !std::mem::take(&mut self.attended)
+            && let Some(channel) = &mut channel
+        {
+            channel.release();
+        }
         loop {
             let log = self.log.as_ref().and_then(|log| log.due(Moment::now()));
             let log = log.map(|due| Instant::now() + due);
             let due = channel.as_ref().and_then(Channel::due);
-            let slot = channel.as_ref().map(Channel::slot);
+            let slots = channel.as_ref().map(Channel::slot).into_iter();
+            let slots = slots.chain(self.audience.iter().flat_map(Audience::slots));
             let due = due.into_iter().chain(log).min();
             let woken = running
-                .wait(&self.signals, slot, due)
+                .wait(&self.signals, slots, due)
                 .map_err(Error::file(&path))?;
             if running.is_new() {
                 match &mut channel {
@@ -157,7 +191,9 @@ impl Supervisor<'_> {
         }
         if let Some(told) = told.take() {
             let error = ran.error.as_deref();
-            told(Err(error.unwrap_or("the VM has ended before it ran")));
+            told(Step::Fails(
+                error.unwrap_or("the VM has ended before it ran"),
+            ));
         }
         Ok(ran)
     }
@@ -178,7 +214,7 @@ impl Supervisor<'_> {
         self.keeper.running()?;
         self.tell("start", []);
         if let Some(told) = told.take() {
-            told(Ok(()));
+            told(Step::Runs);
         }
         Ok(())
     }
@@ -204,90 +240,6 @@ impl Supervisor<'_> {
                 }
             }
             None => running.signal(signal),
-        }
-        Ok(())
-    }
-
-    /// Takes what the program and its guest have written and told.
-    fn attend(
-        &mut self,
-        running: &mut Running,
-        channel: Option<&mut Channel>,
-        told: &mut Option<Told<'_>>,
-    ) -> Result<(), Error> {
-        let now = Moment::now();
-        if let Some(log) = &mut self.log {
-            running.read(|stream, bytes| log.write(stream, bytes, now));
-        }
-        if let Some(channel) = channel {
-            self.hear(running, channel, told)?;
-            if let Some(why) = channel.overdue() {
-                self.say(&format!("kvmlet: the guest's power is cut: {why}"));
-                running.cut();
-            }
-        }
-        if let Some(log) = &mut self.log {
-            log.give_up_waiting(now);
-        }
-        Ok(())
-    }
-
-    fn hear(
-        &mut self,
-        running: &mut Running,
-        channel: &mut Channel,
-        told: &mut Option<Told<'_>>,
-    ) -> Result<(), Error> {
-        let mut result = Ok(());
-        channel.turn(&mut |word| match word {
-            Word::Started => {
-                running.service_runs();
-                result = self.runs(told);
-            }
-            Word::Wrote(stream, bytes) => {
-                if let Some(log) = &mut self.log {
-                    log.write(stream, bytes, Moment::now());
-                }
-            }
-            Word::Stopping(StopStep::Signalled { signal }) => {
-                let seconds = self.stop_timeout.as_secs();
-                self.say(&format!(
-                    "kvmlet: the service was sent signal {signal}, and has {seconds} s to end"
-                ));
-            }
-            Word::Stopping(StopStep::Killed) => self.say("kvmlet: the service was killed"),
-        });
-        result
-    }
-
-    /// Notes something in the log.
-    fn say(&mut self, text: &str) {
-        if let Some(log) = &mut self.log {
-            log.write(
-                Stream::Kvmlet,
-                format!("{text}\n").as_bytes(),
-                Moment::now(),
-            );
-        }
-    }
-
-    /// What was written before the end. A process that has the pipes still, and writes on, is not waited for.
-    fn read_rest(
-        &mut self,
-        running: &mut Running,
-        mut channel: Option<&mut Channel>,
-        told: &mut Option<Told<'_>>,
-    ) -> Result<(), Error> {
-        const MOST: usize = 64;
-        if let Some(log) = &mut self.log {
-            let now = Moment::now();
-            let mut read = || running.read(|stream, bytes| log.write(stream, bytes, now));
-            let _ = (0..MOST).find(|_| !read());
-        }
-        if let Some(channel) = &mut channel {
-            for _ in 0..MOST {
-                self.hear(running, channel, told)?;
-            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A program that runs, with its outputs.
 
-use super::{Program, Stream};
+use super::Program;
+use crate::logs::Stream;
 use kvmlet_sys::signals::{self, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio, read};

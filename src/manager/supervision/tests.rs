@@ -145,9 +145,8 @@ fn inside(text: &str) {
         ready: ready.then_some("--ready"),
         channel: None,
     };
-    let told = &mut |told: Result<(), &str>| {
-        std::fs::write(place.join("told"), format!("{told:?}")).unwrap()
-    };
+    let told =
+        &mut |told: Step<'_>| std::fs::write(place.join("told"), format!("{told:?}")).unwrap();
     supervise(&book, keeper, &program, told).unwrap();
 }
 
@@ -176,7 +175,7 @@ fn what_it_writes_and_how_it_ends_is_kept() {
             "stdout: the configuration"
         ]
     );
-    assert_eq!(web.told(), "Ok(())");
+    assert_eq!(web.told(), "Runs");
     assert_eq!(web.events(), ["start", "die"]);
     // By a signal.
     assert_eq!(code(&web.run("kill -9 $$", false)), 137);
@@ -188,7 +187,7 @@ fn it_runs_when_it_says_so() {
     // Who fails before is not started again and again.
     let end = web.run("echo 'error: no kernel' >&2; exit 125", true);
     assert_eq!(code(&end), 125);
-    assert_eq!(web.told(), "Err(\"error: no kernel\")");
+    assert_eq!(web.told(), "Fails(\"error: no kernel\")");
     assert!(
         matches!(&end, End::Told(outcome) if outcome.error.as_deref() == Some("error: no kernel"))
     );
@@ -207,7 +206,7 @@ fn it_runs_when_it_says_so() {
     let view = web.until(State::Running);
     // It is told after it is noted.
     until(|| match &*web.told() {
-        "Ok(())" => Ok(()),
+        "Runs" => Ok(()),
         other => Err(other.to_string()),
     });
     stop(&view, libc::SIGTERM);

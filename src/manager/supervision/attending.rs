@@ -1,0 +1,155 @@
+//! What a supervisor does for a VM that runs: it takes what that writes, and joins its service and those who are attached.
+
+use super::audience::Wish;
+use super::channel::{Channel, Told as Word};
+use super::running::Running;
+use super::{Supervisor, Told};
+use crate::logs::Stream;
+use crate::{Error, Moment};
+use kvmlet_control::agent::channel::StopStep;
+use kvmlet_sys::signals::ENDING;
+use kvmlet_sys::wait::{self, Until};
+use std::time::{Duration, Instant};
+
+/// How long whoever is attached may take for the last of what a service wrote.
+const AUDIENCE_PATIENCE: Duration = Duration::from_secs(30);
+
+impl Supervisor<'_> {
+    /// Takes what the program and its guest have written and told.
+    pub(super) fn attend(
+        &mut self,
+        running: &mut Running,
+        channel: Option<&mut Channel>,
+        told: &mut Option<Told<'_>>,
+    ) -> Result<(), Error> {
+        let now = Moment::now();
+        if let Some(log) = &mut self.log {
+            running.read(|stream, bytes| log.write(stream, bytes, now));
+        }
+        if let Some(channel) = channel {
+            self.hear(running, channel, told)?;
+            self.pass_on(running, channel)?;
+            if let Some(why) = channel.overdue() {
+                self.say(&format!("kvmlet: the guest's power is cut: {why}"));
+                running.cut();
+            }
+        }
+        if let Some(log) = &mut self.log {
+            log.give_up_waiting(now);
+        }
+        Ok(())
+    }
+
+    fn hear(
+        &mut self,
+        running: &mut Running,
+        channel: &mut Channel,
+        told: &mut Option<Told<'_>>,
+    ) -> Result<(), Error> {
+        let mut result = Ok(());
+        channel.turn(&mut |word| match word {
+            Word::Started => {
+                running.service_runs();
+                result = self.runs(told);
+                if let Some(audience) = &mut self.audience {
+                    audience.started();
+                }
+            }
+            Word::Wrote(stream, bytes) => {
+                if let Some(audience) = &mut self.audience {
+                    audience.wrote(stream, bytes);
+                }
+                if let Some(log) = &mut self.log {
+                    log.write(stream, bytes, Moment::now());
+                }
+            }
+            Word::Stopping(StopStep::Signalled { signal }) => {
+                let seconds = self.stop_timeout.as_secs();
+                self.say(&format!(
+                    "kvmlet: the service was sent signal {signal}, and has {seconds} s to end"
+                ));
+            }
+            Word::Stopping(StopStep::Killed) => self.say("kvmlet: the service was killed"),
+        });
+        result
+    }
+
+    /// Tells those who are attached what they have not heard, and passes on what they say.
+    fn pass_on(&mut self, running: &mut Running, channel: &mut Channel) -> Result<(), Error> {
+        let Some(audience) = &mut self.audience else {
+            return Ok(());
+        };
+        if let Some(end) = channel.end() {
+            audience.ended(end);
+        }
+        let mut wishes = Vec::new();
+        audience.turn(channel.client(), &mut wishes);
+        if audience.is_there() {
+            channel.release();
+        }
+        for Wish::Signal { signal, group } in wishes {
+            // Before the service runs it is the machine that is told.
+            if !channel.signal(signal, group) && ENDING.contains(&signal.into()) {
+                self.stop(signal.into(), running, Some(&mut *channel))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever is attached has this long to take the rest.
+    fn see_off(&mut self) {
+        let deadline = Instant::now() + AUDIENCE_PATIENCE;
+        let Some(audience) = &mut self.audience else {
+            return;
+        };
+        loop {
+            audience.turn(None, &mut Vec::new());
+            if audience.has_all() {
+                break;
+            }
+            let mut slots: Vec<_> = audience.slots().collect();
+            let waited = wait::any_of(&mut slots, Until::Deadline(deadline));
+            if waited.is_err() || Instant::now() >= deadline {
+                break;
+            }
+        }
+        audience.leave();
+    }
+
+    /// Notes something in the log.
+    pub(super) fn say(&mut self, text: &str) {
+        if let Some(log) = &mut self.log {
+            log.write(
+                Stream::Kvmlet,
+                format!("{text}\n").as_bytes(),
+                Moment::now(),
+            );
+        }
+    }
+
+    /// What was written before the end. A process that has the pipes still, and writes on, is not waited for.
+    pub(super) fn read_rest(
+        &mut self,
+        running: &mut Running,
+        mut channel: Option<&mut Channel>,
+        told: &mut Option<Told<'_>>,
+    ) -> Result<(), Error> {
+        const MOST: usize = 64;
+        if let Some(log) = &mut self.log {
+            let now = Moment::now();
+            let mut read = || running.read(|stream, bytes| log.write(stream, bytes, now));
+            let _ = (0..MOST).find(|_| !read());
+        }
+        if let Some(channel) = &mut channel {
+            for _ in 0..MOST {
+                self.hear(running, channel, told)?;
+                self.pass_on(running, channel)?;
+            }
+            if let (Some(audience), Some(why)) = (&mut self.audience, channel.broken()) {
+                audience.broken(why);
+            }
+        }
+        self.see_off();
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! `kvmlet run` and `exec` over the agent of a Linux guest. The service, and what is executed beside it, is this test.
+
+use crate::DEADLINE;
+use crate::harness::Test;
+use std::io::{Read, Write};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub const TESTS: &[Test] = &[(
+    "an_instance_has_its_streams_and_commands_over_its_agent",
+    run,
+)];
+
+/// The first argument by which this executable is the program in the guest.
+const PROGRAM: &str = "--in-an-instance";
+
+static TOLD: AtomicBool = AtomicBool::new(false);
+
+/// As a program: `--in-an-instance serve` tells about itself and goes on until it is sent SIGUSR1; `echo` copies its input and ends
+/// with 3; `size` tells how big its terminal is. `None` if it was not called so.
+pub fn program() -> Option<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next()? != PROGRAM {
+        return None;
+    }
+    Some(match arguments.next()?.as_str() {
+        "serve" => serve(&arguments.collect::<Vec<_>>()),
+        "echo" => {
+            let mut text = Vec::new();
+            std::io::stdin().read_to_end(&mut text).unwrap();
+            std::io::stdout().write_all(&text).unwrap();
+            eprintln!("{} bytes", text.len());
+            ExitCode::from(3)
+        }
+        _ => {
+            // SAFETY: all-zero is a valid value of the structure, and the call only fills it.
+            let size = unsafe {
+                let mut size: libc::winsize = std::mem::zeroed();
+                assert_eq!(libc::ioctl(0, libc::TIOCGWINSZ, &raw mut size), 0);
+                size
+            };
+            println!("size={}x{}", size.ws_col, size.ws_row);
+            ExitCode::SUCCESS
+        }
+    })
+}
+
+extern "C" fn on_signal(_: i32) {
+    TOLD.store(true, Ordering::Relaxed);
+}
+
+fn serve(arguments: &[String]) -> ExitCode {
+    let value = std::env::var("BIG").unwrap_or_default();
+    // SAFETY: neither has a condition, and the handler stores a number.
+    let ids = unsafe {
+        let handler: extern "C" fn(i32) = on_signal;
+        libc::signal(libc::SIGUSR1, handler as usize);
+        (libc::getuid(), libc::getgid())
+    };
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    eprintln!("to standard error");
+    println!(
+        "{arguments:?} as {ids:?} on {} with {} bytes",
+        name.trim(),
+        value.len()
+    );
+    while !TOLD.load(Ordering::Relaxed) {
+        // It comes at any time, and ends the pause.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    println!("stopped");
+    ExitCode::from(5)
+}
+
+fn run() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("SKIPPED: only root has a book that can be put elsewhere by a mount");
+    }
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("root");
+    std::fs::create_dir(&root).unwrap();
+    for directory in ["proc", "sys", "dev", "tmp"] {
+        std::fs::create_dir(root.join(directory)).unwrap();
+    }
+    std::fs::copy(std::env::current_exe().unwrap(), root.join("test")).unwrap();
+    let script = r#"
+        set -eu; mount -t tmpfs tmpfs /var/lib; trap '$K rm -f web >/dev/null' EXIT
+        $K run -d --name web -e BIG=$(printf '%0100000d' 1) -u 7:8 --hostname tenant --stop-signal USR1 --stop-timeout 120 \
+            root /test --in-an-instance serve 'a b' ''
+        until $K logs web 2>/dev/null | grep bytes; do sleep 0.2; done
+        $K logs web 2>&1 >/dev/null
+        code=0; printf 'a\nb' | $K exec -i web /test --in-an-instance echo >out 2>err || code=$?
+        echo $code; cat out err
+        script -qec "stty cols 100 rows 30; $K exec -it web /test --in-an-instance size" /dev/null </dev/null | tr -d '\r' | grep -o 'size=.*'
+        code=0; $K exec web /nothing 2>err || code=$?
+        echo $code; grep -o 'run "/nothing": no such file' err
+        $K stop web; $K wait web
+        $K logs web 2>/dev/null | tail -n 1; $K logs web 2>&1 | grep -o 'signal 10'
+        "#;
+    let output = Command::new("timeout")
+        .arg((DEADLINE.as_secs() * 2).to_string())
+        .args([
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "bash",
+            "-c",
+            script,
+        ])
+        .current_dir(place.path())
+        .env("K", env!("CARGO_BIN_EXE_kvmlet"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+    let (id, rest) = out.split_once('\n').unwrap();
+    assert_eq!(id.len(), 64, "{out}");
+    let expected = "[\"a b\", \"\"] as (7, 8) on tenant with 100000 bytes\nto standard error\n3\na\nb3 bytes\n\
+                    size=100x30\n127\nrun \"/nothing\": no such file\nweb\n5\nstopped\nsignal 10\n";
+    assert_eq!(rest, expected, "{err}");
+}
