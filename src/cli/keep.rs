@@ -198,6 +198,7 @@ impl Keep {
                 patience: PATIENCE,
                 attended: self.attended,
             }),
+            control: Some("--control-fd"),
         };
         let keeper = instance.own()?.begin()?;
         let told = &mut |told: Step<'_>| match told {

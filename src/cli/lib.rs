@@ -16,16 +16,22 @@ mod generate;
 mod inspect;
 mod instances;
 mod keep;
+mod kill;
 mod logs;
+mod pause;
+mod port;
 mod prune;
 mod ps;
 mod rename;
+mod restart;
 mod rm;
 mod service;
 mod session;
 mod signal;
 mod start;
+mod stats;
 mod stop;
+mod unpause;
 mod wait;
 
 use clap::{Command, Parser, Subcommand};
@@ -59,6 +65,12 @@ enum Verb {
     Inspect(inspect::Inspect),
     Start(start::Start),
     Stop(stop::Stop),
+    Restart(restart::Restart),
+    Kill(kill::Kill),
+    Pause(pause::Pause),
+    Unpause(unpause::Unpause),
+    Stats(stats::Stats),
+    Port(port::Port),
     Wait(wait::Wait),
     Rename(rename::Rename),
     Rm(rm::Rm),
@@ -101,6 +113,12 @@ pub fn run(started: Instant) -> u8 {
             (Verb::Inspect(verb), _) => verb.run(),
             (Verb::Start(verb), _) => verb.run(),
             (Verb::Stop(verb), _) => verb.run(),
+            (Verb::Restart(verb), _) => verb.run(),
+            (Verb::Kill(verb), _) => verb.run(),
+            (Verb::Pause(verb), _) => verb.run(),
+            (Verb::Unpause(verb), _) => verb.run(),
+            (Verb::Stats(verb), _) => verb.run(),
+            (Verb::Port(verb), _) => verb.run(),
             (Verb::Wait(verb), _) => verb.run(),
             (Verb::Rename(verb), _) => verb.run(),
             (Verb::Rm(verb), _) => verb.run(),
@@ -146,7 +164,14 @@ mod tests {
                 .unwrap()
                 .clone(),
         );
-        let others = ["config", "ready-fd", "verbose", "help", "version"];
+        let others = [
+            "config",
+            "control-fd",
+            "ready-fd",
+            "verbose",
+            "help",
+            "version",
+        ];
         let flags = command.get_arguments().filter_map(|arg| arg.get_long());
         let mut flags: Vec<_> = flags.filter(|flag| !others.contains(flag)).collect();
         let settings = Setting::of_flags().filter(|it| *it != Setting::Command);

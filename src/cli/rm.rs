@@ -41,7 +41,7 @@ fn remove(book: &Book, reference: &str, force: bool) -> Result<(), Failed> {
         Err(failed) => return Err(failed),
     };
     let instance = match force {
-        true => match stop(book, reference, Signal::QUIT) {
+        true => match stop(book, reference, Signal::QUIT, None) {
             Ok(instance) => instance,
             // It was to be removed when it has ended.
             Err(_) if is_gone(book, reference) => return Ok(()),

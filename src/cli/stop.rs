@@ -10,6 +10,14 @@ use rustix::process::Signal;
 /// A service has the time of --stop-timeout to end, which it was run with; then it is killed, and its VM's power is cut.
 #[derive(Args)]
 pub(super) struct Stop {
+    /// How many seconds it has instead; with 0 its VM's power is cut at once.
+    #[arg(
+        short = 't',
+        long = "time",
+        value_name = "SECONDS",
+        visible_alias = "timeout"
+    )]
+    time: Option<u32>,
     /// Names, ids, or beginnings of ids.
     #[arg(value_name = "INSTANCE", required = true)]
     instances: Vec<String>,
@@ -19,7 +27,7 @@ impl Stop {
     pub fn run(self) -> Outcome {
         let book = book()?;
         each(&self.instances, |reference| {
-            stop(&book, reference, Signal::TERM)?;
+            stop(&book, reference, Signal::TERM, self.time)?;
             Ok(reference.into())
         })
     }

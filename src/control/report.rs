@@ -1,7 +1,7 @@
 //! What a VM tells.
 
 use crate::wire::{Reader, Writer};
-use crate::{LONGEST, Malformed};
+use crate::{LONGEST, Malformed, State};
 use kvmlet_spec::{Failure, Outcome, Reason};
 
 /// Something that a VM tells.
@@ -22,13 +22,22 @@ pub enum Report {
     Stats(Vec<u8>),
     /// It has ended. What it had done by then was told before.
     Ended(Box<Outcome>),
+    /// What it is doing from now on.
+    State(State),
+    /// Which ports of the host lead to it, as they are written in configurations: `127.0.0.1:8080:80/tcp`. Those that were
+    /// left to the host to choose are what it has chosen. [Not more](Report::MOST_PUBLISHED) are told.
+    Published(Vec<String>),
 }
 
 const READY: u8 = 1;
 const ANSWER: u8 = 2;
 const STATS: u8 = 3;
 const ENDED: u8 = 4;
+const STATE: u8 = 5;
+const PUBLISHED: u8 = 6;
 
+/// No published port takes more: two addresses at most, two ports, a protocol.
+const PORT_BYTES: usize = 120;
 /// An error has no more causes behind each other.
 const MOST_CAUSES: usize = 8;
 
@@ -47,6 +56,9 @@ const REASONS: [Reason; 10] = [
 ];
 
 impl Report {
+    /// As many published ports are told: each is a short text.
+    pub const MOST_PUBLISHED: usize = 128;
+
     /// As a message. Statistics that are longer than a message can be are left out.
     pub fn encode(&self) -> Vec<u8> {
         match self {
@@ -57,6 +69,16 @@ impl Report {
             Report::Stats(json) if json.len() > LONGEST - 2 => Writer::new(STATS),
             Report::Stats(json) => Writer::new(STATS).bytes(json),
             Report::Ended(outcome) => put_outcome(Writer::new(ENDED), outcome),
+            Report::State(state) => Writer::new(STATE).u8(state.number()),
+            Report::Published(ports) => {
+                let ports = ports.iter().take(Self::MOST_PUBLISHED);
+                let ports = ports.filter(|port| port.len() <= PORT_BYTES);
+                ports
+                    .fold(Writer::new(PUBLISHED), |writer, port| {
+                        writer.u8(1).text(port)
+                    })
+                    .u8(0)
+            }
         }
         .finish()
     }
@@ -75,11 +97,24 @@ impl Report {
             },
             STATS => return Ok(Report::Stats(reader.rest().to_vec())),
             ENDED => Report::Ended(Box::new(take_outcome(&mut reader)?)),
+            STATE => Report::State(State::of(reader.u8()?)?),
+            PUBLISHED => Report::Published(take_published(&mut reader)?),
             other => return Err(Malformed::Kind(other)),
         };
         reader.finish()?;
         Ok(report)
     }
+}
+
+fn take_published(reader: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {
+    let mut ports = Vec::new();
+    while reader.flag()? {
+        if ports.len() == Report::MOST_PUBLISHED {
+            return Err(Malformed::Long);
+        }
+        ports.push(reader.text()?);
+    }
+    Ok(ports)
 }
 
 fn put_outcome(writer: Writer, outcome: &Outcome) -> Writer {

@@ -27,12 +27,27 @@ pub enum Order {
     },
     /// To tell what it has done so far.
     Stats,
+    /// To tell what it is doing: now, and whenever that changes.
+    Watch,
+    /// To have its service take a signal. SIGKILL cuts the VM's power.
+    Signal {
+        /// By its number.
+        signal: u8,
+    },
+    /// To tell which ports of the host lead to it.
+    Published,
 }
+
+/// No request is longer.
+pub const REQUEST_BYTES: usize = 64;
 
 const PAUSE: u8 = 1;
 const RESUME: u8 = 2;
 const STOP: u8 = 3;
 const STATS: u8 = 4;
+const WATCH: u8 = 5;
+const SIGNAL: u8 = 6;
+const PUBLISHED: u8 = 7;
 
 impl Request {
     /// As a message.
@@ -43,6 +58,9 @@ impl Request {
             Order::Resume => begin(RESUME),
             Order::Stop { patience_ms } => begin(STOP).option(patience_ms, Writer::u32),
             Order::Stats => begin(STATS),
+            Order::Watch => begin(WATCH),
+            Order::Signal { signal } => begin(SIGNAL).u8(signal),
+            Order::Published => begin(PUBLISHED),
         }
         .finish()
     }
@@ -53,7 +71,7 @@ impl Request {
     /// When it is not one.
     pub fn decode(message: &[u8]) -> Result<Self, Malformed> {
         let (kind, mut reader) = Reader::new(message)?;
-        if !(PAUSE..=STATS).contains(&kind) {
+        if !(PAUSE..=PUBLISHED).contains(&kind) {
             return Err(Malformed::Kind(kind));
         }
         let number = reader.u32()?;
@@ -63,7 +81,12 @@ impl Request {
             STOP => Order::Stop {
                 patience_ms: reader.option(Reader::u32)?,
             },
-            _ => Order::Stats,
+            STATS => Order::Stats,
+            WATCH => Order::Watch,
+            SIGNAL => Order::Signal {
+                signal: reader.u8()?,
+            },
+            _ => Order::Published,
         };
         reader.finish()?;
         Ok(Self { number, order })

@@ -40,6 +40,8 @@ fn reports() -> impl Strategy<Value = Report> {
         Just(Report::Ready),
         (any::<u32>(), of(failures())).prop_map(|(to, refused)| Report::Answer { to, refused }),
         vec(any::<u8>(), 0..300).prop_map(Report::Stats),
+        proptest::sample::select(State::ALL.to_vec()).prop_map(Report::State),
+        vec("[0-9a-f:./]{0,40}", 0..20).prop_map(Report::Published),
         outcome.prop_map(|(reason, code, signal, failure)| {
             let mut outcome = Outcome::new(reason);
             (outcome.code, outcome.signal, outcome.failure) = (code, signal, failure);
@@ -53,6 +55,9 @@ fn requests() -> impl Strategy<Value = Request> {
         Just(Order::Pause),
         Just(Order::Resume),
         Just(Order::Stats),
+        Just(Order::Watch),
+        Just(Order::Published),
+        any::<u8>().prop_map(|signal| Order::Signal { signal }),
         any::<Option<u32>>().prop_map(|patience_ms| Order::Stop { patience_ms }),
     ];
     (any::<u32>(), orders).prop_map(|(number, order)| Request { number, order })
@@ -95,7 +100,42 @@ proptest! {
 
     #[test]
     fn what_is_asked_is_heard(request in requests()) {
-        prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
+        let message = request.encode();
+        prop_assert!(message.len() <= REQUEST_BYTES);
+        prop_assert_eq!(Request::decode(&message), Ok(request));
+    }
+
+    /// In whatever pieces messages come, they are read one by one, and nothing of the next one is taken.
+    #[test]
+    fn messages_on_a_stream_keep_their_bounds(
+        messages in vec(vec(any::<u8>(), 1..200), 1..8),
+        pieces in vec(1..50usize, 1..20),
+    ) {
+        let stream: Vec<u8> = messages.iter().flat_map(|message| framed(message)).collect();
+        let (mut frame, mut at, mut read) = (Frame::new(200), 0, Vec::new());
+        for piece in pieces.iter().cycle() {
+            let end = (at + frame.lacks().min(*piece)).min(stream.len());
+            if at == end {
+                break;
+            }
+            read.extend(frame.add(&stream[at..end]).unwrap());
+            at = end;
+        }
+        prop_assert_eq!(read, messages);
+    }
+
+    /// Whatever comes, no more is held than a message has.
+    #[test]
+    fn a_stream_of_anything_is_bounded(bytes in vec(any::<u8>(), 0..400)) {
+        let mut frame = Frame::new(64);
+        for byte in bytes {
+            prop_assert!(frame.lacks() > 0);
+            match frame.add(&[byte]) {
+                Ok(Some(message)) => prop_assert!(!message.is_empty() && message.len() <= 64),
+                Ok(None) => prop_assert!(frame.so_far().len() < 68),
+                Err(_) => break,
+            }
+        }
     }
 
     /// Whatever comes is read without a panic, is not larger than it was, and holds nothing that steers a terminal.
@@ -111,6 +151,61 @@ proptest! {
             prop_assert!(!text.chars().any(|char| char.is_control() && char != '\n' && char != '\t'));
         }
     }
+}
+
+#[test]
+fn who_asks_hears_its_own_answer() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut connection = Connection::from(std::os::fd::OwnedFd::from(ours));
+    let supervisor = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let mut theirs = theirs;
+        let request = |theirs: &mut std::os::unix::net::UnixStream| {
+            let mut frame = Frame::new(REQUEST_BYTES);
+            loop {
+                let mut byte = [0];
+                theirs.read_exact(&mut byte).unwrap();
+                if let Some(message) = frame.add(&byte).unwrap() {
+                    return Request::decode(&message).unwrap();
+                }
+            }
+        };
+        let tell = |theirs: &mut std::os::unix::net::UnixStream, report: Report| {
+            theirs.write_all(&framed(&report.encode())).unwrap();
+        };
+        let first = request(&mut theirs);
+        assert_eq!(first.order, Order::Stats);
+        tell(&mut theirs, Report::Stats(b"{}".to_vec()));
+        theirs.write_all(&framed(&[VERSION, 250, 1])).unwrap();
+        let (to, refused) = (first.number, None);
+        tell(&mut theirs, Report::Answer { to, refused });
+        let second = request(&mut theirs);
+        assert_ne!(second.number, first.number);
+        let mut failure = Failure::default();
+        failure.message = "it stands still already".into();
+        let refused = Some(failure);
+        tell(
+            &mut theirs,
+            Report::Answer {
+                to: second.number,
+                refused,
+            },
+        );
+        // The third is not answered.
+        request(&mut theirs);
+        theirs
+    });
+    let long = std::time::Duration::from_secs(60);
+    let told = connection.ask(Order::Stats, long).unwrap();
+    assert_eq!(told, [Report::Stats(b"{}".to_vec())]);
+    let error = connection.ask(Order::Pause, long).unwrap_err();
+    assert_eq!(error.to_string(), "it stands still already");
+    let short = std::time::Duration::from_millis(10);
+    let error = connection.ask(Order::Resume, short).unwrap_err();
+    assert!(matches!(error, ConnectionError::Late(_)), "{error}");
+    drop(supervisor.join().unwrap());
+    let error = connection.ask(Order::Resume, long).unwrap_err();
+    assert!(matches!(error, ConnectionError::Closed), "{error}");
 }
 
 #[test]

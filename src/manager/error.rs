@@ -3,6 +3,7 @@
 use crate::name::{Name, NotAName};
 use crate::sealed::Broken;
 use crate::{InstanceId, State};
+use kvmlet_control::ConnectionError;
 use kvmlet_spec::{Advice, Remedy};
 use kvmlet_sys::interrupt::Interrupted;
 use kvmlet_sys::lock::{Holder, PATIENCE};
@@ -85,6 +86,31 @@ pub enum Error {
         /// What it is doing.
         state: State,
     },
+    /// Only one that runs can do it.
+    #[error("instance `{called}` is not running: it is {state}")]
+    NotRunning {
+        /// Its name, or the beginning of its id.
+        called: String,
+        /// What it is doing.
+        state: State,
+    },
+    /// It does what it was to do.
+    #[error("instance `{called}` is {state} already")]
+    Already {
+        /// Its name, or the beginning of its id.
+        called: String,
+        /// What it is doing.
+        state: State,
+    },
+    /// Its VM's supervisor cannot be asked, or says no.
+    #[error("instance `{called}` does not do it")]
+    Control {
+        /// Its name, or the beginning of its id.
+        called: String,
+        /// Why.
+        #[source]
+        source: ConnectionError,
+    },
     /// It runs, but not from this book.
     #[error(
         "instance `{called}` runs as process {pid}, which belongs to another copy of this book"
@@ -136,11 +162,21 @@ impl Remedy for Error {
                 }
                 None => format!("`fuser {}` tells which one", path.display()).into(),
             }),
-            Self::Interrupted(_) | Self::Name(_) | Self::NotFound { .. } => None,
+            Self::Interrupted(_) | Self::Name(_) | Self::NotFound { .. } | Self::Already { .. } => {
+                None
+            }
             Self::NameTaken { .. } => {
                 Some("take another one, or remove or rename that instance".into())
             }
             Self::Ambiguous { .. } => Some("say more of it".into()),
+            Self::NotRunning { state, .. } => match state {
+                State::Restarting => Some("wait until it runs".into()),
+                _ => Some("start it first".into()),
+            },
+            Self::Control { source, .. } => match source {
+                ConnectionError::Refused(failure) => failure.help.clone().map(Into::into),
+                _ => None,
+            },
             Self::InUse { .. } => Some("stop it first".into()),
             Self::RunsElsewhere { pid, .. } => {
                 Some(format!("end it there first, or else `kill {pid}`").into())

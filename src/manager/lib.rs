@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod book;
+mod control;
 mod error;
 pub mod events;
 mod filter;
@@ -24,6 +25,7 @@ pub mod supervision;
 mod watch;
 
 pub use book::{Book, Damaged, Listing};
+pub use control::Control;
 pub use error::Error;
 pub use filter::{Filters, NotAFilter};
 pub use id::{InstanceId, NotAnId};

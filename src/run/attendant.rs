@@ -1,7 +1,7 @@
 //! What whoever attends a VM wants to know of it.
 
 use crate::upstream::Upstream;
-use crate::{Error, StatsSink};
+use crate::{ControlListener, Error, StatsSink};
 use kvmlet_control::Channel;
 use kvmlet_host::net::Network;
 use kvmlet_spec::{Dialect, Outcome, VmConfig};
@@ -24,6 +24,9 @@ pub struct Attendant {
     pub outlives: bool,
     /// Is written a line to when the VM runs, and closed; closed without one when it has not come to that.
     pub ready: Option<OwnedFd>,
+    /// Where programs of the same user connect that want to know of the VM or ask for something
+    /// ([`kvmlet_control::Connection`]).
+    pub control: Option<ControlListener>,
     /// How settings are named to whoever reads what helps.
     pub dialect: Dialect,
 }
@@ -48,6 +51,7 @@ impl Default for Attendant {
             upstream: None,
             outlives: false,
             ready: None,
+            control: None,
             dialect: Dialect::File,
         }
     }

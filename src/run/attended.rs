@@ -1,11 +1,12 @@
 //! The supervisor's turn: a VM's process, watched until it has ended, or cannot.
 
 use crate::console::{Console, Keys};
+use crate::control::failure;
 use crate::network_service::NetworkService;
 use crate::reports::Reports;
 use crate::stopping::{AT_ONCE, POWERING_OFF};
-use crate::upstream::Upstream;
-use kvmlet_control::{Order, Request};
+use crate::upstream::{NOBODYS, Upstream};
+use kvmlet_control::{Order, Request, State};
 use kvmlet_sys::first_thread;
 use kvmlet_sys::interrupt;
 use kvmlet_sys::process::{Child, Ended};
@@ -17,13 +18,11 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// What is waited for on the supervisor's own behalf.
-const OWN: usize = 8;
+const OWN: usize = 7;
 /// What a VM's process takes to cut its guest's power.
 const CUT: Duration = Duration::from_secs(1);
 /// What it takes to end once it is killed, unless it waits for a device that hangs.
 const KILLED: Duration = Duration::from_secs(10);
-/// The number of requests whose answer nobody waits for.
-const NOBODYS: u32 = 0;
 
 /// Who wants a VM's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,11 +110,11 @@ impl<'a> Attended<'a> {
                 self.service.turn();
             }
             if let Some(report) = self.reports.pass_on() {
-                self.upstream.pass_on(&report);
+                self.upstream.pass_on(report);
             }
             if ended {
                 if let Some(report) = self.reports.finish() {
-                    self.upstream.pass_on(&report);
+                    self.upstream.pass_on(report);
                 }
                 return self.fate().map(Some);
             }
@@ -128,8 +127,10 @@ impl<'a> Attended<'a> {
                     self.end(Wish::Escape, None);
                 }
             }
-            if ordered && let Some(request) = self.upstream.next() {
-                self.order(request);
+            if ordered {
+                for request in self.upstream.turn() {
+                    self.order(request);
+                }
             }
             while let Some(signal) = self.console.signals().next()? {
                 self.signal(signal)?;
@@ -153,21 +154,26 @@ impl<'a> Attended<'a> {
             or_nothing(read.map(|_| stdin())),
             keys.and_then(Keys::full)
                 .map_or(Slot::NOTHING, Slot::writable),
-            or_nothing(self.upstream.fd()),
             Slot::readable(self.console.signals().as_fd()),
             or_nothing(told),
             or_nothing(out),
             or_nothing(err),
         ];
         let mut slots: Vec<Slot<'_>> = own.into_iter().chain(self.service.slots()).collect();
-        let theirs = self.service.due();
-        let due = theirs.map_or(self.due(look), |theirs| self.due(look).min(theirs));
+        let networks = slots.len();
+        slots.extend(self.upstream.slots());
+        let theirs = [self.service.due(), self.upstream.due()];
+        let due = theirs.into_iter().flatten();
+        let due = due.fold(self.due(look), Instant::min);
         wait::any_of(&mut slots, Until::Deadline(due))?;
-        let (own, others) = slots.split_at(OWN);
-        let serves =
-            theirs.is_some_and(|at| at <= Instant::now()) || others.iter().any(Slot::is_ready);
-        let [ended, pressed, room, ordered] =
-            [0, 1, 2, 3].map(|place: usize| own.get(place).is_some_and(Slot::is_ready));
+        let (slots, upstream) = slots.split_at(networks);
+        let (own, networks) = slots.split_at(OWN);
+        let now = Instant::now();
+        let [networks_due, upstream_due] = theirs.map(|at| at.is_some_and(|at| at <= now));
+        let serves = networks_due || networks.iter().any(Slot::is_ready);
+        let ordered = upstream_due || upstream.iter().any(Slot::is_ready);
+        let [ended, pressed, room] =
+            [0, 1, 2].map(|place: usize| own.get(place).is_some_and(Slot::is_ready));
         Ok([ended, pressed, room, ordered, serves])
     }
 
@@ -209,15 +215,27 @@ impl<'a> Attended<'a> {
         }
     }
 
-    /// Whoever has started this process wants something. What the VM is asked it answers itself.
+    /// Somebody upstream wants something. What the VM is asked it answers itself.
     fn order(&mut self, request: Request) {
+        let number = request.number;
         match request.order {
             Order::Stop { patience_ms } => {
                 let patience = patience_ms.map(|ms| Duration::from_millis(ms.into()));
                 self.end(Wish::Order, patience);
-                self.upstream.answer(request.number, true);
+                self.upstream.answer(number, None);
             }
-            _ if !self.reports.ask(request) => self.upstream.answer(request.number, false),
+            Order::Signal { signal } if i32::from(signal) == libc::SIGKILL => {
+                self.end(Wish::Signal(libc::SIGKILL), Some(Duration::ZERO));
+                self.upstream.answer(number, None);
+            }
+            Order::Signal { .. } => {
+                let mut refused =
+                    failure("no signal but KILL, which cuts its power, reaches the VM");
+                refused.help = Some("stop it: its service is asked to end then".into());
+                self.upstream.answer(number, Some(refused));
+            }
+            Order::Watch | Order::Published => self.upstream.answer_self(number),
+            _ if !self.reports.ask(request) => self.upstream.refuse(number),
             _ => {}
         }
     }
@@ -245,6 +263,7 @@ impl<'a> Attended<'a> {
         if ending.wish != Wish::Escape {
             ending.wish = wish;
         }
+        self.upstream.set_state(State::Ending);
         if !self.reports.is_ready() {
             ending.deadline = now;
             return;

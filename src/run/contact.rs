@@ -7,8 +7,6 @@ use kvmlet_vmm::vm::VmHandle;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// No request is longer.
-pub(crate) const REQUEST_BYTES: usize = 64;
 /// How long the guest has to tell how much memory it uses, before statistics are told without.
 const PATIENCE: Duration = Duration::from_millis(500);
 

@@ -43,6 +43,7 @@ pub fn run(config: VmConfig, mut attendant: Attendant) -> Result<Outcome, Error>
         Some(channel) => Upstream::new(channel, attendant.outlives),
     };
     upstream.tell_ready(attendant.ready.take());
+    upstream.listen(attendant.control.take());
     let dialect = attendant.dialect;
     let outcome = launch(config, attendant, &mut upstream);
     let outcome = match (outcome, interrupt::interrupted_by()) {
@@ -143,7 +144,7 @@ impl Launch {
         let sockets = config.vsock.as_ref().map(Sockets::set_up).transpose()?;
         go_on()?;
         announce(&config, &networks);
-        let wants_stats = stats.is_some() || upstream.fd().is_some();
+        let wants_stats = stats.is_some() || upstream.wants_stats();
         let held = Held {
             networks,
             sockets,

@@ -11,6 +11,7 @@ mod attended;
 mod confinement;
 mod console;
 mod contact;
+mod control;
 mod error;
 pub mod instance;
 mod last_lines;
@@ -28,6 +29,7 @@ pub mod vsock;
 
 pub use attendant::Attendant;
 pub use console::{Raw as RawTerminal, size as terminal_size};
+pub use control::ControlListener;
 pub use error::Error;
 pub use launch::run;
 pub use networks::{endpoints, far_ends, set_up_networks};

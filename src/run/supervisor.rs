@@ -108,6 +108,8 @@ pub(crate) fn supervise(
         }
     };
     let process = child.pid();
+    let published = crate::published(&networks).map(ToString::to_string);
+    upstream.attend(process, published.collect());
     let mut reports = Reports::new(outputs, channel, stats);
     let attended = Attended::new(
         child,

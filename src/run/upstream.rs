@@ -1,29 +1,74 @@
-//! Whoever has started a supervisor and wants to know of its VM: another program, at the other end of a channel.
+//! Whoever wants to know of a supervisor's VM and asks it for something: the program that has started it, at the other end
+//! of a channel, and those that connect to its control socket.
 
 use crate::Error;
-use crate::contact::REQUEST_BYTES;
-use kvmlet_control::{Channel, Received, Report, Request};
+use crate::control::{ControlListener, ControlSocket, Wanted, failure};
+use kvmlet_control::{Channel, Order, REQUEST_BYTES, Received, Report, Request, State};
 use kvmlet_spec::{Dialect, Failure, Outcome};
 use kvmlet_sys::wait::{self, Slot, Until};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use rustix::process::Pid;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// How long whoever does not read may take before it misses the end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a VM may take for an answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Requests that wait for their answer at the same time; others are refused.
+const MOST_WAITING: usize = 64;
+/// The number of requests whose answer nobody waits for.
+pub(crate) const NOBODYS: u32 = 0;
 /// What it means that nobody is left.
 const GONE: Request = Request {
-    number: 0,
-    order: kvmlet_control::Order::Stop { patience_ms: None },
+    number: NOBODYS,
+    order: Order::Stop { patience_ms: None },
 };
 
-/// The way there, if there is one.
-#[derive(Default)]
+/// The ways there.
 pub(crate) struct Upstream {
     channel: Option<Channel>,
     /// The VM goes on when nobody is left there.
     outlives: bool,
     /// Who waits for the VM to run, and for nothing else.
     ready: Option<OwnedFd>,
+    socket: Option<ControlSocket>,
+    state: State,
+    waiting: Vec<Waiting>,
+    /// The number of the last request.
+    last: u32,
+    /// The VM's process, once there is one, and which ports of the host lead to it.
+    vm: Option<Pid>,
+    published: Vec<String>,
+}
+
+/// A request that has no answer yet, by the number that the VM knows it by.
+struct Waiting {
+    number: u32,
+    order: Order,
+    asker: Asker,
+    since: Instant,
+}
+
+enum Asker {
+    /// The program at the channel, by its number.
+    Channel(u32),
+    Client(Wanted),
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            channel: None,
+            outlives: false,
+            ready: None,
+            socket: None,
+            state: State::Starting,
+            waiting: Vec::new(),
+            last: NOBODYS,
+            vm: None,
+            published: Vec::new(),
+        }
+    }
 }
 
 impl Upstream {
@@ -32,7 +77,7 @@ impl Upstream {
         Self {
             channel: Some(channel),
             outlives,
-            ready: None,
+            ..Self::default()
         }
     }
 
@@ -41,66 +86,217 @@ impl Upstream {
         self.ready = ready;
     }
 
+    /// Serves a control socket as well.
+    pub fn listen(&mut self, listener: Option<ControlListener>) {
+        self.socket = listener.map(ControlSocket::new);
+    }
+
+    /// Of this process, to which these ports lead.
+    pub fn attend(&mut self, vm: Pid, published: Vec<String>) {
+        (self.vm, self.published) = (Some(vm), published);
+    }
+
     /// Does anybody want to know anything?
     pub fn is_wanted(&self) -> bool {
-        self.channel.is_some() || self.ready.is_some()
+        self.wants_stats() || self.ready.is_some()
     }
 
-    /// Readable when something is wanted.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.channel.as_ref().map(AsFd::as_fd)
+    /// May anybody want statistics?
+    pub fn wants_stats(&self) -> bool {
+        self.channel.is_some() || self.socket.is_some()
     }
 
-    /// What is wanted. Whoever goes away wants the end.
-    pub fn next(&mut self) -> Option<Request> {
-        match self.channel.as_ref()?.receive(REQUEST_BYTES) {
-            Received::One(message) => Request::decode(&message).ok(),
-            Received::None => None,
-            Received::Last => {
-                self.channel = None;
-                (!self.outlives).then_some(GONE)
+    /// What is waited for on its behalf.
+    pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
+        let channel = self.channel.iter().map(AsFd::as_fd).map(Slot::readable);
+        channel.chain(self.socket.iter().flat_map(ControlSocket::slots))
+    }
+
+    /// When there is something to do without any of that.
+    pub fn due(&self) -> Option<Instant> {
+        let answers = self.waiting.iter().map(|waiting| waiting.since + ANSWER);
+        let socket = self.socket.as_ref().and_then(ControlSocket::due);
+        answers.chain(socket).min()
+    }
+
+    /// Does what there is to do, and returns what is wanted: of each who asks one thing at the most. Whoever goes away from
+    /// the channel wants the end.
+    pub fn turn(&mut self) -> Vec<Request> {
+        self.give_up();
+        let mut requests = Vec::new();
+        let message = self.channel.as_ref().map(|it| it.receive(REQUEST_BYTES));
+        match message {
+            Some(Received::One(message)) => {
+                if let Ok(Request { number, order }) = Request::decode(&message) {
+                    requests.extend(self.take(Asker::Channel(number), order));
+                }
             }
+            Some(Received::Last) => {
+                self.channel = None;
+                requests.extend((!self.outlives).then_some(GONE));
+            }
+            Some(Received::None) | None => {}
+        }
+        let socket = self.socket.as_mut();
+        for wanted in socket.map_or(Vec::new(), |socket| socket.turn(self.state)) {
+            let order = wanted.request.order;
+            requests.extend(self.take(Asker::Client(wanted), order));
+        }
+        requests
+    }
+
+    fn take(&mut self, asker: Asker, order: Order) -> Option<Request> {
+        if self.waiting.len() >= MOST_WAITING {
+            self.answer_to(&asker, Some(busy()));
+            return None;
+        }
+        // 0 is nobody's, and a number comes again when its first request was given up long ago.
+        self.last = self.last.checked_add(1).unwrap_or(1);
+        let (number, since) = (self.last, Instant::now());
+        self.waiting.push(Waiting {
+            number,
+            order,
+            asker,
+            since,
+        });
+        Some(Request { number, order })
+    }
+
+    /// Answers those whom the VM does not.
+    fn give_up(&mut self) {
+        let now = Instant::now();
+        while let Some(late) = self.waiting.iter().find(|it| it.since + ANSWER <= now) {
+            let why = format!("the VM has not answered within {} s", ANSWER.as_secs());
+            self.answer(late.number, Some(failure(&why)));
         }
     }
 
     /// Leaves it to another process, which has it too.
     pub fn close(&mut self) {
-        (self.channel, self.ready) = (None, None);
+        (self.channel, self.ready, self.socket) = (None, None, None);
     }
 
     /// Passes on what a VM has told. Whoever does not read misses it: a VM's end waits for nobody.
-    pub fn pass_on(&mut self, report: &Report) {
-        if matches!(report, Report::Ready)
-            && let Some(ready) = self.ready.take()
-        {
-            // Who does not wait any longer need not be told.
-            let _ = rustix::io::write(ready, b"ready\n");
+    pub fn pass_on(&mut self, report: Report) {
+        match report {
+            Report::Answer { to, refused } => return self.answer(to, refused),
+            Report::Ready => {
+                if let Some(ready) = self.ready.take() {
+                    // Who does not wait any longer need not be told.
+                    let _ = rustix::io::write(ready, b"ready\n");
+                }
+                if self.state == State::Starting {
+                    self.set_state(State::Running);
+                }
+            }
+            Report::Stats(ref json) => {
+                if let Some(socket) = &mut self.socket {
+                    socket.keep_stats(json);
+                }
+            }
+            _ => {}
         }
+        self.tell_channel(&report);
+    }
+
+    fn tell_channel(&self, report: &Report) {
         if let Some(channel) = &self.channel {
             let _ = channel.try_send(&report.encode());
         }
     }
 
-    /// Answers a request that no VM has to answer, or could not be asked.
-    pub fn answer(&mut self, to: u32, done: bool) {
-        let refused = (!done).then(|| {
-            let mut failure = Failure::default();
-            failure.message = "the VM does not take any more requests for now".into();
-            failure.help = Some("try again".into());
-            failure
-        });
-        self.pass_on(&Report::Answer { to, refused });
+    /// The VM does something else from now on. Its end is wanted for good.
+    pub fn set_state(&mut self, state: State) {
+        if self.state == State::Ending || self.state == state {
+            return;
+        }
+        self.state = state;
+        if let Some(socket) = &mut self.socket {
+            socket.tell_state(state);
+        }
+    }
+
+    /// Answers a request, if somebody waits for that.
+    pub fn answer(&mut self, number: u32, refused: Option<Failure>) {
+        let place = self.waiting.iter().position(|it| it.number == number);
+        let Some(waiting) = place.map(|place| self.waiting.swap_remove(place)) else {
+            return;
+        };
+        match waiting.order {
+            Order::Pause if refused.is_none() => self.set_state(State::Paused),
+            Order::Resume if refused.is_none() => self.set_state(State::Running),
+            _ => {}
+        }
+        self.answer_to(&waiting.asker, refused);
+    }
+
+    /// Answers a request that the VM does not take.
+    pub fn refuse(&mut self, number: u32) {
+        self.answer(number, Some(busy()));
+    }
+
+    /// Answers a request for what this process knows itself.
+    pub fn answer_self(&mut self, number: u32) {
+        let place = self.waiting.iter().position(|it| it.number == number);
+        let Some(place) = place else {
+            return;
+        };
+        let waiting = &self.waiting[place];
+        let refused = match (waiting.order, &waiting.asker) {
+            (Order::Watch, Asker::Client(wanted)) => {
+                let socket = self.socket.as_mut();
+                let watches = socket.is_some_and(|socket| socket.watch(wanted));
+                (!watches).then(|| failure("the VM is watched by as many as it tells"))
+            }
+            (Order::Watch, Asker::Channel(_)) => {
+                self.tell_channel(&Report::State(self.state));
+                None
+            }
+            (Order::Published, asker) => {
+                let report = Report::Published(self.published.clone());
+                match (asker, &mut self.socket) {
+                    (Asker::Client(wanted), Some(socket)) => socket.tell(wanted, &report),
+                    _ => self.tell_channel(&report),
+                }
+                None
+            }
+            _ => None,
+        };
+        self.answer(number, refused);
+    }
+
+    fn answer_to(&mut self, asker: &Asker, refused: Option<Failure>) {
+        match (asker, &mut self.socket, self.vm) {
+            (Asker::Channel(to), _, _) => {
+                let to = *to;
+                self.tell_channel(&Report::Answer { to, refused });
+            }
+            (Asker::Client(wanted), Some(socket), Some(vm)) => {
+                socket.answer(wanted, refused, vm, self.state);
+            }
+            (Asker::Client(_), _, _) => {}
+        }
     }
 
     /// Tells how the run has ended, once there is room for that: all is cleared away by now.
     pub fn tell_end(&mut self, outcome: &Result<Outcome, Error>, dialect: Dialect) {
+        let outcome = match outcome {
+            Ok(outcome) => outcome.clone(),
+            Err(error) => error.outcome_in(dialect),
+        };
+        let end = Report::Ended(Box::new(outcome));
+        if let Some(socket) = &mut self.socket {
+            socket.tell_end(&end);
+        }
         if let Some(channel) = &self.channel {
-            let outcome = match outcome {
-                Ok(outcome) => outcome.clone(),
-                Err(error) => error.outcome_in(dialect),
-            };
             let _ = wait::one(Slot::writable(channel.as_fd()), Until::after(PATIENCE));
-            self.pass_on(&Report::Ended(Box::new(outcome)));
+            self.tell_channel(&end);
         }
     }
+}
+
+fn busy() -> Failure {
+    let mut busy = failure("the VM does not take any more requests for now");
+    busy.help = Some("try again".into());
+    busy
 }

@@ -66,8 +66,8 @@ pub use rate_limit::{Rate, RateLimit};
 pub use setting::{Definition, Dialect, Setting};
 pub use start_record::{PhaseRecord, StartRecord};
 pub use stats::{
-    BalloonStats, BlockStats, DirectionStats, GuestStatistics, MemoryStats, NetStats, RngStats,
-    VcpuStats, VmStats, VsockStats,
+    BalloonStats, BlockStats, DirectionStats, GuestStatistics, HostStats, MemoryStats, NetStats,
+    RngStats, VcpuStats, VmStats, VsockStats,
 };
 pub use vsock::{Cid, Vsock, VsockError};
 

@@ -1,6 +1,6 @@
 //! How a run has ended, and what is told of it.
 
-use crate::{StartRecord, VmStats};
+use crate::{HostStats, StartRecord, VmStats};
 use serde::{Deserialize, Serialize};
 
 /// How a VM's run has ended.
@@ -107,9 +107,13 @@ impl Failure {
 /// What a VM has done so far, and how it has started.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Stats {
     /// Its start.
     pub start: StartRecord,
+    /// What it costs its host, where a supervisor has looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostStats>,
     /// What was counted.
     #[serde(flatten)]
     pub vm: VmStats,

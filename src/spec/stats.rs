@@ -23,6 +23,21 @@ pub struct VmStats {
     pub vsock: Option<VsockStats>,
 }
 
+/// What a VM costs its host, as the host's kernel counts it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct HostStats {
+    /// CPU time of each vCPU's thread, in microseconds: the guest's, and what handling its exits takes.
+    pub vcpu_cpu_us: Vec<u64>,
+    /// CPU time of the other threads of the VM's process, which serve its devices.
+    pub vmm_cpu_us: u64,
+    /// CPU time of the supervisor.
+    pub supervisor_cpu_us: u64,
+    /// How much of the host's memory all processes of the VM use, guest RAM among it.
+    pub resident_bytes: u64,
+}
+
 /// How often a vCPU came back to user space, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]

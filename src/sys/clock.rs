@@ -9,9 +9,14 @@ use std::time::{Duration, Instant};
 /// much CPU time back. Call this first thing in `main`. It counts `exec`, the loading of the program, and what the
 /// child did between `fork` and `exec`, which for a shell can be more than all the rest.
 pub fn process_start() -> Instant {
-    let cpu = read(libc::CLOCK_PROCESS_CPUTIME_ID);
+    let cpu = process_cpu();
     let now = Instant::now();
     now.checked_sub(cpu).unwrap_or(now)
+}
+
+/// The CPU time that this process has used.
+pub fn process_cpu() -> Duration {
+    read(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
 /// An instant in nanoseconds of CLOCK_MONOTONIC, which all processes of the host share.

@@ -18,6 +18,9 @@ pub const TESTS: &[Test] = &[
     ("a_guest_that_lies_to_its_supervisor_ends", liars),
     ("commands_are_executed_in_an_instance", exec),
     ("who_is_attached_has_the_streams_and_the_end", attached),
+    ("an_instance_stands_still_and_goes_on", pauses),
+    ("an_instance_is_killed_restarted_and_counted", control),
+    ("a_socket_that_is_left_over_is_in_nobodys_way", left_over),
 ];
 
 /// Runs a script in which `K` is kvmlet, and whose book is in a file system that goes with it. What it prints is compared.
@@ -230,5 +233,79 @@ fn attached() {
         "#,
         "6 oops\n1000000\nsize=100x30\n143\nleft 0\n143\n143\n126 error: the guest cannot run it: on purpose\n\
          125 1\n125 cannot go on: the guest's agent sent a frame\nweb exited\n",
+    );
+}
+
+fn pauses() {
+    script(
+        r#"
+        $K run -d --name web --kernel "$AGENT" root out=ready stay >/dev/null
+        $K pause web
+        $K ps --filter status=paused --format '{{.Names}} {{.State}}'
+        $K ps --format '{{.Status}}' | grep -o '(Paused)'
+        $K inspect --format '{{.State.Paused}} {{.State.Running}}' web
+        ! $K pause web 2>err && grep -o 'is paused already' err
+        $K unpause web
+        ! $K unpause web 2>err && grep -o 'is running already' err
+        $K inspect --format '{{.State.Status}}' web
+        # One that stands still is ended all the same.
+        $K pause web
+        $K stop web
+        ! $K pause web 2>err && grep -o 'is not running: it is exited' err
+        $K events --since '#0' --until 0s | sed 's/.*"event":"\([a-z]*\)".*/\1/' | tr '\n' ' '
+        "#,
+        "web\nweb paused\n(Paused)\ntrue true\nis paused already\nweb\nis running already\nrunning\nweb\nweb\n\
+         is not running: it is exited\ncreate start pause unpause pause stop unpause die ",
+    );
+}
+
+fn control() {
+    script(
+        r#"
+        $K run -d --name web --restart always --kernel "$AGENT" root out=ready stay >/dev/null
+        $K stats --no-stream --format '{{.Name}} {{.MemUsage}}' | grep -o 'web .* / 128MiB' | sed 's/ .* / ... /'
+        $K stats --no-stream --format json web | grep -o '"Name":"web"'
+        $K stats --no-stream | sed 's/  .*//;q'
+        $K port web
+        ! $K port web 80 2>err && grep -o 'no port of the host leads to 80/tcp' err
+        ! $K kill -s HUP web 2>err && grep -o 'no signal but KILL' err
+        $K restart web
+        $K inspect --format '{{.State.Status}} {{.RestartCount}}' web
+        # Who is killed by somebody stays so.
+        $K kill web
+        $K ps -a --format '{{.Names}} {{.State}}'
+        $K wait web
+        $K start web
+        $K stop --time 0 web
+        $K wait web
+        ! $K kill web 2>err && grep -o 'is not running' err
+        ! $K stats --no-stream web 2>err && grep -o 'is not running' err
+        $K stats --no-stream --all --format '{{.Name}} {{.CPUPerc}}'
+        $K events --since '#0' --until 0s | sed 's/.*"event":"\([a-z]*\)".*/\1/' | tr '\n' ' '
+        "#,
+        "web ... 128MiB\n\"Name\":\"web\"\nINSTANCE ID\nno port of the host leads to 80/tcp\nno signal but KILL\nweb\nrunning 0\n\
+         web\nweb exited\n137\nweb\nweb\n143\nis not running\nis not running\nweb --\n\
+         create start stop die start restart kill die start stop die ",
+    );
+}
+
+fn left_over() {
+    script(
+        r#"
+        id=$($K run -d --name web --kernel "$AGENT" root out=ready stay)
+        socket=/var/lib/kvmlet/instances/$id/control.sock
+        stat -c '%a %u' $socket
+        kill -9 "$($K inspect --format '{{.State.Pid}}' web)"
+        wait_for web dead
+        ls $socket | grep -o 'control.sock'
+        ! $K pause web 2>err && grep -o 'is not running: it is dead' err
+        ! $K stats --no-stream web 2>err && grep -o 'is not running' err
+        $K start web
+        $K pause web
+        $K unpause web
+        $K stop web
+        [ -e $socket ] || echo gone
+        "#,
+        "600 0\ncontrol.sock\nis not running: it is dead\nis not running\nweb\nweb\nweb\nweb\ngone\n",
     );
 }

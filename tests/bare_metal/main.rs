@@ -14,6 +14,7 @@ mod block_device;
 mod bounded;
 mod cli;
 mod console;
+mod control;
 mod disk_content;
 mod disk_use;
 mod endings;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         disk_use::TESTS,
         cli::TESTS,
         console::TESTS,
+        control::TESTS,
         endings::TESTS,
         hostile::TESTS,
         instance::TESTS,

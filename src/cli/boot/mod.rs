@@ -12,10 +12,10 @@ use flags::Flags;
 pub(crate) use flags::with_default_guest;
 pub(crate) use keys::explained;
 use kvmlet_host::net::Network;
-use kvmlet_run::{Attendant, StatsFile};
+use kvmlet_run::{Attendant, ControlListener, StatsFile};
 use kvmlet_spec::{Dialect, PortMapping, VmConfig};
 use kvmlet_sys::{process, standard_error};
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal, stderr};
 use std::time::Instant;
 
 /// Boot a guest in a microVM, connect it to this terminal, and end with its exit code.
@@ -32,6 +32,9 @@ pub(crate) struct Boot {
     /// Write a line to this descriptor, which the caller has opened, when the VM runs.
     #[arg(long, value_name = "FD", value_parser = inheritable)]
     ready_fd: Option<i32>,
+    /// Take requests and tell statistics on this descriptor, which the caller has opened: a Unix stream socket that listens.
+    #[arg(long, value_name = "FD", value_parser = inheritable)]
+    control_fd: Option<i32>,
 }
 
 /// A number that a descriptor may have beside the standard streams.
@@ -40,13 +43,23 @@ fn inheritable(text: &str) -> Result<i32, String> {
     number.ok_or_else(|| "a descriptor is a whole number from 3".into())
 }
 
+fn unusable(number: i32, error: &io::Error) -> Failed {
+    Failed::new(format!("descriptor {number} cannot be used: {error}"))
+}
+
 impl Boot {
     pub fn run(self, started: Instant) -> Outcome {
         // Before anything is opened that could have its number.
         let ready = self.ready_fd.map(|number| {
             process::inherited(number).map_err(|error| {
-                Failed::new(format!("descriptor {number} cannot be used: {error}"))
-                    .help("open it first: `kvmlet boot --ready-fd 3 3>FILE`")
+                unusable(number, &error).help("open it first: `kvmlet boot --ready-fd 3 3>FILE`")
+            })
+        });
+        let control = self.control_fd.map(|number| {
+            let listener = process::inherited(number).and_then(ControlListener::new);
+            listener.map_err(|error| {
+                unusable(number, &error)
+                    .help("who starts kvmlet makes the socket, and listens on it")
             })
         });
         let mut config = self.flags.config()?;
@@ -58,6 +71,7 @@ impl Boot {
         let (sink, written) = stats.unzip();
         attendant.stats = sink;
         attendant.ready = ready.transpose()?;
+        attendant.control = control.transpose()?;
         attendant.started = started;
         attendant.announce = announce;
         attendant.dialect = Dialect::Flags;

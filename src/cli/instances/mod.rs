@@ -3,9 +3,10 @@
 pub(super) mod row;
 
 use crate::Failed;
-use kvmlet_manager::{Book, Instance, State, View};
+use kvmlet_manager::{Book, Error, Instance, State, View};
 use kvmlet_sys::standard_error;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::time::Duration;
 
 /// The book of this user.
 pub(super) fn book() -> Result<Book, Failed> {
@@ -69,10 +70,29 @@ pub(super) fn signal(instance: &Instance, view: &View, signal: Signal) -> Result
     }
 }
 
-/// Ends an instance's VM, if it has one, and waits for that. It is not started again by itself.
-pub(super) fn stop(book: &Book, reference: &str, by: Signal) -> Result<Instance, Failed> {
+/// Ends an instance's VM, if it has one, and waits for that. It is not started again by itself. Its service has as many
+/// seconds as are said, or else what it was run with.
+pub(super) fn stop(
+    book: &Book,
+    reference: &str,
+    by: Signal,
+    seconds: Option<u32>,
+) -> Result<Instance, Failed> {
     let (instance, view) = look(book, reference)?;
-    if signal(&instance, &view, by)? {
+    if let Some(seconds) = seconds
+        && matches!(view.state, State::Running | State::Paused)
+    {
+        let patience = Duration::from_secs(seconds.into());
+        let mut control = instance.control(view.called())?;
+        // Before its end is told.
+        tell(book, "stop", &view, []);
+        match control.stop(patience) {
+            // It has ended by itself.
+            Ok(()) | Err(Error::NotRunning { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        instance.wait()?;
+    } else if signal(&instance, &view, by)? {
         instance.wait()?;
     } else if view.state != State::Created {
         instance.own()?.set_stopped(true)?;

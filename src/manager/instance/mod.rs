@@ -2,6 +2,7 @@
 //!
 //! - `lock`: byte 0 is locked by whoever does something with the instance, byte N by the supervisor of its Nth run.
 //! - `spec.json`: what was asked, [sealed](crate::sealed), written once.
+//! - `control.sock`: where its VM's supervisor [can be asked](crate::Control), while it runs.
 //! - `state`: how far the supervisor has come, and how the last run has ended, in [slots](crate::slots).
 //!
 //! Whether it runs is what the lock says, and never what is written: a supervisor that is killed takes its lock along.

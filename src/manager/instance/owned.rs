@@ -8,6 +8,10 @@ use kvmlet_sys::byte_lock;
 use rustix::fs::fstat;
 use std::fs::File;
 use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+/// How long a supervisor may take that has told the end, or a VM whose supervisor was killed, until it is gone itself.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// An instance that nobody else starts, changes or removes as long as this lives.
 #[derive(Debug)]
@@ -23,12 +27,15 @@ impl Owned {
     pub(super) fn of(instance: &Instance) -> Result<Self, Error> {
         let lock = instance.open_lock()?;
         let path = instance.path(super::LOCK);
-        if !byte_lock::try_lock(&lock, OWNER).map_err(Error::file(&path))? {
+        let deadline = Instant::now() + ENDING;
+        while !byte_lock::try_lock(&lock, OWNER).map_err(Error::file(&path))? {
             let state = instance.state()?;
-            return Err(Error::InUse {
-                called: instance.called(),
-                state,
-            });
+            let ends = matches!(state, State::Exited | State::Dead);
+            if !ends || Instant::now() >= deadline {
+                let called = instance.called();
+                return Err(Error::InUse { called, state });
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         // It may have been removed before the lock was ours.
         if !instance.is_there()? {

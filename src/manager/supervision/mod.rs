@@ -6,6 +6,7 @@
 mod attending;
 mod audience;
 mod channel;
+pub(crate) mod control;
 mod dial;
 mod running;
 mod socket;
@@ -13,12 +14,13 @@ mod socket;
 pub use channel::{ChannelSpec, VSOCK};
 pub use dial::{attach, connect};
 
-use crate::instance::Keeper;
+use crate::instance::{Keeper, Step as Noted};
 use crate::logs::{LogWriter, Stream};
 use crate::restart::{Decision, Restarts};
 use crate::{Book, Error, Moment, Name, Owned};
 use audience::Audience;
 use channel::Channel;
+use kvmlet_control::State as VmState;
 use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
 use running::{Ran, Running};
@@ -42,6 +44,8 @@ pub struct Program<'a> {
     /// What its guest is told, and tells, if it does. The service runs when the guest tells so, and the program's standard
     /// output is its console's.
     pub channel: Option<ChannelSpec<'a>>,
+    /// The argument by which it is told the number of another one, on which it serves the instance's control socket.
+    pub control: Option<&'a str>,
 }
 
 /// What is told of a start.
@@ -174,6 +178,9 @@ impl Supervisor<'_> {
                     None => self.runs(told)?,
                 }
             }
+            while let Some(state) = running.next_state() {
+                self.heed(state)?;
+            }
             while let Some(signal) = self.signals.next().map_err(Error::file(&path))? {
                 self.stop(signal, &mut running, channel.as_mut())?;
             }
@@ -203,7 +210,7 @@ impl Supervisor<'_> {
         let listen = |spec| Channel::listen(self.keeper.directory(), spec);
         let channel = program.channel.as_ref().map(listen).transpose();
         let channel = channel.map_err(|error| format!("the guest could not be heard: {error}"))?;
-        let running = Running::start(program, self.keeper.lock());
+        let running = Running::start(program, self.keeper.lock(), self.keeper.directory());
         let running = running
             .map_err(|error| format!("the program that runs VMs cannot be started: {error}"))?;
         Ok((running, channel))
@@ -228,6 +235,10 @@ impl Supervisor<'_> {
     ) -> Result<(), Error> {
         let again = self.stopped;
         self.note_stop()?;
+        if self.keeper.record().step == Noted::Paused {
+            // A guest that stands still hears nothing.
+            running.resume();
+        }
         match channel {
             Some(_) if again => {
                 self.say("kvmlet: the guest's power is cut: it was to be stopped once more");
@@ -257,9 +268,37 @@ impl Supervisor<'_> {
     }
 
     fn note_stop(&mut self) -> Result<(), Error> {
-        if !std::mem::replace(&mut self.stopped, true) {
-            self.keeper.stopped(true)?;
+        if self.is_stopped()? {
             self.tell("stop", []);
+        }
+        Ok(())
+    }
+
+    /// Somebody wants the end; true if that is new.
+    fn is_stopped(&mut self) -> Result<bool, Error> {
+        let new = !std::mem::replace(&mut self.stopped, true);
+        if new {
+            self.keeper.stopped(true)?;
+        }
+        Ok(new)
+    }
+
+    /// Notes what the VM is doing. Whoever wants its end by the control socket tells that itself.
+    fn heed(&mut self, state: VmState) -> Result<(), Error> {
+        let step = self.keeper.record().step;
+        match state {
+            VmState::Paused if step == Noted::Running => {
+                self.keeper.paused()?;
+                self.tell("pause", []);
+            }
+            VmState::Running if step == Noted::Paused => {
+                self.keeper.running()?;
+                self.tell("unpause", []);
+            }
+            VmState::Ending => {
+                self.is_stopped()?;
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -1,7 +1,10 @@
 //! A program that runs, with its outputs.
 
 use super::Program;
+use super::control::Control;
 use crate::logs::Stream;
+use kvmlet_control::State;
+use kvmlet_sys::directory::Directory;
 use kvmlet_sys::signals::{self, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio, read};
@@ -59,6 +62,8 @@ pub(super) struct Running {
     outputs: [(Stream, Option<OwnedFd>); 2],
     /// None when it has been heard, or will not be.
     ready: Option<PipeReader>,
+    /// By which it tells what its VM is doing, if it does.
+    control: Option<Control>,
     /// What it is for runs: its VM, or the service in it.
     started: bool,
     /// Its VM runs, which was not asked for yet.
@@ -78,14 +83,23 @@ pub(super) struct Woken {
 
 impl Running {
     /// Starts the program, which inherits the lock.
-    pub fn start(program: &Program<'_>, lock: &File) -> io::Result<Self> {
+    pub fn start(program: &Program<'_>, lock: &File, directory: &Directory) -> io::Result<Self> {
         let mut command = (program.command)();
         let (ready, theirs) = io::pipe()?;
+        // The command owns them; the new process has them by the same numbers.
+        let mut inherited = vec![lock.try_clone()?.into()];
         if let Some(argument) = program.ready {
             command.arg(argument).arg(theirs.as_raw_fd().to_string());
         }
-        // The command owns them; the new process has them by the same numbers.
-        let inherited = [lock.try_clone()?.into(), OwnedFd::from(theirs)];
+        inherited.push(OwnedFd::from(theirs));
+        let mut control = None;
+        if let Some(argument) = program.control {
+            let made = Control::listen(directory)?;
+            let theirs = made.for_program()?;
+            command.arg(argument).arg(theirs.as_raw_fd().to_string());
+            inherited.push(theirs);
+            control = Some(made);
+        }
         let parent = rustix::process::getpid();
         let prepare = move || prepare(parent, &inherited);
         // SAFETY: it makes system calls, and nothing else.
@@ -115,6 +129,7 @@ impl Running {
             child,
             outputs: [(stdout, out), (Stream::Kvmlet, err)],
             ready: program.ready.is_some().then_some(ready),
+            control,
             started: program.ready.is_none() && !has_channel,
             new: program.ready.is_none(),
             has_channel,
@@ -140,6 +155,7 @@ impl Running {
             Slot::readable(self.pidfd.as_fd()),
             or_nothing(self.ready.as_ref().map(AsFd::as_fd)),
             Slot::readable(told.as_fd()),
+            self.control.as_ref().map_or(Slot::NOTHING, Control::slot),
             or_nothing(out.as_ref().map(AsFd::as_fd)),
             or_nothing(err.as_ref().map(AsFd::as_fd)),
         ];
@@ -184,6 +200,18 @@ impl Running {
         let (signal, pause) = CUT[step.min(CUT.len() - 1)];
         self.signal(signal);
         self.cut = Some((Instant::now() + pause, step + 1));
+    }
+
+    /// What its VM does from now on, if that was told.
+    pub fn next_state(&mut self) -> Option<State> {
+        self.control.as_mut()?.next_state()
+    }
+
+    /// Has a VM go on that stands still.
+    pub fn resume(&mut self) {
+        if let Some(control) = &mut self.control {
+            control.resume();
+        }
     }
 
     /// Passes a signal on.
@@ -243,7 +271,7 @@ fn or_nothing(fd: Option<BorrowedFd<'_>>) -> Slot<'_> {
 }
 
 /// What the new process does before it is the program.
-fn prepare(parent: Pid, inherited: &[OwnedFd; 2]) -> io::Result<()> {
+fn prepare(parent: Pid, inherited: &[OwnedFd]) -> io::Result<()> {
     // It would go on when its supervisor is killed, and hold the lock.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if rustix::process::getppid() != Some(parent) {

@@ -8,6 +8,7 @@ use rustix::net::{
 };
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 /// A socket by its name in a directory that is long, perhaps longer than the address of a socket may be. It is removed when
 /// this is dropped.
@@ -18,10 +19,15 @@ pub(super) struct Listener {
     name: String,
 }
 
-/// The address of a socket in a directory.
-pub(super) fn address(directory: &Directory, name: &str) -> io::Result<SocketAddrUnix> {
+/// The path of a socket in a directory, by the directory that is open.
+pub(super) fn path(directory: &Directory, name: &str) -> PathBuf {
     let fd = directory.as_fd().as_raw_fd();
-    Ok(SocketAddrUnix::new(format!("/proc/self/fd/{fd}/{name}"))?)
+    format!("/proc/self/fd/{fd}/{name}").into()
+}
+
+/// Its address.
+pub(super) fn address(directory: &Directory, name: &str) -> io::Result<SocketAddrUnix> {
+    Ok(SocketAddrUnix::new(path(directory, name))?)
 }
 
 impl Listener {

@@ -144,6 +144,7 @@ fn inside(text: &str) {
         input: b"the configuration\n",
         ready: ready.then_some("--ready"),
         channel: None,
+        control: None,
     };
     let told =
         &mut |told: Step<'_>| std::fs::write(place.join("told"), format!("{told:?}")).unwrap();

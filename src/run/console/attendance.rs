@@ -3,10 +3,10 @@
 use super::input::Input;
 use super::{Console, End};
 use crate::Error;
-use crate::contact::{Contact, REQUEST_BYTES};
+use crate::contact::Contact;
 use crate::silence::Silence;
 use crate::stopping::{Answer, Stopping};
-use kvmlet_control::{Order, Received, Request};
+use kvmlet_control::{Order, REQUEST_BYTES, Received, Request};
 use kvmlet_spec::Dialect;
 use kvmlet_sys::wait::{self, Slot, Until};
 use kvmlet_vmm::vm::{State, VmHandle};

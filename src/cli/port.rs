@@ -1,0 +1,96 @@
+//! `kvmlet port`.
+
+use super::instances::{book, look};
+use super::{Failed, Outcome};
+use clap::Args;
+use kvmlet_spec::{HostPort, PortMapping};
+
+/// List which ports of the host lead to an instance.
+#[derive(Args)]
+pub(super) struct Port {
+    /// Its name, its id, or a beginning of that.
+    #[arg(value_name = "INSTANCE")]
+    instance: String,
+    /// Only those that lead to this port of the guest: PORT, PORT/tcp or PORT/udp.
+    #[arg(value_name = "PORT")]
+    port: Option<String>,
+}
+
+impl Port {
+    pub fn run(self) -> Outcome {
+        let book = book()?;
+        let (instance, view) = look(&book, &self.instance)?;
+        let published = instance.control(view.called())?.published()?;
+        let published: Vec<PortMapping> = published
+            .iter()
+            .filter_map(|port| port.parse().ok())
+            .collect();
+        let text = match &self.port {
+            None => {
+                let lines = published.iter().flat_map(|port| {
+                    let guest = guest(port);
+                    ends(port).map(move |end| format!("{guest} -> {end}\n"))
+                });
+                lines.collect::<String>()
+            }
+            Some(wanted) => {
+                let wanted = match wanted.contains('/') {
+                    true => wanted.to_ascii_lowercase(),
+                    false => format!("{wanted}/tcp"),
+                };
+                let ports = published.iter().filter(|port| guest(port) == wanted);
+                let lines: String = ports.flat_map(ends).map(|end| format!("{end}\n")).collect();
+                if lines.is_empty() {
+                    let called = view.called();
+                    return Err(Failed::new(format!(
+                        "no port of the host leads to {wanted} of `{called}`"
+                    )));
+                }
+                lines
+            }
+        };
+        kvmlet_command::print(text)?;
+        Ok(0)
+    }
+}
+
+/// The guest's port as docker writes it.
+fn guest(port: &PortMapping) -> String {
+    format!("{}/{}", port.guest, port.protocol.name())
+}
+
+/// Where on the host it is reached. Of one that is not chosen yet there is nothing to be said.
+fn ends(port: &PortMapping) -> impl Iterator<Item = String> + use<> {
+    let number = match port.host {
+        HostPort::Fixed(number) => Some(number.get()),
+        _ => None,
+    };
+    let addresses = port.address.addresses().into_iter();
+    addresses
+        .filter_map(move |address| Some(std::net::SocketAddr::new(address, number?).to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_told_as_docker_tells_them() {
+        let told = |text: &str| {
+            let port: PortMapping = text.parse().unwrap();
+            (guest(&port), ends(&port).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            told("8080:80"),
+            (
+                "80/tcp".into(),
+                vec!["0.0.0.0:8080".into(), "[::]:8080".into()]
+            )
+        );
+        assert_eq!(
+            told("127.0.0.1:53:53/udp"),
+            ("53/udp".into(), vec!["127.0.0.1:53".into()])
+        );
+        assert_eq!(told("80").1, [""; 0]);
+    }
+}

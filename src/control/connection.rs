@@ -1,0 +1,200 @@
+//! A VM's control socket, as a program that uses it sees it.
+
+use crate::{Frame, LONGEST, Malformed, Order, Report, Request, framed};
+use kvmlet_spec::{Failure, Outcome};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
+    send, socket_with,
+};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Why a VM has not done what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// It says why.
+    #[error("{}", .0.message)]
+    Refused(Failure),
+    /// It has ended.
+    #[error("the VM has ended")]
+    Over(Box<Outcome>),
+    /// Its supervisor has closed the connection: it has ended, serves as many as it can, or does not know this user.
+    #[error("the VM's supervisor has closed the connection")]
+    Closed,
+    /// It has not answered in time.
+    #[error("the VM's supervisor has not answered within {} s", .0.as_secs())]
+    Late(Duration),
+    /// What it says is no message.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The socket failed.
+    #[error("the control socket cannot be used")]
+    Io(#[from] io::Error),
+}
+
+/// A connection to the supervisor of a VM.
+#[derive(Debug)]
+pub struct Connection {
+    socket: OwnedFd,
+    frame: Frame,
+    /// The number of the last request.
+    asked: u32,
+}
+
+impl Connection {
+    /// To whoever listens at a path.
+    ///
+    /// # Errors
+    /// What the kernel says: nobody listens, or does not get on with accepting.
+    pub fn to(path: &Path) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(socket.into())
+    }
+
+    /// Asks for something, and returns what is told until that is answered.
+    ///
+    /// # Errors
+    /// Why it is not done, as far as that is known.
+    pub fn ask(
+        &mut self,
+        order: Order,
+        patience: Duration,
+    ) -> Result<Vec<Report>, ConnectionError> {
+        let late = || ConnectionError::Late(patience);
+        let deadline = Instant::now() + patience;
+        let number = self.request(order, patience)?;
+        let mut told = Vec::new();
+        loop {
+            match self.next(Some(deadline))?.ok_or_else(late)? {
+                Report::Answer { to, refused } if to == number => {
+                    return refused
+                        .map_or(Ok(told), |failure| Err(ConnectionError::Refused(failure)));
+                }
+                Report::Ended(outcome) => return Err(ConnectionError::Over(outcome)),
+                // A VM that tells without end is not listened to for ever, and not kept.
+                report if told.len() < MOST_TOLD => told.push(report),
+                _ => {}
+            }
+        }
+    }
+
+    /// Asks for something, and returns the number that its answer will have.
+    ///
+    /// # Errors
+    /// When it is not taken.
+    pub fn request(&mut self, order: Order, patience: Duration) -> Result<u32, ConnectionError> {
+        self.asked = self.asked.wrapping_add(1).max(1);
+        let number = self.asked;
+        let message = framed(&Request { number, order }.encode());
+        match self.send(&message, Instant::now() + patience)? {
+            true => Ok(number),
+            false => Err(ConnectionError::Late(patience)),
+        }
+    }
+
+    /// What is told next; none if that is not before the deadline. Without one it may take for ever.
+    ///
+    /// # Errors
+    /// When nothing more can come.
+    pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Report>, ConnectionError> {
+        loop {
+            match self.receive()? {
+                Some(message) => match Report::decode(&message) {
+                    Ok(report) => return Ok(Some(report)),
+                    // A later kvmlet may tell more.
+                    Err(Malformed::Kind(_)) => {}
+                    Err(error) => return Err(error.into()),
+                },
+                None if self.wait(PollFlags::IN, deadline)? => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// What has come, if it is a whole message.
+    fn receive(&mut self) -> Result<Option<Vec<u8>>, ConnectionError> {
+        loop {
+            let mut bytes = vec![0; self.frame.lacks().min(READ_BYTES)];
+            match recv(&self.socket, &mut bytes[..], RecvFlags::DONTWAIT) {
+                Ok((count @ 1.., _)) => {
+                    if let Some(message) = self.frame.add(&bytes[..count])? {
+                        return Ok(Some(message));
+                    }
+                }
+                Ok(_) | Err(Errno::CONNRESET | Errno::PIPE) => return Err(ConnectionError::Closed),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+    }
+
+    /// False if it is not taken in time.
+    fn send(&self, mut bytes: &[u8], deadline: Instant) -> Result<bool, ConnectionError> {
+        while !bytes.is_empty() {
+            match send(
+                &self.socket,
+                bytes,
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    if !self.wait(PollFlags::OUT, Some(deadline))? {
+                        return Ok(false);
+                    }
+                }
+                Err(Errno::CONNRESET | Errno::PIPE) => return Err(ConnectionError::Closed),
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+        Ok(true)
+    }
+
+    #[allow(clippy::disallowed_methods)] // what clients link knows no kvmlet-sys
+    fn wait(&self, what: PollFlags, deadline: Option<Instant>) -> io::Result<bool> {
+        loop {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let left = left.map(|left| Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            });
+            let mut fds = [PollFd::new(&self.socket, what)];
+            match poll(&mut fds, left.as_ref()) {
+                Ok(count) => return Ok(count > 0),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Read at once.
+const READ_BYTES: usize = 16 << 10;
+/// More than is told between a question and its answer.
+const MOST_TOLD: usize = 64;
+
+/// A socket that is connected.
+impl From<OwnedFd> for Connection {
+    fn from(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            frame: Frame::new(LONGEST),
+            asked: 0,
+        }
+    }
+}
+
+/// Readable when something is told.
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,150 @@
+//! What an instance that runs can be asked for, by its control socket.
+
+use crate::supervision::control;
+use crate::{Error, Instance, State};
+use kvmlet_control::{Connection, ConnectionError, Order, Report};
+use kvmlet_spec::Stats;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// How long a supervisor may take: longer than it waits for its VM.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// How long it may take until what it has done is noted.
+const NOTING: Duration = Duration::from_secs(10);
+
+/// A connection to the supervisor of an instance's VM.
+#[derive(Debug)]
+pub struct Control<'a> {
+    instance: &'a Instance,
+    called: String,
+    connection: Connection,
+}
+
+impl Instance {
+    /// Connects to its VM's supervisor. `called` is what messages call it.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`], and when it cannot be reached.
+    pub fn control(&self, called: &str) -> Result<Control<'_>, Error> {
+        let state = self.state()?;
+        let called = called.to_owned();
+        if !matches!(state, State::Running | State::Paused) {
+            return Err(Error::NotRunning { called, state });
+        }
+        match control::connect(self.directory()) {
+            Ok(connection) => Ok(Control {
+                instance: self,
+                called,
+                connection,
+            }),
+            Err(error) => Err(self.unreached(called, error)),
+        }
+    }
+
+    /// It may have ended meanwhile.
+    fn unreached(&self, called: String, error: io::Error) -> Error {
+        match self.state() {
+            Ok(State::Running | State::Paused) | Err(_) => Error::Control {
+                called,
+                source: error.into(),
+            },
+            Ok(state) => Error::NotRunning { called, state },
+        }
+    }
+}
+
+impl Control<'_> {
+    /// Has its VM stand still. When this returns, that is noted.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn pause(&mut self) -> Result<(), Error> {
+        self.become_other(State::Paused, Order::Pause)
+    }
+
+    /// Has its VM go on. When this returns, that is noted.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn unpause(&mut self) -> Result<(), Error> {
+        self.become_other(State::Running, Order::Resume)
+    }
+
+    /// Has its service take a signal; SIGKILL cuts its VM's power.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn signal(&mut self, signal: u8) -> Result<(), Error> {
+        self.ask(Order::Signal { signal }).map(drop)
+    }
+
+    /// Has its guest asked to end, and its power cut when the time is up.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn stop(&mut self, patience: Duration) -> Result<(), Error> {
+        let ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let patience_ms = Some(ms);
+        self.ask(Order::Stop { patience_ms }).map(drop)
+    }
+
+    /// What its VM has done so far.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub fn stats(&mut self) -> Result<Stats, Error> {
+        let told = self.ask(Order::Stats)?;
+        let stats = told.iter().rev().find_map(|report| match report {
+            Report::Stats(json) => serde_json::from_slice(json).ok(),
+            _ => None,
+        });
+        stats.ok_or_else(|| self.failed(io::Error::from(io::ErrorKind::InvalidData).into()))
+    }
+
+    /// Which ports of the host lead to it, as `-p` takes them.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub fn published(&mut self) -> Result<Vec<String>, Error> {
+        let told = self.ask(Order::Published)?;
+        let ports = told.into_iter().filter_map(|report| match report {
+            Report::Published(ports) => Some(ports),
+            _ => None,
+        });
+        Ok(ports.flatten().collect())
+    }
+
+    fn ask(&mut self, order: Order) -> Result<Vec<Report>, Error> {
+        let told = self.connection.ask(order, PATIENCE);
+        told.map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, source: ConnectionError) -> Error {
+        let called = self.called.clone();
+        match (&source, self.instance.state()) {
+            (ConnectionError::Closed | ConnectionError::Over(_), Ok(state))
+                if !matches!(state, State::Running | State::Paused) =>
+            {
+                Error::NotRunning { called, state }
+            }
+            _ => Error::Control { called, source },
+        }
+    }
+
+    /// Has its VM do something else, and waits until that is noted.
+    fn become_other(&mut self, wanted: State, order: Order) -> Result<(), Error> {
+        let before = self.instance.state()?;
+        if before == wanted {
+            return Err(Error::Already {
+                called: self.called.clone(),
+                state: before,
+            });
+        }
+        self.ask(order)?;
+        let deadline = Instant::now() + NOTING;
+        while self.instance.state()? == before && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}

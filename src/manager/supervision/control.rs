@@ -1,0 +1,70 @@
+//! An instance's control socket: each run has it anew. The program serves it, and tells its supervisor by it what the VM is
+//! doing, as it tells others.
+
+use super::socket::{Listener, path};
+use kvmlet_control::{Connection, Order, Report, State};
+use kvmlet_sys::directory::Directory;
+use kvmlet_sys::wait::Slot;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// In the directory of an instance.
+const NAME: &str = "control.sock";
+/// Programs that wait to be accepted.
+const BACKLOG: i32 = 64;
+
+/// That of a run.
+pub(super) struct Control {
+    listener: Listener,
+    /// None when the program has told the end.
+    program: Option<Connection>,
+}
+
+/// Connects to the program that runs an instance's VM.
+pub(crate) fn connect(directory: &Directory) -> io::Result<Connection> {
+    Connection::to(&path(directory, NAME))
+}
+
+impl Control {
+    /// Makes the socket. Its supervisor is the first that is heard.
+    pub fn listen(directory: &Directory) -> io::Result<Self> {
+        let listener = Listener::new(directory, NAME, BACKLOG)?;
+        let mut program = connect(directory)?;
+        let asked = program.request(Order::Watch, Duration::ZERO);
+        Ok(Self {
+            listener,
+            program: asked.is_ok().then_some(program),
+        })
+    }
+
+    /// For the program.
+    pub fn for_program(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+
+    /// What is to be waited for.
+    pub fn slot(&self) -> Slot<'_> {
+        let program = self.program.as_ref();
+        program.map_or(Slot::NOTHING, |program| Slot::readable(program.as_fd()))
+    }
+
+    /// What the VM does from now on, if that was told.
+    pub fn next_state(&mut self) -> Option<State> {
+        loop {
+            match self.program.as_mut()?.next(Some(Instant::now())) {
+                Ok(Some(Report::State(state))) => return Some(state),
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(_) => self.program = None,
+            }
+        }
+    }
+
+    /// Has a VM go on that stands still. Whether it does is told.
+    pub fn resume(&mut self) {
+        if let Some(program) = &mut self.program {
+            let _ = program.request(Order::Resume, Duration::ZERO);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! A VM's control socket: programs connect to it, ask for what a VM can be asked, and are told what it is doing.
+//!
+//! The supervisor serves it in its loop. What programs can make it hold or do is bounded: there are a few of them at a time,
+//! each with one request and one answer, and others wait to be accepted.
+
+mod client;
+mod exposition;
+mod http;
+mod metrics;
+mod statistics;
+
+use client::{Client, Heard};
+use kvmlet_control::{Order, Report, Request, State};
+use kvmlet_spec::Failure;
+use kvmlet_sys::wait::Slot;
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_peercred, socket_type};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with};
+use rustix::process::{Pid, geteuid};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Programs that are connected; others wait.
+const MOST: usize = 8;
+/// Of those as many may stay for ever.
+const MOST_WATCHERS: usize = MOST / 2;
+/// How long a client may take to send a request, or to read an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long nobody is accepted where this process has no number left for a socket.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket that listens, as whoever starts a supervisor has made it.
+#[derive(Debug)]
+pub struct ControlListener(OwnedFd);
+
+impl ControlListener {
+    /// Looks whether it is one.
+    ///
+    /// # Errors
+    /// When it is no Unix stream socket that listens.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        let kind = (socket_domain(&socket)?, socket_type(&socket)?);
+        if kind != (AddressFamily::UNIX, SocketType::STREAM) || !socket_acceptconn(&socket)? {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is no Unix stream socket that listens",
+            ));
+        }
+        // Somebody else may accept what was seen to wait here.
+        ioctl_fionbio(&socket, true)?;
+        Ok(Self(socket))
+    }
+}
+
+/// What a client is known by, as long as it is there.
+pub(crate) type ClientId = u32;
+
+#[derive(Debug)]
+pub(crate) struct ControlSocket {
+    listener: OwnedFd,
+    clients: BTreeMap<ClientId, Client>,
+    last: ClientId,
+    patience: Duration,
+    /// Nobody is accepted before.
+    resumes: Option<Instant>,
+    /// Statistics as the VM has told them last: not looked at.
+    told: Vec<u8>,
+}
+
+/// What a client wants.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub client: ClientId,
+    pub request: Request,
+    /// Its answer is to be text for a scraper.
+    pub is_scrape: bool,
+}
+
+impl ControlSocket {
+    pub fn new(listener: ControlListener) -> Self {
+        Self {
+            listener: listener.0,
+            clients: BTreeMap::new(),
+            last: 0,
+            patience: PATIENCE,
+            resumes: None,
+            told: Vec::new(),
+        }
+    }
+
+    /// What is waited for on its behalf.
+    pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
+        let accepts = self.clients.len() < MOST && self.resumes.is_none();
+        let listener = match accepts {
+            true => Slot::readable(self.listener.as_fd()),
+            false => Slot::NOTHING,
+        };
+        self.clients.values().map(Client::slot).chain([listener])
+    }
+
+    /// When there is something to do without any of that.
+    pub fn due(&self) -> Option<Instant> {
+        let clients = self.clients.values();
+        let clients = clients.filter_map(|client| client.due(self.patience));
+        clients.chain(self.resumes).min()
+    }
+
+    /// Does what there is to do now, and returns what clients want: of each one request at the most.
+    pub fn turn(&mut self, state: State) -> Vec<Wanted> {
+        let now = Instant::now();
+        if self.resumes.is_some_and(|resumes| resumes <= now) {
+            self.resumes = None;
+        }
+        let mut wanted = Vec::new();
+        self.clients.retain(|id, client| {
+            if !client.send() || client.due(self.patience).is_some_and(|due| due <= now) {
+                return false;
+            }
+            let (request, is_scrape) = match client.listen() {
+                Heard::End => return false,
+                Heard::Nothing => {
+                    client.tell(state);
+                    return client.send();
+                }
+                Heard::Request(request) => (request, false),
+                Heard::Scrape => (SCRAPE, true),
+            };
+            let client = *id;
+            wanted.push(Wanted {
+                client,
+                request,
+                is_scrape,
+            });
+            true
+        });
+        self.accept();
+        wanted
+    }
+
+    /// What a VM has told of itself, for who asks.
+    pub fn keep_stats(&mut self, told: &[u8]) {
+        if !self.clients.is_empty() {
+            self.told = told.to_vec();
+        }
+    }
+
+    /// Answers a client. With statistics it is what was told last, and what this process finds out itself.
+    pub fn answer(&mut self, wanted: &Wanted, refused: Option<Failure>, vm: Pid, state: State) {
+        let Some(client) = self.clients.get_mut(&wanted.client) else {
+            return;
+        };
+        let is_asked = wanted.request.order == Order::Stats && refused.is_none();
+        let stats = is_asked.then(|| statistics::of(&self.told, vm)).flatten();
+        let refused = match refused {
+            None if is_asked && stats.is_none() => Some(failure("the VM has told no statistics")),
+            refused => refused,
+        };
+        if wanted.is_scrape {
+            let text = match (&stats, refused) {
+                (Some(stats), _) => http::metrics(&metrics::of(stats, state)),
+                (None, refused) => http::unavailable(&refused.unwrap_or_default().message),
+            };
+            client.answer_text(text);
+        } else {
+            let json = stats.map(|stats| serde_json::to_vec(&stats).unwrap_or_default());
+            let to = wanted.request.number;
+            let answer = Report::Answer { to, refused };
+            let reports: Vec<_> = json
+                .map(Report::Stats)
+                .into_iter()
+                .chain([answer])
+                .collect();
+            client.answer(&reports);
+        }
+        let is_over = !client.send();
+        client.tell(state);
+        // Who scrapes is closed: it reads up to that.
+        if is_over || !client.send() {
+            self.clients.remove(&wanted.client);
+        }
+    }
+
+    /// Tells a client something before it is answered.
+    pub fn tell(&mut self, wanted: &Wanted, report: &Report) {
+        if let Some(client) = self.clients.get_mut(&wanted.client) {
+            client.put_report(report);
+        }
+    }
+
+    /// Tells a client from now on what the VM is doing. False if too many are told already.
+    pub fn watch(&mut self, wanted: &Wanted) -> bool {
+        let watchers = self
+            .clients
+            .values()
+            .filter(|client| client.watches())
+            .count();
+        let Some(client) = self.clients.get_mut(&wanted.client) else {
+            return true;
+        };
+        if !client.watches() && watchers >= MOST_WATCHERS {
+            return false;
+        }
+        client.watch();
+        true
+    }
+
+    /// Tells all who want to know what the VM is doing from now on.
+    pub fn tell_state(&mut self, state: State) {
+        for client in self.clients.values_mut() {
+            client.tell(state);
+            client.send();
+        }
+    }
+
+    /// Tells the end to all, which nobody waits for.
+    pub fn tell_end(&mut self, end: &Report) {
+        for client in self.clients.values_mut() {
+            client.tell_end(end);
+        }
+    }
+
+    fn accept(&mut self) {
+        while self.clients.len() < MOST && self.resumes.is_none() {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match accept_with(&self.listener, flags) {
+                Ok(stream) if is_allowed(&stream) => {
+                    self.last = self.last.wrapping_add(1);
+                    self.clients.insert(self.last, Client::new(stream));
+                }
+                Ok(_) => log::info!("another user wants to control this VM, and may not"),
+                Err(Errno::AGAIN) => return,
+                // It went before it was accepted.
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => {
+                    log::debug!("nobody can be accepted at the control socket: {error}");
+                    self.resumes = Some(Instant::now() + PAUSE);
+                }
+            }
+        }
+    }
+}
+
+/// What a scraper asks, in other words.
+const SCRAPE: Request = Request {
+    number: 0,
+    order: Order::Stats,
+};
+
+/// Is it of this process's user, or root?
+fn is_allowed(stream: &OwnedFd) -> bool {
+    socket_peercred(stream).is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid())
+}
+
+/// Why something is not done.
+pub(crate) fn failure(message: &str) -> Failure {
+    let mut failure = Failure::default();
+    failure.message = message.into();
+    failure
+}
+
+#[cfg(test)]
+mod tests;
