@@ -59,7 +59,13 @@ impl Channel {
     /// Takes one message of at most `longest` bytes, if one has come. Of a longer one the rest is lost.
     pub fn receive(&self, longest: usize) -> Received {
         let mut message = vec![0; longest.min(LONGEST)];
-        match recv(&self.0, &mut message[..], RecvFlags::DONTWAIT) {
+        let receive = |message: &mut [u8]| recv(&self.0, message, RecvFlags::DONTWAIT);
+        let received = match receive(&mut message) {
+            // The other end was closed before it had read all: that is told once, and before what it had sent.
+            Err(Errno::CONNRESET) => receive(&mut message),
+            received => received,
+        };
+        match received {
             Ok((count @ 1.., _)) => {
                 message.truncate(count);
                 Received::One(message)

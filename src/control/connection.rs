@@ -120,6 +120,7 @@ impl Connection {
 
     /// What has come, if it is a whole message.
     fn receive(&mut self) -> Result<Option<Vec<u8>>, ConnectionError> {
+        let mut is_reset = false;
         loop {
             let mut bytes = vec![0; self.frame.lacks().min(READ_BYTES)];
             match recv(&self.socket, &mut bytes[..], RecvFlags::DONTWAIT) {
@@ -128,6 +129,8 @@ impl Connection {
                         return Ok(Some(message));
                     }
                 }
+                // It was closed before it had read all: that is told once, and before what it had sent.
+                Err(Errno::CONNRESET) if !is_reset => is_reset = true,
                 Ok(_) | Err(Errno::CONNRESET | Errno::PIPE) => return Err(ConnectionError::Closed),
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR) => {}

@@ -153,6 +153,27 @@ proptest! {
     }
 }
 
+/// The other end is closed with requests that it has not read.
+#[test]
+fn what_was_sent_before_the_end_is_heard() {
+    let (one, other) = Channel::pair().unwrap();
+    one.send(b"unread").unwrap();
+    other.send(b"last words").unwrap();
+    drop(other);
+    assert_eq!(one.receive(64), Received::One(b"last words".to_vec()));
+    assert_eq!(one.receive(64), Received::Last);
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut connection = Connection::from(std::os::fd::OwnedFd::from(ours));
+    let soon = std::time::Duration::from_secs(60);
+    connection.request(Order::Stats, soon).unwrap();
+    let report = Report::State(State::Ending);
+    std::io::Write::write_all(&mut &theirs, &framed(&report.encode())).unwrap();
+    drop(theirs);
+    assert_eq!(connection.next(None).unwrap(), Some(report));
+    let closed = connection.next(None).unwrap_err();
+    assert!(matches!(closed, ConnectionError::Closed), "{closed}");
+}
+
 #[test]
 fn who_asks_hears_its_own_answer() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();

@@ -188,6 +188,7 @@ fn attack(path: &Path, until: Instant) {
         }
         // Its backlog may be full, and it may have closed them.
         let Ok(mut client) = UnixStream::connect(path) else {
+            std::thread::sleep(Duration::from_millis(1));
             continue;
         };
         client.set_nonblocking(true).unwrap();
@@ -229,7 +230,11 @@ fn hostile() {
         .filter_map(|_| UnixStream::connect(&controlled.path).ok())
         .collect();
     kill(i32::try_from(controlled.vm.id()).unwrap(), libc::SIGTERM);
-    assert_eq!(controlled.vm.wait().unwrap().code(), Some(143));
+    let code = controlled.vm.wait().unwrap().code();
+    let mut said = String::new();
+    let err = controlled.vm.stderr.as_mut().unwrap();
+    err.read_to_string(&mut said).unwrap();
+    assert_eq!(code, Some(143), "{said}");
 }
 
 fn no_socket() {
