@@ -78,10 +78,20 @@ impl fmt::Display for Failed {
 
 /// An operating system's message without Rust's "(os error N)".
 fn system_message(error: &(dyn StdError + 'static)) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(at) => text[..at].to_lowercase(),
-        None => text,
+    const NUMBER: &str = " (os error ";
+    let mut text = error.to_string();
+    let mut last = false;
+    while let Some(start) = text.find(NUMBER) {
+        let Some(length) = text[start..].find(')') else {
+            break;
+        };
+        last = start + length + 1 == text.len();
+        text.replace_range(start..=start + length, "");
+    }
+    // The system's own begin with a capital; one that is quoted in a text stays as it is.
+    match last {
+        true => text.to_lowercase(),
+        false => text,
     }
 }
 
@@ -111,6 +121,21 @@ mod tests {
         fn source(&self) -> Option<&(dyn StdError + 'static)> {
             Some(&self.1)
         }
+    }
+
+    #[test]
+    fn numbers_of_the_system_are_left_out_and_nothing_behind_them() {
+        let denied = io::Error::from_raw_os_error(libc::EACCES);
+        assert_eq!(system_message(&denied), "permission denied");
+        let both = io::Error::other(format!("no tap ({denied}); no rights ({denied}) for One"));
+        assert_eq!(
+            system_message(&both),
+            "no tap (Permission denied); no rights (Permission denied) for One"
+        );
+        assert_eq!(
+            system_message(&io::Error::other("a (os error ")),
+            "a (os error "
+        );
     }
 
     #[test]
