@@ -15,6 +15,7 @@ pub mod environment;
 pub mod event;
 pub mod facts;
 pub mod first_thread;
+pub mod frames;
 pub mod interrupt;
 pub mod kvm;
 pub mod lack;

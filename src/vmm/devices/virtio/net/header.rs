@@ -26,6 +26,15 @@ pub(super) mod feature {
     pub const STATUS: u64 = 1 << 16;
     pub const CTRL_VQ: u64 = 1 << 17;
     pub const MQ: u64 = 1 << 22;
+    /// Those by which a frame may be less than complete. (Without them GUEST_CSUM still lets a frame be told as checked.)
+    pub const LEFT_UNDONE: u64 = CSUM
+        | HOST_TSO4
+        | HOST_TSO6
+        | HOST_ECN
+        | GUEST_TSO4
+        | GUEST_TSO6
+        | GUEST_ECN
+        | CTRL_GUEST_OFFLOADS;
     /// Those that CTRL_GUEST_OFFLOADS can switch.
     pub const GUEST_OFFLOADS: u64 = GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN;
 }

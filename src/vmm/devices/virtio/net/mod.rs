@@ -9,6 +9,7 @@ mod header;
 mod lane;
 mod port;
 mod receive;
+mod socket;
 mod stats;
 mod step;
 mod tap;
@@ -240,6 +241,9 @@ impl VirtioDevice for NetDevice {
 
     fn features(&self) -> u64 {
         let mut features = FEATURES;
+        if !self.lanes.iter().all(|lane| lane.port.takes_offloads()) {
+            features &= !feature::LEFT_UNDONE;
+        }
         if self.lanes.len() > 1 {
             features |= feature::MQ;
         }

@@ -4,7 +4,7 @@ use crate::devices::virtio::Iovecs;
 use std::io;
 use std::os::fd::AsFd;
 
-/// What frames are sent to and received from: a queue of a tap, or a socket in a test.
+/// What frames are sent to and received from: a queue of a tap, or a socket whose other end is another process's.
 ///
 /// Every frame has the 12 bytes of `virtio_net_hdr_v1` (virtio 1.2 §5.1.6) in front. The descriptor is
 /// readable when frames wait, and writable when frames can be sent.
@@ -24,6 +24,12 @@ pub trait Port: AsFd + Send + Sync {
     /// `WouldBlock` when the far side takes none now; what else is wrong concerns this frame.
     fn send(&self, frame: &Iovecs) -> io::Result<()> {
         frame.write_to(self).map(drop)
+    }
+
+    /// Whether frames may leave checksums and segmentation to the far side, and it may leave them to the guest. A frame
+    /// is as it goes over a wire otherwise.
+    fn takes_offloads(&self) -> bool {
+        true
     }
 
     /// Says what frames towards the guest may leave to it.

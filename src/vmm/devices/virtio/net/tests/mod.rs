@@ -3,6 +3,7 @@
 mod contract;
 mod control;
 mod receive;
+mod socket;
 mod tap;
 mod transmit;
 
