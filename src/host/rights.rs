@@ -58,6 +58,16 @@ pub fn serve_strangers() -> io::Result<()> {
     hold_to_strangers_list()
 }
 
+/// Leaves this thread, which carries frames between a guest and passt, no capability and fewer system calls still: it opens
+/// nothing.
+///
+/// # Errors
+/// What the kernel says, if not that it knows no such filters.
+pub fn carry_frames() -> io::Result<()> {
+    become_stranger()?;
+    hold_to_relays_list()
+}
+
 /// The first part of [that](serve_strangers): all but the system calls.
 ///
 /// # Errors
@@ -76,6 +86,14 @@ pub fn become_stranger() -> io::Result<()> {
 /// What the kernel says, if not that it knows no such filters.
 pub fn hold_to_strangers_list() -> io::Result<()> {
     hold(|| Program::refusing(strangers::rules()))
+}
+
+/// The other part for who [carries frames](carry_frames).
+///
+/// # Errors
+/// What the kernel says, if not that it knows no such filters.
+pub fn hold_to_relays_list() -> io::Result<()> {
+    hold(|| Program::refusing(strangers::rules_of_relays()))
 }
 
 /// Holds this thread to a list, if the kernel knows such.
@@ -143,6 +161,24 @@ mod tests {
             forbidden(std::os::unix::net::UnixStream::pair().map(drop));
             forbidden(std::process::Command::new("/bin/true").status().map(drop));
             forbidden(std::fs::remove_file("/tmp/kvmlet-serves-strangers"));
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn who_carries_frames_opens_nothing() {
+        let thread = std::thread::spawn(|| {
+            let (near, _far) = kvmlet_sys::frames::FrameSocket::pair().unwrap();
+            carry_frames().unwrap();
+            assert!(capabilities(None).unwrap_err() == rustix::io::Errno::PERM);
+            rustix::net::send(&near, b"frame", rustix::net::SendFlags::empty()).unwrap();
+            let forbidden = |result: io::Result<()>| {
+                assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EPERM));
+            };
+            forbidden(File::open("/etc/hosts").map(drop));
+            forbidden(std::net::UdpSocket::bind("127.0.0.1:0").map(drop));
+            forbidden(std::net::TcpStream::connect("127.0.0.1:1").map(drop));
+            forbidden(std::process::Command::new("/bin/true").status().map(drop));
         });
         thread.join().unwrap();
     }

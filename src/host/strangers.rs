@@ -1,4 +1,5 @@
-//! The list for who serves strangers outside of a VM's process: the proxy of published ports and names.
+//! The lists for who serves strangers outside of a VM's process: the proxy of published ports and names, and the relay
+//! between a guest and passt.
 //!
 //! What is not on it is refused rather than the end of the process: a VM runs well that it serves. There is no way to
 //! start a program or a thread, to change a file, or to have a socket that is not of the Internet.
@@ -15,6 +16,49 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         .iter()
         .chain(elsewhere().map(|elsewhere| &elsewhere.rule))
 }
+
+/// All rules for who carries a guest's frames to passt and back: it has all its sockets when it begins.
+pub fn rules_of_relays() -> impl Iterator<Item = &'static Rule> {
+    RELAYS
+        .iter()
+        .chain(elsewhere().map(|elsewhere| &elsewhere.rule))
+}
+
+const RELAYS: &[Rule] = &[
+    Rule::any(libc::SYS_ppoll),
+    Rule::any(libc::SYS_futex),
+    Rule::any(libc::SYS_recvfrom),
+    Rule::any(libc::SYS_recvmsg),
+    Rule::any(libc::SYS_sendmsg),
+    Rule::any(libc::SYS_sendto),
+    // What passt has not read yet.
+    Rule::equal(libc::SYS_ioctl, 1, libc::TIOCOUTQ as u32),
+    // Keys of its tables.
+    Rule::any(libc::SYS_getrandom),
+    // The log, and whose end it is.
+    Rule::any(libc::SYS_read),
+    Rule::any(libc::SYS_write),
+    Rule::any(libc::SYS_writev),
+    Rule::any(libc::SYS_close),
+    // Memory, but none to execute.
+    Rule::any(libc::SYS_madvise),
+    Rule::without(libc::SYS_mmap, 2, libc::PROT_EXEC as u32),
+    Rule::without(libc::SYS_mprotect, 2, libc::PROT_EXEC as u32),
+    Rule::any(libc::SYS_mremap),
+    Rule::any(libc::SYS_munmap),
+    // The end of the thread, and of the process.
+    Rule::any(libc::SYS_exit),
+    Rule::any(libc::SYS_exit_group),
+    Rule::any(libc::SYS_getpid),
+    Rule::any(libc::SYS_gettid),
+    Rule::any(libc::SYS_rt_sigaction),
+    Rule::any(libc::SYS_rt_sigprocmask),
+    Rule::any(libc::SYS_rt_sigreturn),
+    Rule {
+        call: libc::SYS_tgkill,
+        check: Check::OwnProcess(0),
+    },
+];
 
 const STRANGERS: &[Rule] = &[
     // Events.

@@ -33,8 +33,12 @@ pub fn set_up_networks(
 pub fn endpoints(networks: &[Network]) -> Vec<Endpoint> {
     let endpoint = |network: &Network| {
         let queues = network.queues().iter().cloned();
+        let socket = network.socket().cloned();
         Endpoint {
-            ports: queues.map(|queue| queue as Arc<dyn Port>).collect(),
+            ports: queues
+                .map(|queue| queue as Arc<dyn Port>)
+                .chain(socket.map(|socket| socket as Arc<dyn Port>))
+                .collect(),
             interface: network.interface().clone(),
         }
     };

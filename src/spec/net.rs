@@ -3,15 +3,17 @@
 use super::flag::{Flag, NET};
 use super::json_text::text_in_json;
 use super::rate_limit::Written;
-use super::{Egress, Error, PortMapping, PortMappings, RateLimit, Setting};
+use super::{Egress, Error, NetBackend, PortMapping, PortMappings, RateLimit, Setting};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 /// One network interface of a guest.
 ///
-/// As text: keys and values with commas between, `tap=tap0,queues=2`; the empty text is all defaults. In JSON
+/// As text: keys and values with commas between, `tap=tap0,queues=2`; the empty text is all defaults, and a backend may
+/// come first without its key, `passt,egress=all`. In JSON
 /// the limits are objects: what is `rx-bandwidth=10M,rx-packets=1000` as text is
 /// `"rx": {"bandwidth": "10M", "operations": 1000}` there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,9 @@ pub struct Net {
     /// An existing tap to use. Without one kvmlet makes its own, with addresses and a way out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tap: Option<String>,
+    /// What carries the frames of an interface that kvmlet makes; chosen by what this user may do if not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<NetBackend>,
     /// The guest's hardware address; made up if not said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddress>,
@@ -57,11 +62,11 @@ impl Net {
     /// Checks what no single key can get wrong, and the tap's name.
     ///
     /// # Errors
-    /// When the name is none, or when a tap that exists, whose addresses are not kvmlet's, is to have
-    /// addresses or published ports.
+    /// When the name is none; when a tap that exists, whose addresses are not kvmlet's, is to have addresses or
+    /// published ports; or with several queues of passt.
     pub fn check(&self) -> Result<(), Error> {
         let Some(tap) = &self.tap else {
-            return Ok(());
+            return NetBackend::check_queues(self.backend, self.queues.get());
         };
         if !is_interface_name(tap) {
             return Err(Error::FlagValue {
@@ -76,6 +81,7 @@ impl Net {
             () if self.mtu.is_some() => "mtu",
             () if !self.publish.is_empty() => "publish",
             () if self.egress.is_some() => "egress",
+            () if self.backend.is_some() => "backend",
             () => return Ok(()),
         };
         Err(Error::NetTapOwned { key })
@@ -126,7 +132,12 @@ impl FromStr for Net {
         if text.is_empty() {
             return Ok(Self::default());
         }
-        let flag = Flag::parse(Setting::Nets, NET, "tap", text)?;
+        // A value that comes first alone is a backend, or the name of a tap.
+        let main = match text.split(',').next() {
+            Some("tap" | "passt") => Cow::Owned(format!("backend={text}")),
+            _ => Cow::Borrowed(text),
+        };
+        let flag = Flag::parse(Setting::Nets, NET, "tap", &main)?;
         let queues = flag.number("queues")?.map(QueuePairs::try_from);
         let rx = Written {
             bandwidth: flag.bytes("rx-bandwidth")?,
@@ -146,6 +157,7 @@ impl FromStr for Net {
         };
         let net = Self {
             tap: flag.text("tap", INTERFACE_NAME)?.map(String::from),
+            backend: flag.parsed("backend", NetBackend::EXPECTED, parse)?,
             mac: flag.parsed("mac", "an address such as 02:00:00:12:34:56", parse)?,
             mtu: flag.number("mtu")?.map(Mtu::try_from).transpose()?,
             queues: queues.transpose()?.unwrap_or_default(),

@@ -76,6 +76,12 @@ fn what_is_wrong_is_named() {
         ("subnet=255.255.255.252/30", "not a network for hosts"),
         ("tx-packets=-1", "not a whole number"),
         ("tap=t,subnet=10.0.0.0/30", "`subnet`"),
+        ("tap=t,backend=passt", "`backend`"),
+        ("backend=slirp", "is `slirp`, not `tap` or `passt`"),
+        (
+            "passt,queues=2",
+            "is `2`, not 1, which is all that passt has",
+        ),
     ] {
         let error = net(text).unwrap_err();
         assert!(error.contains(expected), "{text}: {error}");
@@ -118,4 +124,27 @@ fn name_servers_are_for_all_interfaces_of_kvmlets_own() {
         let error = config(&text).unwrap_err();
         assert!(error.contains(expected), "{text}: {error}");
     }
+}
+
+#[test]
+fn a_backend_comes_first_without_its_key() {
+    let net = |text: &str| text.parse::<Net>().unwrap();
+    let passt = net("passt,egress=all");
+    assert_eq!(passt.backend, Some(NetBackend::Passt));
+    assert_eq!((passt.tap, passt.egress), (None, Some(Egress::All)));
+    assert_eq!(net("tap").backend, Some(NetBackend::Tap));
+    assert_eq!(net("egress=all,backend=tap").backend, Some(NetBackend::Tap));
+    // Taps may have these names.
+    let tap = net("tap=passt");
+    assert_eq!((tap.backend, tap.tap.as_deref()), (None, Some("passt")));
+    assert_eq!(net("passt0").tap.as_deref(), Some("passt0"));
+    let json: Net = serde_json::from_str(r#"{"backend": "passt"}"#).unwrap();
+    assert_eq!(json, net("passt"));
+    assert_eq!(
+        serde_json::to_string(&json)
+            .unwrap()
+            .matches("passt")
+            .count(),
+        1
+    );
 }

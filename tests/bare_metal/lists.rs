@@ -7,7 +7,7 @@ use crate::packets::{enter_own_network, frame, packet_socket, tap};
 use crate::virtio::{BLK, image};
 use crate::vsock;
 use crate::watch::{Call, SUPERVISOR, Seen, Watched};
-use kvmlet_host::strangers::rules as strangers_rules;
+use kvmlet_host::strangers::{rules as strangers_rules, rules_of_relays};
 use kvmlet_sys::seccomp::{Check, Rule};
 use kvmlet_vmm::system_calls::{own_rules, rules, shared_rules};
 use kvmlet_vmm::thread::ThreadKind;
@@ -110,10 +110,15 @@ fn minimal_lists() {
                 // It has a list of what is refused, and may call all else.
                 continue;
             }
-            if name == "net-proxy" {
-                // Of the supervisor: what is not on its list is refused, and should not be asked for.
+            // Of the supervisor: what is not on their lists is refused, and should not be asked for.
+            let list: Vec<&Rule> = match &*name {
+                "net-proxy" => strangers_rules().collect(),
+                "net-relay" => rules_of_relays().collect(),
+                _ => Vec::new(),
+            };
+            if !list.is_empty() {
                 for call in &calls {
-                    let allowed = strangers_rules().any(|rule| allows(rule, call));
+                    let allowed = list.iter().any(|rule| allows(rule, call));
                     assert!(allowed, "{name}: {call:?}");
                 }
                 continue;

@@ -29,6 +29,7 @@ mod lists;
 mod machine;
 mod network;
 mod other_hosts;
+mod passt;
 mod pauses;
 mod ports;
 mod quota;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         machine::TESTS,
         network::TESTS,
         other_hosts::TESTS,
+        passt::TESTS,
         pauses::TESTS,
         ports::TESTS,
         quota::cpu::TESTS,

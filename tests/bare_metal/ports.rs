@@ -119,7 +119,7 @@ fn serving_with(
     (vm, output, errors)
 }
 
-fn curl(url: &str) -> String {
+pub fn curl(url: &str) -> String {
     let most = seconds(10).as_secs().to_string();
     let output = run(Command::new("curl").args(["-gsS", "--max-time", &most, url]));
     text(&output.stdout) + &text(&output.stderr)
@@ -345,7 +345,7 @@ fn refused() {
 }
 
 /// A real name server, that knows one name.
-fn name_server(at: &str, answer: &str) -> Running {
+pub fn name_server(at: &str, answer: &str) -> Running {
     let mut command = Command::new("dnsmasq");
     command
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")

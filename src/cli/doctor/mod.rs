@@ -115,7 +115,7 @@ fn examine() -> Vec<Finding> {
     findings.extend(shares::quotas());
     findings.extend(walls::jail());
     findings.push(shares::promises());
-    findings.push(network::tap());
+    findings.extend([network::tap(), network::backend()]);
     findings.extend(network::packets());
     findings.push(network::names());
     findings

@@ -1,7 +1,9 @@
 //! What a network of a VM's own takes.
 
 use super::{Finding, ok, warning};
+use kvmlet_host::net::passt;
 use kvmlet_host::net::survey::{self, Forwarding};
+use kvmlet_spec::NetBackend;
 use kvmlet_sys::facts;
 
 /// Whether taps can be made.
@@ -22,6 +24,32 @@ pub fn tap() -> Finding {
             "tap",
             "this user may use taps that exist, and make none (no CAP_NET_ADMIN)",
             "let root make one for you: `ip tuntap add NAME mode tap user $USER`",
+        ),
+    }
+}
+
+/// What carries the interfaces of this user's guests.
+pub fn backend() -> Finding {
+    const NAME: &str = "interfaces";
+    let passt = passt::find();
+    match (survey::backend(), passt) {
+        (NetBackend::Tap, _) => ok(NAME, "guests' interfaces are taps"),
+        (_, Some(program)) if survey::has_default_route() => ok(
+            NAME,
+            format!("guests' interfaces are carried by {}", program.display()),
+        ),
+        (_, Some(program)) => warning(
+            NAME,
+            format!(
+                "guests' interfaces would be carried by {}, and this host has no default route, which it takes",
+                program.display()
+            ),
+            "add one: `sudo ip route add default via ADDRESS`",
+        ),
+        (_, None) => warning(
+            NAME,
+            "guests can have no interfaces of kvmlet's own: this user may make no taps, and there is no passt",
+            passt::INSTALL,
         ),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::addresses;
 use super::lease::Record;
+use super::passt;
 use crate::claims;
 use crate::config::{Advice, HostPort, PortMapping, Setting, Subnet, advice};
 use crate::descriptors::TooFew;
@@ -173,6 +174,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// passt, which is to carry an interface.
+    #[error(transparent)]
+    Passt(#[from] passt::Error),
     /// Several rights are missing.
     #[error("an interface of kvmlet's own cannot be made: {}", all(.missing))]
     Lacking {
@@ -261,6 +265,13 @@ fn grant() -> Advice {
     )
 }
 
+/// The same behind the way that takes no rights at all.
+fn or_passt(grant: Option<Advice>) -> Option<Advice> {
+    let passt =
+        Advice::from("have passt carry it, which takes no right: `sudo apt-get install passt`");
+    Advice::joined([passt].into_iter().chain(grant), "; or ")
+}
+
 impl Error {
     /// What a person can do about it, if something is known to help.
     pub fn help(&self) -> Option<Advice> {
@@ -299,7 +310,7 @@ impl Error {
                 name.clone(),
                 name.clone()
             ),
-            Error::Capability { .. } => grant(),
+            Error::Capability { .. } => return or_passt(Some(grant())),
             Error::Link { source, .. } if kind(source) == io::ErrorKind::PermissionDenied => grant(),
             Error::SubnetOfOthers { .. } => {
                 "kvmlet has its rights from its file, so it takes networks in 10.107.0.0/16, 172.30.0.0/16 and \
@@ -309,6 +320,7 @@ impl Error {
             Error::NoSubnet { .. } | Error::SubnetTaken { .. } | Error::SubnetRouted { .. } => {
                 advice!("name a network that is free: {}", (Setting::NetSubnet, "10.1.2.0/30"))
             }
+            Error::Passt(error) => return error.help(),
             Error::State(error) => return error.help().map(Into::into),
             Error::NoNotes => advice!("make the runtime directory usable, or take a tap: {}", (Setting::NetTap, "NAME")),
             Error::Descriptors(_) => {
@@ -332,7 +344,11 @@ impl Error {
                 _ => return None,
             },
             Error::Lacking { missing } => {
-                return Advice::joined(missing.iter().filter_map(Error::help), "; and ");
+                let help = |error: &Error| match error {
+                    Error::Capability { .. } => Some(grant()),
+                    error => error.help(),
+                };
+                return or_passt(Advice::joined(missing.iter().filter_map(help), "; and "));
             }
             Error::Rules { source } if kind(source) == io::ErrorKind::InvalidInput => {
                 advice!(

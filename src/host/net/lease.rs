@@ -229,6 +229,25 @@ fn choose(wanted: Option<Subnet>, taken: &[Subnet], routes: &[Route]) -> Result<
     Err(Error::NoSubnet { route: in_the_way })
 }
 
+/// A network for a guest whose network nobody but itself sees: from the end of a range, where leases come last, and if
+/// possible of a range that this host has no route to.
+pub(super) fn beside_leases(number: u32) -> Subnet {
+    let routes = link::routes().unwrap_or_default();
+    let is_foreign = |range: Subnet| {
+        let mut routes = routes.iter().filter(|route| !route.is_default());
+        routes.any(|route| !route.interface.starts_with(TAP_PREFIX) && route.overlaps(range))
+    };
+    let mut ranges = RANGES.iter().copied();
+    let unused = ranges.find(|(start, prefix)| {
+        Subnet::new(*start, *prefix).is_some_and(|range| !is_foreign(range))
+    });
+    let (start, prefix) = unused.unwrap_or(RANGES[0]);
+    let networks = 1 << (PREFIX - prefix);
+    let network = networks - 1 - number % networks;
+    let address = Ipv4Addr::from_bits(start.to_bits() | network << (32 - PREFIX));
+    Subnet::new(address, PREFIX).unwrap_or_else(|| unreachable!("ranges are of networks for hosts"))
+}
+
 fn is_within(subnet: Subnet, (start, prefix): (Ipv4Addr, u8)) -> bool {
     let range = Subnet::new(start, prefix);
     range.is_some_and(|range| subnet.prefix() >= prefix && overlap(subnet, range))

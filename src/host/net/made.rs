@@ -11,7 +11,7 @@ use super::reap::{Ending, reap};
 use super::tap::Tap;
 use super::turn::Turn;
 use super::watch::Guarded;
-use super::{Error, Network, link};
+use super::{Carrier, Error, Network, link};
 use crate::config::{
     Egress, GuestAddress, Interface, MacAddress, Mtu, Net, PortMapping, Protocol, Subnet,
 };
@@ -85,7 +85,7 @@ impl Network {
             .flatten()
             .collect(),
             made: None,
-            tap,
+            carrier: Carrier::Tap(tap),
         };
         let guarded = network.open_ways(&leases, &lease.record, &others);
         let guarded = guarded.and_then(|ways| {
@@ -128,12 +128,15 @@ impl Network {
 
     /// Where a firewall keeps the guest from asking this host for names, it is left to ask others.
     fn check_names(&mut self, names: &NameService, subnet: Subnet) {
-        if names.is_reached(&self.tap, self.interface.mac, subnet) {
+        let Some(tap) = self.carrier.tap() else {
+            return;
+        };
+        if names.is_reached(tap, self.interface.mac, subnet) {
             return;
         }
         let direct = names.direct();
         self.warnings
-            .push(name_service::unreached(self.tap.name(), &direct));
+            .push(name_service::unreached(tap.name(), &direct));
         if let Some(guest) = self.interface.guest.as_mut().filter(|_| !direct.is_empty()) {
             guest.dns = direct;
         }
@@ -159,7 +162,7 @@ impl Network {
         subnet: Subnet,
         mtu: u16,
     ) -> Result<(), Error> {
-        let name = self.tap.name();
+        let name = self.tap().unwrap_or_default();
         let failed = |what| {
             move |source| Error::Link {
                 name: name.into(),
@@ -186,7 +189,7 @@ impl Drop for Network {
         made.threads.clear();
         // The tap goes with its last queue, which a device may still hold; its address is free before.
         if let Ok(socket) = link::Socket::open() {
-            let name = self.tap.name();
+            let name = self.tap().unwrap_or_default();
             let _ = socket
                 .clear_address(name)
                 .and_then(|()| socket.set_up(name, false));

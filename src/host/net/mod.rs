@@ -12,8 +12,8 @@
 //!   ports, and it asks the host for names. It can ping the host. It cannot use addresses that are not its own.
 //!   Between host and guest there is no IPv6.
 //!
-//! Rootless networking through passt, which would be another port of the device, is not
-//! there.
+//! For those who may make no tap, [passt](self::passt) carries an interface instead: it has sockets of its user's on one side and
+//! the guest's frames on the other, and a relay between it and the VM keeps the guest to the same rules.
 
 mod addresses;
 mod conntrack;
@@ -30,6 +30,7 @@ mod name_service;
 mod namespace;
 mod nat;
 mod nft;
+pub mod passt;
 mod probe;
 mod proxy;
 mod publish;
@@ -50,34 +51,60 @@ pub use reap::reap_stale;
 pub use tap::Tap;
 pub use watch::Watch;
 
-use crate::config::{Interface, MacAddress, Net, PortMapping};
+use crate::config::{Interface, MacAddress, Net, NetBackend, PortMapping};
 use crate::runtime::RuntimeDirectory;
 use kvmlet_sys::environment;
+use kvmlet_sys::frames::FrameSocket;
 use kvmlet_sys::tap::TapQueue;
 use made::Made;
+use passt::Passt;
 use std::sync::Arc;
 
 /// The host's side of one interface of a guest. Dropping it takes down what it has set up.
 pub struct Network {
-    tap: Tap,
+    carrier: Carrier,
     interface: Interface,
     warnings: Vec<String>,
     made: Option<Made>,
 }
 
+/// What the guest's frames go through.
+enum Carrier {
+    Tap(Tap),
+    Passt(Passt),
+}
+
+impl Carrier {
+    fn tap(&self) -> Option<&Tap> {
+        match self {
+            Self::Tap(tap) => Some(tap),
+            Self::Passt(_) => None,
+        }
+    }
+}
+
 impl Network {
     /// Opens the tap that the configuration names, or makes one with all that goes with it. `runtime` is where it is
-    /// noted. What is left over from VMs that were killed is cleared.
+    /// noted. What is left over from VMs that were killed is cleared. Who may make no tap has passt, unless the
+    /// configuration says otherwise.
     ///
     /// # Errors
     /// When it cannot be made, or not without rules for what passes; each error knows a [way out](Error::help), mostly.
     /// That the guest reaches only the host is not an error but a [warning](Self::warnings). Clients on this host are
     /// not [served](Self::proxy) yet: they wait.
     pub fn set_up(config: &Net, runtime: Option<&RuntimeDirectory>) -> Result<Self, Error> {
-        match &config.tap {
-            Some(name) => Self::open(name, config),
-            None => Self::make(config, runtime.ok_or(Error::NoNotes)?)
-                .map_err(survey::with_all_that_is_missing),
+        let make = || Self::make(config, runtime.ok_or(Error::NoNotes)?);
+        match (&config.tap, config.backend) {
+            (Some(name), _) => Self::open(name, config),
+            (None, Some(NetBackend::Passt)) => passt::set_up(config),
+            (None, backend) => match make() {
+                Err(Error::Tun { .. } | Error::Capability { .. })
+                    if backend.is_none() && passt::find().is_some() =>
+                {
+                    passt::set_up(config)
+                }
+                made => made.map_err(survey::with_all_that_is_missing),
+            },
         }
     }
 
@@ -111,14 +138,15 @@ impl Network {
             guest: None,
         };
         Ok(Self {
-            tap,
+            carrier: Carrier::Tap(tap),
             interface,
             warnings,
             made: None,
         })
     }
 
-    /// Has what [`proxy`](Self::proxy) and [`watch`](Self::watch) are for done by threads of this process.
+    /// Has what [`proxy`](Self::proxy), [`relay`](Self::relay) and [`watch`](Self::watch) are for done by threads of this
+    /// process.
     ///
     /// # Errors
     /// When the host gives no threads or events.
@@ -127,6 +155,10 @@ impl Network {
         let watch = self.watch().map(thread::of_watch).transpose()?;
         if let Some(made) = &mut self.made {
             made.threads.extend(proxy.into_iter().chain(watch));
+        }
+        if let (Some((relay, process)), Carrier::Passt(passt)) = (self.relay()?, &mut self.carrier)
+        {
+            passt.threads = Some((thread::of_relay(relay)?, process));
         }
         Ok(())
     }
@@ -148,9 +180,24 @@ impl Network {
         guarded.map(Watch::new)
     }
 
+    /// Starts passt, if it is to carry the guest's frames, and tells what carries them to it, once. That may be served by
+    /// another process.
+    ///
+    /// # Errors
+    /// When passt does not start.
+    pub fn relay(&mut self) -> Result<Option<(passt::Relay, passt::Process)>, Error> {
+        match &mut self.carrier {
+            Carrier::Tap(_) => Ok(None),
+            Carrier::Passt(passt) => Ok(passt.relay()?),
+        }
+    }
+
     /// The published ports, with those of the host that were chosen for them.
     pub fn published(&self) -> &[PortMapping] {
-        self.made.as_ref().map_or(&[], |made| &made.published)
+        match &self.carrier {
+            Carrier::Tap(_) => self.made.as_ref().map_or(&[], |made| &made.published),
+            Carrier::Passt(passt) => &passt.published,
+        }
     }
 
     /// What the guest's side is like.
@@ -158,14 +205,23 @@ impl Network {
         &self.interface
     }
 
-    /// The tap's queues, as many as the configuration asks for. They may be served by another process.
+    /// The tap's queues, as many as the configuration asks for. They may be served by another process. There are none where
+    /// there is a [socket](Self::socket) instead.
     pub fn queues(&self) -> &[Arc<TapQueue>] {
-        self.tap.queues()
+        self.carrier.tap().map_or(&[], Tap::queues)
     }
 
-    /// The tap's name.
-    pub fn tap(&self) -> &str {
-        self.tap.name()
+    /// What the guest's frames go through on their way to passt. It may be served by another process.
+    pub fn socket(&self) -> Option<&Arc<FrameSocket>> {
+        match &self.carrier {
+            Carrier::Tap(_) => None,
+            Carrier::Passt(passt) => Some(&passt.port),
+        }
+    }
+
+    /// The tap's name, if there is one.
+    pub fn tap(&self) -> Option<&str> {
+        self.carrier.tap().map(Tap::name)
     }
 
     /// Leaves all that is set up to the process that this one was forked from.

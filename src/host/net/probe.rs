@@ -85,8 +85,8 @@ fn frame(host: MacAddress, guest: MacAddress, subnet: Subnet, from: u16) -> [u8;
     frame
 }
 
-/// RFC 1071: the complement of the sum in one's complement.
-fn checksum(header: &[u8]) -> u16 {
+/// RFC 1071: the complement of the sum in one's complement, of an even number of bytes.
+pub(super) fn checksum(header: &[u8]) -> u16 {
     let words = header.chunks_exact(2);
     let sum: u32 = words
         .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))

@@ -4,7 +4,7 @@ use super::lease::{DnsPorts, Record};
 use super::nft::Socket;
 use super::table::Table;
 use super::{Error, conntrack, firewall, link};
-use crate::config::Egress;
+use crate::config::{Egress, NetBackend};
 use kvmlet_sys::facts;
 use std::io;
 
@@ -14,6 +14,19 @@ pub struct Obstacle {
     pub what: String,
     /// The command that lets guests' packets pass.
     pub help: String,
+}
+
+/// What carries an interface for which nobody has said that: a tap, where this user may make one.
+pub fn backend() -> NetBackend {
+    match facts::has_capability(facts::CAP_NET_ADMIN) && facts::open_tun().is_ok() {
+        true => NetBackend::Tap,
+        false => NetBackend::Passt,
+    }
+}
+
+/// Does a route lead to whatever no other route leads to?
+pub fn has_default_route() -> bool {
+    link::routes().is_ok_and(|routes| routes.iter().any(link::Route::is_default))
 }
 
 /// Can rules for guests' packets be made? All of them are, for a guest that is not there, in a change that is taken
@@ -210,9 +223,9 @@ mod tests {
                     unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
                     let directory = tempfile::tempdir().unwrap();
                     let runtime = RuntimeDirectory::at(directory.path()).unwrap();
-                    Network::set_up(&Net::default(), Some(&runtime))
-                        .err()
-                        .unwrap()
+                    // With passt there is another way.
+                    let tap = "tap".parse().unwrap();
+                    Network::set_up(&tap, Some(&runtime)).err().unwrap()
                 });
                 let refused = refused.join().unwrap();
                 let (error, help) = (refused.to_string(), refused.help().unwrap().to_string());

@@ -31,6 +31,13 @@ const PRIVATE_RANGES: [([u8; 4], Option<[u8; 4]>); 10] = [
     ([224, 0, 0, 0], None),
 ];
 
+/// Is it none of the Internet's?
+pub(super) fn is_private(address: Ipv4Addr) -> bool {
+    let address = address.octets();
+    let mut ranges = PRIVATE_RANGES.iter();
+    ranges.any(|(first, next)| *first <= address && next.is_none_or(|next| address < next))
+}
+
 /// The table of one owner, and the one of the same name that keeps IPv6 from its guests.
 #[derive(Clone, Debug)]
 pub(super) struct Table {

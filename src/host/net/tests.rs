@@ -46,7 +46,7 @@ fn what_is_set_up_is_taken_down() {
         let config = net(&["8080:80", "192.0.2.2:53:5353/udp"]);
         let network = set_up(&config, runtime.path()).unwrap();
         assert_eq!(network.warnings(), [] as [String; 0]);
-        assert_eq!(network.tap(), "kvmlet0");
+        assert_eq!(network.tap(), Some("kvmlet0"));
         let guest = network.interface().guest.as_ref().unwrap();
         assert_eq!(
             (guest.address, guest.gateway),

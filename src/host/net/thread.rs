@@ -1,6 +1,7 @@
 //! Threads of this process that look after a network, where no process of its own does: for those who embed kvmlet.
 
 use super::Error;
+use super::passt::{self, Relay};
 use super::proxy::{self, Proxy};
 use super::watch::Watch;
 use crate::rights;
@@ -19,6 +20,20 @@ pub(super) fn of_proxy(proxy: Proxy) -> Result<Serving, Error> {
         }
         if let Err(error) = proxy::serve(&mut [proxy], stop.as_fd()) {
             log::warn!("published ports are closed: {error}");
+        }
+    })
+}
+
+/// Carries frames to passt.
+pub(super) fn of_relay(relay: Relay) -> Result<Serving, Error> {
+    start("net-relay", move |stop| {
+        if let Err(error) = rights::carry_frames() {
+            return log::warn!(
+                "an interface has no network: its frames cannot be kept apart: {error}"
+            );
+        }
+        if let Err(error) = passt::carry(vec![relay], stop.as_fd()) {
+            log::warn!("an interface has no network any more: {error}");
         }
     })
 }
