@@ -1,8 +1,8 @@
 //! Any text as a configuration, a memory size, published ports and a CPU mask: an error or values within their limits.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
 use kvmlet_spec::{CpuMask, Memory, PortMapping, PortMappings, VmConfig};
+use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     if let Ok(config) = VmConfig::from_json(text) {

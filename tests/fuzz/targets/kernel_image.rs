@@ -1,13 +1,13 @@
 //! Any bytes as a kernel image: an error or a kernel within RAM, never a panic.
 #![no_main]
 
+use kvmlet_spec::MemorySize;
+use kvmlet_vmm::arch::x86_64::boot;
+use kvmlet_vmm::memory::GuestMemory;
 use libfuzzer_sys::fuzz_target;
 use std::io::Cursor;
 use std::sync::LazyLock;
 use vm_memory::GuestAddress;
-use kvmlet_spec::MemorySize;
-use kvmlet_vmm::arch::x86_64::boot;
-use kvmlet_vmm::memory::GuestMemory;
 
 const RAM_BYTES: usize = 16 << 20;
 

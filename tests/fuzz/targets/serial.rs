@@ -2,13 +2,13 @@
 //! still or takes a little at a time, and somebody who types. Nothing is lost that the port has taken, either way.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 use kvmlet_sys::event::Event;
 use kvmlet_vmm::devices::Device;
 use kvmlet_vmm::devices::outlet::{Outlet, Recall};
 use kvmlet_vmm::devices::serial::{Serial, SerialInput};
+use libfuzzer_sys::fuzz_target;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
 
 /// Registers, and bits of them.
 const DATA: u64 = 0;

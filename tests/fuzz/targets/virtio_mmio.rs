@@ -5,12 +5,12 @@
 mod driver;
 
 use driver::{Manners, devices, ear, ram, set_up};
-use libfuzzer_sys::fuzz_target;
-use std::time::{Duration, Instant};
-use vm_memory::{Bytes, GuestAddress};
 use kvmlet_sys::event::Event;
 use kvmlet_vmm::devices::Device;
 use kvmlet_vmm::devices::virtio::{MmioTransport, VirtioDevice};
+use libfuzzer_sys::fuzz_target;
+use std::time::{Duration, Instant};
+use vm_memory::{Bytes, GuestAddress};
 
 /// What no reset takes, even on a machine where others work.
 const NEVER: Duration = Duration::from_secs(5);

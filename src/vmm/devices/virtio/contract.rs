@@ -26,6 +26,9 @@ pub trait Subject: Sized {
     /// What the outside must do for the answers of as many requests as are offered.
     fn prompt(&mut self, _requests: u16) {}
 
+    /// Has the device look at the queue, where it does so only if it has something to put there.
+    fn provoke(&mut self) {}
+
     /// Looks at an answer: the request's number, and the bytes written.
     fn check(&mut self, number: u16, written: u32);
 
@@ -163,6 +166,7 @@ pub fn a_broken_queue_is_told_and_mended_by_a_reset<S: Subject>() {
     let mut subject = S::ready();
     for breakage in breakages {
         breakage(subject.driver(), S::QUEUE);
+        subject.provoke();
         subject.driver().expect_needs_reset();
         // A broken device can sleep as well, and is not served when it wakes.
         let session = subject.driver().transport.session();

@@ -14,15 +14,15 @@ mod shadow;
 pub mod subject;
 
 use accounts::{AVAIL, ENTRIES, Queue, USED};
+use kvmlet_sys::event::Event;
+use kvmlet_sys::wait::{self, Slot, Until};
+use kvmlet_vmm::devices::Device;
+use kvmlet_vmm::devices::virtio::{MmioTransport, Transport, VirtioDevice};
 use other_vcpu::OtherVcpu;
 use shadow::Shadow;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use subject::Subject;
-use kvmlet_sys::event::Event;
-use kvmlet_sys::wait::{self, Slot, Until};
-use kvmlet_vmm::devices::Device;
-use kvmlet_vmm::devices::virtio::{MmioTransport, Transport, VirtioDevice};
 
 /// Behind the last ring of a queue.
 const RINGS_END: u64 = 0x1000;

@@ -2,11 +2,11 @@
 //! the other in the guest nor here. Around each is a moat that nobody can read or write: a worker that leaves RAM dies
 //! of it, and what it has the kernel do beyond is refused (EFAULT), which the [logger](super::ear) hears of.
 
+use kvmlet_spec::HugePages;
+use kvmlet_vmm::memory::{Backing, GuestRam};
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
-use kvmlet_spec::HugePages;
-use kvmlet_vmm::memory::{Backing, GuestRam};
 
 /// First address and size of each region, in bytes. Large pages are asked for, so both begin as far from a multiple of
 /// 2 MiB here as in the guest, and so cannot be neighbours.

@@ -1,7 +1,7 @@
 //! What a target knows of its device.
 
-use std::time::{Duration, Instant};
 use kvmlet_spec::{Rate, RateLimit};
+use std::time::{Duration, Instant};
 
 /// A buffer of a request.
 pub struct Part {

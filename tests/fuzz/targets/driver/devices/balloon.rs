@@ -3,11 +3,11 @@
 use super::super::Manners;
 use super::super::ram::{BUFFERS, REGIONS};
 use super::super::subject::{Part, Subject};
-use std::thread::JoinHandle;
-use std::time::Duration;
 use kvmlet_spec::{Balloon as Config, MemorySize};
 use kvmlet_vmm::devices::virtio::balloon::{BalloonHandle, BalloonSpec};
 use kvmlet_vmm::devices::virtio::{DeviceSpec, VirtioDevice};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 const PAGE_BYTES: u64 = 4096;
 /// VIRTIO_BALLOON_F_STATS_VQ.

@@ -2,11 +2,11 @@
 
 use super::super::Manners;
 use super::super::subject::{Limit, Part, Subject};
-use std::path::PathBuf;
-use std::sync::LazyLock;
 use kvmlet_spec::{Disk, RateLimit};
 use kvmlet_vmm::devices::virtio::block::{BlockHandle, DiskSpec};
 use kvmlet_vmm::devices::virtio::{DeviceSpec, VirtioDevice};
+use std::path::PathBuf;
+use std::sync::LazyLock;
 
 /// Whole sectors, and a rest that is too short for one.
 const SECTORS: u64 = 512;

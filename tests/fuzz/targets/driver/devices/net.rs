@@ -2,13 +2,13 @@
 
 use super::super::Manners;
 use super::super::subject::{Limit, Part, Subject};
+use kvmlet_spec::{MacAddress, RateLimit};
+use kvmlet_vmm::devices::virtio::net::{Direction, NetHandle, NetParams, NetSpec, Offloads, Port};
+use kvmlet_vmm::devices::virtio::{DeviceSpec, VirtioDevice};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
-use kvmlet_spec::{MacAddress, RateLimit};
-use kvmlet_vmm::devices::virtio::net::{Direction, NetHandle, NetParams, NetSpec, Offloads, Port};
-use kvmlet_vmm::devices::virtio::{DeviceSpec, VirtioDevice};
 
 /// Sizes of the header in front of a frame, of the shortest frame and of the longest, in bytes.
 const HEADER_BYTES: usize = 12;

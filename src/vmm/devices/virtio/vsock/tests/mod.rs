@@ -1,5 +1,6 @@
 //! The device with a driver that follows the rules and breaks them, and a host that hands it streams.
 
+mod contract;
 mod flow;
 mod hosts;
 mod life;
