@@ -204,11 +204,11 @@ fn check_limits(kvm: &Kvm, config: &VmConfig) -> Result<(), Error> {
     check_host_memory(config.memory)
 }
 
-/// Can a VM have this much memory on this host, if it had the host for itself? No overcommitment makes room for more.
+/// Can a VM have this much memory on this host, if it had the host for itself?
 ///
 /// # Errors
 /// [`Error::HostMemory`] when it is more than the host has.
-fn check_host_memory(memory: Memory) -> Result<(), Error> {
+pub fn check_host_memory(memory: Memory) -> Result<(), Error> {
     let host_bytes = facts::total_memory_bytes();
     match memory.bytes() > host_bytes {
         true => Err(Error::HostMemory { memory, host_bytes }),

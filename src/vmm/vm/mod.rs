@@ -21,6 +21,7 @@ mod slots;
 mod vcpu;
 mod workers;
 
+pub use board::check_host_memory;
 pub use boot_trace::{BootTrace, Phase};
 pub use devices::{Endpoint, FarEnds, make_scratch};
 pub use error::Error;
