@@ -12,7 +12,7 @@
 //!   ports, and it asks the host for names. It can ping the host. It cannot use addresses that are not its own.
 //!   Between host and guest there is no IPv6.
 //!
-//! For those who may make no tap, [passt](self::passt) carries an interface instead: it has sockets of its user's on one side and
+//! For those who may make no tap, [passt] carries an interface instead: it has sockets of its user's on one side and
 //! the guest's frames on the other, and a relay between it and the VM keeps the guest to the same rules.
 
 mod addresses;
