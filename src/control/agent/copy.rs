@@ -1,5 +1,6 @@
 //! Copying files between a host and a guest, whose agent packs and unpacks them, whatever its image has.
 
+mod destination;
 mod failure;
 mod pack;
 mod unpack;
@@ -22,6 +23,9 @@ impl Agent {
     /// Copies what is at a path of the guest to one of this host: into the directory there or, if there is none, under that
     /// name. Nothing outside of it is touched, whatever the guest sends, and no symbolic link in it is followed.
     ///
+    /// A path that ends in `/.` takes nothing but a directory, what is in which goes into that of the path. It is made if there
+    /// is none; else it keeps its owner, mode and time. One that ends in `/`, where there is none, takes a directory alone, too.
+    ///
     /// # Errors
     ///
     /// When guest or host cannot, or it takes longer than `limit`. What was copied by then stays.
@@ -41,7 +45,8 @@ impl Agent {
     }
 
     /// Copies what is at a path of this host, and what a symbolic link there says, to one of the guest: into the directory
-    /// there or, if there is none, under that name.
+    /// there or, if there is none, under that name. A path of the guest that ends in `/.` is as that of
+    /// [`copy_from`](Self::copy_from); one that ends in `/` has to be there.
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@ use crate::sys::{self, Errno, File};
 const TICK_MS: u64 = 10;
 const PAGE_KIB: u64 = 4;
 
-/// Writes them to standard output. One that ends meanwhile is left out.
+/// Writes them to standard output. One that ends meanwhile is left out, and this one.
 pub fn list() -> Result<(), String> {
     let failed = |error: Errno| format!("list the processes: {error}");
     let directory = File::open(c"/proc", sys::O_RDONLY | sys::O_DIRECTORY).map_err(failed)?;
@@ -23,6 +23,9 @@ pub fn list() -> Result<(), String> {
         let Some(pid) = name.to_str().ok().and_then(|name| name.parse().ok()) else {
             return;
         };
+        if i64::from(pid) == i64::from(sys::getpid()) {
+            return;
+        }
         // SAFETY: what it hands out, an error number, is in no memory of the arena.
         let result = unsafe { runtime::scoped(|| tell(pid)) };
         written = core::mem::replace(&mut written, Ok(())).and(result);

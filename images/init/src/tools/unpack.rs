@@ -21,6 +21,8 @@ struct Unpacker<'a> {
     directory: File,
     /// How it is called there, if not as it was.
     new_name: Option<&'a [u8]>,
+    /// The item is a directory, what is in which goes into the one of the path.
+    fills: bool,
     /// Items that have begun, each in the one before it.
     open: Vec<Item>,
     /// Where that is, for those who are told of a failure.
@@ -31,6 +33,8 @@ struct Unpacker<'a> {
 struct Item {
     file: File,
     is_directory: bool,
+    /// It is the directory that is filled: it was there before, and stays as it is itself.
+    filled: bool,
     /// Of a file.
     size: u64,
     /// How long the path is without it.
@@ -38,7 +42,8 @@ struct Item {
 }
 
 /// Puts what comes from standard input to `path`: into the directory there or, if there is none, under that name. Nothing
-/// outside of it is touched, whatever symbolic links are in it.
+/// outside of it is touched, whatever symbolic links are in it. A path that ends in `/.` takes a directory alone, what is in
+/// which goes into that of the path.
 pub fn unpack(path: &CStr) -> Result<(), String> {
     // Modes are those that are told.
     let _ = sys::tree::set_umask(0);
@@ -47,8 +52,16 @@ pub fn unpack(path: &CStr) -> Result<(), String> {
         let path = path.to_string_lossy();
         format!("copy to \"{path}\": {error}")
     };
+    let fills = named.ends_with(b"/.");
+    let named = named.strip_suffix(b"/.").unwrap_or(named);
     let (directory, new_name) = match File::open(path, sys::O_RDONLY | sys::O_DIRECTORY) {
         Ok(directory) => (directory, None),
+        Err(Errno::ENOENT) if fills => {
+            let mut buffer = [0; 4096];
+            let new = c_str(named, &mut buffer).map_err(failed)?;
+            (parent(new).map_err(failed)?, Some(last(named).1))
+        }
+        Err(error) if fills => return Err(failed(error)),
         Err(Errno::ENOENT | Errno::ENOTDIR) if !named.ends_with(b"/") => {
             (parent(path).map_err(failed)?, Some(last(named).1))
         }
@@ -57,6 +70,7 @@ pub fn unpack(path: &CStr) -> Result<(), String> {
     let mut unpacker = Unpacker {
         directory,
         new_name,
+        fills,
         // Once, since a tool's memory is not given back before its end.
         open: Vec::with_capacity(MAX_DEPTH + 1),
         path: Vec::with_capacity(64 << 10),
@@ -110,7 +124,12 @@ impl Unpacker<'_> {
             return Err("copy what comes after the end".into());
         }
         let mut buffer = [0; 256];
+        let fills = self.fills && self.open.is_empty();
         match record {
+            Record::File { .. } | Record::Symlink { .. } | Record::Node { .. } if fills => {
+                Err(self.failed("copy what is no directory into", Errno::ENOTDIR))
+            }
+            Record::Directory { .. } if fills && self.new_name.is_none() => self.fill(),
             Record::Directory { name } => {
                 let name = self.enter(name, &mut buffer)?;
                 self.directory(name)
@@ -144,6 +163,11 @@ impl Unpacker<'_> {
                 Ok(())
             }
             Record::Data { offset, bytes } => self.write(offset, bytes),
+            Record::Owner(_) | Record::Attribute { .. } if self.innermost()?.filled => Ok(()),
+            Record::Leave(_) if self.innermost()?.filled => {
+                self.open.pop();
+                Ok(())
+            }
             Record::Owner(owner) => {
                 let fd = self.innermost()?.file.number();
                 let owned = sys::tree::set_owner(fd, owner.uid, owner.gid);
@@ -216,9 +240,26 @@ impl Unpacker<'_> {
         self.open.push(Item {
             file,
             is_directory,
+            filled: false,
             size,
             path,
         });
+    }
+
+    /// What is in the directory that comes goes into that of the path.
+    fn fill(&mut self) -> Result<(), String> {
+        let again = self
+            .directory
+            .open_in(c".", sys::O_RDONLY | sys::O_DIRECTORY, 0);
+        let file = again.map_err(|error| self.failed("go into", error))?;
+        self.open.push(Item {
+            file,
+            is_directory: true,
+            filled: true,
+            size: 0,
+            path: self.path.len(),
+        });
+        Ok(())
     }
 
     fn directory(&mut self, name: &CStr) -> Result<(), String> {

@@ -83,6 +83,65 @@ fn a_tree_comes_back_as_it_was() {
     shell("chmod -R u+w .", place.path());
 }
 
+/// What the end of a path says.
+#[test]
+fn directories_are_filled_and_made() {
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| {
+        place
+            .path()
+            .join("")
+            .into_os_string()
+            .into_string()
+            .unwrap()
+            + name
+    };
+    shell(
+        "mkdir -m 750 from; echo a > from/new; mkdir -m 711 full; echo b > full/mine; ln -s full link; echo c > file",
+        place.path(),
+    );
+    let directory = sent(Path::new(&path("from")), Owners::Mine);
+    for to in ["link/.", "made/.", "also/"] {
+        received(directory.clone(), Path::new(&path(to))).unwrap();
+    }
+    let seen = shell(
+        "stat -c %a full made also; cat full/mine */new; ls -d */from || true",
+        place.path(),
+    );
+    assert_eq!(seen, "711\n750\n750\nb\na\na\na\na\na\n");
+    let file = sent(Path::new(&path("file")), Owners::Mine);
+    for (stream, to, expected) in [
+        (&file, "full/.", "copy what is no directory to"),
+        (&file, "none/.", "copy what is no directory to"),
+        (&file, "none/", "copy what is no directory to"),
+        (&directory, "file", "go into"),
+    ] {
+        let error = received(stream.clone(), Path::new(&path(to)));
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("cannot {expected} /")),
+            "{to}: {error}"
+        );
+    }
+    // Nothing is asked of the guest for these.
+    for (to, expected) in [
+        ("file/.", "copy to"),
+        ("file/", "copy to"),
+        ("no/where", "open"),
+    ] {
+        let error = destination::Destination::find(Path::new(&path(to)));
+        let error = error.err().unwrap().to_string();
+        assert!(
+            error.contains(&format!("cannot {expected} /")),
+            "{to}: {error}"
+        );
+    }
+    assert_eq!(
+        shell("cat file; ls -d none no || true", place.path()),
+        "c\n"
+    );
+}
+
 #[test]
 fn nobodys_rights_come_along() {
     let place = tempfile::tempdir().unwrap();

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use kvmlet_contract::archive::{MAX_DEPTH, Modified, Owner, Record};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
     chownat, fchmod, fchown, fsetxattr, ftruncate, futimens, mkdirat, mknodat, openat, symlinkat,
     unlinkat, utimensat,
 };
 use rustix::io::{Errno, pwrite};
 
+use super::destination::{Destination, Outermost};
 use super::failure::{CopyError, Owners, host};
 
 /// What nobody's rights come with.
@@ -25,6 +26,7 @@ pub(super) struct Unpacker {
     directory: OwnedFd,
     /// How it is called there, if not as it was.
     new_name: Option<Vec<u8>>,
+    outermost: Outermost,
     owners: Owners,
     /// Items that have begun, each in the one before it.
     open: Vec<Item>,
@@ -39,6 +41,8 @@ pub(super) struct Unpacker {
 struct Item {
     file: OwnedFd,
     is_directory: bool,
+    /// It is the directory that is filled: there was no name, and it belongs to whoever has made it.
+    filled: bool,
     /// Of a file.
     size: u64,
 }
@@ -46,32 +50,14 @@ struct Item {
 impl Unpacker {
     /// Has them go to a path.
     pub(super) fn to(path: &Path, owners: Owners) -> Result<Self, CopyError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = |path: &Path| openat(CWD, path, flags, Mode::empty());
-        let (directory, new_name, path) = match (open(path), path.file_name()) {
-            (Ok(directory), _) => (directory, None, path.to_path_buf()),
-            (Err(Errno::NOENT | Errno::NOTDIR), Some(name))
-                if !path.as_os_str().as_bytes().ends_with(b"/") =>
-            {
-                let around = match path.parent() {
-                    Some(parent) if parent != Path::new("") => parent,
-                    _ => Path::new("."),
-                };
-                let directory = open(around).map_err(host("open", around))?;
-                (
-                    directory,
-                    Some(name.as_bytes().to_vec()),
-                    around.to_path_buf(),
-                )
-            }
-            (Err(error), _) => return Err(host("copy to", path)(error)),
-        };
+        let destination = Destination::find(path)?;
         Ok(Self {
-            directory,
-            new_name,
+            directory: destination.directory,
+            new_name: destination.new_name,
+            outermost: destination.outermost,
             owners,
             open: Vec::new(),
-            path,
+            path: destination.path,
             bytes: Vec::new(),
             complete: false,
             failure: None,
@@ -126,7 +112,15 @@ impl Unpacker {
         if self.complete {
             return Err(self.nonsense("something behind the end"));
         }
+        if self.open.is_empty() && self.outermost != Outermost::Anything {
+            self.must_be_directory(&record)?;
+        }
         match record {
+            Record::Directory { .. }
+                if self.open.is_empty() && self.outermost == Outermost::Filling =>
+            {
+                self.fill()
+            }
             Record::Directory { name } => {
                 let name = self.enter(name)?;
                 self.directory(&name)
@@ -163,8 +157,13 @@ impl Unpacker {
                 Ok(())
             }
             Record::Data { offset, bytes } => self.write_at(offset, bytes),
+            Record::Owner(_) | Record::Attribute { .. } if self.innermost()?.filled => Ok(()),
             Record::Owner(owner) => self.own(owner),
             Record::Attribute { name, value } => self.attribute(name, value),
+            Record::Leave(_) if self.innermost()?.filled => {
+                self.open.pop();
+                Ok(())
+            }
             Record::Leave(modified) => {
                 let set = futimens(&self.innermost()?.file, &times(modified));
                 set.map_err(host("set the time of", &self.path))?;
@@ -178,6 +177,34 @@ impl Unpacker {
             }
             Record::End => Err(self.nonsense("an end within a directory")),
         }
+    }
+
+    fn must_be_directory(&self, record: &Record<'_>) -> Result<(), CopyError> {
+        match record {
+            Record::File { .. } | Record::Symlink { .. } | Record::Node { .. } => {
+                let name = self.new_name.as_deref().unwrap_or_default();
+                let path = self.path.join(OsStr::from_bytes(name));
+                Err(host("copy what is no directory to", &path)(Errno::NOTDIR))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is in the directory that comes goes into that of the path.
+    fn fill(&mut self) -> Result<(), CopyError> {
+        let file = self.directory.try_clone();
+        let file = file.map_err(|source| CopyError::Host {
+            what: "copy to",
+            path: self.path.clone(),
+            source,
+        })?;
+        self.open.push(Item {
+            file,
+            is_directory: true,
+            filled: true,
+            size: 0,
+        });
+        Ok(())
     }
 
     /// The name of an item that comes, and the path with it.
@@ -206,6 +233,7 @@ impl Unpacker {
         self.open.push(Item {
             file,
             is_directory: true,
+            filled: false,
             size: 0,
         });
         Ok(())
@@ -224,6 +252,7 @@ impl Unpacker {
         self.open.push(Item {
             file,
             is_directory: false,
+            filled: false,
             size,
         });
         Ok(())

@@ -116,6 +116,22 @@ fn a_tree_comes_back_as_it_was() {
     )
     .finish();
     assert_eq!(nested.1, "hellomine\nhello");
+    // What is in it, into a directory that stays as it is, and into a new one.
+    let (code, ..) = execute(
+        &guest,
+        &script("mkdir -m 751 /srv/full; echo mine > /srv/full/mine; ln -s full /srv/there"),
+    )
+    .finish();
+    assert_eq!(code, 0);
+    for path in ["/srv/there/.", "/srv/new/."] {
+        assert_eq!(unpacked(&guest, path, &stream), (0, String::new()));
+    }
+    let filled = execute(
+        &guest,
+        &script("cd /srv; stat -c %a full new; cat full/mine full/plain new/plain; [ ! -e full/from ] && [ ! -e new/from ]"),
+    )
+    .finish();
+    assert_eq!((filled.0, &*filled.1), (0, "751\n755\nmine\nhellohello"));
     // A single file.
     let single = packed(&guest, "/srv/from/plain");
     assert_eq!(unpacked(&guest, "/srv/to/plain", &single).0, 0);
@@ -160,6 +176,16 @@ fn what_cannot_be_copied_is_named() {
             "/srv",
             stream(&[file, Record::End]),
             "copy all: it ends within a directory",
+        ),
+        (
+            "/srv/new/.",
+            stream(&[file]),
+            "copy what is no directory into \"/srv\": not a directory",
+        ),
+        (
+            "/init/.",
+            stream(&[]),
+            "copy to \"/init/.\": not a directory",
         ),
         (
             "/proc",
