@@ -10,7 +10,7 @@ const VERBS: &[(&[&str], &str)] = &[
     ),
     (&["ls", "list"], "`kvmlet ps` lists instances"),
     (
-        &["top", "stats"],
+        &["stats"],
         "`kvmlet ps` lists instances; `kvmlet boot --stats FILE` writes statistics",
     ),
     (

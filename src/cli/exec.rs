@@ -1,20 +1,17 @@
 //! `kvmlet exec`.
 
-use super::instances::{book, is_alive, look};
+use super::Outcome;
+use super::instances::agent::{PATIENCE, failed, reach};
 use super::service::variable_of;
 use super::session::{Left, Session, SessionError, Wanted};
-use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_control::agent::channel::{ProcessSpec, Role};
-use kvmlet_manager::supervision::connect;
 use kvmlet_manager::{Text, View};
 use kvmlet_spec::ConsoleSize;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::time::Duration;
 
-/// How long a guest may take to be connected to.
-const PATIENCE: Duration = Duration::from_secs(10);
+const VAIN: &str = "nothing can be executed in";
 
 /// Of a terminal that does not say how big it is.
 const USUAL_SIZE: ConsoleSize = ConsoleSize {
@@ -61,20 +58,8 @@ pub(super) struct Exec {
 
 impl Exec {
     pub fn run(self) -> Outcome {
-        let (instance, view) = look(&book()?, &self.instance)?;
+        let (view, mut agent) = reach(&self.instance, VAIN)?;
         let called = view.called().to_owned();
-        let failed = |why: String| {
-            Failed::new(format!(
-                "nothing can be executed in instance `{called}`: {why}"
-            ))
-        };
-        if !is_alive(&view) {
-            return Err(
-                failed("it does not run".into()).help(format!("`kvmlet start {called}` starts it"))
-            );
-        }
-        let mut agent =
-            connect(instance.directory(), PATIENCE).map_err(|error| failed(error.to_string()))?;
         let wanted = Wanted {
             input: self.interactive,
             terminal: self.tty,
@@ -83,7 +68,7 @@ impl Exec {
         let detach = self.detach;
         let spec = self.process(&view);
         let started = agent.client().start(&spec, Role::Exec);
-        started.map_err(|error| failed(error.to_string()))?;
+        started.map_err(|error| failed(&view, VAIN, error))?;
         if detach {
             return match agent.started(PATIENCE) {
                 Ok(()) => Ok(0),

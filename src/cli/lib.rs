@@ -6,6 +6,7 @@
 mod attach;
 mod bench;
 mod boot;
+mod cp;
 mod docker;
 mod doctor;
 mod events;
@@ -31,6 +32,7 @@ mod signal;
 mod start;
 mod stats;
 mod stop;
+mod top;
 mod unpause;
 mod wait;
 
@@ -61,6 +63,8 @@ enum Verb {
     Ps(ps::Ps),
     Exec(exec::Exec),
     Attach(attach::Attach),
+    Cp(cp::Cp),
+    Top(top::Top),
     Logs(logs::Logs),
     Inspect(inspect::Inspect),
     Start(start::Start),
@@ -109,6 +113,8 @@ pub fn run(started: Instant) -> u8 {
             (Verb::Ps(verb), _) => verb.run(),
             (Verb::Exec(verb), _) => verb.run(),
             (Verb::Attach(verb), _) => verb.run(),
+            (Verb::Cp(verb), _) => verb.run(),
+            (Verb::Top(verb), _) => verb.run(),
             (Verb::Logs(verb), _) => verb.run(),
             (Verb::Inspect(verb), _) => verb.run(),
             (Verb::Start(verb), _) => verb.run(),

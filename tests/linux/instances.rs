@@ -94,7 +94,17 @@ fn run() {
         script -qec "stty cols 100 rows 30; $K exec -it web /test --in-an-instance size" /dev/null </dev/null | tr -d '\r' | grep -o 'size=.*'
         code=0; $K exec web /nothing 2>err || code=$?
         echo $code; grep -o 'run "/nothing": no such file' err
+        mkdir tree; printf '%0300000d' 7 >tree/big; ln -s big tree/link; chmod 640 tree/big
+        $K cp tree web:/tmp/in; $K cp web:/tmp/in out-of-it; $K cp web:/tmp/in/. new/; $K cp tree/. web:/tmp
+        $K cp web:/tmp/big big; cmp big tree/big
+        for copy in out-of-it new; do diff -r tree $copy; echo $(readlink $copy/link) $(stat -c %a $copy/big); done
+        for wrong in 'tree/big web:/no/where' 'web:/nothing here' 'a b' 'web:/a web:/b'; do
+            ! $K cp $wrong 2>err; grep -o 'no such file\|neither path\|both paths' err
+        done
+        $K top --format '{{.PID}} {{.User}} {{.Command}}' web | grep -c '^1 0 /init'
+        $K top --format '{{.User}} {{.Command}}' web | grep in-an; $K top web | head -n 1 | tr -s ' '
         $K stop web; $K wait web
+        ! $K cp web:/tmp/big big 2>err; ! $K top web 2>>err; grep -c 'it does not run' err
         $K logs web 2>/dev/null | tail -n 1; $K logs web 2>&1 | grep -o 'signal 10'
         "#;
     let output = Command::new("timeout")
@@ -119,6 +129,8 @@ fn run() {
     let (id, rest) = out.split_once('\n').unwrap();
     assert_eq!(id.len(), 64, "{out}");
     let expected = "[\"a b\", \"\"] as (7, 8) on tenant with 100000 bytes\nto standard error\n3\na\nb3 bytes\n\
-                    size=100x30\n127\nrun \"/nothing\": no such file\nweb\n5\nstopped\nsignal 10\n";
+                    size=100x30\n127\nrun \"/nothing\": no such file\nbig 640\nbig 640\n\
+                    no such file\nno such file\nneither path\nboth paths\n1\n7 /test --in-an-instance serve a b\n\
+                    PID PPID USER TIME RSS COMMAND\nweb\n5\n2\nstopped\nsignal 10\n";
     assert_eq!(rest, expected, "{err}");
 }

@@ -1,5 +1,6 @@
 //! What verbs about instances have in common.
 
+pub(super) mod agent;
 pub(super) mod row;
 
 use crate::Failed;

@@ -1,0 +1,30 @@
+//! The agent in the guest of an instance.
+
+use super::{book, is_alive, look};
+use crate::Failed;
+use kvmlet_control::agent::Agent;
+use kvmlet_manager::View;
+use kvmlet_manager::supervision::connect;
+use std::time::Duration;
+
+/// How long a guest may take to be connected to, and to do what takes no time.
+pub(in super::super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An instance, and a connection to the agent of its guest. An error starts with `vain`: what is then not done, up to the name.
+pub(in super::super) fn reach(reference: &str, vain: &str) -> Result<(View, Agent), Failed> {
+    let (instance, view) = look(&book()?, reference)?;
+    if !is_alive(&view) {
+        let help = format!("`kvmlet start {}` starts it", view.called());
+        return Err(failed(&view, vain, "it does not run").help(help));
+    }
+    match connect(instance.directory(), PATIENCE) {
+        Ok(agent) => Ok((view, agent)),
+        Err(error) => Err(failed(&view, vain, error)),
+    }
+}
+
+/// That, for any other reason.
+pub(in super::super) fn failed(view: &View, vain: &str, why: impl std::fmt::Display) -> Failed {
+    let called = view.called();
+    Failed::new(format!("{vain} instance `{called}`: {why}"))
+}
