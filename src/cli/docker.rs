@@ -10,12 +10,8 @@ const VERBS: &[(&[&str], &str)] = &[
     ),
     (&["ls", "list"], "`kvmlet ps` lists instances"),
     (
-        &["stats"],
-        "`kvmlet ps` lists instances; `kvmlet boot --stats FILE` writes statistics",
-    ),
-    (
-        &["kill", "down", "restart"],
-        "`kvmlet stop` ends an instance, `kvmlet rm --force` at once, and `kvmlet start` starts it again",
+        &["down"],
+        "`kvmlet stop` ends an instance, and `kvmlet rm --force` removes it at once",
     ),
     (
         &["pull", "push", "images", "build", "load", "import"],
@@ -132,7 +128,7 @@ mod tests {
             ("up", "`kvmlet run -d --name NAME IMAGE`"),
             ("run --volume /a:/a nginx", "on a `--disk`"),
             ("run --disk x nginx", "is said to `kvmlet boot`"),
-            ("stats", "`kvmlet ps` lists"),
+            ("down", "`kvmlet stop` ends"),
             ("images", "`images/build` makes"),
             ("boot -it", "this terminal already"),
             ("boot --rm --root x", "`kvmlet run --rm`"),
