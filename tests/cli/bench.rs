@@ -3,7 +3,7 @@
 use rustix::fs::{XattrFlags, setxattr};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A user without rights.
@@ -16,19 +16,18 @@ impl Installed {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
-        fs::copy(
-            env!("CARGO_BIN_EXE_kvmlet"),
-            directory.path().join("kvmlet"),
-        )
-        .unwrap();
+        install(
+            env!("CARGO_BIN_EXE_kvmlet").as_ref(),
+            &directory.path().join("kvmlet"),
+        );
         Self(directory)
     }
 
     /// A script in the benchmark's place.
     fn beside(self, script: &str) -> Self {
-        let program = self.path("kvmlet-bench");
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        let written = self.path("script");
+        fs::write(&written, format!("#!/bin/sh\n{script}\n")).unwrap();
+        install(&written, &self.path("kvmlet-bench"));
         self
     }
 
@@ -40,6 +39,14 @@ impl Installed {
         let mut command = Command::new(self.path("kvmlet"));
         command.args(arguments).output().unwrap()
     }
+}
+
+/// By another process: what this one has open to write may be inherited by a child of another test at that moment, and
+/// no program is run while somebody can write to it (ETXTBSY).
+fn install(from: &Path, to: &Path) {
+    let mut install = Command::new("install");
+    let status = install.args(["-m", "755"]).arg(from).arg(to).status();
+    assert!(status.unwrap().success());
 }
 
 fn text(bytes: &[u8]) -> String {
