@@ -10,6 +10,7 @@ use crate::logs::{Reader, Selection};
 use crate::{Asked, End, InstanceId, State};
 use kvmlet_spec::supervision::RestartPolicy;
 use std::path::Path;
+use std::process::Stdio;
 
 /// What takes longer never comes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,6 +47,8 @@ impl Instance {
                 INSIDE,
                 format!("{ready} {} {script}", self.place.path().display()),
             )
+            // Where one is killed, its harness calls that a failure.
+            .stdout(Stdio::null())
             .spawn()
             .unwrap()
     }
