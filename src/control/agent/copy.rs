@@ -20,8 +20,8 @@ use pack::Packer;
 use unpack::Unpacker;
 
 impl Agent {
-    /// Copies what is at a path of the guest to one of this host: into the directory there or, if there is none, under that
-    /// name. Nothing outside of it is touched, whatever the guest sends, and no symbolic link in it is followed.
+    /// Copies what is at a path of the guest to one of this host: into the directory there, under the last part of its path, or,
+    /// if there is none, under that name. Nothing outside of it is touched, whatever the guest sends, and no symbolic link in it is followed.
     ///
     /// A path that ends in `/.` takes nothing but a directory, what is in which goes into that of the path. It is made if there
     /// is none; else it keeps its owner, mode and time. One that ends in `/`, where there is none, takes a directory alone, too.
@@ -36,7 +36,7 @@ impl Agent {
         owners: Owners,
         limit: Option<Duration>,
     ) -> Result<(), CopyError> {
-        let mut unpacker = Unpacker::to(to, owners)?;
+        let mut unpacker = Unpacker::to(to, path, owners)?;
         let copied = self.tool([PACK.as_bytes(), path], None, &mut unpacker, limit);
         // Its writer's failure is not the connection's.
         unpacker.failure()?;

@@ -1,5 +1,6 @@
 //! Where on this host a copy goes.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -67,4 +68,11 @@ impl Destination {
             (Err(error), _) => Err(host("copy to", path)(error)),
         }
     }
+}
+
+/// The last part of a guest's path, which a copy has for a name.
+pub(super) fn own_name(path: &[u8]) -> Result<Vec<u8>, CopyError> {
+    let name = Path::new(OsStr::from_bytes(path)).file_name();
+    let name = name.ok_or_else(|| CopyError::Nameless(String::from_utf8_lossy(path).into()))?;
+    Ok(name.as_bytes().to_vec())
 }

@@ -27,6 +27,9 @@ pub enum CopyError {
     /// The guest cannot.
     #[error("the guest {0}")]
     Guest(String),
+    /// A path of a guest that says of no copy how it is called.
+    #[error("`{}` has no name that its copy in a directory could have; name the copy", .0.escape_debug())]
+    Nameless(String),
     /// This host cannot.
     #[error("cannot {what} {}: {source}", path.display())]
     Host {

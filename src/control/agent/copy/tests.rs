@@ -31,10 +31,14 @@ fn stream(records: &[Record<'_>]) -> Vec<u8> {
     all
 }
 
-/// What comes of copying what a guest sends so.
+/// What comes of copying what a guest sends so, whatever it was asked for.
 fn received(stream: Vec<u8>, to: &Path) -> Result<(), CopyError> {
+    received_for(b"/srv/x", stream, to)
+}
+
+fn received_for(path: &[u8], stream: Vec<u8>, to: &Path) -> Result<(), CopyError> {
     let (mut agent, guest) = writing(stream, Ended::Code(0));
-    let copied = agent.copy_from(b"/srv/x", to, Owners::Mine, Some(PATIENCE));
+    let copied = agent.copy_from(path, to, Owners::Mine, Some(PATIENCE));
     drop(agent);
     guest.join().unwrap();
     copied
@@ -75,7 +79,7 @@ fn a_tree_comes_back_as_it_was() {
     received(stream.clone(), &place.path().join("to")).unwrap();
     fs::create_dir(place.path().join("into")).unwrap();
     for _ in 0..2 {
-        received(stream.clone(), &place.path().join("into")).unwrap();
+        received_for(b"/srv/from", stream.clone(), &place.path().join("into")).unwrap();
     }
     let expected = shell(seen, &from);
     assert_eq!(shell(seen, &place.path().join("to")), expected);
@@ -271,8 +275,14 @@ fn nothing_is_written_elsewhere() {
         ),
     ];
     for (records, expected) in cases {
-        let error = received(stream(&records), &to).unwrap_err().to_string();
+        let asked = match records[..] {
+            [Record::Directory { name: b"trap" }, ..] => b"/srv/trap",
+            _ => &b"/srv/x"[..],
+        };
+        let error = received_for(asked, stream(&records), &to);
+        let error = error.unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
+        shell("rm -rf x", &to);
     }
     // A link where a file goes is replaced, and not what it leads to.
     let whole = [
@@ -282,10 +292,47 @@ fn nothing_is_written_elsewhere() {
         leave,
         Record::End,
     ];
-    received(stream(&whole), &to).unwrap();
+    received_for(b"/srv/file", stream(&whole), &to).unwrap();
     assert_eq!(fs::read(to.join("file")).unwrap(), b"bad");
     assert_eq!(fs::read(kept.join("file")).unwrap(), b"good");
     assert_eq!(fs::read_dir(&kept).unwrap().count(), 1);
+}
+
+/// As scp's CVE-2019-6111 was.
+#[test]
+fn a_guest_does_not_choose_the_name_of_a_copy() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = Record::Directory { name: b".ssh" };
+    let file = Record::File {
+        name: b".bashrc",
+        size: 0,
+    };
+    let leave = Record::Leave(MODIFIED);
+    let all = || shell("find . | sort", place.path());
+    received_for(
+        b"/srv/report",
+        stream(&[file, leave, Record::End]),
+        place.path(),
+    )
+    .unwrap();
+    assert_eq!(all(), ".\n./report\n");
+    // Nor does it send more than was asked for.
+    fs::create_dir(place.path().join("new")).unwrap();
+    for to in ["", "new/."] {
+        let records = [directory, leave, directory, leave, Record::End];
+        let error = received(stream(&records), &place.path().join(to));
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.starts_with("the guest's agent sent more than was asked for: "),
+            "{error}"
+        );
+    }
+    assert_eq!(all(), ".\n./new\n./report\n./x\n");
+    // What has no name has none from it.
+    for path in [&b"/"[..], b"/srv/.."] {
+        let error = Unpacker::to(place.path(), path, Owners::Mine).err();
+        assert!(matches!(error, Some(CopyError::Nameless(_))), "{error:?}");
+    }
 }
 
 #[test]
@@ -306,7 +353,7 @@ fn what_cannot_be_copied_is_named() {
     assert_eq!(error.unwrap_err().to_string(), message);
     drop(agent);
     guest.join().unwrap();
-    let error = Unpacker::to(&nowhere.join("x"), Owners::Mine)
+    let error = Unpacker::to(&nowhere.join("x"), b"/x", Owners::Mine)
         .err()
         .unwrap();
     assert!(error.to_string().starts_with("cannot open "), "{error}");

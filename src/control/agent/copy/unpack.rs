@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pwrite};
 
-use super::destination::{Destination, Outermost};
+use super::destination::{self, Destination, Outermost};
 use super::failure::{CopyError, Owners, host};
 
 /// What nobody's rights come with.
@@ -24,9 +24,11 @@ const PLAIN: u32 = 0o777;
 pub(super) struct Unpacker {
     /// Where the item goes.
     directory: OwnedFd,
-    /// How it is called there, if not as it was.
-    new_name: Option<Vec<u8>>,
+    /// How it is called there, whatever the guest calls it. There is none if a directory is filled.
+    name: Option<Vec<u8>>,
     outermost: Outermost,
+    /// It has come.
+    begun: bool,
     owners: Owners,
     /// Items that have begun, each in the one before it.
     open: Vec<Item>,
@@ -48,13 +50,19 @@ struct Item {
 }
 
 impl Unpacker {
-    /// Has them go to a path.
-    pub(super) fn to(path: &Path, owners: Owners) -> Result<Self, CopyError> {
+    /// Has what is at a path of the guest go to one of this host.
+    pub(super) fn to(path: &Path, asked: &[u8], owners: Owners) -> Result<Self, CopyError> {
         let destination = Destination::find(path)?;
+        let fills = destination.outermost == Outermost::Filling;
+        let name = match destination.new_name {
+            None if !fills => Some(destination::own_name(asked)?),
+            name => name,
+        };
         Ok(Self {
             directory: destination.directory,
-            new_name: destination.new_name,
+            name,
             outermost: destination.outermost,
+            begun: false,
             owners,
             open: Vec::new(),
             path: destination.path,
@@ -112,8 +120,8 @@ impl Unpacker {
         if self.complete {
             return Err(self.nonsense("something behind the end"));
         }
-        if self.open.is_empty() && self.outermost != Outermost::Anything {
-            self.must_be_directory(&record)?;
+        if self.open.is_empty() {
+            self.begin(&record)?;
         }
         match record {
             Record::Directory { .. }
@@ -179,15 +187,22 @@ impl Unpacker {
         }
     }
 
-    fn must_be_directory(&self, record: &Record<'_>) -> Result<(), CopyError> {
-        match record {
-            Record::File { .. } | Record::Symlink { .. } | Record::Node { .. } => {
-                let name = self.new_name.as_deref().unwrap_or_default();
-                let path = self.path.join(OsStr::from_bytes(name));
-                Err(host("copy what is no directory to", &path)(Errno::NOTDIR))
-            }
-            _ => Ok(()),
+    /// Only what was asked for comes, and once.
+    fn begin(&mut self, record: &Record<'_>) -> Result<(), CopyError> {
+        let is_directory = matches!(record, Record::Directory { .. });
+        let other = matches!(
+            record,
+            Record::File { .. } | Record::Symlink { .. } | Record::Node { .. }
+        );
+        if other && self.outermost != Outermost::Anything {
+            let name = self.name.as_deref().unwrap_or_default();
+            let path = self.path.join(OsStr::from_bytes(name));
+            return Err(host("copy what is no directory to", &path)(Errno::NOTDIR));
         }
+        if (is_directory || other) && std::mem::replace(&mut self.begun, true) {
+            return Err(self.nonsense("more than was asked for"));
+        }
+        Ok(())
     }
 
     /// What is in the directory that comes goes into that of the path.
@@ -215,7 +230,7 @@ impl Unpacker {
         if self.open.len() > MAX_DEPTH {
             return Err(self.nonsense("too many directories in each other"));
         }
-        let outermost = self.new_name.as_ref().filter(|_| self.open.is_empty());
+        let outermost = self.name.as_ref().filter(|_| self.open.is_empty());
         let name = outermost.cloned().unwrap_or_else(|| name.to_vec());
         self.path.push(OsStr::from_bytes(&name));
         Ok(name)
