@@ -4,6 +4,7 @@ use kvmlet_spec::{Advice, Dialect, Remedy};
 use kvmlet_sys::{environment, lack, standard_error, whole_file};
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 
 /// An error with the way out, if there is one.
 #[derive(Debug)]
@@ -70,29 +71,50 @@ impl fmt::Display for Failed {
             .map(Advice::from)
             .or(self.help.clone())
         {
-            Some(help) => writeln!(out, "  help: {}", help.in_words_of(Dialect::Flags)),
+            Some(help) => {
+                let help = help.in_words_of(Dialect::Flags).to_string();
+                writeln!(out, "  help: {}", printable(&help))
+            }
             None => Ok(()),
         }
     }
 }
 
+/// A text without what steers a terminal, which a path may have in it.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            // The lines of a text are its own.
+            '\n' | '\t' => printable.push(char),
+            char if char.is_control() => printable.extend(char.escape_debug()),
+            char => printable.push(char),
+        }
+    }
+    printable
+}
+
 /// An operating system's message without Rust's "(os error N)".
 fn system_message(error: &(dyn StdError + 'static)) -> String {
     const NUMBER: &str = " (os error ";
-    let mut text = error.to_string();
-    let mut last = false;
+    let mut text = printable(&error.to_string());
+    let mut last = None;
     while let Some(start) = text.find(NUMBER) {
         let Some(length) = text[start..].find(')') else {
             break;
         };
-        last = start + length + 1 == text.len();
+        let number = text[start + NUMBER.len()..start + length].parse();
+        last = number.ok().filter(|_| start + length + 1 == text.len());
         text.replace_range(start..=start + length, "");
     }
-    // The system's own begin with a capital; one that is quoted in a text stays as it is.
-    match last {
-        true => text.to_lowercase(),
-        false => text,
+    // The system's own begin with a capital. Nothing else is changed of a text that ends with them.
+    let said = last.map(|number| io::Error::from_raw_os_error(number).to_string());
+    let said = said.as_deref().and_then(|said| said.split(NUMBER).next());
+    if let Some(start) = said.and_then(|said| text.strip_suffix(said).map(str::len)) {
+        let lower = text[start..].to_lowercase();
+        text.replace_range(start.., &lower);
     }
+    text
 }
 
 impl<E: Remedy + 'static> From<E> for Failed {
@@ -105,7 +127,6 @@ impl<E: Remedy + 'static> From<E> for Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
 
     /// What was opened, and what the system said.
     #[derive(Debug)]
@@ -135,6 +156,27 @@ mod tests {
         assert_eq!(
             system_message(&io::Error::other("a (os error ")),
             "a (os error "
+        );
+    }
+
+    #[test]
+    fn only_the_system_s_own_words_are_changed() {
+        let missing = io::Error::from_raw_os_error(libc::ENOENT);
+        let named = io::Error::other(format!("cannot use `NoSuchFILE`: {missing}"));
+        assert_eq!(
+            system_message(&named),
+            "cannot use `NoSuchFILE`: no such file or directory"
+        );
+        let other = io::Error::other("Its OWN words (os error 2)");
+        assert_eq!(system_message(&other), "Its OWN words");
+    }
+
+    #[test]
+    fn nothing_steers_a_terminal() {
+        let error = Unopened("\u{1b}]0;PWN\u{7}\u{9b}", io::Error::other("a\rb\nc"));
+        assert_eq!(
+            Failed::new(error).help("\u{1b}[31mred").to_string(),
+            "error: cannot open `\\u{1b}]0;PWN\\u{7}\\u{9b}`\n  caused by: a\\rb\nc\n  help: \\u{1b}[31mred\n"
         );
     }
 
