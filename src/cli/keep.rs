@@ -7,6 +7,7 @@ use kvmlet_control::agent::Agent;
 use kvmlet_manager::supervision::{ChannelSpec, Program, Step, VSOCK, attach, supervise};
 use kvmlet_manager::{Book, Error, Instance, InstanceId};
 use kvmlet_spec::ConsoleSize;
+use kvmlet_sys::descriptors;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{chdir, setsid};
 use rustix::stdio::dup2_stdout;
@@ -89,6 +90,8 @@ impl Starting {
             code: kvmlet_command::FAILED,
         };
         let program = std::env::current_exe().map_err(unstarted)?;
+        // It lives on, and would hold what whoever called has opened: a lock, or the end of a pipe.
+        descriptors::keep_from_programs();
         let mut keeper = Command::new(program)
             .arg("keep")
             .args(attended.then_some("--attended"))

@@ -22,6 +22,35 @@ pub unsafe fn close_all_but(kept: &[BorrowedFd<'_>]) {
     close(first, RawFd::MAX);
 }
 
+/// Has no program that this process executes from now on inherit what is open here, but the standard streams. Makes
+/// system calls and nothing else, so that a process may do it between its fork and its program.
+pub fn keep_from_programs() {
+    let first = libc::STDERR_FILENO + 1;
+    // SAFETY: numbers; a flag is set of what is open.
+    if unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            RawFd::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    } == 0
+    {
+        return;
+    }
+    // Linux before 5.11.
+    for fd in first..=last_number() {
+        // SAFETY: it sets a flag of a descriptor, if there is one.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// None has a number that is not below the limit.
+fn last_number() -> RawFd {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
+    RawFd::try_from(limit).unwrap_or(RawFd::MAX)
+}
+
 fn close(first: RawFd, last: RawFd) {
     if first > last {
         return;
@@ -30,9 +59,8 @@ fn close(first: RawFd, last: RawFd) {
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
         return;
     }
-    // Linux before 5.9 closes one at a time. None has a number that is not below the limit.
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
-    for fd in first..=last.min(RawFd::try_from(limit).unwrap_or(RawFd::MAX)) {
+    // Linux before 5.9 closes one at a time.
+    for fd in first..=last.min(last_number()) {
         // SAFETY: as above.
         unsafe { libc::close(fd) };
     }
@@ -44,6 +72,22 @@ mod tests {
     use crate::alone::alone;
     use std::fs::File;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn programs_have_the_standard_streams_alone() {
+        alone(
+            "descriptors::tests::programs_have_the_standard_streams_alone",
+            || {
+                let stray = rustix::io::dup(std::io::stdin()).unwrap();
+                keep_from_programs();
+                let script = format!("[ -e /dev/fd/2 ] && [ ! -e /dev/fd/{} ]", stray.as_raw_fd());
+                let status = std::process::Command::new("sh")
+                    .args(["-c", &script])
+                    .status();
+                assert!(status.unwrap().success());
+            },
+        );
+    }
 
     #[test]
     fn what_is_not_kept_is_closed() {

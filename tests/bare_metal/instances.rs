@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("an_instance_stands_still_and_goes_on", pauses),
     ("an_instance_is_killed_restarted_and_counted", control),
     ("a_socket_that_is_left_over_is_in_nobodys_way", left_over),
+    ("an_instance_has_nothing_of_who_has_started_it", strays),
 ];
 
 /// Runs a script in which `K` is kvmlet, and whose book is in a file system that goes with it. What it prints is compared.
@@ -307,5 +308,16 @@ fn left_over() {
         [ -e $socket ] || echo gone
         "#,
         "600 0\ncontrol.sock\nis not running: it is dead\nis not running\nweb\nweb\nweb\nweb\ngone\n",
+    );
+}
+
+fn strays() {
+    script(
+        r#"
+        ( flock 9; $K run -d --name web --kernel "$AGENT" root out=ready stay >/dev/null ) 9>lock
+        $K ps --format '{{.Names}} {{.State}}'
+        flock --nonblock lock echo free
+        "#,
+        "web running\nfree\n",
     );
 }
