@@ -62,6 +62,20 @@ fn boot() -> Command {
     command
 }
 
+/// Starts it with a descriptor that it was not meant to have: of its kernel's file.
+fn with_stray(command: &Command) -> Running {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "exec 3<\"$0\" \"$@\""])
+        .arg(program("net_services"))
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Running::spawn(&mut shell)
+}
+
 /// The processes beside a VM's: passt, and the relay.
 fn beside(vm: &Running) -> [i32; 2] {
     let supervisor = vm.id();
@@ -171,10 +185,13 @@ fn rights() {
                     .stdout(Stdio::piped())
                     .stderr(Stdio::piped());
             }
-            let mut vm = Running::spawn(command.args(["--net", "passt", "-p", "8080:80"]));
+            let mut vm = with_stray(command.args(["--net", "passt", "-p", "8080:80"]));
             expect(&lines(vm.stdout.take().unwrap()), "serving");
             let [passt, relay] = beside(&vm);
             for process in [passt, relay] {
+                let descriptors = read_dir(format!("/proc/{process}/fd")).unwrap();
+                let mut targets = descriptors.flatten().flat_map(|fd| read_link(fd.path()));
+                assert!(!targets.any(|target| target == program("net_services")));
                 let status = || read_to_string(format!("/proc/{process}/status")).unwrap();
                 eventually("rights are laid down", || {
                     status().contains("NoNewPrivs:\t1") && status().contains("Seccomp:\t2")

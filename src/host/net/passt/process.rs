@@ -3,6 +3,7 @@
 use super::Error;
 use super::packet::ETHERNET;
 use crate::config::{MacAddress, Subnet};
+use kvmlet_sys::descriptors;
 use kvmlet_sys::environment;
 use kvmlet_sys::process::{self, Child, Ended};
 use kvmlet_sys::wait::{self, Slot, Until};
@@ -69,6 +70,13 @@ impl Process {
             let mut command = Command::new(program);
             command.args(arguments).env_clear().current_dir("/");
             command.stdin(far).stdout(Stdio::null()).stderr(says);
+            let prepare = || {
+                // Whoever called has opened some for this program alone: its instance's lock, say.
+                descriptors::keep_from_programs();
+                Ok(())
+            };
+            // SAFETY: it makes system calls, and nothing else.
+            unsafe { command.pre_exec(prepare) };
             let child = Some(process::spawn(command.process_group(0))?);
             Ok((Self { child, said }, near))
         };
