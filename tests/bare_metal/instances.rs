@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     ("an_instance_is_killed_restarted_and_counted", control),
     ("a_socket_that_is_left_over_is_in_nobodys_way", left_over),
     ("an_instance_has_nothing_of_who_has_started_it", strays),
+    ("an_instance_whose_power_is_cut_is_not_asked", cut),
 ];
 
 /// Runs a script in which `K` is kvmlet, and whose book is in a file system that goes with it. What it prints is compared.
@@ -319,5 +320,18 @@ fn strays() {
         flock --nonblock lock echo free
         "#,
         "web running\nfree\n",
+    );
+}
+
+fn cut() {
+    script(
+        r#"
+        $K run -d --name web --kernel "$AGENT" root out=ready stay >/dev/null
+        kill -QUIT "$($K inspect --format '{{.State.Pid}}' web)"
+        $K wait web >/dev/null
+        $K logs web 2>&1 | grep -o 'power is cut: .*'
+        ! $K logs web 2>&1 | grep 'was sent signal'
+        "#,
+        "power is cut: it was asked for (SIGQUIT)\n",
     );
 }

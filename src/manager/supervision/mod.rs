@@ -244,6 +244,11 @@ impl Supervisor<'_> {
                 self.say("kvmlet: the guest's power is cut: it was to be stopped once more");
                 running.cut();
             }
+            // It asks neither the service nor the guest.
+            Some(_) if signal == libc::SIGQUIT => {
+                self.say("kvmlet: the guest's power is cut: it was asked for (SIGQUIT)");
+                running.cut_by(signal);
+            }
             Some(channel) => {
                 // One whose service does not run yet is asked as all are.
                 if !channel.stop(self.stop_timeout) {

@@ -192,6 +192,14 @@ impl Running {
         }
     }
 
+    /// The same, by a signal that asks for nothing less, and by the other steps where that does not do.
+    pub fn cut_by(&mut self, signal: libc::c_int) {
+        if self.cut.is_none() {
+            self.signal(signal);
+            self.cut = Some((Instant::now() + CUT[0].1, 1));
+        }
+    }
+
     /// Does what is due to have its VM end.
     pub fn go_on_cutting(&mut self) {
         let Some((_, step)) = self.cut.filter(|(at, _)| *at <= Instant::now()) else {
