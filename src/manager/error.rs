@@ -162,9 +162,10 @@ impl Remedy for Error {
                 }
                 None => format!("`fuser {}` tells which one", path.display()).into(),
             }),
-            Self::Interrupted(_) | Self::Name(_) | Self::NotFound { .. } | Self::Already { .. } => {
-                None
-            }
+            Self::Interrupted(_) | Self::Name(_) | Self::Already { .. } => None,
+            Self::NotFound { .. } => Some(
+                "`ps` lists those that run, and if it is told to all others; each user has a book of its own".into(),
+            ),
             Self::NameTaken { .. } => {
                 Some("take another one, or remove or rename that instance".into())
             }

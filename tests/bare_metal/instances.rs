@@ -69,6 +69,10 @@ fn life() {
         $K logs front 2>&1 | grep -o 'was sent signal 15, and has 10 s'
         $K logs --console front | grep -c 'an agent on its console'
         $K start front
+        # As it is asked for, so it is left alone.
+        before=$($K inspect --format '{{.State.Pid}}' front); $K start front
+        [ "$($K inspect --format '{{.State.Pid}}' front)" = "$before" ]
+        ! $K start nobody 2>err && grep -o 'each user has a book of its own' err
         $K ps --format '{{.Names}} {{.State}}'
         # A supervisor that is killed takes its VM along, and that is told.
         kill -9 "$($K inspect --format '{{.State.Pid}}' front)"
@@ -79,8 +83,8 @@ fn life() {
         $K events --since '#0' --until 0s | sed 's/.*"event":"\([a-z]*\)".*/\1/' | tr '\n' ' '
         "#,
         "web running root tier=front\nready\nthe name `web` is taken\nis running\nfront\nfront exited\n143\n\
-         was sent signal 15, and has 10 s\n1\nfront\n\
-         front running\nfront\ncreate start rename stop die start destroy ",
+         was sent signal 15, and has 10 s\n1\nfront\nfront\n\
+         each user has a book of its own\nfront running\nfront\ncreate start rename stop die start destroy ",
     );
 }
 
