@@ -19,6 +19,7 @@ mod instances;
 mod keep;
 mod kill;
 mod logs;
+mod output;
 mod pause;
 mod port;
 mod prune;

@@ -1,13 +1,15 @@
 //! `kvmlet logs`.
 
 use super::instances::book;
+use super::output::write_whole;
 use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_manager::logs::{Entry, Follower, Reader, Selection, Stream};
 use kvmlet_manager::{Instance, Moment, NotAMoment};
 use kvmlet_spec::supervision::Span;
 use kvmlet_sys::standard_error;
-use std::io::{self, Write};
+use rustix::stdio::stdout;
+use std::io;
 use std::os::fd::AsFd;
 
 /// Print what an instance has written.
@@ -119,8 +121,7 @@ pub(super) fn print(entry: &Entry, timestamps: bool) -> Result<bool, Failed> {
         standard_error::tell(&line);
         return Ok(true);
     }
-    let mut out = io::stdout().lock();
-    match out.write_all(&line).and_then(|()| out.flush()) {
+    match write_whole(stdout(), &line) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failed::new(error)),

@@ -3,6 +3,7 @@
 
 mod keys;
 
+use super::output::write_whole;
 use crate::Failed;
 use keys::Keys;
 use kvmlet_control::agent::channel::{Ended, Event, Fault, Output, Request};
@@ -12,8 +13,8 @@ use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::event::PollFlags;
 use rustix::io::{Errno, read};
-use rustix::stdio::stdin;
-use std::io::{self, Write};
+use rustix::stdio::{stderr, stdin, stdout};
+use std::io;
 use std::os::fd::AsFd;
 
 /// What is asked of a session.
@@ -166,8 +167,8 @@ impl Session {
                 None => return Ok(None),
                 Some(Event::Output { output, bytes }) => {
                     let printed = match output {
-                        Output::Stdout => print(&mut io::stdout().lock(), bytes),
-                        Output::Stderr => print(&mut io::stderr().lock(), bytes),
+                        Output::Stdout => write_whole(stdout(), bytes),
+                        Output::Stderr => write_whole(stderr(), bytes),
                     };
                     match printed {
                         // Nobody reads any more. The process goes on, as one that is piped into nothing.
@@ -245,9 +246,4 @@ impl Session {
         self.typed.drain(..count);
         Ok(())
     }
-}
-
-fn print(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
-    out.write_all(bytes)?;
-    out.flush()
 }
