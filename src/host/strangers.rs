@@ -12,28 +12,30 @@ const WRITES: u32 = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_T
 
 /// All rules.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    STRANGERS
-        .iter()
+    [BOTH, STRANGERS]
+        .into_iter()
+        .flatten()
         .chain(elsewhere().map(|elsewhere| &elsewhere.rule))
 }
 
 /// All rules for who carries a guest's frames to passt and back: it has all its sockets when it begins.
 pub fn rules_of_relays() -> impl Iterator<Item = &'static Rule> {
-    RELAYS
-        .iter()
+    [BOTH, RELAYS]
+        .into_iter()
+        .flatten()
         .chain(elsewhere().map(|elsewhere| &elsewhere.rule))
 }
 
-const RELAYS: &[Rule] = &[
-    Rule::any(libc::SYS_ppoll),
+/// What both kinds do.
+const BOTH: &[Rule] = &[
+    // Events, and sockets that are there.
     Rule::any(libc::SYS_futex),
+    Rule::any(libc::SYS_ppoll),
     Rule::any(libc::SYS_recvfrom),
     Rule::any(libc::SYS_recvmsg),
     Rule::any(libc::SYS_sendmsg),
     Rule::any(libc::SYS_sendto),
-    // What passt has not read yet.
-    Rule::equal(libc::SYS_ioctl, 1, libc::TIOCOUTQ as u32),
-    // Keys of its tables.
+    // Keys of tables.
     Rule::any(libc::SYS_getrandom),
     // The log, and whose end it is.
     Rule::any(libc::SYS_read),
@@ -60,15 +62,18 @@ const RELAYS: &[Rule] = &[
     },
 ];
 
+const RELAYS: &[Rule] = &[
+    // What passt has not read yet.
+    Rule::equal(libc::SYS_ioctl, 1, libc::TIOCOUTQ as u32),
+];
+
 const STRANGERS: &[Rule] = &[
     // Events.
     Rule::any(libc::SYS_epoll_ctl),
     Rule::any(libc::SYS_epoll_pwait),
     Rule::any(libc::SYS_epoll_pwait2),
     Rule::any(libc::SYS_epoll_wait),
-    Rule::any(libc::SYS_futex),
     Rule::any(libc::SYS_poll),
-    Rule::any(libc::SYS_ppoll),
     // Sockets.
     Rule::any(libc::SYS_accept4),
     Rule::any(libc::SYS_bind),
@@ -76,21 +81,12 @@ const STRANGERS: &[Rule] = &[
     Rule::any(libc::SYS_getpeername),
     Rule::any(libc::SYS_getsockname),
     Rule::any(libc::SYS_getsockopt),
-    Rule::any(libc::SYS_recvfrom),
-    Rule::any(libc::SYS_recvmsg),
-    Rule::any(libc::SYS_sendmsg),
-    Rule::any(libc::SYS_sendto),
     Rule::any(libc::SYS_setsockopt),
     Rule::any(libc::SYS_shutdown),
     Rule::equal(libc::SYS_socket, 0, libc::AF_INET as u32),
     Rule::equal(libc::SYS_socket, 0, libc::AF_INET6 as u32),
     Rule::equal(libc::SYS_ioctl, 1, libc::FIONBIO as u32),
     Rule::equal(libc::SYS_ioctl, 1, libc::SIOCGIFINDEX as u32),
-    Rule::any(libc::SYS_getrandom),
-    Rule::any(libc::SYS_read),
-    Rule::any(libc::SYS_write),
-    Rule::any(libc::SYS_writev),
-    Rule::any(libc::SYS_close),
     // The host's list of name servers.
     Rule::without(libc::SYS_openat, 2, WRITES),
     Rule::any(libc::SYS_statx),
@@ -98,22 +94,4 @@ const STRANGERS: &[Rule] = &[
     Rule::any(libc::SYS_fstat),
     Rule::any(libc::SYS_lseek),
     Rule::any(libc::SYS_fcntl),
-    // Memory, but none to execute.
-    Rule::any(libc::SYS_madvise),
-    Rule::without(libc::SYS_mmap, 2, libc::PROT_EXEC as u32),
-    Rule::without(libc::SYS_mprotect, 2, libc::PROT_EXEC as u32),
-    Rule::any(libc::SYS_mremap),
-    Rule::any(libc::SYS_munmap),
-    // The end of the thread, and of the process.
-    Rule::any(libc::SYS_exit),
-    Rule::any(libc::SYS_exit_group),
-    Rule::any(libc::SYS_getpid),
-    Rule::any(libc::SYS_gettid),
-    Rule::any(libc::SYS_rt_sigaction),
-    Rule::any(libc::SYS_rt_sigprocmask),
-    Rule::any(libc::SYS_rt_sigreturn),
-    Rule {
-        call: libc::SYS_tgkill,
-        check: Check::OwnProcess(0),
-    },
 ];
