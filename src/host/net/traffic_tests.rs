@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 fn soon() -> Duration {
@@ -233,6 +234,24 @@ fn published_ports_and_nothing_else_are_reached() {
     );
 }
 
+/// The connection of a client that waits for the guest's service, which begins now.
+fn serve<T>(guest: &Namespace, client: &ScopedJoinHandle<T>) -> TcpStream {
+    let listener = guest.run(|| TcpListener::bind("0.0.0.0:81").unwrap());
+    listener.set_nonblocking(true).unwrap();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                return stream;
+            }
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+        // Nobody else would come.
+        assert!(!client.is_finished(), "the client has given up");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn who_comes_before_the_service_waits_for_it() {
     let name = "net::traffic_tests::who_comes_before_the_service_waits_for_it";
@@ -243,6 +262,7 @@ fn who_comes_before_the_service_waits_for_it() {
             let mut answer = String::new();
             // A refusal may be there before the connection is known to be.
             let mut stream = connect("127.0.0.1:8081")?;
+            stream.set_read_timeout(Some(seconds(30)))?;
             stream.read_to_string(&mut answer).map(|_| answer)
         };
         // The guest's interface is down, then up with nobody who listens, then somebody does.
@@ -253,8 +273,7 @@ fn who_comes_before_the_service_waits_for_it() {
             guest.run(|| ip("link set eth0 up"));
             std::thread::sleep(Duration::from_millis(1500));
             assert!(!client.is_finished());
-            let listener = guest.run(|| TcpListener::bind("0.0.0.0:81").unwrap());
-            let (mut stream, _) = listener.accept().unwrap();
+            let mut stream = serve(guest, &client);
             stream.write_all(b"hello").unwrap();
             drop(stream);
             assert_eq!(client.join().unwrap().unwrap(), "hello");
@@ -273,8 +292,7 @@ fn who_comes_before_the_service_waits_for_it() {
             assert!(!client.is_finished());
             guest.run(|| ip("link set eth0 up"));
             guest.run(|| ip("route replace default via 10.107.0.1"));
-            let listener = guest.run(|| TcpListener::bind("0.0.0.0:81").unwrap());
-            let (mut stream, _) = listener.accept().unwrap();
+            let mut stream = serve(guest, &client);
             stream.write_all(b"again").unwrap();
             drop(stream);
             assert_eq!(client.join().unwrap().unwrap(), "again");
