@@ -167,7 +167,9 @@ fn no_file_is_long() {
 }
 
 /// Crates whose texts may be read by somebody who types no flags.
-const LIBRARIES: [&str; 7] = ["spec", "sys", "vmm", "host", "run", "manager", "kvmlet"];
+const LIBRARIES: [&str; 8] = [
+    "spec", "sys", "vmm", "host", "image", "run", "manager", "kvmlet",
+];
 
 /// A library names a `Setting`; who tells it to somebody says how that is set.
 #[test]
