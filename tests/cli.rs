@@ -10,6 +10,8 @@ mod bench;
 mod reference;
 #[path = "cli/scripts.rs"]
 mod scripts;
+#[path = "cli/verbs.rs"]
+mod verbs;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -31,9 +31,10 @@ impl Attach {
         }
         let agent = supervision::attach(instance.directory());
         let mut agent = agent.map_err(|error| {
-            Failed::new(format!(
-                "nobody can be attached to instance `{called}`: {error}"
-            ))
+            Failed::in_vain(
+                format!("nobody can be attached to instance `{called}`"),
+                error,
+            )
         })?;
         agent.client().attach();
         let wanted = Wanted {

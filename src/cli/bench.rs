@@ -45,7 +45,7 @@ impl Bench {
 /// Goes on as the program that lies beside this one, and no other of that name.
 fn become_program(arguments: impl Iterator<Item = OsString>) -> Outcome {
     let own = std::env::current_exe()
-        .map_err(|error| Failed::new(format!("kvmlet cannot find its own executable: {error}")))?;
+        .map_err(|error| Failed::in_vain("kvmlet cannot find its own executable", error))?;
     let path = own.with_file_name(PROGRAM);
     let failed = |cause: String| Failed::new(format!("cannot run `{}`: {cause}", path.display()));
     let owner = path.symlink_metadata().map(|found| found.uid());

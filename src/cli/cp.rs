@@ -5,6 +5,7 @@ use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_control::agent::Owners;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -135,7 +136,8 @@ fn source(path: &[u8]) -> (&[u8], Kind) {
 
 /// A path of this host, which is there.
 fn found(path: &OsStr) -> Result<(PathBuf, Kind), Failed> {
-    let missing = |error| Failed::new(format!("cannot copy {}: {error}", path.display()));
+    let missing =
+        |error: io::Error| Failed::in_vain(format!("cannot copy `{}`", path.display()), error);
     let (_, kind) = source(path.as_bytes());
     let ends_like_directory = kind == Kind::Content || path.as_bytes().ends_with(b"/");
     let path = Path::new(path);

@@ -21,13 +21,70 @@ const VERBS: &[(&[&str], &str)] = &[
         &["version", "info"],
         "`kvmlet --version`, or `kvmlet doctor`",
     ),
+    (
+        &["login", "logout", "search", "save", "tag"],
+        "images are files, and registries are not asked yet: `images/build` makes some, and `kvmlet run FILE` runs one",
+    ),
+    (
+        &["container", "image", "system"],
+        "verbs stand alone: `kvmlet ps`, `kvmlet inspect`, `kvmlet prune`; images are files",
+    ),
+    (
+        &["network", "volume"],
+        "networks go with their VMs (`kvmlet run -p`, `--net`), and directories of the host are not shared with guests",
+    ),
+    (
+        &["commit", "diff", "export"],
+        "what a service writes goes with its VM; `kvmlet cp` copies it out",
+    ),
+    (
+        &["update"],
+        "what an instance may use is said when it is run: `kvmlet rm` it, and `kvmlet run` it anew",
+    ),
 ];
 
 /// Those that `kvmlet run` does not have.
-const RUN_FLAGS: &[(&[&str], &str)] = &[(
-    &["--disk", "--root", "--scratch", "--initrd", "--config"],
-    "that is said to `kvmlet boot`, which boots a machine; `kvmlet run` runs an image of a root",
-)];
+const RUN_FLAGS: &[(&[&str], &str)] = &[
+    (
+        &["--disk", "--root", "--scratch", "--initrd", "--config"],
+        "that is said to `kvmlet boot`, which boots a machine; `kvmlet run` runs an image of a root",
+    ),
+    (
+        &["--entrypoint"],
+        "the service and its arguments stand behind the image: `kvmlet run IMAGE COMMAND...`",
+    ),
+    (
+        &[
+            "--privileged",
+            "--cap-add",
+            "--cap-drop",
+            "--security-opt",
+            "--userns",
+            "--pid",
+            "--ipc",
+            "--uts",
+        ],
+        "leave it out: the service has a kernel of its own, where it may do what its user may, and nothing on this host",
+    ),
+    (&["--init"], "leave it out: the guest has an init, kvmlet's"),
+    (
+        &["--read-only"],
+        "leave it out: an image of erofs is read-only already",
+    ),
+    (&["--env-file"], "give each variable by `--env NAME=VALUE`"),
+    (
+        &["-P", "--publish-all"],
+        "say which ports: `--publish 8080:80`, or `--publish 80` for a port of the host's choice",
+    ),
+    (
+        &["--device", "--gpus"],
+        "devices of the host are not given to guests; `kvmlet boot --disk` has block devices",
+    ),
+    (
+        &["--pull", "--platform"],
+        "leave it out: images are files, and registries are not asked",
+    ),
+];
 
 /// Those that `kvmlet boot` does not have.
 const FLAGS: &[(&[&str], &str)] = &[
@@ -87,6 +144,8 @@ pub(super) fn explain(mut error: clap::Error) -> clap::Error {
         }
         _ => None,
     };
+    // That the argument may be meant for the service: it would stand behind the image, as it is.
+    error.remove(ContextKind::Suggested);
     if let Some(tip) = tip {
         error.remove(ContextKind::SuggestedSubcommand);
         error.remove(ContextKind::SuggestedArg);
@@ -128,6 +187,13 @@ mod tests {
             ("up", "`kvmlet run -d --name NAME IMAGE`"),
             ("run --volume /a:/a nginx", "on a `--disk`"),
             ("run --disk x nginx", "is said to `kvmlet boot`"),
+            ("run --privileged nginx", "a kernel of its own"),
+            ("run --cap-add=ALL nginx", "a kernel of its own"),
+            ("run --entrypoint sh nginx", "`kvmlet run IMAGE COMMAND...`"),
+            ("run -P nginx", "say which ports"),
+            ("login", "registries are not asked yet"),
+            ("container ls", "`kvmlet ps`"),
+            ("network ls", "go with their VMs"),
             ("down", "`kvmlet stop` ends"),
             ("images", "`images/build` makes"),
             ("boot -it", "this terminal already"),
@@ -151,6 +217,9 @@ mod tests {
         assert!(message("boot --memroy 1G").contains("'--memory'"));
         assert!(message("boots").contains("'boot'"));
         assert!(!message("boot --zzz").contains("leave it out"));
+        for unknown in ["run --zzz nginx", "boot --zzz", "run --memroy 1g nginx"] {
+            assert!(!message(unknown).contains("to pass '"), "{unknown}");
+        }
         assert!(!message("doctor now").contains("--root"));
     }
 

@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::instances::agent::{PATIENCE, failed, reach};
-use super::service::variable_of;
+use super::service::{variable, variable_of};
 use super::session::{Left, Session, SessionError, Wanted};
 use clap::Args;
 use kvmlet_control::agent::channel::{ProcessSpec, Role};
@@ -22,7 +22,7 @@ const USUAL_SIZE: ConsoleSize = ConsoleSize {
 /// Run one more command in an instance that runs, and end with its exit code.
 ///
 /// It has the variables, the user and the directory that the instance was run with. 126 says that it could not be executed, 127 that
-/// there is none, 125 that kvmlet has failed.
+/// there is none, 137 that the instance has ended before it has, 1 that kvmlet has failed; the command's own code may be one of these.
 #[derive(Args)]
 pub(super) struct Exec {
     /// Standard input goes to the command.
@@ -35,7 +35,7 @@ pub(super) struct Exec {
     #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
     detach: bool,
     /// Set an environment variable; without a value, pass on the one set here.
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable())]
     env: Vec<OsString>,
     /// Whom it runs as, by names or numbers of the image.
     #[arg(short, long, value_name = "USER[:GROUP]")]

@@ -10,6 +10,8 @@ pub(super) enum ExitCode {
     Done,
     /// `kvmlet doctor` has found something that keeps VMs from running.
     Unfit,
+    /// A verb about instances has not done what it was asked for: as docker's, whose own code is for `run`.
+    NotDone,
     /// kvmlet has failed, or was used in a way that cannot be: a flag, a value, a configuration. As docker's, and no
     /// code of a service by custom.
     Failed,
@@ -43,7 +45,7 @@ impl ExitCode {
     pub const fn number(self) -> u8 {
         match self {
             Self::Done => 0,
-            Self::Unfit => 1,
+            Self::Unfit | Self::NotDone => 1,
             Self::Failed => kvmlet_command::FAILED,
             Self::Forbidden => 128 + libc::SIGSYS as u8,
             Self::Signal(signal) => 128 + signal as u8,
@@ -67,6 +69,26 @@ mod tests {
             ("triple fault", ExitCode::Guest(ExitReason::TripleFault)),
             ("a thread of kvmlet made a system call", ExitCode::Forbidden),
             ("`kvmlet doctor` found", ExitCode::Unfit),
+        ] {
+            let mut lines = manual.lines();
+            let line = lines.find(|line| line.starts_with(&format!("| {words}")));
+            let line = line.unwrap_or_else(|| panic!("no line for {words}"));
+            assert!(line.ends_with(&format!("| {} |", code.number())), "{line}");
+        }
+    }
+
+    /// The table of docs/instances.md, likewise.
+    #[test]
+    fn the_manual_of_instances_has_the_same_table() {
+        let manual = include_str!("../../docs/instances.md");
+        for (words, code) in [
+            ("it is done", ExitCode::Done),
+            ("a verb is not done", ExitCode::NotDone),
+            ("kvmlet has failed", ExitCode::Failed),
+            (
+                "the instance has ended before",
+                ExitCode::Signal(libc::SIGKILL),
+            ),
         ] {
             let mut lines = manual.lines();
             let line = lines.find(|line| line.starts_with(&format!("| {words}")));

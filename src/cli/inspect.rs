@@ -1,5 +1,6 @@
 //! `kvmlet inspect`.
 
+use super::exit_code::ExitCode;
 use super::format::Template;
 use super::instances::row::{code, ports};
 use super::instances::{book, is_alive, look};
@@ -32,7 +33,7 @@ impl Inspect {
                 Ok((instance, view)) => found.push(inspected(&instance, &view)),
                 Err(failed) => {
                     failed.print();
-                    exit = kvmlet_command::FAILED;
+                    exit = ExitCode::NotDone.number();
                 }
             }
         }

@@ -86,7 +86,7 @@ impl Starting {
     /// Starts that of an instance, whose service waits for somebody to be attached if it is attended.
     pub fn begin(id: &InstanceId, attended: bool) -> Result<Self, NotStarted> {
         let unstarted = |error: io::Error| NotStarted {
-            failed: Failed::new(format!("the supervisor cannot be started: {error}")),
+            failed: Failed::in_vain("the supervisor cannot be started", error),
             code: kvmlet_command::FAILED,
         };
         let program = std::env::current_exe().map_err(unstarted)?;
@@ -125,7 +125,7 @@ impl Starting {
             return Err(self.failed());
         }
         let mut agent = attach(instance.directory()).map_err(|error| NotStarted {
-            failed: Failed::new(format!("its supervisor does not answer: {error}")),
+            failed: Failed::in_vain("its supervisor does not answer", error),
             code: kvmlet_command::FAILED,
         })?;
         agent.client().attach();
@@ -203,7 +203,8 @@ impl Keep {
             }),
             control: Some("--control-fd"),
         };
-        let keeper = instance.own()?.begin()?;
+        let begun = book.own(&instance)?.begin();
+        let keeper = begun.map_err(|error| book.by_name(instance.id(), error))?;
         let told = &mut |told: Step<'_>| match told {
             Step::Listens => say(LISTENS),
             Step::Runs => {

@@ -61,6 +61,19 @@ struct Cli<V: Subcommand = Verb> {
 enum Verb {
     Boot(Box<boot::Boot>),
     Run(Box<service::Run>),
+    #[command(flatten)]
+    Instance(InstanceVerb),
+    #[command(hide = true)]
+    Keep(keep::Keep),
+    Bench(bench::Bench),
+    Doctor(doctor::Doctor),
+    Completions(generate::Completions),
+    Man(generate::Man),
+}
+
+/// What is done with instances that there are.
+#[derive(Subcommand)]
+enum InstanceVerb {
     Ps(ps::Ps),
     Exec(exec::Exec),
     Attach(attach::Attach),
@@ -81,12 +94,38 @@ enum Verb {
     Rm(rm::Rm),
     Prune(prune::Prune),
     Events(events::Events),
-    #[command(hide = true)]
-    Keep(keep::Keep),
-    Bench(bench::Bench),
-    Doctor(doctor::Doctor),
-    Completions(generate::Completions),
-    Man(generate::Man),
+}
+
+impl InstanceVerb {
+    /// Does it. If it is not done, that is told, and its exit code is docker's: not the one of a run that has failed.
+    fn run(self) -> Outcome {
+        let outcome = match self {
+            Self::Ps(verb) => verb.run(),
+            Self::Exec(verb) => verb.run(),
+            Self::Attach(verb) => verb.run(),
+            Self::Cp(verb) => verb.run(),
+            Self::Top(verb) => verb.run(),
+            Self::Logs(verb) => verb.run(),
+            Self::Inspect(verb) => verb.run(),
+            Self::Start(verb) => verb.run(),
+            Self::Stop(verb) => verb.run(),
+            Self::Restart(verb) => verb.run(),
+            Self::Kill(verb) => verb.run(),
+            Self::Pause(verb) => verb.run(),
+            Self::Unpause(verb) => verb.run(),
+            Self::Stats(verb) => verb.run(),
+            Self::Port(verb) => verb.run(),
+            Self::Wait(verb) => verb.run(),
+            Self::Rename(verb) => verb.run(),
+            Self::Rm(verb) => verb.run(),
+            Self::Prune(verb) => verb.run(),
+            Self::Events(verb) => verb.run(),
+        };
+        outcome.or_else(|failed| {
+            failed.print();
+            Ok(ExitCode::NotDone.number())
+        })
+    }
 }
 
 /// The verb whose start counts, alone: a VM need not wait until the flags of all others are put together.
@@ -111,26 +150,7 @@ pub fn run(started: Instant) -> u8 {
         match parse() {
             (Verb::Boot(verb), _) => verb.run(started),
             (Verb::Run(verb), _) => verb.run(),
-            (Verb::Ps(verb), _) => verb.run(),
-            (Verb::Exec(verb), _) => verb.run(),
-            (Verb::Attach(verb), _) => verb.run(),
-            (Verb::Cp(verb), _) => verb.run(),
-            (Verb::Top(verb), _) => verb.run(),
-            (Verb::Logs(verb), _) => verb.run(),
-            (Verb::Inspect(verb), _) => verb.run(),
-            (Verb::Start(verb), _) => verb.run(),
-            (Verb::Stop(verb), _) => verb.run(),
-            (Verb::Restart(verb), _) => verb.run(),
-            (Verb::Kill(verb), _) => verb.run(),
-            (Verb::Pause(verb), _) => verb.run(),
-            (Verb::Unpause(verb), _) => verb.run(),
-            (Verb::Stats(verb), _) => verb.run(),
-            (Verb::Port(verb), _) => verb.run(),
-            (Verb::Wait(verb), _) => verb.run(),
-            (Verb::Rename(verb), _) => verb.run(),
-            (Verb::Rm(verb), _) => verb.run(),
-            (Verb::Prune(verb), _) => verb.run(),
-            (Verb::Events(verb), _) => verb.run(),
+            (Verb::Instance(verb), _) => verb.run(),
             (Verb::Keep(verb), _) => verb.run(),
             (Verb::Bench(verb), verbosity) => verb.run(&verbosity),
             (Verb::Doctor(verb), _) => verb.run(),

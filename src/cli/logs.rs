@@ -4,7 +4,7 @@ use super::instances::book;
 use super::output::write_whole;
 use super::{Failed, Outcome};
 use clap::Args;
-use kvmlet_manager::logs::{Entry, Follower, Reader, Selection, Stream};
+use kvmlet_manager::logs::{Entry, Follower, Reader, Selection, Stream, Streams};
 use kvmlet_manager::{Instance, Moment, NotAMoment};
 use kvmlet_spec::supervision::Span;
 use kvmlet_sys::standard_error;
@@ -27,7 +27,7 @@ pub(super) struct Logs {
     /// Only what was written until then.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Moment>,
-    /// The messages of the guest's kernel and init as well, which its console has.
+    /// What the guest's kernel and init have said as well, at its console, and kvmlet itself: why a service was stopped, say.
     #[arg(long)]
     console: bool,
     /// Print the time of each line.
@@ -67,7 +67,10 @@ impl Logs {
             tail: self.tail.0,
             since: self.since,
             until: self.until,
-            console: self.console,
+            streams: match self.console {
+                true => Streams::All,
+                false => Streams::Service,
+            },
         };
         let print = |entry: &Entry| print(entry, self.timestamps);
         match self.follow {

@@ -4,6 +4,7 @@ use super::instances::{book, look};
 use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_spec::{HostPort, PortMapping};
+use std::num::NonZeroU16;
 
 /// List which ports of the host lead to an instance.
 #[derive(Args)]
@@ -12,7 +13,7 @@ pub(super) struct Port {
     #[arg(value_name = "INSTANCE")]
     instance: String,
     /// Only those that lead to this port of the guest: PORT, PORT/tcp or PORT/udp.
-    #[arg(value_name = "PORT")]
+    #[arg(value_name = "PORT", value_parser = port_of_guest)]
     port: Option<String>,
 }
 
@@ -34,11 +35,7 @@ impl Port {
                 lines.collect::<String>()
             }
             Some(wanted) => {
-                let wanted = match wanted.contains('/') {
-                    true => wanted.to_ascii_lowercase(),
-                    false => format!("{wanted}/tcp"),
-                };
-                let ports = published.iter().filter(|port| guest(port) == wanted);
+                let ports = published.iter().filter(|port| guest(port) == *wanted);
                 let lines: String = ports.flat_map(ends).map(|end| format!("{end}\n")).collect();
                 if lines.is_empty() {
                     let called = view.called();
@@ -54,13 +51,23 @@ impl Port {
     }
 }
 
+/// A port as it is written to be looked for, in the form that [`guest`] has.
+fn port_of_guest(text: &str) -> Result<String, &'static str> {
+    let lower = text.to_ascii_lowercase();
+    let (number, protocol) = lower.split_once('/').unwrap_or((&lower, "tcp"));
+    match number.parse::<NonZeroU16>() {
+        Ok(number) if matches!(protocol, "tcp" | "udp") => Ok(format!("{number}/{protocol}")),
+        _ => Err("a port is a number from 1 to 65535, with /tcp or /udp behind it if need be"),
+    }
+}
+
 /// The guest's port as docker writes it.
-fn guest(port: &PortMapping) -> String {
+pub(super) fn guest(port: &PortMapping) -> String {
     format!("{}/{}", port.guest, port.protocol.name())
 }
 
 /// Where on the host it is reached. Of one that is not chosen yet there is nothing to be said.
-fn ends(port: &PortMapping) -> impl Iterator<Item = String> + use<> {
+pub(super) fn ends(port: &PortMapping) -> impl Iterator<Item = String> + use<> {
     let number = match port.host {
         HostPort::Fixed(number) => Some(number.get()),
         _ => None,
@@ -73,6 +80,20 @@ fn ends(port: &PortMapping) -> impl Iterator<Item = String> + use<> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_read_in_any_case_and_are_numbers() {
+        for (text, expected) in [
+            ("80", "80/tcp"),
+            ("53/UDP", "53/udp"),
+            ("080/tcp", "80/tcp"),
+        ] {
+            assert_eq!(port_of_guest(text).unwrap(), expected);
+        }
+        for text in ["", "abc", "0", "65536", "80/sctp", "80/", "/tcp", "-1"] {
+            assert!(port_of_guest(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn ports_are_told_as_docker_tells_them() {

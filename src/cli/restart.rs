@@ -35,7 +35,7 @@ impl Restart {
             }
             let instance = stop(&book, reference, Signal::TERM, self.time)?;
             // Its supervisor may have more to write.
-            drop(instance.own()?);
+            drop(book.own(&instance)?);
             detach(instance.id())?;
             tell(&book, "restart", &view, []);
             Ok(reference.into())

@@ -49,7 +49,7 @@ fn remove(book: &Book, reference: &str, force: bool) -> Result<(), Failed> {
         },
         false => book.find(reference)?,
     };
-    match instance.own() {
+    match book.own(&instance) {
         Ok(owned) => book.remove(owned)?,
         Err(Error::NotFound { .. }) if force => return Ok(()),
         Err(error @ Error::InUse { .. }) => {

@@ -1,13 +1,6 @@
 //! Signals by the names and numbers that users write.
 
-/// The names of signals 1 to 31 (signal(7), x86).
-const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-];
-/// What C libraries leave to programs of the real-time signals, and the last.
-const REAL_TIME: [u8; 2] = [34, 64];
+use kvmlet_sys::signals::{NAMES, REAL_TIME};
 
 /// The number of a signal, as docker takes it: a number, or a name with or without `SIG`.
 pub(super) fn signal_number(text: &str) -> Result<u8, String> {

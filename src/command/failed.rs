@@ -22,6 +22,14 @@ impl Failed {
         }
     }
 
+    /// What was wanted in vain, and why, which is told as its cause.
+    pub fn in_vain(what: impl Into<String>, why: impl Into<Box<dyn StdError>>) -> Self {
+        Self::new(InVain {
+            what: what.into(),
+            why: why.into(),
+        })
+    }
+
     /// An error with the way out that it knows, if it knows one.
     pub fn with(error: impl Into<Box<dyn StdError>>, help: Option<impl Into<Advice>>) -> Self {
         Self {
@@ -56,6 +64,25 @@ impl Failed {
     /// What went wrong, without why.
     pub fn first_line(&self) -> String {
         self.error.to_string()
+    }
+}
+
+/// What was wanted, and its cause.
+#[derive(Debug)]
+struct InVain {
+    what: String,
+    why: Box<dyn StdError>,
+}
+
+impl fmt::Display for InVain {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.what)
+    }
+}
+
+impl StdError for InVain {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.why)
     }
 }
 
@@ -205,6 +232,10 @@ mod tests {
         assert_eq!(
             Failed::with(error(), Some("build one")).to_string(),
             "error: cannot open `nowhere`\n  caused by: no such file or directory\n  help: build one\n"
+        );
+        assert_eq!(
+            Failed::in_vain("no copy", error()).to_string(),
+            "error: no copy\n  caused by: cannot open `nowhere`\n  caused by: no such file or directory\n"
         );
         assert!(
             !Failed::with(error(), None::<&str>)

@@ -87,7 +87,7 @@ pub enum Error {
         state: State,
     },
     /// Only one that runs can do it.
-    #[error("instance `{called}` is not running: it is {state}")]
+    #[error("instance `{called}` is not running: it {}", state.instead())]
     NotRunning {
         /// Its name, or the beginning of its id.
         called: String,
@@ -164,7 +164,7 @@ impl Remedy for Error {
             }),
             Self::Interrupted(_) | Self::Name(_) | Self::Already { .. } => None,
             Self::NotFound { .. } => Some(
-                "`ps` lists those that run, and if it is told to all others; each user has a book of its own".into(),
+                "`kvmlet ps` lists those that run, and of all others, too, if it is asked to; each user has a book of its own".into(),
             ),
             Self::NameTaken { .. } => {
                 Some("take another one, or remove or rename that instance".into())

@@ -109,7 +109,7 @@ impl One {
             Self::Exited(code) => {
                 matches!(&view.end, Some(End::Told(outcome)) if outcome.code == *code)
             }
-            Self::Image(image) => view.asked.image == *image,
+            Self::Image(image) => [&*view.asked.image, view.asked.image_name()].contains(&&**image),
             Self::Health(health) => view.record.health.as_deref().unwrap_or("none") == health,
             Self::Label(name, value) => {
                 let found = view.asked.labels.get(name);

@@ -8,6 +8,26 @@ use std::ptr::null_mut;
 /// The signals that ask a program to end.
 pub const ENDING: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
+/// The names of signals 1 to 31, without `SIG` (signal(7), x86).
+pub const NAMES: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+/// What C libraries leave to programs of the real-time signals: the first, and the last.
+pub const REAL_TIME: [u8; 2] = [34, 64];
+
+/// What a signal is called: `SIGTERM`, `SIGRTMIN+3`; its number where it has no name.
+pub fn name(signal: u8) -> String {
+    let [first, last] = REAL_TIME;
+    match signal {
+        1..=31 => format!("SIG{}", NAMES[usize::from(signal) - 1]),
+        _ if signal == first => "SIGRTMIN".into(),
+        _ if (first..=last).contains(&signal) => format!("SIGRTMIN+{}", signal - first),
+        _ => format!("signal {signal}"),
+    }
+}
+
 /// Has signals do nothing, to this process and to programs that it starts.
 pub fn ignore(signals: &[libc::c_int]) {
     for signal in signals {
@@ -125,6 +145,22 @@ impl AsFd for Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_have_names() {
+        for (number, expected) in [
+            (libc::SIGTERM, "SIGTERM"),
+            (libc::SIGUSR1, "SIGUSR1"),
+            (libc::SIGSYS, "SIGSYS"),
+            (34, "SIGRTMIN"),
+            (37, "SIGRTMIN+3"),
+            (64, "SIGRTMIN+30"),
+            (33, "signal 33"),
+            (0, "signal 0"),
+        ] {
+            assert_eq!(name(number as u8), expected);
+        }
+    }
 
     #[test]
     fn a_signal_is_read_once() {

@@ -56,17 +56,19 @@ fn script(text: &str, expected: &str) {
 fn life() {
     script(
         r#"
-        id=$($K run -d --name web --label tier=front --kernel "$AGENT" root out=ready stay)
-        $K ps --format '{{.Names}} {{.State}} {{.Image}} {{.Labels}}'
+        id=$($K run -d --name web --label tier=front --kernel "$AGENT" ./root out=ready stay)
+        $K ps --format '{{.Names}} {{.State}} {{.Image}} {{.Labels}} {{.Command}}'
+        $K ps --no-trunc --format '{{.Image}} {{.Command}}'
         until $K logs web | grep ready; do sleep 0.05; done
         [ "$($K inspect --format '{{.State.Status}} {{.Id}}' ${id::7})" = "running $id" ]
         ! $K run -d --name web --kernel "$AGENT" root out=ready stay 2>err && grep -o 'the name `web` is taken' err
         $K rename web front
-        ! $K rm front 2>err && grep -o 'is running' err
+        ! $K rm front 2>err && grep -o '`front` is running' err
         $K stop front
         $K ps -a --filter label=tier --format '{{.Names}} {{.State}}'
         $K wait front
-        $K logs front 2>&1 | grep -o 'was sent signal 15, and has 10 s'
+        $K logs front 2>&1 | grep -c kvmlet || true
+        $K logs --console front 2>&1 | grep -o 'was sent SIGTERM, and has 10 s'
         $K logs --console front | grep -c 'an agent on its console'
         $K start front
         # As it is asked for, so it is left alone.
@@ -82,8 +84,8 @@ fn life() {
         ls /var/lib/kvmlet/instances /var/lib/kvmlet/names /var/lib/kvmlet/pending | grep -v : | tr -d '\n'
         $K events --since '#0' --until 0s | sed 's/.*"event":"\([a-z]*\)".*/\1/' | tr '\n' ' '
         "#,
-        "web running root tier=front\nready\nthe name `web` is taken\nis running\nfront\nfront exited\n143\n\
-         was sent signal 15, and has 10 s\n1\nfront\nfront\n\
+        "web running root tier=front \"out=ready stay\"\n./root \"out=ready stay\"\nready\nthe name `web` is taken\n`front` is running\nfront\nfront exited\n143\n\
+         0\nwas sent SIGTERM, and has 10 s\n1\nfront\nfront\n\
          each user has a book of its own\nfront running\nfront\ncreate start rename stop die start destroy ",
     );
 }
@@ -123,11 +125,11 @@ fn failure() {
         $K ps -a --format '{{.Names}} {{.State}}'
         $K rm web
         ! $K run -d --name web --rm --kernel kernel root 2>/dev/null
-        ! $K run -d root/none 2>err && grep -o 'as a root: no such file' err
+        ! $K run -d root/none 2>err && grep -o 'use `root/none` as a root' err
         ! $K run -d --name 'a b' root 2>err && grep -o 'is not a name of an instance' err
         $K ps -aq
         "#,
-        "1\nweb exited\nweb\nas a root: no such file\nis not a name of an instance\n",
+        "1\nweb exited\nweb\nuse `root/none` as a root\nis not a name of an instance\n",
     );
 }
 
@@ -137,8 +139,8 @@ fn channel() {
         # 128 KiB less what the name takes are the most that Linux takes for a variable.
         export BIG=$(printf '%0131067d' 1) LINES=$'a\nb'
         code=0; $K run --name web --kernel "$AGENT" -u 7:8 -e BIG -e LINES -e ODD=$'\xff\xfe' root \
-            env=BIG env=LINES env=ODD user err=oops many=3000000 exit=7 >out 2>err || code=$?
-        echo $code; head -n 4 out; tail -n +5 out | tr -d x | wc -c; tail -n +5 out | wc -c; cat err
+            env=BIG env=LINES env=ODD user bytes=$'a\xffb' err=oops many=3000000 exit=7 >out 2>err || code=$?
+        echo $code; head -n 5 out; tail -n +6 out | tr -d x | wc -c; tail -n +6 out | wc -c; cat err
         $K logs --console web | grep -c 'an agent on its console'
         $K run -d --name none --kernel "$AGENT" root fail=127 2>err || echo $?
         grep -o 'the guest cannot run it: on purpose' err
@@ -152,7 +154,7 @@ fn channel() {
         wait $run || echo $?
         ls /var/lib/kvmlet/instances/* | grep -c vsock || true
         "#,
-        "7\nBIG 131067\nLINES 3\nODD 2\n7:8\n0\n3000000\noops\n1\n127\nthe guest cannot run it: on purpose\n\
+        "7\nBIG 131067\nLINES 3\nODD 2\n7:8\n3\n0\n3000000\noops\n1\n127\nthe guest cannot run it: on purpose\n\
          exited\n127\n9\nmute\n143\n0\n",
     );
 }
@@ -172,7 +174,7 @@ fn liars() {
         $K run -d --name web --kernel "$AGENT" --stop-timeout 0 root deaf >/dev/null
         $K stop web >/dev/null
         $K wait web
-        $K logs web 2>&1 | sed 's/.*: //'
+        $K logs --console web 2>&1 | grep -o 'the guest has not stopped its service'
         "#,
         "flood 3 \n\
          noise 125 the guest's agent sent a frame of 4294967295 bytes, more than 16384 (is the other side kvmlet's?)\n\
@@ -206,7 +208,7 @@ fn exec() {
         ! $K exec web out=no 2>err && grep -o 'it does not run' err
         "#,
         "3 hi no\nX 3\nFROM 7\n5:6\n9\n126 the guest cannot run it: on purpose\nsize=100x30\n\
-         1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9 143\n125 has ended before the process has\nit does not run\n",
+         1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9 143\n137 has ended before the process has\nit does not run\n",
     );
 }
 
@@ -247,6 +249,7 @@ fn pauses() {
         r#"
         $K run -d --name web --kernel "$AGENT" root out=ready stay >/dev/null
         $K pause web
+        ! $K exec web out=no 2>err && grep -o 'it is paused' err
         $K ps --filter status=paused --format '{{.Names}} {{.State}}'
         $K ps --format '{{.Status}}' | grep -o '(Paused)'
         $K inspect --format '{{.State.Paused}} {{.State.Running}}' web
@@ -257,11 +260,11 @@ fn pauses() {
         # One that stands still is ended all the same.
         $K pause web
         $K stop web
-        ! $K pause web 2>err && grep -o 'is not running: it is exited' err
+        ! $K pause web 2>err && grep -o 'is not running: it has ended' err
         $K events --since '#0' --until 0s | sed 's/.*"event":"\([a-z]*\)".*/\1/' | tr '\n' ' '
         "#,
-        "web\nweb paused\n(Paused)\ntrue true\nis paused already\nweb\nis running already\nrunning\nweb\nweb\n\
-         is not running: it is exited\ncreate start pause unpause pause stop unpause die ",
+        "web\nit is paused\nweb paused\n(Paused)\ntrue true\nis paused already\nweb\nis running already\nrunning\nweb\nweb\n\
+         is not running: it has ended\ncreate start pause unpause pause stop unpause die ",
     );
 }
 
@@ -304,7 +307,7 @@ fn left_over() {
         kill -9 "$($K inspect --format '{{.State.Pid}}' web)"
         wait_for web dead
         ls $socket | grep -o 'control.sock'
-        ! $K pause web 2>err && grep -o 'is not running: it is dead' err
+        ! $K pause web 2>err && grep -o 'is not running: it has died' err
         ! $K stats --no-stream web 2>err && grep -o 'is not running' err
         $K start web
         $K pause web
@@ -312,7 +315,7 @@ fn left_over() {
         $K stop web
         [ -e $socket ] || echo gone
         "#,
-        "600 0\ncontrol.sock\nis not running: it is dead\nis not running\nweb\nweb\nweb\nweb\ngone\n",
+        "600 0\ncontrol.sock\nis not running: it has died\nis not running\nweb\nweb\nweb\nweb\ngone\n",
     );
 }
 
@@ -333,8 +336,8 @@ fn cut() {
         $K run -d --name web --kernel "$AGENT" root out=ready stay >/dev/null
         kill -QUIT "$($K inspect --format '{{.State.Pid}}' web)"
         $K wait web >/dev/null
-        $K logs web 2>&1 | grep -o 'power is cut: .*'
-        ! $K logs web 2>&1 | grep 'was sent signal'
+        $K logs --console web 2>&1 | grep -o 'power is cut: .*'
+        ! $K logs --console web 2>&1 | grep 'was sent SIG'
         "#,
         "power is cut: it was asked for (SIGQUIT)\n",
     );

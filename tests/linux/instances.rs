@@ -105,7 +105,7 @@ fn run() {
         $K top --format '{{.User}} {{.Command}}' web | grep in-an; $K top web | head -n 1 | tr -s ' '
         $K stop web; $K wait web
         ! $K cp web:/tmp/big big 2>err; ! $K top web 2>>err; grep -c 'it does not run' err
-        $K logs web 2>/dev/null | tail -n 1; $K logs web 2>&1 | grep -o 'signal 10'
+        $K logs web 2>/dev/null | tail -n 1; $K logs --console web 2>&1 | grep -o 'sent SIGUSR1'
         "#;
     let output = Command::new("timeout")
         .arg((DEADLINE.as_secs() * 2).to_string())
@@ -131,6 +131,6 @@ fn run() {
     let expected = "[\"a b\", \"\"] as (7, 8) on tenant with 100000 bytes\nto standard error\n3\na\nb3 bytes\n\
                     size=100x30\n127\nrun \"/nothing\": no such file\nbig 640\nbig 640\n\
                     no such file\nno such file\nneither path\nboth paths\n1\n7 /test --in-an-instance serve a b\n\
-                    PID PPID USER TIME RSS COMMAND\nweb\n5\n2\nstopped\nsignal 10\n";
+                    PID PPID USER TIME RSS COMMAND\nweb\n5\n2\nstopped\nsent SIGUSR1\n";
     assert_eq!(rest, expected, "{err}");
 }

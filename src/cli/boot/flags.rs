@@ -281,7 +281,7 @@ fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
             }
             _ => "docs/reference.md lists all keys",
         };
-        Failed::new(format!("configuration {name}: {error}")).help(help)
+        Failed::in_vain(format!("configuration {name}"), error).help(help)
     })
 }
 

@@ -43,8 +43,8 @@ fn inheritable(text: &str) -> Result<i32, String> {
     number.ok_or_else(|| "a descriptor is a whole number from 3".into())
 }
 
-fn unusable(number: i32, error: &io::Error) -> Failed {
-    Failed::new(format!("descriptor {number} cannot be used: {error}"))
+fn unusable(number: i32, error: io::Error) -> Failed {
+    Failed::in_vain(format!("descriptor {number} cannot be used"), error)
 }
 
 impl Boot {
@@ -52,13 +52,13 @@ impl Boot {
         // Before anything is opened that could have its number.
         let ready = self.ready_fd.map(|number| {
             process::inherited(number).map_err(|error| {
-                unusable(number, &error).help("open it first: `kvmlet boot --ready-fd 3 3>FILE`")
+                unusable(number, error).help("open it first: `kvmlet boot --ready-fd 3 3>FILE`")
             })
         });
         let control = self.control_fd.map(|number| {
             let listener = process::inherited(number).and_then(ControlListener::new);
             listener.map_err(|error| {
-                unusable(number, &error)
+                unusable(number, error)
                     .help("who starts kvmlet makes the socket, and listens on it")
             })
         });

@@ -78,6 +78,6 @@ fn sources_say_by_their_end_what_is_copied() {
     }
     for name in ["none", "none/.", "file/", "file/."] {
         let error = found(&path(name)).unwrap_err().to_string();
-        assert!(error.contains(&format!("{name}: ")), "{error}");
+        assert!(error.contains(&format!("{name}`\n")), "{error}");
     }
 }

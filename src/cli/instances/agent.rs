@@ -3,8 +3,9 @@
 use super::{book, is_alive, look};
 use crate::Failed;
 use kvmlet_control::agent::Agent;
-use kvmlet_manager::View;
 use kvmlet_manager::supervision::connect;
+use kvmlet_manager::{State, View};
+use std::error::Error;
 use std::time::Duration;
 
 /// How long a guest may take to be connected to, and to do what takes no time.
@@ -17,6 +18,10 @@ pub(in super::super) fn reach(reference: &str, vain: &str) -> Result<(View, Agen
         let help = format!("`kvmlet start {}` starts it", view.called());
         return Err(failed(&view, vain, "it does not run").help(help));
     }
+    if view.state == State::Paused {
+        let help = format!("`kvmlet unpause {}` has it go on", view.called());
+        return Err(failed(&view, vain, "it is paused").help(help));
+    }
     match connect(instance.directory(), PATIENCE) {
         Ok(agent) => Ok((view, agent)),
         Err(error) => Err(failed(&view, vain, error)),
@@ -24,7 +29,6 @@ pub(in super::super) fn reach(reference: &str, vain: &str) -> Result<(View, Agen
 }
 
 /// That, for any other reason.
-pub(in super::super) fn failed(view: &View, vain: &str, why: impl std::fmt::Display) -> Failed {
-    let called = view.called();
-    Failed::new(format!("{vain} instance `{called}`: {why}"))
+pub(in super::super) fn failed(view: &View, vain: &str, why: impl Into<Box<dyn Error>>) -> Failed {
+    Failed::in_vain(format!("{vain} instance `{}`", view.called()), why)
 }

@@ -4,6 +4,7 @@ pub(super) mod agent;
 pub(super) mod row;
 
 use crate::Failed;
+use crate::exit_code::ExitCode;
 use kvmlet_manager::{Book, Error, Instance, State, View};
 use kvmlet_sys::standard_error;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -25,7 +26,7 @@ pub(super) fn each(
             Ok(said) => kvmlet_command::print(format!("{said}\n"))?,
             Err(failed) => {
                 failed.print();
-                code = kvmlet_command::FAILED;
+                code = ExitCode::NotDone.number();
             }
         }
     }
@@ -50,10 +51,8 @@ pub(super) fn signal(instance: &Instance, view: &View, signal: Signal) -> Result
         return Ok(false);
     };
     let failed = |error: rustix::io::Errno| {
-        Failed::new(format!(
-            "instance `{}` cannot be told: {error}",
-            view.called()
-        ))
+        let what = format!("instance `{}` cannot be told", view.called());
+        Failed::in_vain(what, std::io::Error::from(error))
     };
     let pid = i32::try_from(keeper.pid).ok().and_then(Pid::from_raw);
     let Some(process) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
@@ -96,7 +95,7 @@ pub(super) fn stop(
     } else if signal(&instance, &view, by)? {
         instance.wait()?;
     } else if view.state != State::Created {
-        instance.own()?.set_stopped(true)?;
+        book.own(&instance)?.set_stopped(true)?;
     }
     Ok(instance)
 }

@@ -1,6 +1,8 @@
 //! An instance as lists show it.
 
-use kvmlet_manager::{End, Moment, State, View};
+use crate::port::{ends, guest};
+use kvmlet_manager::{End, Moment, State, Text, View};
+use kvmlet_spec::PortMapping;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -10,15 +12,6 @@ pub(in super::super) fn row(view: &View, now: Moment, whole: bool) -> Value {
         true => view.id.as_str(),
         false => view.id.short(),
     };
-    let command = format!("\"{}\"", view.asked.command.join(" ").escape_debug());
-    let command = match whole || command.chars().count() <= COMMAND {
-        true => command,
-        false => command
-            .chars()
-            .take(COMMAND - 1)
-            .chain(['\u{2026}'])
-            .collect(),
-    };
     let labels = view
         .asked
         .labels
@@ -27,11 +20,11 @@ pub(in super::super) fn row(view: &View, now: Moment, whole: bool) -> Value {
     json!({
         "ID": id,
         "Names": view.called(),
-        "Image": view.asked.image,
-        "Command": if view.asked.command.is_empty() { String::new() } else { command },
+        "Image": if whole { &view.asked.image } else { view.asked.image_name() },
+        "Command": command(view, whole),
         "CreatedAt": view.asked.created,
         "RunningFor": format!("{} ago", span(now.since(view.asked.created))),
-        "Ports": ports(view).join(", "),
+        "Ports": shown_ports(view),
         "State": view.state,
         "Status": status(view, now),
         "Health": view.record.health.as_deref().unwrap_or_default(),
@@ -41,6 +34,42 @@ pub(in super::super) fn row(view: &View, now: Moment, whole: bool) -> Value {
 
 /// Characters of a command that lists show.
 const COMMAND: usize = 20;
+
+/// The command in quotes, and cut, unless it is wanted whole.
+fn command(view: &View, whole: bool) -> String {
+    let words = view.asked.command.iter().map(Text::to_string_lossy);
+    let words = words.collect::<Vec<_>>().join(" ");
+    let quoted = format!("\"{}\"", words.escape_debug());
+    match whole || quoted.chars().count() <= COMMAND {
+        // What the image says itself is not known here.
+        _ if words.is_empty() => IMAGES_OWN.into(),
+        true => quoted,
+        false => {
+            let cut = quoted.chars().take(COMMAND - 1);
+            cut.chain(['\u{2026}']).collect()
+        }
+    }
+}
+
+/// Instead of a command, where none was said.
+const IMAGES_OWN: &str = "(the image's)";
+
+/// The published ports as docker shows them. Of those that the host chooses only the guest's are known.
+fn shown_ports(view: &View) -> String {
+    let shown = ports(view).into_iter().flat_map(|text| {
+        let Ok(port) = text.parse::<PortMapping>() else {
+            return vec![text];
+        };
+        let ends: Vec<String> = ends(&port)
+            .map(|end| format!("{end}->{}", guest(&port)))
+            .collect();
+        match ends.is_empty() {
+            true => vec![guest(&port)],
+            false => ends,
+        }
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
 
 /// The names of columns.
 pub(in super::super) fn heading(field: &str) -> String {

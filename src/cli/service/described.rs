@@ -3,6 +3,7 @@
 use crate::Failed;
 use crate::signal::signal_number;
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use kvmlet_manager::{Asked, Service};
 use kvmlet_spec::ConsoleSize;
 use kvmlet_sys::environment;
@@ -13,7 +14,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 #[derive(Args)]
 pub(super) struct Described {
     /// Set an environment variable; without a value, pass on the one set here.
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable())]
     env: Vec<OsString>,
     /// Directory in which the service starts.
     #[arg(short, long, value_name = "DIR")]
@@ -69,10 +70,17 @@ impl Described {
             rows: 24,
         };
         let described = service.describe(&asked.command, size).encode();
-        described
-            .map_err(|error| Failed::new(format!("the service cannot be described: {error}")))?;
+        described.map_err(|error| Failed::in_vain("the service cannot be described", error))?;
         Ok(service)
     }
+}
+
+/// How a variable is read, for `run` and `exec`.
+pub(in super::super) fn variable() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|text| match text.as_bytes() {
+        [] | [b'=', ..] => Err("a variable has a name: NAME=VALUE"),
+        _ => Ok(text),
+    })
 }
 
 /// Name and value that are given to a service; none if only a name is, which has no value here, as docker has it.
@@ -80,8 +88,6 @@ pub(in super::super) fn variable_of(written: &OsString) -> Option<(Vec<u8>, Vec<
     let bytes = written.as_bytes();
     match bytes.iter().position(|byte| *byte == b'=') {
         Some(at) => Some((bytes[..at].to_vec(), bytes[at + 1..].to_vec())),
-        // Refused, as every name that is not one.
-        None if bytes.is_empty() => Some((Vec::new(), Vec::new())),
         None => {
             let value = environment::data(written)?.into_vec();
             Some((bytes.to_vec(), value))
@@ -133,7 +139,10 @@ mod tests {
             "{error}"
         );
         let error = service(&word("--env==x".into())).unwrap_err();
-        assert!(error.contains("variable 1 is not NAME=VALUE"), "{error}");
+        assert!(
+            error.contains("--env <NAME[=VALUE]>") && error.contains("has a name"),
+            "{error}"
+        );
         let error = service(&word("--stop-signal=NONE".into())).unwrap_err();
         assert!(error.contains("is not a signal"), "{error}");
         for (text, number) in [

@@ -11,6 +11,8 @@ use kvmlet_spec::{
     CpuQuota, CpuSet, CpuWeight, Memory, NameServer, Net, PortMappings, VmConfig, VmConfigBuilder,
 };
 use kvmlet_vmm::Error;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// What is asked, but for the image and the command.
@@ -52,8 +54,8 @@ pub(super) struct Flags {
     #[command(flatten)]
     described: Described,
     /// Note something about it; can be given again.
-    #[arg(short, long, value_name = "KEY[=VALUE]")]
-    label: Vec<String>,
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = label)]
+    label: Vec<(String, String)>,
     /// How much of what it writes is kept: max-size=10m, max-file=3 (these are the defaults); can be given again.
     #[arg(long, value_name = "KEY=VALUE")]
     log_opt: Vec<String>,
@@ -69,22 +71,16 @@ impl Flags {
         book: &Book,
         image: &Path,
         root: &Root,
-        command: Vec<String>,
+        command: Vec<OsString>,
     ) -> Result<Asked, Failed> {
         let id = InstanceId::random().map_err(Failed::new)?;
         let mut asked = Asked::new(id, image.display().to_string());
-        asked.command = command;
+        let words = command.into_iter().map(OsStringExt::into_vec);
+        asked.command = words.map(Into::into).collect();
         asked.restart = self.restart;
         asked.remove = self.rm;
         asked.log = log_limits(&self.log_opt)?;
-        asked.labels = self
-            .label
-            .iter()
-            .map(|label| {
-                let (key, value) = label.split_once('=').unwrap_or((label, ""));
-                (key.into(), value.into())
-            })
-            .collect();
+        asked.labels = self.label.iter().cloned().collect();
         asked.service = self.described.service(&asked)?;
         let config = self.config(root.image(book, &asked), &asked)?;
         let json = config.to_json().map_err(Error::from)?;
@@ -165,9 +161,24 @@ fn size(text: &str) -> Option<u64> {
 /// Whole pages, as many as it takes.
 fn memory(text: &str) -> Result<Memory, String> {
     const PAGE: u64 = 4096;
-    let bytes = size(text).and_then(|bytes| bytes.checked_next_multiple_of(PAGE));
-    let bytes = bytes.ok_or("a size is a number with a unit, such as 512m or 1.5g")?;
-    Ok(Memory::from_bytes(bytes))
+    let bytes = size(text).ok_or("a size is a number with a unit, such as 512m or 1.5g")?;
+    let whole = bytes.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+    match Memory::from_bytes(whole) {
+        size if (Memory::MIN..=Memory::MAX).contains(&size) => Ok(size),
+        _ => {
+            // As it was written.
+            let size = Memory::from_bytes(bytes);
+            Err(kvmlet_spec::Error::MemoryRange { size }.to_string())
+        }
+    }
+}
+
+/// What is noted, and under which key.
+fn label(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=').unwrap_or((text, "")) {
+        ("", _) => Err("a label has a key: KEY=VALUE"),
+        (key, value) => Ok((key.into(), value.into())),
+    }
 }
 
 /// Shares of cgroup version 1 as a weight of version 2, as container runtimes have it (2 to 262144 become 1 to 10000).
@@ -230,6 +241,20 @@ mod tests {
             memory("16.0001m").unwrap(),
             Memory::from_bytes((16 << 20) + 4096)
         );
+    }
+
+    #[test]
+    fn labels_have_keys_and_memory_has_limits() {
+        let pair = |key: &str, value: &str| Ok((key.to_owned(), value.to_owned()));
+        assert_eq!(label("a=b=c"), pair("a", "b=c"));
+        assert_eq!(label("a"), pair("a", ""));
+        assert!(label("=x").is_err() && label("").is_err());
+        let error = memory("5k").unwrap_err();
+        assert!(
+            error.starts_with("5 KiB of guest memory is outside the limits"),
+            "{error}"
+        );
+        assert!(memory("16m").is_ok() && memory("5t").is_err());
     }
 
     #[test]

@@ -11,9 +11,9 @@ use super::logs::{follow, print};
 use super::session::{Left, Session, SessionError, Wanted};
 use super::{Failed, Outcome};
 use clap::Args;
-pub(super) use described::variable_of;
+pub(super) use described::{variable, variable_of};
 use flags::Flags;
-use kvmlet_manager::logs::{Reader, Selection, Stream};
+use kvmlet_manager::logs::{Reader, Selection, Stream, Streams};
 use kvmlet_manager::{Book, Instance, Moment};
 use kvmlet_spec::supervision::RestartPolicy;
 use kvmlet_sys::signals::{ENDING, Signals};
@@ -21,6 +21,7 @@ use kvmlet_sys::standard_error;
 use kvmlet_sys::wait::{self, Slot, Until};
 use root::Root;
 use rustix::process::Signal;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -48,7 +49,7 @@ pub(super) struct Run {
         trailing_var_arg = true,
         allow_hyphen_values = true
     )]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 impl Run {
@@ -59,8 +60,9 @@ impl Run {
         let asked = self.flags.asked(&book, &self.image, &root, self.command)?;
         // Before anything is made: it says that there was none.
         let idfile = self.cidfile.as_deref().map(|path| {
-            File::create_new(path)
-                .map_err(|error| Failed::new(format!("cannot make `{}`: {error}", path.display())))
+            let failed =
+                |error| Failed::in_vain(format!("cannot make `{}`", path.display()), error);
+            File::create_new(path).map_err(failed)
         });
         let idfile = idfile.transpose()?;
         let (id, remove) = (asked.id.clone(), asked.remove);
@@ -144,6 +146,7 @@ impl Words {
     pub fn of(instance: &Instance, since: Moment) -> Self {
         let selection = Selection {
             since: Some(since),
+            streams: Streams::All,
             ..Selection::default()
         };
         Self(Reader::open(instance.directory(), &selection).ok())
@@ -177,7 +180,14 @@ fn follow_all(book: &Book, instance: &Instance) -> Outcome {
                 }
             }
         });
-        follow(instance, &Selection::default(), |entry| print(entry, false))?;
+        let selection = Selection {
+            streams: Streams::All,
+            ..Selection::default()
+        };
+        follow(instance, &selection, |entry| match entry.stream {
+            Stream::Console => Ok(true),
+            _ => print(entry, false),
+        })?;
         let code = code(&instance.wait()?);
         // The other thread waits for signals, and for nothing that has to end.
         kvmlet_sys::standard_error::finish();

@@ -3,6 +3,7 @@
 
 mod keys;
 
+use super::exit_code::ExitCode;
 use super::output::write_whole;
 use crate::Failed;
 use keys::Keys;
@@ -37,6 +38,9 @@ pub(super) enum Left {
     Detached,
 }
 
+/// The exit code of a command that there is not, as shells have it.
+const NOT_THERE: u8 = 127;
+
 /// Why there is no process.
 #[derive(Debug)]
 pub(super) enum SessionError {
@@ -68,16 +72,26 @@ impl SessionError {
 
     /// Tells it, and returns the exit code.
     pub fn tell(self, called: &str) -> u8 {
-        let (text, code) = match self {
-            Self::Start(why, code) => (why, code),
+        let not_done = ExitCode::NotDone.number();
+        let (failed, code) = match self {
+            // What the guest could not make ready for it: nothing was executed.
+            Self::Start(why, kvmlet_command::FAILED) => (Failed::new(why), not_done),
+            Self::Start(why, code @ NOT_THERE) => {
+                let help = "what the image has can be executed; it need not have a shell";
+                (Failed::new(why).help(help), code)
+            }
+            Self::Start(why, code) => (Failed::new(why), code),
+            // The machine was its process's end, as a signal is that nobody can take.
             Self::Agent(AgentError::Gone) => (
-                format!("instance `{called}` has ended before the process has"),
-                kvmlet_command::FAILED,
+                Failed::new(format!(
+                    "instance `{called}` has ended before the process has"
+                )),
+                ExitCode::Signal(libc::SIGKILL).number(),
             ),
-            Self::Agent(error) => (error.to_string(), kvmlet_command::FAILED),
-            Self::Io(error) => (error.to_string(), kvmlet_command::FAILED),
+            Self::Agent(error) => (Failed::new(error), not_done),
+            Self::Io(error) => (Failed::new(error), not_done),
         };
-        Failed::new(text).print();
+        failed.print();
         code
     }
 }
@@ -183,7 +197,7 @@ impl Session {
                     let message = format!("the guest cannot {}", readable(message));
                     return Err(match fault {
                         Fault::Start { exit_code } => SessionError::Start(message, exit_code),
-                        _ => SessionError::Start(message, kvmlet_command::FAILED),
+                        _ => SessionError::Start(message, ExitCode::NotDone.number()),
                     });
                 }
                 Some(Event::Started { .. }) if self.wanted.terminal => {

@@ -125,6 +125,25 @@ impl Book {
         Instance::open(&self.instances, self.resolve(reference)?)
     }
 
+    /// Takes an instance, as [`Instance::own`] does, whose errors know no names.
+    ///
+    /// # Errors
+    /// As that, by its name.
+    pub fn own(&self, instance: &Instance) -> Result<Owned, Error> {
+        let owned = instance.own();
+        owned.map_err(|error| self.by_name(instance.id(), error))
+    }
+
+    /// An error about an instance in which that is called by its name, if it has one.
+    pub fn by_name(&self, id: &InstanceId, mut error: Error) -> Error {
+        if let Error::InUse { called, .. } | Error::RunsElsewhere { called, .. } = &mut error
+            && let Ok(Some(name)) = self.name_of(id)
+        {
+            *called = name.to_string();
+        }
+        error
+    }
+
     /// The id of what is called that.
     fn resolve(&self, reference: &str) -> Result<InstanceId, Error> {
         let not_found = || Error::NotFound {

@@ -1,10 +1,12 @@
 //! What was asked of an instance.
 
-use super::Service;
+use super::{Service, Text};
 use crate::{InstanceId, Moment};
 use kvmlet_spec::supervision::{HealthCheck, RestartPolicy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
 
 /// What was asked of an instance, which does not change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,7 +18,7 @@ pub struct Asked {
     /// What it runs, as its user has named it.
     pub image: String,
     /// The service, with its arguments, if not the image's own.
-    pub command: Vec<String>,
+    pub command: Vec<Text>,
     /// How that runs.
     #[serde(default)]
     pub service: Service,
@@ -50,6 +52,12 @@ impl Asked {
             labels: BTreeMap::new(),
             log: LogLimits::default(),
         }
+    }
+
+    /// What lists call its image: its file, wherever that lies.
+    pub fn image_name(&self) -> &str {
+        let name = Path::new(&self.image).file_name().and_then(OsStr::to_str);
+        name.unwrap_or(&self.image)
     }
 }
 

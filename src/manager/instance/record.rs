@@ -46,6 +46,18 @@ impl State {
         }
     }
 
+    /// What it does instead of running, behind "it".
+    pub(crate) const fn instead(self) -> &'static str {
+        match self {
+            Self::Created => "has not run yet",
+            Self::Running => "runs by now",
+            Self::Paused => "is paused",
+            Self::Restarting => "is about to be started again",
+            Self::Exited => "has ended",
+            Self::Dead => "has died with its supervisor",
+        }
+    }
+
     /// What keeps others from doing something with it.
     pub(crate) const fn in_use(self) -> &'static str {
         match self {

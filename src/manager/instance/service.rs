@@ -3,6 +3,7 @@
 use kvmlet_control::agent::channel::ProcessSpec;
 use kvmlet_spec::ConsoleSize;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// How a service runs, beside its command. It travels to the guest when that has started, and not on the kernel command
 /// line, which has little room and is for everybody in the guest to read.
@@ -40,6 +41,11 @@ pub enum Text {
 }
 
 impl Text {
+    /// As it may be printed.
+    pub fn to_string_lossy(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.as_bytes())
+    }
+
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
@@ -55,6 +61,12 @@ impl From<Vec<u8>> for Text {
     }
 }
 
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self::Utf8(text.into())
+    }
+}
+
 impl Service {
     /// Without another time limit, it has this long to end, in seconds.
     pub const STOP_TIMEOUT_S: u32 = 10;
@@ -65,10 +77,10 @@ impl Service {
     }
 
     /// What the guest is told, with the size of its terminal, if it has one.
-    pub fn describe(&self, command: &[String], size: ConsoleSize) -> ProcessSpec {
+    pub fn describe(&self, command: &[Text], size: ConsoleSize) -> ProcessSpec {
         let bytes = |text: &Text| text.as_bytes().to_vec();
         ProcessSpec {
-            arguments: command.iter().map(|word| word.clone().into()).collect(),
+            arguments: command.iter().map(bytes).collect(),
             variables: self
                 .env
                 .iter()
@@ -110,7 +122,8 @@ mod tests {
             columns: 80,
             rows: 24,
         };
-        let told = service.describe(&["sh".into()], size);
+        let told = service.describe(&["sh".into(), b"\xff".to_vec().into()], size);
+        assert_eq!(told.arguments, [&b"sh"[..], b"\xff"]);
         assert_eq!(told.variables[1], (b"B".to_vec(), vec![0xff, b'x']));
         assert_eq!((told.stop_timeout_ms, told.terminal), (Some(10_000), None));
         assert!(told.encode().is_ok());

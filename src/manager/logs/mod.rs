@@ -15,7 +15,7 @@ mod writer;
 pub use entry::{Entry, Stream};
 pub use follow::Follower;
 pub use lines::PART_BYTES;
-pub use reader::{Reader, Selection};
+pub use reader::{Reader, Selection, Streams};
 pub use writer::{LogWriter, Lost, QUEUE_BYTES};
 
 /// The name of the files.

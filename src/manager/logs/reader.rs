@@ -19,15 +19,26 @@ pub struct Selection {
     pub since: Option<Moment>,
     /// Only what was written until then.
     pub until: Option<Moment>,
-    /// What came from the guest's console, too: its kernel's messages.
-    pub console: bool,
+    /// Whose.
+    pub streams: Streams,
+}
+
+/// Who has written what is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Streams {
+    /// The service: its standard output and its standard error.
+    #[default]
+    Service,
+    /// Everybody: the guest's kernel and init at its console, and kvmlet, too.
+    All,
 }
 
 impl Selection {
     fn has(&self, entry: &Entry) -> bool {
         let is_early = self.since.is_some_and(|since| entry.time < since);
         let is_late = self.until.is_some_and(|until| entry.time > until);
-        let is_hidden = entry.stream == Stream::Console && !self.console;
+        let is_hidden = matches!(entry.stream, Stream::Console | Stream::Kvmlet)
+            && self.streams == Streams::Service;
         !is_early && !is_late && !is_hidden
     }
 }
@@ -48,13 +59,14 @@ impl Reader {
     /// What the kernel says.
     pub fn open(directory: &Directory, selection: &Selection) -> io::Result<Self> {
         // Entries that nobody wants to see do not count.
-        let tail = selection.tail.filter(|_| selection.console);
+        let has_all = selection.streams == Streams::All;
+        let tail = selection.tail.filter(|_| has_all);
         let mut reader = Self {
             lines: Lines::open(directory, super::FILES, LINE_BYTES, tail)?,
             selection: selection.clone(),
             last: VecDeque::new(),
         };
-        if let Some(count) = selection.tail.filter(|_| !selection.console) {
+        if let Some(count) = selection.tail.filter(|_| !has_all) {
             let count = usize::try_from(count).unwrap_or(usize::MAX);
             let mut last = VecDeque::new();
             while let Some(entry) = reader.next()? {
@@ -160,25 +172,26 @@ mod tests {
     }
 
     #[test]
-    fn the_console_is_shown_on_request_and_counts_only_then() {
+    fn what_the_service_has_not_written_is_shown_on_request_and_counts_only_then() {
         let (_place, directory, mut files) = log(0..3);
         for number in 10..20 {
-            let line = line(number).replace("stdout", "console");
+            let other = ["console", "kvmlet"][number as usize % 2];
+            let line = line(number).replace("stdout", other);
             files.write(line.as_bytes()).unwrap();
         }
         files.write(line(3).as_bytes()).unwrap();
-        let of = |tail, console| {
+        let of = |tail, streams| {
             let selection = Selection {
                 tail,
-                console,
+                streams,
                 ..Selection::default()
             };
             read(&directory, selection)
         };
-        assert_eq!(of(None, false), [0, 1, 2, 3]);
-        assert_eq!(of(Some(2), false), [2, 3]);
-        assert_eq!(of(Some(2), true), [19, 3]);
-        assert_eq!(of(None, true).len(), 14);
+        assert_eq!(of(None, Streams::Service), [0, 1, 2, 3]);
+        assert_eq!(of(Some(2), Streams::Service), [2, 3]);
+        assert_eq!(of(Some(2), Streams::All), [19, 3]);
+        assert_eq!(of(None, Streams::All).len(), 14);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{Supervisor, Told};
 use crate::logs::Stream;
 use crate::{Error, Moment};
 use kvmlet_control::agent::channel::StopStep;
-use kvmlet_sys::signals::ENDING;
+use kvmlet_sys::signals::{self, ENDING};
 use kvmlet_sys::wait::{self, Until};
 use std::time::{Duration, Instant};
 
@@ -65,8 +65,9 @@ impl Supervisor<'_> {
             }
             Word::Stopping(StopStep::Signalled { signal }) => {
                 let seconds = self.stop_timeout.as_secs();
+                let signal = signals::name(signal);
                 self.say(&format!(
-                    "kvmlet: the service was sent signal {signal}, and has {seconds} s to end"
+                    "kvmlet: the service was sent {signal}, and has {seconds} s to end"
                 ));
             }
             Word::Stopping(StopStep::Killed) => self.say("kvmlet: the service was killed"),

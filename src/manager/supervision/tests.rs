@@ -6,7 +6,7 @@ use super::*;
 #[path = "../../sys/alone.rs"]
 mod alone;
 
-use crate::logs::{Reader, Selection};
+use crate::logs::{Reader, Selection, Streams};
 use crate::{Asked, End, InstanceId, State};
 use kvmlet_spec::supervision::RestartPolicy;
 use std::path::Path;
@@ -67,7 +67,11 @@ impl Instance {
 
     fn reader(&self) -> Reader {
         let instance = self.book().find("web").unwrap();
-        Reader::open(instance.directory(), &Selection::default()).unwrap()
+        let all = Selection {
+            streams: Streams::All,
+            ..Selection::default()
+        };
+        Reader::open(instance.directory(), &all).unwrap()
     }
 
     fn said(&self) -> String {

@@ -1,6 +1,6 @@
 //! Logs that are written, on good disks and bad ones.
 
-use super::super::{Reader, Selection};
+use super::super::{Reader, Selection, Streams};
 use super::*;
 use std::os::unix::fs::MetadataExt;
 
@@ -12,7 +12,11 @@ fn log() -> (tempfile::TempDir, Directory, LogWriter) {
 }
 
 fn entries(directory: &Directory) -> Vec<Entry> {
-    let mut reader = Reader::open(directory, &Selection::default()).unwrap();
+    let all = Selection {
+        streams: Streams::All,
+        ..Selection::default()
+    };
+    let mut reader = Reader::open(directory, &all).unwrap();
     std::iter::from_fn(|| reader.next().unwrap()).collect()
 }
 

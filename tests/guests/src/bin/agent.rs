@@ -1,6 +1,7 @@
 //! Plays a guest's agent over its socket device: it connects to the host for its service, and takes processes to execute.
 //! What it is described as arguments it does in their order:
 //!
+//! * `bytes=BYTES`: writes how many there are, whatever they are
 //! * `out=TEXT`, `err=TEXT`: writes a line, when it has credit for it; `many=BYTES`: as much to standard output
 //! * `env=NAME`: writes how long the variable is, `user`: whom it is to run as
 //! * `echo`: writes its input to standard output, to its end; `size`: waits for a size of its terminal, and writes it
@@ -228,7 +229,10 @@ impl Session {
         };
         let words = description.arguments();
         self.steps = words
-            .map(|word| word.to_string_lossy().into_owned())
+            .map(|word| match word.to_bytes().strip_prefix(b"bytes=") {
+                Some(bytes) => format!("out={}", bytes.len()),
+                None => word.to_string_lossy().into_owned(),
+            })
             .collect();
         if self.steps.is_empty() {
             self.steps.push_back("stay".to_owned());
