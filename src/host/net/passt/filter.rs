@@ -5,12 +5,13 @@
 //! sees a frame: a guest has its own address only, and reaches what its [`Egress`] says, of this host nothing but names.
 //! It answers whoever has reached it. Others reach published ports.
 
-use super::flows::{Flow, Flows};
+use super::flows::{Callers, Flow, Flows};
 use super::packet::{Content, ICMP, Packet, UDP};
 use super::routes::Routes;
 use crate::config::Egress;
 use crate::net::table::is_private;
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 /// Where passt answers questions about names.
 const DNS: u16 = 53;
@@ -31,6 +32,8 @@ pub(super) struct Policy {
 pub(super) struct Filter<R> {
     policy: Policy,
     flows: Flows,
+    /// Programs on this host that have come by UDP.
+    callers: Callers,
     routes: R,
 }
 
@@ -39,6 +42,7 @@ impl<R: Routes> Filter<R> {
         Self {
             policy,
             flows: Flows::default(),
+            callers: Callers::new(Instant::now()),
             routes,
         }
     }
@@ -60,15 +64,22 @@ impl<R: Routes> Filter<R> {
             }) => (source, destination, content),
             None => return false,
         };
-        let flow = match content {
-            Content::Ports { protocol, from, to } => flow(protocol, destination, to, from),
-            Content::Echo(number) => flow(ICMP, destination, 0, number),
+        let (flow, opens) = match content {
+            Content::Ports {
+                protocol,
+                from,
+                to,
+                opens,
+            } => (flow(protocol, destination, to, from), opens),
+            Content::Echo(number) => (flow(ICMP, destination, 0, number), false),
             Content::Report => return false,
         };
         if source != guest {
             return false;
         }
-        if self.flows.know(&flow) {
+        // A connection of its own is no answer, even to where somebody has come from: a program of this host has that
+        // port by now, maybe.
+        if !opens && self.goes_on(&flow) {
             return true;
         }
         let may = match destination == self.policy.gateway {
@@ -96,7 +107,9 @@ impl<R: Routes> Filter<R> {
             return false;
         }
         let flow = match content {
-            Content::Ports { protocol, from, to } => flow(protocol, source, from, to),
+            Content::Ports {
+                protocol, from, to, ..
+            } => flow(protocol, source, from, to),
             Content::Echo(number) => flow(ICMP, source, 0, number),
             Content::Report => return true,
         };
@@ -105,11 +118,28 @@ impl<R: Routes> Filter<R> {
         }
         let wanted = (flow.protocol, flow.guest_port);
         let may = self.policy.published.contains(&wanted);
-        if may {
+        match may {
+            false => {}
+            true if self.is_callers(&flow) => self.callers.heard(flow, Instant::now()),
             // Its answers go wherever that is.
-            self.flows.add(flow);
+            true => self.flows.add(flow),
         }
         may
+    }
+
+    /// Is it one that the guest may have its part in, whatever it reaches by itself?
+    fn goes_on(&mut self, flow: &Flow) -> bool {
+        match self.is_callers(flow) {
+            true => self.callers.has(flow, Instant::now()),
+            false => self.flows.know(flow),
+        }
+    }
+
+    /// Did it begin with a program on this host, if with anybody else than the guest? By TCP the end of a connection is
+    /// its end for passt as well.
+    fn is_callers(&self, flow: &Flow) -> bool {
+        let published = self.policy.published.contains(&(UDP, flow.guest_port));
+        flow.protocol == UDP && flow.remote == self.policy.gateway && published
     }
 
     fn reaches(&mut self, destination: Ipv4Addr) -> bool {

@@ -117,6 +117,33 @@ fn others_reach_published_ports_and_are_answered_wherever_they_are() {
     }
 }
 
+/// A client's port may be another program's when it is gone, and passt would make the connection to that.
+#[test]
+fn a_guest_opens_no_connection_to_where_a_client_came_from() {
+    const FLAGS: usize = 14 + 20 + 13;
+    for (client, egress, may_open) in [
+        (GATEWAY, Egress::All, false),
+        (there("198.51.100.1"), Egress::None, false),
+        (there("198.51.100.1"), Egress::Internet, true),
+    ] {
+        let mut filter = filter(egress);
+        let client = (client, 5000);
+        let mut segment = ports(TCP, client, (GUEST, 80));
+        segment[FLAGS] = 0x02;
+        assert!(filter.may_arrive(&segment));
+        let mut answer = ports(TCP, (GUEST, 80), client);
+        for (flags, expected) in [
+            (0x12, true),
+            (0x10, true),
+            (0x02, may_open),
+            (0xc2, may_open),
+        ] {
+            answer[FLAGS] = flags;
+            assert_eq!(filter.may_leave(&answer), expected, "{client:?} {flags:x}");
+        }
+    }
+}
+
 #[test]
 fn what_a_guest_has_begun_is_answered_by_that_party_only() {
     let mut filter = filter(Egress::Internet);

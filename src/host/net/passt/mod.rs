@@ -164,6 +164,11 @@ fn arguments(
     let mut arguments: Vec<String> = ["--foreground", "--quiet", "--ipv4-only", "--no-dhcp"]
         .map(String::from)
         .into();
+    // This host's loopback is nobody's whom the gateway's address would lead there. By that address passt finds the
+    // way back to programs on this host as well, where they have come by UDP: then the filter is all that there is.
+    if published.iter().all(|port| port.protocol == Protocol::Tcp) {
+        arguments.push("--no-map-gw".into());
+    }
     let mut say = |name: &str, value: String| arguments.extend([name.into(), value]);
     // Standard input.
     say("--fd", "0".into());

@@ -13,6 +13,10 @@ const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
+/// Where a TCP header has its flags, and two of them.
+const TCP_FLAGS: usize = 13;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 /// Types of ICMP messages (RFC 792).
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
@@ -35,8 +39,13 @@ pub(super) enum Packet {
 /// What a packet of IPv4 carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// TCP or UDP, with the ports of source and destination.
-    Ports { protocol: u8, from: u16, to: u16 },
+    /// TCP or UDP, with the ports of source and destination, and whether it begins a connection (RFC 9293, 3.5).
+    Ports {
+        protocol: u8,
+        from: u16,
+        to: u16,
+        opens: bool,
+    },
     /// A ping or its answer, with its identifier.
     Echo(u16),
     /// What has become of another packet.
@@ -79,6 +88,7 @@ impl Packet {
                 protocol,
                 from: number(content, 0)?,
                 to: number(content, 2)?,
+                opens: protocol == TCP && content.get(TCP_FLAGS)? & (SYN | ACK) == SYN,
             },
             ICMP => match *content.first()? {
                 ECHO_REQUEST | ECHO_REPLY => Content::Echo(number(content, 4)?),
