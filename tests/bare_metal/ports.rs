@@ -239,9 +239,14 @@ fn coming_and_going() {
         std::thread::scope(|scope| {
             let over = &over;
             let crowds = [1234; 2].map(|user| scope.spawn(move || come_and_go_as(user, over)));
+            // Where the machine is busy as well, one in some hundred is reset: ports of the host are used again before
+            // the guest's stack, which is no kernel's, has read how their last connections ended.
             let ask = |_| {
                 std::thread::sleep(Duration::from_millis(100));
-                curl("http://127.0.0.1:8080/")
+                match curl("http://127.0.0.1:8080/") {
+                    answer if answer.contains("reset by peer") => curl("http://127.0.0.1:8080/"),
+                    answer => answer,
+                }
             };
             let answers: Vec<String> = (0..20).map(ask).collect();
             over.store(true, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::time::Duration;
 
 /// How long a guest may take to be connected to, and to do what takes no time.
-pub(in super::super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(in super::super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An instance, and a connection to the agent of its guest. An error starts with `vain`: what is then not done, up to the name.
 pub(in super::super) fn reach(reference: &str, vain: &str) -> Result<(View, Agent), Failed> {
