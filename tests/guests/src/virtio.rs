@@ -10,6 +10,7 @@ use virtio_drivers::{BufferDirection, Hal, PhysAddr};
 
 use crate::boot_info::BootInfo;
 use crate::heap::take_pages;
+use crate::mmio;
 
 /// Registers and configuration space of one device (virtio 1.2 §4.2.2).
 const DEVICE_BYTES: usize = 0x200;
@@ -62,6 +63,23 @@ pub fn device(info: &BootInfo, kind: DeviceType) -> MmioTransport<'static> {
         panic!("command line: mmio=ADDRESS of the virtio device is missing")
     };
     device_at(address, kind)
+}
+
+/// Address and interrupt pin of the first device of a type among those that the command line lists for Linux,
+/// `virtio_mmio.device=4K@ADDRESS:PIN`. Panics if there is none.
+pub fn listed(info: &BootInfo, kind: DeviceType) -> (u64, u32) {
+    /// Where the registers say the type (virtio 1.2 §4.2.2).
+    const DEVICE_ID: u64 = 8;
+    let words = info.command_line.split_ascii_whitespace();
+    let mut places = words.filter_map(|word| {
+        let listed = word.strip_prefix("virtio_mmio.device=")?;
+        let (address, pin) = listed.split_once("@0x")?.1.split_once(':')?;
+        Some((u64::from_str_radix(address, 16).ok()?, pin.parse().ok()?))
+    });
+    match places.find(|(address, _)| mmio::read32(address + DEVICE_ID) == kind as u32) {
+        Some(place) => place,
+        None => panic!("the command line lists no {kind:?} device"),
+    }
 }
 
 /// The device at an address. Panics, saying why, if there is none of the right type.

@@ -8,10 +8,10 @@
 //! * `stay`: until it is stopped, or sent a signal, which kills it; `deaf`: for ever
 //! * `exit=N`: ends; `off=N`: the machine does, without a word
 //! * `fail=N`: is not started, and why; `mute`: nothing is told of it
-//! * `flood`: writes without credit; `noise`: sends no frames; `twice`: ends again and again; `vanish`: closes the
+//! * `flood`: writes without credit, `torrent`: without end; `noise`: sends no frames; `twice`: ends again and again; `vanish`: closes the
 //!   connection; `hang`: ends with 0, and does not power off
 //!
-//! Without any it stays.
+//! Without any it stays. Whatever it waits for, its CPU halts meanwhile: there may be hundreds of these.
 #![no_std]
 #![no_main]
 
@@ -29,7 +29,7 @@ use kvmlet_contract::channel::{
 };
 use kvmlet_guests::boot_info::BootInfo;
 use kvmlet_guests::virtio::{self, Identity};
-use kvmlet_guests::{mmio, power, println};
+use kvmlet_guests::{interrupts, ioapic, lapic, power, println};
 use virtio_drivers::Error;
 use virtio_drivers::device::socket::{
     SocketError, VirtIOSocket, VsockAddr, VsockConnectionManager, VsockEvent, VsockEventType,
@@ -45,6 +45,8 @@ const HOST: u64 = 2;
 /// A receive buffer, with a header in it.
 const BUFFER_BYTES: usize = 4096;
 const ROOM: u32 = 64 << 10;
+/// Of the socket device's interrupt.
+const VECTOR: u8 = 0x31;
 /// Of a frame of output, with its header.
 const FRAME_BYTES: usize = 4096;
 
@@ -61,22 +63,14 @@ fn run(info: &BootInfo) -> u8 {
     }
 }
 
-/// The socket device among those of the command line, `virtio_mmio.device=4K@ADDRESS:PIN`.
+/// The socket device, whose interrupt ends [`interrupts::wait`].
 fn socket_device(info: &BootInfo) -> MmioTransport<'static> {
-    const DEVICE_ID: u64 = 8;
-    let words = info.command_line.split_ascii_whitespace();
-    let addresses = words.filter_map(|word| {
-        let (_, place) = word
-            .strip_prefix("virtio_mmio.device=")?
-            .split_once("@0x")?;
-        u64::from_str_radix(place.split(':').next()?, 16).ok()
-    });
-    let mut found =
-        addresses.filter(|at| mmio::read32(at + DEVICE_ID) == DeviceType::Socket as u32);
-    match found.next() {
-        Some(address) => virtio::device_at(address, DeviceType::Socket),
-        None => panic!("there is no socket device"),
-    }
+    let (address, pin) = virtio::listed(info, DeviceType::Socket);
+    // What there is to do is seen in the queues.
+    interrupts::set_handler(VECTOR, || {});
+    lapic::enable();
+    ioapic::route_edge(pin, VECTOR, lapic::id());
+    virtio::device_at(address, DeviceType::Socket)
 }
 
 fn serve(info: &BootInfo) -> Result<(), Error> {
@@ -90,6 +84,7 @@ fn serve(info: &BootInfo) -> Result<(), Error> {
     sockets.connect(host, OWN_PORT)?;
     let mut sessions: Vec<Session> = Vec::new();
     loop {
+        let mut idle = true;
         if let Some(VsockEvent {
             source,
             destination,
@@ -97,6 +92,7 @@ fn serve(info: &BootInfo) -> Result<(), Error> {
             ..
         }) = sockets.poll()?
         {
+            idle = false;
             let at = |it: &Session| it.peer == source && it.port == destination.port;
             match event_type {
                 VsockEventType::Connected | VsockEventType::ConnectionRequest => {
@@ -117,12 +113,14 @@ fn serve(info: &BootInfo) -> Result<(), Error> {
                 }
                 VsockEventType::CreditRequest | VsockEventType::CreditUpdate => {}
             }
-        } else {
-            core::hint::spin_loop();
         }
         for session in &mut sessions {
-            session.go_on();
-            session.send(&mut sockets);
+            idle &= !session.go_on();
+            idle &= !session.send(&mut sockets);
+        }
+        if idle {
+            // Whatever has come since it was looked for is pending, and ends this at once.
+            interrupts::wait();
         }
     }
 }
@@ -266,17 +264,20 @@ impl Session {
         }
     }
 
-    /// Does what can be done now.
-    fn go_on(&mut self) {
+    /// Does what can be done now; true if a step is done.
+    fn go_on(&mut self) -> bool {
+        let mut done = false;
         while self.started && self.outbound.len() < 8 {
             let Some(step) = self.steps.front().cloned() else {
-                return;
+                return done;
             };
             if !self.step(&step) {
-                return;
+                return done;
             }
             self.steps.pop_front();
+            done = true;
         }
+        done
     }
 
     /// Does a step; false if it is not done yet.
@@ -298,9 +299,10 @@ impl Session {
             "deaf" => return false,
             "exit" => self.end(Ended::Code(number(step) as u8)),
             "off" => power::off(number(step) as u8),
-            "flood" => {
-                let (output, bytes) = (Output::Stdout, &[b'x'; FRAME_BYTES][..]);
-                (0..20).for_each(|_| self.tell(&Event::Output { output, bytes }));
+            "flood" => (0..20).for_each(|_| self.tell_more()),
+            "torrent" => {
+                self.tell_more();
+                return false;
             }
             "noise" => self.outbound.push_back(vec![0xff; 64]),
             "twice" => (0..2).for_each(|_| {
@@ -317,6 +319,12 @@ impl Session {
             _ => panic!("nobody knows how to {step}"),
         }
         true
+    }
+
+    /// Writes, whether it may or not.
+    fn tell_more(&mut self) {
+        let (output, bytes) = (Output::Stdout, &[b'x'; FRAME_BYTES][..]);
+        self.tell(&Event::Output { output, bytes });
     }
 
     fn end(&mut self, ended: Ended) {
@@ -368,17 +376,21 @@ impl Session {
         self.input_ended && self.input.is_empty()
     }
 
-    /// Sends as much as the host has room for.
-    fn send(&mut self, sockets: &mut Sockets) {
+    /// Sends as much as the host has room for; true if that is anything.
+    fn send(&mut self, sockets: &mut Sockets) -> bool {
+        let mut sent = false;
         while let Some(next) = self.outbound.pop_front() {
             let full = SocketError::InsufficientBufferSpaceInPeer;
             if sockets.send(self.peer, self.port, &next) == Err(Error::SocketDeviceError(full)) {
-                return self.outbound.push_front(next);
+                self.outbound.push_front(next);
+                return sent;
             }
+            sent = true;
         }
         if core::mem::take(&mut self.closes) {
             let _ = sockets.shutdown(self.peer, self.port);
         }
+        sent
     }
 }
 
