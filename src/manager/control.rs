@@ -43,12 +43,25 @@ impl Instance {
 
     /// It may have ended meanwhile.
     fn unreached(&self, called: String, error: io::Error) -> Error {
-        match self.state() {
+        match self.state_after_end() {
             Ok(State::Running | State::Paused) | Err(_) => Error::Control {
                 called,
                 source: error.into(),
             },
             Ok(state) => Error::NotRunning { called, state },
+        }
+    }
+
+    /// What it does now that its VM's supervisor is gone: its own notices that a moment later, and notes it.
+    fn state_after_end(&self) -> Result<State, Error> {
+        let deadline = Instant::now() + NOTING;
+        loop {
+            let state = self.state()?;
+            let ran = matches!(state, State::Running | State::Paused);
+            if !ran || Instant::now() >= deadline {
+                return Ok(state);
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
@@ -121,10 +134,9 @@ impl Control<'_> {
 
     fn failed(&self, source: ConnectionError) -> Error {
         let called = self.called.clone();
-        match (&source, self.instance.state()) {
-            (ConnectionError::Closed | ConnectionError::Over(_), Ok(state))
-                if !matches!(state, State::Running | State::Paused) =>
-            {
+        let is_over = matches!(source, ConnectionError::Closed | ConnectionError::Over(_));
+        match is_over.then(|| self.instance.state_after_end()) {
+            Some(Ok(state)) if !matches!(state, State::Running | State::Paused) => {
                 Error::NotRunning { called, state }
             }
             _ => Error::Control { called, source },

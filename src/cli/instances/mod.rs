@@ -79,20 +79,25 @@ pub(super) fn stop(
     seconds: Option<u32>,
 ) -> Result<Instance, Failed> {
     let (instance, view) = look(book, reference)?;
-    if let Some(seconds) = seconds
-        && matches!(view.state, State::Running | State::Paused)
-    {
-        let patience = Duration::from_secs(seconds.into());
-        let mut control = instance.control(view.called())?;
-        // Before its end is told.
-        tell(book, "stop", &view, []);
-        match control.stop(patience) {
-            // It has ended by itself.
-            Ok(()) | Err(Error::NotRunning { .. }) => {}
-            Err(error) => return Err(error.into()),
+    let runs = matches!(view.state, State::Running | State::Paused);
+    let told = match seconds.filter(|_| runs) {
+        Some(seconds) => {
+            let patience = Duration::from_secs(seconds.into());
+            let stopped = instance.control(view.called()).and_then(|mut control| {
+                // Before its end is told.
+                tell(book, "stop", &view, []);
+                control.stop(patience)
+            });
+            match stopped {
+                Ok(()) => true,
+                // It has ended by itself, or is going to be started again.
+                Err(Error::NotRunning { .. }) => false,
+                Err(error) => return Err(error.into()),
+            }
         }
-        instance.wait()?;
-    } else if signal(&instance, &view, by)? {
+        None => false,
+    };
+    if told || signal(&instance, &view, by)? {
         instance.wait()?;
     } else if view.state != State::Created {
         book.own(&instance)?.set_stopped(true)?;

@@ -384,3 +384,13 @@ fn two_hundred_instances_are_listed_in_no_time() {
     // Of an optimized build a fifth is expected.
     assert!(listed < Duration::from_millis(100), "{listed:?}");
 }
+
+#[test]
+fn what_is_removed_meanwhile_is_not_found() {
+    let (_place, book) = book();
+    let instance = make(&book, "web");
+    book.remove(instance.own().unwrap()).unwrap();
+    for found in [instance.asked().map(drop), instance.view(None).map(drop)] {
+        assert!(matches!(found, Err(Error::NotFound { .. })), "{found:?}");
+    }
+}

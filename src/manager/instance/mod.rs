@@ -88,26 +88,34 @@ impl Instance {
     /// The one of that id.
     pub(crate) fn open(around: &Arc<Directory>, id: InstanceId) -> Result<Self, Error> {
         let path = around.path().join(id.as_str());
+        let not_found = || Error::NotFound {
+            reference: id.short().into(),
+        };
         let directory = around.existing_subdirectory(id.as_str());
         let directory = directory.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::NotFound {
-                reference: id.short().into(),
-            },
+            io::ErrorKind::NotFound => not_found(),
             _ => Error::file(&path)(error),
         })?;
         let open = |name| {
             let file = directory.open_existing(name);
             file.map_err(|error| match error.kind() {
-                // Someone has removed it meanwhile, or the power was lost while it was made.
+                // Somebody has removed it meanwhile.
+                io::ErrorKind::NotFound
+                    if matches!(is_entry(around, &id, &directory), Ok(false)) =>
+                {
+                    not_found()
+                }
+                // The power was lost while it was made.
                 io::ErrorKind::NotFound => Error::broken(&path.join(name))(Broken::Cut),
                 _ => Error::file(&path.join(name))(error),
             })
         };
+        let (lock, state) = (open(LOCK)?, open(STATE)?);
         Ok(Self {
             id,
             around: around.clone(),
-            lock: open(LOCK)?,
-            state: open(STATE)?,
+            lock,
+            state,
             directory,
         })
     }
@@ -129,7 +137,15 @@ impl Instance {
     pub fn asked(&self) -> Result<Asked, Error> {
         let path = self.path(SPEC);
         let text = self.directory.read(SPEC, SPEC_BYTES);
-        let text = text.map_err(Error::file(&path))?.unwrap_or_default();
+        let text = match text.map_err(Error::file(&path))? {
+            Some(text) => text,
+            None if self.is_there()? => Vec::new(),
+            // Somebody has removed it meanwhile.
+            None => {
+                let reference = self.called();
+                return Err(Error::NotFound { reference });
+            }
+        };
         let asked: Asked = sealed::open(&text).map_err(Error::broken(&path))?;
         // Two directories with one id would be two owners of it.
         match asked.id == self.id {
@@ -261,13 +277,8 @@ impl Instance {
 
     /// Is it still the one in the book?
     fn is_there(&self) -> Result<bool, Error> {
-        let failed = |error| Error::file(self.directory.path())(error);
-        let mine = self.directory.stat().map_err(failed)?;
-        match self.around.stat_entry(Path::new(self.id.as_str())) {
-            Ok(found) => Ok((found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(failed(error)),
-        }
+        let there = is_entry(&self.around, &self.id, &self.directory);
+        there.map_err(Error::file(self.directory.path()))
     }
 
     fn open_lock(&self) -> Result<File, Error> {
@@ -298,5 +309,15 @@ impl Instance {
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+}
+
+/// Is that directory the instance's in the book?
+fn is_entry(around: &Directory, id: &InstanceId, directory: &Directory) -> io::Result<bool> {
+    let mine = directory.stat()?;
+    match around.stat_entry(Path::new(id.as_str())) {
+        Ok(found) => Ok((found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -40,14 +40,18 @@ pub fn attach(directory: &Directory) -> io::Result<Agent> {
 /// # Errors
 /// When it does not run, or its guest listens to nobody.
 pub fn connect(directory: &Directory, patience: Duration) -> io::Result<Agent> {
-    let stream = dial(directory, VSOCK).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            io::Error::other("it has no channel now")
-        }
+    // It may not run yet, or end at any moment.
+    let unreached = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound
+        | io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => io::Error::other("it has no channel now"),
         _ => error,
-    })?;
+    };
+    let stream = dial(directory, VSOCK).map_err(unreached)?;
     let line = format!("CONNECT {AGENT_PORT}\n");
-    send(&stream, line.as_bytes(), SendFlags::NOSIGNAL)?;
+    let sent = send(&stream, line.as_bytes(), SendFlags::NOSIGNAL);
+    sent.map_err(|error| unreached(error.into()))?;
     let deadline = Instant::now() + patience;
     let mut answer = Vec::new();
     // Byte by byte: what is behind it is the agent's.

@@ -196,11 +196,15 @@ impl Supervisor<'_> {
             ran.code = code;
             ran.error = error.or(ran.error);
         }
+        let why = match self.stopped {
+            true => "it was stopped before it ran",
+            false => "the VM has ended before it ran",
+        };
+        if !ran.started {
+            ran.error.get_or_insert_with(|| why.into());
+        }
         if let Some(told) = told.take() {
-            let error = ran.error.as_deref();
-            told(Step::Fails(
-                error.unwrap_or("the VM has ended before it ran"),
-            ));
+            told(Step::Fails(ran.error.as_deref().unwrap_or(why)));
         }
         Ok(ran)
     }

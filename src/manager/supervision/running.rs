@@ -263,15 +263,31 @@ impl Running {
             (Some(code), _) => code as u8,
             (None, signal) => 128 + signal.unwrap_or(libc::SIGKILL) as u8,
         };
-        let words = String::from_utf8_lossy(&self.last_words)
-            .trim_end()
-            .to_owned();
+        let error = match self.started {
+            true => None,
+            false => complaint(&String::from_utf8_lossy(&self.last_words)),
+        };
         Ok(Ran {
             code,
             started: self.started,
-            error: (!self.started && !words.is_empty()).then_some(words),
+            error,
         })
     }
+}
+
+/// What a program has complained of, if it has: neither what it tells by the way, which begins with its name, nor its log.
+fn complaint(words: &str) -> Option<String> {
+    let error = words.lines().position(|line| line.starts_with("error: "));
+    let lines: Vec<&str> = match error {
+        Some(at) => words.lines().skip(at).collect(),
+        None => {
+            let by_the_way = |line: &&str| line.starts_with("kvmlet: ") || line.starts_with('[');
+            words.lines().filter(|line| !by_the_way(line)).collect()
+        }
+    };
+    let text = lines.join("\n");
+    let text = text.trim_end();
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 fn or_nothing(fd: Option<BorrowedFd<'_>>) -> Slot<'_> {
@@ -291,4 +307,25 @@ fn prepare(parent: Pid, inherited: &[OwnedFd]) -> io::Result<()> {
         fcntl_setfd(fd, FdFlags::empty())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::complaint;
+
+    #[test]
+    fn what_is_told_by_the_way_is_no_complaint() {
+        let error = "error: cannot give the VM a disk\n  help: make one";
+        let told = "kvmlet: published 127.0.0.1:8080:80/tcp\n";
+        for (words, expected) in [
+            (format!("{told}{error}\n"), Some(error)),
+            (format!("{error}\n"), Some(error)),
+            (told.into(), None),
+            ("[WARN  kvmlet_vmm] output was dropped\n".into(), None),
+            ("thread panicked\n".into(), Some("thread panicked")),
+            (String::new(), None),
+        ] {
+            assert_eq!(complaint(&words).as_deref(), expected);
+        }
+    }
 }

@@ -6,6 +6,7 @@ pub(crate) use output::{Outputs, TheirOutputs};
 
 use kvmlet_control::{Channel, LONGEST, Received, Report, Request};
 use kvmlet_spec::Outcome;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Takes statistics, as JSON of [`Stats`](kvmlet_spec::Stats). They come from the VM's process, and were not looked at.
@@ -48,9 +49,10 @@ impl Reports {
         self.ready
     }
 
-    /// Asks the VM for something; false if it does not take any more for now.
+    /// Asks the VM for something; false if it does not take any more for now. Of one that is gone the end is the answer.
     pub fn ask(&self, request: Request) -> bool {
-        self.channel.try_send(&request.encode()).is_ok()
+        let asked = self.channel.try_send(&request.encode());
+        !asked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Passes on what has come: one message, for a VM that sends without end keeps nobody from other work. Statistics
