@@ -33,9 +33,11 @@ mod passt;
 mod pauses;
 mod ports;
 mod quota;
+mod random;
 mod stats;
 mod stop;
 mod supervisor;
+mod supervisor_memory;
 mod terminal;
 mod unread_log;
 mod virtio;
@@ -74,8 +76,10 @@ fn main() -> ExitCode {
         quota::halting::TESTS,
         quota::launches::TESTS,
         quota::memory::TESTS,
+        random::TESTS,
         stats::TESTS,
         supervisor::TESTS,
+        supervisor_memory::TESTS,
         stop::TESTS,
         terminal::TESTS,
         unread_log::TESTS,

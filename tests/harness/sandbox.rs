@@ -3,6 +3,7 @@
 use kvmlet_host::cgroup::{Cgroup, Hierarchies, Limits, Plan, remove_left_over, unique_name};
 use kvmlet_host::ledger::Host;
 use kvmlet_spec::CpuWeight;
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -74,6 +75,22 @@ impl Sandbox {
         // SAFETY: between fork and exec small files are read and written, and system calls made.
         unsafe { command.pre_exec(enter) };
         command
+    }
+
+    /// Everybody who was started in here and is there still, or has left others.
+    pub fn processes(&self) -> Vec<i32> {
+        let inner = self.left_over_cgroups().into_iter();
+        let cgroups = self.directories.iter().cloned().chain(inner);
+        let leaf = self.leaf.iter().cloned();
+        let lists = cgroups.chain(leaf).map(|path| path.join("cgroup.procs"));
+        let texts = lists.filter_map(|path| std::fs::read_to_string(path).ok());
+        let found: Vec<i32> = texts
+            .flat_map(|text| {
+                let words = text.split_whitespace().map(str::parse);
+                words.map_while(Result::ok).collect::<Vec<_>>()
+            })
+            .collect();
+        BTreeSet::from_iter(found).into_iter().collect()
     }
 
     /// Cgroups and notes of VMs.
