@@ -29,7 +29,7 @@ pub mod vsock;
 
 pub use attendant::Attendant;
 pub use console::{Raw as RawTerminal, size as terminal_size};
-pub use control::ControlListener;
+pub use control::{ControlListener, ControlSocket, Wanted};
 pub use error::Error;
 pub use launch::run;
 pub use networks::{endpoints, far_ends, set_up_networks};

@@ -27,12 +27,18 @@ const PART: usize = 8 << 10;
 
 /// What somebody wants of the service.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub enum Wish {
     /// A signal for the service.
-    Signal { signal: u8, group: bool },
+    Signal {
+        /// Its number.
+        signal: u8,
+        /// For its process group, too.
+        group: bool,
+    },
 }
 
-pub(super) struct Audience {
+/// All of them.
+pub struct Audience {
     listener: Listener,
     members: Vec<Member>,
     /// What the guest has sent of each stream, and may not send again yet.
@@ -65,6 +71,10 @@ struct Member {
 }
 
 impl Audience {
+    /// Begins to listen, in the directory of an instance.
+    ///
+    /// # Errors
+    /// What the kernel says.
     pub fn listen(directory: &Directory) -> io::Result<Self> {
         Ok(Self {
             listener: Listener::new(directory, SOCKET, 16)?,

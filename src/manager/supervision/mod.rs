@@ -11,6 +11,7 @@ mod dial;
 mod running;
 mod socket;
 
+pub use audience::{Audience, Wish};
 pub use channel::{ChannelSpec, VSOCK};
 pub use dial::{attach, connect};
 
@@ -18,7 +19,6 @@ use crate::instance::{Keeper, Step as Noted};
 use crate::logs::{LogWriter, Stream};
 use crate::restart::{Decision, Restarts};
 use crate::{Book, Error, Moment, Name, Owned};
-use audience::Audience;
 use channel::Channel;
 use kvmlet_control::State as VmState;
 use kvmlet_sys::signals::{ENDING, Signals};

@@ -55,10 +55,11 @@ impl ControlListener {
 }
 
 /// What a client is known by, as long as it is there.
-pub(crate) type ClientId = u32;
+pub type ClientId = u32;
 
+/// A control socket with those who are connected, without the VM.
 #[derive(Debug)]
-pub(crate) struct ControlSocket {
+pub struct ControlSocket {
     listener: OwnedFd,
     clients: BTreeMap<ClientId, Client>,
     last: ClientId,
@@ -71,14 +72,17 @@ pub(crate) struct ControlSocket {
 
 /// What a client wants.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub struct Wanted {
+    /// Who wants it.
     pub client: ClientId,
+    /// What it is.
     pub request: Request,
     /// Its answer is to be text for a scraper.
     pub is_scrape: bool,
 }
 
 impl ControlSocket {
+    /// One that nobody has been accepted at.
     pub fn new(listener: ControlListener) -> Self {
         Self {
             listener: listener.0,
