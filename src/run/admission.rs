@@ -6,7 +6,6 @@ use kvmlet_host::ledger::{self, Host, Ledger, Promise, Share};
 use kvmlet_host::runtime::RuntimeDirectory;
 use kvmlet_spec::{CgroupParent, VmConfig};
 use kvmlet_sys::interrupt;
-use kvmlet_vmm::vm::check_host_memory;
 use std::error;
 
 /// Where what VMs have is noted. Without such a place nothing can be promised, which is an error, and with
@@ -28,8 +27,6 @@ pub(crate) fn admit(
     config: &VmConfig,
     runtime: Option<&RuntimeDirectory>,
 ) -> Result<Option<Share>, Error> {
-    // No overcommitment makes room for one VM that is larger than the host.
-    check_host_memory(config.memory)?;
     let best_effort = config.best_effort;
     let plan = plan(config)?;
     let Some(runtime) = runtime else {

@@ -14,7 +14,7 @@ use crate::stopping::Stopping;
 use crate::supervisor::{Given, Held, supervise};
 use crate::upstream::Upstream;
 use crate::vsock::Sockets;
-use crate::{Attendant, Error, build};
+use crate::{Attendant, Error, assemble};
 use kvmlet_host::cgroup::Cgroup;
 use kvmlet_host::ledger::Share;
 use kvmlet_host::net;
@@ -25,7 +25,7 @@ use kvmlet_sys::interrupt;
 use kvmlet_sys::process::Lifeline;
 use kvmlet_sys::standard_error;
 use kvmlet_vmm::thread::ThreadKind;
-use kvmlet_vmm::vm::{self, Vm, VmHandle, make_scratch};
+use kvmlet_vmm::vm::{self, FittingConfig, Vm, VmHandle, make_scratch};
 use std::time::{Duration, Instant};
 
 /// Runs a VM, attended by this process: its standard streams are the guest's console, and its signals are the VM's.
@@ -70,6 +70,8 @@ fn launch(
         dialect,
         ..
     } = attendant;
+    // No overcommitment makes room for one VM that is larger than the host.
+    let config = FittingConfig::new(config)?;
     let runtime = admission::runtime(config.best_effort)?;
     if let Some(Err(error)) = runtime.as_ref().map(net::reap_stale) {
         log::warn!("what killed VMs have left over was not cleared: {error}");
@@ -110,7 +112,7 @@ fn launch(
 
 /// All that a VM takes which needs nothing built yet.
 struct Launch {
-    config: VmConfig,
+    config: FittingConfig,
     runtime: Option<RuntimeDirectory>,
     console: Console,
     stats: Option<StatsSink>,
@@ -201,7 +203,7 @@ impl Launch {
         announce(&config, &[]);
         let ConsoleOutput { file, is_null } = ConsoleOutput::open()?;
         let silence = Silence::of(&config);
-        let build = || build(config, file, runtime.as_ref());
+        let build = || assemble(config, file, runtime.as_ref());
         let vm = console.signals().while_mortal(build)?;
         console.follow_foreground();
         let vm = vm.start()?;

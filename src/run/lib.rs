@@ -39,7 +39,7 @@ pub use stats_file::{StatsFile, Written};
 use kvmlet_host::net::Network;
 use kvmlet_host::runtime::RuntimeDirectory;
 use kvmlet_spec::{PortMapping, VmConfig};
-use kvmlet_vmm::vm::{self, Vm};
+use kvmlet_vmm::vm::{self, FittingConfig, Vm};
 use std::io::Write;
 use vsock::Sockets;
 
@@ -55,7 +55,17 @@ pub fn build(
     output: impl Write + Send + 'static,
     runtime: Option<&RuntimeDirectory>,
 ) -> Result<Vm, Error> {
+    let config = FittingConfig::new(config)?;
     vm::make_scratch(&config)?;
+    assemble(config, output, runtime)
+}
+
+/// The same of a configuration that was looked at, whose scratch disk is there.
+pub(crate) fn assemble(
+    config: FittingConfig,
+    output: impl Write + Send + 'static,
+    runtime: Option<&RuntimeDirectory>,
+) -> Result<Vm, Error> {
     let mut networks = set_up_networks(&config, runtime)?;
     for network in &mut networks {
         network.serve()?;

@@ -1,5 +1,6 @@
 //! What the machine looks like from inside: memory, CPUs, empty addresses.
 
+use crate::cli::{kvmlet, run, text};
 use crate::harness::{Guest, Test, program};
 use kvmlet_host::runtime::RuntimeDirectory;
 use kvmlet_spec::{CpuMask, Dialect, HugePages, MemorySize, Net, Remedy, VmConfig};
@@ -23,6 +24,10 @@ pub const TESTS: &[Test] = &[
     ("the_service_is_on_the_command_line", service),
     ("a_command_line_that_is_too_long_is_accounted_for", too_long),
     ("kernels_that_do_not_fit_are_refused", too_large),
+    (
+        "memory_that_the_host_does_not_have_is_refused_on_each_way",
+        beyond_the_host,
+    ),
     ("notes_go_where_an_embedder_wants_them", notes),
 ];
 
@@ -241,6 +246,26 @@ fn too_long() {
             .to_string()
             .contains("a file of the image")
     );
+}
+
+/// That is the reason, and not what the ledger has left.
+fn beyond_the_host() {
+    let mib = (kvmlet_sys::facts::total_memory_bytes() >> 20) + 1024;
+    let config = VmConfig::builder().kernel(program("spin"));
+    let config = config.memory(mib.mib()).build().unwrap();
+    let embedded = Vm::new(config.clone()).err().unwrap();
+    let error = embedded.to_string();
+    assert!(error.contains("is more than this host has"), "{error}");
+    let joined = kvmlet_run::build(config, std::io::sink(), None).err();
+    assert_eq!(joined.unwrap().to_string(), error);
+    for jail in ["--jail", "--no-jail"] {
+        let memory = format!("{mib}M");
+        let promised = ["--memory", &memory, "--overcommit", "memory=64"];
+        let output = run(kvmlet("spin").arg(jail).args(promised));
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{told}");
+        assert!(told.contains(&error), "{told}");
+    }
 }
 
 fn too_large() {

@@ -9,12 +9,11 @@ use crate::arch::x86_64::acpi::{self, MmioSlot};
 use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot::{self, BootState};
 use crate::arch::x86_64::mptable;
-use crate::config::{Memory, VmConfig};
+use crate::config::VmConfig;
 use crate::devices::outlet::Outlet;
 use crate::memory::{Backing, GuestRam};
 use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
-use kvmlet_sys::facts;
 use kvmlet_sys::kvm::Execution;
 use std::fs::File;
 use std::io;
@@ -201,19 +200,7 @@ fn check_limits(kvm: &Kvm, config: &VmConfig) -> Result<(), Error> {
     if usize::from(asked) > limit {
         return Err(Error::VcpuLimit { asked, limit });
     }
-    check_host_memory(config.memory)
-}
-
-/// Can a VM have this much memory on this host, if it had the host for itself?
-///
-/// # Errors
-/// [`Error::HostMemory`] when it is more than the host has.
-pub fn check_host_memory(memory: Memory) -> Result<(), Error> {
-    let host_bytes = facts::total_memory_bytes();
-    match memory.bytes() > host_bytes {
-        true => Err(Error::HostMemory { memory, host_bytes }),
-        false => Ok(()),
-    }
+    Ok(())
 }
 
 fn allocate_ram(config: &VmConfig) -> Result<GuestRam, Error> {

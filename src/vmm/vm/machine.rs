@@ -11,6 +11,7 @@ use super::boot_trace::{BootTrace, Phase};
 use super::built::Built;
 use super::devices::{Devices, FarEnds, event, make_scratch};
 use super::error::Error;
+use super::fitting::FittingConfig;
 use super::handle::{Starting, VmHandle};
 use super::lifecycle::Lifecycle;
 use super::processors;
@@ -48,6 +49,7 @@ impl Vm {
         config: VmConfig,
         output: impl Write + Send + 'static,
     ) -> Result<Self, Error> {
+        let config = FittingConfig::new(config)?;
         make_scratch(&config)?;
         Self::with_endpoints(config, output, FarEnds::default(), None)
     }
@@ -59,12 +61,13 @@ impl Vm {
     /// As [`with_console`](Self::with_console), and when an interface has no far end, or sockets have none.
     #[doc(hidden)] // of `kvmlet-run`
     pub fn with_endpoints(
-        mut config: VmConfig,
+        config: FittingConfig,
         output: impl Write + Send + 'static,
         far_ends: impl Into<FarEnds>,
         notes: Option<&Directory>,
     ) -> Result<Self, Error> {
         let trace = BootTrace::begin();
+        let mut config = config.into_inner();
         let far_ends = far_ends.into();
         let (asked, given) = (config.nets.len(), far_ends.interfaces.len());
         if asked != given {
