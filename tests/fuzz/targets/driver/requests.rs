@@ -149,6 +149,8 @@ impl Driver<'_> {
 
     /// Makes a chain available.
     pub fn offer(&mut self, queue: usize, descriptors: Vec<u16>, writable: Option<u64>) {
+        // One more than the ring has room for goes where another may not have been read yet.
+        self.rings_are_clean &= self.queues[queue].open() < ENTRIES.into();
         let event_idx = self.manners.event_idx();
         let wanted = self.queues[queue].offer(descriptors, writable, event_idx);
         if wanted || !self.manners.by_the_rules {
