@@ -21,12 +21,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
 use tempfile::NamedTempFile;
 
 /// kvmlet's default.
 const GUEST_BYTES: u64 = 128 << 20;
 const IMAGE_BYTES: u64 = 8 << 20;
 const VMS: usize = 10;
+/// When the code of the start is left to the page cache.
+const SETTLED: Duration = Duration::from_millis(1500);
 /// How often a VMM under load is looked at; the most counts.
 const LOOKS: usize = 20;
 
@@ -38,6 +42,7 @@ fn main() {
     println!("-- proportional set size of the VMM");
     let idle = Vmm::boot("ready_stay", &[]);
     idle.wait_for("R");
+    sleep(SETTLED);
     idle.footprint().report("a guest that halts");
     drop(idle);
     under_load();

@@ -1,9 +1,11 @@
 //! The supervisor's turn: a VM's process, watched until it has ended, or cannot.
 
+use crate::allocator::give_back;
 use crate::console::{Console, Keys};
 use crate::control::failure;
 use crate::network_service::NetworkService;
 use crate::reports::Reports;
+use crate::settling::Settling;
 use crate::stopping::{AT_ONCE, POWERING_OFF};
 use crate::upstream::{NOBODYS, Upstream};
 use kvmlet_control::{Order, Request, State};
@@ -59,6 +61,7 @@ pub(crate) struct Attended<'a> {
     lingers: bool,
     /// How long it has to end once it is asked.
     patience: Duration,
+    settling: Settling,
     ending: Option<Ending>,
 }
 
@@ -92,6 +95,7 @@ impl<'a> Attended<'a> {
             next_look: Instant::now() + KILLED,
             lingers: false,
             patience: stop_timeout.saturating_add(POWERING_OFF + CUT),
+            settling: Settling::begin(),
             ending: None,
         }
     }
@@ -134,6 +138,10 @@ impl<'a> Attended<'a> {
             }
             while let Some(signal) = self.console.signals().next()? {
                 self.signal(signal)?;
+            }
+            if self.settling.look() {
+                // Mostly what the command line and its definition took.
+                give_back();
             }
             self.kill_when_late()?;
             if self.is_given_up() {
@@ -311,7 +319,8 @@ impl<'a> Attended<'a> {
     fn due(&self, look: Option<Duration>) -> Instant {
         let ending = self.ending.as_ref().map(|ending| ending.deadline);
         let look = look.map(|look| Instant::now() + look);
-        let due = [ending, look].into_iter().flatten();
+        let due = [ending, look, self.settling.due()];
+        let due = due.into_iter().flatten();
         due.fold(self.next_look, Instant::min)
     }
 }

@@ -20,6 +20,7 @@ mod network_service;
 mod networks;
 mod reports;
 mod session;
+mod settling;
 mod silence;
 mod stats_file;
 mod stopping;

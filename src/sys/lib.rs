@@ -8,6 +8,7 @@
 mod alone;
 pub mod byte_lock;
 pub mod clock;
+pub mod code;
 pub mod cpu_time;
 pub mod descriptors;
 pub mod directory;

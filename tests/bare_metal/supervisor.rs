@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("who_serves_strangers_cannot_be_traced_by_its_user", traced),
     ("who_serves_strangers_ends_with_either_of_the_others", ends),
     ("a_vm_goes_on_without_who_serves_strangers", unserved),
+    ("code_that_a_start_has_run_is_memory_no_more", settled),
     (
         "a_supervisor_that_is_killed_while_its_vm_enters_the_jail_takes_it_along",
         killed_early,
@@ -34,6 +35,35 @@ pub fn server(supervisor: u32) -> u32 {
         found.is_some()
     });
     found.unwrap()
+}
+
+/// Of its program's code, a process has this part mapped: a hundredth is 1.
+fn code_mapped(process: i32) -> u64 {
+    let maps = read_to_string(format!("/proc/{process}/smaps")).unwrap();
+    let mut lines = maps.lines().skip_while(|line| !line.contains(" r-xp "));
+    let mut kib = |key| -> u64 {
+        let line = lines.find_map(|line| line.strip_prefix(key)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let (all, mapped) = (kib("Size:"), kib("Rss:"));
+    100 * mapped / all
+}
+
+/// Soon after the start, and the VM goes on.
+fn settled() {
+    let mut vm = Running::spawn(kvmlet("power_button").args(["--cmdline", "code=7"]));
+    let mut inner = None;
+    eventually("its VM runs", || {
+        inner = vm_process_if_any(&vm);
+        inner.is_some()
+    });
+    for process in [vm.id() as i32, inner.unwrap()] {
+        eventually("the code of its start is left to the page cache", || {
+            code_mapped(process) < 45
+        });
+    }
+    kill(vm.id() as i32, libc::SIGTERM);
+    assert_eq!(vm.wait().unwrap().code(), Some(7));
 }
 
 fn has_ended(process: u32) -> bool {

@@ -4,6 +4,7 @@ use super::input::Input;
 use super::{Console, End};
 use crate::Error;
 use crate::contact::Contact;
+use crate::settling::Settling;
 use crate::silence::Silence;
 use crate::stopping::{Answer, Stopping};
 use kvmlet_control::{Order, REQUEST_BYTES, Received, Request};
@@ -12,7 +13,7 @@ use kvmlet_sys::wait::{self, Slot, Until};
 use kvmlet_vmm::vm::{State, VmHandle};
 use rustix::stdio::stdin;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Connects standard input to the guest until the VM ends. Who wants its end has the guest asked for it, or cuts its power
 /// where that is [`stopping`](Stopping)'s answer.
@@ -30,6 +31,7 @@ pub(crate) fn attend(
         silence,
         contact,
         input: Input::new(),
+        settling: Settling::begin(),
         wish: None,
     };
     let end = attendance.until_end()?;
@@ -46,6 +48,7 @@ struct Attendance<'a> {
     silence: Silence,
     contact: &'a Contact,
     input: Input,
+    settling: Settling,
     /// Who has asked for the end.
     wish: Option<End>,
 }
@@ -81,7 +84,9 @@ impl Attendance<'_> {
                     Slot::NOTHING
                 },
             ];
-            let due = [self.stopping.due(), self.silence.due(), look];
+            let settled = self.settling.due();
+            let settled = settled.map(|due| due.saturating_duration_since(Instant::now()));
+            let due = [self.stopping.due(), self.silence.due(), look, settled];
             let due: Option<Duration> = due.into_iter().flatten().min();
             let until = due.map_or(Until::Forever, Until::after);
             let come = wait::any(slots, until).map_err(Self::no_events)?;
@@ -94,6 +99,7 @@ impl Attendance<'_> {
                     _ => End::Guest(reason),
                 });
             }
+            self.settling.look();
             let mut wanted = Wanted::Nothing;
             if signalled {
                 wanted = self.signal()?;

@@ -60,10 +60,11 @@ const THREAD_END: &[Rule] = &[
 ];
 
 /// Attends the VM: polls, moves input to the serial port, sends statistics (with how much guest memory is
-/// resident), takes orders, presses the power button, pauses and stops vCPUs.
+/// resident), takes orders, presses the power button, pauses and stops vCPUs, leaves code to the page cache.
 const EVENT_LOOP: &[Rule] = &[
     Rule::any(libc::SYS_getpid),
     ioctl(KVM_SIGNAL_MSI),
+    Rule::equal(libc::SYS_madvise, 2, libc::MADV_DONTNEED as u32),
     Rule::any(libc::SYS_mincore),
     Rule::any(libc::SYS_ppoll),
     Rule::any(libc::SYS_recvfrom),
