@@ -1,6 +1,6 @@
 //! What a reader has to know of the host, to know what figures are worth.
 
-use kvmlet_host::cgroup::Hierarchies;
+use kvmlet_host::shares::cgroup::Hierarchies;
 use kvmlet_sys::kvm::{self, Execution};
 use serde::Serialize;
 use std::fs;

@@ -3,7 +3,7 @@
 //! All of it is known by the name of the workshop, which no other benchmark has: processes by a variable in their
 //! environment, containers by the cgroup that theirs are below.
 
-use kvmlet_host::cgroup;
+use kvmlet_host::shares::cgroup;
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};

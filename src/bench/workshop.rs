@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::leftovers;
-use kvmlet_host::cgroup::Hierarchies;
+use kvmlet_host::shares::cgroup::Hierarchies;
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::{environment, lock};
 use rustix::mount::{

@@ -1,5 +1,5 @@
-//! What a host gives a microVM: [networks](net), shares of CPU and memory ([cgroup], [ledger]), and [walls](jail). It
-//! knows no vCPU, no device and no guest. For kvmlet's own crates: nothing here is stable.
+//! What a host gives a microVM: [networks](net), [shares] of CPU, memory and descriptors, and [walls]; and the [state] that is
+//! kept of that. It knows no vCPU, no device and no guest. For kvmlet's own crates: nothing here is stable.
 
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
@@ -7,20 +7,13 @@
 #[cfg(test)]
 #[path = "../sys/alone.rs"]
 mod alone;
-mod attending;
-pub mod built;
-pub mod cgroup;
-pub mod claims;
-pub mod descriptors;
-pub mod jail;
-pub mod ledger;
 pub mod net;
 #[cfg(test)]
 #[path = "../sys/patience.rs"]
 mod patience;
-pub mod rights;
-pub mod runtime;
-pub mod strangers;
+pub mod shares;
+pub mod state;
+pub mod walls;
 
 use kvmlet_spec as config;
 pub use kvmlet_sys::facts::{available_memory_bytes, total_memory_bytes};

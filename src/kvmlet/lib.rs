@@ -48,7 +48,7 @@ pub mod vm {
         BootTrace, Cause, Error, ExitReason, Failure, Phase, State, Vm, VmHandle,
     };
 
-    use kvmlet_host::runtime::RuntimeDirectory;
+    use kvmlet_host::state::runtime::RuntimeDirectory;
     use kvmlet_spec::VmConfig;
     use std::io::Write;
 

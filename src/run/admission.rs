@@ -1,9 +1,9 @@
 //! What a VM is promised of its host, and what holds it to that, settled before it is built.
 
 use crate::Error;
-use kvmlet_host::cgroup::{self, Hierarchies, Limits, Plan};
-use kvmlet_host::ledger::{self, Host, Ledger, Promise, Share};
-use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_host::shares::cgroup::{self, Hierarchies, Limits, Plan};
+use kvmlet_host::shares::ledger::{self, Host, Ledger, Promise, Share};
+use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_spec::{CgroupParent, VmConfig};
 use kvmlet_sys::interrupt;
 use std::error;

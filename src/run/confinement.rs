@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::allocator::map_no_memory;
-use kvmlet_host::jail::{Jail, Missing, Needs, Wall};
+use kvmlet_host::walls::jail::{Jail, Missing, Needs, Wall};
 use kvmlet_spec::{JailMode, VmConfig};
 use kvmlet_sys::process::{Fork, Lifeline};
 use kvmlet_sys::seccomp;

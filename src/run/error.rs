@@ -1,7 +1,9 @@
 //! What can go wrong between a VM and its host.
 
-use kvmlet_host::jail::{Missing, Wall};
-use kvmlet_host::{cgroup, ledger, net, runtime};
+use kvmlet_host::net;
+use kvmlet_host::shares::{cgroup, ledger};
+use kvmlet_host::state::runtime;
+use kvmlet_host::walls::jail::{Missing, Wall};
 use kvmlet_spec::{Advice, Dialect, Failure, Outcome, Reason, Remedy, Setting, advice};
 use kvmlet_sys::{environment, lack, whole_file};
 use kvmlet_vmm::vm;

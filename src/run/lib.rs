@@ -38,7 +38,7 @@ pub use reports::StatsSink;
 pub use stats_file::{StatsFile, Written};
 
 use kvmlet_host::net::Network;
-use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_spec::{PortMapping, VmConfig};
 use kvmlet_vmm::vm::{self, FittingConfig, Vm};
 use std::io::Write;

@@ -6,7 +6,7 @@ use crate::Error;
 use crate::console::only_write_to_terminals;
 use kvmlet_host::net::passt::{self, Relay};
 use kvmlet_host::net::{self, Network, Proxy, Watch};
-use kvmlet_host::rights;
+use kvmlet_host::walls::rights;
 use kvmlet_sys::descriptors;
 use kvmlet_sys::process::{self, Child, Ended, Fork, Lifeline};
 use kvmlet_sys::wait::{self, Slot, Until};

@@ -3,7 +3,7 @@
 use super::Error;
 use super::vsock::Sockets;
 use kvmlet_host::net::Network;
-use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_spec::VmConfig;
 use kvmlet_vmm::devices::virtio::net::Port;
 use kvmlet_vmm::vm::{Endpoint, FarEnds};

@@ -7,7 +7,7 @@ use crate::packets::{enter_own_network, frame, packet_socket, tap};
 use crate::virtio::{BLK, image};
 use crate::vsock;
 use crate::watch::{Call, SUPERVISOR, Seen, Watched};
-use kvmlet_host::strangers::{rules as strangers_rules, rules_of_relays};
+use kvmlet_host::walls::strangers::{rules as strangers_rules, rules_of_relays};
 use kvmlet_sys::seccomp::{Check, Rule};
 use kvmlet_vmm::system_calls::{own_rules, rules, shared_rules};
 use kvmlet_vmm::thread::ThreadKind;

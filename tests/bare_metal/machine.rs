@@ -2,7 +2,7 @@
 
 use crate::cli::{kvmlet, run, text};
 use crate::harness::{Guest, Test, program};
-use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_spec::{CpuMask, Dialect, HugePages, MemorySize, Net, Remedy, VmConfig};
 use kvmlet_sys::kvm::Execution;
 use kvmlet_vmm::{ExitReason, Vm};

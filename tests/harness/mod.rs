@@ -4,7 +4,7 @@
 pub mod patience;
 pub mod sandbox;
 
-use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_spec::{VmConfig, VmConfigBuilder};
 use kvmlet_sys::wait::{self, Slot, Until};
 use kvmlet_vmm::{ExitReason, VmHandle};

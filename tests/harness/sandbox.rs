@@ -1,7 +1,9 @@
 //! A place of a test's own for what kvmlet leaves on a host: cgroups and notes of who has what.
 
-use kvmlet_host::cgroup::{Cgroup, Hierarchies, Limits, Plan, remove_left_over, unique_name};
-use kvmlet_host::ledger::Host;
+use kvmlet_host::shares::cgroup::{
+    Cgroup, Hierarchies, Limits, Plan, remove_left_over, unique_name,
+};
+use kvmlet_host::shares::ledger::Host;
 use kvmlet_spec::CpuWeight;
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};

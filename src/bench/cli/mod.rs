@@ -11,7 +11,7 @@ use kvmlet_bench::facts::HostFacts;
 use kvmlet_bench::{Error, Programs, Step};
 use kvmlet_command::bench::{Bench, Format, What, point_at_verbs};
 use kvmlet_command::{Failed, Outcome, print};
-use kvmlet_host::built;
+use kvmlet_host::state::built;
 use kvmlet_sys::environment;
 use kvmlet_sys::whole_file::WholeFile;
 use progress::Progress;

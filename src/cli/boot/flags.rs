@@ -3,7 +3,7 @@
 use super::quota::QuotaFlags;
 use crate::Failed;
 use clap::{Args, ValueEnum};
-use kvmlet_host::built;
+use kvmlet_host::state::built;
 use kvmlet_spec::{
     Balloon, CpuMask, CpuQuota, DEFAULT_CMDLINE, Disk, HugePages, JailMode, Memory, NameServer,
     Net, PortMappings, Scratch, Setting, VcpuCount, VmConfig, VmConfigBuilder, Vsock,

@@ -9,7 +9,7 @@ mod walls;
 use super::{ExitCode, Failed, Outcome};
 use clap::{Args, ValueEnum};
 use kvmlet_command::print;
-use kvmlet_host::built;
+use kvmlet_host::state::built;
 use kvmlet_spec::{Advice, Dialect};
 use serde::Serialize;
 use std::io::{self, IsTerminal};

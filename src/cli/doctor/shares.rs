@@ -1,9 +1,9 @@
 //! What VMs can be held to, and what is promised to them.
 
 use super::{Finding, error, ok, warning};
-use kvmlet_host::cgroup::{Controller, Hierarchies};
-use kvmlet_host::ledger::{Host, Ledger};
-use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_host::shares::cgroup::{Controller, Hierarchies};
+use kvmlet_host::shares::ledger::{Host, Ledger};
+use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_spec::thousandths;
 
 /// What VMs can be held to.
@@ -61,7 +61,7 @@ pub fn promises() -> Finding {
     };
     match examine() {
         Ok(text) => ok("promises", text),
-        Err::<_, kvmlet_host::ledger::Error>(cause) => {
+        Err::<_, kvmlet_host::shares::ledger::Error>(cause) => {
             let help = cause.help();
             let help = help.unwrap_or_else(|| "make the directory usable".into());
             warning("promises", cause.to_string(), help)

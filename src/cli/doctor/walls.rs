@@ -1,7 +1,7 @@
 //! What keeps a VM's process from the rest of the host.
 
 use super::{Finding, ok, warning};
-use kvmlet_host::jail::{self, Missing, Wall};
+use kvmlet_host::walls::jail::{self, Missing, Wall};
 use kvmlet_sys::seccomp;
 
 /// The walls that this host lacks.

@@ -3,9 +3,9 @@
 use super::addresses;
 use super::lease::Record;
 use super::passt;
-use crate::claims;
 use crate::config::{Advice, HostPort, PortMapping, Setting, Subnet, advice};
-use crate::descriptors::TooFew;
+use crate::shares::descriptors::TooFew;
+use crate::state::claims;
 use kvmlet_sys::interrupt::Interrupted;
 use std::net::IpAddr;
 use std::{fmt, io};

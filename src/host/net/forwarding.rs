@@ -238,7 +238,7 @@ mod tests {
     use super::super::isolation::isolated;
     use super::super::tests::run;
     use super::*;
-    use crate::runtime::RuntimeDirectory;
+    use crate::state::runtime::RuntimeDirectory;
 
     fn interfaces(loans: &[Loan]) -> Vec<&str> {
         loans.iter().map(|loan| &*loan.interface).collect()

@@ -1,11 +1,11 @@
-//! Who has which network: a [claim](crate::claims) for each interface that kvmlet has made.
+//! Who has which network: a [claim](crate::state::claims) for each interface that kvmlet has made.
 
 use super::link::Route;
 use super::namespace::Namespace;
 use super::{Error, link};
-use crate::claims::{Claim, Claims};
 use crate::config::{Egress, HostAddress, HostPort, PortMapping, Protocol, Subnet};
-use crate::runtime::RuntimeDirectory;
+use crate::state::claims::{Claim, Claims};
+use crate::state::runtime::RuntimeDirectory;
 use kvmlet_sys::environment;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};

@@ -15,8 +15,8 @@ use super::{Carrier, Error, Network, link};
 use crate::config::{
     Egress, GuestAddress, Interface, MacAddress, Mtu, Net, PortMapping, Protocol, Subnet,
 };
-use crate::descriptors::Reserved;
-use crate::runtime::RuntimeDirectory;
+use crate::shares::descriptors::Reserved;
+use crate::state::runtime::RuntimeDirectory;
 use kvmlet_sys::thread::Serving;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;

@@ -52,7 +52,7 @@ pub use tap::Tap;
 pub use watch::Watch;
 
 use crate::config::{Interface, MacAddress, Net, NetBackend, PortMapping};
-use crate::runtime::RuntimeDirectory;
+use crate::state::runtime::RuntimeDirectory;
 use kvmlet_sys::environment;
 use kvmlet_sys::frames::FrameSocket;
 use kvmlet_sys::tap::TapQueue;

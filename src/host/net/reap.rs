@@ -5,7 +5,7 @@ use super::forwarding::{self, Loan};
 use super::lease::{self, Leases, Record};
 use super::namespace::{self, Namespace};
 use super::nat::Ways;
-use crate::runtime::RuntimeDirectory;
+use crate::state::runtime::RuntimeDirectory;
 
 /// A VM that ends, with the interfaces that it knows to be borrowed.
 pub(super) struct Ending<'a> {

@@ -126,7 +126,7 @@ mod tests {
     use super::super::tests::run;
     use super::*;
     use crate::config::Net;
-    use crate::runtime::RuntimeDirectory;
+    use crate::state::runtime::RuntimeDirectory;
 
     #[test]
     fn rules_are_rehearsed_and_nothing_stays() {

@@ -4,7 +4,7 @@ use super::Error;
 use super::passt::{self, Relay};
 use super::proxy::{self, Proxy};
 use super::watch::Watch;
-use crate::rights;
+use crate::walls::rights;
 use kvmlet_sys::event::Event;
 use kvmlet_sys::thread::Serving;
 use kvmlet_sys::wait::{self, Slot, Until};

@@ -8,8 +8,8 @@ use super::nft::{Change, IPV4, IPV6, Kind, News, Received};
 use super::rules::PRIVATE;
 use super::table::{NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_TABLE, TABLE_PREFIX};
 use super::{Error, legacy, link};
-use crate::claims;
-use crate::runtime::RuntimeDirectory;
+use crate::state::claims;
+use crate::state::runtime::RuntimeDirectory;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,7 @@ mod socket_file;
 pub use error::Error;
 
 use channel::{HostEnd, VmEnd};
-use kvmlet_host::descriptors::Reserved;
+use kvmlet_host::shares::descriptors::Reserved;
 use kvmlet_spec::Vsock;
 use kvmlet_sys::thread::Serving;
 use kvmlet_vmm::devices::virtio::vsock::{HostSide, MOST_CONNECTIONS};

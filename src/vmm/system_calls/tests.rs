@@ -7,7 +7,7 @@ use kvmlet_sys::seccomp::{Check, EXIT_CODE, Rule, elsewhere, end_at_panic};
 use std::io::Read;
 use std::time::Duration;
 
-#[path = "../../host/jail/attempts.rs"]
+#[path = "../../host/walls/jail/attempts.rs"]
 #[allow(dead_code)] // part of it is for the jail
 mod attempts;
 

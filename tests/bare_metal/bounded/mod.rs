@@ -9,7 +9,7 @@ use crate::harness::patience::{eventually, patience};
 use crate::harness::{Test, program};
 use crate::packets::{enter_own_network, tap};
 use hung_file::HungFile;
-use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_spec::{Balloon, Disk, DiskIo, MemorySize, Net, VmConfig};
 use kvmlet_vmm::{Error, VmHandle};
 use rustix::io::ioctl_fionread;

@@ -8,7 +8,7 @@ pub mod memory;
 use crate::cli::{Running, vm_process};
 use crate::harness::cpu_time;
 use crate::harness::sandbox::Sandbox;
-use kvmlet_host::ledger::Host;
+use kvmlet_host::shares::ledger::Host;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@
 //! bytes at all (what one side has sent stays in the kernel until the other takes it). Who takes too much makes room for
 //! others ([`seats`]).
 //!
-//! It has no capabilities, and a [list of system calls](crate::rights::serve_strangers): `ppoll`, `epoll_wait` or
+//! It has no capabilities, and a [list of system calls](crate::walls::rights::serve_strangers): `ppoll`, `epoll_wait` or
 //! `epoll_pwait`, `epoll_ctl`, `accept4`, `socket`, `bind`, `connect`, `getsockname`, `getpeername`, `getsockopt`, `setsockopt`,
 //! `recvfrom`, `sendto`, `recvmsg`, `sendmsg`, `read`, `write`, `shutdown`, `close`, `getrandom`, `ioctl`
 //! (FIONBIO, and SIOCGIFINDEX for name servers of an interface); for the host's list of name servers `openat` and

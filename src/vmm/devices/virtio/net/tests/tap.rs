@@ -5,7 +5,7 @@ use crate::config::{Net, QueuePairs};
 use crate::devices::virtio::fake_driver::{BUFFERS, FakeDriver, WRITE};
 use isolation::isolated;
 use kvmlet_host::net::Network;
-use kvmlet_host::runtime::RuntimeDirectory;
+use kvmlet_host::state::runtime::RuntimeDirectory;
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::time::{Duration, Instant};

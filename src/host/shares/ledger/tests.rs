@@ -1,8 +1,8 @@
 //! Who is admitted, in one process and in many.
 
 use super::*;
-use crate::cgroup::{Hierarchies, Limits};
 use crate::config::{MemorySize, VmConfig};
+use crate::shares::cgroup::{Hierarchies, Limits};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -239,7 +239,7 @@ fn of_many_processes_exactly_as_many_get_a_share_and_the_dead_give_theirs_back()
         return;
     }
     let runtime = tempfile::tempdir().unwrap();
-    let test = "ledger::tests::of_many_processes_exactly_as_many_get_a_share_and_the_dead_give_theirs_back";
+    let test = "shares::ledger::tests::of_many_processes_exactly_as_many_get_a_share_and_the_dead_give_theirs_back";
     let mut all: Vec<_> = (0..8).map(|_| contender(test, runtime.path())).collect();
     for (child, _) in &mut all {
         child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
@@ -280,7 +280,7 @@ fn reserve(runtime: &Path, mib: u64) -> Result<Share, Error> {
 
 #[test]
 fn memory_that_is_reserved_and_not_yet_taken_is_not_available() {
-    let test = "ledger::tests::memory_that_is_reserved_and_not_yet_taken_is_not_available";
+    let test = "shares::ledger::tests::memory_that_is_reserved_and_not_yet_taken_is_not_available";
     if let Some(directory) = std::env::var_os(PLACE) {
         println!("kvmlet-test:ready");
         let share = reserve(Path::new(&directory), 64);
@@ -313,8 +313,7 @@ fn memory_that_is_reserved_and_not_yet_taken_is_not_available() {
 
 #[test]
 fn what_a_killed_process_has_left_in_its_cgroup_goes_with_the_next_command() {
-    let test =
-        "ledger::tests::what_a_killed_process_has_left_in_its_cgroup_goes_with_the_next_command";
+    let test = "shares::ledger::tests::what_a_killed_process_has_left_in_its_cgroup_goes_with_the_next_command";
     let limits = Limits {
         memory_bytes: Some(64 << 20),
         ..Limits::default()

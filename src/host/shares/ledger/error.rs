@@ -1,7 +1,8 @@
 //! Why a VM is not admitted, with all figures.
 
-use super::super::{cgroup, claims};
 use crate::config::{Advice, CpuSet, Factor, Setting, advice, thousandths};
+use crate::shares::cgroup;
+use crate::state::claims;
 use std::io;
 
 /// Why a VM cannot have what it asks for.

@@ -3,7 +3,7 @@
 //! An owner's file is locked as long as the owner lives. The lock ends with the process, however that ends; so
 //! a file that can be locked is left over, and what it names can be cleared by whoever comes next.
 
-use crate::runtime::RuntimeDirectory;
+use crate::state::runtime::RuntimeDirectory;
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::interrupt::Interrupted;
 use kvmlet_sys::lock::{self, Failure, Holder, PATIENCE, Patience};
@@ -71,14 +71,14 @@ impl Error {
 }
 
 /// A directory of notes, locked against other processes until this value is dropped. `R` is what a note says.
-pub(super) struct Claims<R> {
+pub(crate) struct Claims<R> {
     directory: Arc<Directory>,
     _lock: File,
     notes: PhantomData<R>,
 }
 
 /// A note that this process holds. Dropping it lets go of it, but leaves the file to be found.
-pub(super) struct Claim<R> {
+pub(crate) struct Claim<R> {
     directory: Arc<Directory>,
     name: String,
     _lock: File,
@@ -86,7 +86,7 @@ pub(super) struct Claim<R> {
 }
 
 /// A note that nobody holds, by its name, with what could be read of it.
-pub(super) type Leftover<R> = (String, Option<R>);
+pub(crate) type Leftover<R> = (String, Option<R>);
 
 impl<R: Serialize + DeserializeOwned> Claims<R> {
     /// Opens a directory of notes, which is made if it is not there, and waits for its lock.

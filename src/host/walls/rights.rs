@@ -4,9 +4,9 @@
 //! of one process do the same, for those who embed kvmlet, they share their memory: who takes one over has the rights of
 //! all.
 
-use crate::attending::DENIED;
-use crate::jail::user_of_server;
-use crate::strangers;
+use crate::walls::attending::DENIED;
+use crate::walls::jail::user_of_server;
+use crate::walls::strangers;
 use kvmlet_sys::seccomp::{Program, check_support};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};

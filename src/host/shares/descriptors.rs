@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn the_soft_limit_is_raised_as_far_as_it_goes() {
         isolated(
-            "descriptors::tests::the_soft_limit_is_raised_as_far_as_it_goes",
+            "shares::descriptors::tests::the_soft_limit_is_raised_as_far_as_it_goes",
             || {
                 set(100, 2000);
                 let other = open() + SPARE;

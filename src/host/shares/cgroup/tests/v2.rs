@@ -3,7 +3,7 @@
 use super::super::hierarchy::listed;
 use super::super::*;
 use super::quota;
-use crate::jail::tests::{alone, end};
+use crate::walls::jail::tests::{alone, end};
 use kvmlet_sys::process::{Child, Ended, Fork, fork};
 use rustix::fs::XattrFlags;
 use std::io::Read;

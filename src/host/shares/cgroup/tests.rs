@@ -6,7 +6,7 @@ use super::hierarchy::{Home, Tree};
 use super::plan::plus;
 use super::*;
 use crate::config::{Quota, VmConfig};
-use crate::jail::tests::{alone, end};
+use crate::walls::jail::tests::{alone, end};
 use kvmlet_sys::process::{Ended, Fork, fork};
 use std::io::Read;
 

@@ -1,6 +1,6 @@
 //! What running VMs were promised of this host, and whether one more can be.
 //!
-//! A [claim](crate::claims) for each VM says how much CPU time and memory it was promised. A new one is
+//! A [claim](crate::state::claims) for each VM says how much CPU time and memory it was promised. A new one is
 //! admitted while the ledger is locked, so two that start at the same instant cannot both take the last share.
 //! There is no daemon: whoever comes next clears what a killed VM had.
 //!
@@ -12,10 +12,10 @@ mod placement;
 
 pub use error::Error;
 
-use crate::cgroup::{self, Cgroup, Plan};
-use crate::claims::{Claim, Claims};
 use crate::config::{CpuQuota, CpuSet, HugePages, MemoryMode, Overcommit, VmConfig};
-use crate::runtime::RuntimeDirectory;
+use crate::shares::cgroup::{self, Cgroup, Plan};
+use crate::state::claims::{Claim, Claims};
+use crate::state::runtime::RuntimeDirectory;
 use kvmlet_sys::facts::ReservedPages;
 use kvmlet_sys::process::resident_bytes_with_children;
 use placement::{Tight, place};
