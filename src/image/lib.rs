@@ -7,6 +7,10 @@
 
 pub mod blob;
 pub mod erofs;
+pub mod layer;
+pub mod merge;
 #[cfg(test)]
 mod mounted;
+#[cfg(test)]
+mod tarball;
 pub mod tree;

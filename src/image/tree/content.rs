@@ -50,6 +50,15 @@ impl Content {
         (size <= Self::MAX_SIZE).then_some(Self { size, runs })
     }
 
+    /// The same content, where all of it is in another blob.
+    pub fn in_blob(&self, blob: u16) -> Self {
+        let runs = self.runs.iter().map(|run| Run { blob, ..*run });
+        Self {
+            size: self.size,
+            runs: runs.collect(),
+        }
+    }
+
     /// In bytes.
     pub fn size(&self) -> u64 {
         self.size

@@ -3,11 +3,13 @@
 mod attributes;
 mod content;
 mod name;
+mod reach;
 mod xattrs;
 
 pub use attributes::{Attributes, Time};
 pub use content::{BLOCK, Content, Run};
 pub use name::{MAX_NAME, Name};
+pub use reach::{Blocked, Reached};
 pub use xattrs::{TooLarge, XattrName, Xattrs};
 
 use std::collections::BTreeMap;
