@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod blob;
+pub mod config;
 pub mod erofs;
 pub mod layer;
 pub mod merge;
