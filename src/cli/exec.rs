@@ -6,7 +6,7 @@ use super::service::{variable, variable_of};
 use super::session::{Left, Session, SessionError, Wanted};
 use clap::Args;
 use kvmlet_control::agent::channel::{ProcessSpec, Role};
-use kvmlet_manager::{Text, View};
+use kvmlet_manager::View;
 use kvmlet_spec::ConsoleSize;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -85,27 +85,20 @@ impl Exec {
 
     fn process(self, view: &View) -> ProcessSpec {
         let service = &view.asked.service;
-        let bytes = |text: &Text| text.as_bytes().to_vec();
-        let mut spec = ProcessSpec {
-            arguments: self.command.into_iter().map(OsString::into_vec).collect(),
-            workdir: self.workdir.or(service.workdir.clone()).map(Into::into),
-            user: self.user.or(service.user.clone()),
-            groups: service.groups.clone(),
-            terminal: self
-                .tty
-                .then(|| kvmlet_run::terminal_size().unwrap_or(USUAL_SIZE)),
-            input: self.interactive,
-            detached: self.detach,
-            ..ProcessSpec::default()
-        };
-        let of_service = service
-            .env
-            .iter()
-            .map(|(name, value)| (bytes(name), bytes(value)));
-        // As docker has it: what terminals are taken for.
-        let terminal = self.tty.then(|| (b"TERM".to_vec(), b"xterm".to_vec()));
+        let arguments = self.command.into_iter().map(OsString::into_vec).collect();
+        let mut spec = service.beside(arguments);
+        spec.workdir = self.workdir.map(Into::into).or(spec.workdir);
+        spec.user = self.user.or(spec.user);
+        spec.terminal = self
+            .tty
+            .then(|| kvmlet_run::terminal_size().unwrap_or(USUAL_SIZE));
+        spec.input = self.interactive;
+        spec.detached = self.detach;
+        // As docker has it: what terminals are taken for, unless the service knows better.
+        let has_term = spec.variables.iter().any(|(name, _)| name == b"TERM");
+        let terminal = (self.tty && !has_term).then(|| (b"TERM".to_vec(), b"xterm".to_vec()));
         let own = self.env.iter().filter_map(variable_of);
-        for (name, value) in terminal.into_iter().chain(of_service).chain(own) {
+        for (name, value) in terminal.into_iter().chain(own) {
             spec.variables.retain(|(other, _)| *other != name);
             spec.variables.push((name, value));
         }

@@ -76,18 +76,38 @@ fn inspected(instance: &Instance, view: &View) -> Value {
             "Error": error,
             "StartedAt": view.record.started,
             "FinishedAt": outcome.map(|outcome| outcome.ended),
-            "Health": view.record.health.as_ref().map(|health| json!({ "Status": health })),
+            "Health": view.asked.health.as_ref().map(|_| health(instance, view)),
         },
         "Image": view.asked.image,
         "Command": view.asked.command,
         "Service": view.asked.service,
         "RestartCount": view.record.restarts,
         "RestartPolicy": view.asked.restart,
+        "Healthcheck": view.asked.health,
         "AutoRemove": view.asked.remove,
         "Labels": view.asked.labels,
         "Ports": ports(view),
         "LogPath": directory.join("log"),
         "Log": view.asked.log,
         "Config": view.asked.config,
+    })
+}
+
+/// What is known of its health, and of its last checks. What cannot be read of those is left out.
+fn health(instance: &Instance, view: &View) -> Value {
+    let checked = instance.checked().ok().flatten().unwrap_or_default();
+    let results = checked.results.iter().map(|result| {
+        json!({
+            "Start": result.start,
+            "End": result.end,
+            // Docker's word for a check that has not ended in time.
+            "ExitCode": result.code.map_or(-1, i32::from),
+            "Output": result.output,
+        })
+    });
+    json!({
+        "Status": view.record.health.as_deref().unwrap_or("none"),
+        "FailingStreak": checked.failures,
+        "Log": results.collect::<Vec<_>>(),
     })
 }

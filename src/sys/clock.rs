@@ -1,5 +1,12 @@
-//! When did this process start?
+//! What the clocks say, when this process has started, and when the clock of the day was set.
 
+use rustix::io::Errno;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// The instant at which this process began to run, as near as it can be told from inside.
@@ -25,6 +32,54 @@ pub fn monotonic_ns(at: Instant) -> u64 {
     u64::try_from(past.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Tells when the clock of the day jumps: somebody sets it, or the host has slept (`TFD_TIMER_CANCEL_ON_SET` in
+/// timerfd_create(2)).
+#[derive(Debug)]
+pub struct ClockWatch(OwnedFd);
+
+impl ClockWatch {
+    /// Watches from now on.
+    ///
+    /// # Errors
+    /// When the host gives no descriptor.
+    pub fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Realtime, flags)?;
+        let zero = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let never = Itimerspec {
+            it_interval: zero,
+            it_value: Timespec {
+                tv_sec: i64::MAX,
+                tv_nsec: 0,
+            },
+        };
+        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+        timerfd_settime(&timer, flags, &never)?;
+        Ok(Self(timer))
+    }
+
+    /// Has it jumped, since this was asked last? The descriptor is readable then.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be read.
+    pub fn has_jumped(&self) -> io::Result<bool> {
+        match rustix::io::read(&self.0, &mut [0; 8]) {
+            Err(Errno::CANCELED) => Ok(true),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for ClockWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// By the C library, which has found the vDSO already.
 fn read(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec {
@@ -48,6 +103,13 @@ mod tests {
         // Read one after the other, so the difference may grow, hardly shrink.
         let (first, second) = (super::monotonic_ns(before), super::monotonic_ns(after));
         assert!(second.abs_diff(first) < 1_000_000_000);
+    }
+
+    /// That it jumps is tested where it may be set: on the second host.
+    #[test]
+    fn a_clock_that_nobody_sets_does_not_jump() {
+        let watch = super::ClockWatch::new().unwrap();
+        assert!(!watch.has_jumped().unwrap());
     }
 
     #[test]

@@ -115,15 +115,43 @@ impl Signals {
     /// # Errors
     /// When the descriptor cannot be read.
     pub fn next(&self) -> io::Result<Option<libc::c_int>> {
+        Ok(self.next_sent()?.map(|sent| sent.signal))
+    }
+
+    /// The next signal that has arrived, if one has, and who has sent it.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_sent(&self) -> io::Result<Option<Sent>> {
         let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
         match rustix::io::read(&self.0, &mut info) {
-            // `ssi_signo` is the first field.
-            Ok(_) => Ok(Some(i32::from_ne_bytes([
-                info[0], info[1], info[2], info[3],
-            ]))),
+            Ok(_) => {
+                let [signal, _error, _code, sender] = [0, 4, 8, 12].map(|at: usize| {
+                    i32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]])
+                });
+                Ok(Some(Sent { signal, sender }))
+            }
             Err(rustix::io::Errno::AGAIN) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// A signal that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Its number.
+    pub signal: libc::c_int,
+    /// The process that has sent it; 0 if that is the kernel, or out of sight.
+    pub sender: libc::pid_t,
+}
+
+impl Sent {
+    /// Was it sent by whatever starts and ends the services of this host, or of this user? It ends whoever is left when it
+    /// goes down, and not because somebody wanted the end of just this one. It is the first process, or a user's systemd.
+    pub fn is_from_service_manager(&self) -> bool {
+        let name = || std::fs::read_to_string(format!("/proc/{}/comm", self.sender));
+        self.sender == 1 || self.sender > 1 && name().is_ok_and(|name| name.trim_end() == "systemd")
     }
 }
 
@@ -169,7 +197,12 @@ mod tests {
             assert_eq!(signals.next().unwrap(), None);
             // SAFETY: the signal is blocked in this thread, so it only becomes readable.
             unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGUSR2) };
-            assert_eq!(signals.next().unwrap(), Some(libc::SIGUSR2));
+            let sent = signals.next_sent().unwrap().unwrap();
+            let own = std::process::id() as libc::pid_t;
+            assert_eq!((sent.signal, sent.sender), (libc::SIGUSR2, own));
+            assert!(!sent.is_from_service_manager());
+            assert!(Sent { sender: 1, ..sent }.is_from_service_manager());
+            assert!(!Sent { sender: 0, ..sent }.is_from_service_manager());
             assert_eq!(signals.next().unwrap(), None);
         })
         .join()

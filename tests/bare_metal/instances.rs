@@ -26,7 +26,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Runs a script in which `K` is kvmlet, and whose book is in a file system that goes with it. What it prints is compared.
-fn script(text: &str, expected: &str) {
+pub fn script(text: &str, expected: &str) {
     if !rustix::process::geteuid().is_root() {
         return println!("SKIPPED: only root has a book that can be put elsewhere by a mount");
     }

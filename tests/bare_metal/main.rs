@@ -18,6 +18,7 @@ mod control;
 mod disk_content;
 mod disk_use;
 mod endings;
+mod health;
 mod hostile;
 mod instance;
 mod instances;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         console::TESTS,
         control::TESTS,
         endings::TESTS,
+        health::TESTS,
         hostile::TESTS,
         instance::TESTS,
         instances::TESTS,

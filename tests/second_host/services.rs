@@ -9,6 +9,10 @@ pub const TESTS: &[Test] = &[
     ("nginx_serves_pages", nginx),
     ("the_last_words_of_a_service_arrive", last_words),
     ("a_service_that_is_to_end_gets_no_more_time", stubborn),
+    (
+        "a_guest_is_asked_for_its_health_and_told_the_time",
+        looked_after,
+    ),
 ];
 
 /// With all that a VM can have. What it has told of itself goes to standard output.
@@ -100,4 +104,41 @@ fn stubborn(host: &Host) {
     vm.signal(libc::SIGTERM);
     // 128 and SIGKILL, as a shell tells it; a power cut would be 128 and SIGTERM.
     vm.wait().ended_with(137);
+}
+
+/// Health checks by the guest's own shell, and a clock that follows the host's when that is set.
+const LOOKED_AFTER: &str = r#"
+    directory=$(mktemp -d)
+    cd $directory
+    offset=5000
+    end() {
+        code=$?
+        [ $code = 0 ] || { kvmlet logs --console web; kvmlet inspect web; } >&2
+        date -s @$(($(date +%s) - (${set:-0}))) >/dev/null
+        kvmlet rm -f web >/dev/null || true
+        cd /
+        rm -r $directory
+    }
+    trap end EXIT
+    mkdir -p root/bin root/etc/kvmlet
+    cp $(command -v busybox) root/bin/busybox
+    for name in sh date sleep touch; do ln -s busybox root/bin/$name; done
+    echo '{"command": ["sleep", "1000"], "env": {"OF": "image"}, "workdir": "/tmp"}' >root/etc/kvmlet/service.json
+    health() { kvmlet inspect --format '{{.State.Health.Status}}' web; }
+    kvmlet run -d --name web -m 64m --health-cmd '[ ! -e ill ] && echo $OF' --health-interval 500ms --health-retries 1 root >/dev/null
+    until [ "$(health)" = healthy ]; do sleep 0.2; done
+    kvmlet inspect --format '{{json .State.Health.Log}}' web | grep -o '"ExitCode":0,"Output":"image.n"' | head -n 1
+    date -s @$(($(date +%s) + offset)) >/dev/null
+    set=$offset
+    until kvmlet logs --console web 2>&1 | grep -q "the guest's clock was set: it was [45][0-9]* s behind"; do sleep 0.2; done
+    apart=$(($(date +%s) - $(kvmlet exec web date +%s)))
+    [ $apart -ge -5 ] && [ $apart -le 5 ] && echo together
+    kvmlet exec web touch ill
+    until [ "$(health)" = unhealthy ]; do sleep 0.2; done
+"#;
+
+fn looked_after(host: &Host) {
+    let task = Task::new(["bash", "-euo", "pipefail", "-c", LOOKED_AFTER]).patience(180);
+    let output = host.run(task).success();
+    assert_eq!(output, "\"ExitCode\":0,\"Output\":\"image\\n\"\ntogether\n");
 }

@@ -109,6 +109,9 @@ fn status(view: &View, now: Moment) -> String {
         None => word.into(),
     };
     match (view.state, &view.record.health) {
+        (State::Running, Some(health)) if health == "starting" => {
+            format!("{} (health: starting)", up())
+        }
         (State::Running, Some(health)) => format!("{} ({health})", up()),
         (State::Running, None) => up(),
         (State::Paused, _) => format!("{} (Paused)", up()),

@@ -1,6 +1,7 @@
 //! Docker's flags, and what is asked by them.
 
 use super::described::Described;
+use super::health::HealthFlags;
 use super::root::Root;
 use crate::Failed;
 use crate::boot::with_default_guest;
@@ -53,6 +54,8 @@ pub(super) struct Flags {
     dns: Vec<NameServer>,
     #[command(flatten)]
     described: Described,
+    #[command(flatten)]
+    health: HealthFlags,
     /// Note something about it; can be given again.
     #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = label)]
     label: Vec<(String, String)>,
@@ -78,6 +81,7 @@ impl Flags {
         let words = command.into_iter().map(OsStringExt::into_vec);
         asked.command = words.map(Into::into).collect();
         asked.restart = self.restart;
+        asked.health = self.health.check(self.restart)?;
         asked.remove = self.rm;
         asked.log = log_limits(&self.log_opt)?;
         asked.labels = self.label.iter().cloned().collect();

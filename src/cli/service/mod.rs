@@ -2,6 +2,7 @@
 
 mod described;
 mod flags;
+mod health;
 mod root;
 
 use super::instances::row::code;

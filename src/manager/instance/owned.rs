@@ -209,7 +209,9 @@ impl Keeper {
             ended: Moment::now(),
             error: error.map(|text| cut(text).into()),
         };
-        self.change(|record| (record.step, record.outcome) = (step, Some(outcome)))
+        self.change(|record| {
+            (record.step, record.outcome, record.health) = (step, Some(outcome), None);
+        })
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), Error> {

@@ -78,22 +78,29 @@ impl Service {
 
     /// What the guest is told, with the size of its terminal, if it has one.
     pub fn describe(&self, command: &[Text], size: ConsoleSize) -> ProcessSpec {
-        let bytes = |text: &Text| text.as_bytes().to_vec();
+        let arguments = command.iter().map(|word| word.as_bytes().to_vec());
         ProcessSpec {
-            arguments: command.iter().map(bytes).collect(),
-            variables: self
-                .env
-                .iter()
-                .map(|(name, value)| (bytes(name), bytes(value)))
-                .collect(),
-            workdir: self.workdir.clone().map(Into::into),
-            user: self.user.clone(),
-            groups: self.groups.clone(),
             hostname: self.hostname.clone(),
             stop_signal: self.stop_signal,
             stop_timeout_ms: Some(self.stop_timeout_s().saturating_mul(1000)),
             terminal: self.terminal.then_some(size),
             input: self.input,
+            ..self.beside(arguments.collect())
+        }
+    }
+
+    /// One more process in its guest, by its arguments: with its variables, its user and its directory.
+    pub fn beside(&self, arguments: Vec<Vec<u8>>) -> ProcessSpec {
+        let bytes = |text: &Text| text.as_bytes().to_vec();
+        let variables = self.env.iter();
+        ProcessSpec {
+            arguments,
+            variables: variables
+                .map(|(name, value)| (bytes(name), bytes(value)))
+                .collect(),
+            workdir: self.workdir.clone().map(Into::into),
+            user: self.user.clone(),
+            groups: self.groups.clone(),
             ..ProcessSpec::default()
         }
     }

@@ -3,7 +3,9 @@
 use super::audience::Wish;
 use super::channel::{Channel, Told as Word};
 use super::running::Running;
+use super::timekeeping::Correction;
 use super::{Supervisor, Told};
+use crate::health::Health;
 use crate::logs::Stream;
 use crate::{Error, Moment};
 use kvmlet_control::agent::channel::StopStep;
@@ -29,6 +31,7 @@ impl Supervisor<'_> {
         if let Some(channel) = channel {
             self.hear(running, channel, told)?;
             self.pass_on(running, channel)?;
+            self.look_after(running, channel)?;
             if let Some(why) = channel.overdue() {
                 self.say(&format!("kvmlet: the guest's power is cut: {why}"));
                 running.cut();
@@ -71,6 +74,13 @@ impl Supervisor<'_> {
                 ));
             }
             Word::Stopping(StopStep::Killed) => self.say("kvmlet: the service was killed"),
+            Word::ClockSet(Correction { by, behind, .. }) => {
+                let seconds = by.as_secs_f64().round();
+                let which = if behind { "behind" } else { "ahead" };
+                self.say(&format!(
+                    "kvmlet: the guest's clock was set: it was {seconds} s {which}"
+                ));
+            }
         });
         result
     }
@@ -91,7 +101,37 @@ impl Supervisor<'_> {
         for Wish::Signal { signal, group } in wishes {
             // Before the service runs it is the machine that is told.
             if !channel.signal(signal, group) && ENDING.contains(&signal.into()) {
-                self.stop(signal.into(), running, Some(&mut *channel))?;
+                let ending = libc::c_int::from(signal).into();
+                self.stop(ending, running, Some(&mut *channel))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the service's health, and tells where that has changed.
+    fn look_after(&mut self, running: &mut Running, channel: &mut Channel) -> Result<(), Error> {
+        if self.stopped || !channel.runs() {
+            // Whatever a service that is ending says of itself.
+            self.checks = None;
+        }
+        let (Some(checks), Some(spec)) = (&mut self.checks, &self.check) else {
+            return Ok(());
+        };
+        let Some(health) = checks.turn(self.keeper.directory(), spec) else {
+            return Ok(());
+        };
+        let reason = checks.reason();
+        let restart = spec.check.restart && health == Health::Unhealthy;
+        self.keeper.health(Some(health.name()))?;
+        self.tell("health_status", [("health_status", health.to_string())]);
+        if health == Health::Unhealthy {
+            self.say(&format!("kvmlet: the service is unhealthy: {reason}"));
+        }
+        if restart {
+            self.say("kvmlet: the service is stopped, to be started again");
+            (self.unwell, self.checks) = (true, None);
+            if !channel.stop(self.stop_timeout) {
+                running.cut();
             }
         }
         Ok(())

@@ -5,6 +5,7 @@
 
 use super::Stream;
 use super::socket::Listener;
+use super::timekeeping::{Correction, Timekeeping};
 use kvmlet_control::agent::channel::{
     AGENT_PORT, Client, Ended, Event, Fault, Output, ProcessSpec, Request, Role, StopStep,
 };
@@ -12,6 +13,7 @@ use kvmlet_control::agent::{Agent, AgentError, readable};
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::wait::Slot;
 use rustix::event::PollFlags;
+use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -23,6 +25,9 @@ pub const VSOCK: &str = "vsock";
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long a guest has, beyond the time of its service, to kill that and to tell.
 const KILLING: Duration = Duration::from_secs(5);
+
+/// How many random numbers a guest is given that stood still, in bytes: as many as its kernel's generator takes for a new seed.
+const ENTROPY: usize = 32;
 
 /// What is told over a channel.
 pub struct ChannelSpec<'a> {
@@ -43,6 +48,8 @@ pub(super) enum Told<'a> {
     Wrote(Stream, &'a [u8]),
     /// It is being stopped.
     Stopping(StopStep),
+    /// Its guest's clock is set.
+    ClockSet(Correction),
 }
 
 /// How far a service has come, as its guest tells.
@@ -68,6 +75,7 @@ pub(super) struct Channel {
     course: Course,
     /// When the guest's power is to be cut, and why, unless something is told before.
     deadline: Option<(Instant, String)>,
+    timekeeping: Timekeeping,
 }
 
 impl Channel {
@@ -82,6 +90,7 @@ impl Channel {
             held: spec.attended,
             course: Course::Awaited,
             deadline: None,
+            timekeeping: Timekeeping::new(),
         })
     }
 
@@ -103,7 +112,11 @@ impl Channel {
     }
 
     /// What is to be waited for.
-    pub fn slot(&self) -> Slot<'_> {
+    pub fn slots(&self) -> [Slot<'_>; 2] {
+        [self.slot(), self.timekeeping.slot()]
+    }
+
+    fn slot(&self) -> Slot<'_> {
         match (&self.listener, &self.agent) {
             (Some(listener), _) => Slot::readable(listener.as_fd()),
             (None, Some(agent)) if agent.interest().contains(PollFlags::OUT) => {
@@ -116,7 +129,9 @@ impl Channel {
 
     /// When something is due by itself.
     pub fn due(&self) -> Option<Instant> {
-        self.deadline.as_ref().map(|(at, _)| *at)
+        let deadline = self.deadline.as_ref().map(|(at, _)| *at);
+        let clock = self.runs().then(|| self.timekeeping.due());
+        deadline.into_iter().chain(clock).min()
     }
 
     /// Why the guest's power is to be cut now, if it is.
@@ -162,6 +177,11 @@ impl Channel {
         asked.is_ok()
     }
 
+    /// Does the service run?
+    pub fn runs(&self) -> bool {
+        self.course == Course::Runs
+    }
+
     /// Does what can be done without waiting.
     pub fn turn(&mut self, told: &mut dyn FnMut(Told<'_>)) {
         if let Err(why) = self.advance(told) {
@@ -170,6 +190,34 @@ impl Channel {
                 over @ Course::Over(_) => over.clone(),
                 _ => Course::Broken(why),
             };
+        }
+        if self.timekeeping.has_jumped() {
+            self.stood_still();
+        } else if self.timekeeping.due() <= Instant::now() {
+            self.ask_for_clock();
+        }
+    }
+
+    /// The VM stood still, or the host did: its guest does not know what time it is, and what it takes for random may be known
+    /// to others, if it is a copy.
+    pub fn stood_still(&mut self) {
+        let mut bytes = [0; ENTROPY];
+        let (Course::Runs, Some(agent)) = (&self.course, &mut self.agent) else {
+            return;
+        };
+        if getrandom(&mut bytes, GetRandomFlags::NONBLOCK) == Ok(ENTROPY) {
+            let _ = agent
+                .client()
+                .request(&Request::AddEntropy { bytes: &bytes });
+        }
+        self.ask_for_clock();
+    }
+
+    fn ask_for_clock(&mut self) {
+        self.timekeeping.asks();
+        if let (Course::Runs, Some(agent)) = (&self.course, &mut self.agent) {
+            // One that takes nothing any more is asked again.
+            let _ = agent.client().request(&Request::ReadClock);
         }
     }
 
@@ -277,6 +325,16 @@ impl Channel {
                     told(Told::Wrote(stream, bytes));
                 }
                 Some(Event::Stopping { step }) => told(Told::Stopping(step)),
+                Some(Event::Clock { realtime_ns, .. }) => {
+                    let guest = Duration::from_nanos(realtime_ns);
+                    if let Some(set) = self.timekeeping.answered(guest) {
+                        let realtime_ns = u64::try_from(set.to.as_nanos()).unwrap_or(u64::MAX);
+                        let asked = client.request(&Request::SetClock { realtime_ns });
+                        if asked.is_ok() {
+                            told(Told::ClockSet(set));
+                        }
+                    }
+                }
                 Some(Event::Exited { ended }) => self.over(Ok(ended)),
                 Some(Event::Failed { fault, message }) => {
                     let why = format!("the guest cannot {}", readable(message));

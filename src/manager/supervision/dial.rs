@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 const ANSWER: usize = 32;
 
 /// Connects to the socket of that name in the directory of an instance.
-fn dial(directory: &Directory, name: &str) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC;
+fn dial(directory: &Directory, name: &str, flags: SocketFlags) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | flags;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::connect(&socket, &address(directory, name)?)?;
     Ok(socket)
@@ -32,7 +32,7 @@ fn dial(directory: &Directory, name: &str) -> io::Result<OwnedFd> {
 /// # Errors
 /// When it does not run.
 pub fn attach(directory: &Directory) -> io::Result<Agent> {
-    dial(directory, SOCKET).map(Agent::new)
+    dial(directory, SOCKET, SocketFlags::empty()).map(Agent::new)
 }
 
 /// Connects to the agent in the guest of an instance, which has `patience` to answer.
@@ -40,42 +40,80 @@ pub fn attach(directory: &Directory) -> io::Result<Agent> {
 /// # Errors
 /// When it does not run, or its guest listens to nobody.
 pub fn connect(directory: &Directory, patience: Duration) -> io::Result<Agent> {
-    // It may not run yet, or end at any moment.
-    let unreached = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound
-        | io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::BrokenPipe => io::Error::other("it has no channel now"),
-        _ => error,
-    };
-    let stream = dial(directory, VSOCK).map_err(unreached)?;
-    let line = format!("CONNECT {AGENT_PORT}\n");
-    let sent = send(&stream, line.as_bytes(), SendFlags::NOSIGNAL);
-    sent.map_err(|error| unreached(error.into()))?;
+    let mut dialling = Dialling::with(directory, SocketFlags::empty())?;
     let deadline = Instant::now() + patience;
-    let mut answer = Vec::new();
-    // Byte by byte: what is behind it is the agent's.
-    while answer.last() != Some(&b'\n') {
-        if !wait::one(Slot::readable(stream.as_fd()), Until::Deadline(deadline))? {
+    while !dialling.turn()? {
+        if !wait::one(dialling.slot(), Until::Deadline(deadline))? {
             let seconds = patience.as_secs();
             return Err(io::Error::other(format!(
                 "its guest has not answered in {seconds} s"
             )));
         }
-        let mut byte = [0];
-        match recv(&stream, &mut byte, RecvFlags::empty()) {
-            Ok((1, _)) if answer.len() < ANSWER => answer.extend(byte),
-            Ok(_) | Err(Errno::CONNRESET) => {
-                return Err(io::Error::other("its guest listens to nobody"));
+    }
+    Ok(dialling.agent())
+}
+
+/// A connection to the agent in a guest that is being made.
+#[derive(Debug)]
+pub(super) struct Dialling {
+    stream: OwnedFd,
+    answer: Vec<u8>,
+}
+
+impl Dialling {
+    /// Begins to connect, and waits for nobody.
+    pub fn begin(directory: &Directory) -> io::Result<Self> {
+        Self::with(directory, SocketFlags::NONBLOCK)
+    }
+
+    fn with(directory: &Directory, flags: SocketFlags) -> io::Result<Self> {
+        // It may not run yet, or end at any moment.
+        let unreached = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => io::Error::other("it has no channel now"),
+            _ => error,
+        };
+        let stream = dial(directory, VSOCK, flags).map_err(unreached)?;
+        // There is room for it in a new socket.
+        let line = format!("CONNECT {AGENT_PORT}\n");
+        let sent = send(&stream, line.as_bytes(), SendFlags::NOSIGNAL);
+        sent.map_err(|error| unreached(error.into()))?;
+        let answer = Vec::new();
+        Ok(Self { stream, answer })
+    }
+
+    /// What is to be waited for.
+    pub fn slot(&self) -> Slot<'_> {
+        Slot::readable(self.stream.as_fd())
+    }
+
+    /// Hears what there is without waiting; true once it is connected.
+    pub fn turn(&mut self) -> io::Result<bool> {
+        // Byte by byte: what is behind it is the agent's.
+        while self.answer.last() != Some(&b'\n') {
+            let mut byte = [0];
+            match recv(&self.stream, &mut byte, RecvFlags::DONTWAIT) {
+                Ok((1, _)) if self.answer.len() < ANSWER => self.answer.extend(byte),
+                Ok(_) | Err(Errno::CONNRESET) => {
+                    return Err(io::Error::other("its guest listens to nobody"));
+                }
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        }
+        match self.answer.starts_with(b"OK ") {
+            true => Ok(true),
+            false => Err(io::Error::other(
+                "its supervisor does not answer as it should",
+            )),
         }
     }
-    match answer.starts_with(b"OK ") {
-        true => Ok(Agent::new(stream)),
-        false => Err(io::Error::other(
-            "its supervisor does not answer as it should",
-        )),
+
+    /// The agent, once it is connected.
+    pub fn agent(self) -> Agent {
+        Agent::new(self.stream)
     }
 }

@@ -6,20 +6,28 @@
 mod attending;
 mod audience;
 mod channel;
+mod checks;
 pub(crate) mod control;
 mod dial;
+mod ending;
+mod probe;
 mod running;
 mod socket;
+mod timekeeping;
 
 pub use audience::{Audience, Wish};
 pub use channel::{ChannelSpec, VSOCK};
 pub use dial::{attach, connect};
+pub use ending::HOST_ENDS;
 
+use crate::health::Health;
 use crate::instance::{Keeper, Step as Noted};
 use crate::logs::{LogWriter, Stream};
 use crate::restart::{Decision, Restarts};
 use crate::{Book, Error, Moment, Name, Owned};
 use channel::Channel;
+use checks::{CheckSpec, Checks};
+use ending::Ending;
 use kvmlet_control::State as VmState;
 use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
@@ -77,6 +85,12 @@ struct Supervisor<'a> {
     signals: Signals,
     log: Option<LogWriter>,
     audience: Option<Audience>,
+    /// How the health of the service is asked for, if it is.
+    check: Option<CheckSpec>,
+    /// Those of a service that runs.
+    checks: Option<Checks>,
+    /// It was not well, and is ended to be started again.
+    unwell: bool,
     /// The service is not started before somebody is attached to it.
     attended: bool,
     /// How long the service has to end.
@@ -96,7 +110,8 @@ pub fn supervise(
     told: Told<'_>,
 ) -> Result<(Owned, Last), Error> {
     let path = keeper.directory().path().to_path_buf();
-    let signals = Signals::take(&ENDING).map_err(Error::file(&path))?;
+    let signals = Signals::take(&[ENDING.as_slice(), &[HOST_ENDS]].concat());
+    let signals = signals.map_err(Error::file(&path))?;
     let asked = keeper.asked()?;
     let log = LogWriter::open(keeper.directory(), asked.log);
     let audience = program
@@ -108,8 +123,15 @@ pub fn supervise(
         told(Step::Listens);
     }
     let attended = program.channel.as_ref().is_some_and(|spec| spec.attended);
+    let check = asked.health.clone().filter(|_| audience.is_some());
     let mut supervisor = Supervisor {
         audience,
+        check: check.map(|check| CheckSpec {
+            process: asked.service.beside(shell(&check.command)),
+            check,
+        }),
+        checks: None,
+        unwell: false,
         attended,
         book,
         keeper,
@@ -123,12 +145,16 @@ pub fn supervise(
     loop {
         let since = Instant::now();
         let ran = supervisor.once(program, &mut told)?;
+        supervisor.checks = None;
         supervisor.tell("die", [("exitCode", ran.code.to_string())]);
+        // Whoever was ended for not being well has failed, whatever it says.
+        let failed = std::mem::take(&mut supervisor.unwell);
+        let code = ran.code.max(failed.into());
         let decision = match ran.started {
-            true => restarts.ended(ran.code, since.elapsed(), supervisor.stopped),
+            true => restarts.ended(code, since.elapsed(), supervisor.stopped),
             // What cannot be started now could not be started again.
             false if restarts.count() == 0 => Decision::Stay,
-            false => restarts.ended(ran.code, since.elapsed(), supervisor.stopped),
+            false => restarts.ended(code, since.elapsed(), supervisor.stopped),
         };
         if let Decision::Again { after } = decision {
             supervisor
@@ -166,9 +192,12 @@ impl Supervisor<'_> {
             let log = self.log.as_ref().and_then(|log| log.due(Moment::now()));
             let log = log.map(|due| Instant::now() + due);
             let due = channel.as_ref().and_then(Channel::due);
-            let slots = channel.as_ref().map(Channel::slot).into_iter();
+            let slots = channel.iter().flat_map(Channel::slots);
             let slots = slots.chain(self.audience.iter().flat_map(Audience::slots));
-            let due = due.into_iter().chain(log).min();
+            let checks = self.checks.as_ref();
+            let slots = slots.chain(checks.into_iter().flat_map(Checks::slots));
+            let due = due.into_iter().chain(checks.and_then(Checks::due));
+            let due = due.chain(log).min();
             let woken = running
                 .wait(&self.signals, slots, due)
                 .map_err(Error::file(&path))?;
@@ -179,10 +208,10 @@ impl Supervisor<'_> {
                 }
             }
             while let Some(state) = running.next_state() {
-                self.heed(state)?;
+                self.heed(state, channel.as_mut())?;
             }
-            while let Some(signal) = self.signals.next().map_err(Error::file(&path))? {
-                self.stop(signal, &mut running, channel.as_mut())?;
+            while let Some(sent) = self.signals.next_sent().map_err(Error::file(&path))? {
+                self.stop(sent.into(), &mut running, channel.as_mut())?;
             }
             self.attend(&mut running, channel.as_mut(), told)?;
             running.go_on_cutting();
@@ -222,6 +251,10 @@ impl Supervisor<'_> {
 
     /// It runs, which is told.
     fn runs(&mut self, told: &mut Option<Told<'_>>) -> Result<(), Error> {
+        self.checks = self.check.as_ref().map(Checks::new);
+        if self.checks.is_some() {
+            self.keeper.health(Some(Health::Starting.name()))?;
+        }
         self.keeper.running()?;
         self.tell("start", []);
         if let Some(told) = told.take() {
@@ -233,12 +266,13 @@ impl Supervisor<'_> {
     /// Somebody wants the end. Who wants it again does not want to wait.
     fn stop(
         &mut self,
-        signal: libc::c_int,
+        ending: Ending,
         running: &mut Running,
         channel: Option<&mut Channel>,
     ) -> Result<(), Error> {
         let again = self.stopped;
-        self.note_stop()?;
+        self.note_stop(ending)?;
+        let signal = ending.signal;
         if self.keeper.record().step == Noted::Paused {
             // A guest that stands still hears nothing.
             running.resume();
@@ -269,47 +303,58 @@ impl Supervisor<'_> {
         let path = self.keeper.directory().path().to_path_buf();
         let slot = Slot::readable(self.signals.as_fd());
         let signalled = wait::one(slot, Until::after(time)).map_err(Error::file(&path))?;
-        if signalled && self.signals.next().map_err(Error::file(&path))?.is_some() {
-            self.note_stop()?;
+        if signalled && let Some(sent) = self.signals.next_sent().map_err(Error::file(&path))? {
+            self.note_stop(sent.into())?;
             return Ok(false);
         }
         Ok(!self.stopped)
     }
 
-    fn note_stop(&mut self) -> Result<(), Error> {
-        if self.is_stopped()? {
+    fn note_stop(&mut self, ending: Ending) -> Result<(), Error> {
+        if self.is_stopped(ending.host_ends)? {
             self.tell("stop", []);
         }
         Ok(())
     }
 
-    /// Somebody wants the end; true if that is new.
-    fn is_stopped(&mut self) -> Result<bool, Error> {
+    /// Somebody wants the end, or the host goes down; true if that is new.
+    fn is_stopped(&mut self, host_ends: bool) -> Result<bool, Error> {
         let new = !std::mem::replace(&mut self.stopped, true);
-        if new {
+        if new && !host_ends {
             self.keeper.stopped(true)?;
         }
         Ok(new)
     }
 
     /// Notes what the VM is doing. Whoever wants its end by the control socket tells that itself.
-    fn heed(&mut self, state: VmState) -> Result<(), Error> {
+    fn heed(&mut self, state: VmState, channel: Option<&mut Channel>) -> Result<(), Error> {
         let step = self.keeper.record().step;
         match state {
             VmState::Paused if step == Noted::Running => {
+                self.stand_still(true);
                 self.keeper.paused()?;
                 self.tell("pause", []);
             }
             VmState::Running if step == Noted::Paused => {
+                self.stand_still(false);
+                if let Some(channel) = channel {
+                    channel.stood_still();
+                }
                 self.keeper.running()?;
                 self.tell("unpause", []);
             }
             VmState::Ending => {
-                self.is_stopped()?;
+                self.is_stopped(false)?;
             }
             _ => {}
         }
         Ok(())
+    }
+
+    fn stand_still(&mut self, still: bool) {
+        if let Some(checks) = &mut self.checks {
+            checks.stand_still(still);
+        }
     }
 
     fn finish(mut self, ran: Ran) -> Result<(Owned, Last), Error> {
@@ -332,6 +377,11 @@ impl Supervisor<'_> {
             log::warn!("the event `{event}` is not told: {error}");
         }
     }
+}
+
+/// What runs a command as docker's health checks are run.
+fn shell(command: &str) -> Vec<Vec<u8>> {
+    ["/bin/sh", "-c", command].map(Into::into).into()
 }
 
 #[cfg(test)]

@@ -11,7 +11,10 @@
 //! * `flood`: writes without credit, `torrent`: without end; `noise`: sends no frames; `twice`: ends again and again; `vanish`: closes the
 //!   connection; `hang`: ends with 0, and does not power off
 //!
-//! Without any it stays. Whatever it waits for, its CPU halts meanwhile: there may be hundreds of these.
+//! * `turns=CODES`: ends with the first digit when that is asked for the first time, and so on; the last one stays
+//!
+//! Without any it stays. What `/bin/sh -c` is to run are such words, too. Signals, and what is done to its clock and its random
+//! numbers, are told on its console. Whatever it waits for, its CPU halts meanwhile: there may be hundreds of these.
 #![no_std]
 #![no_main]
 
@@ -23,6 +26,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use kvmlet_contract::channel::{
     AGENT_PORT, Description, Ended, Event, Fault, Message, Output, Request, StopStep, VERSION,
@@ -49,6 +53,11 @@ const ROOM: u32 = 64 << 10;
 const VECTOR: u8 = 0x31;
 /// Of a frame of output, with its header.
 const FRAME_BYTES: usize = 4096;
+
+/// How often `turns` was asked for.
+static TURNS: AtomicUsize = AtomicUsize::new(0);
+/// What its clock was set to, in nanoseconds; 1970 before.
+static CLOCK: AtomicU64 = AtomicU64::new(1);
 
 type Sockets = VsockConnectionManager<Identity, MmioTransport<'static>, BUFFER_BYTES>;
 
@@ -203,7 +212,10 @@ impl Session {
             Request::Resize { size } => {
                 self.size = Some(format!("size={}x{}", size.columns, size.rows));
             }
-            Request::Signal { signal, .. } => self.signalled = Some(signal),
+            Request::Signal { signal, .. } => {
+                println!("sent signal {signal}");
+                self.signalled = Some(signal);
+            }
             Request::Stop { .. } if self.steps.front().is_some_and(|step| step == "stay") => {
                 let signal = self.stop_signal;
                 let step = StopStep::Signalled { signal };
@@ -212,10 +224,18 @@ impl Session {
             }
             Request::PowerOff if self.steps.is_empty() => power::off(self.code),
             Request::ReadClock => self.tell(&Event::Clock {
-                realtime_ns: 1,
+                realtime_ns: CLOCK.load(Ordering::Relaxed),
                 boottime_ns: 1,
             }),
-            Request::SetClock { .. } => self.tell(&Event::Done),
+            Request::SetClock { realtime_ns } => {
+                CLOCK.store(realtime_ns, Ordering::Relaxed);
+                println!("its clock is set to {}", realtime_ns / 1_000_000_000);
+                self.tell(&Event::Done);
+            }
+            Request::AddEntropy { bytes } => {
+                println!("{} random bytes", bytes.len());
+                self.tell(&Event::Done);
+            }
             _ => {}
         }
     }
@@ -232,6 +252,10 @@ impl Session {
                 None => word.to_string_lossy().into_owned(),
             })
             .collect();
+        if self.steps.front().is_some_and(|step| step == "/bin/sh") {
+            let words = self.steps.pop_back().unwrap_or_default();
+            self.steps = words.split_whitespace().map(ToOwned::to_owned).collect();
+        }
         if self.steps.is_empty() {
             self.steps.push_back("stay".to_owned());
         }
@@ -298,6 +322,12 @@ impl Session {
             },
             "deaf" => return false,
             "exit" => self.end(Ended::Code(number(step) as u8)),
+            "turns" => {
+                let turn = TURNS.fetch_add(1, Ordering::Relaxed);
+                let digits = value.as_bytes();
+                let digit = digits.get(turn).or(digits.last()).unwrap_or(&b'0');
+                self.end(Ended::Code(digit - b'0'));
+            }
             "off" => power::off(number(step) as u8),
             "flood" => (0..20).for_each(|_| self.tell_more()),
             "torrent" => {

@@ -1,6 +1,10 @@
 //! Whether a service is well, by what its checks say: docker's rules, as a matter of numbers alone. Who runs the checks
 //! and has a clock asks this when to run the next, and tells how it went.
 
+mod results;
+
+pub use results::{CheckResult, Checked};
+
 use kvmlet_spec::supervision::HealthCheck;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -107,6 +111,11 @@ impl Watched {
         self.health != before
     }
 
+    /// The check that runs, if one does, says nothing: the service stood still. The next one takes its time from now on.
+    pub fn rested(&mut self, now: Duration) {
+        self.next = Next::CheckAt(now.saturating_add(self.pause(now)));
+    }
+
     /// Does a failure not count yet?
     fn is_starting(&self, now: Duration) -> bool {
         let since = now.saturating_sub(self.started);
@@ -190,6 +199,17 @@ mod tests {
         watched.begin(at(35));
         watched.ended(false, at(35));
         assert_eq!(watched.failures(), 1);
+    }
+
+    #[test]
+    fn a_service_that_stood_still_is_what_it_was() {
+        let mut watched = Watched::new(check("0"), at(0));
+        watched.begin(at(30));
+        assert!(watched.ended(true, at(31)));
+        watched.begin(at(61));
+        watched.rested(at(1000));
+        assert_eq!((watched.health(), watched.failures()), (Health::Healthy, 0));
+        assert_eq!(watched.next(), Next::CheckAt(at(1030)));
     }
 
     proptest! {
