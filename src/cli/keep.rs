@@ -64,15 +64,7 @@ impl From<NotStarted> for Failed {
 /// # Errors
 /// Why it does not.
 pub(super) fn detach(id: &InstanceId) -> Result<(), NotStarted> {
-    let mut starting = Starting::begin(id, false)?;
-    match starting.next_word()?.as_str() {
-        LISTENS => {}
-        _ => return Err(starting.failed()),
-    }
-    match starting.next_word()?.as_str() {
-        READY => Ok(()),
-        _ => Err(starting.failed()),
-    }
+    Starting::begin(id, false)?.wait()
 }
 
 /// A supervisor that was started.
@@ -108,6 +100,16 @@ impl Starting {
             out: BufReader::new(out),
             said: String::new(),
         })
+    }
+
+    /// Waits until its service runs.
+    pub fn wait(mut self) -> Result<(), NotStarted> {
+        for expected in [LISTENS, READY] {
+            if self.next_word()? != expected {
+                return Err(self.failed());
+            }
+        }
+        Ok(())
     }
 
     /// What it says next.

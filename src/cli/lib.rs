@@ -28,6 +28,7 @@ mod rename;
 mod restart;
 mod rm;
 mod service;
+mod service_unit;
 mod session;
 mod signal;
 mod start;
@@ -94,6 +95,7 @@ enum InstanceVerb {
     Rm(rm::Rm),
     Prune(prune::Prune),
     Events(events::Events),
+    ServiceUnit(service_unit::ServiceUnit),
 }
 
 impl InstanceVerb {
@@ -120,6 +122,7 @@ impl InstanceVerb {
             Self::Rm(verb) => verb.run(),
             Self::Prune(verb) => verb.run(),
             Self::Events(verb) => verb.run(),
+            Self::ServiceUnit(verb) => verb.run(),
         };
         outcome.or_else(|failed| {
             failed.print();

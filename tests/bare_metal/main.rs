@@ -35,6 +35,7 @@ mod pauses;
 mod ports;
 mod quota;
 mod random;
+mod reboot;
 mod stats;
 mod stop;
 mod supervisor;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         quota::launches::TESTS,
         quota::memory::TESTS,
         random::TESTS,
+        reboot::TESTS,
         stats::TESTS,
         supervisor::TESTS,
         supervisor_memory::TESTS,
