@@ -35,6 +35,7 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 
 use kvmlet_contract::{EXIT_INIT_FAILED, GuestSpec, SERVICE_FILE, ServiceSpec};
+use linux_raw_sys::general::O_NONBLOCK;
 use sys::Errno;
 
 /// Why the service does not run: the rest of a sentence that starts with "cannot", and the exit
@@ -113,10 +114,11 @@ pub(crate) fn service_file() -> Result<ServiceSpec, String> {
     }
 }
 
-/// Reads a small text file. What is not UTF-8 is replaced, which no valid value survives.
+/// Reads a small text file. What is not UTF-8 is replaced, which no valid value survives. Somebody may have put something else
+/// there, such as a pipe without a writer, which is not waited for.
 fn read_text(path: &CStr) -> Result<String, Errno> {
     const LIMIT: usize = 64 << 10;
-    let file = sys::File::open(path, sys::O_RDONLY)?;
+    let file = sys::File::open(path, sys::O_RDONLY | sys::O_NOCTTY | O_NONBLOCK)?;
     let mut chunk = [0; 4096];
     let mut bytes = Vec::new();
     while bytes.len() <= LIMIT {

@@ -15,11 +15,16 @@ use crate::sys::{self, Errno, File};
 use crate::tools::{self, Tool};
 use crate::{Failure, mounts, network, service, service_file};
 
-/// Starts what is described. A service is what the image says, where the description is silent, and its machine is prepared
-/// first.
+/// Starts what is described. Where the description is silent, the image says who the process is and where it starts, and to
+/// the service what it is, whose machine is prepared first.
 pub fn start(description: &Description<'_>, role: Role) -> Result<Process, Failure> {
     let image = match role {
-        Role::Exec | Role::Tool => ServiceSpec::default(),
+        Role::Tool => ServiceSpec::default(),
+        // As its service has it, but for the command. Whatever has become of that file, somebody may want to look at it.
+        Role::Exec => ServiceSpec {
+            command: Vec::new(),
+            ..service_file().unwrap_or_default()
+        },
         Role::Service => {
             prepare_machine(description)?;
             service_file()?

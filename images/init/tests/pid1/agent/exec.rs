@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use kvmlet_contract::channel::{Ended, Fault, ProcessSpec};
+use kvmlet_contract::channel::{Ended, Fault, ProcessSpec, Role};
 
 use super::{end, execute, running};
-use crate::guest::PATIENCE;
-use crate::host::{Said, script};
+use crate::guest::{PATIENCE, is_root};
+use crate::host::{Said, guest_with, script};
 
 #[test]
 fn processes_are_executed_beside_the_service() {
@@ -31,6 +31,57 @@ fn processes_are_executed_beside_the_service() {
         Said::Failed(Fault::Start { exit_code: 127 }, message.into())
     );
     assert_eq!(missing.next(), Said::Gone);
+    end(guest, service);
+}
+
+/// As `docker exec`: what the image says is said of it, too, but for the command, and what is asked comes first.
+#[test]
+fn a_process_is_in_the_service_s_surroundings() {
+    let file = r#"{"command": ["sh", "-c", "echo ready; cat; exit 7"], "env": {"A": "image", "B": "image"}, "workdir": "/srv", "user": "app"}"#;
+    let prepare = |guest: crate::guest::Guest| {
+        let passwd = if is_root() {
+            "root:x:0:0::/root:/bin/sh\napp:x:1234:1234::/home/app:/bin/sh\n"
+        } else {
+            "app:x:0:0::/home/app:/bin/sh\n"
+        };
+        guest
+            .file("etc/kvmlet/service.json", file)
+            .file("etc/passwd", passwd)
+    };
+    let Some((guest, host)) = guest_with(prepare) else {
+        return;
+    };
+    let service = ProcessSpec {
+        input: true,
+        ..ProcessSpec::default()
+    };
+    let mut service = host.start(&service, Role::Service);
+    service.wait_for("ready");
+    let told = "echo $A $B $HOME $PWD $(id -u)";
+    let uid = if is_root() { 1234 } else { 0 };
+    let (code, out, _) = execute(&guest, &script(told)).finish();
+    assert_eq!(
+        (code, out),
+        (0, format!("image image /home/app /srv {uid}\n"))
+    );
+    let asked = ProcessSpec {
+        variables: vec![(b"B".into(), b"asked".into())],
+        workdir: Some(b"/tmp".into()),
+        user: Some("0".into()),
+        ..script(told)
+    };
+    let (_, out, _) = execute(&guest, &asked).finish();
+    let home = if is_root() { "/root" } else { "/home/app" };
+    assert_eq!(out, format!("image asked {home} /tmp 0\n"));
+    // Nobody waits for what the service has put in its place.
+    let spoilt = "rm /etc/kvmlet/service.json; mkfifo /etc/kvmlet/service.json";
+    let spoilt = ProcessSpec {
+        user: Some("0".into()),
+        ..script(spoilt)
+    };
+    assert_eq!(execute(&guest, &spoilt).finish().0, 0);
+    let (code, out, _) = execute(&guest, &script("echo $A; pwd")).finish();
+    assert_eq!((code, &*out), (0, "\n/\n"));
     end(guest, service);
 }
 
