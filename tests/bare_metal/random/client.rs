@@ -66,7 +66,12 @@ impl<'a> Client<'a> {
 
     /// Who is there, if anybody is: an id and a name.
     fn somebody(&mut self) -> Option<(String, String)> {
-        let listed = self.scene.list();
+        self.somebody_of(|_| true)
+    }
+
+    fn somebody_of(&mut self, wanted: fn(&Value) -> bool) -> Option<(String, String)> {
+        let mut listed = self.scene.list();
+        listed.retain(wanted);
         if listed.is_empty() {
             return None;
         }
@@ -82,13 +87,17 @@ impl<'a> Client<'a> {
         flags: &[&str],
         rest: &[&str],
     ) -> Option<(String, Ended)> {
-        let (id, name) = self.somebody()?;
+        // Who executes something in one that stands still waits for half a minute.
+        let (id, name) = match verb {
+            "exec" => self.somebody_of(|row| row["State"] != "paused")?,
+            _ => self.somebody()?,
+        };
         self.scene.diary.called(&id, &name);
         let changes = !["exec", "logs", "inspect", "stats"].contains(&verb);
         // By a name it may be anybody, who is not known to be left alone from then on.
         let reference = match self.below(if changes { 12 } else { 4 }) {
             0 => name,
-            1 => self.name(),
+            1 if verb != "exec" => self.name(),
             _ => id,
         };
         if changes {
@@ -250,8 +259,8 @@ impl<'a> Client<'a> {
             "it has no channel now",
             "its guest listens to nobody",
             "has ended before the process has",
-            // One that stands still.
-            "has not answered in 10 s",
+            // One that stands still, since it was looked at.
+            "its guest has not answered in",
             "is paused",
         ];
         self.expect("exec", &reference, &ended, &reasons);
