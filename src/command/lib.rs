@@ -14,8 +14,10 @@ pub use kvmlet_spec::{Advice, Remedy};
 pub use line::parse;
 pub use verbosity::Verbosity;
 
+use kvmlet_sys::output::write_whole;
 use kvmlet_sys::{environment, standard_error};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 
 /// The exit code when a command has failed, or was used in a way that cannot be: a flag, a value, a configuration. As
 /// docker's, and no code of a service by custom.
@@ -36,12 +38,12 @@ pub fn run(act: impl FnOnce() -> Outcome) -> u8 {
     code
 }
 
-/// Writes a result to standard output. A reader that goes away early (`| head`) wants no more, which is no error.
+/// Writes a result to standard output, all of it, also where that does not wait. A reader that goes away early (`| head`) wants no more, which is no error.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn print(bytes: impl AsRef<[u8]>) -> Result<(), Failed> {
-    match io::stdout().write_all(bytes.as_ref()) {
+    match write_whole(io::stdout().as_fd(), bytes.as_ref()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failed::new(error)),
         _ => Ok(()),
     }

@@ -3,8 +3,11 @@
 use crate::FAILED;
 use clap::error::ErrorKind;
 use clap::{Command, Error, Parser};
+use kvmlet_sys::output::write_whole;
 use std::ffi::OsString;
+use std::io::{self, IsTerminal};
 use std::mem::ManuallyDrop;
+use std::os::fd::AsFd;
 
 /// Reads the command line of this process. Does not return when it is wrong, or asks for help. `explain` may add what
 /// is known of an argument or a subcommand that there is not; `complete` adds what only help tells.
@@ -28,8 +31,12 @@ pub fn parse<P: Parser>(complete: fn(Command) -> Command, explain: fn(Error) -> 
 
 /// Prints what clap has to say, help or what is wrong, and ends the process: its own exit code is another one.
 fn leave(said: &Error) -> ! {
+    let out = io::stdout();
     // Nobody is left to tell when the output is gone.
-    let _ = said.print();
+    let _ = match said.use_stderr() || out.is_terminal() {
+        true => said.print(),
+        false => write_whole(out.as_fd(), said.render().to_string().as_bytes()),
+    };
     let code = match said.use_stderr() {
         true => FAILED,
         false => 0,

@@ -60,6 +60,20 @@ pub fn is_locked(file: &File, byte: u64) -> io::Result<bool> {
     Ok(i32::from(found.l_type) != libc::F_UNLCK)
 }
 
+/// Takes the lock of a byte for this open file alone, and waits for that, however long. The file is open for writing.
+///
+/// # Errors
+/// What the kernel says.
+pub fn lock_in_turn(file: &File, byte: u64) -> io::Result<()> {
+    loop {
+        match call(file, libc::F_OFD_SETLKW, libc::F_WRLCK, byte) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Waits, however long, until nobody has the lock of a byte.
 ///
 /// # Errors
@@ -168,6 +182,16 @@ mod tests {
         });
         assert!(since.elapsed() >= Duration::from_millis(30));
         // Nothing is left of it for others.
-        assert!(try_lock(&File::create(&path).unwrap(), 3).unwrap());
+        let next = File::create(&path).unwrap();
+        assert!(try_lock(&next, 3).unwrap());
+        let mine = File::create(&path).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(30));
+                drop(next);
+            });
+            lock_in_turn(&mine, 3).unwrap();
+        });
+        assert!(!try_lock(&File::create(&path).unwrap(), 3).unwrap());
     }
 }

@@ -133,8 +133,29 @@ impl Directory {
     /// # Errors
     /// What the kernel says; ELOOP for a link.
     pub fn open_or_make(&self, name: &str) -> io::Result<File> {
+        self.open_private(name, OFlags::empty())
+    }
+
+    /// The same, to write at its end.
+    ///
+    /// # Errors
+    /// What the kernel says; ELOOP for a link.
+    pub fn open_to_append(&self, name: &str) -> io::Result<File> {
+        self.open_private(name, OFlags::APPEND)
+    }
+
+    /// Makes a file, for this user alone, which is not there yet.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn make_new(&self, name: &str) -> io::Result<File> {
+        self.open_private(name, OFlags::EXCL)
+    }
+
+    /// Its mode is what is said here, whatever the umask.
+    fn open_private(&self, name: &str, how: OFlags) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || openat(&self.fd, name, flags, PRIVATE);
+        let open = || openat(&self.fd, name, flags | how, PRIVATE);
         let file = match open() {
             Err(Errno::ACCESS) => {
                 give_back(self.fd.as_fd(), Path::new(name), OFlags::empty(), PRIVATE)?;
@@ -336,6 +357,26 @@ mod tests {
             own.open_or_make("lock").unwrap();
             own.open_existing("lock").unwrap();
         });
+    }
+
+    #[test]
+    fn files_have_their_mode_whatever_the_umask() {
+        for mask in [0, 0o777] {
+            with_umask(mask, |place| {
+                let own = Directory::open(place).unwrap().subdirectory("own").unwrap();
+                let made = [
+                    own.make_new("new"),
+                    own.open_to_append("log"),
+                    own.open_or_make("lock"),
+                ];
+                for file in made {
+                    assert_eq!(file.unwrap().metadata().unwrap().mode() & 0o7777, 0o600);
+                }
+                own.open_to_append("log").unwrap();
+                let error = own.make_new("new").unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            });
+        }
     }
 
     #[test]

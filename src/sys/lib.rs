@@ -4,6 +4,7 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod acceptor;
 #[cfg(test)]
 mod alone;
 pub mod byte_lock;
@@ -21,6 +22,7 @@ pub mod interrupt;
 pub mod kvm;
 pub mod lack;
 pub mod lock;
+pub mod output;
 pub mod process;
 pub mod ring;
 pub mod seccomp;

@@ -12,11 +12,12 @@ mod statistics;
 use client::{Client, Heard};
 use kvmlet_control::{Order, Report, Request, State};
 use kvmlet_spec::Failure;
+use kvmlet_sys::acceptor::{Acceptor, Peers};
 use kvmlet_sys::wait::Slot;
-use rustix::io::{Errno, ioctl_fionbio};
-use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_peercred, socket_type};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with};
-use rustix::process::{Pid, geteuid};
+use rustix::io::ioctl_fionbio;
+use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
+use rustix::net::{AddressFamily, SocketType};
+use rustix::process::Pid;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,8 +29,6 @@ const MOST: usize = 8;
 const MOST_WATCHERS: usize = MOST / 2;
 /// How long a client may take to send a request, or to read an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long nobody is accepted where this process has no number left for a socket.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket that listens, as whoever starts a supervisor has made it.
 #[derive(Debug)]
@@ -64,8 +63,7 @@ pub struct ControlSocket {
     clients: BTreeMap<ClientId, Client>,
     last: ClientId,
     patience: Duration,
-    /// Nobody is accepted before.
-    resumes: Option<Instant>,
+    acceptor: Acceptor,
     /// Statistics as the VM has told them last: not looked at.
     told: Vec<u8>,
 }
@@ -89,16 +87,15 @@ impl ControlSocket {
             clients: BTreeMap::new(),
             last: 0,
             patience: PATIENCE,
-            resumes: None,
+            acceptor: Acceptor::new(Peers::OwnUser),
             told: Vec::new(),
         }
     }
 
     /// What is waited for on its behalf.
     pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        let accepts = self.clients.len() < MOST && self.resumes.is_none();
-        let listener = match accepts {
-            true => Slot::readable(self.listener.as_fd()),
+        let listener = match self.clients.len() < MOST {
+            true => self.acceptor.slot(self.listener.as_fd()),
             false => Slot::NOTHING,
         };
         self.clients.values().map(Client::slot).chain([listener])
@@ -108,15 +105,14 @@ impl ControlSocket {
     pub fn due(&self) -> Option<Instant> {
         let clients = self.clients.values();
         let clients = clients.filter_map(|client| client.due(self.patience));
-        clients.chain(self.resumes).min()
+        let accepts = self.clients.len() < MOST;
+        let resumes = self.acceptor.due().filter(|_| accepts);
+        clients.chain(resumes).min()
     }
 
     /// Does what there is to do now, and returns what clients want: of each one request at the most.
     pub fn turn(&mut self, state: State) -> Vec<Wanted> {
         let now = Instant::now();
-        if self.resumes.is_some_and(|resumes| resumes <= now) {
-            self.resumes = None;
-        }
         let mut wanted = Vec::new();
         self.clients.retain(|id, client| {
             if !client.send() || client.due(self.patience).is_some_and(|due| due <= now) {
@@ -226,22 +222,11 @@ impl ControlSocket {
     }
 
     fn accept(&mut self) {
-        while self.clients.len() < MOST && self.resumes.is_none() {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            match accept_with(&self.listener, flags) {
-                Ok(stream) if is_allowed(&stream) => {
-                    self.last = self.last.wrapping_add(1);
-                    self.clients.insert(self.last, Client::new(stream));
-                }
-                Ok(_) => log::info!("another user wants to control this VM, and may not"),
-                Err(Errno::AGAIN) => return,
-                // It went before it was accepted.
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(error) => {
-                    log::debug!("nobody can be accepted at the control socket: {error}");
-                    self.resumes = Some(Instant::now() + PAUSE);
-                }
-            }
+        while self.clients.len() < MOST
+            && let Some(stream) = self.acceptor.accept(self.listener.as_fd())
+        {
+            self.last = self.last.wrapping_add(1);
+            self.clients.insert(self.last, Client::new(stream));
         }
     }
 }
@@ -251,11 +236,6 @@ const SCRAPE: Request = Request {
     number: 0,
     order: Order::Stats,
 };
-
-/// Is it of this process's user, or root?
-fn is_allowed(stream: &OwnedFd) -> bool {
-    socket_peercred(stream).is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid())
-}
 
 /// Why something is not done.
 pub(crate) fn failure(message: &str) -> Failure {

@@ -295,7 +295,7 @@ fn only_some_may_watch_for_ever() {
 
 #[test]
 fn another_user_is_not_heard() {
-    if !geteuid().is_root() {
+    if !rustix::process::geteuid().is_root() {
         return println!("SKIPPED: only root can be another user");
     }
     let mut place = Place::new();

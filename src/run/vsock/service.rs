@@ -6,11 +6,12 @@
 
 use super::channel::HostEnd;
 use super::socket_file::SocketFile;
+use kvmlet_sys::acceptor::{Acceptor, Peers};
 use kvmlet_sys::event::Event;
 use kvmlet_sys::wait::{self, Slot};
 use kvmlet_vmm::devices::virtio::vsock::Question;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SocketFlags, accept_with, recv};
+use rustix::net::{RecvFlags, recv};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -21,8 +22,6 @@ const MOST_CALLERS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest line that says so, as Firecracker has it: `CONNECT`, and a port.
 const LONGEST_LINE: usize = 32;
-/// How long nobody is accepted where this process has no number left for a socket.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A program that was accepted.
 struct Caller {
@@ -82,8 +81,7 @@ pub(super) struct Service<'a> {
     callers: Vec<Caller>,
     /// What the VM has asked and could not be told.
     answer: Option<(u64, Option<OwnedFd>)>,
-    /// No program is accepted before.
-    resumes: Option<Instant>,
+    acceptor: Acceptor,
 }
 
 impl<'a> Service<'a> {
@@ -94,7 +92,7 @@ impl<'a> Service<'a> {
             stop,
             callers: Vec::new(),
             answer: None,
-            resumes: None,
+            acceptor: Acceptor::new(Peers::All),
         }
     }
 
@@ -110,7 +108,7 @@ impl<'a> Service<'a> {
                 return;
             }
             self.listen(&callers);
-            if accept {
+            if accept || self.acceptor.due().is_some() {
                 self.accept();
             }
         }
@@ -120,18 +118,16 @@ impl<'a> Service<'a> {
     fn wait(&mut self) -> Option<Ready> {
         let now = Instant::now();
         self.callers.retain(|caller| now < caller.since + PATIENCE);
-        if self.resumes.is_some_and(|resumes| resumes <= now) {
-            self.resumes = None;
-        }
         let ends = self.callers.iter().map(|caller| caller.since + PATIENCE);
-        let due = ends.chain(self.resumes).min();
-        let accepts = self.callers.len() < MOST_CALLERS && self.resumes.is_none();
+        let accepts = self.callers.len() < MOST_CALLERS;
+        let resumes = self.acceptor.due().filter(|_| accepts);
+        let due = ends.chain(resumes).min();
         let vm = match self.answer {
             None => Slot::readable(self.vm.as_fd()),
             Some(_) => Slot::writable(self.vm.as_fd()),
         };
         let listening = match accepts {
-            true => Slot::readable(self.file.listener()),
+            true => self.acceptor.slot(self.file.listener()),
             false => Slot::NOTHING,
         };
         let mut slots = vec![Slot::readable(self.stop.as_fd()), vm, listening];
@@ -201,23 +197,14 @@ impl<'a> Service<'a> {
     }
 
     fn accept(&mut self) {
-        while self.callers.len() < MOST_CALLERS {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            match accept_with(self.file.listener(), flags) {
-                Ok(stream) => self.callers.push(Caller {
-                    stream,
-                    line: Vec::new(),
-                    since: Instant::now(),
-                }),
-                Err(Errno::AGAIN) => return,
-                // It went before it was accepted.
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(error) => {
-                    log::debug!("vsock: nobody can be accepted: {error}");
-                    self.resumes = Some(Instant::now() + PAUSE);
-                    return;
-                }
-            }
+        while self.callers.len() < MOST_CALLERS
+            && let Some(stream) = self.acceptor.accept(self.file.listener())
+        {
+            self.callers.push(Caller {
+                stream,
+                line: Vec::new(),
+                since: Instant::now(),
+            });
         }
     }
 }
