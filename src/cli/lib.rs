@@ -19,7 +19,6 @@ mod instances;
 mod keep;
 mod kill;
 mod logs;
-mod output;
 mod pause;
 mod port;
 mod prune;

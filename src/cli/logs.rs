@@ -1,14 +1,13 @@
 //! `kvmlet logs`.
 
 use super::instances::book;
-use super::output::write_whole;
 use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_manager::logs::{Entry, Follower, Reader, Selection, Stream, Streams};
 use kvmlet_manager::{Instance, Moment, NotAMoment};
 use kvmlet_spec::supervision::Span;
-use kvmlet_sys::standard_error;
-use rustix::stdio::stdout;
+use kvmlet_sys::output::write_whole;
+use rustix::stdio::{stderr, stdout};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -120,13 +119,16 @@ pub(super) fn print(entry: &Entry, timestamps: bool) -> Result<bool, Failed> {
         line.extend(format!("{} ", entry.time).bytes());
     }
     line.extend(&entry.text);
-    if matches!(entry.stream, Stream::Stderr | Stream::Kvmlet) {
-        standard_error::tell(&line);
-        return Ok(true);
-    }
-    match write_whole(stdout(), &line) {
+    // Here they are what was asked for, and not what may be dropped.
+    let is_error = matches!(entry.stream, Stream::Stderr | Stream::Kvmlet);
+    let written = match is_error {
+        true => write_whole(stderr(), &line),
+        false => write_whole(stdout(), &line),
+    };
+    match written {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        // The other stream may be read still.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(is_error),
         Err(error) => Err(Failed::new(error)),
     }
 }

@@ -6,9 +6,9 @@ use crate::Error;
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::environment;
 use kvmlet_sys::trusted::{self, Problem, Purpose, vouch_for_own, vouch_for_parent};
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, metadata};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 const PURPOSE: Purpose = Purpose {
@@ -16,13 +16,26 @@ const PURPOSE: Purpose = Purpose {
     variable: "XDG_STATE_HOME",
 };
 
+/// Around the system's own.
+const SYSTEM: &str = "/var/lib";
+
+/// Is it another user's, or not there?
+fn is_of_others(path: &str) -> bool {
+    match metadata(path) {
+        Ok(found) => found.uid() != rustix::process::geteuid().as_raw(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
 /// That of this process's user, made if it is not there.
 pub(crate) fn of_user() -> Result<Directory, Error> {
     if rustix::process::geteuid().is_root() {
-        match vouch_for_own(Path::new("/var/lib")) {
+        match vouch_for_own(Path::new(SYSTEM)) {
             Ok(path) => return Ok(trusted::open(&path, &PURPOSE)?),
-            // A user who is root of a namespace, and of nothing else.
-            Err(problem) => log::debug!("{}", problem.of(&PURPOSE)),
+            // A user who is root of a namespace, and of nothing else. For others, to whom it belongs, a book elsewhere would be
+            // an empty one, and what runs be forgotten.
+            Err(problem) if is_of_others(SYSTEM) => log::debug!("{}", problem.of(&PURPOSE)),
+            Err(problem) => return Err(problem.of(&PURPOSE).into()),
         }
     }
     let named = environment::variable("XDG_STATE_HOME").map(PathBuf::from);

@@ -4,7 +4,6 @@
 
 use crate::sealed::{self, Broken};
 use kvmlet_sys::directory::Directory;
-use rustix::fs::{Mode, OFlags, openat};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -31,8 +30,7 @@ pub(crate) struct Slots {
 impl Slots {
     /// Makes the file, with its first record, and takes all the space that it will ever need.
     pub fn make(directory: &Directory, name: &str, first: &impl Serialize) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = File::from(openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?);
+        let file = directory.make_new(name)?;
         file.write_all_at(&padded(1, first)?, 0)?;
         // The second place holds nothing yet.
         file.write_all_at(&[b' '; BYTES], BYTES as u64)

@@ -41,6 +41,7 @@ mod stop;
 mod supervisor;
 mod supervisor_memory;
 mod terminal;
+mod unkind_host;
 mod unread_log;
 mod virtio;
 mod vsock;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         supervisor_memory::TESTS,
         stop::TESTS,
         terminal::TESTS,
+        unkind_host::TESTS,
         unread_log::TESTS,
         virtio::TESTS,
         vsock::TESTS,

@@ -4,12 +4,12 @@
 mod keys;
 
 use super::exit_code::ExitCode;
-use super::output::write_whole;
 use crate::Failed;
 use keys::Keys;
 use kvmlet_control::agent::channel::{Ended, Event, Fault, Output, Request};
 use kvmlet_control::agent::{Agent, AgentError, readable};
 use kvmlet_run::RawTerminal;
+use kvmlet_sys::output::write_whole;
 use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::event::PollFlags;

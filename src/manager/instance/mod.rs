@@ -74,14 +74,12 @@ impl View {
 impl Instance {
     /// Writes the files of a new one into a directory, which nobody knows yet.
     pub(crate) fn make(directory: &Directory, asked: &Asked) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let make = |name| openat(directory, name, flags, Mode::RUSR | Mode::WUSR).map(File::from);
-        make(LOCK)?;
+        directory.make_new(LOCK)?;
         let text = sealed::seal(asked)?;
         if text.len() as u64 > SPEC_BYTES {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        make(SPEC)?.write_all(&text)?;
+        directory.make_new(SPEC)?.write_all(&text)?;
         Slots::make(directory, STATE, &Record::NEW)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::LogLimits;
 use kvmlet_sys::directory::Directory;
-use rustix::fs::{Mode, OFlags, openat, renameat};
+use rustix::fs::renameat;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
@@ -130,8 +130,7 @@ impl Files {
 }
 
 fn append_to(directory: &Directory, base: &str) -> io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(directory, base, flags, Mode::RUSR | Mode::WUSR)?.into())
+    directory.open_to_append(base)
 }
 
 #[cfg(test)]
