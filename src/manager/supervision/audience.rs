@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 /// The socket to attach to, in the instance's directory.
 pub(super) const SOCKET: &str = "attach";
@@ -88,7 +89,7 @@ impl Audience {
     /// What is to be waited for.
     pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
         let listener = match self.members.len() < MOST {
-            true => Slot::readable(self.listener.as_fd()),
+            true => self.listener.slot(),
             false => Slot::NOTHING,
         };
         let members = self
@@ -99,6 +100,12 @@ impl Audience {
                 false => Slot::usable(member.stream.as_fd()),
             });
         [listener].into_iter().chain(members)
+    }
+
+    /// When there is something to do without any of that.
+    pub fn due(&self) -> Option<Instant> {
+        let accepts = self.members.len() < MOST;
+        self.listener.due().filter(|_| accepts)
     }
 
     /// Is somebody attached?
@@ -174,15 +181,10 @@ impl Audience {
     /// Does what can be done without waiting, and hands out what is wanted of the service. There is a `client` of its guest
     /// while that is heard.
     pub fn turn(&mut self, mut client: Option<&mut Client>, wishes: &mut Vec<Wish>) {
-        while self.members.len() < MOST {
-            match self.listener.accept() {
-                Ok(Some(stream)) => self.members.push(Member::new(stream)),
-                Ok(None) => break,
-                Err(error) => {
-                    log::warn!("nobody can be attached: {error}");
-                    break;
-                }
-            }
+        while self.members.len() < MOST
+            && let Some(stream) = self.listener.accept()
+        {
+            self.members.push(Member::new(stream));
         }
         for member in &mut self.members {
             member.receive(self.runs, client.as_deref_mut(), wishes);

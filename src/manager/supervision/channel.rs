@@ -118,7 +118,7 @@ impl Channel {
 
     fn slot(&self) -> Slot<'_> {
         match (&self.listener, &self.agent) {
-            (Some(listener), _) => Slot::readable(listener.as_fd()),
+            (Some(listener), _) => listener.slot(),
             (None, Some(agent)) if agent.interest().contains(PollFlags::OUT) => {
                 Slot::usable(agent.as_fd())
             }
@@ -131,7 +131,8 @@ impl Channel {
     pub fn due(&self) -> Option<Instant> {
         let deadline = self.deadline.as_ref().map(|(at, _)| *at);
         let clock = self.runs().then(|| self.timekeeping.due());
-        deadline.into_iter().chain(clock).min()
+        let listening = self.listener.as_ref().and_then(Listener::due);
+        deadline.into_iter().chain(clock).chain(listening).min()
     }
 
     /// Why the guest's power is to be cut now, if it is.
@@ -271,10 +272,8 @@ impl Channel {
     }
 
     fn advance(&mut self, told: &mut dyn FnMut(Told<'_>)) -> Result<(), String> {
-        if let Some(listener) = &self.listener {
-            let accepted = listener.accept();
-            let accepted = accepted.map_err(|error| format!("the guest is not heard: {error}"))?;
-            let Some(stream) = accepted else {
+        if let Some(listener) = &mut self.listener {
+            let Some(stream) = listener.accept() else {
                 return Ok(());
             };
             // Whoever comes later is not the agent.

@@ -197,7 +197,8 @@ impl Supervisor<'_> {
             let checks = self.checks.as_ref();
             let slots = slots.chain(checks.into_iter().flat_map(Checks::slots));
             let due = due.into_iter().chain(checks.and_then(Checks::due));
-            let due = due.chain(log).min();
+            let meets = self.audience.as_ref().and_then(Audience::due);
+            let due = due.chain(log).chain(meets).min();
             let woken = running
                 .wait(&self.signals, slots, due)
                 .map_err(Error::file(&path))?;

@@ -1,20 +1,23 @@
 //! Listening sockets in the directory of an instance.
 
+use kvmlet_sys::acceptor::{Acceptor, Peers};
 use kvmlet_sys::directory::Directory;
+use kvmlet_sys::wait::Slot;
 use rustix::fs::{AtFlags, Mode, chmodat};
-use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// A socket by its name in a directory that is long, perhaps longer than the address of a socket may be. It is removed when
 /// this is dropped.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: OwnedFd,
+    acceptor: Acceptor,
     directory: Directory,
     name: String,
 }
@@ -40,6 +43,7 @@ impl Listener {
         bind(&socket, &address(directory, name)?)?;
         let this = Self {
             socket,
+            acceptor: Acceptor::new(Peers::OwnUser),
             directory: directory.try_clone()?,
             name: name.into(),
         };
@@ -50,13 +54,19 @@ impl Listener {
         Ok(this)
     }
 
-    /// Who has connected, if somebody has.
-    pub fn accept(&self) -> io::Result<Option<OwnedFd>> {
-        match accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-            Ok(stream) => Ok(Some(stream)),
-            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+    /// What is to be waited for.
+    pub fn slot(&self) -> Slot<'_> {
+        self.acceptor.slot(self.socket.as_fd())
+    }
+
+    /// When [`accept`](Self::accept) is to be called without that.
+    pub fn due(&self) -> Option<Instant> {
+        self.acceptor.due()
+    }
+
+    /// Who has connected, if somebody has who may.
+    pub fn accept(&mut self) -> Option<OwnedFd> {
+        self.acceptor.accept(self.socket.as_fd())
     }
 }
 
