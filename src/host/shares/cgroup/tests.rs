@@ -308,53 +308,57 @@ fn what_fails_halfway_leaves_nothing() {
 /// Version 2 as far as it needs no controllers, which may all be elsewhere.
 #[test]
 fn a_process_is_born_where_it_belongs() {
-    alone("cgroup", "a_process_is_born_where_it_belongs", || {
-        let Some(tree) = Hierarchies::find().unwrap().unified else {
-            println!("SKIPPED: this host has no tree of version 2");
-            return;
-        };
-        let name = unique_name();
-        let (base, held) = (tree.own.join(&name), tree.own.join(&name).join("vcpus"));
-        let cgroup = Cgroup::create(Plan {
-            name: name.clone(),
-            steps: vec![
-                Step::Make(base.clone()),
-                Step::Make(held.clone()),
-                Step::Write(held.join("cgroup.type"), "threaded".into()),
-            ],
-            domain: Some(base.clone()),
-            vcpus: vec![held.join("cgroup.threads")],
-            ..Plan::default()
-        });
-        let cgroup = match cgroup {
-            Err(Error::Make { path, source }) => {
-                println!("SKIPPED: {} cannot be made: {source}", path.display());
+    alone(
+        "shares::cgroup",
+        "a_process_is_born_where_it_belongs",
+        || {
+            let Some(tree) = Hierarchies::find().unwrap().unified else {
+                println!("SKIPPED: this host has no tree of version 2");
                 return;
-            }
-            other => other.unwrap(),
-        };
-        let place = || fs::read_to_string("/proc/thread-self/cgroup").unwrap();
-        let (mut told, tell) = io::pipe().unwrap();
-        let child = match fork(0, cgroup.domain()).unwrap() {
-            Fork::Parent(child) => child,
-            Fork::Child(_) => end(|| {
-                assert!(
-                    place().lines().any(|line| line.ends_with(&name)),
-                    "{}",
-                    place()
-                );
-                cgroup.join().unwrap();
-                cgroup.join_vcpu().unwrap();
-                assert!(place().contains(&format!("{name}/vcpus\n")), "{}", place());
-                (&tell).write_all(b"!").unwrap();
-                // Until it is killed.
-                std::thread::park();
-            }),
-        };
-        drop(tell);
-        told.read_exact(&mut [0]).unwrap();
-        drop(cgroup);
-        assert_eq!(child.wait().unwrap(), Ended::Killed(libc::SIGKILL));
-        assert!(!base.exists());
-    });
+            };
+            let name = unique_name();
+            let (base, held) = (tree.own.join(&name), tree.own.join(&name).join("vcpus"));
+            let cgroup = Cgroup::create(Plan {
+                name: name.clone(),
+                steps: vec![
+                    Step::Make(base.clone()),
+                    Step::Make(held.clone()),
+                    Step::Write(held.join("cgroup.type"), "threaded".into()),
+                ],
+                domain: Some(base.clone()),
+                vcpus: vec![held.join("cgroup.threads")],
+                ..Plan::default()
+            });
+            let cgroup = match cgroup {
+                Err(Error::Make { path, source }) => {
+                    println!("SKIPPED: {} cannot be made: {source}", path.display());
+                    return;
+                }
+                other => other.unwrap(),
+            };
+            let place = || fs::read_to_string("/proc/thread-self/cgroup").unwrap();
+            let (mut told, tell) = io::pipe().unwrap();
+            let child = match fork(0, cgroup.domain()).unwrap() {
+                Fork::Parent(child) => child,
+                Fork::Child(_) => end(|| {
+                    assert!(
+                        place().lines().any(|line| line.ends_with(&name)),
+                        "{}",
+                        place()
+                    );
+                    cgroup.join().unwrap();
+                    cgroup.join_vcpu().unwrap();
+                    assert!(place().contains(&format!("{name}/vcpus\n")), "{}", place());
+                    (&tell).write_all(b"!").unwrap();
+                    // Until it is killed.
+                    std::thread::park();
+                }),
+            };
+            drop(tell);
+            told.read_exact(&mut [0]).unwrap();
+            drop(cgroup);
+            assert_eq!(child.wait().unwrap(), Ended::Killed(libc::SIGKILL));
+            assert!(!base.exists());
+        },
+    );
 }

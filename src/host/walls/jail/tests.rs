@@ -72,7 +72,7 @@ fn become_ordinary() {
 
 #[test]
 fn the_jail_as_seen_from_outside() {
-    alone("jail", "the_jail_as_seen_from_outside", || {
+    alone("walls::jail", "the_jail_as_seen_from_outside", || {
         assert!(is_root(&Jail::new(1)), "this test needs root");
         let (wait, go) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let (tell, told) = pipe_with(PipeFlags::CLOEXEC)
@@ -168,7 +168,7 @@ fn nothing_of_the_host_can_be_reached() {
 #[test]
 fn nothing_of_the_host_can_be_reached_by_roots_vm() {
     alone(
-        "jail",
+        "walls::jail",
         "nothing_of_the_host_can_be_reached_by_roots_vm",
         || {
             assert!(is_root(&Jail::new(1)), "this test needs root");
@@ -180,7 +180,7 @@ fn nothing_of_the_host_can_be_reached_by_roots_vm() {
 #[test]
 fn nothing_of_the_host_can_be_reached_by_an_ordinary_users_vm() {
     alone(
-        "jail",
+        "walls::jail",
         "nothing_of_the_host_can_be_reached_by_an_ordinary_users_vm",
         || {
             become_ordinary();
@@ -192,7 +192,7 @@ fn nothing_of_the_host_can_be_reached_by_an_ordinary_users_vm() {
 
 #[test]
 fn landlock_is_a_wall_by_itself() {
-    alone("jail", "landlock_is_a_wall_by_itself", || {
+    alone("walls::jail", "landlock_is_a_wall_by_itself", || {
         let host = Host::new();
         // Nobody is kept from signals to himself.
         match process::fork(0, None).unwrap() {
@@ -218,7 +218,7 @@ fn landlock_is_a_wall_by_itself() {
 
 #[test]
 fn this_host_has_all_walls() {
-    alone("jail", "this_host_has_all_walls", || {
+    alone("walls::jail", "this_host_has_all_walls", || {
         let missing = survey().unwrap();
         assert!(missing.is_empty(), "{missing:?}");
         become_ordinary();
@@ -242,7 +242,7 @@ fn enter_container() {
 
 #[test]
 fn what_the_host_refuses_is_named() {
-    alone("jail", "what_the_host_refuses_is_named", || {
+    alone("walls::jail", "what_the_host_refuses_is_named", || {
         enter_container();
         let jail = Jail::new(1);
         assert_eq!(jail.user, User::Root, "it has no user to become");
@@ -275,7 +275,7 @@ fn what_the_host_refuses_is_named() {
 #[test]
 fn the_end_of_the_parent_is_the_end_of_the_jail() {
     alone(
-        "jail",
+        "walls::jail",
         "the_end_of_the_parent_is_the_end_of_the_jail",
         || {
             let (alive, inside) = pipe_with(PipeFlags::CLOEXEC).unwrap();
@@ -306,7 +306,7 @@ fn the_end_of_the_parent_is_the_end_of_the_jail() {
 
 #[test]
 fn an_open_directory_is_refused() {
-    alone("jail", "an_open_directory_is_refused", || {
+    alone("walls::jail", "an_open_directory_is_refused", || {
         let root = File::open("/").unwrap();
         let jail = Jail::new(1);
         let child = forked(&jail, |lifeline| {
@@ -325,7 +325,7 @@ fn an_open_directory_is_refused() {
 #[test]
 fn what_the_program_was_started_with_is_closed() {
     alone(
-        "jail",
+        "walls::jail",
         "what_the_program_was_started_with_is_closed",
         || {
             let own = File::open("/dev/null").unwrap();
@@ -346,7 +346,7 @@ fn what_the_program_was_started_with_is_closed() {
 #[test]
 fn the_first_thread_keeps_its_number_to_signal_it_by() {
     alone(
-        "jail",
+        "walls::jail",
         "the_first_thread_keeps_its_number_to_signal_it_by",
         || {
             succeeded(jailed(|| {

@@ -34,7 +34,9 @@ fn mount() -> Result<PathBuf, String> {
 /// Runs a test in a process of its own, if it can run here.
 fn on_v2(test: &str, body: impl FnOnce(Ground)) {
     match mount() {
-        Ok(_) => alone("cgroup", &format!("v2::{test}"), || body(Ground::new())),
+        Ok(_) => alone("shares::cgroup", &format!("v2::{test}"), || {
+            body(Ground::new())
+        }),
         Err(reason) => println!("SKIPPED: {reason}"),
     }
 }

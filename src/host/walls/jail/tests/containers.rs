@@ -114,7 +114,7 @@ fn assert_nobody(user: libc::uid_t) {
 #[test]
 fn all_other_walls_stand_where_no_namespaces_can_be_made() {
     alone(
-        "jail",
+        "walls::jail",
         "containers::all_other_walls_stand_where_no_namespaces_can_be_made",
         || {
             let host = Host::new();
@@ -143,7 +143,7 @@ fn all_other_walls_stand_where_no_namespaces_can_be_made() {
 #[test]
 fn an_ordinary_user_without_namespaces_has_all_other_walls() {
     alone(
-        "jail",
+        "walls::jail",
         "containers::an_ordinary_user_without_namespaces_has_all_other_walls",
         || {
             forbid_namespaces();
@@ -177,7 +177,7 @@ fn an_ordinary_user_without_namespaces_has_all_other_walls() {
 #[test]
 fn no_user_namespaces_at_all_is_named_with_the_way_out() {
     alone(
-        "jail",
+        "walls::jail",
         "containers::no_user_namespaces_at_all_is_named_with_the_way_out",
         || {
             enter_container();
@@ -200,7 +200,7 @@ fn no_user_namespaces_at_all_is_named_with_the_way_out() {
 #[test]
 fn root_that_makes_no_namespaces_has_a_user_of_its_own_in_another() {
     alone(
-        "jail",
+        "walls::jail",
         "containers::root_that_makes_no_namespaces_has_a_user_of_its_own_in_another",
         || {
             let host = Host::new();
@@ -230,7 +230,7 @@ fn root_that_makes_no_namespaces_has_a_user_of_its_own_in_another() {
 #[test]
 fn root_that_has_to_stay_root_is_told() {
     alone(
-        "jail",
+        "walls::jail",
         "containers::root_that_has_to_stay_root_is_told",
         || {
             keep(OF_DOCKER & !SETUID);
@@ -256,7 +256,7 @@ fn root_that_has_to_stay_root_is_told() {
 #[test]
 fn no_more_processes_is_no_matter_of_namespaces() {
     alone(
-        "jail",
+        "walls::jail",
         "containers::no_more_processes_is_no_matter_of_namespaces",
         || {
             become_ordinary();
@@ -279,7 +279,7 @@ fn no_more_processes_is_no_matter_of_namespaces() {
 #[test]
 fn processes_beside_the_jail_do_not_keep_it_from_having_threads() {
     let test = "containers::processes_beside_the_jail_do_not_keep_it_from_having_threads";
-    alone("jail", test, || {
+    alone("walls::jail", test, || {
         forbid_namespaces();
         become_ordinary();
         // More than a jail may have threads of the kernel's.
@@ -318,38 +318,42 @@ fn change_root(directory: &Path, with_proc: bool) {
 #[test]
 fn a_chroot_is_left_as_a_root_is() {
     let directory = tempfile::tempdir().unwrap();
-    alone("jail", "containers::a_chroot_is_left_as_a_root_is", || {
-        let host = Host::new();
-        change_root(directory.path(), true);
-        assert!(File::open("/etc/passwd").is_ok());
-        let jail = Jail::new(std::process::id());
-        succeeded(forked(&jail, |lifeline| {
-            let missing = enter(&jail, lifeline, false).unwrap();
-            let missing: Vec<_> = missing.iter().map(|missing| missing.wall).collect();
-            // The kernel gives none within a chroot.
-            assert_eq!(missing, [Wall::UserNamespace]);
-            assert_eq!(reached(&host), [""; 0]);
-        }));
-        // Not by Landlock alone.
-        succeeded(forked(&jail, |_| {
-            let mut walls = Walls {
-                missing: Vec::new(),
-                best_effort: false,
-            };
-            walls.build_namespaces().unwrap();
-            let error = File::open("/etc/passwd").unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-            assert_eq!(std::fs::read_dir("/").unwrap().count(), 0);
-            assert_eq!(std::fs::read_dir("/../..").unwrap().count(), 0);
-        }));
-    });
+    alone(
+        "walls::jail",
+        "containers::a_chroot_is_left_as_a_root_is",
+        || {
+            let host = Host::new();
+            change_root(directory.path(), true);
+            assert!(File::open("/etc/passwd").is_ok());
+            let jail = Jail::new(std::process::id());
+            succeeded(forked(&jail, |lifeline| {
+                let missing = enter(&jail, lifeline, false).unwrap();
+                let missing: Vec<_> = missing.iter().map(|missing| missing.wall).collect();
+                // The kernel gives none within a chroot.
+                assert_eq!(missing, [Wall::UserNamespace]);
+                assert_eq!(reached(&host), [""; 0]);
+            }));
+            // Not by Landlock alone.
+            succeeded(forked(&jail, |_| {
+                let mut walls = Walls {
+                    missing: Vec::new(),
+                    best_effort: false,
+                };
+                walls.build_namespaces().unwrap();
+                let error = File::open("/etc/passwd").unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+                assert_eq!(std::fs::read_dir("/").unwrap().count(), 0);
+                assert_eq!(std::fs::read_dir("/../..").unwrap().count(), 0);
+            }));
+        },
+    );
 }
 
 #[test]
 fn a_chroot_without_proc_is_told_by_that_name() {
     let directory = tempfile::tempdir().unwrap();
     alone(
-        "jail",
+        "walls::jail",
         "containers::a_chroot_without_proc_is_told_by_that_name",
         || {
             let host = Host::new();
