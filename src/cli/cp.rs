@@ -1,17 +1,21 @@
 //! `kvmlet cp`.
 
+mod stream;
+
 use super::instances::agent::{failed, reach};
 use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_control::agent::Owners;
+use kvmlet_sys::output::{StandardInput, StandardOutput};
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// Copy files between an instance that runs and this host.
 ///
 /// One of the two is a path of the instance, from its root on: NAME:PATH. A path of this host that has a colon in it starts with `/` or `.`.
+/// The other may be `-`: an archive of tar, on standard output or from standard input, from which it goes into the directory NAME:PATH.
 ///
 /// What is copied goes into the destination if that is a directory, and else is called as that is. A source that ends in `/.` is what is in
 /// that directory. Symbolic links are copied as such, unless they are this host's and end in a slash. The image needs no program for that.
@@ -52,7 +56,23 @@ impl Cp {
                 let copied = agent.copy_to(&from, &destination(&path, kind), owners, None);
                 copied.map_err(|error| failed(&view, VAIN, error))?;
             }
-            (Side::Host(_), Side::Host(_)) => {
+            (Side::Guest { instance, path }, Side::Stream) => {
+                const VAIN: &str = "nothing more is copied from";
+                let (path, kind) = source(&path);
+                stream::refuse_terminal(io::stdout().is_terminal())?;
+                let (view, mut agent) = reach(instance, VAIN)?;
+                let packed = stream::pack(&mut agent, path, kind == Kind::Content, StandardOutput);
+                packed.map_err(|error| failed(&view, VAIN, error))?;
+            }
+            (Side::Stream, Side::Guest { instance, path }) => {
+                const VAIN: &str = "nothing more is copied to";
+                stream::refuse_terminal(io::stdin().is_terminal())?;
+                let (view, mut agent) = reach(instance, VAIN)?;
+                let path = destination(&path, Kind::Content);
+                let unpacked = stream::unpack(&mut agent, &path, owners, StandardInput);
+                unpacked.map_err(|error| failed(&view, VAIN, error))?;
+            }
+            (Side::Host(_) | Side::Stream, Side::Host(_) | Side::Stream) => {
                 return Err(Failed::new("neither path is one of an instance")
                     .help("`NAME:PATH` is one; `cp` copies on this host"));
             }
@@ -69,6 +89,8 @@ impl Cp {
 #[derive(Debug, PartialEq, Eq)]
 enum Side<'a> {
     Host(&'a OsStr),
+    /// An archive on standard input or output.
+    Stream,
     /// The path is absolute.
     Guest {
         instance: &'a str,
@@ -81,8 +103,7 @@ impl<'a> Side<'a> {
     fn of(text: &'a OsStr) -> Result<Self, Failed> {
         let bytes = text.as_bytes();
         if bytes == b"-" {
-            return Err(Failed::new("`-` is no file: streams are not copied")
-                .help("`./-` is a file of that name"));
+            return Ok(Self::Stream);
         }
         let colon = bytes.iter().position(|byte| *byte == b':');
         let Some(colon) = colon.filter(|_| !matches!(bytes[0], b'/' | b'.')) else {

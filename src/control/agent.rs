@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+pub use kvmlet_contract::archive;
 pub use kvmlet_contract::channel;
 use kvmlet_contract::channel::{
     Client, ClientError, Ended, Event, Fault, Output, ProcessSpec, Request, Role,

@@ -1,9 +1,43 @@
-//! Output whose descriptor may be one that does not wait.
+//! Output, and input, whose descriptor may be one that does not wait.
 
 use crate::wait::{self, Slot, Until};
-use rustix::io::{Errno, write};
-use std::io;
+use rustix::io::{Errno, read, write};
+use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
+
+/// Standard output, for who writes a stream.
+#[derive(Debug)]
+pub struct StandardOutput;
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_whole(rustix::stdio::stdout(), bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Standard input, for who reads one.
+#[derive(Debug)]
+pub struct StandardInput;
+
+impl Read for StandardInput {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stdin = rustix::stdio::stdin();
+        loop {
+            match read(stdin, &mut *buffer) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    wait::one(Slot::readable(stdin), Until::Forever)?;
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+}
 
 /// Writes all of it, and waits for room: a descriptor that others share (a terminal, ssh's pipe) may be non-blocking, which is
 /// no error of what is written.

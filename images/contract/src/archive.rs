@@ -2,7 +2,7 @@
 //!
 //! A [`Record::Directory`] or [`Record::File`] begins an item in the innermost directory that has begun. What is in it follows,
 //! then [`Record::Owner`], its extended attributes, and [`Record::Leave`]: writing to a file, or putting something into a
-//! directory, would change what was set before. [`Record::Symlink`] and [`Record::Node`] are items by themselves. The
+//! directory, would change what was set before. A guest says with [`Record::Ahead`] at once what will be said then. [`Record::Symlink`] and [`Record::Node`] are items by themselves. The
 //! stream is one item and [`Record::End`]; without that it was cut off.
 //!
 //! An item is named by one component of a path, so that whoever receives it holds the directory that it belongs to, and needs to
@@ -104,6 +104,19 @@ pub enum Record<'a> {
     Leave(Modified),
     /// So is all.
     End,
+    /// A directory begins that is not copied, but has something in it that is: it stays as it is or, if there is none, is
+    /// root's as any other. Only for a guest.
+    Enter {
+        /// Its name.
+        name: &'a [u8],
+    },
+    /// What the innermost item's owner and time will be, for whoever has to know before its content. Only from a guest.
+    Ahead {
+        /// Whose it will be.
+        owner: Owner,
+        /// When it was last modified.
+        modified: Modified,
+    },
 }
 
 impl<'a> Record<'a> {
@@ -113,14 +126,14 @@ impl<'a> Record<'a> {
     ///
     /// When what comes first is no record.
     pub fn decode(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, FrameError> {
-        message(bytes, 1..=9, read)
+        message(bytes, 1..=11, read)
     }
 
     /// Writes the record to the start of `out` and returns its length; nothing if it does not fit, or not into a frame.
     pub fn encode(&self, out: &mut [u8]) -> Option<usize> {
         let mut frame = Frame::new(out, self.kind());
         match *self {
-            Self::Directory { name } => frame.put(name),
+            Self::Directory { name } | Self::Enter { name } => frame.put(name),
             Self::File { name, size } => {
                 frame.put(&size.to_le_bytes());
                 frame.put(name);
@@ -152,6 +165,10 @@ impl<'a> Record<'a> {
                 frame.put(bytes);
             }
             Self::Owner(owner) => put_owner(&mut frame, owner),
+            Self::Ahead { owner, modified } => {
+                put_owner(&mut frame, owner);
+                put_modified(&mut frame, modified);
+            }
             Self::Attribute { name, value } => {
                 put_short(&mut frame, name);
                 frame.put(value);
@@ -173,6 +190,8 @@ impl<'a> Record<'a> {
             Self::Attribute { .. } => 7,
             Self::Leave(_) => 8,
             Self::End => 9,
+            Self::Enter { .. } => 10,
+            Self::Ahead { .. } => 11,
         }
     }
 }
@@ -205,7 +224,7 @@ fn read<'a>(kind: u8, fields: &mut Fields<'a>) -> Option<Record<'a>> {
             name: name(fields.rest())?,
         },
         3 => Record::Symlink {
-            owner: owner(fields).filter(|owner| owner.mode & !PERMISSIONS == 0)?,
+            owner: plain_owner(fields)?,
             modified: modified(fields)?,
             name: name(short(fields)?)?,
             target: text(fields.rest(), MAX_TARGET)?,
@@ -225,13 +244,20 @@ fn read<'a>(kind: u8, fields: &mut Fields<'a>) -> Option<Record<'a>> {
                 bytes: some.then_some(bytes)?,
             }
         }
-        6 => Record::Owner(owner(fields).filter(|owner| owner.mode & !PERMISSIONS == 0)?),
+        6 => Record::Owner(plain_owner(fields)?),
         7 => Record::Attribute {
             name: text(short(fields)?, MAX_NAME)?,
             value: Some(fields.rest()).filter(|value| value.len() <= MAX_ATTRIBUTE)?,
         },
         8 => Record::Leave(modified(fields)?),
         9 => Record::End,
+        10 => Record::Enter {
+            name: name(fields.rest())?,
+        },
+        11 => Record::Ahead {
+            owner: plain_owner(fields)?,
+            modified: modified(fields)?,
+        },
         _ => return None,
     })
 }
@@ -242,6 +268,11 @@ fn owner(fields: &mut Fields<'_>) -> Option<Owner> {
         gid: fields.u32()?,
         mode: fields.u32()?,
     })
+}
+
+/// Of what has its type by its record.
+fn plain_owner(fields: &mut Fields<'_>) -> Option<Owner> {
+    owner(fields).filter(|owner| owner.mode & !PERMISSIONS == 0)
 }
 
 fn modified(fields: &mut Fields<'_>) -> Option<Modified> {

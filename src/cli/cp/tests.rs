@@ -8,6 +8,7 @@ fn side(text: &str) -> Result<(Option<&str>, String), String> {
         Side::Guest { instance, path } => {
             Ok((Some(instance), String::from_utf8_lossy(&path).into_owned()))
         }
+        Side::Stream => Ok((None, "an archive".into())),
     }
 }
 
@@ -21,6 +22,8 @@ fn paths_are_of_instances_or_of_the_host() {
         ("/srv/a:b", None, "/srv/a:b"),
         ("..", None, ".."),
         ("file", None, "file"),
+        ("-", None, "an archive"),
+        ("./-", None, "./-"),
     ] {
         assert_eq!(side(text), Ok((instance, path.to_string())), "{text}");
     }
@@ -28,7 +31,6 @@ fn paths_are_of_instances_or_of_the_host() {
         ("", "an empty path is none"),
         (":/x", "`:/x` names no instance"),
         ("web:", "`web:` names no path"),
-        ("-", "streams are not copied"),
     ] {
         let error = side(text).unwrap_err();
         assert!(error.contains(expected), "{text}: {error}");

@@ -37,7 +37,7 @@ impl Agent {
         limit: Option<Duration>,
     ) -> Result<(), CopyError> {
         let mut unpacker = Unpacker::to(to, path, owners)?;
-        let copied = self.tool([PACK.as_bytes(), path], None, &mut unpacker, limit);
+        let copied = self.pack(path, &mut unpacker, limit);
         // Its writer's failure is not the connection's.
         unpacker.failure()?;
         copied?;
@@ -62,8 +62,7 @@ impl Agent {
         let (input, output) = UnixStream::pair().map_err(AgentError::Io)?;
         std::thread::scope(|scope| {
             let packing = scope.spawn(move || packer.pack(output));
-            let arguments = [UNPACK.as_bytes(), path];
-            let copied = self.tool(arguments, Some(&input), &mut io::sink(), limit);
+            let copied = self.unpack(path, &input, limit);
             // Whoever still writes is told that nobody reads.
             drop(input);
             match packing.join() {
@@ -72,6 +71,36 @@ impl Agent {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })
+    }
+
+    /// Has what is at a path of the guest handed over as it comes: the records of an [archive](super::archive), which whoever takes them reads
+    /// with the mind that they are a guest's.
+    ///
+    /// # Errors
+    ///
+    /// When guest or host cannot, or it takes longer than `limit`.
+    pub fn pack(
+        &mut self,
+        path: &[u8],
+        output: &mut dyn io::Write,
+        limit: Option<Duration>,
+    ) -> Result<(), CopyError> {
+        self.tool([PACK.as_bytes(), path], None, output, limit)
+    }
+
+    /// Has the guest make files of the records of an [archive](super::archive), at a path as [`copy_to`](Self::copy_to) takes it.
+    ///
+    /// # Errors
+    ///
+    /// When guest or host cannot, or it takes longer than `limit`. What was copied by then stays.
+    pub fn unpack(
+        &mut self,
+        path: &[u8],
+        input: &UnixStream,
+        limit: Option<Duration>,
+    ) -> Result<(), CopyError> {
+        let arguments = [UNPACK.as_bytes(), path];
+        self.tool(arguments, Some(input), &mut io::sink(), limit)
     }
 
     /// Has one of the agent's tools run to its end.

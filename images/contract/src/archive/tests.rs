@@ -31,7 +31,7 @@ fn encoded(record: &Record<'_>) -> Vec<u8> {
 proptest! {
     #[test]
     fn records_come_back(
-        kind in 0..9, own in names(), target in proptest::collection::vec(1..=255u8, 1..=MAX_TARGET),
+        kind in 0..11, own in names(), target in proptest::collection::vec(1..=255u8, 1..=MAX_TARGET),
         value in proptest::collection::vec(any::<u8>(), 1..=MAX_DATA), owner in owners(), seconds: i64,
         nanoseconds in 0..1_000_000_000u32, number in 0..1u64 << 62, device: u32,
     ) {
@@ -46,6 +46,8 @@ proptest! {
             5 => Record::Owner(owner),
             6 => Record::Attribute { name, value },
             7 => Record::Leave(modified),
+            8 => Record::Enter { name },
+            9 => Record::Ahead { owner, modified },
             _ => Record::End,
         };
         let wire = encoded(&record);
@@ -54,7 +56,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_record_or_an_error(kind in 0..12u8, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
+    fn any_bytes_are_a_record_or_an_error(kind in 0..14u8, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
         let mut wire = (payload.len() as u32).to_le_bytes().to_vec();
         wire.extend([kind, 0, 0, 0]);
         wire.extend(&payload);
@@ -73,7 +75,11 @@ fn names_that_lead_elsewhere_are_refused() {
         b"", b".", b"..", b"/", b"../x", b"a/b", b"/etc", b"a\0b", &long,
     ];
     for name in names {
-        for record in [Record::Directory { name }, Record::File { name, size: 1 }] {
+        for record in [
+            Record::Directory { name },
+            Record::File { name, size: 1 },
+            Record::Enter { name },
+        ] {
             let wire = encoded(&record);
             let refused = Err(FrameError::Malformed {
                 kind: record.kind(),

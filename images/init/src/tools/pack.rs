@@ -60,6 +60,7 @@ impl Packer {
                 let open = directory.open_in(name, sys::O_RDONLY | sys::O_DIRECTORY, 0);
                 let open = open.map_err(|error| self.failed("read", error))?;
                 self.tell(&Record::Directory { name: named })?;
+                self.tell(&ahead(&status))?;
                 self.entries(&open, depth)?;
                 self.leave(&open, &status)
             }
@@ -68,6 +69,7 @@ impl Packer {
                 let open = open.map_err(|error| self.failed("read", error))?;
                 let size = status.size;
                 self.tell(&Record::File { name: named, size })?;
+                self.tell(&ahead(&status))?;
                 self.content(&open, size)?;
                 self.leave(&open, &status)
             }
@@ -167,6 +169,14 @@ impl Packer {
             send(&self.record[..length])?;
         }
         Ok(())
+    }
+}
+
+/// What [`Packer::leave`] is going to say.
+fn ahead(status: &Status) -> Record<'static> {
+    Record::Ahead {
+        owner: status.owner,
+        modified: status.modified,
     }
 }
 

@@ -14,6 +14,8 @@ use crate::sys::{self, Errno, File};
 
 /// What a new item may be used by before it has its owner: nobody else.
 const PRIVATE_DIRECTORY: u32 = 0o700;
+/// One that is only on the way to what is copied has no other.
+const USUAL_DIRECTORY: u32 = 0o755;
 const PRIVATE_FILE: u32 = 0o600;
 
 struct Unpacker<'a> {
@@ -33,7 +35,7 @@ struct Unpacker<'a> {
 struct Item {
     file: File,
     is_directory: bool,
-    /// It is the directory that is filled: it was there before, and stays as it is itself.
+    /// It is a directory that something is put into, and stays as it is itself.
     filled: bool,
     /// Of a file.
     size: u64,
@@ -132,8 +134,18 @@ impl Unpacker<'_> {
             Record::Directory { .. } if fills && self.new_name.is_none() => self.fill(),
             Record::Directory { name } => {
                 let name = self.enter(name, &mut buffer)?;
-                self.directory(name)
+                self.directory(name, PRIVATE_DIRECTORY)
             }
+            Record::Enter { name } => {
+                let name = self.enter(name, &mut buffer)?;
+                self.directory(name, USUAL_DIRECTORY)?;
+                if let Some(item) = self.open.last_mut() {
+                    item.filled = true;
+                }
+                Ok(())
+            }
+            // For others.
+            Record::Ahead { .. } => self.innermost().map(drop),
             Record::File { name, size } => {
                 let name = self.enter(name, &mut buffer)?;
                 self.file(name, size)
@@ -165,7 +177,7 @@ impl Unpacker<'_> {
             Record::Data { offset, bytes } => self.write(offset, bytes),
             Record::Owner(_) | Record::Attribute { .. } if self.innermost()?.filled => Ok(()),
             Record::Leave(_) if self.innermost()?.filled => {
-                self.open.pop();
+                self.leave();
                 Ok(())
             }
             Record::Owner(owner) => {
@@ -185,9 +197,7 @@ impl Unpacker<'_> {
             Record::Leave(modified) => {
                 let set = self.innermost()?.file.set_modified(None, modified);
                 set.map_err(|error| self.failed("set the time of", error))?;
-                if let Some(item) = self.open.pop() {
-                    self.path.truncate(item.path);
-                }
+                self.leave();
                 Ok(())
             }
             Record::End if self.open.is_empty() => {
@@ -229,6 +239,12 @@ impl Unpacker<'_> {
         c_str(name, buffer).map_err(|error| self.failed("name", error))
     }
 
+    fn leave(&mut self) {
+        if let Some(item) = self.open.pop() {
+            self.path.truncate(item.path);
+        }
+    }
+
     /// The path without an item that is complete.
     fn forget(&mut self, name: &CStr) {
         self.path
@@ -262,9 +278,9 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn directory(&mut self, name: &CStr) -> Result<(), String> {
+    fn directory(&mut self, name: &CStr, mode: u32) -> Result<(), String> {
         let around = self.around();
-        match sys::tree::mkdir_in(around.number(), name, PRIVATE_DIRECTORY) {
+        match sys::tree::mkdir_in(around.number(), name, mode) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(self.failed("make the directory", error)),
         }

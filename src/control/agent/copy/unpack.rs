@@ -165,6 +165,9 @@ impl Unpacker {
                 Ok(())
             }
             Record::Data { offset, bytes } => self.write_at(offset, bytes),
+            // It is said again when it is needed here.
+            Record::Ahead { .. } => self.innermost().map(drop),
+            Record::Enter { .. } => Err(self.nonsense("what is for guests only")),
             Record::Owner(_) | Record::Attribute { .. } if self.innermost()?.filled => Ok(()),
             Record::Owner(owner) => self.own(owner),
             Record::Attribute { name, value } => self.attribute(name, value),

@@ -287,3 +287,52 @@ fn nothing_is_written_elsewhere() {
     assert_eq!(kept.1, "good\nbadkvmlet\n");
     end(guest, service);
 }
+
+/// Directories that are only on the way to what is copied are made as usual, and stay as they are where they are.
+#[test]
+fn what_is_on_the_way_stays_as_it_is() {
+    let Some((guest, service)) = running() else {
+        return;
+    };
+    let (uid, gid) = (0, 0);
+    let owner = |mode| Record::Owner(Owner { uid, gid, mode });
+    let leave = Record::Leave(Modified {
+        seconds: 1,
+        nanoseconds: 0,
+    });
+    let name = |name: &'static [u8]| Record::Enter { name };
+    let file = Record::File {
+        name: b"file",
+        size: 0,
+    };
+    let records = [
+        Record::Directory { name: b"x" },
+        name(b"there"),
+        name(b"new"),
+        file,
+        owner(0o600),
+        leave,
+        leave,
+        leave,
+        owner(0o700),
+        leave,
+        Record::End,
+    ];
+    let made = execute(
+        &guest,
+        &script("mkdir -m 1777 -p /srv/there; mkdir /srv/out; ln -s out /srv/link"),
+    );
+    assert_eq!(made.finish().0, 0);
+    assert_eq!(unpacked(&guest, "/srv/.", &stream(&records)).0, 0);
+    let seen = "cd /srv; stat -c '%a %Y' there/new/file; stat -c %a there there/new; [ $(stat -c %Y there) -gt 1 ] && ls out";
+    let (code, out, _) = execute(&guest, &script(seen)).finish();
+    assert_eq!((code, &*out), (0, "600 1\n1777\n755\n"));
+    // And no link is followed on the way.
+    let through = [Record::Directory { name: b"x" }, name(b"link"), file];
+    let (code, said) = unpacked(&guest, "/srv/.", &stream(&through));
+    assert!(
+        code != 0 && said.contains("go into \"/srv/link\""),
+        "{said}"
+    );
+    end(guest, service);
+}
