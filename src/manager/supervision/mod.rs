@@ -10,6 +10,7 @@ mod checks;
 pub(crate) mod control;
 mod dial;
 mod ending;
+mod prepared;
 mod probe;
 mod running;
 mod socket;
@@ -29,8 +30,9 @@ use channel::Channel;
 use checks::{CheckSpec, Checks};
 use ending::Ending;
 use kvmlet_control::State as VmState;
-use kvmlet_sys::signals::{ENDING, Signals};
+use kvmlet_sys::signals::Signals;
 use kvmlet_sys::wait::{self, Slot, Until};
+use prepared::Prepared;
 use running::{Ran, Running};
 use std::os::fd::AsFd;
 use std::process::Command;
@@ -109,16 +111,15 @@ pub fn supervise(
     program: &Program<'_>,
     told: Told<'_>,
 ) -> Result<(Owned, Last), Error> {
-    let path = keeper.directory().path().to_path_buf();
-    let signals = Signals::take(&[ENDING.as_slice(), &[HOST_ENDS]].concat());
-    let signals = signals.map_err(Error::file(&path))?;
-    let asked = keeper.asked()?;
-    let log = LogWriter::open(keeper.directory(), asked.log);
-    let audience = program
-        .channel
-        .as_ref()
-        .map(|_| Audience::listen(keeper.directory()));
-    let audience = audience.transpose().map_err(Error::file(&path))?;
+    let Prepared {
+        signals,
+        asked,
+        log,
+        audience,
+    } = match Prepared::of(&keeper, program) {
+        Ok(prepared) => prepared,
+        Err(error) => return prepared::not_started(keeper, &error, told),
+    };
     if audience.is_some() {
         told(Step::Listens);
     }
@@ -136,7 +137,7 @@ pub fn supervise(
         book,
         keeper,
         signals,
-        log: Some(log.map_err(Error::file(&path))?),
+        log: Some(log),
         stop_timeout: Duration::from_secs(asked.service.stop_timeout_s().into()),
         stopped: false,
     };

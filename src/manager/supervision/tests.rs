@@ -297,3 +297,17 @@ fn a_vm_that_writes_without_end_is_stopped_all_the_same() {
     assert_eq!(code(&web.until(State::Exited).end.unwrap()), 143);
     assert!(web.said().starts_with("stdout: y\n"));
 }
+
+#[test]
+fn what_fails_before_a_start_is_an_end_that_is_told() {
+    let web = Instance::new("always");
+    let instance = web.book().find("web").unwrap();
+    // No file can be made of that name.
+    std::fs::create_dir(instance.directory().path().join("log")).unwrap();
+    let end = web.run("exit 0", true);
+    assert_eq!(code(&end), 125);
+    assert!(web.told().starts_with("Fails("), "{}", web.told());
+    let view = web.until(State::Exited);
+    let error = view.record.outcome.unwrap().error.unwrap();
+    assert!(error.contains(": "), "with its cause: {error}");
+}
