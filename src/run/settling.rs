@@ -3,7 +3,7 @@
 use kvmlet_sys::code;
 use std::time::{Duration, Instant};
 
-/// When a start is over for sure, and nobody measures it any more.
+/// When a start is over for sure.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// A process with a VM that has started: most of the code that it has run by now runs once only, and is left to the page
