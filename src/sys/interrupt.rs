@@ -101,6 +101,11 @@ mod tests {
     #[test]
     fn each_signal_ends_waiting_once() {
         alone("interrupt::tests::each_signal_ends_waiting_once", || {
+            for signal in ENDING {
+                // Those that were ignored would stay so, as under nohup.
+                // SAFETY: no memory is involved.
+                unsafe { libc::signal(signal, libc::SIG_DFL) };
+            }
             let _signals = Signals::take(&ENDING).unwrap();
             // SAFETY: the signals are blocked in all threads that there are.
             let send = |signal| unsafe { libc::kill(libc::getpid(), signal) };
