@@ -211,3 +211,12 @@ fn flags_are_found_where_they_stand() {
     assert_eq!(named_flag("`--net tap=NAME`"), Some("net"));
     assert_eq!(named_flag("`docker run --device` and `ls --network`"), None);
 }
+
+/// Cargo 1.95 leaves the symbols in an executable whose package has settings of its own, in spite of `strip`.
+#[test]
+fn a_release_of_the_command_has_no_symbols() {
+    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    let manifest = manifest.unwrap();
+    assert!(manifest.contains("\nstrip = true\n"));
+    assert!(!manifest.contains("\nkvmlet-cli.opt-level"));
+}
