@@ -5,7 +5,7 @@ use kvmlet_host::shares::cgroup::{self, Hierarchies, Limits, Plan};
 use kvmlet_host::shares::ledger::{self, Host, Ledger, Promise, Share};
 use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_spec::{CgroupParent, VmConfig};
-use kvmlet_sys::interrupt;
+use kvmlet_sys::{causes, interrupt};
 use std::error;
 
 /// Where what VMs have is noted. Without such a place nothing can be promised, which is an error, and with
@@ -74,11 +74,5 @@ fn plan(config: &VmConfig) -> Result<Option<Plan>, ledger::Error> {
 
 /// Tells what is done without.
 fn warn(error: &dyn error::Error) {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    log::warn!("{text}");
+    log::warn!("{}", causes::in_a_line(error));
 }

@@ -8,6 +8,7 @@ pub mod acceptor;
 #[cfg(test)]
 mod alone;
 pub mod byte_lock;
+pub mod causes;
 pub mod clock;
 pub mod code;
 pub mod cpu_time;

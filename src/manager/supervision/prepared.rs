@@ -6,8 +6,8 @@ use super::{Last, Program, Step, Told};
 use crate::instance::Keeper;
 use crate::logs::LogWriter;
 use crate::{Asked, Error, Owned};
+use kvmlet_sys::causes;
 use kvmlet_sys::signals::{ENDING, Signals};
-use std::error::Error as _;
 
 /// The exit code of kvmlet's own failures.
 const FAILED: u8 = 125;
@@ -45,12 +45,7 @@ pub(super) fn not_started(
     error: &Error,
     told: Told<'_>,
 ) -> Result<(Owned, Last), Error> {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
+    let text = causes::in_a_line(error);
     told(Step::Fails(&text));
     let owned = keeper.end(FAILED, Some(&text))?;
     let error = Some(text);
