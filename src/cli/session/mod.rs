@@ -8,11 +8,11 @@ use crate::Failed;
 use keys::Keys;
 use kvmlet_control::agent::channel::{Ended, Event, Fault, Output, Request};
 use kvmlet_control::agent::{Agent, AgentError, readable};
+use kvmlet_manager::supervision::slot_of;
 use kvmlet_run::RawTerminal;
 use kvmlet_sys::output::write_whole;
 use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
-use rustix::event::PollFlags;
 use rustix::io::{Errno, read};
 use rustix::stdio::{stderr, stdin, stdout};
 use std::io;
@@ -158,15 +158,15 @@ impl Session {
         if self.agent.client().input_closed() {
             self.input_open = false;
         }
-        let agent = match self.agent.interest().contains(PollFlags::OUT) {
-            true => Slot::usable(self.agent.as_fd()),
-            false => Slot::readable(self.agent.as_fd()),
-        };
         let input = match wants_input {
             true => Slot::readable(stdin()),
             false => Slot::NOTHING,
         };
-        let slots = [agent, Slot::readable(self.signals.as_fd()), input];
+        let slots = [
+            slot_of(&self.agent),
+            Slot::readable(self.signals.as_fd()),
+            input,
+        ];
         Ok(wait::any(slots, Until::Forever)?)
     }
 

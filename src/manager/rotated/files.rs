@@ -43,7 +43,7 @@ pub(crate) struct Files {
 
 impl Files {
     pub fn open(directory: &Directory, base: &'static str, limits: LogLimits) -> io::Result<Self> {
-        let current = append_to(directory, base)?;
+        let current = directory.open_to_append(base)?;
         let mut files = Self {
             bytes: current.metadata()?.len(),
             directory: directory.try_clone()?,
@@ -123,14 +123,10 @@ impl Files {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.current = append_to(&self.directory, self.base)?;
+        self.current = self.directory.open_to_append(self.base)?;
         self.bytes = self.current.metadata()?.len();
         Ok(())
     }
-}
-
-fn append_to(directory: &Directory, base: &str) -> io::Result<File> {
-    directory.open_to_append(base)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! may say what it likes: it has a time limit for each thing that it must do, and what it must not do ends it.
 
 use super::Stream;
-use super::socket::Listener;
+use super::ending::FAILED;
+use super::socket::{Listener, slot_of};
 use super::timekeeping::{Correction, Timekeeping};
 use kvmlet_control::agent::channel::{
     AGENT_PORT, Client, Ended, Event, Fault, Output, ProcessSpec, Request, Role, StopStep,
@@ -12,10 +13,8 @@ use kvmlet_control::agent::channel::{
 use kvmlet_control::agent::{Agent, AgentError, readable};
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::wait::Slot;
-use rustix::event::PollFlags;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// The host's side of the sockets of an instance's VM, in the instance's directory.
@@ -119,10 +118,7 @@ impl Channel {
     fn slot(&self) -> Slot<'_> {
         match (&self.listener, &self.agent) {
             (Some(listener), _) => listener.slot(),
-            (None, Some(agent)) if agent.interest().contains(PollFlags::OUT) => {
-                Slot::usable(agent.as_fd())
-            }
-            (None, Some(agent)) => Slot::readable(agent.as_fd()),
+            (None, Some(agent)) => slot_of(agent),
             (None, None) => Slot::NOTHING,
         }
     }
@@ -153,7 +149,6 @@ impl Channel {
 
     /// The exit code of the service, if its guest has told it, and what was wrong.
     pub fn outcome(&self) -> Option<(u8, Option<String>)> {
-        const FAILED: u8 = 125;
         match &self.course {
             Course::Awaited | Course::Runs => None,
             Course::Over(Ok(ended)) => Some((ended.exit_code(), None)),

@@ -1,6 +1,9 @@
-//! Why a VM is to end, as the signal says that asks for it.
+//! Why a VM is to end, as the signal says that asks for it, or why it has.
 
 use kvmlet_sys::signals::Sent;
+
+/// The exit code of kvmlet's own failures.
+pub(super) const FAILED: u8 = 125;
 
 /// The signal that asks a supervisor to end its VM because the host goes down: nobody wants the end of the instance, which is
 /// started again with the host if its policy says so.

@@ -20,6 +20,7 @@ pub use audience::{Audience, Wish};
 pub use channel::{ChannelSpec, VSOCK};
 pub use dial::{attach, connect};
 pub use ending::HOST_ENDS;
+pub use socket::slot_of;
 
 use crate::health::Health;
 use crate::instance::{Keeper, Step as Noted};

@@ -1,16 +1,13 @@
 //! What a supervisor needs before it starts anything.
 
 use super::audience::Audience;
-use super::ending::HOST_ENDS;
+use super::ending::{FAILED, HOST_ENDS};
 use super::{Last, Program, Step, Told};
 use crate::instance::Keeper;
 use crate::logs::LogWriter;
 use crate::{Asked, Error, Owned};
 use kvmlet_sys::causes;
 use kvmlet_sys::signals::{ENDING, Signals};
-
-/// The exit code of kvmlet's own failures.
-const FAILED: u8 = 125;
 
 pub(super) struct Prepared {
     pub signals: Signals,

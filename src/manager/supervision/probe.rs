@@ -2,13 +2,12 @@
 //! says of it is bounded, and nobody waits for it.
 
 use super::dial::Dialling;
+use super::socket::slot_of;
 use kvmlet_control::agent::channel::{Ended, Event, ProcessSpec, Request, Role};
 use kvmlet_control::agent::{Agent, readable};
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::wait::Slot;
-use rustix::event::PollFlags;
 use std::io;
-use std::os::fd::AsFd;
 
 /// What it has written, up to a limit.
 #[derive(Debug)]
@@ -52,10 +51,7 @@ impl Probe {
     pub fn slot(&self) -> Slot<'_> {
         match &self.stage {
             Stage::Dialling(dialling, _) => dialling.slot(),
-            Stage::Asked(agent) if agent.interest().contains(PollFlags::OUT) => {
-                Slot::usable(agent.as_fd())
-            }
-            Stage::Asked(agent) => Slot::readable(agent.as_fd()),
+            Stage::Asked(agent) => slot_of(agent),
             Stage::Gone => Slot::NOTHING,
         }
     }

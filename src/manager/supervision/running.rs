@@ -2,6 +2,7 @@
 
 use super::Program;
 use super::control::Control;
+use super::ending::FAILED;
 use crate::logs::Stream;
 use kvmlet_control::State;
 use kvmlet_sys::directory::Directory;
@@ -52,9 +53,6 @@ impl Ran {
         }
     }
 }
-
-/// The exit code of kvmlet's own failures.
-const FAILED: u8 = 125;
 
 pub(super) struct Running {
     child: Child,

@@ -1,8 +1,10 @@
 //! Listening sockets in the directory of an instance.
 
+use kvmlet_control::agent::Agent;
 use kvmlet_sys::acceptor::{Acceptor, Peers};
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::wait::Slot;
+use rustix::event::PollFlags;
 use rustix::fs::{AtFlags, Mode, chmodat};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
@@ -11,6 +13,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
+
+/// What is to be waited for at a connection to an agent.
+pub fn slot_of(agent: &Agent) -> Slot<'_> {
+    match agent.interest().contains(PollFlags::OUT) {
+        true => Slot::usable(agent.as_fd()),
+        false => Slot::readable(agent.as_fd()),
+    }
+}
 
 /// A socket by its name in a directory that is long, perhaps longer than the address of a socket may be. It is removed when
 /// this is dropped.
