@@ -71,7 +71,7 @@ pub(super) fn pack(
         match (archived, packed) {
             (Err(error), _) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             // A guest that has failed has not said all.
-            (Err(error), Err(_) | Ok(())) if error.kind() != io::ErrorKind::UnexpectedEof => {
+            (Err(error), _) if error.kind() != io::ErrorKind::UnexpectedEof => {
                 Err(StreamError::archive(error))
             }
             (_, Err(error)) => Err(StreamError::Copy(error)),
@@ -166,14 +166,9 @@ pub(super) fn unpack(
         drop(from);
         match reading.join() {
             Ok(Ok(())) => unpacked.map_err(StreamError::Copy),
-            Ok(Err(failed)) => match unpacked {
-                // It has ended before all was read, and says why.
-                Err(error @ CopyError::Guest(_)) if failed.is_deaf() => {
-                    Err(StreamError::Copy(error))
-                }
-                _ if failed.is_deaf() => unpacked.map_err(StreamError::Copy),
-                _ => Err(StreamError::archive(failed.0)),
-            },
+            // It has ended before all was read, and says why.
+            Ok(Err(failed)) if failed.is_deaf() => unpacked.map_err(StreamError::Copy),
+            Ok(Err(failed)) => Err(StreamError::archive(failed.0)),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
