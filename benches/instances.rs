@@ -8,11 +8,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed benchmark
 
-#[path = "../tests/harness/mod.rs"]
-#[allow(dead_code)]
-mod harness;
-
 use kvmlet_control::agent::channel::AGENT_PORT;
+use kvmlet_harness as harness;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use std::fs::read_to_string;

@@ -8,10 +8,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed benchmark
 
-#[path = "../tests/harness/mod.rs"]
-#[allow(dead_code)]
-mod harness;
-
+use kvmlet_harness as harness;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 

@@ -8,13 +8,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed benchmark
 
-#[path = "../tests/harness/mod.rs"]
-#[allow(dead_code)]
-mod harness;
-#[path = "../tests/harness/packets.rs"]
-mod packets;
-
-use packets::{enter_own_network, frame, packet_socket, tap};
+use kvmlet_harness as harness;
+use kvmlet_harness::packets::{enter_own_network, frame, packet_socket, tap};
 use rustix::fs::{Advice, fadvise};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -42,6 +37,7 @@ fn main() {
     println!("-- proportional set size of the VMM");
     let idle = Vmm::boot("ready_stay", &[]);
     idle.wait_for("R");
+    idle.footprint().report("a guest that halts, at first");
     sleep(SETTLED);
     idle.footprint().report("a guest that halts");
     drop(idle);
@@ -184,6 +180,7 @@ fn under_load() {
             let done = AtomicBool::new(false);
             let most = std::thread::scope(|scope| {
                 scope.spawn(|| flood(&done));
+                sleep(SETTLED);
                 let looks = (0..LOOKS).map(|_| vmm.footprint());
                 let most = looks.max_by_key(|footprint| footprint.vmm_kib);
                 done.store(true, Ordering::Relaxed);

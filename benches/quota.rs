@@ -6,11 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed benchmark
 
-#[path = "../tests/harness/mod.rs"]
-#[allow(dead_code)]
-mod harness;
-
 use harness::sandbox::Sandbox;
+use kvmlet_harness as harness;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};

@@ -6,10 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed benchmark
 
-#[path = "../tests/harness/mod.rs"]
-#[allow(dead_code)]
-mod harness;
-
+use kvmlet_harness as harness;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;

@@ -133,6 +133,19 @@ fn what_embedders_take_is_clean() {
     }
 }
 
+/// What talks to registries is in a program of its own, also where clap is.
+#[test]
+fn only_one_program_talks_to_registries() {
+    const TALKS: [&str; 4] = ["ureq", "rustls", "ring", "webpki-roots"];
+    let talking = tree("kvmlet-oci");
+    for crate_ in TALKS {
+        assert!(talking.contains(crate_), "{crate_}: {talking:?}");
+        for name in ["kvmlet-cli", "kvmlet-bench", "kvmlet-image"] {
+            assert!(!tree(name).contains(crate_), "{name} brings {crate_}");
+        }
+    }
+}
+
 #[test]
 fn what_embedders_take_is_little() {
     let crates = tree("kvmlet");

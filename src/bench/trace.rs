@@ -161,7 +161,7 @@ impl Event {
 
     fn control(&self, request: u32, argument: usize) -> io::Result<()> {
         // SAFETY: callers pass a number, or a pointer to what the request reads or writes.
-        match unsafe { libc::ioctl(self.fd.as_raw_fd(), request.into(), argument) } {
+        match unsafe { libc::ioctl(self.fd.as_raw_fd(), request as libc::Ioctl, argument) } {
             0.. => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

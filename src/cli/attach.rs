@@ -1,5 +1,6 @@
 //! `kvmlet attach`.
 
+use super::exit_code::ExitCode;
 use super::instances::row::code;
 use super::instances::{book, is_alive, look};
 use super::service::Words;
@@ -45,6 +46,7 @@ impl Attach {
         let since = Moment::now();
         match Session::new(agent, wanted).and_then(Session::run) {
             Ok(Left::Detached) => Ok(0),
+            Ok(Left::Signal(signal)) => Ok(ExitCode::Signal(signal).number()),
             Ok(Left::Ended(ended)) => Ok(ended.exit_code()),
             Err(error) => {
                 let words = Words::of(&instance, since);

@@ -8,7 +8,10 @@ fn main() {
     println!("cargo:rerun-if-changed=src/cli/build.rs");
     println!("cargo:rerun-if-changed=src/cli/no_unwinding.ld");
     // A release aborts where it panics (Cargo.toml); others need not.
-    if let (Ok("release"), Ok(root)) = (var("PROFILE").as_deref(), var("CARGO_MANIFEST_DIR")) {
+    let is_gnu = var("CARGO_CFG_TARGET_ENV").as_deref() == Ok("gnu");
+    if is_gnu
+        && let (Ok("release"), Ok(root)) = (var("PROFILE").as_deref(), var("CARGO_MANIFEST_DIR"))
+    {
         link(&format!("-T{root}/src/cli/no_unwinding.ld"));
     }
     if applies_packed_relocations() {

@@ -42,7 +42,7 @@ impl Cp {
         let sides = (Side::of(&self.source)?, Side::of(&self.destination)?);
         match sides {
             (Side::Guest { instance, path }, Side::Host(to)) => {
-                const VAIN: &str = "nothing more is copied from";
+                const VAIN: &str = "cannot copy from";
                 let (path, kind) = source(&path);
                 let to = PathBuf::from(OsString::from_vec(destination(to.as_bytes(), kind)));
                 let (view, mut agent) = reach(instance, VAIN)?;
@@ -50,14 +50,14 @@ impl Cp {
                 copied.map_err(|error| failed(&view, VAIN, error))?;
             }
             (Side::Host(from), Side::Guest { instance, path }) => {
-                const VAIN: &str = "nothing more is copied to";
+                const VAIN: &str = "cannot copy to";
                 let (from, kind) = found(from)?;
                 let (view, mut agent) = reach(instance, VAIN)?;
                 let copied = agent.copy_to(&from, &destination(&path, kind), owners, None);
                 copied.map_err(|error| failed(&view, VAIN, error))?;
             }
             (Side::Guest { instance, path }, Side::Stream) => {
-                const VAIN: &str = "nothing more is copied from";
+                const VAIN: &str = "cannot copy from";
                 let (path, kind) = source(&path);
                 stream::refuse_terminal(io::stdout().is_terminal())?;
                 let (view, mut agent) = reach(instance, VAIN)?;
@@ -65,7 +65,7 @@ impl Cp {
                 packed.map_err(|error| failed(&view, VAIN, error))?;
             }
             (Side::Stream, Side::Guest { instance, path }) => {
-                const VAIN: &str = "nothing more is copied to";
+                const VAIN: &str = "cannot copy to";
                 stream::refuse_terminal(io::stdin().is_terminal())?;
                 let (view, mut agent) = reach(instance, VAIN)?;
                 let path = destination(&path, Kind::Content);

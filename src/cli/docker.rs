@@ -14,28 +14,28 @@ const VERBS: &[(&[&str], &str)] = &[
         "`kvmlet stop` ends an instance, and `kvmlet rm --force` removes it at once",
     ),
     (
-        &["pull", "push", "images", "build", "load", "import"],
-        "images are files: `images/build` makes some, and `kvmlet run FILE` runs one",
-    ),
-    (
         &["version", "info"],
         "`kvmlet --version`, or `kvmlet doctor`",
     ),
     (
-        &["login", "logout", "search", "save", "tag"],
-        "images are files, and registries are not asked yet: `images/build` makes some, and `kvmlet run FILE` runs one",
+        &["history"],
+        "`kvmlet image history NAME` shows how an image was made",
     ),
     (
-        &["container", "image", "system"],
-        "verbs stand alone: `kvmlet ps`, `kvmlet inspect`, `kvmlet prune`; images are files",
+        &["search"],
+        "registries are not searched: `kvmlet pull NAME` takes a name that is known",
     ),
     (
-        &["network", "volume"],
-        "networks go with their VMs (`kvmlet run -p`, `--net`), and directories of the host are not shared with guests",
+        &["container", "system"],
+        "verbs stand alone: `kvmlet ps`, `kvmlet inspect`, `kvmlet prune`",
     ),
     (
-        &["commit", "diff", "export"],
-        "what a service writes goes with its VM; `kvmlet cp` copies it out",
+        &["network"],
+        "networks go with their VMs (`kvmlet run -p`, `--net`)",
+    ),
+    (
+        &["export"],
+        "`kvmlet cp NAME:/ -` writes all that an instance has as an archive",
     ),
     (
         &["update"],
@@ -46,12 +46,8 @@ const VERBS: &[(&[&str], &str)] = &[
 /// Those that `kvmlet run` does not have.
 const RUN_FLAGS: &[(&[&str], &str)] = &[
     (
-        &["--disk", "--root", "--scratch", "--initrd", "--config"],
+        &["--disk", "--root", "--initrd", "--config"],
         "that is said to `kvmlet boot`, which boots a machine; `kvmlet run` runs an image of a root",
-    ),
-    (
-        &["--entrypoint"],
-        "the service and its arguments stand behind the image: `kvmlet run IMAGE COMMAND...`",
     ),
     (
         &[
@@ -63,26 +59,44 @@ const RUN_FLAGS: &[(&[&str], &str)] = &[
             "--pid",
             "--ipc",
             "--uts",
+            "--cgroupns",
+            "--sysctl",
         ],
         "leave it out: the service has a kernel of its own, where it may do what its user may, and nothing on this host",
     ),
     (&["--init"], "leave it out: the guest has an init, kvmlet's"),
     (
-        &["--read-only"],
-        "leave it out: an image of erofs is read-only already",
+        &["--ulimit"],
+        "leave it out: the guest is the service's alone, and its limits are those of its memory (`-m`) and vCPUs (`--cpus`)",
     ),
-    (&["--env-file"], "give each variable by `--env NAME=VALUE`"),
     (
-        &["-P", "--publish-all"],
-        "say which ports: `--publish 8080:80`, or `--publish 80` for a port of the host's choice",
+        &[
+            "--pids-limit",
+            "--memory-swap",
+            "--memory-reservation",
+            "--oom-kill-disable",
+        ],
+        "leave it out: the guest has its memory (`-m`) and what it starts is limited by that",
+    ),
+    (
+        &["--link"],
+        "instances do not reach each other by names: publish a port (`-p`), and name this host to the other (`--add-host`)",
+    ),
+    (
+        &["--log-driver"],
+        "logs are kept by kvmlet (`kvmlet logs`; `--log-opt max-size=10m` says how much of them); `kvmlet logs -f` can be piped elsewhere",
+    ),
+    (
+        &["--ip", "--network-alias", "--mac-address"],
+        "keys of an interface say that: `--net=subnet=10.1.2.0/30`; see `kvmlet boot --help`",
     ),
     (
         &["--device", "--gpus"],
         "devices of the host are not given to guests; `kvmlet boot --disk` has block devices",
     ),
     (
-        &["--pull", "--platform"],
-        "leave it out: images are files, and registries are not asked",
+        &["--platform"],
+        "leave it out: what is pulled is for this machine, and `kvmlet pull --platform` pulls for others",
     ),
 ];
 
@@ -119,7 +133,7 @@ const FLAGS: &[(&[&str], &str)] = &[
     ),
 ];
 
-const NO_VOLUMES: &str = "directories of the host are not shared with guests: put files into the root's image, or on a `--disk`";
+const NO_VOLUMES: &str = "directories of the host are not shared with guests: put files into the root's image, or on a `--disk`; `kvmlet run -v` has volumes";
 const NO_IMAGE_NAMES: &str = "the image of a root is a file, named by `--root FILE`; a command for the guest stands behind `--`";
 
 /// Replaces clap's guess by what is known about a verb or an argument of docker's.
@@ -185,17 +199,19 @@ mod tests {
     fn what_docker_takes_is_answered_by_what_kvmlet_has() {
         for (arguments, expected) in [
             ("up", "`kvmlet run -d --name NAME IMAGE`"),
-            ("run --volume /a:/a nginx", "on a `--disk`"),
+            ("run --volume /a:/a nginx", "`kvmlet cp` copies both ways"),
             ("run --disk x nginx", "is said to `kvmlet boot`"),
             ("run --privileged nginx", "a kernel of its own"),
             ("run --cap-add=ALL nginx", "a kernel of its own"),
-            ("run --entrypoint sh nginx", "`kvmlet run IMAGE COMMAND...`"),
-            ("run -P nginx", "say which ports"),
-            ("login", "registries are not asked yet"),
+            ("run --sysctl a=1 nginx", "a kernel of its own"),
+            ("run --ulimit nofile=9 nginx", "the service's alone"),
+            ("run --link db nginx", "publish a port"),
+            ("run --log-driver syslog nginx", "`kvmlet logs`"),
+            ("history nginx", "`kvmlet image history"),
+            ("search", "registries are not searched"),
             ("container ls", "`kvmlet ps`"),
             ("network ls", "go with their VMs"),
             ("down", "`kvmlet stop` ends"),
-            ("images", "`images/build` makes"),
             ("boot -it", "this terminal already"),
             ("boot --rm --root x", "`kvmlet run --rm`"),
             ("boot -d", "`kvmlet run -d`"),

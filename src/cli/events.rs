@@ -3,6 +3,7 @@
 use super::instances::book;
 use super::{Failed, Outcome};
 use clap::Args;
+use kvmlet_command::plain::json;
 use kvmlet_manager::Moment;
 use kvmlet_manager::events::{Event, EventReader, EventSelection};
 use std::io;
@@ -53,7 +54,7 @@ impl Events {
             if self.until.is_some_and(|until| event.time > until) {
                 break;
             }
-            let line = serde_json::to_string(&event).map_err(Failed::new)? + "\n";
+            let line = json(&event)? + "\n";
             kvmlet_command::print(line)?;
         }
         Ok(0)

@@ -1,6 +1,7 @@
 //! `kvmlet exec`.
 
 use super::Outcome;
+use super::exit_code::ExitCode;
 use super::instances::agent::{PATIENCE, failed, reach};
 use super::service::{variable, variable_of};
 use super::session::{Left, Session, SessionError, Wanted};
@@ -43,30 +44,32 @@ pub(super) struct Exec {
     /// Directory in which it starts.
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// Its name, its id, or a beginning of that.
-    #[arg(value_name = "INSTANCE")]
-    instance: String,
-    /// The command, with its arguments.
+    /// The instance, by its name, its id, or a beginning of that; and the command behind it, with its arguments.
+    // One argument, so that nothing behind the instance is taken for a flag of this command.
     #[arg(
-        value_name = "COMMAND",
+        value_names = ["INSTANCE", "COMMAND"],
+        num_args = 2..,
         required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
+        trailing_var_arg = true
     )]
-    command: Vec<OsString>,
+    words: Vec<OsString>,
 }
 
 impl Exec {
-    pub fn run(self) -> Outcome {
-        let (view, mut agent) = reach(&self.instance, VAIN)?;
-        let called = view.called().to_owned();
+    pub fn run(mut self) -> Outcome {
         let wanted = Wanted {
             input: self.interactive,
             terminal: self.tty,
             group: true,
         };
+        wanted.check()?;
+        let mut words = std::mem::take(&mut self.words).into_iter();
+        let instance = words.next().unwrap_or_default();
+        let command = words.map(OsString::into_vec).collect();
+        let (view, mut agent) = reach(&instance.to_string_lossy(), VAIN)?;
+        let called = view.called().to_owned();
         let detach = self.detach;
-        let spec = self.process(&view);
+        let spec = self.process(&view, command);
         let started = agent.client().start(&spec, Role::Exec);
         started.map_err(|error| failed(&view, VAIN, error))?;
         if detach {
@@ -79,14 +82,14 @@ impl Exec {
         Ok(match session {
             Ok(Left::Ended(ended)) => ended.exit_code(),
             Ok(Left::Detached) => 0,
+            Ok(Left::Signal(signal)) => ExitCode::Signal(signal).number(),
             Err(error) => error.tell(&called),
         })
     }
 
-    fn process(self, view: &View) -> ProcessSpec {
+    fn process(self, view: &View, command: Vec<Vec<u8>>) -> ProcessSpec {
         let service = &view.asked.service;
-        let arguments = self.command.into_iter().map(OsString::into_vec).collect();
-        let mut spec = service.beside(arguments);
+        let mut spec = service.beside(command);
         spec.workdir = self.workdir.map(Into::into).or(spec.workdir);
         spec.user = self.user.or(spec.user);
         spec.terminal = self

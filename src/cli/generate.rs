@@ -4,13 +4,17 @@ use super::boot;
 use super::{Cli, Failed, Outcome, Verb};
 use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
-use kvmlet_command::{bench, print};
+use kvmlet_command::{bench, oci, print};
 
-/// The whole: with what `kvmlet bench` leaves to its program.
+/// The whole: with what is left to other programs.
 fn definition() -> Command {
-    Cli::<Verb>::command()
+    let command = Cli::<Verb>::command()
         .mut_subcommand("bench", |_| bench::Bench::command().name("bench"))
-        .mut_subcommand("boot", boot::explained)
+        .mut_subcommand("boot", boot::explained);
+    oci::verbs().fold(command, |command, verb| {
+        let name = verb.get_name().to_owned();
+        command.mut_subcommand(&name, |_| verb)
+    })
 }
 
 /// Print a completion script for a shell.

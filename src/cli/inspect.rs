@@ -1,11 +1,14 @@
 //! `kvmlet inspect`.
 
+use super::Outcome;
 use super::exit_code::ExitCode;
 use super::format::Template;
-use super::instances::row::{code, ports};
+use super::instances::kernel;
+use super::instances::row::code;
 use super::instances::{book, is_alive, look};
-use super::{Failed, Outcome};
+use super::ports::Ports;
 use clap::Args;
+use kvmlet_command::plain::pretty_json;
 use kvmlet_manager::{Instance, State, View};
 use serde_json::{Value, json};
 
@@ -30,7 +33,10 @@ impl Inspect {
         let (mut found, mut exit) = (Vec::new(), 0);
         for reference in &self.instances {
             match look(&book, reference) {
-                Ok((instance, view)) => found.push(inspected(&instance, &view)),
+                Ok((instance, view)) => {
+                    let ports = Ports::of(&book).published(&view);
+                    found.push(inspected(&instance, &view, ports));
+                }
                 Err(failed) => {
                     failed.print();
                     exit = ExitCode::NotDone.number();
@@ -38,11 +44,8 @@ impl Inspect {
             }
         }
         let text = match template {
-            None => serde_json::to_string_pretty(&found).map_err(Failed::new)? + "\n",
-            Some(template) => {
-                let lines = found.iter().map(|value| Ok(template.render(value)? + "\n"));
-                lines.collect::<Result<String, Failed>>()?
-            }
+            None => pretty_json(&found)? + "\n",
+            Some(template) => template.lines(&found)?,
         };
         kvmlet_command::print(text)?;
         Ok(exit)
@@ -50,7 +53,7 @@ impl Inspect {
 }
 
 /// Docker's fields, as far as they mean something here, and the VM's configuration as it was asked for.
-fn inspected(instance: &Instance, view: &View) -> Value {
+fn inspected(instance: &Instance, view: &View, ports: Vec<String>) -> Value {
     let alive = is_alive(view);
     let keeper = view.record.keeper.as_ref().filter(|_| alive);
     let outcome = view.record.outcome.as_ref();
@@ -75,10 +78,12 @@ fn inspected(instance: &Instance, view: &View) -> Value {
             "ExitCode": view.end.as_ref().map_or(0, code),
             "Error": error,
             "StartedAt": view.record.started,
+            "KernelOutdated": kernel::is_outdated(view),
             "FinishedAt": outcome.map(|outcome| outcome.ended),
             "Health": view.asked.health.as_ref().map(|_| health(instance, view)),
         },
         "Image": view.asked.image,
+        "ImageID": view.asked.image_id,
         "Command": view.asked.command,
         "Service": view.asked.service,
         "RestartCount": view.record.restarts,
@@ -86,7 +91,7 @@ fn inspected(instance: &Instance, view: &View) -> Value {
         "Healthcheck": view.asked.health,
         "AutoRemove": view.asked.remove,
         "Labels": view.asked.labels,
-        "Ports": ports(view),
+        "Ports": ports,
         "LogPath": directory.join("log"),
         "Log": view.asked.log,
         "Config": view.asked.config,

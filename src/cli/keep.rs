@@ -1,18 +1,25 @@
 //! The process behind an instance that runs: in a session of its own, without a terminal.
 
 use super::instances::book;
-use super::{Failed, Outcome};
+use super::{Failed, Outcome, beside};
+use crate::boot::help_without_init;
 use clap::Args;
 use kvmlet_control::agent::Agent;
+use kvmlet_host::walls::rights;
 use kvmlet_manager::supervision::{ChannelSpec, Program, Step, VSOCK, attach, supervise};
-use kvmlet_manager::{Book, Error, Instance, InstanceId};
+use kvmlet_manager::volumes::{Users, forget};
+use kvmlet_manager::{Book, Error, Instance, InstanceId, Turn};
 use kvmlet_spec::ConsoleSize;
-use kvmlet_sys::descriptors;
+use kvmlet_sys::signals::{self, ENDING};
+use kvmlet_sys::{descriptors, process};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{chdir, setsid};
-use rustix::stdio::dup2_stdout;
-use serde_json::json;
+use rustix::stdio::{dup2_stdin, dup2_stdout};
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -30,12 +37,15 @@ const READY: &str = "ready\n";
 /// No message is longer.
 const MESSAGE_BYTES: u64 = 16 << 10;
 
-/// Supervise an instance: for kvmlet itself.
+/// Supervise an instance: for kvmlet itself. Its standard input is the turn in which that is started.
 #[derive(Args)]
 pub(super) struct Keep {
     /// Its service is not started before somebody is attached to it.
     #[arg(long)]
     attended: bool,
+    /// Where somebody waits for its service to be well.
+    #[arg(long, value_name = "FD")]
+    ready_fd: Option<i32>,
     /// Its id.
     id: String,
 }
@@ -63,8 +73,12 @@ impl From<NotStarted> for Failed {
 ///
 /// # Errors
 /// Why it does not.
-pub(super) fn detach(id: &InstanceId) -> Result<(), NotStarted> {
-    Starting::begin(id, false)?.wait()
+pub(super) fn detach(
+    id: &InstanceId,
+    turn: Turn,
+    ready: Option<OwnedFd>,
+) -> Result<(), NotStarted> {
+    Starting::begin(id, turn, ready, false)?.wait()
 }
 
 /// A supervisor that was started.
@@ -75,24 +89,33 @@ pub(super) struct Starting {
 }
 
 impl Starting {
-    /// Starts that of an instance, whose service waits for somebody to be attached if it is attended.
-    pub fn begin(id: &InstanceId, attended: bool) -> Result<Self, NotStarted> {
+    /// Starts that of an instance, whose service waits for somebody to be attached if it is attended. The turn is the
+    /// supervisor's until its service runs, or does not. Whoever waits for the service to be well is told by `ready`.
+    pub fn begin(
+        id: &InstanceId,
+        turn: Turn,
+        ready: Option<OwnedFd>,
+        attended: bool,
+    ) -> Result<Self, NotStarted> {
         let unstarted = |error: io::Error| NotStarted {
             failed: Failed::in_vain("the supervisor cannot be started", error),
             code: kvmlet_command::FAILED,
         };
-        let program = std::env::current_exe().map_err(unstarted)?;
+        let mut command = beside::machine()?;
         // It lives on, and would hold what whoever called has opened: a lock, or the end of a pipe.
         descriptors::keep_from_programs();
-        let mut keeper = Command::new(program)
+        command
             .arg("keep")
             .args(attended.then_some("--attended"))
             .arg(id.as_str())
-            .stdin(Stdio::null())
+            .stdin(OwnedFd::from(turn))
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(unstarted)?;
+            .stderr(Stdio::null());
+        if let Some(ready) = ready {
+            command.arg("--ready-fd").arg(ready.as_raw_fd().to_string());
+            descriptors::leave_to(&mut command, vec![ready]);
+        }
+        let mut keeper = command.spawn().map_err(unstarted)?;
         let out = keeper.stdout.take();
         let out = out.ok_or_else(|| unstarted(io::ErrorKind::BrokenPipe.into()))?;
         Ok(Self {
@@ -168,6 +191,8 @@ impl Keep {
     pub fn run(self) -> Outcome {
         // Whoever started it may end without it.
         let _ = setsid();
+        // A script has its jobs in the background ignore some, by which instances are ended.
+        signals::heed(&ENDING);
         let _ = chdir("/");
         match self.keep() {
             Ok(code) => Ok(code),
@@ -179,6 +204,8 @@ impl Keep {
     }
 
     fn keep(&self) -> Outcome {
+        let ready = self.ready_fd.map(process::inherited).transpose();
+        let ready = Cell::new(ready.map_err(Failed::new)?);
         let book = book()?;
         let instance = book.find(&self.id)?;
         let asked = instance.asked()?;
@@ -194,8 +221,20 @@ impl Keep {
             command.args(["boot", "--config", "-"]).current_dir(&place);
             command
         };
+        let restore = || {
+            let mut command = Command::new(&own);
+            command
+                .args(["restore", "--config", "-"])
+                .args(&asked.snapshot)
+                .current_dir(&place);
+            command
+        };
+        // Whoever has run before boots: what it went on from is past.
+        let goes_on = asked.snapshot.is_some() && instance.record()?.started.is_none();
+        let first: &dyn Fn() -> Command = &restore;
         let program = Program {
             command: &command,
+            first: goes_on.then_some(first),
             input: &input,
             ready: Some("--ready-fd"),
             channel: Some(ChannelSpec {
@@ -204,7 +243,15 @@ impl Keep {
                 attended: self.attended,
             }),
             control: Some("--control-fd"),
+            well: &|| {
+                // Who does not wait any longer need not be told.
+                let _ = ready
+                    .take()
+                    .map(|ready| rustix::io::write(ready, b"ready\n"));
+            },
+            confine: rights::keep_books,
         };
+        Users::of_mounts(&book, &asked)?.refuse_taken(instance.id(), &asked)?;
         let begun = book.own(&instance)?.begin();
         let keeper = begun.map_err(|error| book.by_name(instance.id(), error))?;
         let told = &mut |told: Step<'_>| match told {
@@ -213,15 +260,26 @@ impl Keep {
                 tell(READY);
                 settle(&instance);
             }
-            Step::Fails(error) => tell(error),
+            Step::Fails(error) => tell(&explained(error, &config)),
         };
         let (owned, last) = supervise(&book, keeper, &program, told)?;
         // How it has ended survives a loss of power, unless nobody wants to know.
         match asked.remove {
-            true => remove(&book, &instance, owned)?,
+            true => {
+                remove(&book, &instance, owned)?;
+                forget(&book, &asked)?;
+            }
             false => owned.sync()?,
         }
         Ok(last.code)
+    }
+}
+
+/// Why it does not run, with what may be missing: a kernel without anything to start panics, and knows no more than that.
+fn explained<'a>(error: &'a str, config: &Value) -> Cow<'a, str> {
+    match config["initrd"].is_null() && !error.contains("help: ") {
+        true => format!("{error}\n  help: {}", help_without_init()).into(),
+        false => error.into(),
     }
 }
 
@@ -231,10 +289,14 @@ fn say(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Tells whoever waits, who does not from then on.
+/// Tells whoever waits, who does not from then on. Whose turn it was, it is not any more.
 fn tell(text: &str) {
+    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    if let Ok(null) = &null {
+        let _ = dup2_stdin(null);
+    }
     say(text);
-    if let Ok(null) = open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+    if let Ok(null) = null {
         let _ = dup2_stdout(&null);
     }
 }

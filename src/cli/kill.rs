@@ -3,12 +3,14 @@
 use super::Outcome;
 use super::instances::{book, each, look, tell};
 use super::signal::signal_number;
+use super::stopping::ask;
 use clap::Args;
+use kvmlet_control::agent::channel::Request;
 
 /// Send the services of instances a signal. KILL cuts the power of their VMs, and nothing is written to disks any more.
 #[derive(Args)]
 pub(super) struct Kill {
-    /// The signal, by its name or number.
+    /// The signal, by its name or number: TERM, SIGHUP, 9, RTMIN+3.
     #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = signal_number)]
     signal: u8,
     /// Names, ids, or beginnings of ids.
@@ -21,17 +23,19 @@ impl Kill {
         let book = book()?;
         each(&self.instances, |reference| {
             let (instance, view) = look(&book, reference)?;
-            let mut control = instance.control(view.called())?;
             let is_end = i32::from(self.signal) == libc::SIGKILL;
             let told = || tell(&book, "kill", &view, [("signal", self.signal.to_string())]);
-            // Before the end is told that comes of it; others may be refused.
             if is_end {
+                let mut control = instance.control(view.called())?;
+                // Before the end is told that comes of it; others may be refused.
                 told();
-            }
-            control.signal(self.signal)?;
-            match is_end {
-                true => drop(instance.wait()?),
-                false => told(),
+                control.signal(self.signal)?;
+                instance.wait()?;
+            } else {
+                let (signal, group) = (self.signal, false);
+                let request = Request::Signal { signal, group };
+                ask(&instance, &view, &request)?;
+                told();
             }
             Ok(reference.into())
         })

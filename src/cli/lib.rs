@@ -5,6 +5,7 @@
 
 mod attach;
 mod bench;
+mod beside;
 mod boot;
 mod cp;
 mod docker;
@@ -12,8 +13,8 @@ mod doctor;
 mod events;
 mod exec;
 mod exit_code;
-mod format;
 mod generate;
+mod images;
 mod inspect;
 mod instances;
 mod keep;
@@ -21,31 +22,41 @@ mod kill;
 mod logs;
 mod pause;
 mod port;
+mod ports;
 mod prune;
 mod ps;
 mod rename;
 mod restart;
+mod restore;
 mod rm;
 mod service;
 mod service_unit;
 mod session;
 mod signal;
+mod size;
+mod snapshot;
 mod start;
 mod stats;
 mod stop;
+mod stopping;
 mod top;
 mod unpause;
+mod volume;
 mod wait;
 
+use beside::{KVMLET, SERVE, VERBS, become_program};
 use clap::{Command, Parser, Subcommand};
 use exit_code::ExitCode;
-use kvmlet_command::{Failed, Outcome, Verbosity};
+use kvmlet_command::{Failed, Outcome, Verbosity, format};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::time::Instant;
 
 /// One service per microVM on Linux KVM.
 #[derive(Parser)]
 #[command(
     name = "kvmlet",
+    bin_name = "kvmlet",
     version,
     max_term_width = 100,
     propagate_version = true
@@ -61,8 +72,11 @@ struct Cli<V: Subcommand = Verb> {
 enum Verb {
     Boot(Box<boot::Boot>),
     Run(Box<service::Run>),
+    Restore(Box<restore::Restore>),
     #[command(flatten)]
     Instance(InstanceVerb),
+    #[command(flatten)]
+    Images(images::ImageVerb),
     #[command(hide = true)]
     Keep(keep::Keep),
     Bench(bench::Bench),
@@ -92,9 +106,11 @@ enum InstanceVerb {
     Wait(wait::Wait),
     Rename(rename::Rename),
     Rm(rm::Rm),
+    Snapshot(snapshot::Snapshot),
     Prune(prune::Prune),
     Events(events::Events),
     ServiceUnit(service_unit::ServiceUnit),
+    Volume(volume::VolumeVerbs),
 }
 
 impl InstanceVerb {
@@ -119,9 +135,11 @@ impl InstanceVerb {
             Self::Wait(verb) => verb.run(),
             Self::Rename(verb) => verb.run(),
             Self::Rm(verb) => verb.run(),
+            Self::Snapshot(verb) => verb.run(),
             Self::Prune(verb) => verb.run(),
             Self::Events(verb) => verb.run(),
             Self::ServiceUnit(verb) => verb.run(),
+            Self::Volume(verb) => verb.run(),
         };
         outcome.or_else(|failed| {
             failed.print();
@@ -130,36 +148,118 @@ impl InstanceVerb {
     }
 }
 
-/// The verb whose start counts, alone: a VM need not wait until the flags of all others are put together.
+/// A verb whose start counts, alone: a VM need not wait until the flags of all others are put together.
 #[derive(Subcommand)]
 enum BootOnly {
     Boot(Box<boot::Boot>),
 }
 
-/// Runs the command line of this process, which began at `started`, and returns its exit code.
+#[derive(Subcommand)]
+enum RunOnly {
+    Run(Box<service::Run>),
+}
+
+#[derive(Subcommand)]
+enum RestoreOnly {
+    Restore(Box<restore::Restore>),
+}
+
+#[derive(Subcommand)]
+enum KeepOnly {
+    #[command(hide = true)]
+    Keep(keep::Keep),
+}
+
+/// It tells what VMs can have, by the rights that the file of this program gives.
+#[derive(Subcommand)]
+enum DoctorOnly {
+    Doctor(doctor::Doctor),
+}
+
+/// The verb whose flags are another program's, and the name under which this one is that program.
+const FIRECRACKER: &str = "firecracker";
+
+/// The verbs that `kvmlet` does itself.
+const OWN: [&str; 5] = ["boot", "run", "restore", "keep", "doctor"];
+
+/// Runs the command line of `kvmlet`, a process which began at `started`, and returns its exit code. What is not about running a
+/// VM is another program's: this one is in the memory of each VM's process, and within reach of who takes that over.
 pub fn run(started: Instant) -> u8 {
     kvmlet_command::run(|| {
-        let boots = std::env::args_os()
-            .nth(1)
-            .is_some_and(|verb| verb == "boot");
-        if boots {
-            let (BootOnly::Boot(verb), _) = parse();
-            return verb.run(started);
+        let mut words: Vec<OsString> = kvmlet_sys::arguments::all().collect();
+        let name = words.remove(0);
+        if Path::new(&name)
+            .file_name()
+            .is_some_and(|it| it == FIRECRACKER)
+        {
+            let verb = [FIRECRACKER.into()].into_iter();
+            return become_program(SERVE, verb.chain(words));
         }
+        let verb = words.iter().find(|word| !is_verbosity(word));
+        match verb.and_then(|verb| verb.to_str()) {
+            Some("boot") => {
+                let (BootOnly::Boot(verb), _) = parse();
+                verb.run(started)
+            }
+            Some("run") => {
+                let (RunOnly::Run(verb), _) = parse();
+                verb.run()
+            }
+            Some("restore") => {
+                let (RestoreOnly::Restore(verb), _) = parse();
+                verb.run(started)
+            }
+            Some("keep") => {
+                let (KeepOnly::Keep(verb), _) = parse();
+                verb.run()
+            }
+            Some("doctor") => {
+                let (DoctorOnly::Doctor(verb), _) = parse();
+                verb.run()
+            }
+            // Its flags are Firecracker's.
+            Some(FIRECRACKER) => become_program(SERVE, words.into_iter()),
+            _ => become_program(VERBS, words.into_iter()),
+        }
+    })
+}
+
+/// Runs the command line of `kvmlet-verbs`, which is the one that `kvmlet` was given, and returns the exit code.
+pub fn run_verb() -> u8 {
+    kvmlet_command::run(|| {
         if let Some(verb) = bench::Bench::help() {
             return verb.run(&Verbosity::default());
         }
+        if let Some(outcome) = images::explain() {
+            return outcome;
+        }
         match parse() {
-            (Verb::Boot(verb), _) => verb.run(started),
-            (Verb::Run(verb), _) => verb.run(),
+            // Somebody has executed this program by hand.
+            (
+                Verb::Boot(_) | Verb::Run(_) | Verb::Restore(_) | Verb::Keep(_) | Verb::Doctor(_),
+                verbosity,
+            ) => {
+                let verbosity = verbosity.arguments().map(OsStr::to_os_string);
+                let words = kvmlet_sys::arguments::all().skip(1);
+                let words = words.skip_while(|word| OWN.iter().all(|verb| word != verb));
+                become_program(KVMLET, verbosity.chain(words))
+            }
             (Verb::Instance(verb), _) => verb.run(),
-            (Verb::Keep(verb), _) => verb.run(),
+            (Verb::Images(verb), verbosity) => verb.run(&verbosity),
             (Verb::Bench(verb), verbosity) => verb.run(&verbosity),
-            (Verb::Doctor(verb), _) => verb.run(),
             (Verb::Completions(verb), _) => verb.run(),
             (Verb::Man(verb), _) => verb.run(),
         }
     })
+}
+
+/// Is it a flag that stands before verbs, too?
+fn is_verbosity(word: &OsStr) -> bool {
+    let short = |word: &str| {
+        let letters = word.strip_prefix('-').unwrap_or_default();
+        !letters.is_empty() && letters.chars().all(|letter| letter == 'v')
+    };
+    word == "--verbose" || word.to_str().is_some_and(short)
 }
 
 /// Reads the command line and starts the log. Does not return when it is wrong, or asks for help.
@@ -194,8 +294,10 @@ mod tests {
                 .clone(),
         );
         let others = [
+            "channel-fd",
             "config",
             "control-fd",
+            "paused",
             "ready-fd",
             "verbose",
             "help",
@@ -229,17 +331,43 @@ mod tests {
     }
 
     #[test]
+    fn flags_before_a_verb_are_told_from_it() {
+        for word in ["-v", "-vv", "--verbose"] {
+            assert!(is_verbosity(OsStr::new(word)), "{word}");
+        }
+        for word in [
+            "",
+            "-",
+            "--",
+            "v",
+            "-vh",
+            "-V",
+            "--version",
+            "run",
+            "--verbose=1",
+        ] {
+            assert!(!is_verbosity(OsStr::new(word)), "{word}");
+        }
+    }
+
+    #[test]
     fn one_verb_alone_reads_as_among_all() {
-        let usage = |mut command: clap::Command| {
+        let usage = |mut command: clap::Command, verb: &str| {
             command.build();
-            let boot = command.find_subcommand_mut("boot").unwrap();
-            boot.render_long_help().to_string()
+            let verb = command.find_subcommand_mut(verb).unwrap();
+            verb.render_long_help().to_string()
         };
-        let alone = usage(Cli::<BootOnly>::command());
+        let all = |verb| usage(Cli::<Verb>::command(), verb);
+        let alone = usage(Cli::<BootOnly>::command(), "boot");
         assert!(
             alone.contains("Usage: kvmlet boot [OPTIONS] [-- <COMMAND>...]"),
             "{alone}"
         );
-        assert_eq!(alone, usage(Cli::<Verb>::command()));
+        assert_eq!(alone, all("boot"));
+        assert_eq!(usage(Cli::<RunOnly>::command(), "run"), all("run"));
+        let alone = usage(Cli::<RestoreOnly>::command(), "restore");
+        assert_eq!(alone, all("restore"));
+        assert_eq!(usage(Cli::<KeepOnly>::command(), "keep"), all("keep"));
+        assert_eq!(usage(Cli::<DoctorOnly>::command(), "doctor"), all("doctor"));
     }
 }

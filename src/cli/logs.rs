@@ -120,7 +120,10 @@ pub(super) fn print(entry: &Entry, timestamps: bool) -> Result<bool, Failed> {
     }
     line.extend(&entry.text);
     // Here they are what was asked for, and not what may be dropped.
-    let is_error = matches!(entry.stream, Stream::Stderr | Stream::Kvmlet);
+    let is_error = matches!(
+        entry.stream,
+        Stream::Stderr | Stream::Kvmlet | Stream::Dropped
+    );
     let written = match is_error {
         true => write_whole(stderr(), &line),
         false => write_whole(stdout(), &line),

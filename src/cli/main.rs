@@ -7,13 +7,22 @@
 
 #![no_main]
 
-use kvmlet_sys::{clock, process};
+use kvmlet_sys::{arguments, clock, heap::Heap, process};
 use std::ffi::{c_char, c_int};
 
-/// Runs the command line, which the standard library finds for itself, and exits.
+/// One that needs no system call: a VM's process has none for that.
+#[global_allocator]
+static ALLOCATOR: Heap = Heap;
+
+/// Runs the command line, and exits.
+///
+/// # Safety
+/// Called once, by the C library.
 // SAFETY: the C library calls the function of this name, and with these types, once all else is set up.
 #[unsafe(no_mangle)]
-pub extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
+pub unsafe extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
+    // SAFETY: these are `main`'s.
+    unsafe { arguments::give(count, words) };
     let started = clock::process_start();
     process::set_up_streams();
     // Flushes what is left in standard output's buffer.

@@ -1,10 +1,15 @@
 //! `kvmlet port`.
 
 use super::instances::{book, look};
+use super::ports::{ends, guest};
 use super::{Failed, Outcome};
 use clap::Args;
-use kvmlet_spec::{HostPort, PortMapping};
+use kvmlet_spec::PortMapping;
 use std::num::NonZeroU16;
+use std::time::Duration;
+
+/// How long a supervisor may take to tell.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// List which ports of the host lead to an instance.
 #[derive(Args)]
@@ -21,7 +26,7 @@ impl Port {
     pub fn run(self) -> Outcome {
         let book = book()?;
         let (instance, view) = look(&book, &self.instance)?;
-        let published = instance.control(view.called())?.published()?;
+        let published = instance.control(view.called())?.published(PATIENCE)?;
         let published: Vec<PortMapping> = published
             .iter()
             .filter_map(|port| port.parse().ok())
@@ -61,22 +66,6 @@ fn port_of_guest(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// The guest's port as docker writes it.
-pub(super) fn guest(port: &PortMapping) -> String {
-    format!("{}/{}", port.guest, port.protocol.name())
-}
-
-/// Where on the host it is reached. Of one that is not chosen yet there is nothing to be said.
-pub(super) fn ends(port: &PortMapping) -> impl Iterator<Item = String> + use<> {
-    let number = match port.host {
-        HostPort::Fixed(number) => Some(number.get()),
-        _ => None,
-    };
-    let addresses = port.address.addresses().into_iter();
-    addresses
-        .filter_map(move |address| Some(std::net::SocketAddr::new(address, number?).to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,25 +82,5 @@ mod tests {
         for text in ["", "abc", "0", "65536", "80/sctp", "80/", "/tcp", "-1"] {
             assert!(port_of_guest(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn ports_are_told_as_docker_tells_them() {
-        let told = |text: &str| {
-            let port: PortMapping = text.parse().unwrap();
-            (guest(&port), ends(&port).collect::<Vec<_>>())
-        };
-        assert_eq!(
-            told("8080:80"),
-            (
-                "80/tcp".into(),
-                vec!["0.0.0.0:8080".into(), "[::]:8080".into()]
-            )
-        );
-        assert_eq!(
-            told("127.0.0.1:53:53/udp"),
-            ("53/udp".into(), vec!["127.0.0.1:53".into()])
-        );
-        assert_eq!(told("80").1, [""; 0]);
     }
 }

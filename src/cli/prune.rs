@@ -4,9 +4,9 @@ use super::instances::{book, is_alive, tell};
 use super::ps::filters;
 use super::{Failed, Outcome};
 use clap::Args;
-use kvmlet_manager::{Error, View};
-use kvmlet_sys::standard_error;
-use std::io::{self, BufRead, IsTerminal};
+use kvmlet_host::state::runtime::RuntimeDirectory;
+use kvmlet_host::walls::jail;
+use kvmlet_manager::{Book, Error, View};
 
 /// Remove all instances that do not run.
 #[derive(Args)]
@@ -21,20 +21,23 @@ pub(super) struct Prune {
 
 impl Prune {
     pub fn run(self) -> Outcome {
+        if let Ok(runtime) = RuntimeDirectory::of_user()
+            && let Err(error) = jail::forget(&runtime)
+        {
+            log::debug!("the network namespace of jails stays: {error}");
+        }
         let book = book()?;
         let filters = filters(&self.filter)?;
         let listing = book.list()?;
         let wanted = |view: &&View| !is_alive(view) && filters.pass(view);
         let views: Vec<&View> = listing.instances.iter().filter(wanted).collect();
-        if !self.force && !views.is_empty() && !agreed(views.len())? {
+        if !self.force && !views.is_empty() && !wants(views.len())? {
             return Ok(0);
         }
         for view in views {
-            let removed = book
-                .find(view.id.as_str())
-                .and_then(|instance| instance.own());
-            match removed.and_then(|owned| book.remove(owned)) {
-                Ok(()) => {
+            match remove(&book, view) {
+                Ok(false) => {}
+                Ok(true) => {
                     tell(&book, "destroy", view, []);
                     kvmlet_command::print(format!("{}\n", view.id))?;
                 }
@@ -47,22 +50,19 @@ impl Prune {
     }
 }
 
-/// Does whoever sits at the terminal want it?
-fn agreed(count: usize) -> Result<bool, Failed> {
-    if !io::stdin().is_terminal() {
-        return Err(
-            Failed::new("nobody is there to be asked whether instances are to be removed")
-                .help("say --force"),
-        );
-    }
+/// Removes one; false if somebody is about to do something with it.
+fn remove(book: &Book, view: &View) -> Result<bool, Error> {
+    let instance = book.find(view.id.as_str())?;
+    let Some(_turn) = instance.try_turn()? else {
+        return Ok(false);
+    };
+    book.remove(instance.own()?)?;
+    Ok(true)
+}
+
+fn wants(count: usize) -> Result<bool, Failed> {
     let plural = if count == 1 { "" } else { "s" };
-    standard_error::say(format_args!(
-        "kvmlet: {count} instance{plural} that do not run are going to be removed. Go on? [y/N]"
-    ));
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(Failed::new)?;
-    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+    let sentence =
+        format_args!("{count} instance{plural} that do not run are going to be removed.");
+    kvmlet_command::agreed("instances", sentence)
 }

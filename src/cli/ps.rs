@@ -3,6 +3,7 @@
 use super::format::Format;
 use super::instances::row::{heading, row};
 use super::instances::{book, is_alive};
+use super::ports::Ports;
 use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_manager::{Filters, Moment, State, View};
@@ -41,7 +42,8 @@ impl Ps {
     pub fn run(self) -> Outcome {
         let format = Format::parse(self.format.as_deref(), TABLE)?;
         let filters = filters(&self.filter)?;
-        let listing = book()?.list()?;
+        let book = book()?;
+        let listing = book.list()?;
         for damaged in &listing.damaged {
             let called = damaged
                 .name
@@ -69,7 +71,9 @@ impl Ps {
             kvmlet_command::print(ids.collect::<String>())?;
             return Ok(0);
         }
-        let rows: Vec<_> = views.map(|view| row(view, now, self.no_trunc)).collect();
+        let ports = Ports::of(&book);
+        let row = |view| row(view, ports.published(view), now, self.no_trunc);
+        let rows: Vec<_> = views.map(row).collect();
         kvmlet_command::print(format.render(&rows, heading)?)?;
         Ok(0)
     }

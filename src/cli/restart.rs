@@ -1,10 +1,11 @@
 //! `kvmlet restart`.
 
-use super::instances::{book, each, look, stop, tell};
+use super::instances::{book, each, look_again, tell};
 use super::keep::detach;
+use super::signal::signal_number;
+use super::stopping::{Ending, stop};
 use super::{Failed, Outcome};
 use clap::Args;
-use rustix::process::Signal;
 
 /// Stop instances that run, and start them again.
 #[derive(Args)]
@@ -17,6 +18,9 @@ pub(super) struct Restart {
         visible_alias = "timeout"
     )]
     time: Option<u32>,
+    /// The signal that asks a service to end, instead of what it was run with.
+    #[arg(short, long, value_name = "SIGNAL", value_parser = signal_number)]
+    signal: Option<u8>,
     /// Names, ids, or beginnings of ids.
     #[arg(value_name = "INSTANCE", required = true)]
     instances: Vec<String>,
@@ -26,17 +30,24 @@ impl Restart {
     pub fn run(self) -> Outcome {
         let book = book()?;
         each(&self.instances, |reference| {
-            let (_, view) = look(&book, reference)?;
+            let instance = book.find(reference)?;
+            let turn = instance.turn()?;
+            let view = look_again(&book, &instance)?;
             if view.asked.remove {
                 let called = view.called();
                 let failed =
                     Failed::new(format!("instance `{called}` is removed when it has ended"));
                 return Err(failed.help("run it anew, without --rm"));
             }
-            let instance = stop(&book, reference, Signal::TERM, self.time)?;
+            let ending = Ending {
+                cut: false,
+                seconds: self.time,
+                signal: self.signal,
+            };
+            stop(&book, &instance, ending, false)?;
             // Its supervisor may have more to write.
             drop(book.own(&instance)?);
-            detach(instance.id())?;
+            detach(instance.id(), turn, None)?;
             tell(&book, "restart", &view, []);
             Ok(reference.into())
         })

@@ -1,13 +1,13 @@
 //! `kvmlet service-unit`: what makes instances outlive a reboot of the host, without a daemon.
 
 use super::exit_code::ExitCode;
-use super::instances::{book, look, signal};
+use super::instances::{book, look, look_again, signal};
 use super::keep::Starting;
-use super::{Failed, Outcome};
+use super::{Failed, Outcome, beside};
 use clap::Args;
 use kvmlet_manager::restart::is_due_after_boot;
 use kvmlet_manager::supervision::HOST_ENDS;
-use kvmlet_manager::{Book, State, View};
+use kvmlet_manager::{Book, Error, State, View};
 use kvmlet_sys::environment;
 use rustix::process::Signal;
 use std::collections::VecDeque;
@@ -37,11 +37,15 @@ impl ServiceUnit {
             (true, _) => up(&book()?),
             (_, true) => down(&book()?),
             _ => {
-                let own = std::env::current_exe().map_err(Failed::new)?;
+                let kvmlet = beside::machine()?;
                 let is_root = rustix::process::geteuid().is_root();
                 let state = environment::variable("XDG_STATE_HOME").map(PathBuf::from);
                 let state = state.filter(|path| path.is_absolute() && !is_root);
-                kvmlet_command::print(unit(&own, is_root, state.as_deref())?)?;
+                kvmlet_command::print(unit(
+                    Path::new(kvmlet.get_program()),
+                    is_root,
+                    state.as_deref(),
+                )?)?;
                 Ok(0)
             }
         }
@@ -122,9 +126,10 @@ fn up(book: &Book) -> Outcome {
         while starting.len() < AT_ONCE
             && let Some(view) = due.pop_back()
         {
-            match Starting::begin(&view.id, false) {
-                Ok(one) => starting.push_back((view.called().to_owned(), one)),
-                Err(error) => fail(error.failed),
+            match begin(book, &view) {
+                Ok(None) => {}
+                Ok(Some(one)) => starting.push_back((view.called().to_owned(), one)),
+                Err(failed) => fail(failed),
             }
         }
         let Some((called, one)) = starting.pop_front() else {
@@ -134,6 +139,21 @@ fn up(book: &Book) -> Outcome {
             Ok(()) => kvmlet_command::print(format!("{called}\n"))?,
             Err(error) => fail(error.failed),
         }
+    }
+}
+
+/// Starts one, unless somebody else does that, or removes it.
+fn begin(book: &Book, view: &View) -> Result<Option<Starting>, Failed> {
+    let found = book.find(view.id.as_str());
+    let turn = found.and_then(|instance| Ok(instance.try_turn()?.map(|turn| (instance, turn))));
+    let (instance, turn) = match turn {
+        Ok(Some(turn)) => turn,
+        Ok(None) | Err(Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match is_due(&look_again(book, &instance)?) {
+        true => Ok(Some(Starting::begin(&view.id, turn, None, false)?)),
+        false => Ok(None),
     }
 }
 

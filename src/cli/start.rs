@@ -1,8 +1,8 @@
 //! `kvmlet start`.
 
-use super::Outcome;
-use super::instances::{book, each, look};
+use super::instances::{book, each, is_alive, look_again};
 use super::keep::detach;
+use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_manager::State;
 
@@ -18,9 +18,18 @@ impl Start {
     pub fn run(self) -> Outcome {
         let book = book()?;
         each(&self.instances, |reference| {
-            let (instance, view) = look(&book, reference)?;
-            if view.state != State::Running {
-                detach(instance.id())?;
+            let instance = book.find(reference)?;
+            // Somebody may be starting it.
+            let turn = instance.turn()?;
+            let view = look_again(&book, &instance)?;
+            match view.state {
+                State::Paused => {
+                    let called = view.called();
+                    let failed = Failed::new(format!("instance `{called}` is paused"));
+                    return Err(failed.help(format!("`kvmlet unpause {called}` has it go on")));
+                }
+                _ if is_alive(&view) => {}
+                _ => detach(instance.id(), turn, None)?,
             }
             Ok(reference.into())
         })

@@ -1,9 +1,11 @@
 //! `kvmlet stop`.
 
 use super::Outcome;
-use super::instances::{book, each, stop};
+use super::instances::{book, each};
+use super::signal::signal_number;
+use super::stopping::{Ending, stop};
 use clap::Args;
-use rustix::process::Signal;
+use std::io::{self, IsTerminal};
 
 /// Ask instances to end, and wait until they have. They are not started again by themselves.
 ///
@@ -18,6 +20,9 @@ pub(super) struct Stop {
         visible_alias = "timeout"
     )]
     time: Option<u32>,
+    /// The signal that asks a service to end, instead of what it was run with.
+    #[arg(short, long, value_name = "SIGNAL", value_parser = signal_number)]
+    signal: Option<u8>,
     /// Names, ids, or beginnings of ids.
     #[arg(value_name = "INSTANCE", required = true)]
     instances: Vec<String>,
@@ -27,7 +32,13 @@ impl Stop {
     pub fn run(self) -> Outcome {
         let book = book()?;
         each(&self.instances, |reference| {
-            stop(&book, reference, Signal::TERM, self.time)?;
+            let ending = Ending {
+                cut: false,
+                seconds: self.time,
+                signal: self.signal,
+            };
+            let tells = io::stderr().is_terminal();
+            stop(&book, &book.find(reference)?, ending, tells)?;
             Ok(reference.into())
         })
     }

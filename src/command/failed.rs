@@ -1,6 +1,6 @@
 //! Errors as a person reads them.
 
-use kvmlet_spec::{Advice, Dialect, Remedy};
+use kvmlet_spec::{Advice, Dialect, Failure, Remedy};
 use kvmlet_sys::{environment, lack, standard_error, whole_file};
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,6 +11,7 @@ use std::io;
 pub struct Failed {
     error: Box<dyn StdError>,
     help: Option<Advice>,
+    is_told: bool,
 }
 
 impl Failed {
@@ -19,6 +20,15 @@ impl Failed {
         Self {
             error: error.into(),
             help: None,
+            is_told: false,
+        }
+    }
+
+    /// What a program that was run has told its user itself: there is no more to say.
+    pub fn told(error: impl Into<Box<dyn StdError>>) -> Self {
+        Self {
+            is_told: true,
+            ..Self::new(error)
         }
     }
 
@@ -33,8 +43,8 @@ impl Failed {
     /// An error with the way out that it knows, if it knows one.
     pub fn with(error: impl Into<Box<dyn StdError>>, help: Option<impl Into<Advice>>) -> Self {
         Self {
-            error: error.into(),
             help: help.map(Into::into),
+            ..Self::new(error)
         }
     }
 
@@ -56,9 +66,17 @@ impl Failed {
         self
     }
 
-    /// Prints the chain of causes, and the way out, to standard error.
+    /// Prints the chain of causes, and the way out, to standard error; nothing if that is done.
     pub fn print(&self) {
         standard_error::tell(self.to_string().as_bytes());
+    }
+
+    /// As another program is told.
+    pub fn failure(&self) -> Failure {
+        let mut failure = Failure::of(&*self.error);
+        let help = self.help.as_ref();
+        failure.help = help.map(|help| help.in_words_of(Dialect::File));
+        failure
     }
 
     /// What went wrong, without why.
@@ -88,6 +106,9 @@ impl StdError for InVain {
 
 impl fmt::Display for Failed {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_told {
+            return Ok(());
+        }
         writeln!(out, "error: {}", system_message(&*self.error))?;
         let mut root = &*self.error;
         while let Some(error) = root.source() {
@@ -107,18 +128,23 @@ impl fmt::Display for Failed {
     }
 }
 
-/// A text without what steers a terminal, which a path may have in it.
+/// A text without what steers a terminal or turns its lines around, which a path may have in it.
 fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
             // The lines of a text are its own.
             '\n' | '\t' => printable.push(char),
-            char if char.is_control() => printable.extend(char.escape_debug()),
+            char if char.is_control() || turns(char) => printable.extend(char.escape_debug()),
             char => printable.push(char),
         }
     }
     printable
+}
+
+/// Unicode's marks of direction, and its line ends.
+fn turns(char: char) -> bool {
+    matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// An operating system's message without Rust's "(os error N)".
@@ -200,10 +226,13 @@ mod tests {
 
     #[test]
     fn nothing_steers_a_terminal() {
-        let error = Unopened("\u{1b}]0;PWN\u{7}\u{9b}", io::Error::other("a\rb\nc"));
+        let error = Unopened(
+            "\u{1b}]0;PWN\u{7}\u{9b}",
+            io::Error::other("a\rb\nc\u{202e}d\u{2028}\u{2066}"),
+        );
         assert_eq!(
             Failed::new(error).help("\u{1b}[31mred").to_string(),
-            "error: cannot open `\\u{1b}]0;PWN\\u{7}\\u{9b}`\n  caused by: a\\rb\nc\n  help: \\u{1b}[31mred\n"
+            "error: cannot open `\\u{1b}]0;PWN\\u{7}\\u{9b}`\n  caused by: a\\rb\nc\\u{202e}d\\u{2028}\\u{2066}\n  help: \\u{1b}[31mred\n"
         );
     }
 

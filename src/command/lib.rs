@@ -4,15 +4,22 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod agreed;
 pub mod bench;
+pub mod beside;
 mod failed;
+pub mod format;
 mod line;
+pub mod oci;
+pub mod plain;
+pub mod shown;
 mod verbosity;
 
+pub use agreed::agreed;
 pub use failed::Failed;
 pub use kvmlet_spec::{Advice, Remedy};
 pub use line::parse;
-pub use verbosity::Verbosity;
+pub use verbosity::{LongVerbosity, Verbosity};
 
 use kvmlet_sys::output::write_whole;
 use kvmlet_sys::{environment, standard_error};

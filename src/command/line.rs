@@ -17,14 +17,14 @@ pub fn parse<P: Parser>(complete: fn(Command) -> Command, explain: fn(Error) -> 
             .iter()
             .any(|help| argument == *help)
     };
-    let command = match std::env::args_os().skip(1).any(asks) {
+    let command = match kvmlet_sys::arguments::all().skip(1).any(asks) {
         true => complete(P::command()),
         false => P::command(),
     };
     // Taking the definition apart again would take a fifth of the time that reading takes.
     let mut command = ManuallyDrop::new(command);
     let mut matches = command
-        .try_get_matches_from_mut(std::env::args_os())
+        .try_get_matches_from_mut(kvmlet_sys::arguments::all())
         .unwrap_or_else(|error| leave(&name_argument(error, &mut command, explain)));
     P::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| leave(&error.format(&mut command)))
 }
@@ -46,7 +46,7 @@ fn leave(said: &Error) -> ! {
 
 /// Adds what clap does not tell: which argument is not UTF-8.
 fn name_argument(error: Error, command: &mut Command, explain: fn(Error) -> Error) -> Error {
-    let mut all = std::env::args_os().skip(1);
+    let mut all = kvmlet_sys::arguments::all().skip(1);
     match error.kind() {
         ErrorKind::InvalidUtf8 => match all.find(|argument| argument.to_str().is_none()) {
             Some(argument) => command.error(

@@ -13,6 +13,15 @@ pub struct Verbosity {
     verbose: u8,
 }
 
+/// The same for a verb whose `-v` says something else, as docker's does: by its long name alone.
+#[derive(Args)]
+pub struct LongVerbosity {
+    /// Say more on standard error.
+    // Of the same name for clap, which hands it to whoever asks for that.
+    #[arg(id = "verbose", long = "verbose", action = ArgAction::Count)]
+    _count: u8,
+}
+
 impl Verbosity {
     /// Starts the log; RUST_LOG may ask for other messages (env_logger).
     pub fn start_log(&self) {

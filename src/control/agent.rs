@@ -52,6 +52,10 @@ impl From<ClientError> for AgentError {
     }
 }
 
+const SIGKILL: u8 = 9;
+/// How long a guest may take to kill a process that has taken too long.
+const KILLING: Duration = Duration::from_secs(2);
+
 /// A connection to the agent of a guest.
 #[derive(Debug)]
 pub struct Agent {
@@ -211,8 +215,7 @@ impl Agent {
             let input = streams.input.filter(|_| self.client.input_room() > 0);
             match self.wait(limit, input) {
                 Err(late @ AgentError::Late(_)) => {
-                    // If it has gone meanwhile, that is no better.
-                    let _ = self.kill();
+                    self.kill();
                     return Err(late);
                 }
                 other => other?,
@@ -221,14 +224,30 @@ impl Agent {
         }
     }
 
-    /// Kills the process of this connection, as far as the agent listens.
-    fn kill(&mut self) -> Result<(), AgentError> {
-        const SIGKILL: u8 = 9;
-        self.client.request(&Request::Signal {
-            signal: SIGKILL,
-            group: true,
-        })?;
-        self.turn()
+    /// Kills the process of this connection, and waits until it has ended, but not for long: the agent may not listen.
+    fn kill(&mut self) {
+        let (signal, group) = (SIGKILL, true);
+        let asked = self.client.request(&Request::Signal { signal, group });
+        let deadline = Instant::now() + KILLING;
+        while asked.is_ok() {
+            match self.client.next_event() {
+                // What it has written is nobody's any more.
+                Ok(Some(Event::Output { output, bytes })) => {
+                    let count = bytes.len();
+                    self.client.taken(output, count);
+                }
+                Ok(Some(Event::Exited { .. } | Event::Failed { .. })) | Err(_) => return,
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    let waited = self
+                        .turn()
+                        .and_then(|()| self.wait(Some((deadline, KILLING)), None));
+                    if waited.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
     }
 
     /// Hands out what came, and returns how the process has ended.
@@ -336,6 +355,7 @@ pub fn readable(text: &[u8]) -> String {
 
 mod copy;
 mod processes;
+pub mod records;
 #[cfg(test)]
 mod tests;
 

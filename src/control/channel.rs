@@ -1,6 +1,7 @@
 //! The socket that messages go through.
 
 use crate::LONGEST;
+use crate::passing::{receive_with, send_with};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
@@ -54,6 +55,33 @@ impl Channel {
     pub fn try_send(&self, message: &[u8]) -> io::Result<()> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         Ok(send(&self.0, message, flags).map(drop)?)
+    }
+
+    /// Sends a message with a descriptor, if there is room for it.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_with(&self, message: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        Ok(send_with(&self.0, message, descriptor, flags).map(drop)?)
+    }
+
+    /// As [`receive`](Self::receive), with the descriptor that the message came with, if it did.
+    pub fn receive_with(&self, longest: usize) -> (Received, Option<OwnedFd>) {
+        let mut message = vec![0; longest.min(LONGEST)];
+        let received = match receive_with(&self.0, &mut message) {
+            // As below.
+            Err(Errno::CONNRESET) => receive_with(&self.0, &mut message),
+            received => received,
+        };
+        match received {
+            Ok((count @ 1.., descriptor)) => {
+                message.truncate(count);
+                (Received::One(message), descriptor)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => (Received::None, None),
+            Ok(_) | Err(_) => (Received::Last, None),
+        }
     }
 
     /// Takes one message of at most `longest` bytes, if one has come. Of a longer one the rest is lost.

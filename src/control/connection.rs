@@ -1,12 +1,12 @@
 //! A VM's control socket, as a program that uses it sees it.
 
+use crate::passing::receive_with;
 use crate::{Frame, LONGEST, Malformed, Order, Report, Request, framed};
 use kvmlet_spec::{Failure, Outcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
-    send, socket_with,
+    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -44,6 +44,19 @@ pub struct Connection {
     frame: Frame,
     /// The number of the last request.
     asked: u32,
+    /// What has come with what was told.
+    descriptor: Option<OwnedFd>,
+}
+
+/// A VM that is being saved.
+#[derive(Debug)]
+pub struct Saving {
+    /// What is told of it.
+    pub pieces: OwnedFd,
+    /// The most that the file can have.
+    pub most_bytes: u64,
+    /// By which the VM says that all is told.
+    pub number: u32,
 }
 
 impl Connection {
@@ -80,6 +93,51 @@ impl Connection {
                 Report::Ended(outcome) => return Err(ConnectionError::Over(outcome)),
                 // A VM that tells without end is not listened to for ever, and not kept.
                 report if told.len() < MOST_TOLD => told.push(report),
+                _ => {}
+            }
+        }
+    }
+
+    /// Has the VM be saved: it sleeps until all pieces are read, or nobody is there to read them.
+    ///
+    /// # Errors
+    /// Why it is not, as far as that is known.
+    pub fn save(&mut self, patience: Duration) -> Result<Saving, ConnectionError> {
+        let deadline = Instant::now() + patience;
+        let number = self.request(Order::Save, patience)?;
+        loop {
+            let told = self.next(Some(deadline))?;
+            match told.ok_or(ConnectionError::Late(patience))? {
+                Report::Saving { most_bytes } => {
+                    let pieces = self.descriptor.take();
+                    return Ok(Saving {
+                        pieces: pieces.ok_or(ConnectionError::Malformed(Malformed::Short))?,
+                        most_bytes,
+                        number,
+                    });
+                }
+                Report::Answer { to, refused } if to == number => {
+                    return Err(ConnectionError::Refused(refused.unwrap_or_default()));
+                }
+                Report::Ended(outcome) => return Err(ConnectionError::Over(outcome)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits until a VM that was saved says that all was told.
+    ///
+    /// # Errors
+    /// Why not all was told.
+    pub fn saved(&mut self, number: u32, patience: Duration) -> Result<(), ConnectionError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let told = self.next(Some(deadline))?;
+            match told.ok_or(ConnectionError::Late(patience))? {
+                Report::Answer { to, refused } if to == number => {
+                    return refused.map_or(Ok(()), |why| Err(ConnectionError::Refused(why)));
+                }
+                Report::Ended(outcome) => return Err(ConnectionError::Over(outcome)),
                 _ => {}
             }
         }
@@ -123,8 +181,11 @@ impl Connection {
         let mut is_reset = false;
         loop {
             let mut bytes = vec![0; self.frame.lacks().min(READ_BYTES)];
-            match recv(&self.socket, &mut bytes[..], RecvFlags::DONTWAIT) {
-                Ok((count @ 1.., _)) => {
+            match receive_with(&self.socket, &mut bytes) {
+                Ok((count @ 1.., descriptor)) => {
+                    if descriptor.is_some() {
+                        self.descriptor = descriptor;
+                    }
                     if let Some(message) = self.frame.add(&bytes[..count])? {
                         return Ok(Some(message));
                     }
@@ -191,6 +252,7 @@ impl From<OwnedFd> for Connection {
             socket,
             frame: Frame::new(LONGEST),
             asked: 0,
+            descriptor: None,
         }
     }
 }

@@ -20,7 +20,7 @@
 //! It is a stream (`SOCK_STREAM`), which keeps no bounds: before each message is its length, in [four bytes](Frame). Whoever
 //! connects sends a [`Request`], and reads [`Report`]s up to the [`Answer`](Report::Answer) that has its number; then comes the
 //! next request. Who [watches](Order::Watch) is told each [`State`] and the [end](Report::Ended) as they come. A request is
-//! whole within ten seconds, and so is the reading of what was answered: others are closed. The other end is of the
+//! whole within five seconds, and so is the reading of what was answered: others are closed. The other end is of the
 //! supervisor's user, or root.
 //!
 //! A connection that begins with `GET /metrics` is answered in HTTP, with [statistics](Order::Stats) as OpenMetrics text.
@@ -32,6 +32,7 @@ pub mod agent;
 mod channel;
 mod connection;
 mod frame;
+mod passing;
 mod report;
 mod request;
 mod state;
@@ -40,10 +41,11 @@ mod tests;
 mod wire;
 
 pub use channel::{Channel, Received};
-pub use connection::{Connection, ConnectionError};
+pub use connection::{Connection, ConnectionError, Saving};
 pub use frame::{Frame, framed};
+pub use passing::send_with;
 pub use report::Report;
-pub use request::{Order, REQUEST_BYTES, Request};
+pub use request::{Limited, Order, REQUEST_BYTES, Request};
 pub use state::State;
 pub use wire::Malformed;
 

@@ -27,6 +27,15 @@ pub enum Report {
     /// Which ports of the host lead to it, as they are written in configurations: `127.0.0.1:8080:80/tcp`. Those that were
     /// left to the host to choose are what it has chosen. [Not more](Report::MOST_PUBLISHED) are told.
     Published(Vec<String>),
+    /// What is to be saved comes through the descriptor that this comes with: pieces of a file, which are one when the
+    /// request is answered. It becomes no longer than that, in bytes.
+    Saving {
+        /// The most that it can have.
+        most_bytes: u64,
+    },
+    /// Which addresses its interfaces have, of those that kvmlet has chosen them for, as a guest is told on its kernel command
+    /// line: `eth0,10.0.0.2/30,gateway=10.0.0.1`. [Not more](Report::MOST_INTERFACES) are told.
+    Interfaces(Vec<String>),
 }
 
 const READY: u8 = 1;
@@ -35,9 +44,13 @@ const STATS: u8 = 3;
 const ENDED: u8 = 4;
 const STATE: u8 = 5;
 const PUBLISHED: u8 = 6;
+const SAVING: u8 = 7;
+const INTERFACES: u8 = 8;
 
 /// No published port takes more: two addresses at most, two ports, a protocol.
 const PORT_BYTES: usize = 120;
+/// No interface takes more: two addresses, name servers.
+const INTERFACE_BYTES: usize = 400;
 /// An error has no more causes behind each other.
 const MOST_CAUSES: usize = 8;
 
@@ -58,6 +71,8 @@ const REASONS: [Reason; 10] = [
 impl Report {
     /// As many published ports are told: each is a short text.
     pub const MOST_PUBLISHED: usize = 128;
+    /// As many interfaces.
+    pub const MOST_INTERFACES: usize = 16;
 
     /// As a message. Statistics that are longer than a message can be are left out.
     pub fn encode(&self) -> Vec<u8> {
@@ -70,14 +85,12 @@ impl Report {
             Report::Stats(json) => Writer::new(STATS).bytes(json),
             Report::Ended(outcome) => put_outcome(Writer::new(ENDED), outcome),
             Report::State(state) => Writer::new(STATE).u8(state.number()),
+            Report::Saving { most_bytes } => Writer::new(SAVING).bytes(&most_bytes.to_le_bytes()),
             Report::Published(ports) => {
-                let ports = ports.iter().take(Self::MOST_PUBLISHED);
-                let ports = ports.filter(|port| port.len() <= PORT_BYTES);
-                ports
-                    .fold(Writer::new(PUBLISHED), |writer, port| {
-                        writer.u8(1).text(port)
-                    })
-                    .u8(0)
+                put_texts(PUBLISHED, ports, Self::MOST_PUBLISHED, PORT_BYTES)
+            }
+            Report::Interfaces(all) => {
+                put_texts(INTERFACES, all, Self::MOST_INTERFACES, INTERFACE_BYTES)
             }
         }
         .finish()
@@ -98,7 +111,11 @@ impl Report {
             STATS => return Ok(Report::Stats(reader.rest().to_vec())),
             ENDED => Report::Ended(Box::new(take_outcome(&mut reader)?)),
             STATE => Report::State(State::of(reader.u8()?)?),
-            PUBLISHED => Report::Published(take_published(&mut reader)?),
+            PUBLISHED => Report::Published(take_texts(&mut reader, Self::MOST_PUBLISHED)?),
+            INTERFACES => Report::Interfaces(take_texts(&mut reader, Self::MOST_INTERFACES)?),
+            SAVING => Report::Saving {
+                most_bytes: u64::from(reader.u32()?) | u64::from(reader.u32()?) << 32,
+            },
             other => return Err(Malformed::Kind(other)),
         };
         reader.finish()?;
@@ -106,15 +123,24 @@ impl Report {
     }
 }
 
-fn take_published(reader: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {
-    let mut ports = Vec::new();
+/// As many texts, none of which is longer: others are left out.
+fn put_texts(kind: u8, texts: &[String], most: usize, longest: usize) -> Writer {
+    let texts = texts.iter().take(most);
+    let texts = texts.filter(|text| text.len() <= longest);
+    texts
+        .fold(Writer::new(kind), |writer, text| writer.u8(1).text(text))
+        .u8(0)
+}
+
+fn take_texts(reader: &mut Reader<'_>, most: usize) -> Result<Vec<String>, Malformed> {
+    let mut texts = Vec::new();
     while reader.flag()? {
-        if ports.len() == Report::MOST_PUBLISHED {
+        if texts.len() == most {
             return Err(Malformed::Long);
         }
-        ports.push(reader.text()?);
+        texts.push(reader.text()?);
     }
-    Ok(ports)
+    Ok(texts)
 }
 
 fn put_outcome(writer: Writer, outcome: &Outcome) -> Writer {

@@ -2,6 +2,7 @@
 
 use crate::Malformed;
 use crate::wire::{Reader, Writer};
+use kvmlet_spec::{Rate, RateLimit};
 
 /// Something that a VM is asked, with a number by which whoever asks knows the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,42 @@ pub enum Order {
     },
     /// To tell which ports of the host lead to it.
     Published,
+    /// To be saved: it sleeps while all of it is told, through a descriptor that the [answer](crate::Report::Saving) comes
+    /// with, and goes on then.
+    Save,
+    /// To have its guest hear the machine's power button. Refused where no driver listens; nothing else ends the VM.
+    Press,
+    /// To have the guest give that much of its memory back, by the balloon that it has.
+    Balloon {
+        /// How much it is to hold, all in all, in mebibytes.
+        mib: u32,
+    },
+    /// To do no more than that from now on.
+    Limit {
+        /// What it is a limit of.
+        device: Limited,
+        /// The limit, instead of the one that held.
+        limit: RateLimit,
+    },
+    /// To look how large the file behind a disk is now, and to tell the guest.
+    Resize {
+        /// Its place among the disks, from 0.
+        disk: u8,
+    },
+    /// To tell which addresses its interfaces have, as kvmlet has chosen them.
+    Interfaces,
+}
+
+/// What has limits, by its place among those of its kind, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limited {
+    /// A disk.
+    Disk(u8),
+    /// What an interface's guest receives.
+    Receive(u8),
+    /// What it sends.
+    Transmit(u8),
 }
 
 /// No request is longer.
@@ -48,6 +85,12 @@ const STATS: u8 = 4;
 const WATCH: u8 = 5;
 const SIGNAL: u8 = 6;
 const PUBLISHED: u8 = 7;
+const SAVE: u8 = 8;
+const PRESS: u8 = 9;
+const BALLOON: u8 = 10;
+const LIMIT: u8 = 11;
+const RESIZE: u8 = 12;
+const INTERFACES: u8 = 13;
 
 impl Request {
     /// As a message.
@@ -61,6 +104,12 @@ impl Request {
             Order::Watch => begin(WATCH),
             Order::Signal { signal } => begin(SIGNAL).u8(signal),
             Order::Published => begin(PUBLISHED),
+            Order::Save => begin(SAVE),
+            Order::Press => begin(PRESS),
+            Order::Balloon { mib } => begin(BALLOON).u32(mib),
+            Order::Limit { device, limit } => put_limit(begin(LIMIT), device, limit),
+            Order::Resize { disk } => begin(RESIZE).u8(disk),
+            Order::Interfaces => begin(INTERFACES),
         }
         .finish()
     }
@@ -71,7 +120,7 @@ impl Request {
     /// When it is not one.
     pub fn decode(message: &[u8]) -> Result<Self, Malformed> {
         let (kind, mut reader) = Reader::new(message)?;
-        if !(PAUSE..=PUBLISHED).contains(&kind) {
+        if !(PAUSE..=INTERFACES).contains(&kind) {
             return Err(Malformed::Kind(kind));
         }
         let number = reader.u32()?;
@@ -86,9 +135,58 @@ impl Request {
             SIGNAL => Order::Signal {
                 signal: reader.u8()?,
             },
-            _ => Order::Published,
+            PUBLISHED => Order::Published,
+            SAVE => Order::Save,
+            PRESS => Order::Press,
+            BALLOON => Order::Balloon { mib: reader.u32()? },
+            LIMIT => take_limit(&mut reader)?,
+            RESIZE => Order::Resize { disk: reader.u8()? },
+            _ => Order::Interfaces,
         };
         reader.finish()?;
         Ok(Self { number, order })
     }
+}
+
+fn put_limit(writer: Writer, device: Limited, limit: RateLimit) -> Writer {
+    let (kind, place) = match device {
+        Limited::Disk(place) => (0, place),
+        Limited::Receive(place) => (1, place),
+        Limited::Transmit(place) => (2, place),
+    };
+    let rate = |writer: Writer, rate: Rate| {
+        let (per_second, burst, once) = rate.parts();
+        let numbers = [per_second.get(), burst.get(), once];
+        let put = |writer: Writer, number: u64| writer.bytes(&number.to_le_bytes());
+        numbers.into_iter().fold(writer, put)
+    };
+    let writer = writer.u8(kind).u8(place);
+    writer
+        .option(limit.bandwidth, rate)
+        .option(limit.operations, rate)
+}
+
+fn take_limit(reader: &mut Reader<'_>) -> Result<Order, Malformed> {
+    let (kind, place) = (reader.u8()?, reader.u8()?);
+    let device = match kind {
+        0 => Limited::Disk(place),
+        1 => Limited::Receive(place),
+        2 => Limited::Transmit(place),
+        other => return Err(Malformed::Value(other)),
+    };
+    let number = |reader: &mut Reader<'_>| {
+        let low = u64::from(reader.u32()?);
+        Ok::<_, Malformed>(low | u64::from(reader.u32()?) << 32)
+    };
+    let rate = |reader: &mut Reader<'_>| {
+        let per_second = Rate::per_second(number(reader)?);
+        let rate = per_second.map_err(|_| Malformed::Value(0))?;
+        let rate = rate.burst(number(reader)?);
+        Ok(rate.once(number(reader)?))
+    };
+    let limit = RateLimit {
+        bandwidth: reader.option(rate)?,
+        operations: reader.option(rate)?,
+    };
+    Ok(Order::Limit { device, limit })
 }

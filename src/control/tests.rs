@@ -1,5 +1,5 @@
 use super::*;
-use kvmlet_spec::{Failure, Outcome, Reason};
+use kvmlet_spec::{Failure, Outcome, Rate, RateLimit, Reason};
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -42,12 +42,32 @@ fn reports() -> impl Strategy<Value = Report> {
         vec(any::<u8>(), 0..300).prop_map(Report::Stats),
         proptest::sample::select(State::ALL.to_vec()).prop_map(Report::State),
         vec("[0-9a-f:./]{0,40}", 0..20).prop_map(Report::Published),
+        vec("[0-9a-z:./,=]{0,60}", 0..16).prop_map(Report::Interfaces),
         outcome.prop_map(|(reason, code, signal, failure)| {
             let mut outcome = Outcome::new(reason);
             (outcome.code, outcome.signal, outcome.failure) = (code, signal, failure);
             Report::Ended(Box::new(outcome))
         }),
     ]
+}
+
+fn limits() -> impl Strategy<Value = Order> {
+    let rate = (1u64.., any::<u64>(), any::<u64>());
+    let rate = rate.prop_map(|(rate, burst, once)| {
+        let rate = Rate::per_second(rate).unwrap();
+        rate.burst(burst).once(once)
+    });
+    let rates = (of(rate.clone()), of(rate));
+    let devices = [Limited::Disk, Limited::Receive, Limited::Transmit];
+    let devices = proptest::sample::select(devices.to_vec());
+    (devices, any::<u8>(), rates).prop_map(|(device, place, (bandwidth, operations))| {
+        let limit = RateLimit {
+            bandwidth,
+            operations,
+        };
+        let device = device(place);
+        Order::Limit { device, limit }
+    })
 }
 
 fn requests() -> impl Strategy<Value = Request> {
@@ -57,6 +77,12 @@ fn requests() -> impl Strategy<Value = Request> {
         Just(Order::Stats),
         Just(Order::Watch),
         Just(Order::Published),
+        Just(Order::Save),
+        Just(Order::Press),
+        any::<u32>().prop_map(|mib| Order::Balloon { mib }),
+        any::<u8>().prop_map(|disk| Order::Resize { disk }),
+        limits(),
+        Just(Order::Interfaces),
         any::<u8>().prop_map(|signal| Order::Signal { signal }),
         any::<Option<u32>>().prop_map(|patience_ms| Order::Stop { patience_ms }),
     ];

@@ -31,6 +31,33 @@ pub enum Error {
     },
 }
 
+/// Where a blob is written to.
+pub trait Sink: Write {
+    /// Writes this many zeros, which need not take place: of a few bytes that a stranger has sent, they may be many.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn zeros(&mut self, length: u64) -> io::Result<()> {
+        let mut left = length;
+        while left > 0 {
+            let count = left.min(BLOCK);
+            self.write_all(&[0; BYTES][..count as usize])?;
+            left -= count;
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Vec<u8> {}
+
+impl<W: Write> Sink for io::BufWriter<W> {}
+
+impl Sink for io::Sink {
+    fn zeros(&mut self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A blob that is being written.
 #[derive(Debug)]
 pub struct Blob<W> {
@@ -50,7 +77,7 @@ pub struct Stretch {
     pub length: u64,
 }
 
-impl<W: Write> Blob<W> {
+impl<W: Sink> Blob<W> {
     /// A new one with a number, and a bound in blocks.
     pub fn new(out: W, number: u16, limit: u32) -> Self {
         Self {
@@ -82,15 +109,7 @@ impl<W: Write> Blob<W> {
         stretches: &[Stretch],
         data: &mut impl Read,
     ) -> Result<Content, Error> {
-        if size > Content::MAX_SIZE {
-            return Err(Error::LongFile(size));
-        }
-        let pieces = size.div_ceil(MAX_PIECES * BLOCK).next_power_of_two();
-        let mut file = Addition {
-            blob: self,
-            piece: u32::try_from(pieces).unwrap_or(u32::MAX),
-            runs: Vec::new(),
-        };
+        let mut file = self.begin(size)?;
         let mut block = Box::new([0; BYTES]);
         // The block that `block` is, and whether anything is in it.
         let mut open = None;
@@ -116,14 +135,60 @@ impl<W: Write> Blob<W> {
         Content::new(size, runs).ok_or(Error::LongFile(size))
     }
 
-    fn write(&mut self, block: &[u8; BYTES]) -> Result<u32, Error> {
-        let at = self.blocks;
-        if at >= self.limit {
-            return Err(Error::Full { limit: self.limit });
+    /// Gives a file of this many bytes its place, with zeros there, for who writes it later: all blocks in which its stretches
+    /// have something. They are in order, as for [`add`](Self::add).
+    ///
+    /// # Errors
+    /// When it has no place.
+    pub fn reserve(&mut self, size: u64, stretches: &[Stretch]) -> Result<Content, Error> {
+        let mut file = self.begin(size)?;
+        let mut from = 0;
+        for stretch in stretches {
+            let end = stretch.offset.saturating_add(stretch.length).min(size);
+            let blocks = (stretch.offset / BLOCK).max(from)..end.div_ceil(BLOCK);
+            if blocks.is_empty() {
+                continue;
+            }
+            from = blocks.end;
+            // What a file may have is fewer than 2³¹.
+            let (begin, end) = (blocks.start as u32, blocks.end as u32);
+            file.fill_to(begin, begin - begin % file.piece)?;
+            file.zeros(begin, end)?;
         }
+        let runs = file.finish(size)?;
+        Content::new(size, runs).ok_or(Error::LongFile(size))
+    }
+
+    fn begin(&mut self, size: u64) -> Result<Addition<'_, W>, Error> {
+        if size > Content::MAX_SIZE {
+            return Err(Error::LongFile(size));
+        }
+        let pieces = size.div_ceil(MAX_PIECES * BLOCK).next_power_of_two();
+        Ok(Addition {
+            blob: self,
+            piece: u32::try_from(pieces).unwrap_or(u32::MAX),
+            runs: Vec::new(),
+        })
+    }
+
+    fn write(&mut self, block: &[u8; BYTES]) -> Result<u32, Error> {
+        let end = self.room(1)?;
         self.out.write_all(block).map_err(Error::Write)?;
-        self.blocks = at + 1;
-        Ok(at)
+        Ok(std::mem::replace(&mut self.blocks, end))
+    }
+
+    fn zeros(&mut self, count: u32) -> Result<u32, Error> {
+        let end = self.room(count)?;
+        let length = u64::from(count) * BLOCK;
+        self.out.zeros(length).map_err(Error::Write)?;
+        Ok(std::mem::replace(&mut self.blocks, end))
+    }
+
+    /// Where it ends with this many more blocks.
+    fn room(&self, count: u32) -> Result<u32, Error> {
+        let end = self.blocks.checked_add(count);
+        let limit = self.limit;
+        end.filter(|end| *end <= limit).ok_or(Error::Full { limit })
     }
 }
 
@@ -140,6 +205,12 @@ pub fn stretches_fit(stretches: &[Stretch], size: u64) -> bool {
     })
 }
 
+/// Sixty-four bytes at a time, which compilers make a few instructions of: a layer may have gigabytes of zeros.
+fn is_zero(block: &[u8; BYTES]) -> bool {
+    let mut parts = block.chunks_exact(64);
+    parts.all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
 /// A file that is being added.
 struct Addition<'a, W> {
     blob: &'a mut Blob<W>,
@@ -148,13 +219,13 @@ struct Addition<'a, W> {
     runs: Vec<Run>,
 }
 
-impl<W: Write> Addition<'_, W> {
+impl<W: Sink> Addition<'_, W> {
     /// The next block with something in it.
     fn block(&mut self, number: Option<u64>, block: &[u8; BYTES]) -> Result<(), Error> {
         let Some(number) = number.and_then(|number| u32::try_from(number).ok()) else {
             return Ok(());
         };
-        if block.iter().all(|byte| *byte == 0) {
+        if is_zero(block) {
             return Ok(());
         }
         // Within a piece there are no holes.
@@ -165,7 +236,6 @@ impl<W: Write> Addition<'_, W> {
 
     /// Ends the piece that was begun, if it is another one than that which begins at `piece`; and begins this one.
     fn fill_to(&mut self, number: u32, piece: u32) -> Result<(), Error> {
-        const ZEROS: &[u8; BYTES] = &[0; BYTES];
         let mut next = piece;
         if let Some(last) = self.runs.last() {
             let end = last.end() as u32;
@@ -173,30 +243,38 @@ impl<W: Write> Addition<'_, W> {
             if whole > piece {
                 next = end;
             } else {
-                for at in end..whole {
-                    self.push(at, ZEROS)?;
-                }
+                self.zeros(end, whole)?;
             }
         }
-        for at in next..number {
-            self.push(at, ZEROS)?;
-        }
-        Ok(())
+        self.zeros(next, number)
     }
 
     fn push(&mut self, at: u32, block: &[u8; BYTES]) -> Result<(), Error> {
         let written = self.blob.write(block)?;
+        self.note(at, written, 1);
+        Ok(())
+    }
+
+    /// Blocks of zeros from one to before another.
+    fn zeros(&mut self, at: u32, end: u32) -> Result<(), Error> {
+        if at < end {
+            let written = self.blob.zeros(end - at)?;
+            self.note(at, written, end - at);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, at: u32, block: u32, blocks: u32) {
         match self.runs.last_mut() {
             // A file's blocks follow each other in the blob, so only a hole ends a run.
-            Some(last) if last.end() == u64::from(at) => last.blocks += 1,
+            Some(last) if last.end() == u64::from(at) => last.blocks += blocks,
             _ => self.runs.push(Run {
                 at,
                 blob: self.blob.number,
-                block: written,
-                blocks: 1,
+                block,
+                blocks,
             }),
         }
-        Ok(())
     }
 
     /// Ends the last piece, at the latest where the file does.
@@ -205,123 +283,11 @@ impl<W: Write> Addition<'_, W> {
         if let Some(last) = self.runs.last() {
             let end = last.end();
             let whole = end.next_multiple_of(self.piece.into()).min(blocks);
-            for at in end..whole {
-                self.push(at as u32, &[0; BYTES])?;
-            }
+            self.zeros(end as u32, whole as u32)?;
         }
         Ok(self.runs)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn add(size: u64, stretches: &[(u64, &[u8])]) -> (Content, Vec<u8>) {
-        let mut blob = Blob::new(Vec::new(), 3, u32::MAX);
-        let data: Vec<u8> = stretches
-            .iter()
-            .flat_map(|(_, data)| data.to_vec())
-            .collect();
-        let stretches: Vec<_> = stretches
-            .iter()
-            .map(|(offset, data)| Stretch {
-                offset: *offset,
-                length: data.len() as u64,
-            })
-            .collect();
-        assert!(stretches_fit(&stretches, size));
-        let content = blob.add(size, &stretches, &mut &data[..]).unwrap();
-        (content, blob.into_inner())
-    }
-
-    /// The content as whoever mounts it reads it.
-    fn read(content: &Content, blob: &[u8], range: std::ops::Range<u64>) -> Vec<u8> {
-        range
-            .map(|at| {
-                let block = (at / BLOCK) as u32;
-                let run = content
-                    .runs()
-                    .iter()
-                    .find(|run| run.at <= block && u64::from(block) < run.end());
-                run.map_or(0, |run| {
-                    blob[(u64::from(run.block + block - run.at) * BLOCK + at % BLOCK) as usize]
-                })
-            })
-            .collect()
-    }
-
-    #[test]
-    fn files_begin_at_blocks_and_zeros_cost_nothing() {
-        assert_eq!(add(0, &[(0, b"")]), (Content::default(), Vec::new()));
-        let (content, blob) = add(5000, &[(0, &[7; 5000])]);
-        assert!(content.whole().is_some());
-        assert_eq!(
-            (blob.len(), read(&content, &blob, 0..5000)),
-            (8192, vec![7; 5000])
-        );
-        let (content, blob) = add(1 << 20, &[(0, &[0; 1 << 20])]);
-        assert!(content.runs().is_empty() && blob.is_empty());
-        let (content, blob) = add(3 * BLOCK + 1, &[(BLOCK, b"one"), (3 * BLOCK, b"x")]);
-        assert_eq!(blob.len(), 8192);
-        assert_eq!(read(&content, &blob, BLOCK..BLOCK + 4), b"one\0");
-        assert_eq!(read(&content, &blob, 3 * BLOCK..3 * BLOCK + 1), b"x");
-        let runs: Vec<_> = content
-            .runs()
-            .iter()
-            .map(|run| (run.at, run.blob, run.block))
-            .collect();
-        assert_eq!(runs, [(1, 3, 0), (3, 3, 1)]);
-    }
-
-    #[test]
-    fn a_long_sparse_file_has_a_short_map() {
-        let size = (1 << 40) + 5;
-        let (content, blob) = add(
-            size,
-            &[
-                (1 << 33, b"abc"),
-                ((1 << 33) + 9000, b"d"),
-                (size - 1, b"e"),
-            ],
-        );
-        // 2^40 bytes in 2^18 pieces, and a little more: 8 MiB each, the last one as long as the file.
-        let piece = 8 << 20;
-        let (first, second) = (content.runs()[0], content.runs()[1]);
-        assert_eq!(
-            (u64::from(first.at) * BLOCK, u64::from(first.blocks) * BLOCK),
-            (1 << 33, piece)
-        );
-        assert_eq!((u64::from(second.at) * BLOCK, second.blocks), (1 << 40, 1));
-        assert_eq!(blob.len() as u64, piece + BLOCK);
-        assert_eq!(read(&content, &blob, (1 << 33)..(1 << 33) + 4), b"abc\0");
-        assert_eq!(
-            read(&content, &blob, (1 << 33) + 9000..(1 << 33) + 9001),
-            b"d"
-        );
-        assert_eq!(read(&content, &blob, size - 1..size), b"e");
-    }
-
-    #[test]
-    fn bounds_are_kept() {
-        let mut blob = Blob::new(Vec::new(), 0, 2);
-        let all = |length| [Stretch { offset: 0, length }];
-        let add = |blob: &mut Blob<_>, size| blob.add(size, &all(size), &mut io::repeat(1));
-        assert!(matches!(
-            add(&mut blob, 2 * BLOCK + 1),
-            Err(Error::Full { limit: 2 })
-        ));
-        assert_eq!(blob.blocks(), 2);
-        let long = Content::MAX_SIZE + 1;
-        assert!(matches!(add(&mut blob, long), Err(Error::LongFile(size)) if size == long));
-        let mut blob = Blob::new(Vec::new(), 0, 2);
-        let error = blob.add(10, &all(10), &mut &b"short"[..]).unwrap_err();
-        assert!(matches!(error, Error::Read(_)), "{error}");
-        assert!(!stretches_fit(&all(11), 10) && !stretches_fit(&[all(5)[0], all(5)[0]], 10));
-        let wraps = Stretch {
-            offset: 2,
-            length: u64::MAX,
-        };
-        assert!(!stretches_fit(&[wraps], u64::MAX));
-    }
-}
+mod tests;

@@ -7,11 +7,20 @@
 
 pub mod blob;
 pub mod config;
+mod digest;
 pub mod erofs;
 pub mod layer;
+pub mod manifest;
 pub mod merge;
 #[cfg(test)]
 mod mounted;
+pub mod pack;
+mod packed;
+pub mod reference;
+pub mod source;
+pub mod store;
 #[cfg(test)]
 mod tarball;
 pub mod tree;
+
+pub use digest::Digest;

@@ -11,6 +11,8 @@ use std::process::Command;
 
 /// Whether this machine mounts EROFS for this user; says so where it does not.
 fn can_mount() -> bool {
+    // It may be a module, and there may be none.
+    let _ = Command::new("modprobe").arg("-q").arg("erofs").status();
     let known = fs::read_to_string("/proc/filesystems").unwrap();
     let can = rustix::process::geteuid().is_root() && known.contains("erofs");
     if !can {

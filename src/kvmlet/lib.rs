@@ -34,6 +34,14 @@ pub use kvmlet_spec as config;
 pub mod instance {
     pub use kvmlet_run::Error;
     pub use kvmlet_run::instance::{Instance, Running, Surroundings, Verbosity, init};
+    /// An allocator for the processes of VMs, which may map no memory in their jail. A program that is built for musl has to
+    /// choose it to have jailed VMs; one with glibc need not.
+    ///
+    /// ```
+    /// #[global_allocator]
+    /// static ALLOCATOR: kvmlet::instance::Allocator = kvmlet::instance::Allocator;
+    /// ```
+    pub use kvmlet_sys::heap::Heap as Allocator;
 }
 
 /// A VM in this process, without walls, and what can be done with one that runs.

@@ -67,6 +67,11 @@ impl Instance {
 }
 
 impl Control<'_> {
+    /// The connection itself.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
     /// Has its VM stand still. When this returns, that is noted.
     ///
     /// # Errors
@@ -83,22 +88,12 @@ impl Control<'_> {
         self.become_other(State::Running, Order::Resume)
     }
 
-    /// Has its service take a signal; SIGKILL cuts its VM's power.
+    /// Has its VM take a signal: SIGKILL cuts its power.
     ///
     /// # Errors
     /// Why it cannot.
     pub fn signal(&mut self, signal: u8) -> Result<(), Error> {
         self.ask(Order::Signal { signal }).map(drop)
-    }
-
-    /// Has its guest asked to end, and its power cut when the time is up.
-    ///
-    /// # Errors
-    /// Why it is not.
-    pub fn stop(&mut self, patience: Duration) -> Result<(), Error> {
-        let ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-        let patience_ms = Some(ms);
-        self.ask(Order::Stop { patience_ms }).map(drop)
     }
 
     /// What its VM has done so far.
@@ -114,12 +109,13 @@ impl Control<'_> {
         stats.ok_or_else(|| self.failed(io::Error::from(io::ErrorKind::InvalidData).into()))
     }
 
-    /// Which ports of the host lead to it, as `-p` takes them.
+    /// Which ports of the host lead to it, as `-p` takes them. Its supervisor knows that itself, and has that long to say so.
     ///
     /// # Errors
     /// Why that is not known.
-    pub fn published(&mut self) -> Result<Vec<String>, Error> {
-        let told = self.ask(Order::Published)?;
+    pub fn published(&mut self, patience: Duration) -> Result<Vec<String>, Error> {
+        let told = self.connection.ask(Order::Published, patience);
+        let told = told.map_err(|error| self.failed(error))?;
         let ports = told.into_iter().filter_map(|report| match report {
             Report::Published(ports) => Some(ports),
             _ => None,

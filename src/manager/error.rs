@@ -2,7 +2,7 @@
 
 use crate::name::{Name, NotAName};
 use crate::sealed::Broken;
-use crate::{InstanceId, State};
+use crate::{InstanceId, State, VolumeName};
 use kvmlet_control::ConnectionError;
 use kvmlet_spec::{Advice, Remedy};
 use kvmlet_sys::interrupt::Interrupted;
@@ -111,6 +111,41 @@ pub enum Error {
         #[source]
         source: ConnectionError,
     },
+    /// No volume is called that.
+    #[error("there is no volume `{name}`")]
+    NoVolume {
+        /// What the user named.
+        name: VolumeName,
+    },
+    /// Instances have it mounted, whether they run or not.
+    #[error("volume `{name}` is in use by {called}")]
+    VolumeUsed {
+        /// The volume.
+        name: VolumeName,
+        /// The names of the instances, or the beginnings of their ids.
+        called: String,
+    },
+    /// An instance that runs has it, and does not share it with one that writes, or does so itself.
+    #[error(
+        "volume `{name}` is in use by instance `{called}`, which {} it",
+        if *reads { "reads" } else { "writes to" }
+    )]
+    VolumeTaken {
+        /// The volume.
+        name: VolumeName,
+        /// The name of the other instance, or the beginning of its id.
+        called: String,
+        /// What that does with it.
+        reads: bool,
+    },
+    /// Its guests would lose what is at its end.
+    #[error("volume `{name}` has {bytes} bytes, and volumes do not shrink")]
+    VolumeShrinks {
+        /// The volume.
+        name: VolumeName,
+        /// How big it is, in bytes.
+        bytes: u64,
+    },
     /// It runs, but not from this book.
     #[error(
         "instance `{called}` runs as process {pid}, which belongs to another copy of this book"
@@ -164,7 +199,7 @@ impl Remedy for Error {
             }),
             Self::Interrupted(_) | Self::Name(_) | Self::Already { .. } => None,
             Self::NotFound { .. } => Some(
-                "`kvmlet ps` lists those that run, and of all others, too, if it is asked to; each user has a book of its own".into(),
+                "`kvmlet ps -a` lists all that there are; each user has a book of its own".into(),
             ),
             Self::NameTaken { .. } => {
                 Some("take another one, or remove or rename that instance".into())
@@ -179,6 +214,16 @@ impl Remedy for Error {
                 _ => None,
             },
             Self::InUse { .. } => Some("stop it first".into()),
+            Self::NoVolume { .. } => Some("`kvmlet volume ls` lists those that there are".into()),
+            Self::VolumeUsed { .. } => {
+                Some("remove those first (`kvmlet rm`); what has mounted a volume keeps it".into())
+            }
+            Self::VolumeTaken { called, .. } => Some(
+                format!("stop that first (`kvmlet stop {called}`): a volume has one writer, or readers only (`:ro`)").into(),
+            ),
+            Self::VolumeShrinks { .. } => {
+                Some("make a smaller one, and copy what is in it".into())
+            }
             Self::RunsElsewhere { pid, .. } => {
                 Some(format!("end it there first, or else `kill {pid}`").into())
             }

@@ -21,7 +21,9 @@ pub mod restart;
 mod rotated;
 mod sealed;
 mod slots;
+mod snapshots;
 pub mod supervision;
+pub mod volumes;
 mod watch;
 
 pub use book::{Book, Damaged, Listing};
@@ -30,9 +32,11 @@ pub use error::Error;
 pub use filter::{Filters, NotAFilter};
 pub use id::{InstanceId, NotAnId};
 pub use instance::{
-    Asked, End, Instance, Keeper, LogLimits, Outcome, Owned, Process, Record, Service, State, Step,
-    Text, View,
+    Asked, End, Instance, Keeper, LogLimits, Mount, Outcome, Owned, Process, Record, Service,
+    State, Step, Text, Turn, View,
 };
 pub use moment::{Moment, NotAMoment};
 pub use name::{Name, NotAName};
 pub use sealed::Broken;
+pub use snapshots::{Kept, Snapshots};
+pub use volumes::{LockedVolumes, NotAVolumeName, Note, Users, Volume, VolumeName, Volumes};

@@ -5,6 +5,7 @@ use crate::{ControlListener, Error, StatsSink};
 use kvmlet_control::Channel;
 use kvmlet_host::net::Network;
 use kvmlet_spec::{Dialect, Outcome, VmConfig};
+use kvmlet_vmm::snapshot::Saved;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -27,6 +28,10 @@ pub struct Attendant {
     /// Where programs of the same user connect that want to know of the VM or ask for something
     /// ([`kvmlet_control::Connection`]).
     pub control: Option<ControlListener>,
+    /// What the VM goes on from, instead of booting.
+    pub saved: Option<Saved>,
+    /// The guest runs when that is asked for, and not before.
+    pub paused: bool,
     /// How settings are named to whoever reads what helps.
     pub dialect: Dialect,
 }
@@ -52,6 +57,8 @@ impl Default for Attendant {
             outlives: false,
             ready: None,
             control: None,
+            saved: None,
+            paused: false,
             dialect: Dialect::File,
         }
     }

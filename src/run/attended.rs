@@ -13,6 +13,7 @@ use kvmlet_sys::first_thread;
 use kvmlet_sys::interrupt;
 use kvmlet_sys::process::{Child, Ended};
 use kvmlet_sys::wait::{self, Slot, Until};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Signal;
 use rustix::stdio::stdin;
 use std::io;
@@ -47,6 +48,15 @@ pub(crate) struct Fate {
     pub in_time: bool,
 }
 
+/// What a VM may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// How long its guest has to end once it is asked.
+    pub stop_timeout: Duration,
+    /// The most that a file has which it is saved in, in bytes.
+    pub most_saved: u64,
+}
+
 /// A VM's process, and what has become of the wish for its end.
 pub(crate) struct Attended<'a> {
     child: Child,
@@ -63,6 +73,8 @@ pub(crate) struct Attended<'a> {
     patience: Duration,
     settling: Settling,
     ending: Option<Ending>,
+    /// The most that a file has which it is saved in, in bytes.
+    most_saved: u64,
 }
 
 struct Ending {
@@ -75,7 +87,7 @@ struct Ending {
 }
 
 impl<'a> Attended<'a> {
-    /// A child whose guest has that long to end once it is asked.
+    /// A child, and what it may take.
     pub fn new(
         child: Child,
         console: &'a mut Console,
@@ -83,7 +95,7 @@ impl<'a> Attended<'a> {
         reports: &'a mut Reports,
         upstream: &'a mut Upstream,
         service: &'a mut NetworkService,
-        stop_timeout: Duration,
+        limits: Limits,
     ) -> Self {
         Self {
             child,
@@ -94,9 +106,10 @@ impl<'a> Attended<'a> {
             service,
             next_look: Instant::now() + KILLED,
             lingers: false,
-            patience: stop_timeout.saturating_add(POWERING_OFF + CUT),
+            patience: limits.stop_timeout.saturating_add(POWERING_OFF + CUT),
             settling: Settling::begin(),
             ending: None,
+            most_saved: limits.most_saved,
         }
     }
 
@@ -242,9 +255,31 @@ impl<'a> Attended<'a> {
                 refused.help = Some("stop it: its service is asked to end then".into());
                 self.upstream.answer(number, Some(refused));
             }
-            Order::Watch | Order::Published => self.upstream.answer_self(number),
+            Order::Watch | Order::Published | Order::Interfaces => {
+                self.upstream.answer_self(number)
+            }
+            Order::Save => self.save(number),
             _ if !self.reports.ask(request) => self.upstream.refuse(number),
             _ => {}
+        }
+    }
+
+    /// Joins the VM, which is to be saved, and whoever writes that: neither has anything of the other but the end of a
+    /// stream.
+    fn save(&mut self, number: u32) {
+        let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
+        let (theirs, pieces) = match socketpair(AddressFamily::UNIX, kind, flags, None) {
+            Ok(pair) => pair,
+            Err(error) => {
+                let why = format!("the host cannot give a stream for what is saved: {error}");
+                return self.upstream.answer(number, Some(failure(&why)));
+            }
+        };
+        let order = Order::Save;
+        let asked = self.reports.is_ready()
+            && (self.reports).ask_with(Request { number, order }, theirs.as_fd());
+        if !asked || !self.upstream.hand(number, self.most_saved, pieces) {
+            self.upstream.refuse(number);
         }
     }
 

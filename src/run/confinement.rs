@@ -2,6 +2,8 @@
 
 use crate::Error;
 use crate::allocator::map_no_memory;
+use kvmlet_host::shares::cgroup::Withheld;
+use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_host::walls::jail::{Jail, Missing, Needs, Wall};
 use kvmlet_spec::{JailMode, VmConfig};
 use kvmlet_sys::process::{Fork, Lifeline};
@@ -54,19 +56,27 @@ impl Confinement {
     }
 
     /// Builds the VM while the jail is built, enters the jail, starts the VM's threads, each of which does `on_start`
-    /// and is then held to what it needs, and lets the guest run.
+    /// and is then held to what it needs, and has the limits hold that were withheld. The guest does not run yet. What VMs
+    /// have in common is kept in `shared`.
     pub fn start(
         &self,
+        shared: Option<RuntimeDirectory>,
         build: impl FnOnce() -> Result<Vm, vm::Error> + Send,
         lifeline: Lifeline,
         on_start: impl Fn(ThreadKind) -> io::Result<()> + Send + Sync + 'static,
+        withheld: Withheld,
     ) -> Result<VmHandle, Error> {
-        let (vm, cut_off) = self.jail.cut_off(self.best_effort, build);
+        // Those who share a namespace must not be able to make a socket in it.
+        let shared = shared.filter(|_| seccomp::check_support().is_ok());
+        let (vm, cut_off) = self
+            .jail
+            .cut_off(self.best_effort, shared.as_deref(), build);
+        drop(shared);
         // What is wrong with the VM says more than what is wrong with its jail.
         let vm = vm?;
         let mut kinds = vm.threads();
         kinds.push(ThreadKind::EventLoop);
-        map_no_memory();
+        map_no_memory()?;
         seccomp::end_at_panic(FAILED);
         let needs = Needs {
             threads: kinds.len(),
@@ -80,7 +90,7 @@ impl Confinement {
         drop(lifeline);
         let Some(filters) = self.filters(&kinds)? else {
             let vm = vm.start_paused(on_start)?.wait()?;
-            vm.resume()?;
+            withheld.hold()?;
             return Ok(vm);
         };
         let started = Instant::now();
@@ -95,7 +105,7 @@ impl Confinement {
         let vm = starting.wait()?;
         let time = started.elapsed().as_secs_f64() * 1e3;
         log::debug!("jail: {time:.3} ms for threads that are held to their lists");
-        vm.resume()?;
+        withheld.hold()?;
         Ok(vm)
     }
 

@@ -8,6 +8,7 @@ use kvmlet_spec::{Advice, Dialect, Failure, Outcome, Reason, Remedy, Setting, ad
 use kvmlet_sys::{environment, lack, whole_file};
 use kvmlet_vmm::vm;
 use std::io;
+use std::path::PathBuf;
 
 /// Why a VM cannot have what it is to have, or cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,11 @@ pub enum Error {
     /// This program cannot start instances: it has not called [`init`](crate::instance::init).
     #[error("this program cannot start VMs: it has not called `kvmlet::init()`")]
     Uninitialised,
+    /// This program's allocator cannot do with what it has when the jail is closed.
+    #[error(
+        "this program's allocator maps memory, which nothing in the jail may: choose `kvmlet::instance::Allocator` for it"
+    )]
+    Allocator,
     /// The supervisor's process was not handed what it needs.
     #[error("the process of an instance was not handed what it needs")]
     Handover(#[source] io::Error),
@@ -61,9 +67,38 @@ pub enum Error {
     /// An instance that has ended was asked for something.
     #[error("the VM has ended")]
     Over,
+    /// Nobody hears the power button.
+    #[error("no driver of the guest hears the machine's power button")]
+    Unlistening,
+    /// The balloon cannot be of that size.
+    #[error(transparent)]
+    Balloon(#[from] kvmlet_vmm::devices::virtio::balloon::Error),
+    /// The balloon of a VM without one.
+    #[error("the VM has no balloon")]
+    NoBalloon,
+    /// A device that the VM does not have.
+    #[error("the VM has no {what} with the number {place} (they are counted from 0)")]
+    NoDevice {
+        /// Which kind of device.
+        what: &'static str,
+        /// Its number.
+        place: u8,
+    },
+    /// Something that a later kvmlet knows.
+    #[error("this is not known")]
+    Unknown,
     /// An instance's supervisor was killed, or has failed in a way that it could not tell.
     #[error("the supervisor of the VM has ended without telling how its VM has")]
     Gone,
+    /// There is no instance where one was looked for.
+    #[error("no VM is found by the socket `{}`", .path.display())]
+    Unattached {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// The host gave no pipe, no socket or no process.
     #[error("the host cannot give {what}")]
     Host {
@@ -189,6 +224,9 @@ impl Error {
             Error::Uninitialised => {
                 "call it first thing in `main`: the process of an instance is this program, started anew, and goes no further"
                     .into()
+            }
+            Error::Unattached { .. } => {
+                "start it anew; how it has ended is told by the file that its outcome was to be written to".into()
             }
             Error::Handover(source) if source.kind() == io::ErrorKind::PermissionDenied => {
                 "start instances from a program that has no rights by its file (file capabilities, set-user-ID)".into()

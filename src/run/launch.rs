@@ -2,6 +2,7 @@
 
 use crate::admission;
 use crate::allocator::use_one_arena;
+use crate::attended::Limits;
 use crate::confinement::{Confinement, FAILED};
 use crate::console::Console;
 use crate::contact::Contact;
@@ -24,6 +25,7 @@ use kvmlet_spec::{Dialect, Outcome, Reason, VmConfig};
 use kvmlet_sys::interrupt;
 use kvmlet_sys::process::Lifeline;
 use kvmlet_sys::standard_error;
+use kvmlet_vmm::snapshot::{Saved, most_bytes};
 use kvmlet_vmm::thread::ThreadKind;
 use kvmlet_vmm::vm::{self, FittingConfig, Vm, VmHandle, make_scratch};
 use std::time::{Duration, Instant};
@@ -44,6 +46,7 @@ pub fn run(config: VmConfig, mut attendant: Attendant) -> Result<Outcome, Error>
     };
     upstream.tell_ready(attendant.ready.take());
     upstream.listen(attendant.control.take());
+    upstream.begin(attendant.paused);
     let dialect = attendant.dialect;
     let outcome = launch(config, attendant, &mut upstream);
     let outcome = match (outcome, interrupt::interrupted_by()) {
@@ -68,6 +71,8 @@ fn launch(
         started,
         announce,
         dialect,
+        saved,
+        paused,
         ..
     } = attendant;
     // No overcommitment makes room for one VM that is larger than the host.
@@ -82,8 +87,9 @@ fn launch(
     })?;
     if config.scratch_size.is_some() {
         // A file system that does not answer is found while nothing is held yet, and any signal ends this process.
-        let look = || config.disks.iter().map(|disk| disk.path.symlink_metadata());
-        console.signals().while_mortal(|| look().for_each(drop));
+        let paths = || config.disks.iter().filter_map(|disk| disk.source.path());
+        let look = || paths().for_each(|path| drop(path.symlink_metadata()));
+        console.signals().while_mortal(look);
     }
     let share = admission::admit(&config, runtime.as_ref())?;
     let stop_timeout = Duration::from_secs(config.guest.stop_timeout_s().into());
@@ -96,6 +102,8 @@ fn launch(
     go_on()?;
     let launch = Launch {
         config,
+        saved,
+        paused,
         runtime,
         console,
         stats,
@@ -113,6 +121,10 @@ fn launch(
 /// All that a VM takes which needs nothing built yet.
 struct Launch {
     config: FittingConfig,
+    /// What it goes on from.
+    saved: Option<Saved>,
+    /// It does nothing until that is asked for.
+    paused: bool,
     runtime: Option<RuntimeDirectory>,
     console: Console,
     stats: Option<StatsSink>,
@@ -134,6 +146,8 @@ impl Launch {
     ) -> Result<Outcome, Error> {
         let Self {
             config,
+            saved,
+            paused,
             runtime,
             console,
             stats,
@@ -153,16 +167,32 @@ impl Launch {
             share,
             stats,
             upstream,
-            stop_timeout,
+            limits: Limits {
+                stop_timeout,
+                most_saved: most_bytes(config.memory),
+            },
             dialect,
         };
         let vmm = |given: Given, contact: &Contact| {
             let ConsoleOutput { file, is_null } = ConsoleOutput::open()?;
             let silence = Silence::of(&config);
             // The directory is closed when it has been looked at: nothing of it may be left in a jail.
-            let build =
-                move || Vm::with_endpoints(config, file, given.far_ends, runtime.as_deref());
-            let vm = start(build, given.cgroup, confinement, given.lifeline)?;
+            let shared = runtime.clone();
+            let build = move || {
+                let (far_ends, notes) = (given.far_ends, runtime.as_deref());
+                Vm::with_endpoints(config, saved, file, far_ends, notes)
+            };
+            let walls = confinement.map(|confinement| (confinement, shared));
+            let vm = match (walls, given.cgroup) {
+                (None, None) if !paused => build()?.start()?,
+                (walls, cgroup) => {
+                    let vm = start_paused(build, cgroup, walls, given.lifeline)?;
+                    if !paused {
+                        vm.resume()?;
+                    }
+                    vm
+                }
+            };
             let session = Session {
                 vm: &vm,
                 is_null,
@@ -192,6 +222,7 @@ impl Launch {
     fn alone(self) -> Result<Outcome, Error> {
         let Self {
             config,
+            saved,
             runtime,
             mut console,
             stats,
@@ -203,7 +234,7 @@ impl Launch {
         announce(&config, &[]);
         let ConsoleOutput { file, is_null } = ConsoleOutput::open()?;
         let silence = Silence::of(&config);
-        let build = || assemble(config, file, runtime.as_ref());
+        let build = || assemble(config, saved, file, runtime.as_ref());
         let vm = console.signals().while_mortal(build)?;
         console.follow_foreground();
         let vm = vm.start()?;
@@ -234,25 +265,24 @@ fn go_on() -> Result<(), Error> {
     }
 }
 
-/// Builds a VM and starts its threads, confined if that is wanted, those of vCPUs where their share is.
-fn start(
+/// Builds a VM and starts its threads, confined if that is wanted, those of vCPUs where their share is. Its guest does not
+/// run yet.
+fn start_paused(
     build: impl FnOnce() -> Result<Vm, vm::Error> + Send,
-    cgroup: Option<Cgroup>,
-    confinement: Option<&Confinement>,
+    mut cgroup: Option<Cgroup>,
+    confinement: Option<(&Confinement, Option<RuntimeDirectory>)>,
     lifeline: Lifeline,
 ) -> Result<VmHandle, Error> {
+    let withheld = cgroup.as_mut().map(Cgroup::withheld).unwrap_or_default();
     let cgroup = cgroup.filter(Cgroup::holds_vcpus);
-    if confinement.is_none() && cgroup.is_none() {
-        return Ok(build()?.start()?);
-    }
     let join = move |kind| match (kind, &cgroup) {
         (ThreadKind::Vcpu, Some(cgroup)) => cgroup.join_vcpu(),
         _ => Ok(()),
     };
-    if let Some(confinement) = confinement {
-        return confinement.start(build, lifeline, join);
+    if let Some((confinement, shared)) = confinement {
+        return confinement.start(shared, build, lifeline, join, withheld);
     }
     let vm = build()?.start_paused(join)?.wait()?;
-    vm.resume()?;
+    withheld.hold()?;
     Ok(vm)
 }

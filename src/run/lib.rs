@@ -4,10 +4,16 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+// Tests make calls from within lists that have none for memory.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: kvmlet_sys::heap::Heap = kvmlet_sys::heap::Heap;
+
 mod admission;
 mod allocator;
 mod attendant;
 mod attended;
+mod changes;
 mod confinement;
 mod console;
 mod contact;
@@ -19,6 +25,7 @@ mod launch;
 mod network_service;
 mod networks;
 mod reports;
+mod saving;
 mod session;
 mod settling;
 mod silence;
@@ -40,6 +47,7 @@ pub use stats_file::{StatsFile, Written};
 use kvmlet_host::net::Network;
 use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_spec::{PortMapping, VmConfig};
+use kvmlet_vmm::snapshot::Saved;
 use kvmlet_vmm::vm::{self, FittingConfig, Vm};
 use std::io::Write;
 use vsock::Sockets;
@@ -58,12 +66,13 @@ pub fn build(
 ) -> Result<Vm, Error> {
     let config = FittingConfig::new(config)?;
     vm::make_scratch(&config)?;
-    assemble(config, output, runtime)
+    assemble(config, None, output, runtime)
 }
 
 /// The same of a configuration that was looked at, whose scratch disk is there.
 pub(crate) fn assemble(
     config: FittingConfig,
+    saved: Option<Saved>,
     output: impl Write + Send + 'static,
     runtime: Option<&RuntimeDirectory>,
 ) -> Result<Vm, Error> {
@@ -77,7 +86,7 @@ pub(crate) fn assemble(
         sockets.serve()?;
     }
     let notes = runtime.map(|runtime| &**runtime);
-    let mut vm = Vm::with_endpoints(config, output, far_ends, notes)?;
+    let mut vm = Vm::with_endpoints(config, saved, output, far_ends, notes)?;
     vm.keep(networks);
     vm.keep(sockets);
     Ok(vm)

@@ -7,9 +7,9 @@ use crate::console::only_write_to_terminals;
 use kvmlet_host::net::passt::{self, Relay};
 use kvmlet_host::net::{self, Network, Proxy, Watch};
 use kvmlet_host::walls::rights;
-use kvmlet_sys::descriptors;
 use kvmlet_sys::process::{self, Child, Ended, Fork, Lifeline};
 use kvmlet_sys::wait::{self, Slot, Until};
+use kvmlet_sys::{code, descriptors};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use rustix::stdio::{dup2_stdin, dup2_stdout};
@@ -205,6 +205,8 @@ fn serve(work: Work, stop: OwnedFd, lifeline: &Lifeline) -> ! {
         rights::become_stranger()?;
         // The change of its user has ended that.
         lifeline.hold()?;
+        // What the supervisor has run so far, this process does not.
+        code::leave_to_page_cache();
         work.hold_to_list()?;
         work.go_on(stop.as_fd())
     };

@@ -4,9 +4,9 @@ use super::Error;
 use super::vsock::Sockets;
 use kvmlet_host::net::Network;
 use kvmlet_host::state::runtime::RuntimeDirectory;
-use kvmlet_spec::VmConfig;
+use kvmlet_spec::{NetworkSpec, VmConfig};
 use kvmlet_vmm::devices::virtio::net::Port;
-use kvmlet_vmm::vm::{Endpoint, FarEnds};
+use kvmlet_vmm::vm::{Endpoint, FarEnds, network_specs};
 use std::sync::Arc;
 
 /// Sets up the host's side of a configuration's interfaces, in their order, and says in the log what will not
@@ -43,6 +43,12 @@ pub fn endpoints(networks: &[Network]) -> Vec<Endpoint> {
         }
     };
     networks.iter().map(endpoint).collect()
+}
+
+/// What a guest is told of its interfaces, as on its kernel command line.
+pub(crate) fn interfaces(networks: &[Network]) -> Vec<String> {
+    let specs = network_specs(&endpoints(networks));
+    specs.iter().map(NetworkSpec::parameter_value).collect()
 }
 
 /// What a VM takes of all that its devices are connected to. It may live in another process.

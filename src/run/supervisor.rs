@@ -6,16 +6,16 @@
 //! is killed, so is its child.
 
 use crate::Error;
-use crate::attended::{Attended, Fate, Wish};
+use crate::attended::{Attended, Fate, Limits, Wish};
 use crate::confinement::Confinement;
 use crate::console::{Console, Keys};
 use crate::network_service::NetworkService;
-use crate::networks::far_ends;
+use crate::networks::{far_ends, interfaces};
 use crate::reports::{Outputs, Reports, StatsSink, TheirOutputs};
 use crate::upstream::Upstream;
 use crate::vsock::Sockets;
 use kvmlet_control::Channel;
-use kvmlet_host::net::Network;
+use kvmlet_host::net::{Network, take_down};
 use kvmlet_host::shares::cgroup::{Cgroup, OutOfMemory};
 use kvmlet_host::shares::ledger::Share;
 use kvmlet_host::walls::rights;
@@ -26,7 +26,6 @@ use kvmlet_vmm::vm::FarEnds;
 use rustix::process::{Resource, Signal, getrlimit};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 /// What whoever attends a VM holds for it.
 pub(crate) struct Held<'a> {
@@ -36,8 +35,7 @@ pub(crate) struct Held<'a> {
     /// Where statistics go.
     pub stats: Option<StatsSink>,
     pub upstream: &'a mut Upstream,
-    /// How long the guest's service may take to end.
-    pub stop_timeout: Duration,
+    pub limits: Limits,
     pub dialect: Dialect,
 }
 
@@ -64,7 +62,7 @@ pub(crate) fn supervise(
         share,
         stats,
         upstream,
-        stop_timeout,
+        limits,
         dialect,
     } = held;
     let host = |what| move |source| Error::Host { what, source };
@@ -109,7 +107,8 @@ pub(crate) fn supervise(
     };
     let process = child.pid();
     let published = crate::published(&networks).map(ToString::to_string);
-    upstream.attend(process, published.collect());
+    let interfaces = interfaces(&networks);
+    upstream.attend(process, published.collect(), interfaces);
     let mut reports = Reports::new(outputs, channel, stats);
     let attended = Attended::new(
         child,
@@ -118,7 +117,7 @@ pub(crate) fn supervise(
         &mut reports,
         upstream,
         &mut service,
-        stop_timeout,
+        limits,
     );
     let fate = attended.until_end().map_err(Error::Lost)?;
     let fate = fate.ok_or(Error::Stuck {
@@ -126,8 +125,9 @@ pub(crate) fn supervise(
     })?;
     drop(console);
     drop(service);
-    drop(networks);
+    // Its thread ends with it.
     drop(sockets);
+    take_down(networks);
     Ok(outcome(fate, reports.outcome(), share.as_ref(), dialect))
 }
 

@@ -33,12 +33,16 @@ pub(crate) struct Upstream {
     ready: Option<OwnedFd>,
     socket: Option<ControlSocket>,
     state: State,
+    /// What the VM does when it is ready.
+    first: State,
     waiting: Vec<Waiting>,
     /// The number of the last request.
     last: u32,
     /// The VM's process, once there is one, and which ports of the host lead to it.
     vm: Option<Pid>,
     published: Vec<String>,
+    /// What its guest is told of its interfaces.
+    interfaces: Vec<String>,
 }
 
 /// A request that has no answer yet, by the number that the VM knows it by.
@@ -47,6 +51,13 @@ struct Waiting {
     order: Order,
     asker: Asker,
     since: Instant,
+}
+
+impl Waiting {
+    /// Until when it is to be answered. A VM that is being saved takes as long as whoever writes that.
+    fn due(&self) -> Option<Instant> {
+        (self.order != Order::Save).then(|| self.since + ANSWER)
+    }
 }
 
 enum Asker {
@@ -63,10 +74,12 @@ impl Default for Upstream {
             ready: None,
             socket: None,
             state: State::Starting,
+            first: State::Running,
             waiting: Vec::new(),
             last: NOBODYS,
             vm: None,
             published: Vec::new(),
+            interfaces: Vec::new(),
         }
     }
 }
@@ -91,9 +104,16 @@ impl Upstream {
         self.socket = listener.map(ControlSocket::new);
     }
 
-    /// Of this process, to which these ports lead.
-    pub fn attend(&mut self, vm: Pid, published: Vec<String>) {
-        (self.vm, self.published) = (Some(vm), published);
+    /// Is the VM to stand still until somebody has it run?
+    pub fn begin(&mut self, paused: bool) {
+        if paused {
+            self.first = State::Paused;
+        }
+    }
+
+    /// Of this process, to which these ports lead, and which has these interfaces.
+    pub fn attend(&mut self, vm: Pid, published: Vec<String>, interfaces: Vec<String>) {
+        (self.vm, self.published, self.interfaces) = (Some(vm), published, interfaces);
     }
 
     /// Does anybody want to know anything?
@@ -114,7 +134,7 @@ impl Upstream {
 
     /// When there is something to do without any of that.
     pub fn due(&self) -> Option<Instant> {
-        let answers = self.waiting.iter().map(|waiting| waiting.since + ANSWER);
+        let answers = self.waiting.iter().filter_map(Waiting::due);
         let socket = self.socket.as_ref().and_then(ControlSocket::due);
         answers.chain(socket).min()
     }
@@ -165,7 +185,8 @@ impl Upstream {
     /// Answers those whom the VM does not.
     fn give_up(&mut self) {
         let now = Instant::now();
-        while let Some(late) = self.waiting.iter().find(|it| it.since + ANSWER <= now) {
+        let is_late = |it: &&Waiting| it.due().is_some_and(|due| due <= now);
+        while let Some(late) = self.waiting.iter().find(is_late) {
             let why = format!("the VM has not answered within {} s", ANSWER.as_secs());
             self.answer(late.number, Some(failure(&why)));
         }
@@ -186,7 +207,7 @@ impl Upstream {
                     let _ = rustix::io::write(ready, b"ready\n");
                 }
                 if self.state == State::Starting {
-                    self.set_state(State::Running);
+                    self.set_state(self.first);
                 }
             }
             Report::Stats(ref json) => {
@@ -230,6 +251,25 @@ impl Upstream {
         self.answer_to(&waiting.asker, refused);
     }
 
+    /// Hands whoever has asked for it the descriptor through which a VM tells what is to be saved. False if it cannot have
+    /// one.
+    pub fn hand(&mut self, number: u32, most_bytes: u64, pieces: OwnedFd) -> bool {
+        let mut waiting = self.waiting.iter();
+        let asker = waiting.find(|it| it.number == number).map(|it| &it.asker);
+        let report = Report::Saving { most_bytes };
+        match (asker, &mut self.socket, &self.channel) {
+            (Some(Asker::Client(wanted)), Some(socket), _) => {
+                socket.tell_with(wanted, &report, pieces);
+                true
+            }
+            (Some(Asker::Channel(_)), _, Some(channel)) => {
+                let sent = channel.try_send_with(&report.encode(), pieces.as_fd());
+                sent.is_ok()
+            }
+            _ => false,
+        }
+    }
+
     /// Answers a request that the VM does not take.
     pub fn refuse(&mut self, number: u32) {
         self.answer(number, Some(busy()));
@@ -252,8 +292,11 @@ impl Upstream {
                 self.tell_channel(&Report::State(self.state));
                 None
             }
-            (Order::Published, asker) => {
-                let report = Report::Published(self.published.clone());
+            (order @ (Order::Published | Order::Interfaces), asker) => {
+                let report = match order {
+                    Order::Published => Report::Published(self.published.clone()),
+                    _ => Report::Interfaces(self.interfaces.clone()),
+                };
                 match (asker, &mut self.socket) {
                     (Asker::Client(wanted), Some(socket)) => socket.tell(wanted, &report),
                     _ => self.tell_channel(&report),

@@ -1,8 +1,8 @@
 //! A configuration under construction.
 
 use super::{
-    Balloon, CgroupParent, CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, Disk, HugePages,
-    JailMode, Memory, MemoryMode, NameServer, Net, Overcommit, PortMapping, Vsock,
+    Balloon, CgroupParent, CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, Disk, DiskSource,
+    HugePages, JailMode, Memory, MemoryMode, NameServer, Net, Overcommit, PortMapping, Vsock,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,6 +28,7 @@ pub struct VmConfigBuilder {
     pub(super) cpu_mask: CpuMask,
     pub(super) nested: bool,
     pub(super) pmu: bool,
+    pub(super) pci: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cpu_quota: Option<CpuQuota>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,7 +42,8 @@ pub struct VmConfigBuilder {
     pub(super) memory_mode: Option<MemoryMode>,
     pub(super) overcommit: Overcommit,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) root: Option<PathBuf>,
+    pub(super) root: Option<DiskSource>,
+    pub(super) read_only: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) scratch: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,6 +154,13 @@ impl VmConfigBuilder {
         self
     }
 
+    /// Whether devices are on a PCI bus, where stock kernels find them, and there can be more of them. They are at fixed
+    /// addresses unless this says so, which kernels without PCI find sooner.
+    pub fn pci(mut self, yes: bool) -> Self {
+        self.pci = yes;
+        self
+    }
+
     /// How much CPU time the VM may use.
     pub fn cpu_quota(mut self, quota: CpuQuota) -> Self {
         self.cpu_quota = Some(quota);
@@ -196,7 +205,7 @@ impl VmConfigBuilder {
 
     /// The image of a root file system (erofs or ext4). VMs share it: it is only read, and what the guest
     /// changes goes to its memory, or to the [scratch](Self::scratch) disk.
-    pub fn root(mut self, image: impl Into<PathBuf>) -> Self {
+    pub fn root(mut self, image: impl Into<DiskSource>) -> Self {
         self.root = Some(image.into());
         self
     }
@@ -204,6 +213,12 @@ impl VmConfigBuilder {
     /// Whether a root was named so far.
     pub fn has_root(&self) -> bool {
         self.root.is_some()
+    }
+
+    /// Whether the guest cannot change its root: then neither its memory nor a scratch disk keeps changes.
+    pub fn read_only(mut self, yes: bool) -> Self {
+        self.read_only = yes;
+        self
     }
 
     /// A disk of the VM's own that keeps what the guest changes of its root: an ext4 file system.

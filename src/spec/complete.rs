@@ -2,8 +2,8 @@
 
 use super::net::{check_ports, set_name_servers};
 use super::{
-    DEFAULT_CMDLINE, Disk, Error, GuestSpec, Memory, MemoryMode, Net, Overlay, Quota, RootSpec,
-    ServiceSpec, VcpuCount, VmConfig, VmConfigBuilder, service, twice,
+    DEFAULT_CMDLINE, Disk, DiskSource, Error, GuestSpec, Memory, MemoryMode, Net, Overlay, Quota,
+    RootSpec, ServiceSpec, VcpuCount, VmConfig, VmConfigBuilder, service, twice,
 };
 use kvmlet_contract::AgentSpec;
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ impl VmConfigBuilder {
         let cmdline = self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into());
         service::check_cmdline(&cmdline)?;
         check_scratch_size(self.scratch_size, self.scratch.as_deref())?;
-        let (root, mut disks) = root_disks(self.root, self.scratch)?;
+        let (root, mut disks) = root_disks(self.root, self.scratch, self.read_only)?;
         disks.extend(self.disks);
         twice::check(&disks, &self.nets)?;
         self.nets.iter().try_for_each(Net::check)?;
@@ -68,6 +68,7 @@ impl VmConfigBuilder {
             cpu_mask: self.cpu_mask,
             nested: self.nested,
             pmu: self.pmu,
+            pci: self.pci,
             quota,
             overcommit: self.overcommit,
             disks,
@@ -94,7 +95,6 @@ impl VmConfigBuilder {
         let named = [
             ("the kernel", &self.kernel),
             ("the initrd", &self.initrd),
-            ("the root", &self.root),
             ("the scratch disk", &self.scratch),
             ("the statistics", &self.stats),
         ];
@@ -102,8 +102,9 @@ impl VmConfigBuilder {
             path.as_deref()
                 .map_or(Ok(()), |path| service::check_path(what, path))?;
         }
-        let mut disks = self.disks.iter();
-        disks.try_for_each(|disk| service::check_path("a disk", &disk.path))
+        let root = self.root.iter().map(|root| root.check("the root", true));
+        let disk = |disk: &Disk| disk.source.check("a disk", disk.read_only);
+        root.chain(self.disks.iter().map(disk)).collect()
     }
 }
 
@@ -125,23 +126,26 @@ fn check_scratch_size(size: Option<Memory>, scratch: Option<&Path>) -> Result<()
 
 /// The disks that make a root, and how the guest puts them together.
 fn root_disks(
-    root: Option<PathBuf>,
+    root: Option<DiskSource>,
     scratch: Option<PathBuf>,
+    read_only: bool,
 ) -> Result<(Option<RootSpec>, Vec<Disk>), Error> {
     let (root, scratch) = match (root, scratch) {
         (None, None) => return Ok((None, Vec::new())),
         (None, Some(_)) => return Err(Error::ScratchAlone),
+        (Some(_), Some(_)) if read_only => return Err(Error::ScratchAlone),
         (Some(root), scratch) => (Disk::read_only(root), scratch.map(Disk::read_write)),
     };
     let overlay = match &scratch {
-        Some(_) => Overlay::Device(SCRATCH_DEVICE.into()),
-        None => Overlay::Tmpfs,
+        _ if read_only => None,
+        Some(_) => Some(Overlay::Device(SCRATCH_DEVICE.into())),
+        None => Some(Overlay::Tmpfs),
     };
     let spec = RootSpec {
         device: ROOT_DEVICE.into(),
         fstype: None,
         read_only: true,
-        overlay: Some(overlay),
+        overlay,
     };
     Ok((Some(spec), [root].into_iter().chain(scratch).collect()))
 }

@@ -30,6 +30,16 @@ pub struct FeatureBit {
     pub bit: u8,
 }
 
+impl FeatureBit {
+    /// The feature that a bit stands for, if it is one that has a name.
+    pub fn at(leaf: u32, subleaf: u32, register: Register, bit: u8) -> Option<&'static Self> {
+        FEATURES.iter().find(|feature| {
+            let place = (feature.leaf, feature.subleaf, feature.register, feature.bit);
+            place == (leaf, subleaf, register, bit)
+        })
+    }
+}
+
 macro_rules! features {
     ($(($leaf:literal, $subleaf:literal) $register:ident { $($name:literal = $bit:literal),* $(,)? })*) => {
         &[$($(FeatureBit {

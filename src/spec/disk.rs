@@ -2,7 +2,7 @@
 
 use super::flag::Flag;
 use super::rate_limit::Written;
-use super::{Error, Memory, RateLimit, Setting};
+use super::{DiskSource, Error, Memory, RateLimit, Setting};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -22,7 +22,7 @@ pub enum Cache {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskIo {
-    /// `io_uring` where the host allows it, else `sync`.
+    /// `io_uring` where the host allows it, beside plain calls for what the page cache does at once; else `sync`.
     #[default]
     Auto,
     /// Many requests at a time through a ring; an error where the host forbids it.
@@ -101,7 +101,7 @@ impl TryFrom<u64> for QueueCount {
     }
 }
 
-/// A raw image file or a block device that the guest sees as a virtio disk.
+/// A raw image file, a block device or ranges of files that the guest sees as a virtio disk.
 ///
 /// As text it is a path and keys behind it, those of [`Setting::Disks`]:
 ///
@@ -117,8 +117,9 @@ impl TryFrom<u64> for QueueCount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
-    /// The file or device.
-    pub path: PathBuf,
+    /// Where its content is.
+    #[serde(rename = "path")]
+    pub source: DiskSource,
     /// Whether the guest may only read. Several VMs can share such a disk.
     #[serde(default)]
     pub read_only: bool,
@@ -148,17 +149,17 @@ pub struct Disk {
 
 impl Disk {
     /// A disk that the guest cannot change.
-    pub fn read_only(path: impl Into<PathBuf>) -> Self {
+    pub fn read_only(source: impl Into<DiskSource>) -> Self {
         Self {
             read_only: true,
-            ..Self::read_write(path)
+            ..Self::read_write(source)
         }
     }
 
     /// A disk that the guest reads and writes, with write-back caching and no limits.
-    pub fn read_write(path: impl Into<PathBuf>) -> Self {
+    pub fn read_write(source: impl Into<DiskSource>) -> Self {
         Self {
-            path: path.into(),
+            source: source.into(),
             read_only: false,
             direct: false,
             cache: Cache::WriteBack,
@@ -223,7 +224,7 @@ impl FromStr for Disk {
             operations_once: flag.number("iops-once")?,
         };
         Ok(Self {
-            path: path.ok_or(Error::DiskPathMissing)?.into(),
+            source: path.ok_or(Error::DiskPathMissing)?.into(),
             read_only: flag.switch("ro")?,
             direct: flag.switch("direct")?,
             cache: cache.unwrap_or_default(),
@@ -256,7 +257,7 @@ mod tests {
     #[test]
     fn every_key_has_its_place_in_text_and_json() {
         let expected = Disk {
-            path: "d".into(),
+            source: "d".into(),
             read_only: true,
             direct: true,
             cache: Cache::WriteThrough,

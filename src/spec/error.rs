@@ -133,7 +133,7 @@ pub enum Error {
         what: &'static str,
     },
     /// A scratch disk without a root to lay it over.
-    #[error("a scratch disk keeps the changes of a root, and no root is named")]
+    #[error("a scratch disk keeps the changes of a root, and no root that changes is named")]
     ScratchAlone,
     /// The size of a scratch disk that is not named.
     #[error("a size of the scratch disk is named, but not its file")]
@@ -324,6 +324,9 @@ pub enum Error {
     /// A disk without a file.
     #[error("a disk has no file: add `path=FILE`")]
     DiskPathMissing,
+    /// Ranges of files that make no disk.
+    #[error(transparent)]
+    Extents(#[from] super::extents::ExtentsError),
     /// A serial number that a disk cannot have.
     #[error(
         "`{text}` cannot be the serial number of a disk: those are 1 to {} printable ASCII characters",
@@ -334,10 +337,7 @@ pub enum Error {
         text: String,
     },
     /// A number of queues outside the limits.
-    #[error(
-        "{count} queues of a disk is outside the limits: 1 to {}",
-        QueueCount::MAX
-    )]
+    #[error("a disk has 1 to {} queues, not {count}", QueueCount::MAX)]
     DiskQueues {
         /// The count asked for.
         count: u64,
@@ -376,9 +376,7 @@ pub enum Error {
         of: &'static str,
     },
     /// A path that JSON cannot have.
-    #[error(
-        "a path in the configuration is not UTF-8, and JSON is: rename the file, or link to it"
-    )]
+    #[error("a path is not UTF-8, as JSON is: rename the file, or link to it")]
     PathNotText,
     /// Something that no key of a configuration file says.
     #[error("the configuration has been changed in a way that no key of a configuration file says")]

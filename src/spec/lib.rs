@@ -14,8 +14,10 @@ mod cpu_mask;
 mod cpu_set;
 mod definitions;
 mod disk;
+mod disk_source;
 mod egress;
 mod error;
+mod extents;
 mod flag;
 mod interface;
 mod jail_mode;
@@ -51,8 +53,10 @@ pub use cpu_features::{FeatureBit, Register};
 pub use cpu_mask::CpuMask;
 pub use cpu_set::CpuSet;
 pub use disk::{Cache, Disk, DiskFormat, DiskIo, QueueCount, Scratch, Serial};
+pub use disk_source::DiskSource;
 pub use egress::Egress;
 pub use error::Error;
+pub use extents::{Extent, Extents, ExtentsError};
 pub use interface::{GuestAddress, Interface};
 pub use jail_mode::JailMode;
 pub use memory::{HugePages, Memory, MemorySize};
@@ -136,6 +140,8 @@ pub struct VmConfig {
     pub nested: bool,
     /// Whether the guest has performance counters.
     pub pmu: bool,
+    /// Whether devices are on a PCI bus.
+    pub pci: bool,
     /// What the VM may use of its host.
     pub quota: Quota,
     /// How much more than the host has may be promised to all VMs together.
@@ -266,6 +272,13 @@ mod tests {
             kept.guest.to_cmdline(),
             "kvmlet.root=/dev/vda,ro kvmlet.overlay=/dev/vdb"
         );
+        let fixed = VmConfig::builder().kernel("k").root("r").read_only(true);
+        let changing = fixed.clone().scratch("s").build();
+        assert!(matches!(changing, Err(Error::ScratchAlone)));
+        let fixed = fixed.build().unwrap();
+        assert_eq!(fixed.guest.to_cmdline(), "kvmlet.root=/dev/vda,ro");
+        let again = VmConfig::from_json(&fixed.to_json().unwrap());
+        assert_eq!(again.unwrap(), fixed);
         let alone = VmConfig::builder().kernel("k").scratch("s");
         assert!(matches!(alone.build(), Err(Error::ScratchAlone)));
     }

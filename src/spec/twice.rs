@@ -5,12 +5,15 @@ use std::fmt::Display;
 
 /// Checks that no two devices have the same of what tells them apart, and that no disk is there twice that is written to.
 pub(super) fn check(disks: &[Disk], nets: &[Net]) -> Result<(), Error> {
-    let written_twice = disks.iter().find(|disk| {
-        let same = disks.iter().filter(|other| other.path == disk.path);
-        same.clone().count() > 1 && !same.clone().all(|other| other.read_only)
+    let written_twice = disks.iter().find_map(|disk| {
+        let path = disk.source.path()?;
+        let has_it = |other: &&Disk| other.source.paths().any(|other| other == path);
+        let same = disks.iter().filter(has_it);
+        let shared = same.clone().count() > 1 && !same.clone().all(|other| other.read_only);
+        shared.then_some(path)
     });
-    if let Some(disk) = written_twice {
-        let path = disk.path.clone();
+    if let Some(path) = written_twice {
+        let path = path.into();
         return Err(Error::DiskTwice { path });
     }
     let serials = disks.iter().filter_map(|disk| disk.id.as_ref());

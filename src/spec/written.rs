@@ -1,6 +1,7 @@
 //! A configuration as the JSON that says it.
 
-use super::{Error, NameServer, Net, Overlay, VmConfig, VmConfigBuilder};
+use super::{DiskSource, Error, NameServer, Net, Overlay, VmConfig, VmConfigBuilder};
+use std::path::PathBuf;
 
 impl VmConfig {
     /// The JSON text that [`from_json`](Self::from_json) reads as this configuration. Equal configurations have
@@ -28,11 +29,13 @@ impl VmConfig {
         let mut disks = self.disks.iter().cloned();
         let overlay = guest.root.as_ref().and_then(|root| root.overlay.as_ref());
         let scratch = matches!(overlay, Some(Overlay::Device(_)));
-        let mut path_of_next = |is_there: bool| {
+        let mut next = |is_there: bool| {
             let disk = is_there.then(|| disks.next().ok_or(Error::NoKeySays));
-            disk.transpose().map(|disk| disk.map(|disk| disk.path))
+            disk.transpose().map(|disk| disk.map(|disk| disk.source))
         };
-        let (root, scratch) = (path_of_next(guest.root.is_some())?, path_of_next(scratch)?);
+        let (root, scratch) = (next(guest.root.is_some())?, next(scratch)?);
+        let path = |source: DiskSource| source.path().map(PathBuf::from).ok_or(Error::NoKeySays);
+        let scratch = scratch.map(path).transpose()?;
         let made = self.nets.iter().find(|net| net.tap.is_none());
         let dns = made.map_or(&[][..], |net: &Net| &net.dns);
         Ok(VmConfigBuilder {
@@ -46,6 +49,7 @@ impl VmConfig {
             cpu_mask: self.cpu_mask.clone(),
             nested: self.nested,
             pmu: self.pmu,
+            pci: self.pci,
             cpu_quota: quota.cpu,
             cpuset: quota.cpus.clone(),
             cpu_weight: quota.weight,
@@ -55,6 +59,10 @@ impl VmConfig {
             overcommit: self.overcommit,
             root,
             scratch,
+            read_only: guest
+                .root
+                .as_ref()
+                .is_some_and(|root| root.overlay.is_none()),
             scratch_size: self.scratch_size,
             disks: disks.collect(),
             nets: self.nets.clone(),

@@ -70,7 +70,7 @@ fn devices() -> impl Strategy<Value = VmConfigBuilder> {
         for (path, keys) in disks {
             let disk = format!("path=d,{keys}").trim_end_matches(',').parse();
             config = config.disk(Disk {
-                path: path.into(),
+                source: path.into(),
                 ..disk.ok()?
             });
         }
@@ -101,10 +101,15 @@ fn shares(config: VmConfigBuilder) -> impl Strategy<Value = VmConfigBuilder> {
         option::of(1u64..=10_000),
         option::of("/[a-z]{1,3}"),
         option::of((1u32..=9999, 1u32..=9999)),
-        any::<[bool; 4]>(),
+        any::<[bool; 5]>(),
     );
     share.prop_map(move |(quota, cpus, weight, parent, factors, on)| {
-        let mut config = config.clone().pmu(on[0]).rng(on[1]).best_effort(on[2]);
+        let mut config = config
+            .clone()
+            .pmu(on[0])
+            .rng(on[1])
+            .best_effort(on[2])
+            .pci(on[4]);
         config.cpu_quota = quota.and_then(|milli| CpuQuota::from_milli(milli).ok());
         config.cpuset = cpus.and_then(|text| text.parse().ok());
         config.cpu_weight = weight.and_then(|weight| weight.try_into().ok());
@@ -178,8 +183,8 @@ fn what_is_written_is_what_people_write() {
         .disk("d,iops=100,burst=1,bandwidth=3M".parse().unwrap())
         .publish("localhost:8080:80".parse().unwrap());
     let json = config.build().unwrap().to_json().unwrap();
-    let mut expected = r#"{"kernel":"vmlinux","cmdline":"console=ttyS0 reboot=k panic=-1 quiet","memory":"128M","huge_pages":"off","prefault":false,"vcpus":1,"cpu_mask":[],"nested":false,"pmu":false,"cpu_quota":0.5,"cpu_scope":"vm","#.to_string();
-    write!(expected, r#""overcommit":{{"cpus":1,"memory":1}},"disks":[{{"path":"d","read_only":false,"direct":false,"cache":"writeback","queues":1,"io":"auto","rate_limit":{{"bandwidth":"3M","burst":1,"operations":100,"operations_burst":10}}}}],"nets":[{{"queues":1,"publish":["localhost:8080:80/tcp"]}}],"rng":true,"jail":"auto","best_effort":false}}"#).unwrap();
+    let mut expected = r#"{"kernel":"vmlinux","cmdline":"console=ttyS0 reboot=k panic=-1 quiet","memory":"128M","huge_pages":"off","prefault":false,"vcpus":1,"cpu_mask":[],"nested":false,"pmu":false,"pci":false,"cpu_quota":0.5,"cpu_scope":"vm","#.to_string();
+    write!(expected, r#""overcommit":{{"cpus":1,"memory":1}},"read_only":false,"disks":[{{"path":"d","read_only":false,"direct":false,"cache":"writeback","queues":1,"io":"auto","rate_limit":{{"bandwidth":"3M","burst":1,"operations":100,"operations_burst":10}}}}],"nets":[{{"queues":1,"publish":["localhost:8080:80/tcp"]}}],"rng":true,"jail":"auto","best_effort":false}}"#).unwrap();
     assert_eq!(json, expected);
 }
 

@@ -51,6 +51,15 @@ pub fn unlock(file: &File, byte: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives all locks of this open file back, also those that a copy of its descriptor in another process would keep.
+///
+/// # Errors
+/// What the kernel says.
+pub fn unlock_all(file: &File) -> io::Result<()> {
+    lock(file, libc::F_OFD_SETLK, libc::F_UNLCK, 0, TO_THE_END)?;
+    Ok(())
+}
+
 /// Has another open file the lock of a byte?
 ///
 /// # Errors
@@ -164,6 +173,10 @@ mod tests {
         drop((first, second));
         assert!(try_lock_all(&third, false).unwrap());
         assert!(is_locked(&open(), 7).unwrap());
+        let copy = third.try_clone().unwrap();
+        unlock_all(&third).unwrap();
+        assert!(!is_locked(&open(), 7).unwrap());
+        drop(copy);
     }
 
     #[test]

@@ -13,6 +13,15 @@ use std::sync::OnceLock;
 /// All that file capabilities may give to kvmlet: interfaces, and ports below 1024.
 const GRANTED: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_BIND_SERVICE);
 
+/// Where things are kept below a home directory, and the variables that say so (XDG Base Directory Specification).
+const PLACES: [(&str, &str); 3] = [
+    ("XDG_CACHE_HOME", ".cache"),
+    ("XDG_DATA_HOME", ".local/share"),
+    ("XDG_STATE_HOME", ".local/state"),
+];
+/// Where sockets and locks are has no place below it.
+const RUNTIME: &str = "XDG_RUNTIME_DIR";
+
 /// What was in the environment before it was cleared.
 static CALLERS: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
 
@@ -123,6 +132,15 @@ pub fn as_caller<T>(act: impl FnOnce() -> T) -> std::io::Result<T> {
     Ok(done)
 }
 
+/// The variables that this process does not have because of what the file gave, for a program that it starts and that gets
+/// none of it (capabilities(7): what is not inheritable ends with execve).
+pub fn of_caller() -> Vec<(OsString, OsString)> {
+    match is_privileged_by_file() && !rustix::process::geteuid().is_root() {
+        true => of_callers_program(),
+        false => Vec::new(),
+    }
+}
+
 /// Gives up what the file gave, for work that runs other programs. Returns the variables that those may be given and
 /// this process does not have any more: without its rights, they are the caller's own programs.
 ///
@@ -140,5 +158,18 @@ pub fn drop_file_capabilities() -> Result<Vec<(OsString, OsString)>, Error> {
         inheritable: none,
     };
     set_capabilities(None, sets).map_err(|_| Error::Capabilities)?;
-    Ok(CALLERS.get().cloned().unwrap_or_default())
+    Ok(of_callers_program())
+}
+
+/// The caller's variables; but a program of kvmlet's own finds what is kept where this one has it, which does not ask them.
+fn of_callers_program() -> Vec<(OsString, OsString)> {
+    let of_caller = CALLERS.get().into_iter().flatten();
+    let is_place = |name: &OsStr| name == RUNTIME || PLACES.iter().any(|(place, _)| name == *place);
+    let of_caller = of_caller.filter(|(name, _)| !is_place(name)).cloned();
+    let home = home();
+    let places = PLACES.iter().filter_map(|(name, below)| {
+        let place = home.as_ref()?.join(below);
+        Some(((*name).into(), place.into()))
+    });
+    of_caller.chain(places).collect()
 }

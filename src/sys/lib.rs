@@ -4,9 +4,15 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+// Tests make calls from within lists that have none for memory.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: crate::heap::Heap = crate::heap::Heap;
+
 pub mod acceptor;
 #[cfg(test)]
 mod alone;
+pub mod arguments;
 pub mod byte_lock;
 pub mod causes;
 pub mod clock;
@@ -19,10 +25,12 @@ pub mod event;
 pub mod facts;
 pub mod first_thread;
 pub mod frames;
+pub mod heap;
 pub mod interrupt;
 pub mod kvm;
 pub mod lack;
 pub mod lock;
+pub mod obituary;
 pub mod output;
 pub mod process;
 pub mod ring;

@@ -80,6 +80,14 @@ pub fn try_share(file: impl AsFd) -> io::Result<bool> {
     attempt(file, FlockOperation::NonBlockingLockShared)
 }
 
+/// Lets go of it, for all who have this one open: a process that was forked meanwhile, too.
+///
+/// # Errors
+/// What the kernel says.
+pub fn release(file: impl AsFd) -> io::Result<()> {
+    attempt(file, FlockOperation::Unlock).map(drop)
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is the one lock")]
 fn attempt(file: impl AsFd, operation: FlockOperation) -> io::Result<bool> {
     loop {

@@ -169,16 +169,38 @@ pub enum Fork {
 /// When this process has more than one thread (the child would have one, and maybe the others' locks), or the
 /// host gives no process, or no such namespace.
 pub fn fork(namespaces: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    let parent = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    if let Some(child) = split(namespaces, cgroup)? {
+        return Ok(Fork::Parent(child));
+    }
+    let lifeline = Lifeline(parent);
+    if lifeline.hold().is_err() {
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(128 + libc::SIGKILL) };
+    }
+    Ok(Fork::Child(lifeline))
+}
+
+/// Splits this process in two as [`fork`] does, but the child, which has no namespace of its own, outlives its parent. To it
+/// nothing is returned.
+///
+/// # Errors
+/// As of a [`fork`].
+pub fn fork_apart() -> io::Result<Option<Child>> {
+    split(0, None)
+}
+
+/// The child, or nothing to the child.
+fn split(namespaces: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Child>> {
     if !has_one_thread()? {
         return Err(io::Error::other(
             "a process with several threads cannot be forked",
         ));
     }
-    let parent = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
     let mut flags = namespaces | libc::CLONE_PIDFD;
     let number = thread_number();
     if number != 0 {
-        flags |= libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
+        flags |= ABOUT_NUMBER;
     }
     let mut pidfd: libc::c_int = -1;
     let born_inside = cgroup.map(|cgroup| clone_into(cgroup, flags, &mut pidfd, number));
@@ -194,17 +216,11 @@ pub fn fork(namespaces: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Resu
     if pid == -1 {
         return Err(io::Error::last_os_error());
     }
-    let Some(pid) = Pid::from_raw(pid as i32) else {
-        let lifeline = Lifeline(parent);
-        if lifeline.hold().is_err() {
-            // SAFETY: ends the process.
-            unsafe { libc::_exit(128 + libc::SIGKILL) };
-        }
-        return Ok(Fork::Child(lifeline));
-    };
-    // SAFETY: the kernel has just made the descriptor, for us alone.
-    let fd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Fork::Parent(Child { pid, fd }))
+    Ok(Pid::from_raw(pid as i32).map(|pid| {
+        // SAFETY: the kernel has just made the descriptor, for us alone.
+        let fd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Child { pid, fd }
+    }))
 }
 
 /// A directory has two links more than it has directories in it.
@@ -306,12 +322,31 @@ fn clone_into(
 /// Where the C library keeps the number of this thread: as for a fork of its own, the kernel is asked to write
 /// the child's there. Zero if it cannot be told (Linux without CONFIG_CHECKPOINT_RESTORE); only who signals
 /// the child's first thread by its `pthread_t` would notice.
+#[cfg(target_env = "gnu")]
 fn thread_number() -> usize {
     let mut address = 0;
     // SAFETY: PR_GET_TID_ADDRESS stores a pointer, or nothing.
     unsafe { libc::prctl(libc::PR_GET_TID_ADDRESS, &raw mut address) };
     address
 }
+
+/// The same, where the kernel clears something else when a thread ends: musl has the number in front of `errno`.
+#[cfg(not(target_env = "gnu"))]
+fn thread_number() -> usize {
+    // SAFETY: both are fields of what the library has of each thread, and not its first.
+    let place = unsafe { libc::__errno_location().sub(1) };
+    // SAFETY: as above.
+    match unsafe { place.read() } == rustix::thread::gettid().as_raw_nonzero().get() {
+        true => place.addr(),
+        false => 0,
+    }
+}
+
+/// What the kernel does with the number of the child's thread: it writes it there, and glibc wants zero there in the end.
+const ABOUT_NUMBER: libc::c_int = match cfg!(target_env = "gnu") {
+    true => libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID,
+    false => libc::CLONE_CHILD_SETTID,
+};
 
 /// Ties a process's life to that of its parent.
 #[derive(Debug)]

@@ -36,6 +36,15 @@ pub fn ignore(signals: &[libc::c_int]) {
     }
 }
 
+/// Has signals do what they do to a program that knows nothing of them, whatever this process was started to ignore: for one
+/// that goes on when whoever has started it is gone.
+pub fn heed(signals: &[libc::c_int]) {
+    for signal in signals {
+        // SAFETY: there is no handler to be called.
+        unsafe { libc::signal(*signal, libc::SIG_DFL) };
+    }
+}
+
 /// Blocks no signal in this thread: for a program that is about to be executed, and would be started with those blocked
 /// that this process reads.
 ///
@@ -43,6 +52,17 @@ pub fn ignore(signals: &[libc::c_int]) {
 /// None that the kernel has.
 pub fn block_none() -> io::Result<()> {
     change_mask(libc::SIG_SETMASK, &set_of(&[]))
+}
+
+/// Has no signal but SIGKILL and SIGSTOP reach this thread: for a process that ends with another one, and not before.
+///
+/// # Errors
+/// None that the kernel has.
+pub fn block_all() -> io::Result<()> {
+    let mut all = set_of(&[]);
+    // SAFETY: it fills a set that is there.
+    unsafe { libc::sigfillset(&raw mut all) };
+    change_mask(libc::SIG_SETMASK, &all)
 }
 
 /// A set of these signals.

@@ -5,7 +5,7 @@ use super::wait::{self, Slot, Until};
 use crate::thread;
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
-use rustix::stdio::stderr;
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr};
 use rustix::termios::isatty;
 use std::fmt;
 use std::io;
@@ -47,6 +47,19 @@ pub fn never_waits() {
 /// Says what was dropped, if there is room now: this process ends.
 pub fn finish() {
     lock().put(b"", None);
+}
+
+/// Leaves all standard streams of this process to those who read them: it has `/dev/null` from now on.
+///
+/// # Errors
+/// When there is none.
+pub fn leave_streams() -> io::Result<()> {
+    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    lock().way = Some(Way::Direct);
+    Ok(())
 }
 
 /// The descriptor that it is written to, if it was opened once more.

@@ -25,7 +25,7 @@ impl<'a> Temporary<'a> {
     /// What the kernel says, when no file can be made there.
     pub fn new(directory: &'a impl AsFd, mode: Mode) -> io::Result<Self> {
         let directory = directory.as_fd();
-        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         match openat(directory, ".", flags, mode) {
             Ok(file) => Ok(Self {
                 directory,
@@ -51,7 +51,7 @@ impl<'a> Temporary<'a> {
 
     fn named(directory: BorrowedFd<'a>, mode: Mode) -> io::Result<Self> {
         let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         with_random_name(|name| {
             let file = openat(directory, name, flags, mode)?;
             Ok(Self {
@@ -62,7 +62,7 @@ impl<'a> Temporary<'a> {
         })
     }
 
-    /// What is to be written to.
+    /// What is to be written to, and can be read.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
@@ -126,13 +126,36 @@ impl Drop for Temporary<'_> {
     }
 }
 
+/// A file in a directory that never has a name, to be written and read; it goes when it is closed.
+///
+/// # Errors
+/// What the kernel says, when no file can be made there.
+pub fn unnamed(directory: &impl AsFd) -> io::Result<File> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    match openat(directory, ".", flags | OFlags::TMPFILE, mode) {
+        Ok(file) => Ok(file.into()),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => with_random_name(|name| {
+            let new = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            let file = openat(directory, name, new, mode)?;
+            unlinkat(directory, name, AtFlags::empty())?;
+            Ok(file.into())
+        }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What temporary files are called where they have a name, in front of something random. Whoever knows that nobody is at
+/// work may remove what a killed process has left.
+pub const PREFIX: &str = ".kvmlet-";
+
 /// Does something under a name that is not in use.
 fn with_random_name<T>(mut attempt: impl FnMut(&str) -> rustix::io::Result<T>) -> io::Result<T> {
     let mut result = Err(Errno::EXIST);
     for _ in 0..ATTEMPTS {
         let mut random = [0; 8];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-        result = attempt(&format!(".kvmlet-{:016x}", u64::from_ne_bytes(random)));
+        result = attempt(&format!("{PREFIX}{:016x}", u64::from_ne_bytes(random)));
         if !matches!(result, Err(Errno::EXIST)) {
             break;
         }

@@ -5,6 +5,11 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+// Tests make calls from within lists that have none for memory.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: kvmlet_sys::heap::Heap = kvmlet_sys::heap::Heap;
+
 #[cfg(test)]
 #[path = "../sys/alone.rs"]
 mod alone;
@@ -12,6 +17,7 @@ pub mod arch;
 pub mod devices;
 pub mod disk;
 pub mod memory;
+pub mod snapshot;
 pub mod system_calls;
 pub mod thread;
 pub mod vm;

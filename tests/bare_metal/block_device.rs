@@ -21,9 +21,9 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Requests of linux/loop.h.
-const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4c82;
-const LOOP_CONFIGURE: libc::c_ulong = 0x4c0a;
-const LOOP_SET_CAPACITY: libc::c_ulong = 0x4c07;
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
+const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
+const LOOP_SET_CAPACITY: libc::Ioctl = 0x4c07;
 /// The device lets go of its file when the last who has it open closes it, whatever ends that process.
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 
@@ -88,7 +88,7 @@ impl LoopDevice {
     }
 }
 
-fn ioctl(file: &File, request: libc::c_ulong, argument: *const libc::c_void) -> io::Result<i32> {
+fn ioctl(file: &File, request: libc::Ioctl, argument: *const libc::c_void) -> io::Result<i32> {
     // SAFETY: the descriptor is open, and the argument is null or what the request reads.
     match unsafe { libc::ioctl(file.as_raw_fd(), request, argument) } {
         -1 => Err(io::Error::last_os_error()),

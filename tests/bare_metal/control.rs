@@ -1,15 +1,14 @@
 //! A VM's control socket, with a VM behind it: what it can be asked, and clients that mean it no good.
 
 use super::cli::{Running, kill, kvmlet, text};
+use crate::harness::control::with_control;
 use crate::harness::{Test, deadline, number};
 use kvmlet_control::{Connection, ConnectionError, Order, Report, Request, State, framed};
 use kvmlet_spec::{Outcome, Reason, Stats};
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
@@ -33,22 +32,6 @@ struct Controlled {
     vm: Running,
     path: PathBuf,
     _place: tempfile::TempDir,
-}
-
-/// Has a command inherit a descriptor by the same number, which it is told.
-fn with_control(command: &mut Command, socket: OwnedFd) -> &mut Command {
-    command
-        .arg("--control-fd")
-        .arg(socket.as_raw_fd().to_string());
-    let inherit = move || {
-        // SAFETY: it only changes a flag, of a descriptor that the command owns.
-        match unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFD, 0) } {
-            -1 => Err(std::io::Error::last_os_error()),
-            _ => Ok(()),
-        }
-    };
-    // SAFETY: it makes a system call, and nothing else.
-    unsafe { command.pre_exec(inherit) }
 }
 
 impl Controlled {

@@ -107,7 +107,8 @@ fn liars() {
 fn still() {
     scripted(
         r#"
-        $K run -d --name web --kernel "$AGENT" --health-cmd turns=01 --health-interval 400ms --health-retries 1 root stay >/dev/null
+        # Well for 8 s: who looks may take long to see it.
+        $K run -d --name web --kernel "$AGENT" --health-cmd turns=00000000000000000001 --health-interval 400ms --health-retries 1 root stay >/dev/null
         until_health web healthy
         $K pause web >/dev/null
         before=$($K inspect --format '{{.State.Health.Log}}' web)

@@ -8,8 +8,8 @@ use kvmlet_spec::{JailMode, MemorySize, Reason, VmConfig, VmConfigBuilder};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
@@ -22,6 +22,9 @@ pub const TESTS: &[Test] = &[
     ("what_keeps_an_instance_from_starting_is_told", failures),
     ("an_instance_may_outlive_its_program", outlives),
     ("an_instance_ends_with_its_program", orphaned),
+    ("an_instance_is_found_again_by_its_socket", found),
+    ("who_finds_an_instance_holds_it", held),
+    ("examples_do_what_they_say", examples),
     ("a_program_outside_needs_ten_lines", outside),
 ];
 
@@ -210,6 +213,155 @@ fn orphaned() {
     assert_eq!(reason_in(&path), Reason::Stopped);
 }
 
+/// A VM that was left alone, its socket, and the file of its outcome.
+fn left_alone(
+    directory: &Path,
+    config: VmConfigBuilder,
+    output: Option<OwnedFd>,
+) -> (u32, PathBuf, PathBuf) {
+    let (socket, path) = (directory.join("sock"), directory.join("outcome"));
+    let mut surroundings = Surroundings::default();
+    surroundings.outlives = true;
+    surroundings.output = output;
+    surroundings.outcome = Some(path.clone());
+    surroundings.control = Some(socket.clone());
+    let running = Instance::start(config.build().unwrap(), surroundings).unwrap();
+    (running.leave(), socket, path)
+}
+
+fn found() {
+    let directory = tempfile::tempdir().unwrap();
+    let spin = config("power_button", "code=9");
+    let (said, output) = std::io::pipe().unwrap();
+    let (supervisor, socket, path) = left_alone(directory.path(), spin, Some(output.into()));
+    // A button that nobody listens to yet is a power cut.
+    let mut said = BufReader::new(said);
+    let mut text = String::new();
+    while !text.contains("ready") && said.read_line(&mut text).unwrap() > 0 {}
+    let mut running = Instance::attach(&socket).unwrap();
+    assert_eq!(running.pid(), supervisor);
+    assert!(running.try_wait().unwrap().is_none());
+    running.pause().unwrap();
+    assert!(matches!(running.pause(), Err(Error::Refused(_))));
+    assert_eq!(running.stats().unwrap().vm.memory.bytes, 64 << 20);
+    running.resume().unwrap();
+    // Once more, as whoever is killed would.
+    assert_eq!(running.leave(), supervisor);
+    let mut running = Instance::attach(&socket).unwrap();
+    let outcome = running.stop(deadline()).unwrap();
+    assert_eq!((outcome.reason, outcome.code), (Reason::Shutdown, Some(9)));
+    assert_eq!(running.pid(), 0);
+    assert!(matches!(running.resume(), Err(Error::Over)));
+    assert!(!is_there(supervisor) && !socket.exists());
+    assert_eq!(reason_in(&path), Reason::Shutdown);
+    let error = Instance::attach(&socket).unwrap_err();
+    assert!(matches!(error, Error::Unattached { .. }), "{error}");
+    // What is no VM's is told, and not waited for.
+    // Whether it hangs up before or after it is asked for something, it is not ended (it is this process).
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    for _ in 0..50 {
+        let error = Instance::attach(&socket).unwrap_err();
+        assert!(matches!(error, Error::Gone | Error::Lost(_)), "{error}");
+    }
+}
+
+fn held() {
+    let directory = tempfile::tempdir().unwrap();
+    let spin = || config("spin", "period=0");
+    let (supervisor, socket, _) = left_alone(directory.path(), spin(), None);
+    let vm = vm_of(supervisor).unwrap();
+    let mut other = Instance::attach(&socket).unwrap();
+    drop(Instance::attach(&socket).unwrap());
+    assert!(!is_there(supervisor) && !is_there(vm));
+    assert_eq!(other.wait().unwrap().reason, Reason::Stopped);
+    // A supervisor that is killed has a VM no more, whoever has attached to it, and its socket is in nobody's way.
+    let (supervisor, socket, _) = left_alone(directory.path(), spin(), None);
+    let mut running = Instance::attach(&socket).unwrap();
+    let vm = vm_of(supervisor).unwrap();
+    crate::cli::kill(supervisor as i32, libc::SIGKILL);
+    assert!(matches!(running.wait(), Err(Error::Gone)));
+    eventually("its VM has ended", || !is_there(vm));
+    assert!(socket.exists());
+    let (_, socket, _) = left_alone(directory.path(), spin(), None);
+    // As many as are told the end.
+    let all: Vec<Running> = (0..4).map(|_| Instance::attach(&socket).unwrap()).collect();
+    let Err(Error::Refused(failure)) = Instance::attach(&socket) else {
+        panic!("one too many");
+    };
+    assert!(failure.message.contains("watched"), "{failure}");
+    drop(all);
+}
+
+/// Builds the examples of the face, and returns where they are. They are up to date if all tests were built.
+fn built_examples() -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["build", "--quiet", "--offline", "--workspace", "--exclude"]);
+    let built = cargo.args(["kvmlet-guests", "--examples"]).output();
+    let built = built.unwrap();
+    let errors = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{errors}");
+    let programs = Path::new(env!("CARGO_BIN_EXE_kvmlet")).parent();
+    programs.unwrap().join("examples")
+}
+
+/// What a program says whose standard input ends when its guest listens to the power button.
+fn ended_when_ready(mut program: Command) -> String {
+    let mut child = program
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let mut text = String::new();
+    while !text.contains("ready") && said.read_line(&mut text).unwrap() > 0 {}
+    drop(child.stdin.take());
+    said.read_to_string(&mut text).unwrap();
+    assert!(child.wait().unwrap().success(), "{text}");
+    text
+}
+
+fn examples() {
+    let examples = built_examples();
+    let mut walled = Command::new(examples.join("walls"));
+    walled.arg(program("power_button"));
+    let run = move |name: &str, words: &[&std::ffi::OsStr]| {
+        let mut command = Command::new(examples.join(name));
+        let output = command.args(words).stdin(Stdio::null()).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(output.status.success(), "{name}: {said}");
+        said
+    };
+    let smallest = run("smallest", &[program("power_off").as_ref()]);
+    assert!(
+        smallest.contains("powered off with exit code 0"),
+        "{smallest}"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let tenants = directory.path().join("tenants");
+    let agents = move || {
+        crate::ports::enter_own_host();
+        let walls = ended_when_ready(walled);
+        assert!(walls.contains("Shutdown, code Some(0)"), "{walls}");
+        let kernel = program("power_button");
+        let agent = [tenants.as_os_str(), kernel.as_ref(), "code=3".as_ref()];
+        let count = |text: &str, what: &str| text.matches(what).count();
+        let first = run("agent", &agent);
+        assert_eq!(count(&first, ": started, process"), 10, "{first}");
+        let again = run("agent", &agent);
+        assert_eq!(count(&again, ": found, process"), 10, "{again}");
+        let ended = run("agent", &agent[..1]);
+        assert_eq!(count(&ended, "Shutdown, code Some(3)"), 10, "{ended}");
+        let anew = run("agent", &agent);
+        assert_eq!(count(&anew, ": had ended: {"), 10, "{anew}");
+        assert_eq!(count(&anew, ": started, process"), 10, "{anew}");
+        run("agent", &agent[..1]);
+    };
+    std::thread::spawn(agents).join().unwrap();
+}
+
 /// A program that is no part of this workspace, and knows `kvmlet` by its path.
 fn outside() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -230,7 +382,9 @@ fn outside() {
         let mut command = Command::new(env!("CARGO"));
         command
             .current_dir(directory.path())
-            .env("CARGO_TARGET_DIR", &target);
+            .env("CARGO_TARGET_DIR", &target)
+            // What a user's cargo builds for, whatever these tests are built for.
+            .env_remove("CARGO_BUILD_TARGET");
         command.args([verb, "--offline"]);
         command
     };
@@ -244,7 +398,7 @@ fn outside() {
     let built = cargo("build").output().unwrap();
     let errors = String::from_utf8_lossy(&built.stderr);
     assert!(built.status.success(), "{errors}");
-    let found = || -> Option<std::path::PathBuf> {
+    let found = || -> Option<PathBuf> {
         let triple = std::fs::read_dir(&target).ok()?.flatten();
         let mut all = triple.map(|entry| entry.path().join("debug/outside"));
         all.find(|path| path.exists())

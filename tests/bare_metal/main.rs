@@ -2,20 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
 
-#[path = "../harness/mod.rs"]
-#[allow(dead_code)] // parts are for benchmarks
-mod harness;
-
-#[path = "../harness/packets.rs"]
-mod packets;
+use kvmlet_harness as harness;
+use kvmlet_harness::packets;
 
 mod balloon;
 mod block_device;
 mod bounded;
 mod cli;
+mod clients;
 mod console;
 mod control;
+mod departures;
 mod disk_content;
+mod disk_shared;
 mod disk_use;
 mod endings;
 mod health;
@@ -32,15 +31,18 @@ mod network;
 mod other_hosts;
 mod passt;
 mod pauses;
+mod pci;
 mod ports;
 mod quota;
 mod random;
 mod reboot;
+mod snapshot;
 mod stats;
 mod stop;
 mod supervisor;
 mod supervisor_memory;
 mod terminal;
+mod turns;
 mod unkind_host;
 mod unread_log;
 mod virtio;
@@ -56,8 +58,10 @@ fn main() -> ExitCode {
         block_device::TESTS,
         bounded::TESTS,
         disk_content::TESTS,
+        disk_shared::TESTS,
         disk_use::TESTS,
         cli::TESTS,
+        clients::TESTS,
         console::TESTS,
         control::TESTS,
         endings::TESTS,
@@ -75,18 +79,22 @@ fn main() -> ExitCode {
         other_hosts::TESTS,
         passt::TESTS,
         pauses::TESTS,
+        pci::TESTS,
         ports::TESTS,
+        departures::TESTS,
         quota::cpu::TESTS,
         quota::halting::TESTS,
         quota::launches::TESTS,
         quota::memory::TESTS,
         random::TESTS,
         reboot::TESTS,
+        snapshot::TESTS,
         stats::TESTS,
         supervisor::TESTS,
         supervisor_memory::TESTS,
         stop::TESTS,
         terminal::TESTS,
+        turns::TESTS,
         unkind_host::TESTS,
         unread_log::TESTS,
         virtio::TESTS,

@@ -1,5 +1,6 @@
 //! virtio devices driven by someone else's drivers (the `virtio-drivers` crate), at native speed.
 
+use crate::cli::{kvmlet, run, text};
 use crate::harness::patience::{eventually, patience};
 use crate::harness::{Guest, Test, number};
 use kvmlet_vmm::ExitReason;
@@ -18,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("virtio_blk_reads_and_writes", block),
     ("virtio_blk_by_system_calls", block_sync),
     ("virtio_blk_read_only_disks_are_shared", block_read_only),
+    ("virtio_blk_of_ranges_of_files", block_of_ranges),
     ("virtio_blk_notifies_once_a_batch", block_batches),
     ("virtio_blk_has_one_writer", block_lock),
     ("virtio_blk_is_held_to_its_rate", block_rate),
@@ -115,6 +117,55 @@ fn block_read_only() {
     let other = Guest::boot_with("spin", |c| c.disk(disk.clone()));
     read_and_write(disk, &image);
     drop(other);
+}
+
+/// A disk that is made of ranges of two files, in an order of its own, reads across their borders as one, in a jail
+/// as well, by a ring and by system calls.
+fn block_of_ranges() {
+    const BLOCK: u64 = 12 << 10;
+    let files = [image(), image()];
+    let ranges = (0..600).map(|number: u64| (number as usize % 2, (599 - number) * BLOCK));
+    let contents = files
+        .each_ref()
+        .map(|file| std::fs::read(file.path()).unwrap());
+    let disk: Vec<u8> = ranges
+        .clone()
+        .flat_map(|(file, at)| &contents[file][at as usize..(at + BLOCK) as usize])
+        .copied()
+        .collect();
+    let extents: Vec<_> = ranges
+        .map(|(file, at)| {
+            format!(
+                r#"{{"path": {:?}, "offset": {at}, "bytes": {BLOCK}}}"#,
+                files[file].path()
+            )
+        })
+        .collect();
+    for io in ["sync", "auto"] {
+        let json = format!(
+            r#"{{"jail": "required", "cmdline": "{BLK}", "disks": [{{"path": [{}], "read_only": true, "io": "{io}"}}]}}"#,
+            extents.join(", ")
+        );
+        let config = NamedTempFile::new().unwrap();
+        std::fs::write(config.path(), json).unwrap();
+        let output = run(kvmlet("virtio_blk").arg("--config").arg(config.path()));
+        let (told, errors) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{told}{errors}");
+        assert!(
+            told.contains(&format!("capacity={} readonly=true", disk.len() / 512)),
+            "{told}"
+        );
+        assert!(told.contains("beyond the end: refused"), "{told}");
+        assert!(
+            told.contains(&format!("fnv1a={:016x}", fnv1a(&disk[..1 << 20]))),
+            "{told}"
+        );
+        // One after the other, or many at a time: others may read the same files.
+        let other = Guest::boot_with("spin", |c| c.disk(Disk::read_only(files[0].path())));
+        let again = run(kvmlet("virtio_blk").arg("--config").arg(config.path()));
+        assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
+        drop(other);
+    }
 }
 
 /// 2000 requests in batches of 32 are 63 batches; no batch takes more than one exit.

@@ -21,8 +21,8 @@ pub const SUPERVISOR: &str = "supervisor";
 /// What each thread, by its name, has called.
 pub type Seen = HashMap<String, BTreeSet<Call>>;
 
-const NOTIF_RECV: libc::c_ulong = 0xc050_2100; // SECCOMP_IOCTL_NOTIF_RECV
-const NOTIF_SEND: libc::c_ulong = 0xc018_2101; // SECCOMP_IOCTL_NOTIF_SEND
+const NOTIF_RECV: libc::Ioctl = 0xc050_2100_u32 as libc::Ioctl; // SECCOMP_IOCTL_NOTIF_RECV
+const NOTIF_SEND: libc::Ioctl = 0xc018_2101_u32 as libc::Ioctl; // SECCOMP_IOCTL_NOTIF_SEND
 
 /// Words in memory that a forked process shares: its number, and that of its listener.
 struct Meeting(*mut AtomicI32);

@@ -2,16 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
 
-#[path = "../harness/mod.rs"]
-#[allow(dead_code)] // parts are for benchmarks
-mod harness;
-
 mod cache;
 mod containers;
 mod io;
 mod page;
 mod stand_ins;
 
+use kvmlet_harness as harness;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::path::Path;
 use std::process::{Command, ExitCode};

@@ -20,6 +20,7 @@ fn kvmlet(arguments: &[&str]) -> Output {
     command.args(arguments).current_dir(home.path());
     command
         .env("XDG_STATE_HOME", home.path())
+        .env("XDG_DATA_HOME", home.path())
         .stdin(Stdio::null());
     command.output().unwrap()
 }
@@ -74,23 +75,53 @@ fn verbs_end_as_dockers_do() {
         );
     }
     refused(&["run", "nowhere.erofs"], 125, &["`nowhere.erofs`"]);
+    // What is to go whatever it does is as good as gone, and yet told of.
+    refused(
+        &["rm", "--force", "nobody", "nothing"],
+        0,
+        &["`nobody`", "`nothing`"],
+    );
+}
+
+/// As docker has it, `-h` is the host name, and what asks for help is the word.
+#[test]
+fn run_has_dockers_words_for_host_names_and_help() {
+    let named = ["run", "-h", "a b", "nowhere.erofs"];
+    refused(&named, 125, &["`nowhere.erofs`"]);
+    refused(&["run", "-h"], 125, &["--hostname", "--help"]);
+    let help = kvmlet(&["run", "--help"]);
+    let said = String::from_utf8_lossy(&help.stdout);
+    assert!(
+        help.status.success() && said.contains("-h, --hostname <NAME>"),
+        "{said}"
+    );
+    assert!(said.contains("--help"), "{said}");
 }
 
 #[test]
-fn images_that_are_no_files_are_refused_with_what_there_is_instead() {
+fn a_directory_without_a_command_is_refused_before_a_machine_is_made() {
+    refused(
+        &["run", "."],
+        125,
+        &["does not say what it runs", "PROGRAM`", "service.json"],
+    );
+}
+
+#[test]
+fn what_is_neither_a_file_nor_an_image_is_refused_with_what_there_is_instead() {
     for image in ["nginx", "nginx:latest", "docker.io/library/nginx:1.27"] {
-        let parts = [
-            image,
-            "from registries are not there yet",
-            "`images/build nginx`",
-        ];
-        refused(&["run", image], 125, &parts);
-        refused(&["run", "-d", "-p", "8080:80", image, "sh"], 125, &parts);
+        let parts = ["nginx", "is not here", "kvmlet pull nginx"];
+        refused(&["run", "--pull", "never", image], 125, &parts);
     }
+    refused(
+        &["run", "Nginx"],
+        125,
+        &["`Nginx` is not the name of an image", "help: "],
+    );
     refused(
         &["run", "-v", "/srv:/srv", "nginx"],
         125,
-        &["directories of the host are not shared"],
+        &["those are not shared with a guest", "`kvmlet cp`"],
     );
     refused(
         &["run", "nginx.erofs"],
@@ -100,6 +131,55 @@ fn images_that_are_no_files_are_refused_with_what_there_is_instead() {
             "name an image of a root file system",
         ],
     );
+}
+
+/// What is wrong with a volume is told before anything is made.
+#[test]
+fn volumes_are_refused_that_cannot_be() {
+    for (arguments, code, parts) in [
+        (
+            "volume rm nothing",
+            1,
+            ["no volume `nothing`", "`kvmlet volume ls`"],
+        ),
+        (
+            "volume inspect nothing",
+            1,
+            ["no volume `nothing`", "help: "],
+        ),
+        ("volume create -s 1m data", 125, ["--size", "16m at least"]),
+        (
+            "volume create ../data",
+            125,
+            ["'../data'", "first character"],
+        ),
+        (
+            "volume prune",
+            1,
+            ["nobody is there to be asked", "--force"],
+        ),
+        ("volume ls -f size=1", 1, ["`size=1`", "dangling"]),
+        (
+            "run -v data:/x --tmpfs /x . /app",
+            125,
+            ["more than one thing", "`/x`"],
+        ),
+        (
+            "run -v /nowhere:/x:ro . /app",
+            125,
+            ["`/nowhere`", "no such file"],
+        ),
+        (
+            "run --mount type=nfs,target=/x . /app",
+            125,
+            ["--mount", "`nfs`"],
+        ),
+    ] {
+        let words: Vec<&str> = arguments.split(' ').collect();
+        refused(&words, code, &parts);
+    }
+    let output = kvmlet(&["volume", "create", "data"]);
+    assert_eq!(output.stdout, b"data\n", "{output:?}");
 }
 
 #[test]

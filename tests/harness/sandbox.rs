@@ -53,7 +53,7 @@ impl Sandbox {
 
     /// `kvmlet boot` in here, with a guest of the tests.
     pub fn boot(&self, guest: &str) -> Command {
-        let mut command = self.command(env!("CARGO_BIN_EXE_kvmlet"));
+        let mut command = self.command(super::kvmlet());
         command
             .args(["boot", "--kernel"])
             .arg(super::program(guest))
@@ -103,8 +103,9 @@ impl Sandbox {
         }
         found.retain(|path| Some(path) != self.leaf.as_ref());
         collect(self.runtime.path(), &mut found, |path| {
-            // What is nobody's stays: locks, and what KVM has said of CPUID.
-            let shared = ["lock", "cpuid"].map(|name| path.file_name() == Some(name.as_ref()));
+            // What is nobody's stays: locks, sums of all, what KVM has said of CPUID, the network that jails share.
+            let shared = ["lock", "roll", "cpuid", "network"]
+                .map(|name| path.file_name() == Some(name.as_ref()));
             path.is_file() && !shared.contains(&true)
         });
         found

@@ -1,9 +1,9 @@
 //! `kvmlet run` and `exec` over the agent of a Linux guest. The service, and what is executed beside it, is this test.
 
-use crate::DEADLINE;
 use crate::harness::Test;
+use crate::script::Script;
 use std::io::{Read, Write};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const TESTS: &[Test] = &[(
@@ -105,34 +105,20 @@ fn run() {
         done
         $K top --format '{{.PID}} {{.User}} {{.Command}}' web | grep -c '^1 0 /init'
         $K top --format '{{.User}} {{.Command}}' web | grep in-an; $K top web | head -n 1 | tr -s ' '
-        $K stop web; $K wait web
+        rm tree/big; $K cp tree web:/new; $K diff web
+        ! $K commit web 2>err; grep -o 'runs no image of the store' err
+        $K stop web; $K wait web; ! $K diff web 2>err; grep -o 'it does not run' err
         ! $K cp web:/tmp/big big 2>err; ! $K top web 2>>err; grep -c 'it does not run' err
         $K logs web 2>/dev/null | tail -n 1; $K logs --console web 2>&1 | grep -o 'sent SIGUSR1'
         "#;
-    let output = Command::new("timeout")
-        .arg((DEADLINE.as_secs() * 2).to_string())
-        .args([
-            "unshare",
-            "--mount",
-            "--propagation",
-            "private",
-            "bash",
-            "-c",
-            script,
-        ])
-        .current_dir(place.path())
-        .env("K", env!("CARGO_BIN_EXE_kvmlet"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
+    let script = Script::new(script, place.path(), 2);
+    let (out, err) = script.run();
     let (id, rest) = out.split_once('\n').unwrap();
     assert_eq!(id.len(), 64, "{out}");
     let expected = "[\"a b\", \"\"] as (7, 8) on tenant with 100000 bytes\nto standard error\n3\na\nb3 bytes\n\
                     size=100x30\n127\nrun \"/nothing\": no such file\nbig 640\nbig 640\n640\n\
                     no such file\nno such file\nneither path\nboth paths\n1\n7 /test --in-an-instance serve a b\n\
-                    PID PPID USER TIME RSS COMMAND\nweb\n5\n2\nstopped\nsent SIGUSR1\n";
+                    PID PPID USER TIME RSS COMMAND\nA /new\nA /new/link\nruns no image of the store\n\
+                    web\n5\nit does not run\n2\nstopped\nsent SIGUSR1\n";
     assert_eq!(rest, expected, "{err}");
 }

@@ -3,19 +3,32 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
 
-#[path = "../harness/mod.rs"]
+#[path = "../images/stacks/made.rs"]
 #[allow(dead_code)]
-mod harness;
-#[path = "../harness/packets.rs"]
+mod made;
+#[path = "../images/stacks/ours.rs"]
+mod ours;
+#[path = "../images/stacks/seen.rs"]
+mod seen;
+#[path = "../../src/image/tarball.rs"]
 #[allow(dead_code)]
-mod packets;
+mod tarball;
 
 mod balloon;
+mod images;
 mod instances;
+mod restored;
+mod script;
 mod services;
+mod snapshots;
+mod stacks;
 mod tree;
+mod unprivileged;
+mod volumes;
 
 use harness::Test;
+use kvmlet_harness as harness;
+use kvmlet_harness::packets;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -31,12 +44,30 @@ const TESTS: &[Test] = &[
 const DEADLINE: Duration = Duration::from_secs(200);
 
 fn main() -> ExitCode {
-    if let Some(code) = tree::program().or_else(instances::program) {
+    if let Some(code) = tree::program()
+        .or_else(images::program)
+        .or_else(instances::program)
+        .or_else(restored::program)
+        .or_else(stacks::program)
+        .or_else(volumes::program)
+    {
         return code;
     }
     let mut arguments = libtest_mimic::Arguments::from_args();
     arguments.test_threads = Some(1);
-    let tests = [TESTS, balloon::TESTS, instances::TESTS, services::TESTS].concat();
+    let tests = [
+        TESTS,
+        balloon::TESTS,
+        images::TESTS,
+        instances::TESTS,
+        restored::TESTS,
+        services::TESTS,
+        snapshots::TESTS,
+        stacks::TESTS,
+        unprivileged::TESTS,
+        volumes::TESTS,
+    ]
+    .concat();
     harness::run(arguments, &tests, || {
         harness::kvm()?;
         if std::env::var_os("KVMLET_WITHOUT_LINUX").is_some() {

@@ -169,7 +169,7 @@ fn sizes(at: &Path) {
     holes.set_len(500_001).unwrap();
 }
 
-/// Names are bytes: all but `/` and zero, up to 255 of them (254 for mkfs.erofs 1.5).
+/// Names are bytes: all but `/` and zero, up to 255 of them.
 fn names(at: &Path) {
     let all: Vec<u8> = (1..=255).filter(|byte| *byte != b'/').collect();
     for name in [
@@ -182,7 +182,7 @@ fn names(at: &Path) {
         b"...",
         b"\xff\xfe",
         "Stra\u{df}e \u{1f427}".as_bytes(),
-        &[b'x'; 254],
+        &[b'x'; 255],
         &all,
     ] {
         let name = std::ffi::OsString::from_vec(name.to_vec());

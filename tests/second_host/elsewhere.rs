@@ -9,9 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Where there are unit tests that show another side of themselves there: real cgroups of version 2, Landlock and
-/// namespaces of a stock kernel, netfilter with all its modules. Crates, and the beginnings of their tests' names.
+/// namespaces of a stock kernel, netfilter with all its modules, an older EROFS. Crates, and the beginnings of their tests' names.
 pub const UNIT_TESTS: &[(&str, &[&str])] = &[
     ("kvmlet_host", &["net::", "shares::", "walls::"]),
+    (
+        "kvmlet_image",
+        &[
+            "erofs::",
+            "pack::",
+            "merge::tests::model::stacks_are_mounted",
+        ],
+    ),
     ("kvmlet_vmm", &["system_calls::"]),
 ];
 
@@ -22,9 +30,11 @@ const OPEN: &[&str] = &[
     "few_descriptors_are_shared_out_or_told",
     // Each call of each thread goes through another process: more than the test's patience.
     "each_entry_of_each_list_is_used",
-    // It is built, and there is no compiler.
+    // They are built, and there is no compiler.
     "a_program_outside_needs_ten_lines",
+    "examples_do_what_they_say",
     // A minute and more each, to show what the first host shows. (This ring has a test of kills of its own.)
+    "memory_beyond_4_gib_is_saved",
     "a_guest_that_writes_to_its_disk_stays_within_its_limit",
     "pause_stands_still_and_resume_goes_on",
     "vms_killed_at_random_leave_nothing_behind",
@@ -80,6 +90,8 @@ fn executables() -> Vec<(String, PathBuf)> {
             "kvmlet-cli",
             "--package",
             "kvmlet-host",
+            "--package",
+            "kvmlet-image",
             "--package",
             "kvmlet-vmm",
             "--lib",

@@ -15,20 +15,22 @@ const USUAL: u32 = 60;
 /// command, and nothing is there that was not there before all this.
 const SCRIPT: &str = r#"
     RANDOM=$2
-    # What a host has of VMs. The book's own files stay: locks, and what KVM said of CPUID.
+    # What a host has of VMs. The book's own files stay: locks, sums, what KVM said of CPUID, a network of jails.
     left() {
         ip -o link | grep -v ': lo:' || true
         nft list ruleset
         find /sys/fs/cgroup -type d -name 'kvmlet-*'
-        find /run -path '*kvmlet*' -type f ! -name '*lock' ! -name 'cpuid*'
+        find /run -path '*kvmlet*' -type f ! -name '*lock' ! -name 'cpuid*' ! -name roll ! -name network
         cat /proc/sys/net/ipv4/ip_forward
         cat /sys/fs/cgroup/cgroup.subtree_control /sys/fs/cgroup/user.slice/cgroup.subtree_control
         pgrep -a kvmlet || true
+        pgrep -x net-departure || true
     }
     next() {
         kvmlet boot --jail --memory 16M --cpu-quota 0.1 -p 9000:80 --kernel $GUESTS/power_off </dev/null
     }
     next
+    while pgrep -x net-departure >/dev/null; do sleep 0.05; done
     before=$(left)
     for ((done = 0; done < $1; )); do
         started=()
@@ -57,7 +59,11 @@ const SCRIPT: &str = r#"
             sleep 0.05
         done
         next
-        after=$(left)
+        for ((pause = 0; pause < 200; pause++)); do
+            after=$(left)
+            [ "$before" != "$after" ] || break
+            sleep 0.05
+        done
         if [ "$before" != "$after" ]; then
             printf 'after %s kills (seed %s) there is something left:\n%s\n' "$done" "$2" "$after"
             diff <(echo "$before") <(echo "$after") || true

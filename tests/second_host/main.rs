@@ -39,10 +39,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
 
-#[path = "../harness/mod.rs"]
-#[allow(dead_code)]
-mod harness;
-
 mod agent;
 mod boots;
 mod clocks;
@@ -60,6 +56,7 @@ mod task;
 mod wire;
 
 use host::Host;
+use kvmlet_harness as harness;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::BufRead;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -58,7 +58,12 @@ const NGINX: &str = r#"
     kill $vm
     code=0
     wait $vm || code=$?
-    left=$(ip -o link | grep -v ': lo:' || true; nft list ruleset)
+    # Nobody waits for the end of a network.
+    for try in $(seq 100); do
+        left=$(ip -o link | grep -v ': lo:' || true; nft list ruleset)
+        [ -n "$left" ] || break
+        sleep 0.1
+    done
     echo "code $code, left behind: '$left'" >&2
     [ $code = 0 ] && [ -z "$left" ]
 "#;

@@ -139,7 +139,7 @@ fn killed(host: &Host) {
     "#;
     assert_eq!(
         sh(host, script),
-        "2\nready\n0::/system.slice/agent.service\nlock\n"
+        "2\nready\n0::/system.slice/agent.service\nlock\nroll\n"
     );
 }
 

@@ -11,7 +11,7 @@ use kvmlet_contract::{Account, ConsoleSize, Identity, User, exec_error_code};
 
 use crate::identity::identify;
 use crate::sys::{self, Errno, File, Pid};
-use crate::{Failure, mounts};
+use crate::{Failure, place};
 
 /// Variables that every program has; HOME is the user's own if the image knows one.
 const DEFAULTS: [&CStr; 2] = [
@@ -99,7 +99,7 @@ impl Launch<'_> {
         }
         if self.make_workdir {
             // What it cannot make, it cannot enter, which is told.
-            let _ = mounts::make_directories(self.workdir);
+            let _ = place::open_made(self.workdir);
         }
         let path = variables.iter().find(|it| name(it) == b"PATH");
         let mut child = Child {

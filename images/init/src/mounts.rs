@@ -1,6 +1,5 @@
 //! The kernel's file systems, where user space expects them.
 
-use alloc::ffi::CString;
 use alloc::format;
 use alloc::string::String;
 use core::ffi::CStr;
@@ -8,8 +7,8 @@ use core::ffi::CStr;
 use kvmlet_contract::channel;
 use linux_raw_sys::general::{MS_NODEV, MS_NOEXEC, MS_NOSUID};
 
-use crate::console;
 use crate::sys::{self, Errno};
+use crate::{console, layer, place, volume};
 
 /// One of the kernel's file systems and its place.
 struct Mount {
@@ -84,19 +83,17 @@ const LINKS: [(&CStr, &CStr); 4] = [
 impl Mount {
     /// Mounts it, making the directory first where it is missing and can be made.
     fn mount(&self) -> Result<(), Errno> {
-        let mount = || {
-            sys::mount(
-                self.fstype,
-                self.target,
-                self.fstype,
-                self.flags,
-                self.options,
-            )
-        };
-        match mount() {
+        let mount =
+            |target: &CStr| sys::mount(self.fstype, target, self.fstype, self.flags, self.options);
+        match mount(self.target) {
+            // There is nothing, or a link to where there is nothing.
             Err(Errno::ENOENT) => {
-                make_directories(self.target)?;
-                mount()
+                let place = place::open_made(self.target)?;
+                match mount(&place.proc_path()) {
+                    // There is no /proc yet, and nothing in an initramfs that leads elsewhere.
+                    Err(Errno::ENOENT) => mount(self.target),
+                    other => other,
+                }
             }
             // It is there already.
             Err(Errno::EBUSY) => Ok(()),
@@ -111,21 +108,6 @@ impl Mount {
             self.target.to_string_lossy()
         )
     }
-}
-
-/// Makes a directory, and those above it that are missing.
-pub fn make_directories(path: &CStr) -> Result<(), Errno> {
-    let bytes = path.to_bytes();
-    let slashes = (1..bytes.len()).filter(|at| bytes[*at] == b'/');
-    let mut result = Ok(());
-    for end in slashes.chain([bytes.len()]) {
-        let above = CString::new(&bytes[..end]).unwrap_or_default();
-        result = match sys::mkdir(&above, 0o755) {
-            Err(Errno::EEXIST) => Ok(()),
-            other => other,
-        };
-    }
-    result
 }
 
 /// Mounts `/proc` and `/dev`, which init itself needs.
@@ -157,21 +139,27 @@ pub fn rest() {
     }
 }
 
-/// Mounts what the service asks for, where directories may have to be made first.
+/// Mounts what the service asks for. Places that the image lacks are made, on a root that is read-only as well.
 pub fn mount_asked(mount: &channel::Mount<'_>) -> Result<(), String> {
-    let target = mount.target;
-    make_directories(target)
-        .and_then(|()| {
-            sys::mount(
-                mount.source,
-                target,
-                mount.fstype,
-                mount.flags,
-                mount.options,
-            )
-        })
-        .map_err(|e| {
-            let (source, target) = (mount.source.to_string_lossy(), target.to_string_lossy());
-            format!("mount {source} on {target}: {e}")
-        })
+    let target = mount.target.to_string_lossy();
+    if !mount.target.to_bytes().iter().any(|byte| *byte != b'/') {
+        return Err("mount something over the root".into());
+    }
+    let place = layer::change(|| place::open_made(mount.target))
+        .map_err(|e| format!("make a place for the mount on {target}: {e}"))?;
+    if let Some(serial) = mount.serial() {
+        return volume::mount(mount, serial, &place);
+    }
+    let path = place.proc_path();
+    sys::mount(
+        mount.source,
+        &path,
+        mount.fstype,
+        mount.flags,
+        mount.options,
+    )
+    .map_err(|e| {
+        let source = mount.source.to_string_lossy();
+        format!("mount {source} on {target}: {e}")
+    })
 }

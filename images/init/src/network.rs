@@ -5,10 +5,10 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ffi::CStr;
 use core::net::IpAddr;
 
 use kvmlet_contract::NetworkSpec;
-use linux_raw_sys::general::{O_CREAT, O_TRUNC};
 use linux_raw_sys::net::{AF_INET, AF_INET6};
 use linux_raw_sys::netlink::{
     IFA_ADDRESS, IFA_F_NODAD, IFA_LOCAL, IFLA_MTU, NETLINK_ROUTE, NLM_F_ACK, NLM_F_CREATE,
@@ -16,8 +16,8 @@ use linux_raw_sys::netlink::{
     RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTN_UNICAST, RTNH_F_ONLINK, RTPROT_BOOT, rtattr_type_t,
 };
 
-use crate::sys::{self, Errno, File};
-use crate::{appear, console};
+use crate::sys::{Errno, File, O_WRONLY};
+use crate::{appear, etc};
 
 /// The loopback interface's number in every network namespace (LOOPBACK_IFINDEX).
 const LOOPBACK: u32 = 1;
@@ -45,7 +45,20 @@ pub fn configure(networks: &[NetworkSpec]) -> Result<(), String> {
         requests.interface(index, network);
     }
     requests.send(&socket)?;
+    if !networks.is_empty() {
+        fill_frames();
+    }
     write_name_servers(networks)
+}
+
+/// Has TCP hand the interface larger frames, which the host cuts where it must. The kernel makes them as long as it takes a
+/// millisecond to send at the rate that it has seen, of two packets at least; where a guest's kernel is slow that is all, and
+/// each frame costs it a frame's time and an acknowledgement's. A kernel that knows no such bound goes on without.
+fn fill_frames() {
+    const BOUND: &CStr = c"/proc/sys/net/ipv4/tcp_min_tso_segs";
+    /// As many packets, 23 KiB, where the window has room for twice that.
+    const PACKETS: &[u8] = b"16";
+    let _ = File::open(BOUND, O_WRONLY).and_then(|file| file.write(PACKETS));
 }
 
 /// Gives an interface this configuration instead of the one that it has.
@@ -266,8 +279,7 @@ fn octets(address: &IpAddr) -> (u8, Vec<u8>) {
     }
 }
 
-/// Writes `/etc/resolv.conf` if there is a name server to write; an image that cannot be written
-/// to keeps its own.
+/// Writes `/etc/resolv.conf` if there is a name server to write.
 fn write_name_servers(networks: &[NetworkSpec]) -> Result<(), String> {
     let mut text = String::new();
     for server in networks.iter().flat_map(|network| &network.dns) {
@@ -276,23 +288,5 @@ fn write_name_servers(networks: &[NetworkSpec]) -> Result<(), String> {
     if text.is_empty() {
         return Ok(());
     }
-    let write = || {
-        let flags = sys::O_WRONLY | O_CREAT | O_TRUNC;
-        File::create(c"/etc/resolv.conf", flags, 0o644)?.write(text.as_bytes())
-    };
-    let written = match write() {
-        // An image from scratch has no /etc.
-        Err(Errno::ENOENT) => sys::mkdir(c"/etc", 0o755).and_then(|()| write()),
-        other => other,
-    };
-    match written {
-        Ok(_) => Ok(()),
-        Err(error @ (Errno::EROFS | Errno::ENOENT)) => {
-            console::say(format_args!(
-                "cannot write the name servers to /etc/resolv.conf: {error}"
-            ));
-            Ok(())
-        }
-        Err(error) => Err(format!("write /etc/resolv.conf: {error}")),
-    }
+    etc::put(c"resolv.conf", &text)
 }

@@ -4,6 +4,7 @@ use alloc::ffi::CString;
 use alloc::format;
 use alloc::string::String;
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicI32, Ordering};
 
 use kvmlet_contract::{FileSystem, Overlay, RootSpec};
 use linux_raw_sys::general::{MS_MOVE, MS_NOATIME, MS_RDONLY, MS_REMOUNT};
@@ -17,6 +18,17 @@ const ROOT: &CStr = c"/root";
 const LOWER: &CStr = c"/lower";
 /// Under an overlay: what holds the changes, in `upper` and `work`.
 const SCRATCH: &CStr = c"/scratch";
+
+/// The open directory of the overlay's changes, or -1: when the root is one, no path leads there.
+static CHANGES: AtomicI32 = AtomicI32::new(-1);
+
+/// A path of the directory that holds what has changed of the root, for a process of the agent's; nothing if the root is no
+/// overlay.
+pub fn changes() -> Option<CString> {
+    let number = CHANGES.load(Ordering::Relaxed);
+    let path = (number >= 0).then(|| format!("/proc/1/fd/{number}/."))?;
+    CString::new(path).ok()
+}
 
 /// Mounts the root, makes it `/` and takes `/proc` and `/dev` along. Returns the mount of the
 /// overlay's disk, if there is one.
@@ -103,6 +115,11 @@ fn mount_overlay(overlay: &Overlay) -> Result<Option<File>, String> {
     let options = c"lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work";
     sys::mount(c"overlay", ROOT, c"overlay", 0, options)
         .map_err(|e| format!("mount the overlay over the root: {e}"))?;
+    // Nobody needs it to run a service.
+    if let Ok(upper) = File::open(c"/scratch/upper", sys::O_RDONLY | sys::O_DIRECTORY) {
+        CHANGES.store(upper.number(), Ordering::Relaxed);
+        core::mem::forget(upper);
+    }
     Ok(scratch)
 }
 

@@ -198,6 +198,8 @@ plain_calls! {
     /// Mounts, remounts or moves a file system.
     mount(source: &CStr, target: &CStr, fstype: &CStr, flags: u32, options: &CStr) =
         __NR_mount(source.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, options.as_ptr());
+    /// Takes a mount away.
+    unmount(target: &CStr, flags: u32) = __NR_umount2(target.as_ptr(), flags);
     /// Powers the machine off, or does with it what else `command` says.
     reboot(command: u32) = __NR_reboot(LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, command);
     /// Sets the host name.

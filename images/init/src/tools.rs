@@ -9,7 +9,7 @@ use alloc::string::String;
 use core::ffi::CStr;
 
 use kvmlet_contract::EXIT_INIT_FAILED;
-use kvmlet_contract::channel::{PACK, PROCESSES, UNPACK};
+use kvmlet_contract::channel::{CHANGED_NAMES, CHANGES, PACK, PROCESSES, UNPACK};
 
 use crate::console;
 use crate::sys::{self, Errno, File};
@@ -32,6 +32,8 @@ impl Tool {
             PROCESSES => Some(Self::List(processes::list)),
             PACK => Some(Self::Copy(pack::pack)),
             UNPACK => Some(Self::Copy(unpack::unpack)),
+            CHANGES => Some(Self::Copy(pack::changes)),
+            CHANGED_NAMES => Some(Self::Copy(pack::changed_names)),
             _ => None,
         }
     }

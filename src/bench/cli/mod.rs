@@ -33,8 +33,6 @@ pub fn run() -> Outcome {
 
 /// What is started: kvmlet from the directory of this program, all else from the cache.
 fn programs() -> Result<Programs, Failed> {
-    let built = built::bench()
-        .ok_or_else(|| Failed::new("there is no cache directory").help("set HOME"))?;
     let own = std::env::current_exe().map_err(|error| {
         Failed::new(format!(
             "kvmlet-bench cannot find its own executable: {error}"
@@ -42,8 +40,8 @@ fn programs() -> Result<Programs, Failed> {
     })?;
     Ok(Programs {
         kvmlet: own.with_file_name("kvmlet"),
-        kernel: built::kernel(),
-        built,
+        kernel: Some(built::kernel()),
+        built: built::bench(),
     })
 }
 

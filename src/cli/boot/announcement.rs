@@ -18,7 +18,7 @@ fn line(config: &VmConfig, networks: &[Network], has_keys: bool) -> String {
     let root = config.disks.first().filter(|_| config.guest.root.is_some());
     // Writing to a String cannot fail.
     if let Some(root) = root {
-        let _ = write!(line, ", root {}", root.path.display());
+        let _ = write!(line, ", root {}", root.source);
     }
     let plural = if vcpus == 1 { "" } else { "s" };
     let _ = write!(line, ", {}, {vcpus} vCPU{plural}", config.memory);

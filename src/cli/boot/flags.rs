@@ -1,12 +1,13 @@
 //! The flags that describe a VM, and the configuration that they make.
 
 use super::quota::QuotaFlags;
+use super::walls::WallFlags;
 use crate::Failed;
 use clap::{Args, ValueEnum};
 use kvmlet_host::state::built;
 use kvmlet_spec::{
-    Balloon, CpuMask, CpuQuota, DEFAULT_CMDLINE, Disk, HugePages, JailMode, Memory, NameServer,
-    Net, PortMappings, Scratch, Setting, VcpuCount, VmConfig, VmConfigBuilder, Vsock,
+    Balloon, CpuMask, CpuQuota, DEFAULT_CMDLINE, Disk, HugePages, Memory, NameServer, Net,
+    PortMappings, Scratch, Setting, VcpuCount, VmConfig, VmConfigBuilder, Vsock,
 };
 use kvmlet_sys::environment;
 use kvmlet_vmm::Error;
@@ -38,6 +39,8 @@ pub(super) struct Flags {
     nested: bool,
     #[arg(long = Setting::Pmu.flag(), help = Setting::Pmu.help())]
     pmu: bool,
+    #[arg(long = Setting::Pci.flag(), help = Setting::Pci.help())]
+    pci: bool,
     #[command(flatten)]
     quota: QuotaFlags,
     /// Read the configuration from a JSON file, `-` for standard input; flags override it.
@@ -45,6 +48,8 @@ pub(super) struct Flags {
     config: Option<PathBuf>,
     #[arg(long = Setting::Root.flag(), value_name = Setting::Root.value(), help = Setting::Root.help())]
     root: Option<PathBuf>,
+    #[arg(long = Setting::ReadOnly.flag(), requires = "root", conflicts_with = "scratch", help = Setting::ReadOnly.help())]
+    read_only: bool,
     #[arg(long = Setting::Scratch.flag(), value_name = Setting::Scratch.value(), requires = "root", help = Setting::Scratch.help())]
     scratch: Option<Scratch>,
     #[arg(long = Setting::Disks.flag(), value_name = Setting::Disks.value(), help = Setting::Disks.help())]
@@ -71,12 +76,8 @@ pub(super) struct Flags {
     stop_timeout: Option<u32>,
     #[arg(long = Setting::Stats.flag(), value_name = Setting::Stats.value(), help = Setting::Stats.help())]
     stats: Option<PathBuf>,
-    #[arg(long = Setting::Jail.flag(), overrides_with = "no_jail", help = Setting::Jail.help())]
-    jail: bool,
-    #[arg(long = Setting::NoJail.flag(), overrides_with = "jail", help = Setting::NoJail.help())]
-    no_jail: bool,
-    #[arg(long = Setting::BestEffort.flag(), help = Setting::BestEffort.help())]
-    best_effort: bool,
+    #[command(flatten)]
+    walls: WallFlags,
     #[arg(last = true, value_name = Setting::Command.value(), help = Setting::Command.help())]
     command: Vec<String>,
 }
@@ -138,9 +139,15 @@ impl Flags {
         if self.pmu {
             config = config.pmu(true);
         }
+        if self.pci {
+            config = config.pci(true);
+        }
         config = self.quota.apply(config);
         if let Some(root) = self.root {
             config = config.root(root);
+        }
+        if self.read_only {
+            config = config.read_only(true);
         }
         if let Some(scratch) = self.scratch {
             config = config.scratch(scratch.path);
@@ -186,14 +193,7 @@ impl Flags {
         if let Some(path) = self.stats {
             config = config.stats(path);
         }
-        match (self.jail, self.no_jail) {
-            (true, _) => config = config.jail(JailMode::Required),
-            (false, true) => config = config.jail(JailMode::Off),
-            (false, false) => {}
-        }
-        if self.best_effort {
-            config = config.best_effort(true);
-        }
+        config = self.walls.apply(config);
         if !self.command.is_empty() {
             config = config.command(self.command);
         }
@@ -250,7 +250,7 @@ fn variable_of(written: &str) -> Result<Option<(&str, String)>, Failed> {
 /// More than any configuration has, and little enough to read before its end is looked for.
 const CONFIG_BYTES: u64 = 1 << 20;
 
-fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
+pub(super) fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
     let (name, bytes) = match path.as_os_str() == "-" {
         // The guest's console reads on behind it: nothing, unless this is a terminal.
         true => ("on standard input".to_string(), read_some(io::stdin())),
@@ -297,26 +297,55 @@ pub(crate) fn with_default_guest(config: VmConfigBuilder) -> Result<VmConfigBuil
     if config.has_kernel() {
         return Ok(config);
     }
-    let missing = |what: &str, path: PathBuf, script: &str| {
-        Failed::new(format!(
-            "there is no default {what} at `{}`",
-            path.display()
-        ))
-        .help(format!("run `{script}` once, or pass --{what}"))
-    };
-    let kernel = built::kernel().ok_or_else(|| Error::from(kvmlet_spec::Error::KernelMissing))?;
-    if !kernel.exists() {
-        return Err(missing("kernel", kernel, "kernels/build"));
-    }
-    let config = config.kernel(kernel);
+    let config = with_default_kernel(config)?;
     if config.has_initrd() {
         return Ok(config);
     }
     // With a root on a disk, the initrd only has to find it.
-    let image = if config.has_root() { "init" } else { "minimal" };
-    match built::initrd(image) {
-        Some(initrd) if initrd.exists() => Ok(config.initrd(initrd)),
-        Some(initrd) => Err(missing("initrd", initrd, &format!("images/build {image}"))),
-        None => Ok(config),
+    let image = if config.has_root() { INIT } else { "minimal" };
+    let initrd = built::initrd(image);
+    match initrd.exists() {
+        true => Ok(config.initrd(initrd)),
+        false => Err(missing("initrd", &initrd, &format!("images/build {image}"))),
     }
+}
+
+/// The same, where the guest's first process is kvmlet's, which hears what is to run. A kernel of the user's own has it, too, if it
+/// is there: one that is no Linux needs none.
+pub(crate) fn with_agent(config: VmConfigBuilder) -> Result<VmConfigBuilder, Failed> {
+    if !config.has_kernel() {
+        return with_default_guest(config);
+    }
+    let initrd = built::initrd(INIT);
+    Ok(match initrd.exists() {
+        true => config.initrd(initrd),
+        false => config,
+    })
+}
+
+/// What is to be done where a kernel of the user's own has found nothing to start.
+pub(crate) fn help_without_init() -> String {
+    let initrd = built::initrd(INIT);
+    format!(
+        "a Linux kernel starts kvmlet's init, and there is none at `{}`: run `images/build {INIT}` once in a checkout of kvmlet",
+        initrd.display()
+    )
+}
+
+/// The initrd with nothing but kvmlet's init.
+const INIT: &str = "init";
+
+fn with_default_kernel(config: VmConfigBuilder) -> Result<VmConfigBuilder, Failed> {
+    let kernel = built::kernel();
+    match kernel.exists() {
+        true => Ok(config.kernel(kernel)),
+        false => Err(missing("kernel", &kernel, "kernels/build")),
+    }
+}
+
+fn missing(what: &str, path: &Path, script: &str) -> Failed {
+    let text = format!("there is no default {what} at `{}`", path.display());
+    let help =
+        format!("run `{script}` once in a checkout of kvmlet; `kvmlet boot` takes --{what}, too");
+    Failed::new(text).help(help)
 }

@@ -5,17 +5,26 @@ mod ending;
 mod flags;
 mod keys;
 mod quota;
+mod restore;
+mod walls;
 
 use super::{Failed, Outcome};
+use crate::ports::called_at;
 use clap::Args;
 use flags::Flags;
-pub(crate) use flags::with_default_guest;
+pub(crate) use flags::{help_without_init, with_agent};
 pub(crate) use keys::explained;
-use kvmlet_host::net::Network;
+use kvmlet_control::{Channel, Report};
+use kvmlet_host::net::{self, Network};
 use kvmlet_run::{Attendant, ControlListener, StatsFile};
-use kvmlet_spec::{Dialect, PortMapping, VmConfig};
+use kvmlet_spec::{Dialect, PortMapping, Reason, VmConfig};
 use kvmlet_sys::{process, standard_error};
+use kvmlet_vmm::snapshot::Saved;
+pub(crate) use restore::Resume;
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
 use std::io::{self, IsTerminal, stderr};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 /// Boot a guest in a microVM, connect it to this terminal, and end with its exit code.
@@ -29,18 +38,48 @@ kernel panicked, 139 if it crashed with a triple fault, 128+N if kvmlet was ende
 pub(crate) struct Boot {
     #[command(flatten)]
     flags: Flags,
+    #[command(flatten)]
+    surroundings: Surroundings,
+}
+
+/// Who else wants to know of the VM.
+#[derive(Args)]
+struct Surroundings {
     /// Write a line to this descriptor, which the caller has opened, when the VM runs.
     #[arg(long, value_name = "FD", value_parser = inheritable)]
     ready_fd: Option<i32>,
     /// Take requests and tell statistics on this descriptor, which the caller has opened: a Unix stream socket that listens.
     #[arg(long, value_name = "FD", value_parser = inheritable)]
     control_fd: Option<i32>,
+    /// Take requests and tell all that becomes of the VM on this descriptor, one end of a `kvmlet_control::Channel`. The VM
+    /// ends when the other end is closed.
+    #[arg(long, value_name = "FD", value_parser = inheritable, hide = true)]
+    channel_fd: Option<i32>,
+    /// Build the VM, and let its guest run when that is asked for.
+    #[arg(long, hide = true, requires = "channel_fd")]
+    paused: bool,
+}
+
+/// The descriptor by which somebody wants to be told that a verb has come to the point.
+pub(crate) fn inherited(number: i32, verb: &str) -> Result<OwnedFd, Failed> {
+    process::inherited(number).map_err(|error| {
+        let help = format!("open it first: `kvmlet {verb} --ready-fd 3 3>FILE`");
+        unusable(number, error).help(help)
+    })
 }
 
 /// A number that a descriptor may have beside the standard streams.
-fn inheritable(text: &str) -> Result<i32, String> {
+pub(crate) fn inheritable(text: &str) -> Result<i32, String> {
     let number = text.parse().ok().filter(|number| *number > 2);
     number.ok_or_else(|| "a descriptor is a whole number from 3".into())
+}
+
+/// A socket that keeps the bounds of messages.
+fn packets(socket: OwnedFd) -> io::Result<Channel> {
+    match socket_type(&socket)? {
+        SocketType::SEQPACKET => Ok(socket.into()),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
 }
 
 fn unusable(number: i32, error: io::Error) -> Failed {
@@ -49,12 +88,24 @@ fn unusable(number: i32, error: io::Error) -> Failed {
 
 impl Boot {
     pub fn run(self, started: Instant) -> Outcome {
-        // Before anything is opened that could have its number.
-        let ready = self.ready_fd.map(|number| {
-            process::inherited(number).map_err(|error| {
-                unusable(number, error).help("open it first: `kvmlet boot --ready-fd 3 3>FILE`")
-            })
-        });
+        // Before anything is opened that could have their numbers.
+        let taken = self.surroundings.take("boot")?;
+        let config = taken.or_tell(self.flags.config())?;
+        taken.run(config, None, started, announce)
+    }
+}
+
+/// What was opened for this process.
+pub(crate) struct Taken {
+    pub ready: Option<OwnedFd>,
+    control: Option<ControlListener>,
+    channel: Option<Channel>,
+    paused: bool,
+}
+
+impl Surroundings {
+    fn take(&self, verb: &str) -> Result<Taken, Failed> {
+        let ready = self.ready_fd.map(|number| inherited(number, verb));
         let control = self.control_fd.map(|number| {
             let listener = process::inherited(number).and_then(ControlListener::new);
             listener.map_err(|error| {
@@ -62,7 +113,38 @@ impl Boot {
                     .help("who starts kvmlet makes the socket, and listens on it")
             })
         });
-        let mut config = self.flags.config()?;
+        let channel = self.channel_fd.map(|number| {
+            let channel = process::inherited(number).and_then(packets);
+            channel.map_err(|error| unusable(number, error))
+        });
+        Ok(Taken {
+            ready: ready.transpose()?,
+            control: control.transpose()?,
+            channel: channel.transpose()?,
+            paused: self.paused,
+        })
+    }
+}
+
+impl Taken {
+    /// Tells whoever has started this process what is wrong, if that is known before there is anything to run.
+    pub fn or_tell<T>(&self, made: Result<T, Failed>) -> Result<T, Failed> {
+        if let (Err(failed), Some(channel)) = (&made, &self.channel) {
+            let failure = failed.failure();
+            let outcome = kvmlet_spec::Outcome::new(Reason::Failed).failure(failure);
+            let _ = channel.try_send(&Report::Ended(Box::new(outcome)).encode());
+        }
+        made
+    }
+
+    /// Runs a VM, from what was saved if that is given.
+    fn run(
+        self,
+        mut config: VmConfig,
+        saved: Option<Saved>,
+        started: Instant,
+        announce: fn(&VmConfig, &[Network]),
+    ) -> Outcome {
         config.guest.console = kvmlet_run::terminal_size();
         let stats = config.stats.as_deref().map(StatsFile::open).transpose();
         let stats = stats.map_err(Failed::of_file)?;
@@ -70,14 +152,39 @@ impl Boot {
         let stats = stats.map(|file| file.sink(|error| Failed::of_file(error).print()));
         let (sink, written) = stats.unzip();
         attendant.stats = sink;
-        attendant.ready = ready.transpose()?;
-        attendant.control = control.transpose()?;
+        attendant.ready = self.ready;
+        attendant.control = self.control;
+        attendant.dialect = match self.channel {
+            Some(_) => Dialect::File,
+            None => Dialect::Flags,
+        };
+        attendant.upstream = self.channel;
+        attendant.paused = self.paused;
+        attendant.saved = saved;
         attendant.started = started;
         attendant.announce = announce;
-        attendant.dialect = Dialect::Flags;
-        let outcome = kvmlet_run::run(config, attendant)?;
+        let outcome = kvmlet_run::run(config, attendant).map_err(with_holder)?;
         let unwritten = written.is_some_and(|written| written.has_failed());
         Ok(ending::code(&outcome, unwritten).number())
+    }
+}
+
+/// An error, with the instance that has what this VM wants, if it is one of this user's.
+fn with_holder(error: kvmlet_run::Error) -> Failed {
+    let instance = match &error {
+        kvmlet_run::Error::Net(net::Error::PortTaken {
+            holder: None | Some(net::Holder::Vm(_)),
+            mapping,
+            ..
+        }) => called_at(mapping),
+        _ => None,
+    };
+    let failed = Failed::from(error);
+    match instance {
+        Some(called) => failed.help(format!(
+            "it is instance `{called}`: `kvmlet stop {called}` gives the port back; or choose another port, or leave that to the host (`-p GUEST`)"
+        )),
+        None => failed,
     }
 }
 

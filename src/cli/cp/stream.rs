@@ -6,8 +6,9 @@ mod records;
 
 use super::Failed;
 use kvmlet_control::agent::archive::{MAX_DATA, Modified, Owner, Record};
+use kvmlet_control::agent::records::Records;
 use kvmlet_control::agent::{Agent, CopyError, Owners};
-use records::{Attributes, FileContent, Reader, Writer};
+use records::{Attributes, FileContent, Writer};
 use std::fmt;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -58,7 +59,7 @@ pub(super) fn pack(
     std::thread::scope(|scope| {
         let archiving = scope.spawn(move || {
             let mut builder = Builder::new(BufWriter::new(output));
-            archive(&mut Reader::new(from), content, &mut builder)?;
+            archive(&mut Records::new(from), content, &mut builder)?;
             let mut output = builder.into_inner()?;
             output.flush()
         });
@@ -82,7 +83,7 @@ pub(super) fn pack(
 
 /// Makes entries of records.
 fn archive(
-    records: &mut Reader,
+    records: &mut Records<impl Read>,
     content: bool,
     builder: &mut Builder<impl Write>,
 ) -> io::Result<()> {
@@ -96,7 +97,7 @@ fn archive(
         names.collect::<Vec<_>>().join(&b'/')
     };
     loop {
-        let record = records.next()?;
+        let record = records.take()?;
         match record.get() {
             Record::End => return Ok(()),
             Record::Leave(_) if path.pop().is_some() => {}
@@ -104,13 +105,13 @@ fn archive(
                 let whole = at(&path, name);
                 let outermost = path.is_empty() && content;
                 path.push(if outermost { CONTENT } else { name }.to_vec());
-                let mut header = records.ahead()?.header(EntryType::Directory);
+                let mut header = records::ahead(records)?.header(EntryType::Directory);
                 let named = [&whole[..], b"/"].concat();
                 builder.append_data(&mut header, records::path(&named), io::empty())?;
             }
             Record::File { name, size } => {
                 let whole = at(&path, name);
-                let mut header = records.ahead()?.header(EntryType::Regular);
+                let mut header = records::ahead(records)?.header(EntryType::Regular);
                 header.set_size(size);
                 let mut content = FileContent::new(records, size);
                 builder.append_data(&mut header, records::path(&whole), &mut content)?;

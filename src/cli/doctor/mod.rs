@@ -6,14 +6,15 @@ mod network;
 mod shares;
 mod walls;
 
-use super::{ExitCode, Failed, Outcome};
+use super::{ExitCode, Outcome};
 use clap::{Args, ValueEnum};
+use kvmlet_command::plain::pretty_json;
 use kvmlet_command::print;
 use kvmlet_host::state::built;
 use kvmlet_spec::{Advice, Dialect};
 use serde::Serialize;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::Path;
 
 /// Tell what this host offers for microVMs, and what to do about what it lacks.
 ///
@@ -88,7 +89,7 @@ impl Doctor {
             Format::Text => text(&findings, io::stdout().is_terminal()),
             Format::Json => {
                 let report = serde_json::json!({ "findings": findings });
-                serde_json::to_string_pretty(&report).map_err(Failed::new)? + "\n"
+                pretty_json(&report)? + "\n"
             }
         };
         print(text)?;
@@ -104,12 +105,22 @@ impl Doctor {
 
 fn examine() -> Vec<Finding> {
     let mut findings = machine::kvm();
-    findings.push(guest_file("kernel", built::kernel(), "kernels/build"));
-    findings.push(guest_file(
-        "initrd",
-        built::initrd("minimal"),
-        "images/build minimal",
-    ));
+    let files = [
+        (
+            "kernel",
+            built::kernel(),
+            "kernels/build",
+            "boot` and `kvmlet run",
+        ),
+        (
+            "initrd",
+            built::initrd("minimal"),
+            "images/build minimal",
+            "boot",
+        ),
+        ("init", built::initrd("init"), "images/build init", "run"),
+    ];
+    findings.extend(files.map(|(name, path, script, verb)| guest_file(name, &path, script, verb)));
     findings.extend([kernel::version(), kernel::clock()]);
     findings.extend(machine::memory());
     findings.extend(shares::quotas());
@@ -121,15 +132,14 @@ fn examine() -> Vec<Finding> {
     findings
 }
 
-fn guest_file(name: &'static str, path: Option<PathBuf>, script: &str) -> Finding {
-    match path {
-        Some(path) if path.exists() => ok(name, path.display().to_string()),
-        Some(path) => warning(
+fn guest_file(name: &'static str, path: &Path, script: &str, verb: &str) -> Finding {
+    match path.exists() {
+        true => ok(name, path.display().to_string()),
+        false => warning(
             name,
             format!("none at {}", path.display()),
-            format!("run `{script}` once, for `kvmlet boot` to work without flags"),
+            format!("run `{script}` once, which `kvmlet {verb}` takes"),
         ),
-        None => warning(name, "no cache directory", "set HOME or XDG_CACHE_HOME"),
     }
 }
 

@@ -46,8 +46,8 @@ pub fn promises() -> Finding {
     };
     let examine = || {
         let host = Host::here()?;
-        let ledger = Ledger::lock(&runtime)?;
-        let promises = ledger.promises();
+        let mut ledger = Ledger::lock(&runtime)?;
+        let promises = ledger.promises()?;
         let milli = promises.clone().map(|p| u64::from(p.cpu_milli)).sum();
         let bytes: u64 = promises.clone().map(|p| p.memory_bytes).sum();
         Ok(format!(

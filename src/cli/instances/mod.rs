@@ -1,14 +1,14 @@
 //! What verbs about instances have in common.
 
 pub(super) mod agent;
+pub(super) mod kernel;
 pub(super) mod row;
 
 use crate::Failed;
 use crate::exit_code::ExitCode;
-use kvmlet_manager::{Book, Error, Instance, State, View};
+use kvmlet_manager::{Book, Instance, View};
 use kvmlet_sys::standard_error;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::time::Duration;
 
 /// The book of this user.
 pub(super) fn book() -> Result<Book, Failed> {
@@ -36,8 +36,13 @@ pub(super) fn each(
 /// An instance, and all that is known of it.
 pub(super) fn look(book: &Book, reference: &str) -> Result<(Instance, View), Failed> {
     let instance = book.find(reference)?;
-    let view = instance.view(book.name_of(instance.id())?)?;
+    let view = look_again(book, &instance)?;
     Ok((instance, view))
+}
+
+/// All that is known of an instance now.
+pub(super) fn look_again(book: &Book, instance: &Instance) -> Result<View, Failed> {
+    Ok(instance.view(book.name_of(instance.id())?)?)
 }
 
 /// Does its supervisor live?
@@ -68,41 +73,6 @@ pub(super) fn signal(instance: &Instance, view: &View, signal: Signal) -> Result
         Err(rustix::io::Errno::SRCH) => Ok(false),
         Err(error) => Err(failed(error)),
     }
-}
-
-/// Ends an instance's VM, if it has one, and waits for that. It is not started again by itself. Its service has as many
-/// seconds as are said, or else what it was run with.
-pub(super) fn stop(
-    book: &Book,
-    reference: &str,
-    by: Signal,
-    seconds: Option<u32>,
-) -> Result<Instance, Failed> {
-    let (instance, view) = look(book, reference)?;
-    let runs = matches!(view.state, State::Running | State::Paused);
-    let told = match seconds.filter(|_| runs) {
-        Some(seconds) => {
-            let patience = Duration::from_secs(seconds.into());
-            let stopped = instance.control(view.called()).and_then(|mut control| {
-                // Before its end is told.
-                tell(book, "stop", &view, []);
-                control.stop(patience)
-            });
-            match stopped {
-                Ok(()) => true,
-                // It has ended by itself, or is going to be started again.
-                Err(Error::NotRunning { .. }) => false,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        None => false,
-    };
-    if told || signal(&instance, &view, by)? {
-        instance.wait()?;
-    } else if view.state != State::Created {
-        book.own(&instance)?.set_stopped(true)?;
-    }
-    Ok(instance)
 }
 
 /// Tells what has happened to an instance. One that is not told is no reason to fail.

@@ -1,13 +1,14 @@
 //! An instance as lists show it.
 
-use crate::port::{ends, guest};
+use super::kernel;
+use crate::ports::{ends, guest};
+use kvmlet_command::shown::span;
 use kvmlet_manager::{End, Moment, State, Text, View};
 use kvmlet_spec::PortMapping;
 use serde_json::{Value, json};
-use std::time::Duration;
 
-/// What `ps` shows of it: docker's fields.
-pub(in super::super) fn row(view: &View, now: Moment, whole: bool) -> Value {
+/// What `ps` shows of it, to which these ports lead: docker's fields.
+pub(in super::super) fn row(view: &View, ports: Vec<String>, now: Moment, whole: bool) -> Value {
     let id = match whole {
         true => view.id.as_str(),
         false => view.id.short(),
@@ -17,6 +18,11 @@ pub(in super::super) fn row(view: &View, now: Moment, whole: bool) -> Value {
         .labels
         .iter()
         .map(|(key, value)| format!("{key}={value}"));
+    let is_outdated = kernel::is_outdated(view);
+    let mut status = status(view, now);
+    if is_outdated {
+        status.push_str(" (older kernel)");
+    }
     json!({
         "ID": id,
         "Names": view.called(),
@@ -24,9 +30,10 @@ pub(in super::super) fn row(view: &View, now: Moment, whole: bool) -> Value {
         "Command": command(view, whole),
         "CreatedAt": view.asked.created,
         "RunningFor": format!("{} ago", span(now.since(view.asked.created))),
-        "Ports": shown_ports(view),
+        "Ports": shown_ports(ports),
         "State": view.state,
-        "Status": status(view, now),
+        "Status": status,
+        "KernelOutdated": is_outdated,
         "Health": view.record.health.as_deref().unwrap_or_default(),
         "Labels": labels.collect::<Vec<_>>().join(","),
     })
@@ -54,9 +61,9 @@ fn command(view: &View, whole: bool) -> String {
 /// Instead of a command, where none was said.
 const IMAGES_OWN: &str = "(the image's)";
 
-/// The published ports as docker shows them. Of those that the host chooses only the guest's are known.
-fn shown_ports(view: &View) -> String {
-    let shown = ports(view).into_iter().flat_map(|text| {
+/// The published ports as docker shows them. Of those that the host has not chosen yet only the guest's are known.
+fn shown_ports(ports: Vec<String>) -> String {
+    let shown = ports.into_iter().flat_map(|text| {
         let Ok(port) = text.parse::<PortMapping>() else {
             return vec![text];
         };
@@ -79,19 +86,6 @@ pub(in super::super) fn heading(field: &str) -> String {
         "RunningFor" => "CREATED".into(),
         other => other.to_uppercase(),
     }
-}
-
-/// The ports that were asked to be published.
-pub(in super::super) fn ports(view: &View) -> Vec<String> {
-    let nets = view.asked.config["nets"].as_array();
-    let published = nets
-        .into_iter()
-        .flatten()
-        .filter_map(|net| net["publish"].as_array());
-    published
-        .flatten()
-        .map(|port| port.as_str().map_or(port.to_string(), Into::into))
-        .collect()
 }
 
 /// `Up 5 minutes (healthy)`, `Exited (0) 3 hours ago`.
@@ -133,48 +127,5 @@ pub(in super::super) fn code(end: &End) -> u8 {
         End::Killed | End::Copied => 137,
         End::HostRestarted => 255,
         End::NeverRan => 0,
-    }
-}
-
-/// A span of time in words, as docker has it.
-fn span(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match () {
-        () if seconds < 1 => "Less than a second".into(),
-        () if seconds == 1 => "1 second".into(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".into(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".into(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if days < 14 => format!("{days} days"),
-        () if days < 60 => format!("{} weeks", days / 7),
-        () if days < 730 => format!("{} months", days / 30),
-        () => format!("{} years", days / 365),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_are_told_as_docker_tells_them() {
-        for (seconds, expected) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (150, "2 minutes"),
-            (3600, "About an hour"),
-            (7200, "2 hours"),
-            (172_800, "2 days"),
-            (1_209_600, "2 weeks"),
-            (5_184_000, "2 months"),
-            (63_072_000, "2 years"),
-        ] {
-            assert_eq!(span(Duration::from_secs(seconds)), expected);
-        }
     }
 }

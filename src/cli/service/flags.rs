@@ -1,19 +1,27 @@
 //! Docker's flags, and what is asked by them.
 
+use super::changes::Changes;
 use super::described::Described;
+use super::env_file;
 use super::health::HealthFlags;
+use super::image::Pull;
+use super::mounts::Mounts;
 use super::root::Root;
 use crate::Failed;
-use crate::boot::with_default_guest;
+use crate::boot::with_agent;
+use crate::size::size;
 use clap::Args;
-use kvmlet_manager::{Asked, Book, InstanceId, LogLimits, Name};
+use kvmlet_image::config::{self as image, ImageConfig};
+use kvmlet_manager::{Asked, Book, InstanceId, LockedVolumes, LogLimits, Name};
 use kvmlet_spec::supervision::RestartPolicy;
 use kvmlet_spec::{
-    CpuQuota, CpuSet, CpuWeight, Memory, NameServer, Net, PortMappings, VmConfig, VmConfigBuilder,
+    CpuQuota, CpuSet, CpuWeight, HostAddress, HostPort, Memory, NameServer, Net, PortMapping,
+    PortMappings, Protocol, VmConfig, VmConfigBuilder,
 };
 use kvmlet_vmm::Error;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 /// What is asked, but for the image and the command.
@@ -22,6 +30,9 @@ pub(super) struct Flags {
     /// What the instance is called [default: two words at random].
     #[arg(long, value_name = "NAME")]
     pub name: Option<Name>,
+    /// When the image is pulled from its registry.
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pub pull: Pull,
     /// Remove it when it has ended.
     #[arg(long)]
     rm: bool,
@@ -46,6 +57,9 @@ pub(super) struct Flags {
     /// Make a port of the host lead to it: [ADDRESS:][HOST:]GUEST[/tcp|udp]; ports may be ranges.
     #[arg(short, long, value_name = "PORTS")]
     publish: Vec<PortMappings>,
+    /// Make ports of the host's choice lead to all that the image says it listens on.
+    #[arg(short = 'P', long)]
+    publish_all: bool,
     /// An interface, with keys as for `kvmlet boot`. A published port has one without this.
     #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "", require_equals = true)]
     net: Vec<Net>,
@@ -53,12 +67,19 @@ pub(super) struct Flags {
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<NameServer>,
     #[command(flatten)]
+    changes: Changes,
+    #[command(flatten)]
+    pub mounts: Mounts,
+    #[command(flatten)]
     described: Described,
     #[command(flatten)]
     health: HealthFlags,
     /// Note something about it; can be given again.
     #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = label)]
     label: Vec<(String, String)>,
+    /// File of such notes, a line each; can be given again.
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
     /// How much of what it writes is kept: max-size=10m, max-file=3 (these are the defaults); can be given again.
     #[arg(long, value_name = "KEY=VALUE")]
     log_opt: Vec<String>,
@@ -75,25 +96,64 @@ impl Flags {
         image: &Path,
         root: &Root,
         command: Vec<OsString>,
+        volumes: Option<&LockedVolumes<'_>>,
     ) -> Result<Asked, Failed> {
         let id = InstanceId::random().map_err(Failed::new)?;
         let mut asked = Asked::new(id, image.display().to_string());
-        let words = command.into_iter().map(OsStringExt::into_vec);
-        asked.command = words.map(Into::into).collect();
+        let of_image = root.config();
+        asked.image_id = root.image_id();
+        asked.command = self.described.command(of_image, command)?;
+        // Who brings a kernel may bring what it runs.
+        if self.kernel.is_none() {
+            root.refuse_silent(&asked.command)?;
+        }
         asked.restart = self.restart;
-        asked.health = self.health.check(self.restart)?;
+        asked.health = self.health.check(
+            self.restart,
+            of_image.and_then(|image| image.health.as_ref()),
+        )?;
         asked.remove = self.rm;
         asked.log = log_limits(&self.log_opt)?;
-        asked.labels = self.label.iter().cloned().collect();
-        asked.service = self.described.service(&asked)?;
-        let config = self.config(root.image(book, &asked), &asked)?;
+        asked.labels = self.labels(of_image)?;
+        asked.service = self.described.service(&asked, of_image)?;
+        let prepared = self.mounts.prepare(book, volumes, &asked, of_image)?;
+        asked.service.mounts = prepared.mounts;
+        let ports = match self.publish_all {
+            true => exposed(of_image, &self.publish),
+            false => Vec::new(),
+        };
+        let config = VmConfig::builder().root(root.source(book, &asked)?);
+        let config = self.changes.apply(config, book, &asked)?;
+        let config = prepared
+            .disks
+            .into_iter()
+            .fold(config, VmConfigBuilder::disk);
+        let config = self.config(config, ports, &asked)?;
         let json = config.to_json().map_err(Error::from)?;
         asked.config = serde_json::from_str(&json).map_err(Failed::new)?;
         Ok(asked)
     }
 
-    fn config(self, root: PathBuf, asked: &Asked) -> Result<VmConfig, Failed> {
-        let mut config = VmConfig::builder().root(root);
+    /// The image's, those of files, and those that are said here, of which the last of a key counts.
+    fn labels(&self, image: Option<&ImageConfig>) -> Result<BTreeMap<String, String>, Failed> {
+        let mut labels = image.map_or_else(BTreeMap::new, |image| image.labels.clone());
+        for file in &self.label_file {
+            for (number, line) in env_file::lines(file)? {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                let place = || format!("line {number} of `{}`", file.display());
+                labels.extend([label(&line).map_err(|error| Failed::in_vain(place(), error))?]);
+            }
+        }
+        labels.extend(self.label.iter().cloned());
+        Ok(labels)
+    }
+
+    fn config(
+        self,
+        mut config: VmConfigBuilder,
+        ports: Vec<PortMapping>,
+        asked: &Asked,
+    ) -> Result<VmConfig, Failed> {
         // Checked by what builds it, and for the guest's init, which is asked to end in its time.
         if let Some(name) = &asked.service.hostname {
             config = config.hostname(name);
@@ -125,7 +185,7 @@ impl Flags {
         for net in self.net {
             config = config.net(net);
         }
-        for mapping in self.publish.into_iter().flatten() {
+        for mapping in self.publish.into_iter().flatten().chain(ports) {
             config = config.publish(mapping);
         }
         for server in self.dns {
@@ -135,31 +195,48 @@ impl Flags {
     }
 }
 
-fn built(config: VmConfigBuilder) -> Result<VmConfig, Failed> {
-    let config = with_default_guest(config)?.build();
-    config.map_err(|error| Error::from(error).into())
+/// A port of the host's choice for each that an image says it listens on, and that is not published anyway.
+fn exposed(image: Option<&ImageConfig>, published: &[PortMappings]) -> Vec<PortMapping> {
+    if image.is_none() {
+        log::warn!(
+            "what is run is no image of the store, and does not say what it listens on: no port is published for it"
+        );
+    }
+    let exposed = image.iter().flat_map(|image| &image.ports);
+    let ports = exposed.flat_map(|exposed| {
+        let (first, last) = (exposed.numbers.start(), exposed.numbers.end());
+        let protocol = match exposed.protocol {
+            image::Protocol::Tcp => Some(Protocol::Tcp),
+            image::Protocol::Udp => Some(Protocol::Udp),
+            image::Protocol::Sctp => {
+                let ports = match first == last {
+                    true => format!("port {first} is"),
+                    false => format!("ports {first} to {last} are"),
+                };
+                log::warn!("{ports} not published: SCTP is not carried");
+                None
+            }
+        };
+        let guests = exposed.numbers.clone().filter_map(NonZeroU16::new);
+        guests.filter_map(move |guest| {
+            Some(PortMapping {
+                address: HostAddress::All,
+                host: HostPort::Any,
+                guest,
+                protocol: protocol?,
+            })
+        })
+    });
+    let is_published = |port: &PortMapping| {
+        let mut said = published.iter().cloned().flatten();
+        said.any(|said| (said.guest, said.protocol) == (port.guest, port.protocol))
+    };
+    ports.filter(|port| !is_published(port)).collect()
 }
 
-/// A size as docker has it: a number, which may have decimals, and b, k, m, g or t; without one it is bytes.
-fn size(text: &str) -> Option<u64> {
-    let lower = text.to_ascii_lowercase();
-    let lower = lower
-        .strip_suffix("ib")
-        .or(lower.strip_suffix('b'))
-        .unwrap_or(&lower);
-    let units = [('k', 10), ('m', 20), ('g', 30), ('t', 40)];
-    let unit = units.iter().find(|(unit, _)| lower.ends_with(*unit));
-    let (number, shift) = unit.map_or((lower, 0), |(unit, shift)| {
-        (lower.trim_end_matches(*unit), *shift)
-    });
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits = |text: &str| text.len() <= 12 && text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || !digits(whole) || !digits(fraction) || number.ends_with('.') {
-        return None;
-    }
-    let scale = 10_u128.pow(fraction.len() as u32);
-    let number: u128 = format!("{whole}{fraction}").parse().ok()?;
-    u64::try_from((number << shift) / scale).ok()
+fn built(config: VmConfigBuilder) -> Result<VmConfig, Failed> {
+    let config = with_agent(config)?.build();
+    config.map_err(|error| Error::from(error).into())
 }
 
 /// Whole pages, as many as it takes.

@@ -10,13 +10,13 @@ use kvmlet_control::agent::channel::{Ended, Event, Fault, Output, Request};
 use kvmlet_control::agent::{Agent, AgentError, readable};
 use kvmlet_manager::supervision::slot_of;
 use kvmlet_run::RawTerminal;
-use kvmlet_sys::output::write_whole;
 use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
-use rustix::io::{Errno, read};
+use rustix::io::{Errno, read, write};
 use rustix::stdio::{stderr, stdin, stdout};
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 /// What is asked of a session.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,6 +29,17 @@ pub(super) struct Wanted {
     pub group: bool,
 }
 
+impl Wanted {
+    /// Refuses to pass on as a terminal's keys what comes from something else, as docker does: its end would never be told.
+    pub fn check(&self) -> Result<(), Failed> {
+        match self.input && self.terminal && !io::stdin().is_terminal() {
+            true => Err(Failed::new("standard input is not a terminal")
+                .help("leave out -t, and it goes to the process as it is")),
+            false => Ok(()),
+        }
+    }
+}
+
 /// How it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
@@ -36,7 +47,16 @@ pub(super) enum Left {
     Ended(Ended),
     /// It was left to itself, by its keys.
     Detached,
+    /// It goes on, but whoever sends this signal does not want to wait for it.
+    Signal(libc::c_int),
 }
+
+/// As docker has it: who asks for the third time wants this process to end.
+pub(super) const MOST_SIGNALS: usize = 3;
+/// How long a signal may take to be taken by the other side.
+const UNTAKEN: Duration = Duration::from_secs(5);
+/// A pipe that can be written to takes this much without waiting (PIPE_BUF in pipe(7)).
+const PRINTED_AT_ONCE: usize = 4096;
 
 /// The exit code of a command that there is not, as shells have it.
 const NOT_THERE: u8 = 127;
@@ -105,6 +125,13 @@ pub(super) struct Session {
     typed: Vec<u8>,
     input_open: bool,
     signals: Signals,
+    /// How many that ask for the end were passed on, and the last one, with when it is to be taken.
+    asked: usize,
+    asks: Option<(libc::c_int, Instant)>,
+    /// Its output, for which there is no room yet.
+    unprinted: Option<(Output, Vec<u8>)>,
+    /// Why no more will come.
+    over: Option<AgentError>,
     terminal: Option<RawTerminal>,
 }
 
@@ -120,6 +147,10 @@ impl Session {
             typed: Vec::new(),
             input_open: wanted.input,
             signals: Signals::take(&taken)?,
+            asked: 0,
+            asks: None,
+            unprinted: None,
+            over: None,
             terminal: None,
         })
     }
@@ -134,6 +165,9 @@ impl Session {
             if signalled {
                 self.pass_signals_on()?;
             }
+            if let Some(signal) = self.is_in_vain() {
+                return Ok(Left::Signal(signal));
+            }
             if can_read && self.read()? {
                 // What was typed before is still the process's.
                 self.feed()?;
@@ -141,15 +175,26 @@ impl Session {
                 return Ok(Left::Detached);
             }
             self.feed()?;
-            if can_talk || !self.agent.client().outgoing().is_empty() {
-                let turned = self.agent.turn();
-                // What came before the end counts.
-                if let Some(ended) = self.hear()? {
-                    return Ok(Left::Ended(ended));
-                }
-                turned.map_err(SessionError::Agent)?;
+            if self.over.is_none() && (can_talk || !self.agent.client().outgoing().is_empty()) {
+                self.over = self.agent.turn().err();
+            }
+            // What came before the end counts.
+            if let Some(ended) = self.hear()? {
+                return Ok(Left::Ended(ended));
+            }
+            if self.unprinted.is_none()
+                && let Some(error) = self.over.take()
+            {
+                return Err(SessionError::Agent(error));
             }
         }
+    }
+
+    /// The signal by which somebody wants the end, where there is no use in waiting for the process.
+    fn is_in_vain(&mut self) -> Option<libc::c_int> {
+        let (signal, due) = self.asks?;
+        let is_taken = self.agent.client().outgoing().is_empty();
+        (self.asked >= MOST_SIGNALS || (!is_taken && Instant::now() >= due)).then_some(signal)
     }
 
     fn wait(&mut self) -> Result<[bool; 3], SessionError> {
@@ -162,35 +207,63 @@ impl Session {
             true => Slot::readable(stdin()),
             false => Slot::NOTHING,
         };
-        let slots = [
-            slot_of(&self.agent),
-            Slot::readable(self.signals.as_fd()),
-            input,
-        ];
-        Ok(wait::any(slots, Until::Forever)?)
+        let speaks = !self.agent.client().outgoing().is_empty();
+        let agent = match (&self.unprinted, &self.over) {
+            (_, Some(_)) => Slot::NOTHING,
+            // It is not listened to before that is printed.
+            (Some(_), None) if speaks => Slot::writable(self.agent.as_fd()),
+            (Some(_), None) => Slot::NOTHING,
+            (None, None) => slot_of(&self.agent),
+        };
+        let room = match &self.unprinted {
+            Some((output, _)) => Slot::writable(stream(*output)),
+            None => Slot::NOTHING,
+        };
+        let slots = [agent, Slot::readable(self.signals.as_fd()), input, room];
+        let due = self.asks.filter(|_| speaks).map(|(_, due)| due);
+        let [can_talk, signalled, can_read, _] = wait::any(slots, Until::from(due))?;
+        Ok([can_talk, signalled, can_read])
+    }
+
+    /// Prints what has not been, as far as there is room: whoever does not read keeps nobody from ending this. True if nothing
+    /// is left.
+    fn print(&mut self) -> Result<bool, SessionError> {
+        while let Some((output, bytes)) = &mut self.unprinted {
+            let (output, file) = (*output, stream(*output));
+            if !wait::one(Slot::writable(file), Until::Now)? {
+                return Ok(false);
+            }
+            let count = match write(file, &bytes[..bytes.len().min(PRINTED_AT_ONCE)]) {
+                Ok(count) => count,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return Ok(false),
+                // Nobody reads any more. The process goes on, as one that is piped into nothing.
+                Err(Errno::PIPE) => bytes.len(),
+                Err(error) => return Err(io::Error::from(error).into()),
+            };
+            bytes.drain(..count);
+            if bytes.is_empty() {
+                self.unprinted = None;
+            }
+            self.agent.client().taken(output, count);
+        }
+        Ok(true)
     }
 
     /// Prints what came, and returns how the process has ended.
     fn hear(&mut self) -> Result<Option<Ended>, SessionError> {
-        let client = self.agent.client();
         loop {
+            if !self.print()? {
+                return Ok(None);
+            }
+            let client = self.agent.client();
             let event = client
                 .next_event()
                 .map_err(|error| SessionError::Agent(error.into()))?;
             match event {
                 None => return Ok(None),
                 Some(Event::Output { output, bytes }) => {
-                    let printed = match output {
-                        Output::Stdout => write_whole(stdout(), bytes),
-                        Output::Stderr => write_whole(stderr(), bytes),
-                    };
-                    match printed {
-                        // Nobody reads any more. The process goes on, as one that is piped into nothing.
-                        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                        printed => printed?,
-                    }
-                    let count = bytes.len();
-                    client.taken(output, count);
+                    self.unprinted = Some((output, bytes.to_vec()));
                 }
                 Some(Event::Exited { ended }) => return Ok(Some(ended)),
                 Some(Event::Failed { fault, message }) => {
@@ -213,6 +286,10 @@ impl Session {
 
     fn pass_signals_on(&mut self) -> Result<(), SessionError> {
         while let Some(number) = self.signals.next()? {
+            if number != libc::SIGWINCH {
+                self.asked += 1;
+                self.asks = Some((number, Instant::now() + UNTAKEN));
+            }
             let request = match number {
                 libc::SIGWINCH => {
                     match kvmlet_run::terminal_size().filter(|_| self.wanted.terminal) {
@@ -259,5 +336,12 @@ impl Session {
         let count = self.agent.client().input(&self.typed);
         self.typed.drain(..count);
         Ok(())
+    }
+}
+
+fn stream(output: Output) -> BorrowedFd<'static> {
+    match output {
+        Output::Stdout => stdout(),
+        Output::Stderr => stderr(),
     }
 }

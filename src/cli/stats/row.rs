@@ -1,5 +1,6 @@
 //! An instance as `kvmlet stats` shows it: docker's fields, and those of a VM.
 
+use kvmlet_command::shown::{binary, decimal};
 use kvmlet_manager::View;
 use kvmlet_spec::{Stats, VcpuStats};
 use serde_json::{Value, json};
@@ -114,31 +115,6 @@ fn parts(some: u64, all: u64) -> String {
         0 => UNKNOWN.into(),
         all => format!("{:.2}%", some as f64 * 100.0 / all as f64),
     }
-}
-
-/// `12.5MiB`, as docker writes memory.
-fn binary(bytes: u64) -> String {
-    scaled(bytes, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"])
-}
-
-/// `1.2kB`, as docker writes what was moved.
-fn decimal(bytes: u64) -> String {
-    scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"])
-}
-
-/// In the largest unit of which there is one, with four digits at the most.
-fn scaled(bytes: u64, step: f64, units: &[&str]) -> String {
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= step && unit + 1 < units.len() {
-        (value, unit) = (value / step, unit + 1);
-    }
-    let decimals = match value {
-        _ if unit == 0 => 0,
-        value if value >= 100.0 => 0,
-        value if value >= 10.0 => 1,
-        _ => 2,
-    };
-    format!("{value:.decimals$}{}", units[unit])
 }
 
 #[cfg(test)]

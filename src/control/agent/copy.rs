@@ -11,7 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use kvmlet_contract::channel::{Ended, MAX_MESSAGE, PACK, ProcessSpec, Role, UNPACK};
+use kvmlet_contract::channel::{
+    CHANGED_NAMES, CHANGES, Ended, MAX_MESSAGE, PACK, ProcessSpec, Role, UNPACK,
+};
 
 use super::processes::Bounded;
 use super::{Agent, AgentError, Streams, readable};
@@ -85,7 +87,7 @@ impl Agent {
         output: &mut dyn io::Write,
         limit: Option<Duration>,
     ) -> Result<(), CopyError> {
-        self.tool([PACK.as_bytes(), path], None, output, limit)
+        self.tool(&[PACK.as_bytes(), path], None, output, limit)
     }
 
     /// Has the guest make files of the records of an [archive](super::archive), at a path as [`copy_to`](Self::copy_to) takes it.
@@ -100,19 +102,35 @@ impl Agent {
         limit: Option<Duration>,
     ) -> Result<(), CopyError> {
         let arguments = [UNPACK.as_bytes(), path];
-        self.tool(arguments, Some(input), &mut io::sink(), limit)
+        self.tool(&arguments, Some(input), &mut io::sink(), limit)
+    }
+
+    /// Has what the guest has changed of its root handed over as it comes, as [`channel::CHANGES`](super::channel::CHANGES) says,
+    /// with the content of files or without. Whoever takes it reads it with the mind that it is a guest's.
+    ///
+    /// # Errors
+    ///
+    /// When its root is none that changes, guest or host cannot, or it takes longer than `limit`.
+    pub fn changes(
+        &mut self,
+        content: bool,
+        output: &mut dyn io::Write,
+        limit: Option<Duration>,
+    ) -> Result<(), CopyError> {
+        let name = if content { CHANGES } else { CHANGED_NAMES };
+        self.tool(&[name.as_bytes()], None, output, limit)
     }
 
     /// Has one of the agent's tools run to its end.
     fn tool(
         &mut self,
-        arguments: [&[u8]; 2],
+        arguments: &[&[u8]],
         input: Option<&UnixStream>,
         stdout: &mut dyn io::Write,
         limit: Option<Duration>,
     ) -> Result<(), CopyError> {
         let spec = ProcessSpec {
-            arguments: arguments.map(Into::into).into(),
+            arguments: arguments.iter().map(|it| (*it).into()).collect(),
             input: input.is_some(),
             ..ProcessSpec::default()
         };

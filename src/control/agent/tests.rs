@@ -157,6 +157,11 @@ fn a_guest_that_stalls_is_not_waited_for() {
             _ => None,
         });
         assert_eq!(signal, (9, true));
+        // It is not left before that is done.
+        std::thread::sleep(Duration::from_millis(100));
+        guest.say(&Event::Exited {
+            ended: Ended::Signal(9),
+        });
     });
     let (ended, ..) = execute(&mut agent, None, Duration::from_millis(300));
     let error = ended.unwrap_err().to_string();

@@ -49,6 +49,16 @@ unsafe fn address(at: *const libc::sockaddr) -> Option<IpAddr> {
     }
 }
 
+/// The first port that everybody may have here (ip_unprivileged_port_start in ip(7)).
+pub(super) fn first_for_all() -> u16 {
+    /// Before Linux 4.11 it was not to be changed.
+    const USUAL: u16 = 1024;
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    text.ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(USUAL)
+}
+
 /// The process that has a port which is to be published, if this user may know: its number and name.
 pub(super) fn listener(mapping: &PortMapping, port: u16) -> Option<(u32, String)> {
     let protocol = mapping.protocol;

@@ -100,6 +100,8 @@ pub enum Error {
     SubnetTaken {
         /// What the user wrote.
         subnet: Subnet,
+        /// The other guest's process.
+        by: u32,
     },
     /// A network that is not kvmlet's to give to whoever may run it.
     #[error("the network {subnet} is not one of those that everybody may take")]
@@ -114,6 +116,8 @@ pub enum Error {
         subnet: Subnet,
         /// The route.
         route: String,
+        /// It goes by an interface that an ended guest has left, which the kernel is about to remove.
+        is_left: bool,
     },
     /// kvmlet's own directory cannot be used.
     #[error(transparent)]
@@ -256,6 +260,24 @@ fn taken_help(holder: Option<&Holder>, mapping: &PortMapping) -> Advice {
     }
 }
 
+/// A port below `first` is not everybody's.
+fn low_help(mapping: &PortMapping, first: u16) -> Advice {
+    let (HostPort::Fixed(port) | HostPort::FirstFree(port, _)) = mapping.host else {
+        return "whoever guards this host forbids it".into();
+    };
+    let higher = PortMapping {
+        host: HostPort::Fixed(port.saturating_add(8000)),
+        ..*mapping
+    };
+    advice!(
+        "ports below {} are root's here: choose a higher one ({}), or have root lower that bound: `sudo sysctl \
+         net.ipv4.ip_unprivileged_port_start={}`",
+        first.to_string(),
+        (Setting::Publish, higher.to_string()),
+        port.to_string()
+    )
+}
+
 /// How to do without rights over the host's network, or to have them.
 fn grant() -> Advice {
     advice!(
@@ -337,10 +359,8 @@ impl Error {
                 )
                 .into()
             }
-            Error::Publish { source, .. } => match kind(source) {
-                io::ErrorKind::PermissionDenied => {
-                    "ports below 1024 take the capability CAP_NET_BIND_SERVICE; choose a higher one".into()
-                }
+            Error::Publish { source, mapping } => match kind(source) {
+                io::ErrorKind::PermissionDenied => low_help(mapping, addresses::first_for_all()),
                 _ => return None,
             },
             Error::Lacking { missing } => {

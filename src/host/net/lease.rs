@@ -144,10 +144,11 @@ pub(super) fn choose_network(leases: &Leases, wanted: Option<Subnet>) -> Result<
         return Err(Error::SubnetOfOthers { subnet });
     }
     let (live, _) = leases.all()?;
-    let taken = live.iter().filter_map(|record| record.subnet.parse().ok());
-    let taken: Vec<Subnet> = taken.collect();
+    let taken = |record: &Record| Some((record.subnet.parse().ok()?, record.pid));
+    let taken: Vec<_> = live.iter().filter_map(taken).collect();
     let routes = link::routes().map_err(|source| Error::Routes { source })?;
-    choose(wanted, &taken, &routes)
+    let taps: Vec<&str> = live.iter().map(|record| &*record.tap).collect();
+    choose(wanted, &taken, &routes, &taps)
 }
 
 /// Takes a network that was chosen for a tap, with the host's ports that go with it.
@@ -188,22 +189,31 @@ pub(super) fn live_here(leases: &Leases) -> Result<Vec<Record>, Error> {
     Ok(live)
 }
 
-fn choose(wanted: Option<Subnet>, taken: &[Subnet], routes: &[Route]) -> Result<Subnet, Error> {
+/// `taken` are networks with the processes of their guests, who have the `taps`.
+fn choose(
+    wanted: Option<Subnet>,
+    taken: &[(Subnet, u32)],
+    routes: &[Route],
+    taps: &[&str],
+) -> Result<Subnet, Error> {
     let route = |subnet: Subnet| {
         let overlaps = |route: &&Route| !route.is_default() && route.overlaps(subnet);
         routes.iter().find(overlaps)
     };
-    let is_taken = |subnet: Subnet| taken.iter().any(|other| overlap(*other, subnet));
+    let holder = |subnet: Subnet| taken.iter().find(|(other, _)| overlap(*other, subnet));
     if let Some(subnet) = wanted {
-        return match route(subnet) {
-            Some(route) => Err(Error::SubnetRouted {
+        return match (holder(subnet), route(subnet)) {
+            (Some((_, by)), _) => Err(Error::SubnetTaken { subnet, by: *by }),
+            (None, Some(route)) => Err(Error::SubnetRouted {
                 subnet,
                 route: route.to_string(),
+                is_left: route.interface.starts_with(TAP_PREFIX)
+                    && !taps.contains(&&*route.interface),
             }),
-            None if is_taken(subnet) => Err(Error::SubnetTaken { subnet }),
-            None => Ok(subnet),
+            (None, None) => Ok(subnet),
         };
     }
+    let is_free = |subnet: &Subnet| holder(*subnet).is_none() && route(*subnet).is_none();
     let mut in_the_way = None;
     for (start, prefix) in RANGES {
         let range = Subnet::new(start, prefix);
@@ -221,8 +231,7 @@ fn choose(wanted: Option<Subnet>, taken: &[Subnet], routes: &[Route]) -> Result<
         let mut candidates = (start.to_bits()..=end)
             .step_by(step)
             .filter_map(|address| Subnet::new(Ipv4Addr::from_bits(address), PREFIX));
-        if let Some(free) = candidates.find(|subnet| !is_taken(*subnet) && route(*subnet).is_none())
-        {
+        if let Some(free) = candidates.find(is_free) {
             return Ok(free);
         }
     }
@@ -273,8 +282,8 @@ mod tests {
     #[test]
     fn networks_avoid_leases_and_routes() {
         let choice = |taken: &[&str], routes: &[Route]| {
-            let taken: Vec<Subnet> = taken.iter().map(|text| text.parse().unwrap()).collect();
-            choose(None, &taken, routes).map(|subnet| subnet.to_string())
+            let taken = taken.iter().map(|text| (text.parse().unwrap(), 1));
+            choose(None, &taken.collect::<Vec<_>>(), routes, &[]).map(|subnet| subnet.to_string())
         };
         assert_eq!(choice(&[], &[]).unwrap(), "10.107.0.0/30");
         assert_eq!(choice(&["10.107.0.0/30"], &[]).unwrap(), "10.107.0.4/30");
@@ -295,9 +304,17 @@ mod tests {
         assert!(error.contains("192.168.0.0/16 on b"), "{error}");
         // What is asked for may be anywhere but in the way.
         let asked = Some("10.107.9.0/24".parse().unwrap());
-        assert!(choose(asked, &[], &all[1..]).is_ok());
-        assert!(choose(asked, &[], &all).is_err());
-        assert!(choose(asked, &["10.107.9.4/30".parse().unwrap()], &[]).is_err());
+        assert!(choose(asked, &[], &all[1..], &[]).is_ok());
+        assert!(choose(asked, &[], &all, &[]).is_err());
+        let taken = ("10.107.9.4/30".parse().unwrap(), 7);
+        let error = choose(asked, &[taken], &[], &[]).unwrap_err();
+        assert!(matches!(error, Error::SubnetTaken { by: 7, .. }));
+        // An interface of kvmlet's that no guest has is about to go.
+        let ours = [route("10.107.9.0/30", "kvmlet3")];
+        for (taps, left) in [(&["kvmlet3"][..], false), (&["kvmlet4"], true)] {
+            let error = choose(asked, &[], &ours, taps).unwrap_err();
+            assert!(matches!(error, Error::SubnetRouted { is_left, .. } if is_left == left));
+        }
     }
 
     #[test]

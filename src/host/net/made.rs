@@ -7,19 +7,20 @@ use super::nat::Ways;
 use super::nft::News;
 use super::proxy::{Offer, Seats};
 use super::publish::{self, Published};
-use super::reap::{Ending, reap};
+use super::reap::{Ended, reap};
 use super::tap::Tap;
 use super::turn::Turn;
 use super::watch::Guarded;
-use super::{Carrier, Error, Network, link};
+use super::{Carrier, Error, Network, link, patience};
 use crate::config::{
     Egress, GuestAddress, Interface, MacAddress, Mtu, Net, PortMapping, Protocol, Subnet,
 };
 use crate::shares::descriptors::Reserved;
 use crate::state::runtime::RuntimeDirectory;
-use kvmlet_sys::thread::Serving;
+use kvmlet_sys::thread::{self, Serving};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// What kvmlet has set up, and undoes.
 pub(super) struct Made {
@@ -39,9 +40,16 @@ pub(super) struct Made {
 impl Network {
     pub(super) fn make(config: &Net, runtime: &RuntimeDirectory) -> Result<Self, Error> {
         let (seats, descriptors) = seats(&config.publish)?;
-        let leases = lease::lock(runtime)?;
-        let others = reap(&leases, None)?;
-        let published = publish::take(&config.publish, &others)?;
+        // Whoever waits here has no lock.
+        let (leases, others, published) = patience::in_turn(|| {
+            let leases = lease::lock(runtime)?;
+            let others = reap(&leases, None)?;
+            let published = publish::take(&config.publish, &others)?;
+            if config.subnet.is_some() {
+                lease::choose_network(&leases, config.subnet)?;
+            }
+            Ok((leases, others, published))
+        })?;
         let name = format!("{}%d", lease::TAP_PREFIX);
         let tap = Tap::create(&name, config.queues.get().into())?;
         // Until the host has its address in it.
@@ -117,10 +125,8 @@ impl Network {
                 Ok(network)
             }
             Err(error) => {
-                lease.release();
-                let record = &lease.record;
-                let borrowed = &[];
-                let _ = reap(&leases, Some(Ending { record, borrowed }));
+                lease.let_go();
+                let _ = reap(&leases, None);
                 Err(error)
             }
         }
@@ -182,26 +188,67 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let Some(mut made) = self.made.take() else {
+        self.let_go();
+        if let (Some(made), Carrier::Tap(tap)) = (self.made.take(), &mut self.carrier) {
+            // The tap goes with its last queue, which a device may still hold.
+            if tap.is_held()
+                && let Ok(socket) = link::Socket::open()
+            {
+                let _ = socket.set_up(tap.name(), false);
+            }
+            made.depart(tap);
+        }
+    }
+}
+
+impl Network {
+    /// What others wait for of its end: from now on they may have its addresses, and what it has left over may be cleared by
+    /// whoever comes next.
+    pub(super) fn let_go(&mut self) {
+        let Some(made) = &mut self.made else {
             return;
         };
         // What is closed now is not to be put back. And the proxy may hold all descriptors that this process may have.
         made.threads.clear();
-        // The tap goes with its last queue, which a device may still hold; its address is free before.
-        if let Ok(socket) = link::Socket::open() {
-            let name = self.tap().unwrap_or_default();
-            let _ = socket
-                .clear_address(name)
-                .and_then(|()| socket.set_up(name, false));
+        made.guarded = None;
+        if let Carrier::Tap(tap) = &self.carrier
+            && let Ok(socket) = link::Socket::open()
+        {
+            let _ = socket.clear_address(tap.name());
         }
-        match lease::lock(&made.runtime) {
+        made.lease.let_go();
+    }
+
+    /// The rest, in a process that has nothing open but [these](Self::descriptors), and never returns.
+    pub(super) fn depart(mut self) {
+        if let (Some(made), Carrier::Tap(tap)) = (&self.made, &mut self.carrier) {
+            made.depart(tap);
+        }
+        std::mem::forget(self);
+    }
+
+    /// What its end takes: queues of a tap, and the notes.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let notes = self.made.iter().map(|made| made.runtime.as_fd());
+        notes.chain(self.queues().iter().map(|queue| queue.as_fd()))
+    }
+}
+
+impl Made {
+    /// Nobody sends anything by the tap any more, so it does not matter which is gone first.
+    fn depart(&self, tap: &mut Tap) {
+        thread::beside("tap", || tap.close(), || self.clear());
+    }
+
+    /// Takes the rules away, and gives the network back.
+    fn clear(&self) {
+        match lease::lock(&self.runtime) {
             Ok(leases) => {
-                made.lease.release();
-                let ending = Ending {
-                    record: &made.lease.record,
-                    borrowed: &made.borrowed,
+                let ended = Ended {
+                    lease: &self.lease,
+                    borrowed: &self.borrowed,
                 };
-                if let Err(error) = reap(&leases, Some(ending)) {
+                if let Err(error) = reap(&leases, Some(ended)) {
                     log::warn!("the network of a VM is left over: {error}");
                 }
             }

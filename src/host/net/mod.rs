@@ -17,6 +17,7 @@
 
 mod addresses;
 mod conntrack;
+mod departure;
 mod error;
 mod firewall;
 mod forwarding;
@@ -31,6 +32,7 @@ mod namespace;
 mod nat;
 mod nft;
 pub mod passt;
+mod patience;
 mod probe;
 mod proxy;
 mod publish;
@@ -43,6 +45,7 @@ mod thread;
 mod turn;
 mod watch;
 
+pub use departure::take_down;
 pub use error::{Error, Holder};
 pub use link::set_up;
 pub use name_service::name_servers;
@@ -110,11 +113,14 @@ impl Network {
 
     fn open(name: &str, config: &Net) -> Result<Self, Error> {
         // CAP_NET_ADMIN would open every user's.
-        let opened = environment::as_caller(|| Tap::open(name, config.queues.get().into()));
-        let tap = opened.map_err(|source| Error::Tap {
-            name: name.into(),
-            source,
-        })??;
+        let open = || Tap::open(name, config.queues.get().into());
+        let tap = patience::in_turn(|| {
+            let opened = environment::as_caller(open);
+            opened.map_err(|source| Error::Tap {
+                name: name.into(),
+                source,
+            })?
+        })?;
         let link = |source| Error::Link {
             name: name.into(),
             what: "read the settings",

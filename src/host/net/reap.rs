@@ -2,28 +2,28 @@
 
 use super::Error;
 use super::forwarding::{self, Loan};
-use super::lease::{self, Leases, Record};
+use super::lease::{self, Lease, Leases, Record};
 use super::namespace::{self, Namespace};
 use super::nat::Ways;
 use crate::state::runtime::RuntimeDirectory;
 
-/// A VM that ends, with the interfaces that it knows to be borrowed.
-pub(super) struct Ending<'a> {
-    pub record: &'a Record,
+/// A VM that has ended, with the interfaces that it knows to be borrowed.
+pub(super) struct Ended<'a> {
+    pub lease: &'a Lease,
     pub borrowed: &'a [Loan],
 }
 
-/// Clears what a VM that ends, and those that were killed, have left over; returns those that live in this
-/// network namespace. What cannot be cleared stays noted.
-pub(super) fn reap(leases: &Leases, ending: Option<Ending<'_>>) -> Result<Vec<Record>, Error> {
+/// Clears what VMs that have ended, and those that were killed, have left over; returns those that live in this
+/// network namespace. What cannot be cleared stays noted. Of the one that has `ended` somebody else may have cleared it.
+pub(super) fn reap(leases: &Leases, ended: Option<Ended<'_>>) -> Result<Vec<Record>, Error> {
     let here = Namespace::here();
     let (mut live, stale) = leases.all()?;
     live.retain(|record| record.is_of(here));
-    let mut gone: Vec<Record> = ending.iter().map(|ending| ending.record.clone()).collect();
-    let mut cleared = Vec::new();
+    let (mut gone, mut cleared) = (Vec::new(), Vec::new());
+    let ended = ended.filter(|ended| stale.iter().any(|(name, _)| ended.lease.is_named(name)));
     for (name, record) in stale {
         match record.filter(|record| record.is_credible(&name)) {
-            // The tap itself went with its owner.
+            // The tap itself goes with its owner.
             Some(record) if record.is_of(here) => {
                 gone.push(record);
                 cleared.push(name);
@@ -38,7 +38,7 @@ pub(super) fn reap(leases: &Leases, ending: Option<Ending<'_>>) -> Result<Vec<Re
     if gone.is_empty() {
         return Ok(live);
     }
-    let borrowed = ending.map_or(&[][..], |ending| ending.borrowed);
+    let borrowed = ended.map_or(&[][..], |ended| ended.borrowed);
     let closed = match Ways::open(leases) {
         Ok(mut ways) => ways.remove(leases, &gone, live.is_empty(), borrowed),
         Err(error) => {

@@ -91,6 +91,17 @@ impl Tap {
         &self.name
     }
 
+    /// Closes the queues of this value. One that is not [held](Self::is_held), and was made by this process, is gone then,
+    /// which the kernel takes tens of milliseconds for.
+    pub(super) fn close(&mut self) {
+        self.queues.clear();
+    }
+
+    /// Has anybody else queues of this value?
+    pub(super) fn is_held(&self) -> bool {
+        self.queues.iter().any(|queue| Arc::strong_count(queue) > 1)
+    }
+
     /// The queues; all but the first are detached.
     pub fn queues(&self) -> &[Arc<TapQueue>] {
         &self.queues

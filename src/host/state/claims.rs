@@ -121,6 +121,10 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
     }
 
     fn locked(directory: Directory, patience: Patience) -> Result<Self, Error> {
+        Self::locked_again(Arc::new(directory), patience)
+    }
+
+    fn locked_again(directory: Arc<Directory>, patience: Patience) -> Result<Self, Error> {
         let path = directory.path().join(LOCK);
         let lock = directory.open_or_make(LOCK).map_err(Error::of(&path))?;
         lock::acquire(&lock, &path, patience).map_err(|failure| match failure {
@@ -132,7 +136,7 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
             }
         })?;
         Ok(Self {
-            directory: Arc::new(directory),
+            directory,
             _lock: lock,
             notes: PhantomData,
         })
@@ -141,6 +145,11 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
     /// The directory, for what else is to be remembered there.
     pub fn directory(&self) -> &Directory {
         &self.directory
+    }
+
+    /// What went wrong with something else in there.
+    pub fn failed(&self, error: io::Error) -> Error {
+        Error::of(self.directory.path())(error)
     }
 
     /// All notes: those whose owners live, and those left over.
@@ -177,22 +186,23 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
 
     /// Notes something under a name that no living owner has.
     pub fn claim(&self, name: &str, record: R) -> Result<Claim<R>, Error> {
-        let file_name = file_name(name);
-        let take = || {
-            let file = self.directory.open_or_make(&file_name)?;
-            if !lock::try_acquire(&file)? {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            // What says nothing, or half of it, is nobody's.
-            write(&file, &record).inspect_err(|_| remove(&self.directory, name))?;
-            Ok(file)
-        };
-        let path = self.directory.path().join(&file_name);
-        let lock = take().map_err(Error::of(&path))?;
+        let path = || self.directory.path().join(file_name(name));
+        self.try_claim(name, record)
+            .map_err(|error| Error::of(&path())(error))
+    }
+
+    /// The same; what the kernel says.
+    pub fn try_claim(&self, name: &str, record: R) -> io::Result<Claim<R>> {
+        let file = self.directory.open_or_make(&file_name(name))?;
+        if !lock::try_acquire(&file)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // What says nothing, or half of it, is nobody's.
+        write(&file, &record).inspect_err(|_| remove(&self.directory, name))?;
         Ok(Claim {
             directory: self.directory.clone(),
             name: name.into(),
-            _lock: lock,
+            _lock: file,
             record,
         })
     }
@@ -203,7 +213,26 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
     }
 }
 
+impl<R: Serialize + DeserializeOwned> Claim<R> {
+    /// Locks the directory that it is in.
+    pub fn lock_directory(&self) -> Result<Claims<R>, Error> {
+        Claims::locked_again(self.directory.clone(), PATIENCE)
+    }
+}
+
 impl<R> Claim<R> {
+    /// Lets go of it, in all processes that have it from this one: it is left over from now on, as if they had been killed.
+    pub fn let_go(&self) {
+        if let Err(error) = lock::release(&self._lock) {
+            log::debug!("a note is held until this process ends: {error}");
+        }
+    }
+
+    /// Is it this one that is left over under this name?
+    pub fn is_named(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     /// Gives back what was claimed. Either the directory is locked then, or the name is never used again.
     pub fn release(&self) {
         remove(&self.directory, &self.name);

@@ -2,4 +2,5 @@
 
 pub mod built;
 pub mod claims;
+pub(crate) mod roll;
 pub mod runtime;

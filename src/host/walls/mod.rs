@@ -2,6 +2,9 @@
 //! are held to lists of system calls.
 
 mod attending;
+mod fetchers;
+mod fewest;
 pub mod jail;
 pub mod rights;
 pub mod strangers;
+mod unpackers;

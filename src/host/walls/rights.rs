@@ -5,12 +5,13 @@
 //! all.
 
 use crate::walls::attending::DENIED;
-use crate::walls::jail::user_of_server;
-use crate::walls::strangers;
+use crate::walls::jail::{Allowed, name_few_paths, name_no_paths, user_of_server};
+use crate::walls::{fetchers, strangers, unpackers};
 use kvmlet_sys::seccomp::{Program, check_support};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
 use std::io;
+use std::path::Path;
 
 /// What the end of a VM takes: its process, which has another user, is signalled; its interface is taken down; and
 /// statistics and cgroups may be in directories of other users, and stay theirs.
@@ -35,6 +36,16 @@ pub fn keep_those_of_the_end() -> io::Result<()> {
 /// What the kernel says, if not that it knows no such filters.
 pub fn attend() -> io::Result<()> {
     hold(|| Program::denying(DENIED.iter()))
+}
+
+/// Leaves this thread, which keeps a user's own files and hears a guest, no capability, and takes what
+/// [whoever attends a VM](attend) has no use for either.
+///
+/// # Errors
+/// What the kernel says, if not that it knows no such filters.
+pub fn keep_books() -> io::Result<()> {
+    keep(CapabilitySet::empty())?;
+    attend()
 }
 
 /// Leaves this thread the right to change the network.
@@ -66,6 +77,31 @@ pub fn serve_strangers() -> io::Result<()> {
 pub fn carry_frames() -> io::Result<()> {
     become_stranger()?;
     hold_to_relays_list()
+}
+
+/// Leaves this process, which has one thread and takes apart what strangers have packed, no more than what it has open: no
+/// capability, no path, and few system calls.
+///
+/// # Errors
+/// What the kernel says, if not that it knows no such walls.
+pub fn take_apart() -> io::Result<()> {
+    become_stranger()?;
+    name_no_paths()?;
+    hold(|| Program::refusing(unpackers::rules()))
+}
+
+/// Who becomes the user that [takes apart](take_apart).
+const OF_ANOTHER_USER: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
+
+/// Leaves this process, which has one thread yet and fetches from strangers, some paths, sockets of the Internet, and
+/// programs among these paths. Root's may start a process of another user, which is what [`take_apart`] is for.
+///
+/// # Errors
+/// What the kernel says, if not that it knows no such walls.
+pub fn fetch(paths: &[(&Path, Allowed)]) -> io::Result<()> {
+    keep(OF_ANOTHER_USER)?;
+    name_few_paths(paths)?;
+    hold(|| Program::refusing(fetchers::rules()))
 }
 
 /// The first part of [that](serve_strangers): all but the system calls.
@@ -181,6 +217,98 @@ mod tests {
             forbidden(std::process::Command::new("/bin/true").status().map(drop));
         });
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn who_takes_apart_has_what_is_open() {
+        let thread = std::thread::spawn(|| {
+            let place = tempfile::tempdir().unwrap();
+            let path = place.path().join("open");
+            let mut file = File::create(&path).unwrap();
+            take_apart().unwrap();
+            std::io::Write::write_all(&mut file, b"written").unwrap();
+            let forbidden = |result: io::Result<()>| {
+                assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EPERM));
+            };
+            forbidden(File::open("/etc/hosts").map(drop));
+            forbidden(std::fs::remove_file(&path));
+            forbidden(std::net::UdpSocket::bind("127.0.0.1:0").map(drop));
+            forbidden(std::os::unix::net::UnixStream::pair().map(drop));
+            forbidden(std::process::Command::new("/bin/true").status().map(drop));
+            // Removed by the test, which can.
+            place.keep()
+        });
+        let place = thread.join().unwrap();
+        assert_eq!(std::fs::read(place.join("open")).unwrap(), b"written");
+        std::fs::remove_dir_all(place).unwrap();
+    }
+
+    #[test]
+    fn who_fetches_has_a_store_and_the_internet() {
+        let (place, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let secret = outside.path().join("secret");
+        std::fs::write(&secret, "secret").unwrap();
+        let (store, knows_paths) = (place.path().to_owned(), has_landlock());
+        let secret_of_others = secret.clone();
+        let thread = std::thread::spawn(move || {
+            let secret = secret_of_others;
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let hosts = Path::new("/etc/hosts");
+            let gone = Path::new("/not/there");
+            fetch(&[
+                (&store, Allowed::Change),
+                (hosts, Allowed::Read),
+                (gone, Allowed::Read),
+            ])
+            .unwrap();
+            let rights = capabilities(None).unwrap();
+            assert_eq!(rights.permitted - OF_ANOTHER_USER, CapabilitySet::empty());
+            let (new, kept) = (store.join("new"), store.join("kept"));
+            std::fs::write(&new, "new").unwrap();
+            std::fs::rename(&new, &kept).unwrap();
+            std::fs::write(&new, "new").unwrap();
+            std::fs::remove_file(&new).unwrap();
+            File::open(hosts).unwrap();
+            std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let forbidden = |result: io::Result<()>, number| {
+                assert_eq!(result.unwrap_err().raw_os_error(), Some(number));
+            };
+            if knows_paths {
+                forbidden(File::open(&secret).map(drop), libc::EACCES);
+                forbidden(File::create(&secret).map(drop), libc::EACCES);
+                forbidden(std::fs::remove_file(&secret), libc::EACCES);
+                forbidden(File::open("/etc/passwd").map(drop), libc::EACCES);
+                forbidden(File::create(hosts).map(drop), libc::EACCES);
+                let program = std::process::Command::new("/bin/true").status();
+                forbidden(program.map(drop), libc::EACCES);
+            }
+            let pair = std::os::unix::net::UnixStream::pair();
+            forbidden(pair.map(drop), libc::EPERM);
+            forbidden(std::fs::create_dir(&new), libc::EPERM);
+            let parent = rustix::process::getppid().unwrap();
+            let killed = rustix::process::test_kill_process(parent);
+            forbidden(killed.map_err(Into::into), libc::EPERM);
+            // SAFETY: it is refused; and would it not be, nobody knows where it is.
+            let code = unsafe {
+                let (rights, flags) = (libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+                libc::mmap(std::ptr::null_mut(), 4096, rights, flags, -1, 0)
+            };
+            assert_eq!(code, libc::MAP_FAILED);
+            std::fs::read_to_string(kept).unwrap()
+        });
+        assert_eq!(thread.join().unwrap(), "new");
+        assert_eq!(std::fs::read_to_string(secret).unwrap(), "secret");
+    }
+
+    /// Whether this kernel knows the wall that is about paths.
+    fn has_landlock() -> bool {
+        let thread = std::thread::spawn(|| {
+            set_no_new_privs(true).unwrap();
+            name_no_paths().unwrap();
+            File::open("/etc/hosts").is_err()
+        });
+        thread.join().unwrap()
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! What an image says of how it is run, checked once: whatever comes out of here can be told to a guest.
 
+mod ports;
 mod written;
 
+pub use ports::{ExposedPorts, Protocol};
+
+use crate::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use written::{Check, Written};
@@ -31,8 +35,8 @@ pub struct ImageConfig {
     pub stop_signal: Option<String>,
     /// How to see whether it is well.
     pub health: Option<Health>,
-    /// Ports that it listens on.
-    pub ports: BTreeSet<ExposedPort>,
+    /// Ports that it listens on, each of them once, in the order of protocols and numbers.
+    pub ports: Vec<ExposedPorts>,
     /// Directories that are to outlive it: absolute paths.
     pub volumes: BTreeSet<String>,
     /// What its maker says of it.
@@ -50,10 +54,6 @@ pub struct Platform {
     pub variant: String,
 }
 
-/// A SHA-256.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest(pub [u8; 32]);
-
 /// Who runs an image's command. Names are looked up in the image's own files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
@@ -70,26 +70,6 @@ pub enum Account {
     Id(u32),
     /// By name.
     Name(String),
-}
-
-/// A port that an image says it listens on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ExposedPort {
-    /// Its number, not 0.
-    pub port: u16,
-    /// Of which protocol.
-    pub protocol: Protocol,
-}
-
-/// A protocol with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
 }
 
 /// Docker's `HEALTHCHECK`.
@@ -166,12 +146,10 @@ impl ImageConfig {
         } = serde_json::from_slice(json)?;
         let digests = rootfs.diff_ids.iter();
         let layers = digests.map(|text| Digest::parse(text).ok_or_else(|| wrong("a layer", text)));
-        let ports = config.exposed_ports.keys();
-        let ports = ports.map(|text| exposed(text).ok_or_else(|| wrong("an exposed port", text)));
-        let mut exposed = BTreeSet::new();
-        for range in ports {
-            exposed.extend(range?);
-        }
+        let ports = config
+            .exposed_ports
+            .keys()
+            .map(|text| ExposedPorts::parse(text).ok_or_else(|| wrong("an exposed port", text)));
         let volumes = config.volumes.into_keys();
         let volumes = volumes.map(|path| absolute("a volume", &path));
         let signal = Some(config.stop_signal).filter(|signal| !signal.is_empty());
@@ -191,7 +169,7 @@ impl ImageConfig {
                 .map(|signal| text("the stop signal", signal))
                 .transpose()?,
             health: health(config.healthcheck)?,
-            ports: exposed,
+            ports: ExposedPorts::merge(ports.collect::<Result<_, _>>()?),
             volumes: volumes.collect::<Result<_, _>>()?,
             labels: config.labels,
         })
@@ -243,39 +221,6 @@ fn absolute(what: &'static str, path: &str) -> Result<String, Error> {
     Ok(format!("/{}", names.join("/")))
 }
 
-impl Digest {
-    /// `sha256:` and 64 hexadecimal digits in lower case; no other kind is in use.
-    pub fn parse(text: &str) -> Option<Self> {
-        let hex = text.strip_prefix("sha256:")?.as_bytes();
-        let digit = |digit: u8| match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        };
-        let mut bytes = [0; 32];
-        if hex.len() != 2 * bytes.len() {
-            return None;
-        }
-        for (byte, [high, low]) in bytes.iter_mut().zip(hex.as_chunks().0) {
-            *byte = digit(*high)? << 4 | digit(*low)?;
-        }
-        Some(Self(bytes))
-    }
-}
-
-impl std::fmt::Display for Digest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl std::fmt::Debug for Digest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Display::fmt(self, f)
-    }
-}
-
 impl User {
     /// `USER`, `USER:GROUP` or `:GROUP`, each a name or a number.
     fn parse(text: &str) -> Option<Self> {
@@ -301,24 +246,6 @@ impl User {
             group: account(group)?,
         })
     }
-}
-
-/// `80`, `80/tcp`, `8000-8010/udp`.
-fn exposed(text: &str) -> Option<impl Iterator<Item = ExposedPort> + use<>> {
-    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        "sctp" => Protocol::Sctp,
-        _ => return None,
-    };
-    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
-    let number = |text: &str| -> Option<u16> {
-        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse().ok().filter(|port| is_number && *port > 0)
-    };
-    let (first, last) = (number(first)?, number(last)?);
-    (first <= last).then(|| (first..=last).map(move |port| ExposedPort { port, protocol }))
 }
 
 fn health(check: Check) -> Result<Option<Health>, Error> {

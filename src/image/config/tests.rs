@@ -1,6 +1,7 @@
 //! Configurations as builders write them.
 
 use super::*;
+use std::time::Instant;
 
 fn config(config: &str) -> Result<ImageConfig, Error> {
     ImageConfig::parse(
@@ -45,20 +46,11 @@ fn all_of_it_is_read() {
     );
     let ports: Vec<_> = config
         .ports
-        .iter()
-        .map(|it| (it.port, it.protocol))
+        .into_iter()
+        .map(|it| (it.protocol, it.numbers))
         .collect();
-    let tcp = Protocol::Tcp;
-    assert_eq!(
-        ports,
-        [
-            (53, Protocol::Udp),
-            (80, tcp),
-            (9000, tcp),
-            (9001, tcp),
-            (9002, tcp)
-        ]
-    );
+    let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+    assert_eq!(ports, [(tcp, 80..=80), (tcp, 9000..=9002), (udp, 53..=53)]);
     let user = Some(Account::Name("app".into()));
     assert_eq!(
         config.user,
@@ -105,6 +97,34 @@ fn null_and_nothing_are_the_same() {
     assert_eq!(ImageConfig::parse(b"{}").unwrap().platform.os, "");
     let disabled = config(r#"{"Healthcheck":{"Test":["NONE"]}}"#).unwrap();
     assert_eq!(disabled.health, Some(Health::Disabled));
+}
+
+#[test]
+fn thousands_of_ranges_of_ports_cost_no_more_than_their_words() {
+    let protocols = ["tcp", "udp", "sctp"];
+    let ranges = (0..20_000).map(|number| {
+        let (first, protocol) = (number / 3 + 1, protocols[number % 3]);
+        format!(r#""{first}-65535/{protocol}":{{}}"#)
+    });
+    let ranges: Vec<String> = ranges.collect();
+    let json = format!(r#"{{"ExposedPorts":{{{}}}}}"#, ranges.join(","));
+    let started = Instant::now();
+    let ports = config(&json).unwrap().ports;
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(ports.iter().all(|ports| ports.numbers == (1..=65535)) && ports.len() == 3);
+}
+
+#[test]
+fn ranges_of_ports_are_taken_together() {
+    let ports = r#"{"ExposedPorts":{"80-90":{},"85-100/tcp":{},"101":{},"103/TCP":{},"82-83":{},"102/udp":{}}}"#;
+    let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+    let ports = config(ports).unwrap().ports.into_iter();
+    assert_eq!(
+        ports
+            .map(|it| (it.protocol, it.numbers))
+            .collect::<Vec<_>>(),
+        [(tcp, 80..=101), (tcp, 103..=103), (udp, 102..=102)]
+    );
 }
 
 #[test]

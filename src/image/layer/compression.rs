@@ -42,6 +42,11 @@ impl<R: Read> Decompressed<R> {
             _ => Form::Plain(source),
         }))
     }
+
+    /// Whether it is not compressed.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.0, Form::Plain(_))
+    }
 }
 
 impl<R: Read> Read for Decompressed<R> {

@@ -9,14 +9,17 @@
 
 mod changes;
 mod compression;
+mod digested;
+mod rest;
 pub mod tar;
 
-pub use changes::{Changes, Path, Refused};
+pub use changes::{Changes, MAX_FILES, Path, Refused};
 pub use compression::Decompressed;
+pub use rest::{Rebuilt, Rest};
 
-use crate::blob::{self, Blob};
+use crate::blob::{self, Blob, Sink};
 use crate::tree::{Attributes, Device, Kind, MAX_TARGET, Name, Node, XattrName, Xattrs};
-use sha2::{Digest, Sha256};
+use digested::Digested;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use tar::{Archive, Member};
@@ -24,9 +27,9 @@ use tar::{Archive, Member};
 /// What a layer may have at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Files, and names that are removed.
+    /// Files, directories, and names that are removed.
     pub files: usize,
-    /// Directories in each other; a path that Linux takes has half as many as bytes (PATH_MAX).
+    /// Directories in each other. A layer may name just the innermost, so few bytes are many directories.
     pub depth: usize,
     /// Bytes of names, links and extended attributes together.
     pub text: usize,
@@ -34,11 +37,11 @@ pub struct Limits {
     pub length: u64,
 }
 
-/// What no image in use comes near to; what a layer takes in memory is bounded by it to some two gigabytes.
+/// What no image in use comes near to; what a layer takes in memory is bounded by it to some gigabyte.
 pub const LIMITS: Limits = Limits {
-    files: 4 << 20,
-    depth: 1024,
-    text: 512 << 20,
+    files: MAX_FILES,
+    depth: 256,
+    text: 256 << 20,
     length: 1 << 40,
 };
 
@@ -76,6 +79,9 @@ pub enum Error {
     /// Longer than a layer may be.
     #[error("a layer of more than {0} bytes")]
     Long(u64),
+    /// What is beside the content of its files cannot be kept.
+    #[error("what a layer has beside files cannot be written")]
+    Rest(#[source] io::Error),
 }
 
 /// What is wrong with a member.
@@ -119,17 +125,32 @@ pub struct Layer {
     pub length: u64,
 }
 
-/// Reads a layer to its end, and puts the content of its files into a blob.
+/// Reads a layer to its end, compressed or not, puts the content of its files into a blob, and what else it consists of
+/// into a rest.
 ///
 /// # Errors
 /// When it is no layer, or more than the limits let it be.
 pub fn read(
     source: impl Read,
-    blob: &mut Blob<impl Write>,
+    blob: &mut Blob<impl Sink>,
+    rest: &mut Rest<impl Write>,
     limits: &Limits,
 ) -> Result<Layer, Error> {
     let source = Decompressed::new(source).map_err(Error::Read)?;
-    let mut archive = Archive::new(Digested::new(source, limits.length));
+    read_plain(source, blob, rest, limits)
+}
+
+/// The same, of a layer that is not compressed.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_plain(
+    source: impl Read,
+    blob: &mut Blob<impl Sink>,
+    rest: &mut Rest<impl Write>,
+    limits: &Limits,
+) -> Result<Layer, Error> {
+    let mut archive = Archive::new(Digested::new(source, rest, limits.length));
     let mut reading = Reading {
         changes: Changes::new(limits.files),
         text: 0,
@@ -138,19 +159,18 @@ pub fn read(
     let result = reading.members(&mut archive, blob);
     let mut source = archive.into_inner();
     // Its own error is clearer than what follows from it.
-    if source.is_long {
-        return Err(Error::Long(limits.length));
-    }
+    source.check()?;
     result?;
     // What is behind the end is part of the digest.
-    io::copy(&mut source, &mut io::sink()).map_err(|error| match source.is_long {
-        true => Error::Long(limits.length),
-        false => Error::Read(error),
-    })?;
+    let copied = io::copy(&mut source, &mut io::sink());
+    source.check()?;
+    copied.map_err(Error::Read)?;
+    let (digest, length) = source.finish();
+    let changes = reading.changes;
     Ok(Layer {
-        changes: reading.changes,
-        digest: source.digest.finalize().into(),
-        length: source.length,
+        changes,
+        digest,
+        length,
     })
 }
 
@@ -177,10 +197,10 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const AUFS: &[u8] = b".wh..wh.";
 
 impl Reading<'_> {
-    fn members(
+    fn members<R: Read, W: Write>(
         &mut self,
-        archive: &mut Archive<impl Read>,
-        blob: &mut Blob<impl Write>,
+        archive: &mut Archive<Digested<'_, R, W>>,
+        blob: &mut Blob<impl Sink>,
     ) -> Result<(), Error> {
         while let Some(member) = archive.next_member()? {
             let (at, path) = (member.at, member.path.clone());
@@ -202,11 +222,14 @@ impl Reading<'_> {
                 Place::File(place) => match &member.kind {
                     tar::Kind::File { size, stretches } => {
                         let attributes = self.attributes(&member).map_err(fit)?;
+                        archive.source_mut().begin_content();
                         let content = blob.add(*size, stretches, archive);
                         let content = content.map_err(|source| {
                             let path = path.clone();
                             Error::Content { at, path, source }
                         })?;
+                        let noted = archive.source_mut().end_content(&content, stretches);
+                        noted.map_err(Error::Rest)?;
                         let kind = Kind::File(content);
                         let added = self.changes.add(&place, Node { attributes, kind });
                         added.map_err(|why| fit(why.into()))?;
@@ -252,20 +275,22 @@ impl Reading<'_> {
     }
 
     /// Extended attributes that EROFS does not have are left out, as by all who unpack to file systems that do not have
-    /// them; so are overlayfs's own, which would hide files in the guest.
+    /// them.
     fn attributes(&mut self, member: &Member) -> Result<Attributes, Unfit> {
         let mut xattrs = Xattrs::default();
         for (name, value) in &member.xattrs {
-            let is_overlay = [&b"trusted.overlay."[..], b"user.overlay."]
-                .into_iter()
-                .any(|prefix| name.starts_with(prefix));
-            if let (false, Some(known)) = (is_overlay, XattrName::new(name)) {
+            if let Some(known) = XattrName::for_guests(name) {
                 self.text(name.len() + value.len())?;
                 xattrs.insert(known, value)?;
             }
         }
+        // Linux has no other for them, whatever archives say.
+        let mode = match member.kind {
+            tar::Kind::Symlink(_) => 0o777,
+            _ => member.mode,
+        };
         Ok(Attributes {
-            mode: member.mode,
+            mode,
             uid: member.uid,
             gid: member.gid,
             mtime: member.mtime,
@@ -336,39 +361,5 @@ impl Reading<'_> {
     }
 }
 
-/// What is read, with its digest, up to a bound.
-struct Digested<R> {
-    source: R,
-    digest: Sha256,
-    length: u64,
-    limit: u64,
-    is_long: bool,
-}
-
-impl<R: Read> Digested<R> {
-    fn new(source: R, limit: u64) -> Self {
-        Self {
-            source,
-            digest: Sha256::new(),
-            length: 0,
-            limit,
-            is_long: false,
-        }
-    }
-}
-
-impl<R: Read> Read for Digested<R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(bytes)?;
-        self.digest.update(&bytes[..count]);
-        self.length += count as u64;
-        if self.length > self.limit {
-            self.is_long = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        Ok(count)
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,9 +11,35 @@ const SMALL: Limits = Limits {
 };
 
 fn read_all(bytes: &[u8]) -> Result<(Layer, Vec<u8>), Error> {
-    let mut blob = Blob::new(Vec::new(), 0, 100);
-    let layer = read(bytes, &mut blob, &SMALL)?;
-    Ok((layer, blob.into_inner()))
+    read_and_keep(bytes, 100, &SMALL)
+}
+
+/// A layer, and its data; the layer is as it is read from the store.
+pub(crate) fn read_and_keep(
+    bytes: &[u8],
+    blocks: u32,
+    limits: &Limits,
+) -> Result<(Layer, Vec<u8>), Error> {
+    let mut blob = Blob::new(Vec::new(), 0, blocks);
+    let mut rest = Rest::new(Vec::new(), 1 << 20);
+    let mut layer = read(bytes, &mut blob, &mut rest, limits)?;
+    let data = blob.into_inner();
+    check_archive(&layer, &data, &rest.finish().unwrap());
+    let kept = layer.changes.to_bytes();
+    layer.changes = Changes::from_bytes(&kept).unwrap();
+    assert_eq!(layer.changes.to_bytes(), kept);
+    Ok((layer, data))
+}
+
+/// What is kept of a layer's archive is all of it.
+fn check_archive(layer: &Layer, data: &[u8], rest: &[u8]) {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(data).unwrap();
+    let mut again = Rebuilt::new(rest, file, data.len() as u64);
+    let mut archive = Vec::new();
+    again.read_to_end(&mut archive).unwrap();
+    assert_eq!(archive.len() as u64, layer.length);
+    assert_eq!(crate::Digest::of(&archive).0, layer.digest);
 }
 
 fn changes(made: &Tarball) -> Changes {
@@ -258,4 +284,83 @@ fn the_digest_is_that_of_all_bytes() {
         digest(&encoder.finish().unwrap()),
         digest(&[&empty[..], b"rest"].concat())
     );
+}
+
+/// A layer with all that one can have.
+fn varied() -> Vec<u8> {
+    let mut made = Tarball::default();
+    made.directory("d", 0o750, 3).file("d/f", &[1; 9000]);
+    made.link(b'1', "d/hard", "d/f").link(b'2', "soft", "d");
+    made.file("x/y/z", b"z").file("d/.wh.gone", b"");
+    made.file("x/.wh..wh..opq", b"")
+        .link(b'1', "below", "some/where");
+    made.extended(&record("SCHILY.xattr.user.a", b"value"));
+    made.file("more", b"");
+    read_all(&made.finish()).unwrap().0.changes.to_bytes()
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_is_kept_is_read_as_it_is_or_not_at_all(
+        changes in proptest::collection::vec((0..400_usize, proptest::num::u8::ANY), 1..4),
+        cut in 0..400_usize,
+    ) {
+        let whole = varied();
+        proptest::prop_assert!(Changes::from_bytes(&whole[..cut.min(whole.len() - 1)]).is_none());
+        let mut bytes = whole;
+        for (at, byte) in changes {
+            let length = bytes.len();
+            bytes[at % length] = byte;
+        }
+        // Whatever it is now, it is a tree, and ends.
+        if let Some(read) = Changes::from_bytes(&bytes) {
+            let kept = read.to_bytes();
+            let again = Changes::from_bytes(&kept).unwrap();
+            proptest::prop_assert_eq!(again.to_bytes(), kept);
+            let _ = crate::merge::merge([&read, &again]);
+        }
+    }
+}
+
+#[test]
+fn directories_that_contain_each_other_are_none() {
+    // A root with a directory, whose one name leads to the root or to itself.
+    for child in [0, 1] {
+        let mut packed = crate::packed::Packed::default();
+        let directory = |packed: &mut crate::packed::Packed, child: u64| {
+            for number in [0o755, 0, 0, 0, 0, 0, 0, 0, 1] {
+                packed.number(number);
+            }
+            packed.text(b"d");
+            packed.number(child);
+            packed.number(0);
+            packed.number(0);
+        };
+        packed.number(2);
+        directory(&mut packed, 1);
+        directory(&mut packed, child);
+        assert!(Changes::from_bytes(&packed.0).is_none(), "{child}");
+    }
+}
+
+#[test]
+fn few_bytes_are_not_many_directories() {
+    let read = |depth: usize| {
+        let mut made = Tarball::default();
+        made.directory(&"a/".repeat(depth), 0o755, 0);
+        read_and_keep(&made.finish(), 100, &LIMITS)
+    };
+    read(LIMITS.depth).unwrap();
+    let error = read(LIMITS.depth + 1).unwrap_err().to_string();
+    assert!(error.contains("more than 256 directories"), "{error}");
+    // Paths that links lead to count by their names.
+    let links = |count: usize| {
+        let mut made = Tarball::default();
+        for number in 0..count {
+            made.link(b'1', &format!("l{number}"), "b/c/d/e/f/g/h");
+        }
+        made
+    };
+    changes(&links(6));
+    refused(&links(7), "more than 50 files");
 }

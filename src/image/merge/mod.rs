@@ -1,6 +1,6 @@
 //! From the changes of layers, the lowest first, to one tree: what a container of the image begins with.
 
-use crate::layer::{Changes, Path};
+use crate::layer::{Changes, MAX_FILES, Path};
 use crate::tree::{Blocked, Kind, Name, Node, NodeId, Tree};
 use std::collections::BTreeMap;
 
@@ -21,8 +21,11 @@ pub enum Error {
         why: NoTarget,
     },
     /// More than can be numbered.
-    #[error("more layers or files than an image can have")]
-    Many,
+    #[error("more layers than an image can have")]
+    Layers,
+    /// More than any image has.
+    #[error("layers of more than {0} files and directories altogether")]
+    Files(usize),
 }
 
 /// Why a hard link leads nowhere.
@@ -50,27 +53,65 @@ fn text(path: &[Name]) -> String {
 /// # Errors
 /// When a layer links to what is not below it, or there are too many.
 pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Changes>) -> Result<Tree, Error> {
-    let mut tree = Tree::new(crate::tree::Attributes::default());
-    for (number, layer) in layers.into_iter().enumerate() {
-        if number == 0 {
+    let mut merged = Merged::new(MAX_FILES);
+    for layer in layers {
+        merged.add(layer)?;
+    }
+    Ok(merged.into_tree())
+}
+
+/// Layers on top of each other, added one by one: only the one that is added is in memory beside the tree.
+#[derive(Debug)]
+pub struct Merged {
+    tree: Tree,
+    /// How many layers.
+    count: usize,
+    limit: usize,
+}
+
+impl Merged {
+    /// No layer yet; files and directories of all together, also those that others have replaced, may be as many as
+    /// `limit`.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            tree: Tree::new(crate::tree::Attributes::default()),
+            count: 0,
+            limit,
+        }
+    }
+
+    /// Puts a layer on top.
+    ///
+    /// # Errors
+    /// When it links to what is not below it, or it is too much. Part of it is in the tree then.
+    pub fn add(&mut self, layer: &Changes) -> Result<(), Error> {
+        if self.count == 0 {
             // Even an implied root is something.
             let root = layer.tree().node(Tree::ROOT).attributes.clone();
-            tree.node_mut(Tree::ROOT).attributes = root;
+            self.tree.node_mut(Tree::ROOT).attributes = root;
         }
         Merging {
-            tree: &mut tree,
+            tree: &mut self.tree,
+            limit: self.limit,
             layer,
-            number,
-            blob: u16::try_from(number).map_err(|_| Error::Many)?,
+            number: self.count,
+            blob: u16::try_from(self.count).map_err(|_| Error::Layers)?,
             nodes: BTreeMap::new(),
         }
         .apply()?;
+        self.count += 1;
+        Ok(())
     }
-    Ok(tree)
+
+    /// The tree of all.
+    pub fn into_tree(self) -> Tree {
+        self.tree
+    }
 }
 
 struct Merging<'a> {
     tree: &'a mut Tree,
+    limit: usize,
     layer: &'a Changes,
     number: usize,
     blob: u16,
@@ -80,6 +121,20 @@ struct Merging<'a> {
 
 /// A hard link to a file below, by the layer's directory.
 type Links = BTreeMap<NodeId, Vec<(Name, NodeId)>>;
+
+/// Directories by their names, each with the place of the one that it is in; the root is none. Their whole paths would
+/// take as much as the square of their depth.
+type Ways<'a> = Vec<(Option<usize>, &'a Name)>;
+
+fn path_to(ways: &Ways<'_>, mut directory: Option<usize>, last: &Name) -> Path {
+    let mut path = vec![last.clone()];
+    while let Some((around, name)) = directory.map(|it| ways[it]) {
+        path.push(name.clone());
+        directory = around;
+    }
+    path.reverse();
+    path
+}
 
 impl Merging<'_> {
     fn apply(mut self) -> Result<(), Error> {
@@ -108,13 +163,13 @@ impl Merging<'_> {
     /// What the layer's hard links to files below lead to.
     fn links(&self) -> Result<Links, Error> {
         let mut found = Links::new();
-        let mut waiting = vec![(Tree::ROOT, Path::new())];
-        while let Some((directory, path)) = waiting.pop() {
+        let mut ways = Ways::new();
+        let mut waiting = vec![(Tree::ROOT, None)];
+        while let Some((directory, way)) = waiting.pop() {
             for (name, target) in self.layer.links(directory) {
-                let path = || [&path[..], std::slice::from_ref(name)].concat();
                 let id = self.target(target).map_err(|why| Error::Link {
                     layer: self.number + 1,
-                    path: path(),
+                    path: path_to(&ways, way, name),
                     target: target.clone(),
                     why,
                 })?;
@@ -122,8 +177,8 @@ impl Merging<'_> {
             }
             for (name, child) in self.layer.tree().children(directory).into_iter().flatten() {
                 if self.layer.tree().children(*child).is_some() {
-                    let path = [&path[..], std::slice::from_ref(name)].concat();
-                    waiting.push((*child, path));
+                    ways.push((way, name));
+                    waiting.push((*child, Some(ways.len() - 1)));
                 }
             }
         }
@@ -178,8 +233,9 @@ impl Merging<'_> {
                     other => other.clone(),
                 };
                 let attributes = node.attributes.clone();
-                let added = self.tree.add(Node { attributes, kind });
-                added.ok_or(Error::Many)?
+                let has_room = self.tree.len() < self.limit;
+                let added = has_room.then(|| self.tree.add(Node { attributes, kind }));
+                added.flatten().ok_or(Error::Files(self.limit))?
             }
         };
         self.nodes.insert(child, placed);

@@ -3,9 +3,9 @@
 mod model;
 
 use super::*;
-use crate::blob::Blob;
 use crate::erofs::Image;
-use crate::layer::{LIMITS, read};
+use crate::layer::LIMITS;
+use crate::layer::tests::read_and_keep;
 use crate::mounted;
 use crate::tarball::Tarball;
 use crate::tree::Attributes;
@@ -15,11 +15,10 @@ fn stack(layers: &[Tarball]) -> Result<(Tree, Vec<Vec<u8>>), Error> {
     let mut blobs = Vec::new();
     let mut changes = Vec::new();
     for (number, layer) in layers.iter().enumerate() {
-        let mut blob = Blob::new(Vec::new(), 0, u32::MAX);
-        let layer = read(&layer.finish()[..], &mut blob, &LIMITS).unwrap();
+        let (layer, data) = read_and_keep(&layer.finish(), u32::MAX, &LIMITS).unwrap();
         assert_eq!(changes.len(), number);
         changes.push(layer.changes);
-        blobs.push(blob.into_inner());
+        blobs.push(data);
     }
     Ok((merge(&changes)?, blobs))
 }
@@ -204,4 +203,22 @@ fn hard_links_lead_into_layers_below() {
 fn no_layers_are_an_empty_root() {
     assert_eq!(lines(&[]).len(), 1);
     assert_eq!(lines(&[Tarball::default()]), [" directory 755 0"]);
+}
+
+#[test]
+fn all_layers_together_are_bounded() {
+    let layer = |first: usize, count: usize| {
+        let mut made = Tarball::default();
+        for number in first..first + count {
+            made.file(&format!("{number}"), b"");
+        }
+        let (layer, _) = read_and_keep(&made.finish(), u32::MAX, &LIMITS).unwrap();
+        layer.changes
+    };
+    let mut merged = Merged::new(61);
+    merged.add(&layer(0, 30)).unwrap();
+    merged.add(&layer(30, 30)).unwrap();
+    // Files that take others' places count, too: they are in memory.
+    let error = merged.add(&layer(0, 1)).unwrap_err().to_string();
+    assert!(error.contains("more than 61 files"), "{error}");
 }

@@ -19,6 +19,11 @@ use std::collections::BTreeMap;
 pub struct NodeId(u32);
 
 impl NodeId {
+    /// The node that was added as this one, counted from the root, which is 0.
+    pub fn at(index: usize) -> Option<Self> {
+        u32::try_from(index).ok().map(Self)
+    }
+
     /// Its place, for tables beside the tree.
     pub fn index(self) -> usize {
         self.0 as usize

@@ -51,6 +51,13 @@ impl XattrName {
         })
     }
 
+    /// The same, but for overlayfs's own, which would hide files in a guest.
+    pub fn for_guests(name: &[u8]) -> Option<Self> {
+        let own = [&b"trusted.overlay."[..], b"user.overlay."];
+        let is_own = own.into_iter().any(|prefix| name.starts_with(prefix));
+        if is_own { None } else { Self::new(name) }
+    }
+
     /// The namespace's number in EROFS.
     pub fn namespace(&self) -> u8 {
         self.namespace as u8

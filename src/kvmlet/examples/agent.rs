@@ -1,22 +1,27 @@
 //! A host agent that runs ten tenants, each in a VM, and survives its own restart: kill it as you like, start it again, and
-//! it finds its VMs.
+//! it finds its VMs and holds them.
 //!
-//! `cargo run -p kvmlet --example agent -- DIRECTORY KERNEL [CMDLINE]`; without a kernel, it ends all that run.
+//! `cargo run -p kvmlet --example agent -- DIRECTORY KERNEL [CMDLINE]` runs until its standard input ends, and then leaves the VMs
+//! alone; without a kernel, it ends all that run.
 //!
-//! What it knows of a tenant is in files: `NAME.pid` has the number of the process that attends the VM and when that was
-//! started, so that a number which was given anew is not taken for it; `NAME.outcome` is written by that process when the
-//! VM has ended. A VM that an agent has started in this life is asked by its channel, one of an earlier life by signals:
-//! SIGTERM has its guest end, and the file tells how.
+//! What it knows of a tenant are files: `NAME.sock` is there as long as the VM runs, `NAME.outcome` is written when it has
+//! ended, whoever holds it then, and `NAME.log` has what kvmlet says of it.
 
-use kvmlet::{Instance, MemorySize, Running, Surroundings, VmConfig};
+use kvmlet::instance::Error as VmError;
+use kvmlet::{Instance, MemorySize, Outcome, Running, Surroundings, VmConfig};
 use std::error::Error;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread::sleep;
 use std::time::Duration;
 
 const TENANTS: usize = 10;
+/// How long a tenant's service has to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Processes in the jail may map no memory. With glibc there is no need of this.
+#[global_allocator]
+static ALLOCATOR: kvmlet::instance::Allocator = kvmlet::instance::Allocator;
 
 fn main() -> Result<(), Box<dyn Error>> {
     kvmlet::init();
@@ -25,16 +30,27 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("name a directory, and a kernel".into());
     };
     fs::create_dir_all(directory)?;
-    let tenants = (0..TENANTS).map(|number| Tenant {
-        base: Path::new(directory).join(format!("tenant{number}")),
-    });
-    match rest {
-        [] => tenants.for_each(|tenant| tenant.end()),
-        [kernel, cmdline @ ..] => {
-            for tenant in tenants {
-                tenant.see_to(kernel, &cmdline.join(" "))?;
-            }
-        }
+    let tenants: Vec<Tenant> = (0..TENANTS)
+        .map(|number| Tenant {
+            base: Path::new(directory).join(format!("tenant{number}")),
+        })
+        .collect();
+    let [kernel, cmdline @ ..] = rest else {
+        return tenants.iter().try_for_each(Tenant::end);
+    };
+    let cmdline = cmdline.join(" ");
+    // One that cannot have its VM is no reason to end those of the others.
+    let hold = |tenant: &Tenant| {
+        let held = tenant.hold(kernel, &cmdline);
+        held.inspect_err(|error| eprintln!("{}: {error}", tenant.base.display()))
+            .ok()
+    };
+    let held: Vec<Running> = tenants.iter().filter_map(hold).collect();
+    println!("holds {} VMs", held.len());
+    // What an agent does all day.
+    stdin().read_to_end(&mut Vec::new())?;
+    for running in held {
+        running.leave();
     }
     Ok(())
 }
@@ -49,62 +65,48 @@ impl Tenant {
         self.base.with_extension(extension)
     }
 
-    /// Starts its VM, unless that runs.
-    fn see_to(&self, kernel: &str, cmdline: &str) -> Result<(), Box<dyn Error>> {
-        if let Some(process) = self.process() {
-            println!("{}: found, process {process}", self.base.display());
-            return Ok(());
+    /// Its VM, if that runs.
+    fn find(&self) -> Result<Option<Running>, VmError> {
+        match Instance::attach(&self.file("sock")) {
+            Ok(running) => Ok(Some(running)),
+            Err(VmError::Unattached { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Its VM, which is started unless it runs.
+    fn hold(&self, kernel: &str, cmdline: &str) -> Result<Running, Box<dyn Error>> {
+        let name = self.base.display();
+        if let Some(running) = self.find()? {
+            println!("{name}: found, process {}", running.pid());
+            return Ok(running);
         }
         if let Ok(outcome) = fs::read_to_string(self.file("outcome")) {
-            println!("{}: had ended: {}", self.base.display(), outcome.trim());
+            println!("{name}: had ended: {}", outcome.trim());
             fs::remove_file(self.file("outcome"))?;
         }
         let config = VmConfig::builder().kernel(kernel).cmdline(cmdline);
         let config = config.memory(64.mib()).best_effort(true).build()?;
         let mut surroundings = Surroundings::default();
         surroundings.outlives = true;
+        surroundings.control = Some(self.file("sock"));
         surroundings.outcome = Some(self.file("outcome"));
+        // What outlives this program must not hold what that has open: whoever reads its standard error would wait for it.
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.file("log"))?;
+        surroundings.log = Some(log.into());
         let running = Instance::start(config, surroundings)?;
-        self.note(running)
+        println!("{name}: started, process {}", running.pid());
+        Ok(running)
     }
 
-    /// Notes whose VM this is, and leaves it to itself.
-    fn note(&self, running: Running) -> Result<(), Box<dyn Error>> {
-        let process = running.pid();
-        let note = format!("{process} {}", started(process).unwrap_or_default());
-        fs::write(self.file("new"), note)?;
-        fs::rename(self.file("new"), self.file("pid"))?;
-        println!("{}: started, process {process}", self.base.display());
-        running.leave();
+    fn end(&self) -> Result<(), Box<dyn Error>> {
+        if let Some(mut running) = self.find()? {
+            let Outcome { reason, code, .. } = running.stop(PATIENCE)?;
+            println!("{}: {reason:?}, code {code:?}", self.base.display());
+        }
         Ok(())
     }
-
-    /// The process that attends its VM, if that runs.
-    fn process(&self) -> Option<u32> {
-        let note = fs::read_to_string(self.file("pid")).ok()?;
-        let (process, since) = note.split_once(' ')?;
-        let process = process.parse().ok()?;
-        (started(process)? == since).then_some(process)
-    }
-
-    fn end(&self) {
-        let Some(process) = self.process() else {
-            return;
-        };
-        let _ = Command::new("kill").arg(process.to_string()).status();
-        while self.process().is_some() {
-            sleep(Duration::from_millis(50));
-        }
-        let outcome = fs::read_to_string(self.file("outcome")).unwrap_or_default();
-        println!("{}: {}", self.base.display(), outcome.trim());
-    }
-}
-
-/// When a process was started, in ticks since the host was: no two of the same number have it in common
-/// (proc_pid_stat(5)). None for one that has ended.
-fn started(process: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    (fields.next()? != "Z").then(|| fields.nth(18).map(Into::into))?
 }

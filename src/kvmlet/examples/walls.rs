@@ -5,9 +5,13 @@ use kvmlet::config::JailMode;
 use kvmlet::{Instance, MemorySize, Surroundings, VmConfig};
 use std::env::args_os;
 use std::error::Error;
-use std::io::stdout;
+use std::io::{Read, stdin, stdout};
 use std::os::fd::AsFd;
 use std::time::Duration;
+
+/// Processes in the jail may map no memory. With glibc there is no need of this.
+#[global_allocator]
+static ALLOCATOR: kvmlet::instance::Allocator = kvmlet::instance::Allocator;
 
 fn main() -> Result<(), Box<dyn Error>> {
     // First of all: the process that attends the VM is this program, started anew, and goes no further.
@@ -30,16 +34,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     surroundings.output = Some(stdout().as_fd().try_clone_to_owned()?);
     let mut running = Instance::start(config.build()?, surroundings)?;
     println!("process {} attends the VM", running.pid());
-    std::thread::sleep(Duration::from_secs(10));
-    if running.try_wait()?.is_none() {
-        running.pause()?;
-        let stats = running.stats()?;
-        println!(
-            "{:?} of guest memory is in use",
-            stats.vm.memory.resident_bytes
-        );
-        running.resume()?;
-    }
+    // Until somebody has seen enough: the end of standard input is that of the VM.
+    stdin().read_to_end(&mut Vec::new())?;
+    running.pause()?;
+    let stats = running.stats()?;
+    println!(
+        "{:?} bytes of guest memory are in use",
+        stats.vm.memory.resident_bytes
+    );
+    running.resume()?;
     let outcome = running.stop(Duration::from_secs(10))?;
     println!("{:?}, code {:?}", outcome.reason, outcome.code);
     Ok(())

@@ -8,10 +8,10 @@
 //!   who was killed.
 
 mod names;
-mod removal;
+pub(crate) mod removal;
 
 use crate::id::{InstanceId, is_beginning};
-use crate::instance::{Asked, Instance, Owned, View};
+use crate::instance::{Asked, Instance, Owned, Turn, View};
 use crate::{Error, Name, place};
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::lock::{self, Failure, PATIENCE};
@@ -104,12 +104,26 @@ impl Book {
     /// # Errors
     /// When the name is taken, or the files cannot be written: nothing is left then.
     pub fn create(&self, name: Option<&Name>, asked: Asked) -> Result<(Instance, Name), Error> {
+        let (instance, name, _) = self.create_in_turn(name, asked)?;
+        Ok((instance, name))
+    }
+
+    /// The same for whoever starts it then: nobody else does before, or removes it.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_in_turn(
+        &self,
+        name: Option<&Name>,
+        asked: Asked,
+    ) -> Result<(Instance, Name, Turn), Error> {
         let locked = self.locked()?;
         let id = asked.id.clone();
         // What fails is cleared away by the next who has the lock, and here at once.
-        let made = locked.make(&asked).and_then(|()| locked.publish(name, &id));
+        let made = locked.make(&asked);
+        let made = made.and_then(|turn| Ok((locked.publish(name, &id)?, turn)));
         match made {
-            Ok(name) => Ok((Instance::open(&self.instances, id)?, name)),
+            Ok((name, turn)) => Ok((Instance::open(&self.instances, id)?, name, turn)),
             Err(error) => {
                 locked.clear_pending();
                 Err(error)
@@ -149,7 +163,6 @@ impl Book {
         let not_found = || Error::NotFound {
             reference: reference.into(),
         };
-        let ids = || self.ids();
         if let Ok(id) = InstanceId::try_from(reference.to_owned()) {
             return Ok(id);
         }
@@ -162,7 +175,7 @@ impl Book {
         if !is_beginning(reference) {
             return Err(not_found());
         }
-        let mut matching = ids()?;
+        let mut matching = self.ids()?;
         matching.retain(|id| id.as_str().starts_with(reference));
         match matching.len() {
             0 => Err(not_found()),
@@ -179,7 +192,10 @@ impl Book {
     /// # Errors
     /// When the names cannot be read.
     pub fn name_of(&self, id: &InstanceId) -> Result<Option<Name>, Error> {
-        Ok(self.names.by_id()?.remove(id))
+        match self.names.noted(&self.instances, id)? {
+            Some(name) => Ok(Some(name)),
+            None => Ok(self.names.by_id()?.remove(id)),
+        }
     }
 
     /// All instances, as they are now.
@@ -220,11 +236,12 @@ impl Book {
             return Err(Error::NotFound { reference });
         }
         locked.free(name, Some(&id))?;
-        match self.names.by_id()?.get(&id) {
-            Some(old) if old == name => {}
-            Some(old) => self.names.change(old, name)?,
+        match self.name_of(&id)? {
+            Some(old) if old == *name => {}
+            Some(old) => self.names.change(&old, name)?,
             None => self.names.give(name, &id)?,
         }
+        self.names.write_down(&self.instances, &id, name);
         Ok(id)
     }
 
@@ -267,17 +284,15 @@ impl Book {
 
     fn lock(&self) -> Result<File, Error> {
         let path = self.directory.path().join(LOCK);
-        let file = self
-            .directory
-            .open_or_make(LOCK)
-            .map_err(Error::file(&path))?;
+        let file = self.directory.open_or_make(LOCK);
+        let file = file.map_err(Error::file(&path))?;
         lock::acquire(&file, &path, PATIENCE).map_err(|failure| match failure {
             Failure::Io(error) => Error::file(&path)(error),
             Failure::Interrupted(interrupted) => Error::Interrupted(interrupted),
-            Failure::Busy { holder } => {
-                let path = path.clone();
-                Error::Locked { path, holder }
-            }
+            Failure::Busy { holder } => Error::Locked {
+                path: path.clone(),
+                holder,
+            },
         })?;
         Ok(file)
     }
@@ -295,11 +310,14 @@ impl Book {
 
 impl Locked<'_> {
     /// Makes the files of an instance where nobody sees them.
-    fn make(&self, asked: &Asked) -> Result<(), Error> {
+    fn make(&self, asked: &Asked) -> Result<Turn, Error> {
         let pending = &self.book.pending;
         let path = pending.path().join(asked.id.as_str());
         let made = pending.subdirectory(asked.id.as_str());
-        let made = made.and_then(|directory| Instance::make(&directory, asked));
+        let made = made.and_then(|directory| {
+            Instance::make(&directory, asked)?;
+            Turn::of_new(&directory)
+        });
         made.map_err(Error::file(&path))
     }
 
@@ -318,6 +336,7 @@ impl Locked<'_> {
             }
             None => self.any_name()?,
         };
+        names.write_down(pending, id, &name);
         names.give(&name, id)?;
         let (file, new) = (id.as_str(), RenameFlags::NOREPLACE);
         renameat_with(pending, file, &**instances, file, new).map_err(|error| {
@@ -362,9 +381,10 @@ impl Locked<'_> {
     /// Removes what this process alone does something with.
     fn remove(&self, id: &InstanceId) -> Result<(), Error> {
         let book = self.book;
+        let name = book.name_of(id)?;
         removal::take_out(&book.instances, &book.pending, id)?;
-        let freed = match book.names.by_id()?.get(id) {
-            Some(name) => book.names.take(name),
+        let freed = match name {
+            Some(name) => book.names.take(&name),
             None => Ok(()),
         };
         self.clear_pending();

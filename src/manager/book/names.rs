@@ -2,7 +2,7 @@
 
 use crate::{Error, InstanceId, Name};
 use kvmlet_sys::directory::Directory;
-use rustix::fs::{RenameFlags, readlinkat, renameat_with, symlinkat};
+use rustix::fs::{AtFlags, RenameFlags, readlinkat, renameat_with, symlinkat, unlinkat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 
@@ -48,6 +48,28 @@ impl Names {
         Ok(found)
     }
 
+    /// What an instance is called, as a link in its directory among `instances` says: so that not all names have to be read. It
+    /// counts only where the name is the instance's.
+    pub fn noted(&self, instances: &Directory, id: &InstanceId) -> Result<Option<Name>, Error> {
+        let Ok(text) = readlinkat(instances, note(id), Vec::new()) else {
+            return Ok(None);
+        };
+        let name = text.into_string().ok();
+        let Some(name) = name.and_then(|name| Name::try_from(name).ok()) else {
+            return Ok(None);
+        };
+        let is_its = self.holder(&name)?.as_ref() == Some(id);
+        Ok(is_its.then_some(name))
+    }
+
+    /// Makes that link. One that is not made costs time, and nothing else.
+    pub fn write_down(&self, instances: &Directory, id: &InstanceId, name: &Name) {
+        let _ = unlinkat(instances, note(id), AtFlags::empty());
+        if let Err(error) = symlinkat(name.as_str(), instances, note(id)) {
+            log::debug!("the name of {} is not written down: {error}", id.short());
+        }
+    }
+
     /// Gives a name that nobody has.
     pub fn give(&self, name: &Name, id: &InstanceId) -> Result<(), Error> {
         let given = symlinkat(id.as_str(), &self.0, name.as_str());
@@ -69,5 +91,45 @@ impl Names {
 
     fn failed(&self, name: &str, error: Errno) -> Error {
         Error::file(&self.0.path().join(name))(error.into())
+    }
+}
+
+fn note(id: &InstanceId) -> String {
+    format!("{id}/name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_down_counts_only_where_it_is_true() {
+        let place = tempfile::tempdir().unwrap();
+        let own = |name: &str| {
+            std::fs::create_dir(place.path().join(name)).unwrap();
+            Directory::open(&place.path().join(name)).unwrap()
+        };
+        let (names, instances) = (Names(own("names")), own("instances"));
+        let [one, other] = [0; 2].map(|_| InstanceId::random().unwrap());
+        for id in [&one, &other] {
+            own(&format!("instances/{id}"));
+        }
+        let [web, front]: [Name; 2] = ["web", "front"].map(|name| name.parse().unwrap());
+        assert_eq!(names.noted(&instances, &one).unwrap(), None);
+        names.give(&web, &one).unwrap();
+        names.write_down(&instances, &one, &web);
+        assert_eq!(names.noted(&instances, &one).unwrap(), Some(web.clone()));
+        // As in a copy, or after a kill between two steps.
+        names.write_down(&instances, &other, &web);
+        assert_eq!(names.noted(&instances, &other).unwrap(), None);
+        names.change(&web, &front).unwrap();
+        assert_eq!(names.noted(&instances, &one).unwrap(), None);
+        names.write_down(&instances, &one, &front);
+        assert_eq!(names.noted(&instances, &one).unwrap(), Some(front));
+        // Or what is no name at all.
+        let link = place.path().join(format!("instances/{one}/name"));
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("../../etc/passwd", &link).unwrap();
+        assert_eq!(names.noted(&instances, &one).unwrap(), None);
     }
 }

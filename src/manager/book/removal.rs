@@ -51,7 +51,7 @@ pub(super) fn own_unread(instances: &Directory, id: &InstanceId) -> Result<Optio
 }
 
 /// Clears away what is not in the book any more, or never was.
-pub(super) fn clear(pending: &Directory) {
+pub(crate) fn clear(pending: &Directory) {
     for name in pending.names().unwrap_or_default() {
         if let Err(error) = remove(pending, &name, DEPTH) {
             let path = pending.path().join(&name);

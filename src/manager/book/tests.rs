@@ -17,6 +17,7 @@ fn asked() -> Asked {
         id: InstanceId::random().unwrap(),
         created: Moment::now(),
         image: "nginx.erofs".into(),
+        image_id: None,
         service: crate::Service::default(),
         command: vec!["nginx".into()],
         config: serde_json::json!({"memory": "256M"}),
@@ -25,6 +26,7 @@ fn asked() -> Asked {
         remove: false,
         labels: Default::default(),
         log: LogLimits::default(),
+        snapshot: None,
     }
 }
 

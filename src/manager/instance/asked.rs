@@ -6,7 +6,7 @@ use kvmlet_spec::supervision::{HealthCheck, RestartPolicy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What was asked of an instance, which does not change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct Asked {
     pub created: Moment,
     /// What it runs, as its user has named it.
     pub image: String,
+    /// The image in the store that this was, by its id; none if it was a file or a directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
     /// The service, with its arguments, if not the image's own.
     pub command: Vec<Text>,
     /// How that runs.
@@ -34,6 +37,9 @@ pub struct Asked {
     pub labels: BTreeMap<String, String>,
     /// How much of what it writes is kept.
     pub log: LogLimits,
+    /// The snapshot that it goes on from until it has run once, by its absolute path; then it boots as any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<PathBuf>,
 }
 
 impl Asked {
@@ -43,6 +49,7 @@ impl Asked {
             id,
             created: Moment::now(),
             image: image.into(),
+            image_id: None,
             command: Vec::new(),
             service: Service::default(),
             config: serde_json::Value::Null,
@@ -51,11 +58,15 @@ impl Asked {
             remove: false,
             labels: BTreeMap::new(),
             log: LogLimits::default(),
+            snapshot: None,
         }
     }
 
-    /// What lists call its image: its file, wherever that lies.
+    /// What lists call its image: its name, or its file, wherever that lies.
     pub fn image_name(&self) -> &str {
+        if self.image_id.is_some() {
+            return &self.image;
+        }
         let name = Path::new(&self.image).file_name().and_then(OsStr::to_str);
         name.unwrap_or(&self.image)
     }

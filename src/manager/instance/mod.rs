@@ -1,21 +1,27 @@
 //! One instance: a directory of its own in the book.
 //!
-//! - `lock`: byte 0 is locked by whoever does something with the instance, byte N by the supervisor of its Nth run.
+//! - `lock`: byte 0 is locked by whoever does something with the instance, byte N by the supervisor of its Nth run, and one far
+//!   behind by whoever has the [turn](Turn).
 //! - `spec.json`: what was asked, [sealed](crate::sealed), written once.
 //! - `control.sock`: where its VM's supervisor [can be asked](crate::Control), while it runs.
+//! - `name`: a link that says what it is called, so that not all names have to be read; it may be missing, or wrong.
 //! - `state`: how far the supervisor has come, and how the last run has ended, in [slots](crate::slots).
 //!
 //! Whether it runs is what the lock says, and never what is written: a supervisor that is killed takes its lock along.
 
 mod asked;
+mod mount;
 mod owned;
 mod record;
 mod service;
+mod turn;
 
 pub use asked::{Asked, LogLimits};
+pub use mount::Mount;
 pub use owned::{Keeper, Owned};
 pub use record::{End, Outcome, Process, Record, State, Step};
 pub use service::{Service, Text};
+pub use turn::Turn;
 
 use crate::sealed::{self, Broken};
 use crate::slots::{self, Slots};

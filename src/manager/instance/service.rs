@@ -1,5 +1,6 @@
 //! The service of an instance, as its guest is told of it.
 
+use super::Mount;
 use kvmlet_control::agent::channel::ProcessSpec;
 use kvmlet_spec::ConsoleSize;
 use serde::{Deserialize, Serialize};
@@ -14,10 +15,14 @@ pub struct Service {
     pub env: Vec<(Text, Text)>,
     /// Where it starts; where the image says if nothing is said.
     pub workdir: Option<String>,
+    /// Whether that is made where it is missing: the image says so, and nobody has mistyped it.
+    pub make_workdir: bool,
     /// Whom it runs as, `USER[:GROUP]` by names or numbers; whom the image says if nobody.
     pub user: Option<String>,
     /// Further groups, by name or number.
     pub groups: Vec<String>,
+    /// Lines of the guest's `/etc/hosts`, beside its own: an address and its names.
+    pub hosts: Vec<String>,
     /// The machine's name.
     pub hostname: Option<String>,
     /// The number of the signal that asks it to end; SIGTERM if none.
@@ -28,6 +33,8 @@ pub struct Service {
     pub terminal: bool,
     /// Whether whoever is attached to it gives it input.
     pub input: bool,
+    /// What is mounted beside its root, in this order.
+    pub mounts: Vec<Mount>,
 }
 
 /// Text that may be no UTF-8: a string then, and otherwise its bytes.
@@ -76,11 +83,20 @@ impl Service {
         self.stop_timeout.unwrap_or(Self::STOP_TIMEOUT_S)
     }
 
+    /// The number of the signal that asks it to end.
+    pub fn stop_signal(&self) -> u8 {
+        const SIGTERM: u8 = 15;
+        self.stop_signal.unwrap_or(SIGTERM)
+    }
+
     /// What the guest is told, with the size of its terminal, if it has one.
     pub fn describe(&self, command: &[Text], size: ConsoleSize) -> ProcessSpec {
         let arguments = command.iter().map(|word| word.as_bytes().to_vec());
+        let mounts = self.mounts.iter().enumerate();
         ProcessSpec {
             hostname: self.hostname.clone(),
+            hosts: self.hosts.clone(),
+            mounts: mounts.map(|(index, mount)| mount.spec(index)).collect(),
             stop_signal: self.stop_signal,
             stop_timeout_ms: Some(self.stop_timeout_s().saturating_mul(1000)),
             terminal: self.terminal.then_some(size),
@@ -99,6 +115,7 @@ impl Service {
                 .map(|(name, value)| (bytes(name), bytes(value)))
                 .collect(),
             workdir: self.workdir.clone().map(Into::into),
+            make_workdir: self.make_workdir,
             user: self.user.clone(),
             groups: self.groups.clone(),
             ..ProcessSpec::default()

@@ -16,12 +16,14 @@ pub enum Stream {
     Stderr,
     /// The guest's console: its kernel's messages, and all that has no stream of its own.
     Console,
-    /// By kvmlet, about this log.
+    /// By kvmlet, about what it does.
     Kvmlet,
+    /// By kvmlet, where something of the service's was dropped: whoever reads that is told.
+    Dropped,
 }
 
 impl Stream {
-    /// All of them.
+    /// Those that something is written to.
     pub const ALL: [Self; 4] = [Self::Stdout, Self::Stderr, Self::Console, Self::Kvmlet];
 
     /// The word in a log.
@@ -31,6 +33,7 @@ impl Stream {
             Self::Stderr => "stderr",
             Self::Console => "console",
             Self::Kvmlet => "kvmlet",
+            Self::Dropped => "dropped",
         }
     }
 }

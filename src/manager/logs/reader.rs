@@ -26,7 +26,7 @@ pub struct Selection {
 /// Who has written what is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Streams {
-    /// The service: its standard output and its standard error.
+    /// The service: its standard output and its standard error, and where something of them was dropped.
     #[default]
     Service,
     /// Everybody: the guest's kernel and init at its console, and kvmlet, too.

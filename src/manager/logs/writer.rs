@@ -22,12 +22,15 @@ pub struct Lost {
     pub entries: u64,
     /// How much of a guest's text was in them.
     pub bytes: u64,
+    /// Some of it was the service's.
+    pub of_service: bool,
 }
 
 impl Lost {
     fn add(&mut self, entry: &Entry) {
         self.entries += 1;
         self.bytes += entry.text.len() as u64;
+        self.of_service |= matches!(entry.stream, Stream::Stdout | Stream::Stderr);
     }
 }
 
@@ -69,13 +72,30 @@ impl LogWriter {
     /// # Errors
     /// When it cannot be written, or the host gives no thread.
     pub fn open(directory: &Directory, limits: LogLimits) -> io::Result<Self> {
+        Self::confined(directory, limits, || Ok(()))
+    }
+
+    /// The same with a thread that calls this first: it opens files, writes and renames them.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn confined(
+        directory: &Directory,
+        limits: LogLimits,
+        confine: fn() -> io::Result<()>,
+    ) -> io::Result<Self> {
         let files = Files::open(directory, super::FILES, limits)?;
         let shared = Arc::new(Shared::default());
         let theirs = shared.clone();
         let thread = std::thread::Builder::new()
             .name("log".into())
             .stack_size(128 << 10);
-        thread.spawn(move || theirs.serve(files))?;
+        thread.spawn(move || {
+            if let Err(error) = confine() {
+                log::warn!("the writer of a log keeps rights that it does not need: {error}");
+            }
+            theirs.serve(files);
+        })?;
         Ok(Self {
             shared,
             partials: Stream::ALL.map(Partial::of),
@@ -162,13 +182,20 @@ impl LogWriter {
 
     /// Writes down what was dropped, where it was; false if there is no room for that either.
     fn tell_lost(&mut self, time: Moment) -> bool {
-        let Lost { entries, bytes } = self.lost;
+        let Lost {
+            entries,
+            bytes,
+            of_service,
+        } = self.lost;
         let text = format!(
             "{entries} entries with {bytes} bytes were dropped here: they came faster than the disk takes them\n"
         );
         let told = self.queue(&Entry {
             time,
-            stream: Stream::Kvmlet,
+            stream: match of_service {
+                true => Stream::Dropped,
+                false => Stream::Kvmlet,
+            },
             text: text.into(),
         });
         if told {
@@ -189,16 +216,25 @@ impl Shared {
     /// Writes what comes until no more does.
     fn serve(&self, mut files: Files) {
         let mut lines = Vec::new();
+        // Entries that the disk has not taken, which is not told yet.
+        let mut untold = 0;
         loop {
             let last = self.take(&mut lines);
+            if untold > 0 {
+                lines.splice(..0, untaken(untold).bytes());
+            }
             let written = files.write(&lines);
             let mut queue = lock(&self.queue);
             let entries = std::mem::take(&mut queue.under_way);
+            if written.is_ok() {
+                queue.unwritten -= std::mem::take(&mut untold);
+            }
             if let Err(error) = written {
                 if queue.unwritten == 0 {
                     log::warn!("what a guest writes is not kept: {error}");
                 }
                 queue.unwritten += entries;
+                untold += entries;
                 let waited = self
                     .changed
                     .wait_timeout_while(queue, PAUSE, |queue| !queue.finished);
@@ -223,6 +259,19 @@ impl Shared {
         queue.under_way = std::mem::take(&mut queue.entries);
         queue.finished
     }
+}
+
+/// What says, where they were, that the disk has not taken entries; whose they were is not known any more.
+fn untaken(entries: u64) -> String {
+    let mut line = String::new();
+    let text = format!("{entries} entries were dropped here: the disk did not take them\n");
+    Entry {
+        time: Moment::now(),
+        stream: Stream::Dropped,
+        text: text.into(),
+    }
+    .push(&mut line);
+    line
 }
 
 #[cfg(test)]

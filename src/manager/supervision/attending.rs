@@ -3,6 +3,7 @@
 use super::audience::Wish;
 use super::channel::{Channel, Told as Word};
 use super::running::Running;
+use super::stopping::Manner;
 use super::timekeeping::Correction;
 use super::{Supervisor, Told};
 use crate::health::Health;
@@ -10,7 +11,8 @@ use crate::logs::Stream;
 use crate::{Error, Moment};
 use kvmlet_control::agent::channel::StopStep;
 use kvmlet_sys::signals::{self, ENDING};
-use kvmlet_sys::wait::{self, Until};
+use kvmlet_sys::wait::{self, Slot, Until};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// How long whoever is attached may take for the last of what a service wrote.
@@ -98,11 +100,35 @@ impl Supervisor<'_> {
         if audience.is_there() {
             channel.release();
         }
-        for Wish::Signal { signal, group } in wishes {
-            // Before the service runs it is the machine that is told.
-            if !channel.signal(signal, group) && ENDING.contains(&signal.into()) {
-                let ending = libc::c_int::from(signal).into();
-                self.stop(ending, running, Some(&mut *channel))?;
+        for wish in wishes {
+            let (asker, done) = match wish {
+                Wish::Signal {
+                    signal,
+                    group,
+                    asker,
+                } => {
+                    let taken = channel.signal(signal, group);
+                    if taken {
+                        self.note_signal(signal)?;
+                    } else if asker.is_none() && ENDING.contains(&signal.into()) {
+                        // Before the service runs it is the machine that is told.
+                        let ending = libc::c_int::from(signal).into();
+                        self.stop(ending, Manner::Usual, running, Some(&mut *channel))?;
+                    }
+                    (asker, taken)
+                }
+                Wish::Stop {
+                    signal,
+                    timeout,
+                    asker,
+                } => {
+                    let manner = Manner::Asked { signal, timeout };
+                    self.stop(libc::SIGTERM.into(), manner, running, Some(&mut *channel))?;
+                    (Some(asker), true)
+                }
+            };
+            if let (Some(asker), Some(audience)) = (asker, &mut self.audience) {
+                audience.answer(asker, done);
             }
         }
         Ok(())
@@ -124,13 +150,16 @@ impl Supervisor<'_> {
         let restart = spec.check.restart && health == Health::Unhealthy;
         self.keeper.health(Some(health.name()))?;
         self.tell("health_status", [("health_status", health.to_string())]);
+        if health == Health::Healthy {
+            self.is_well();
+        }
         if health == Health::Unhealthy {
             self.say(&format!("kvmlet: the service is unhealthy: {reason}"));
         }
         if restart {
             self.say("kvmlet: the service is stopped, to be started again");
             (self.unwell, self.checks) = (true, None);
-            if !channel.stop(self.stop_timeout) {
+            if !channel.stop(None, None, self.stop_timeout) {
                 running.cut();
             }
         }
@@ -149,12 +178,21 @@ impl Supervisor<'_> {
                 break;
             }
             let mut slots: Vec<_> = audience.slots().collect();
-            let waited = wait::any_of(&mut slots, Until::Deadline(deadline));
-            if waited.is_err() || Instant::now() >= deadline {
+            slots.push(Slot::readable(self.signals.as_fd()));
+            let due = audience.due().into_iter().fold(deadline, Instant::min);
+            let waited = wait::any_of(&mut slots, Until::Deadline(due));
+            let hurried = slots.pop().is_some_and(|slot| slot.is_ready());
+            if waited.is_err() || hurried || Instant::now() >= deadline {
                 break;
             }
         }
-        audience.leave();
+        let missed = audience.leave();
+        if missed > 0 {
+            let seconds = AUDIENCE_PATIENCE.as_secs();
+            self.say(&format!(
+                "kvmlet: {missed} bytes of the service's output were not read within {seconds} s of its end by who was attached; `kvmlet logs` has them"
+            ));
+        }
     }
 
     /// Notes something in the log.

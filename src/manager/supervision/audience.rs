@@ -4,71 +4,35 @@
 //! does not take what the service writes holds it up, as a reader of a pipe does; what waits for it is no more than what the
 //! guest was allowed to send.
 
+mod member;
+
+pub use member::Wish;
+
 use super::Stream;
 use super::socket::Listener;
-use kvmlet_control::agent::channel::{
-    Client, Ended, Event, Fault, HEADER, MAX_PAYLOAD, Message, Output, Request, VERSION, agree,
-};
+use kvmlet_control::agent::channel::{Client, Ended, Event, Fault, Output};
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::wait::Slot;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use member::{Around, MOST, Member, encoded};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 /// The socket to attach to, in the instance's directory.
 pub(super) const SOCKET: &str = "attach";
-/// How many may be attached at once.
-const MOST: usize = 8;
-/// How much input of each may wait for the guest.
-const INPUT_WINDOW: u32 = 16 << 10;
-/// Output goes in frames of this size at most, so that streams take turns.
-const PART: usize = 8 << 10;
-
-/// What somebody wants of the service.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// A signal for the service.
-    Signal {
-        /// Its number.
-        signal: u8,
-        /// For its process group, too.
-        group: bool,
-    },
-}
-
+/// How many may be connected beside them, to ask for something.
+const MOST_ASKING: usize = 8;
 /// All of them.
 pub struct Audience {
     listener: Listener,
     members: Vec<Member>,
+    /// The number of the last one.
+    last: u64,
     /// What the guest has sent of each stream, and may not send again yet.
     owed: [usize; 2],
     /// The service runs.
     runs: bool,
     /// Somebody has ended its input.
     input_over: bool,
-}
-
-/// One who is attached, or about to be.
-struct Member {
-    stream: OwnedFd,
-    inbound: Vec<u8>,
-    outbound: Vec<u8>,
-    greeted: bool,
-    attached: bool,
-    /// What it may be sent of each stream, and what waits for that.
-    credit: [usize; 2],
-    pending: [Vec<u8>; 2],
-    /// Its input, which the guest has no room for yet.
-    input: Vec<u8>,
-    input_credit: u32,
-    input_ends: bool,
-    /// What it is told when it has all of the service's output.
-    last: Option<Vec<u8>>,
-    /// It is told, or about to be.
-    done: bool,
-    gone: bool,
 }
 
 impl Audience {
@@ -80,6 +44,7 @@ impl Audience {
         Ok(Self {
             listener: Listener::new(directory, SOCKET, 16)?,
             members: Vec::new(),
+            last: 0,
             owed: [0; 2],
             runs: false,
             input_over: false,
@@ -88,24 +53,37 @@ impl Audience {
 
     /// What is to be waited for.
     pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        let listener = match self.members.len() < MOST {
+        let listener = match self.has_room() {
             true => self.listener.slot(),
             false => Slot::NOTHING,
         };
-        let members = self
-            .members
-            .iter()
-            .map(|member| match member.outbound.is_empty() {
-                true => Slot::readable(member.stream.as_fd()),
-                false => Slot::usable(member.stream.as_fd()),
-            });
+        let members = self.members.iter().map(Member::slot);
         [listener].into_iter().chain(members)
     }
 
     /// When there is something to do without any of that.
     pub fn due(&self) -> Option<Instant> {
-        let accepts = self.members.len() < MOST;
-        self.listener.due().filter(|_| accepts)
+        let listener = self.listener.due().filter(|_| self.has_room());
+        let asking = self.members.iter().filter_map(Member::due);
+        listener.into_iter().chain(asking).min()
+    }
+
+    fn has_room(&self) -> bool {
+        self.members.len() < MOST + MOST_ASKING
+    }
+
+    /// Tells whoever has asked for something whether that is done.
+    pub fn answer(&mut self, asker: u64, done: bool) {
+        let asker = self.members.iter_mut().find(|it| it.number == asker);
+        let Some(member) = asker else {
+            return;
+        };
+        match done {
+            true => member.tell(&Event::Done),
+            false => member.refuse("do it: its service does not run"),
+        }
+        member.leaves = true;
+        member.send();
     }
 
     /// Is somebody attached?
@@ -172,22 +150,35 @@ impl Audience {
         }
     }
 
-    /// The VM has ended: whoever is there is told no more.
-    pub fn leave(&mut self) {
+    /// The VM has ended: whoever is there is told no more. Returns how much of the service's output they have not heard, in
+    /// bytes, of the one who has missed most.
+    pub fn leave(&mut self) -> usize {
+        let attached = self.members.iter().filter(|member| member.attached);
+        let missed = attached.map(|member| member.pending.iter().map(Vec::len).sum());
+        let missed = missed.max().unwrap_or(0);
         self.members.retain(|member| !member.attached);
         (self.owed, self.runs, self.input_over) = ([0; 2], false, false);
+        missed
     }
 
     /// Does what can be done without waiting, and hands out what is wanted of the service. There is a `client` of its guest
     /// while that is heard.
     pub fn turn(&mut self, mut client: Option<&mut Client>, wishes: &mut Vec<Wish>) {
-        while self.members.len() < MOST
+        while self.has_room()
             && let Some(stream) = self.listener.accept()
         {
-            self.members.push(Member::new(stream));
+            self.last += 1;
+            self.members.push(Member::new(self.last, stream));
         }
-        for member in &mut self.members {
-            member.receive(self.runs, client.as_deref_mut(), wishes);
+        for index in 0..self.members.len() {
+            let attached = self.members.iter().filter(|member| member.attached);
+            let around = Around {
+                runs: self.runs,
+                has_room: attached.count() < MOST,
+            };
+            let member = &mut self.members[index];
+            member.receive(around, client.as_deref_mut(), wishes);
+            member.give_up_waiting();
             if let Some(client) = &mut client {
                 member.feed(client, &mut self.input_over);
             }
@@ -211,170 +202,5 @@ impl Audience {
     }
 }
 
-fn encoded(event: &Event<'_>) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER + MAX_PAYLOAD];
-    // All events that are told here fit into a frame.
-    let length = event.encode(&mut bytes).unwrap_or(0);
-    bytes.truncate(length);
-    bytes
-}
-
-impl Member {
-    fn new(stream: OwnedFd) -> Self {
-        Self {
-            stream,
-            inbound: Vec::new(),
-            outbound: encoded(&Event::Hello { version: VERSION }),
-            greeted: false,
-            attached: false,
-            credit: [0; 2],
-            pending: [Vec::new(), Vec::new()],
-            input: Vec::new(),
-            input_credit: 0,
-            input_ends: false,
-            last: None,
-            done: false,
-            gone: false,
-        }
-    }
-
-    fn tell(&mut self, event: &Event<'_>) {
-        self.outbound.extend(encoded(event));
-    }
-
-    /// Reads what it says. Who breaks a rule is gone.
-    fn receive(&mut self, runs: bool, mut client: Option<&mut Client>, wishes: &mut Vec<Wish>) {
-        let mut bytes = [0; 16 << 10];
-        match recv(&self.stream, &mut bytes, RecvFlags::DONTWAIT) {
-            Ok((0, _)) | Err(Errno::CONNRESET) => self.gone = true,
-            Ok((count, _)) => self.inbound.extend_from_slice(&bytes[..count]),
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => self.gone = true,
-        }
-        let inbound = std::mem::take(&mut self.inbound);
-        let mut rest = &inbound[..];
-        while !self.gone {
-            match Request::decode(rest) {
-                Ok(None) => break,
-                Ok(Some((request, length))) => {
-                    rest = &rest[length..];
-                    if self
-                        .serve(&request, runs, client.as_deref_mut(), wishes)
-                        .is_none()
-                    {
-                        self.gone = true;
-                    }
-                }
-                Err(_) => self.gone = true,
-            }
-        }
-        self.inbound = rest.to_vec();
-    }
-
-    /// None where that breaks a rule.
-    fn serve(
-        &mut self,
-        request: &Request<'_>,
-        runs: bool,
-        client: Option<&mut Client>,
-        wishes: &mut Vec<Wish>,
-    ) -> Option<()> {
-        match *request {
-            Request::Hello { version } => {
-                agree(version)?;
-                self.greeted = true;
-            }
-            _ if !self.greeted => return None,
-            Request::Attach if !self.attached => {
-                self.attached = true;
-                if runs {
-                    self.tell(&Event::Started { pid: 1 });
-                    self.grant_input();
-                }
-            }
-            Request::Credit { output, bytes } => {
-                let credit = &mut self.credit[output.index()];
-                *credit = credit.saturating_add(bytes as usize);
-            }
-            Request::Input { bytes } if !self.input_ends => {
-                self.input_credit = self.input_credit.checked_sub(bytes.len() as u32)?;
-                self.input.extend_from_slice(bytes);
-            }
-            Request::EndInput => self.input_ends = true,
-            Request::Resize { .. } => {
-                if let Some(client) = client {
-                    client.request(request).ok()?;
-                }
-            }
-            Request::Signal { signal, group } => wishes.push(Wish::Signal { signal, group }),
-            _ => return None,
-        }
-        Some(())
-    }
-
-    fn grant_input(&mut self) {
-        let more = INPUT_WINDOW - self.input_credit - self.input.len() as u32;
-        if more >= INPUT_WINDOW / 2 {
-            self.input_credit += more;
-            self.tell(&Event::InputCredit { bytes: more });
-        }
-    }
-
-    /// Passes its input on, as much as the guest has room for.
-    fn feed(&mut self, client: &mut Client, over: &mut bool) {
-        if !self.attached || self.done {
-            return;
-        }
-        let count = match *over || client.input_closed() {
-            // Nobody reads it.
-            true => self.input.len(),
-            false => client.input(&self.input),
-        };
-        self.input.drain(..count);
-        if self.input.is_empty() && self.input_ends && !*over {
-            // The guest hears of it later if it has no room now.
-            *over = client.request(&Request::EndInput).is_ok();
-        }
-        if client.input_room() > 0 {
-            self.grant_input();
-        }
-    }
-
-    /// Puts as much of what waits into frames as it has credit for.
-    fn fill(&mut self) {
-        for output in Output::ALL {
-            let index = output.index();
-            while self.outbound.len() < PART {
-                let pending = &mut self.pending[index];
-                let count = pending.len().min(self.credit[index]).min(PART);
-                if count == 0 {
-                    break;
-                }
-                let bytes: Vec<u8> = pending.drain(..count).collect();
-                self.credit[index] -= count;
-                self.tell(&Event::Output {
-                    output,
-                    bytes: &bytes,
-                });
-            }
-        }
-        if self.pending.iter().all(Vec::is_empty)
-            && let Some(last) = self.last.take()
-        {
-            self.outbound.extend(last);
-        }
-    }
-
-    fn send(&mut self) {
-        while !self.outbound.is_empty() && !self.gone {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match send(&self.stream, &self.outbound, flags) {
-                Ok(count) => drop(self.outbound.drain(..count)),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                Err(_) => self.gone = true,
-            }
-            self.fill();
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,9 @@
 //! may say what it likes: it has a time limit for each thing that it must do, and what it must not do ends it.
 
 use super::Stream;
+use super::dial::VSOCK;
 use super::ending::FAILED;
+use super::renewal::Renewal;
 use super::socket::{Listener, slot_of};
 use super::timekeeping::{Correction, Timekeeping};
 use kvmlet_control::agent::channel::{
@@ -16,9 +18,6 @@ use kvmlet_sys::wait::Slot;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 use std::time::{Duration, Instant};
-
-/// The host's side of the sockets of an instance's VM, in the instance's directory.
-pub const VSOCK: &str = "vsock";
 
 /// How long a guest has to power off once its service has ended, or to end once its agent is gone.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -66,6 +65,8 @@ enum Course {
 pub(super) struct Channel {
     /// Until somebody has connected.
     listener: Option<Listener>,
+    /// Of a guest that goes on from a snapshot: its agent has connected to somebody else long ago, and is dialled.
+    renewal: Option<Renewal>,
     agent: Option<Agent>,
     description: ProcessSpec,
     patience: Duration,
@@ -83,6 +84,24 @@ impl Channel {
         let name = format!("{VSOCK}_{AGENT_PORT}");
         Ok(Self {
             listener: Some(Listener::new(directory, &name, 1)?),
+            ..Self::new(spec)
+        })
+    }
+
+    /// Takes over the agent of a guest that goes on from a snapshot, once its interfaces [are known](Self::renew).
+    pub fn resume(directory: &Directory, spec: &ChannelSpec<'_>) -> io::Result<Self> {
+        Ok(Self {
+            renewal: Some(Renewal::new(directory, spec.service)?),
+            // Its service runs.
+            held: false,
+            ..Self::new(spec)
+        })
+    }
+
+    fn new(spec: &ChannelSpec<'_>) -> Self {
+        Self {
+            listener: None,
+            renewal: None,
             agent: None,
             description: spec.service.clone(),
             patience: spec.patience,
@@ -90,7 +109,14 @@ impl Channel {
             course: Course::Awaited,
             deadline: None,
             timekeeping: Timekeeping::new(),
-        })
+        }
+    }
+
+    /// Tells a guest that goes on from a snapshot what its machine is from now on, with these interfaces.
+    pub fn renew(&mut self, interfaces: &[String]) {
+        if let Some(renewal) = &mut self.renewal {
+            renewal.begin(interfaces);
+        }
     }
 
     /// The VM runs: its guest's time begins.
@@ -116,10 +142,11 @@ impl Channel {
     }
 
     fn slot(&self) -> Slot<'_> {
-        match (&self.listener, &self.agent) {
-            (Some(listener), _) => listener.slot(),
-            (None, Some(agent)) => slot_of(agent),
-            (None, None) => Slot::NOTHING,
+        match (&self.listener, &self.renewal, &self.agent) {
+            (Some(listener), ..) => listener.slot(),
+            (None, _, Some(agent)) => slot_of(agent),
+            (None, Some(renewal), None) => renewal.slot(),
+            (None, None, None) => Slot::NOTHING,
         }
     }
 
@@ -128,6 +155,8 @@ impl Channel {
         let deadline = self.deadline.as_ref().map(|(at, _)| *at);
         let clock = self.runs().then(|| self.timekeeping.due());
         let listening = self.listener.as_ref().and_then(Listener::due);
+        let dialling = self.renewal.as_ref().and_then(Renewal::due);
+        let listening = listening.or(dialling);
         deadline.into_iter().chain(clock).chain(listening).min()
     }
 
@@ -157,17 +186,18 @@ impl Channel {
         }
     }
 
-    /// Asks the guest to stop its service, which has this long to end; false if there is no service to be stopped.
-    pub fn stop(&mut self, timeout: Duration) -> bool {
+    /// Asks the guest to stop its service, by another signal and within another time than it was described with if they are
+    /// given. It has `time` to end. False if there is no service to be stopped.
+    pub fn stop(&mut self, signal: Option<u8>, timeout: Option<Duration>, time: Duration) -> bool {
         let (Course::Runs, Some(agent)) = (&self.course, &mut self.agent) else {
             return false;
         };
-        let (signal, timeout_ms) = (None, None);
+        let timeout_ms = timeout.map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
         let asked = agent
             .client()
             .request(&Request::Stop { signal, timeout_ms });
         if asked.is_ok() {
-            let limit = timeout.saturating_add(KILLING);
+            let limit = time.saturating_add(KILLING);
             self.limit(limit, || "the guest has not stopped its service".into());
         }
         asked.is_ok()
@@ -276,6 +306,11 @@ impl Channel {
             self.agent = Some(Agent::new(stream));
             self.describe()?;
         }
+        if let Some(renewal) = &mut self.renewal
+            && (self.agent.is_none() || renewal.is_late())
+        {
+            self.agent = renewal.turn();
+        }
         let Some(agent) = &mut self.agent else {
             return Ok(());
         };
@@ -285,6 +320,11 @@ impl Channel {
             Ok(()) => Ok(()),
             Err(AgentError::Gone) => {
                 self.agent = None;
+                if let Some(renewal) = &mut self.renewal {
+                    // It may have been reset with the connections of the VM that was saved.
+                    renewal.again();
+                    return Ok(());
+                }
                 if !matches!(self.course, Course::Over(_)) {
                     let why = "the guest has closed its channel, and goes on";
                     self.limit(LAST_WORDS, || why.into());
@@ -308,6 +348,7 @@ impl Channel {
                 Some(Event::Started { .. }) => {
                     self.course = Course::Runs;
                     self.deadline = None;
+                    self.renewal = None;
                     told(Told::Started);
                 }
                 Some(Event::Output { output, bytes }) => {

@@ -1,8 +1,8 @@
 //! The health checks of a service that runs: when each begins, and what it says.
 
 use super::probe::{End, Probe};
-use crate::Moment;
 use crate::health::{CheckResult, Checked, Health, Next, Watched};
+use crate::{Moment, Service};
 use kvmlet_control::agent::channel::ProcessSpec;
 use kvmlet_spec::supervision::HealthCheck;
 use kvmlet_sys::directory::Directory;
@@ -17,6 +17,18 @@ pub(super) struct CheckSpec {
     pub check: HealthCheck,
     /// What runs in the guest.
     pub process: ProcessSpec,
+}
+
+impl CheckSpec {
+    /// A check as docker's are run, beside a service.
+    pub fn new(check: HealthCheck, service: &Service) -> Self {
+        let words = match &check.arguments[..] {
+            [] => ["/bin/sh", "-c", &check.command].map(Into::into).into(),
+            words => words.iter().map(|word| word.clone().into()).collect(),
+        };
+        let process = service.beside(words);
+        Self { check, process }
+    }
 }
 
 /// The checks of one run.

@@ -19,6 +19,8 @@ pub(super) struct Control {
     listener: Listener,
     /// None when the program has told the end.
     program: Option<Connection>,
+    /// What it has told of its interfaces, until that is asked for.
+    interfaces: Option<Vec<String>>,
 }
 
 /// Connects to the program that runs an instance's VM.
@@ -35,6 +37,7 @@ impl Control {
         Ok(Self {
             listener,
             program: asked.is_ok().then_some(program),
+            interfaces: None,
         })
     }
 
@@ -54,11 +57,24 @@ impl Control {
         loop {
             match self.program.as_mut()?.next(Some(Instant::now())) {
                 Ok(Some(Report::State(state))) => return Some(state),
+                Ok(Some(Report::Interfaces(all))) => self.interfaces = Some(all),
                 Ok(Some(_)) => {}
                 Ok(None) => return None,
                 Err(_) => self.program = None,
             }
         }
+    }
+
+    /// Asks which addresses the VM's interfaces have.
+    pub fn ask_for_interfaces(&mut self) {
+        if let Some(program) = &mut self.program {
+            let _ = program.request(Order::Interfaces, Duration::ZERO);
+        }
+    }
+
+    /// They, once, when they were told.
+    pub fn interfaces(&mut self) -> Option<Vec<String>> {
+        self.interfaces.take()
     }
 
     /// Has a VM go on that stands still. Whether it does is told.

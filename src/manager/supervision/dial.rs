@@ -1,10 +1,9 @@
 //! Reaching the guest of an instance that runs.
 
 use super::audience::SOCKET;
-use super::channel::VSOCK;
 use super::socket::address;
-use kvmlet_control::agent::Agent;
-use kvmlet_control::agent::channel::AGENT_PORT;
+use kvmlet_control::agent::channel::{AGENT_PORT, Request};
+use kvmlet_control::agent::{Agent, AgentError};
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::io::Errno;
@@ -14,6 +13,9 @@ use rustix::net::{
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+/// The host's side of the sockets of an instance's VM, in the instance's directory.
+pub const VSOCK: &str = "vsock";
 
 /// The longest answer: `OK`, and a port.
 const ANSWER: usize = 32;
@@ -33,6 +35,18 @@ fn dial(directory: &Directory, name: &str, flags: SocketFlags) -> io::Result<Own
 /// When it does not run.
 pub fn attach(directory: &Directory) -> io::Result<Agent> {
     dial(directory, SOCKET, SocketFlags::empty()).map(Agent::new)
+}
+
+/// Asks the supervisor of an instance to do something with its service: [`Request::Signal`], [`Request::Stop`].
+///
+/// # Errors
+/// When it does not run, or is not asked in this time.
+pub fn ask(
+    directory: &Directory,
+    request: &Request<'_>,
+    patience: Duration,
+) -> Result<(), AgentError> {
+    attach(directory)?.change(request, patience)
 }
 
 /// Connects to the agent in the guest of an instance, which has `patience` to answer.

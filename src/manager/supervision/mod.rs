@@ -12,13 +12,16 @@ mod dial;
 mod ending;
 mod prepared;
 mod probe;
+mod renewal;
 mod running;
 mod socket;
+mod starter;
+mod stopping;
 mod timekeeping;
 
 pub use audience::{Audience, Wish};
-pub use channel::{ChannelSpec, VSOCK};
-pub use dial::{attach, connect};
+pub use channel::ChannelSpec;
+pub use dial::{VSOCK, ask, attach, connect};
 pub use ending::HOST_ENDS;
 pub use socket::slot_of;
 
@@ -29,15 +32,17 @@ use crate::restart::{Decision, Restarts};
 use crate::{Book, Error, Moment, Name, Owned};
 use channel::Channel;
 use checks::{CheckSpec, Checks};
-use ending::Ending;
 use kvmlet_control::State as VmState;
 use kvmlet_sys::signals::Signals;
 use kvmlet_sys::wait::{self, Slot, Until};
 use prepared::Prepared;
 use running::{Ran, Running};
+use starter::Starter;
+use std::io;
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use stopping::Manner;
 
 /// How long the disk of a log may take at the end, before what it has not taken is given up.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
@@ -47,6 +52,8 @@ pub struct Program<'a> {
     /// Makes the command that runs the VM in the foreground: its standard output is the guest's, its standard error its
     /// own. What it is given in standard input is `input`.
     pub command: &'a dyn Fn() -> Command,
+    /// Makes that of the first start, where the VM goes on from a snapshot.
+    pub first: Option<&'a dyn Fn() -> Command>,
     /// What it reads: the configuration.
     pub input: &'a [u8],
     /// The argument by which it is told the number of a descriptor, on which it says that the VM runs. Without one it is
@@ -57,6 +64,10 @@ pub struct Program<'a> {
     pub channel: Option<ChannelSpec<'a>>,
     /// The argument by which it is told the number of another one, on which it serves the instance's control socket.
     pub control: Option<&'a str>,
+    /// Is called when the service runs, or is healthy if that is asked for, for the first time.
+    pub well: &'a dyn Fn(),
+    /// Takes from the thread that calls it what it has no use for, when it starts no program any more.
+    pub confine: fn() -> io::Result<()>,
 }
 
 /// What is told of a start.
@@ -84,6 +95,12 @@ pub struct Last {
 
 struct Supervisor<'a> {
     book: &'a Book,
+    /// Who is to be told that the service is well, as long as it has not been.
+    well: Option<&'a dyn Fn()>,
+    /// What is to be done once this process starts no program any more.
+    confine: Option<fn() -> io::Result<()>>,
+    /// Who starts it again.
+    starter: Option<Starter>,
     keeper: Keeper,
     signals: Signals,
     log: Option<LogWriter>,
@@ -98,8 +115,16 @@ struct Supervisor<'a> {
     attended: bool,
     /// How long the service has to end.
     stop_timeout: Duration,
+    /// The number of the signal that asks it to.
+    stop_signal: u8,
+    /// The next start is one from a snapshot.
+    restores: bool,
     /// Somebody wants the end.
     stopped: bool,
+    /// The service had no time to end, and was killed with its VM.
+    killed: bool,
+    /// The service was sent a signal that asks it to end, by somebody who does not want it to be started again.
+    unwanted: bool,
 }
 
 /// Runs an instance until it has ended for good. This process has nothing else to do, and one thread.
@@ -115,6 +140,7 @@ pub fn supervise(
     let Prepared {
         signals,
         asked,
+        starter,
         log,
         audience,
     } = match Prepared::of(&keeper, program) {
@@ -127,11 +153,11 @@ pub fn supervise(
     let attended = program.channel.as_ref().is_some_and(|spec| spec.attended);
     let check = asked.health.clone().filter(|_| audience.is_some());
     let mut supervisor = Supervisor {
+        well: Some(program.well),
+        confine: Some(program.confine),
+        starter,
         audience,
-        check: check.map(|check| CheckSpec {
-            process: asked.service.beside(shell(&check.command)),
-            check,
-        }),
+        check: check.map(|check| CheckSpec::new(check, &asked.service)),
         checks: None,
         unwell: false,
         attended,
@@ -140,7 +166,11 @@ pub fn supervise(
         signals,
         log: Some(log),
         stop_timeout: Duration::from_secs(asked.service.stop_timeout_s().into()),
+        stop_signal: asked.service.stop_signal(),
+        restores: program.first.is_some(),
         stopped: false,
+        killed: false,
+        unwanted: false,
     };
     let mut restarts = Restarts::new(asked.restart);
     let mut told = Some(told);
@@ -152,11 +182,12 @@ pub fn supervise(
         // Whoever was ended for not being well has failed, whatever it says.
         let failed = std::mem::take(&mut supervisor.unwell);
         let code = ran.code.max(failed.into());
+        let unwanted = supervisor.stopped || supervisor.unwanted;
         let decision = match ran.started {
-            true => restarts.ended(code, since.elapsed(), supervisor.stopped),
+            true => restarts.ended(code, since.elapsed(), unwanted),
             // What cannot be started now could not be started again.
             false if restarts.count() == 0 => Decision::Stay,
-            false => restarts.ended(code, since.elapsed(), supervisor.stopped),
+            false => restarts.ended(code, since.elapsed(), unwanted),
         };
         if let Decision::Again { after } = decision {
             supervisor
@@ -206,15 +237,21 @@ impl Supervisor<'_> {
                 .map_err(Error::file(&path))?;
             if running.is_new() {
                 match &mut channel {
-                    Some(channel) => channel.vm_runs(),
+                    Some(channel) => {
+                        channel.vm_runs();
+                        running.ask_for_interfaces();
+                    }
                     None => self.runs(told)?,
                 }
             }
             while let Some(state) = running.next_state() {
                 self.heed(state, channel.as_mut())?;
             }
+            if let (Some(channel), Some(interfaces)) = (&mut channel, running.interfaces()) {
+                channel.renew(&interfaces);
+            }
             while let Some(sent) = self.signals.next_sent().map_err(Error::file(&path))? {
-                self.stop(sent.into(), &mut running, channel.as_mut())?;
+                self.stop(sent.into(), Manner::Usual, &mut running, channel.as_mut())?;
             }
             self.attend(&mut running, channel.as_mut(), told)?;
             running.go_on_cutting();
@@ -224,6 +261,9 @@ impl Supervisor<'_> {
         }
         self.read_rest(&mut running, channel.as_mut(), told)?;
         let mut ran = running.ended().map_err(Error::file(&path))?;
+        if std::mem::take(&mut self.killed) {
+            ran.code = 128 + libc::SIGKILL as u8;
+        }
         if let Some((code, error)) = channel.and_then(|channel| channel.outcome()) {
             ran.code = code;
             ran.error = error.or(ran.error);
@@ -242,11 +282,16 @@ impl Supervisor<'_> {
     }
 
     /// Starts the program, and listens to its guest.
-    fn start(&self, program: &Program<'_>) -> Result<(Running, Option<Channel>), String> {
-        let listen = |spec| Channel::listen(self.keeper.directory(), spec);
+    fn start(&mut self, program: &Program<'_>) -> Result<(Running, Option<Channel>), String> {
+        let restores = std::mem::take(&mut self.restores);
+        let listen = |spec| match restores {
+            true => Channel::resume(self.keeper.directory(), spec),
+            false => Channel::listen(self.keeper.directory(), spec),
+        };
         let channel = program.channel.as_ref().map(listen).transpose();
         let channel = channel.map_err(|error| format!("the guest could not be heard: {error}"))?;
-        let running = Running::start(program, self.keeper.lock(), self.keeper.directory());
+        let (lock, directory) = (self.keeper.lock(), self.keeper.directory());
+        let running = Running::start(program, restores, self.starter.as_ref(), lock, directory);
         let running = running
             .map_err(|error| format!("the program that runs VMs cannot be started: {error}"))?;
         Ok((running, channel))
@@ -260,45 +305,26 @@ impl Supervisor<'_> {
         }
         self.keeper.running()?;
         self.tell("start", []);
+        if self.checks.is_none() {
+            self.is_well();
+        }
         if let Some(told) = told.take() {
             told(Step::Runs);
+        }
+        // It has heard its guest say no more than that by now.
+        if let Some(confine) = self.confine.take()
+            && let Err(error) = confine()
+        {
+            log::warn!("the supervisor keeps rights that it does not need: {error}");
         }
         Ok(())
     }
 
-    /// Somebody wants the end. Who wants it again does not want to wait.
-    fn stop(
-        &mut self,
-        ending: Ending,
-        running: &mut Running,
-        channel: Option<&mut Channel>,
-    ) -> Result<(), Error> {
-        let again = self.stopped;
-        self.note_stop(ending)?;
-        let signal = ending.signal;
-        if self.keeper.record().step == Noted::Paused {
-            // A guest that stands still hears nothing.
-            running.resume();
+    /// Tells whoever waits for it.
+    fn is_well(&mut self) {
+        if let Some(well) = self.well.take() {
+            well();
         }
-        match channel {
-            Some(_) if again => {
-                self.say("kvmlet: the guest's power is cut: it was to be stopped once more");
-                running.cut();
-            }
-            // It asks neither the service nor the guest.
-            Some(_) if signal == libc::SIGQUIT => {
-                self.say("kvmlet: the guest's power is cut: it was asked for (SIGQUIT)");
-                running.cut_by(signal);
-            }
-            Some(channel) => {
-                // One whose service does not run yet is asked as all are.
-                if !channel.stop(self.stop_timeout) {
-                    running.signal(signal);
-                }
-            }
-            None => running.signal(signal),
-        }
-        Ok(())
     }
 
     /// Waits until it is time to start again; false if somebody wants the end before.
@@ -311,22 +337,6 @@ impl Supervisor<'_> {
             return Ok(false);
         }
         Ok(!self.stopped)
-    }
-
-    fn note_stop(&mut self, ending: Ending) -> Result<(), Error> {
-        if self.is_stopped(ending.host_ends)? {
-            self.tell("stop", []);
-        }
-        Ok(())
-    }
-
-    /// Somebody wants the end, or the host goes down; true if that is new.
-    fn is_stopped(&mut self, host_ends: bool) -> Result<bool, Error> {
-        let new = !std::mem::replace(&mut self.stopped, true);
-        if new && !host_ends {
-            self.keeper.stopped(true)?;
-        }
-        Ok(new)
     }
 
     /// Notes what the VM is doing. Whoever wants its end by the control socket tells that itself.
@@ -380,11 +390,6 @@ impl Supervisor<'_> {
             log::warn!("the event `{event}` is not told: {error}");
         }
     }
-}
-
-/// What runs a command as docker's health checks are run.
-fn shell(command: &str) -> Vec<Vec<u8>> {
-    ["/bin/sh", "-c", command].map(Into::into).into()
 }
 
 #[cfg(test)]

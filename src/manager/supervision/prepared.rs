@@ -2,16 +2,20 @@
 
 use super::audience::Audience;
 use super::ending::{FAILED, HOST_ENDS};
+use super::starter::Starter;
 use super::{Last, Program, Step, Told};
 use crate::instance::Keeper;
 use crate::logs::LogWriter;
 use crate::{Asked, Error, Owned};
+use kvmlet_spec::supervision::RestartPolicy;
 use kvmlet_sys::causes;
 use kvmlet_sys::signals::{ENDING, Signals};
 
 pub(super) struct Prepared {
     pub signals: Signals,
     pub asked: Asked,
+    /// Who starts the program, where that may be more than once.
+    pub starter: Option<Starter>,
     pub log: LogWriter,
     pub audience: Option<Audience>,
 }
@@ -19,10 +23,16 @@ pub(super) struct Prepared {
 impl Prepared {
     pub fn of(keeper: &Keeper, program: &Program<'_>) -> Result<Self, Error> {
         let path = keeper.directory().path().to_path_buf();
+        let asked = keeper.asked()?;
+        // While there is one thread, and nobody is heard yet.
+        let starter = match asked.restart {
+            RestartPolicy::No => None,
+            _ => Some(Starter::fork(program).map_err(Error::file(&path))?),
+        };
         let signals = Signals::take(&[ENDING.as_slice(), &[HOST_ENDS]].concat());
         let signals = signals.map_err(Error::file(&path))?;
-        let asked = keeper.asked()?;
-        let log = LogWriter::open(keeper.directory(), asked.log).map_err(Error::file(&path))?;
+        let log = LogWriter::confined(keeper.directory(), asked.log, program.confine)
+            .map_err(Error::file(&path))?;
         let audience = program
             .channel
             .as_ref()
@@ -30,6 +40,7 @@ impl Prepared {
         Ok(Self {
             signals,
             asked,
+            starter,
             log,
             audience: audience.transpose().map_err(Error::file(&path))?,
         })

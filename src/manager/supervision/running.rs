@@ -3,20 +3,18 @@
 use super::Program;
 use super::control::Control;
 use super::ending::FAILED;
+use super::starter::{Given, Started, Starter};
 use crate::logs::Stream;
 use kvmlet_control::State;
 use kvmlet_sys::directory::Directory;
-use kvmlet_sys::signals::{self, Signals};
+use kvmlet_sys::signals::Signals;
 use kvmlet_sys::wait::{self, Slot, Until};
-use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio, read};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
-};
+use rustix::io::{Errno, ioctl_fionbio, read};
+use rustix::process::{Signal, pidfd_send_signal};
 use std::fs::File;
 use std::io::{self, PipeReader, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Stdio};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 /// What a pipe holds (pipe(7)).
@@ -55,8 +53,7 @@ impl Ran {
 }
 
 pub(super) struct Running {
-    child: Child,
-    pidfd: OwnedFd,
+    process: Started,
     outputs: [(Stream, Option<OwnedFd>); 2],
     /// None when it has been heard, or will not be.
     ready: Option<PipeReader>,
@@ -80,41 +77,38 @@ pub(super) struct Woken {
 }
 
 impl Running {
-    /// Starts the program, which inherits the lock.
-    pub fn start(program: &Program<'_>, lock: &File, directory: &Directory) -> io::Result<Self> {
-        let mut command = (program.command)();
-        let (ready, theirs) = io::pipe()?;
-        // The command owns them; the new process has them by the same numbers.
-        let mut inherited = vec![lock.try_clone()?.into()];
-        if let Some(argument) = program.ready {
-            command.arg(argument).arg(theirs.as_raw_fd().to_string());
-        }
-        inherited.push(OwnedFd::from(theirs));
-        let mut control = None;
-        if let Some(argument) = program.control {
-            let made = Control::listen(directory)?;
-            let theirs = made.for_program()?;
-            command.arg(argument).arg(theirs.as_raw_fd().to_string());
-            inherited.push(theirs);
-            control = Some(made);
-        }
-        let parent = rustix::process::getpid();
-        let prepare = move || prepare(parent, &inherited);
-        // SAFETY: it makes system calls, and nothing else.
-        unsafe { command.pre_exec(prepare) };
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        drop(command);
-        if let Some(mut input) = child.stdin.take() {
-            // A program that does not read it fails by itself.
-            let _ = input.write_all(program.input);
-        }
-        let out = child.stdout.take().map(OwnedFd::from);
-        let err = child.stderr.take().map(OwnedFd::from);
-        for output in out.iter().chain(&err) {
+    /// Has the program started, from a snapshot or anew, which inherits the lock: by the process that is there for that, if there is one.
+    pub fn start(
+        program: &Program<'_>,
+        restores: bool,
+        starter: Option<&Starter>,
+        lock: &File,
+        directory: &Directory,
+    ) -> io::Result<Self> {
+        let (ready, their_ready) = io::pipe()?;
+        let (their_in, mut input) = io::pipe()?;
+        let (out, their_out) = io::pipe()?;
+        let (err, their_err) = io::pipe()?;
+        let control = program
+            .control
+            .map(|_| Control::listen(directory))
+            .transpose()?;
+        let given = Given {
+            streams: [their_in.into(), their_out.into(), their_err.into()],
+            lock: lock.try_clone()?.into(),
+            ready: their_ready.into(),
+            control: control.as_ref().map(Control::for_program).transpose()?,
+        };
+        let process = match starter {
+            Some(starter) => starter.start(restores, &given),
+            None => Started::by_this(program, restores, given),
+        };
+        let process = process?;
+        // A program that does not read it fails by itself.
+        let _ = input.write_all(program.input);
+        drop(input);
+        let [out, err] = [out, err].map(OwnedFd::from);
+        for output in [&out, &err] {
             ioctl_fionbio(output, true)?;
         }
         let has_channel = program.channel.is_some();
@@ -123,9 +117,8 @@ impl Running {
             false => Stream::Stdout,
         };
         Ok(Self {
-            pidfd: pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?,
-            child,
-            outputs: [(stdout, out), (Stream::Kvmlet, err)],
+            process,
+            outputs: [(stdout, Some(out)), (Stream::Kvmlet, Some(err))],
             ready: program.ready.is_some().then_some(ready),
             control,
             started: program.ready.is_none() && !has_channel,
@@ -150,7 +143,7 @@ impl Running {
         };
         let [(_, out), (_, err)] = &self.outputs;
         let mut slots = vec![
-            Slot::readable(self.pidfd.as_fd()),
+            Slot::readable(self.process.pidfd.as_fd()),
             or_nothing(self.ready.as_ref().map(AsFd::as_fd)),
             Slot::readable(told.as_fd()),
             self.control.as_ref().map_or(Slot::NOTHING, Control::slot),
@@ -213,6 +206,18 @@ impl Running {
         self.control.as_mut()?.next_state()
     }
 
+    /// Asks which addresses its interfaces have.
+    pub fn ask_for_interfaces(&mut self) {
+        if let Some(control) = &mut self.control {
+            control.ask_for_interfaces();
+        }
+    }
+
+    /// The answer, once.
+    pub fn interfaces(&mut self) -> Option<Vec<String>> {
+        self.control.as_mut()?.interfaces()
+    }
+
     /// Has a VM go on that stands still.
     pub fn resume(&mut self) {
         if let Some(control) = &mut self.control {
@@ -224,7 +229,7 @@ impl Running {
     pub fn signal(&self, signal: libc::c_int) {
         let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
         // It may have ended.
-        let _ = pidfd_send_signal(&self.pidfd, signal);
+        let _ = pidfd_send_signal(&self.process.pidfd, signal);
     }
 
     /// Gives away what there is of its outputs; true if there may be more.
@@ -255,8 +260,8 @@ impl Running {
     }
 
     /// How it has ended.
-    pub fn ended(mut self) -> io::Result<Ran> {
-        let status = self.child.wait()?;
+    pub fn ended(self) -> io::Result<Ran> {
+        let status = self.process.wait()?;
         let code = match (status.code(), status.signal()) {
             (Some(code), _) => code as u8,
             (None, signal) => 128 + signal.unwrap_or(libc::SIGKILL) as u8,
@@ -290,21 +295,6 @@ fn complaint(words: &str) -> Option<String> {
 
 fn or_nothing(fd: Option<BorrowedFd<'_>>) -> Slot<'_> {
     fd.map_or(Slot::NOTHING, Slot::readable)
-}
-
-/// What the new process does before it is the program.
-fn prepare(parent: Pid, inherited: &[OwnedFd]) -> io::Result<()> {
-    // It would go on when its supervisor is killed, and hold the lock.
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    if rustix::process::getppid() != Some(parent) {
-        return Err(io::Error::from_raw_os_error(libc::ESRCH));
-    }
-    // Those that this process reads are for the program to heed.
-    signals::block_none()?;
-    for fd in inherited {
-        fcntl_setfd(fd, FdFlags::empty())?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod alone;
 use crate::logs::{Reader, Selection, Streams};
 use crate::{Asked, End, InstanceId, State};
 use kvmlet_spec::supervision::RestartPolicy;
+use kvmlet_sys::first_thread;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -148,10 +149,13 @@ fn inside(text: &str) {
     };
     let program = Program {
         command: &command,
+        first: None,
         input: b"the configuration\n",
         ready: ready.then_some("--ready"),
         channel: None,
         control: None,
+        well: &|| (),
+        confine: || Ok(()),
     };
     let told =
         &mut |told: Step<'_>| std::fs::write(place.join("told"), format!("{told:?}")).unwrap();
@@ -281,8 +285,10 @@ fn who_is_killed_takes_its_vm_along() {
     child.wait().unwrap();
     // Once it is free nothing of it runs.
     assert_eq!(web.book().find("web").unwrap().wait().unwrap(), End::Killed);
-    let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
-    assert!(state.is_err() || state.unwrap().contains(") Z"), "it runs");
+    let process = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    let ends = || first_thread::is_ending(process);
+    let is_gone = || rustix::process::test_kill_process(process).is_err();
+    assert!(ends() || is_gone(), "it runs");
     web.until(State::Dead);
 }
 

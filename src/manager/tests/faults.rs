@@ -28,6 +28,7 @@ fn asked() -> Asked {
         id: InstanceId::random().unwrap(),
         created: Moment::now(),
         image: "i".into(),
+        image_id: None,
         service: kvmlet_manager::Service::default(),
         command: vec![],
         config: serde_json::Value::Null,
@@ -36,6 +37,7 @@ fn asked() -> Asked {
         remove: false,
         labels: Default::default(),
         log: LogLimits::default(),
+        snapshot: None,
     }
 }
 

@@ -3,7 +3,9 @@
 use super::input::Input;
 use super::{Console, End};
 use crate::Error;
+use crate::changes::change;
 use crate::contact::Contact;
+use crate::saving::{Progress, Telling};
 use crate::settling::Settling;
 use crate::silence::Silence;
 use crate::stopping::{Answer, Stopping};
@@ -12,7 +14,7 @@ use kvmlet_spec::Dialect;
 use kvmlet_sys::wait::{self, Slot, Until};
 use kvmlet_vmm::vm::{State, VmHandle};
 use rustix::stdio::stdin;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Connects standard input to the guest until the VM ends. Who wants its end has the guest asked for it, or cuts its power
@@ -33,6 +35,7 @@ pub(crate) fn attend(
         input: Input::new(),
         settling: Settling::begin(),
         wish: None,
+        telling: None,
     };
     let end = attendance.until_end()?;
     if !matches!(end, End::Guest(_)) {
@@ -51,6 +54,8 @@ struct Attendance<'a> {
     settling: Settling,
     /// Who has asked for the end.
     wish: Option<End>,
+    /// To whom the VM is told, which is being saved.
+    telling: Option<Telling>,
 }
 
 /// What somebody wants of a VM's end.
@@ -83,6 +88,7 @@ impl Attendance<'_> {
                 } else {
                     Slot::NOTHING
                 },
+                self.telling.as_ref().map_or(Slot::NOTHING, Telling::slot),
             ];
             let settled = self.settling.due();
             let settled = settled.map(|due| due.saturating_duration_since(Instant::now()));
@@ -90,7 +96,7 @@ impl Attendance<'_> {
             let due: Option<Duration> = due.into_iter().flatten().min();
             let until = due.map_or(Until::Forever, Until::after);
             let come = wait::any(slots, until).map_err(Self::no_events)?;
-            let [ended, signalled, wants, ordered, readable] = come;
+            let [ended, signalled, wants, ordered, readable, room] = come;
             if ended {
                 let reason = vm.wait()?;
                 return Ok(match self.wish {
@@ -106,6 +112,12 @@ impl Attendance<'_> {
             }
             if ordered && matches!(wanted, Wanted::Nothing) {
                 wanted = self.order();
+            }
+            if room {
+                self.tell();
+            }
+            if !matches!(wanted, Wanted::Nothing) {
+                self.tell_no_more();
             }
             self.silence.look(vm);
             if wants {
@@ -154,11 +166,56 @@ impl Attendance<'_> {
         Ok(Wanted::Nothing)
     }
 
+    /// Goes on telling of a VM that is being saved.
+    fn tell(&mut self) {
+        let Some(telling) = &mut self.telling else {
+            return;
+        };
+        if let Progress::Over(told) = telling.go_on() {
+            self.end_telling(told);
+        }
+    }
+
+    /// Whoever wants the end of a VM does not wait until it is saved.
+    fn tell_no_more(&mut self) {
+        if self.telling.is_some() {
+            self.end_telling(Err(Error::Unwanted));
+        }
+    }
+
+    fn end_telling(&mut self, told: Result<(), Error>) {
+        let Some(telling) = self.telling.take() else {
+            return;
+        };
+        let number = telling.number;
+        // It goes on first: who hears that it is saved may ask it for something.
+        telling.end(self.vm);
+        self.silence.begin_again();
+        let refused = told.err().map(|error| error.told_in(Dialect::File));
+        self.contact.answer(number, refused);
+    }
+
+    /// Begins to tell of the VM, through that stream.
+    fn begin_to_tell(&mut self, number: u32, to: OwnedFd) {
+        let begun = match &self.telling {
+            None => Telling::begin(self.vm, number, to),
+            Some(_) => Err(kvmlet_vmm::Error::BeingSaved.into()),
+        };
+        match begun {
+            Ok(telling) => self.telling = Some(telling),
+            Err(error) => self
+                .contact
+                .answer(number, Some(error.told_in(Dialect::File))),
+        }
+    }
+
     /// The supervisor wants something, or has ended. The kernel's signal does not come if that is killed while this process
     /// changes its user: the first thread, which may send it, is gone when it is asked for, and others may still be ending.
     fn order(&mut self) -> Wanted {
         let channel = self.contact.channel();
-        let received = channel.map_or(Received::None, |channel| channel.receive(REQUEST_BYTES));
+        let nothing = (Received::None, None);
+        let (received, descriptor) =
+            channel.map_or(nothing, |channel| channel.receive_with(REQUEST_BYTES));
         let request = match received {
             Received::Last => return Wanted::Now(End::Signal(libc::SIGKILL)),
             Received::None => return Wanted::Nothing,
@@ -172,15 +229,16 @@ impl Attendance<'_> {
                 self.contact.tell_stats_now(self.vm);
                 Ok(())
             }
-            Order::Pause => self.vm.pause(),
+            Order::Pause => self.vm.pause().map_err(Error::from),
             Order::Resume => {
                 self.silence.begin_again();
-                self.vm.resume()
+                self.vm.resume().map_err(Error::from)
             }
             Order::Stop {
                 patience_ms: Some(0),
             } => return Wanted::Now(End::Ordered),
             Order::Stop { patience_ms } => {
+                self.tell_no_more();
                 if self.vm.state() == State::Paused {
                     // A guest that stands still hears nothing.
                     let _ = self.vm.resume();
@@ -191,12 +249,19 @@ impl Attendance<'_> {
                 }
                 return Wanted::Asked(End::Ordered);
             }
-            // One that a later supervisor knows.
-            _ => return Wanted::Nothing,
+            Order::Save => {
+                if let Some(to) = descriptor {
+                    self.begin_to_tell(number, to);
+                }
+                return Wanted::Nothing;
+            }
+            order => match change(self.vm, order) {
+                Some(done) => done,
+                // One that a later supervisor knows.
+                None => return Wanted::Nothing,
+            },
         };
-        let refused = done
-            .err()
-            .map(|error| Error::from(error).told_in(Dialect::File));
+        let refused = done.err().map(|error| error.told_in(Dialect::File));
         self.contact.answer(number, refused);
         Wanted::Nothing
     }

@@ -4,7 +4,8 @@
 //! left where it is until that is read.
 
 use super::http;
-use kvmlet_control::{Frame, REQUEST_BYTES, Report, Request, State, framed};
+use kvmlet_control::{Frame, REQUEST_BYTES, Report, Request, State, framed, send_with};
+use kvmlet_spec::Failure;
 use kvmlet_sys::wait::Slot;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -45,29 +46,55 @@ pub(super) struct Client {
     frame: Frame,
     /// It waits for an answer: nothing is read of it until then.
     waits: bool,
-    /// What is to be sent.
+    /// What is to be sent, and what goes with it.
     outgoing: Vec<u8>,
+    descriptor: Option<OwnedFd>,
     sent: usize,
     /// What it was told last, if it wants to know.
     watches: bool,
     told: Option<State>,
     /// Since when it has kept this process waiting.
     since: Instant,
+    /// As many are served as may be, beside it.
+    surplus: bool,
 }
 
 impl Client {
-    pub fn new(stream: OwnedFd) -> Self {
+    pub fn new(stream: OwnedFd, surplus: bool) -> Self {
         Self {
             stream,
             talk: Talk::Frames,
             frame: Frame::new(REQUEST_BYTES),
             waits: false,
             outgoing: Vec::new(),
+            descriptor: None,
             sent: 0,
             watches: false,
             told: None,
             since: Instant::now(),
+            surplus,
         }
+    }
+
+    pub fn is_surplus(&self) -> bool {
+        self.surplus
+    }
+
+    /// It is one of those who are served from now on; true if that is new.
+    pub fn serve(&mut self) -> bool {
+        std::mem::take(&mut self.surplus)
+    }
+
+    /// Tells it that what it has asked is not done, which is the last that it is told.
+    pub fn refuse(&mut self, request: &Request, is_scrape: bool, failure: Failure) {
+        match is_scrape {
+            true => self.answer_text(http::unavailable(&failure.message)),
+            false => {
+                let (to, refused) = (request.number, Some(failure));
+                self.answer(&[Report::Answer { to, refused }]);
+            }
+        }
+        self.talk = Talk::Last;
     }
 
     /// What is waited for on its behalf.
@@ -178,6 +205,12 @@ impl Client {
         self.put(framed(&report.encode()));
     }
 
+    /// The same, with a descriptor.
+    pub fn put_report_with(&mut self, report: &Report, descriptor: OwnedFd) {
+        self.descriptor = Some(descriptor);
+        self.put_report(report);
+    }
+
     /// Answers what it has asked in HTTP.
     pub fn answer_text(&mut self, text: String) {
         self.waits = false;
@@ -216,8 +249,16 @@ impl Client {
     pub fn send(&mut self) -> bool {
         while !self.outgoing.is_empty() {
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            match send(&self.stream, &self.outgoing[self.sent..], flags) {
-                Ok(count) => self.sent += count,
+            let bytes = &self.outgoing[self.sent..];
+            let sent = match &self.descriptor {
+                None => send(&self.stream, bytes, flags),
+                Some(it) => send_with(&self.stream, bytes, it.as_fd(), flags),
+            };
+            match sent {
+                Ok(count) => {
+                    self.sent += count;
+                    self.descriptor = None;
+                }
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return true,
                 Err(_) => return false,

@@ -1,7 +1,7 @@
 //! A VM's control socket: programs connect to it, ask for what a VM can be asked, and are told what it is doing.
 //!
 //! The supervisor serves it in its loop. What programs can make it hold or do is bounded: there are a few of them at a time,
-//! each with one request and one answer, and others wait to be accepted.
+//! each with one request and one answer. A few more are told that there are too many; others wait to be accepted.
 
 mod client;
 mod exposition;
@@ -23,12 +23,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Programs that are connected; others wait.
+/// Programs that are served.
 const MOST: usize = 8;
+/// Programs beside them that are told so; others wait.
+const MOST_REFUSED: usize = 8;
 /// Of those as many may stay for ever.
 const MOST_WATCHERS: usize = MOST / 2;
 /// How long a client may take to send a request, or to read an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A socket that listens, as whoever starts a supervisor has made it.
 #[derive(Debug)]
@@ -94,7 +96,7 @@ impl ControlSocket {
 
     /// What is waited for on its behalf.
     pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        let listener = match self.clients.len() < MOST {
+        let listener = match self.accepts() {
             true => self.acceptor.slot(self.listener.as_fd()),
             false => Slot::NOTHING,
         };
@@ -105,8 +107,7 @@ impl ControlSocket {
     pub fn due(&self) -> Option<Instant> {
         let clients = self.clients.values();
         let clients = clients.filter_map(|client| client.due(self.patience));
-        let accepts = self.clients.len() < MOST;
-        let resumes = self.acceptor.due().filter(|_| accepts);
+        let resumes = self.acceptor.due().filter(|_| self.accepts());
         clients.chain(resumes).min()
     }
 
@@ -114,6 +115,7 @@ impl ControlSocket {
     pub fn turn(&mut self, state: State) -> Vec<Wanted> {
         let now = Instant::now();
         let mut wanted = Vec::new();
+        let mut served = self.served();
         self.clients.retain(|id, client| {
             if !client.send() || client.due(self.patience).is_some_and(|due| due <= now) {
                 return false;
@@ -127,6 +129,11 @@ impl ControlSocket {
                 Heard::Request(request) => (request, false),
                 Heard::Scrape => (SCRAPE, true),
             };
+            if client.is_surplus() && served >= MOST {
+                client.refuse(&request, is_scrape, too_many());
+                return client.send();
+            }
+            served += usize::from(client.serve());
             let client = *id;
             wanted.push(Wanted {
                 client,
@@ -189,6 +196,15 @@ impl ControlSocket {
         }
     }
 
+    /// The same, with a descriptor.
+    pub fn tell_with(&mut self, wanted: &Wanted, report: &Report, descriptor: OwnedFd) {
+        if let Some(client) = self.clients.get_mut(&wanted.client) {
+            client.put_report_with(report, descriptor);
+            // It is to be read before the request is answered. What has no room yet waits for its turn.
+            client.send();
+        }
+    }
+
     /// Tells a client from now on what the VM is doing. False if too many are told already.
     pub fn watch(&mut self, wanted: &Wanted) -> bool {
         let watchers = self
@@ -221,12 +237,23 @@ impl ControlSocket {
         }
     }
 
+    fn served(&self) -> usize {
+        let clients = self.clients.values();
+        clients.filter(|client| !client.is_surplus()).count()
+    }
+
+    fn accepts(&self) -> bool {
+        self.clients.len() < MOST + MOST_REFUSED
+    }
+
     fn accept(&mut self) {
-        while self.clients.len() < MOST
+        while self.accepts()
             && let Some(stream) = self.acceptor.accept(self.listener.as_fd())
         {
             self.last = self.last.wrapping_add(1);
-            self.clients.insert(self.last, Client::new(stream));
+            let is_surplus = self.served() >= MOST;
+            self.clients
+                .insert(self.last, Client::new(stream, is_surplus));
         }
     }
 }
@@ -236,6 +263,14 @@ const SCRAPE: Request = Request {
     number: 0,
     order: Order::Stats,
 };
+
+fn too_many() -> Failure {
+    let mut failure = failure(&format!(
+        "as many programs as the VM serves at a time ({MOST}) are connected to it already"
+    ));
+    failure.help = Some("try again".into());
+    failure
+}
 
 /// Why something is not done.
 pub(crate) fn failure(message: &str) -> Failure {

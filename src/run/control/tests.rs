@@ -231,13 +231,43 @@ fn a_flood_of_clients_is_bounded_and_others_have_their_turn() {
     let mut place = Place::new();
     place.socket.patience = Duration::from_millis(200);
     let flood: Vec<_> = (0..4 * MOST).map(|_| place.stream()).collect();
-    let mut told = place.while_served(|mut vm| {
-        // It is accepted when those before it have had their time.
-        vm.ask(Order::Published, LONG).unwrap()
-    });
-    assert!(told.pop().is_some());
-    assert!(place.socket.clients.len() <= MOST);
+    // It is accepted when those before it have had their time, and served when there is room.
+    let deadline = Instant::now() + LONG;
+    while let Err(error) = place.while_served(|mut vm| vm.ask(Order::Published, LONG)) {
+        assert!(error.to_string().contains("as many programs"), "{error}");
+        assert!(Instant::now() < deadline);
+    }
+    assert!(place.socket.clients.len() <= MOST + MOST_REFUSED);
     drop(flood);
+}
+
+#[test]
+fn who_is_one_too_many_is_told_so_at_once() {
+    let mut place = Place::new();
+    place.socket.patience = LONG;
+    let mut silent: Vec<_> = (0..MOST).map(|_| place.stream()).collect();
+    place.until(|place| place.socket.clients.len() == MOST);
+    let error = place.while_served(|mut vm| vm.ask(Order::Published, LONG).unwrap_err());
+    assert_eq!(
+        error.to_string(),
+        "as many programs as the VM serves at a time (8) are connected to it already"
+    );
+    let mut scraper = place.stream();
+    scraper.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    place.until(|place| place.socket.clients.len() == MOST + 1);
+    place.until(|place| place.socket.clients.len() == MOST);
+    assert!(rest(scraper).starts_with("HTTP/1.1 503 "));
+    // One that waits for its turn has it when somebody leaves.
+    let waiting = Connection::to(&place.path).unwrap();
+    place.until(|place| place.socket.clients.len() == MOST + 1);
+    silent.pop();
+    place.until(|place| place.socket.clients.len() == MOST);
+    std::thread::scope(|scope| {
+        let mut waiting = waiting;
+        let thread = scope.spawn(move || waiting.ask(Order::Published, LONG).map(drop));
+        place.until(|_| thread.is_finished());
+        thread.join().unwrap().unwrap();
+    });
 }
 
 #[test]

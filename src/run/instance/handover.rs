@@ -29,9 +29,14 @@ const CONFIG_BYTES: u64 = 8 * LONGEST as u64;
 pub(super) struct Handover {
     config: File,
     outcome: Option<PathBuf>,
+    control: Option<PathBuf>,
     outlives: bool,
     verbosity: Verbosity,
 }
+
+/// What stands before a path that is handed over.
+const OUTCOME: &str = "outcome";
+const CONTROL: &str = "control";
 
 impl Handover {
     pub fn new(config: &VmConfig, surroundings: &Surroundings) -> Result<Self, Error> {
@@ -41,6 +46,7 @@ impl Handover {
         Ok(Self {
             config: sealed(json.as_bytes()).map_err(Error::handing)?,
             outcome: surroundings.outcome.clone(),
+            control: surroundings.control.clone(),
             outlives: surroundings.outlives,
             verbosity: surroundings.verbosity,
         })
@@ -50,13 +56,18 @@ impl Handover {
     pub fn start(self, channel: Channel, surroundings: Surroundings) -> Result<Child, Error> {
         let (channel, config) = (OwnedFd::from(channel), OwnedFd::from(self.config));
         let kept = [channel.as_raw_fd(), config.as_raw_fd()];
+        let paths = [(OUTCOME, self.outcome), (CONTROL, self.control)];
+        let paths = paths.into_iter().filter_map(|(what, path)| {
+            let path = path?.into_os_string();
+            Some([OsString::from(what), path])
+        });
         let mut command = Command::new("/proc/self/exe");
         command
             .arg0(NAME)
             .args(kept.map(|fd| fd.to_string()))
             .arg(u8::from(self.outlives).to_string())
             .arg((self.verbosity as u8).to_string())
-            .args(self.outcome)
+            .args(paths.flatten())
             .stdin(surroundings.input.map_or(Stdio::null(), Stdio::from))
             .stdout(surroundings.output.map_or(Stdio::null(), Stdio::from))
             .stderr(surroundings.log.map_or(Stdio::inherit(), Stdio::from))
@@ -99,11 +110,12 @@ pub(super) struct Received {
     pub outlives: bool,
     pub verbosity: Verbosity,
     pub outcome: Option<PathBuf>,
+    pub control: Option<PathBuf>,
 }
 
 /// What was handed to this process, if it is one that was started for an instance.
 pub(super) fn received() -> Option<Result<Received, Error>> {
-    let mut words = std::env::args_os();
+    let mut words = kvmlet_sys::arguments::all();
     (words.next()? == NAME).then(|| take(words))
 }
 
@@ -116,7 +128,14 @@ fn take(mut words: impl Iterator<Item = OsString>) -> Result<Received, Error> {
     let mut number = || -> Option<RawFd> { words.next()?.to_str()?.parse().ok() };
     let mut next = || number().ok_or_else(no);
     let (channel, config, outlives, verbosity) = (next()?, next()?, next()?, next()?);
-    let outcome = words.next().map(PathBuf::from);
+    let (mut outcome, mut control) = (None, None);
+    while let (Some(what), Some(path)) = (words.next(), words.next()) {
+        match what.to_str() {
+            Some(OUTCOME) => outcome = Some(PathBuf::from(path)),
+            Some(CONTROL) => control = Some(PathBuf::from(path)),
+            _ => return Err(no()),
+        }
+    }
     let (channel, config) = (own(channel)?, own(config)?);
     if socket_type(&channel).map_err(Error::handing)? != SocketType::SEQPACKET {
         return Err(no());
@@ -135,6 +154,7 @@ fn take(mut words: impl Iterator<Item = OsString>) -> Result<Received, Error> {
             _ => Verbosity::Details,
         },
         outcome,
+        control,
     })
 }
 

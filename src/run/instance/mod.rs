@@ -5,6 +5,7 @@
 //! one thread until the VM's process is forked from it.
 
 mod handover;
+mod link;
 mod logger;
 mod running;
 mod surroundings;
@@ -12,12 +13,14 @@ mod surroundings;
 pub use running::Running;
 pub use surroundings::{Surroundings, Verbosity};
 
-use crate::{Attendant, Error, StatsFile, run};
+use crate::vsock::SocketName;
+use crate::{Attendant, ControlListener, Error, StatsFile, run};
 use handover::{Handover, Received};
-use kvmlet_control::{Channel, Report};
+use kvmlet_control::{Channel, Connection, Report};
 use kvmlet_spec::{Dialect, Outcome, Reason, Remedy, VmConfig};
 use kvmlet_sys::whole_file::WholeFile;
 use kvmlet_sys::{environment, process, standard_error};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -64,6 +67,21 @@ impl Instance {
         running.until_ready()?;
         Ok(running)
     }
+
+    /// Finds an instance that runs by its [socket](Surroundings::control), and holds it: it was started by a program that is
+    /// gone, or has [left](Running::leave) it alone. It is held as if it had been started here, but the statistics in its
+    /// outcome are those that were asked for last. Whoever else holds it is told its end, too.
+    ///
+    /// # Errors
+    /// [`Error::Unattached`] when nobody listens there: it has ended, and [`Surroundings::outcome`] tells how.
+    /// [`Error::Refused`] when as many hold it as it tells its end.
+    pub fn attach(control: &Path) -> Result<Running, Error> {
+        let connection = Connection::to(control).map_err(|source| Error::Unattached {
+            path: control.into(),
+            source,
+        })?;
+        Running::at(connection, PATIENCE)
+    }
 }
 
 /// Runs a VM, as the process that it was started for.
@@ -98,6 +116,7 @@ fn supervise(handed: Received, started: Instant) -> Result<Outcome, Error> {
         channel,
         outlives,
         outcome,
+        control,
         ..
     } = handed;
     let mut attendant = Attendant {
@@ -113,9 +132,14 @@ fn supervise(handed: Received, started: Instant) -> Result<Outcome, Error> {
         // It is found to be writable before there is anything to be written, and not kept: a process in the jail must not
         // have it.
         outcome.as_deref().map(WholeFile::open).transpose()?;
-        Ok(config)
+        let socket = control.as_deref().map(SocketName::make).transpose()?;
+        let (listener, name) = socket.unzip();
+        let listener = listener.map(ControlListener::new).transpose();
+        attendant.control = listener.map_err(Error::handing)?;
+        Ok((config, name))
     });
-    let config = match config {
+    // The socket's name is removed when all else is told.
+    let (config, _name) = match config {
         Ok(config) => config,
         Err(error) => return attendant.refuse(error),
     };

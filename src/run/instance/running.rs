@@ -1,10 +1,12 @@
-//! An instance that runs, as the program that has started it sees it.
+//! An instance that runs, as the program that holds it sees it.
 
+use super::link::Link;
 use crate::Error;
-use kvmlet_control::{Channel, LONGEST, Order, Received, Report, Request};
+use kvmlet_control::{Channel, Connection, Order, Report};
 use kvmlet_spec::{Outcome, Reason, Stats};
 use kvmlet_sys::wait::{self, Slot, Until};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -16,27 +18,49 @@ const SPARE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 #[must_use = "dropping it ends the VM"]
 pub struct Running {
-    child: Option<Child>,
+    /// The supervisor's; none once it has ended, or is left alone.
+    process: Option<Pid>,
     pidfd: OwnedFd,
-    channel: Channel,
-    /// The number of the last request.
-    asked: u32,
+    /// If this program has started it.
+    child: Option<Child>,
+    link: Link,
     stats: Option<Stats>,
     ended: Option<Outcome>,
 }
 
 impl Running {
     pub(super) fn new(child: Child, channel: Channel) -> Result<Self, Error> {
-        let pid = Pid::from_child(&child);
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|source| Error::Host {
+        let process = Pid::from_child(&child);
+        Self::of(process, Some(child), Link::Channel(channel, 0))
+    }
+
+    /// The one whose supervisor is at the other end.
+    pub(super) fn at(connection: Connection, patience: Duration) -> Result<Self, Error> {
+        let listens = socket_peercred(&connection);
+        let process = listens.map_err(|error| Error::Lost(error.into()))?.pid;
+        let mut running = Self::of(process, None, Link::Socket(Box::new(connection)))?;
+        // Whoever answers has not ended, so that its number was nobody else's when the handle of its process was made.
+        let held = match running.link.ask(Order::Watch) {
+            Ok(number) => running.answer(number, Until::after(patience)),
+            Err(error) => Err(error),
+        };
+        if held.is_err() {
+            // It is not this program's to be ended.
+            running.process = None;
+        }
+        held.map(|()| running)
+    }
+
+    fn of(process: Pid, child: Option<Child>, link: Link) -> Result<Self, Error> {
+        let pidfd = pidfd_open(process, PidfdFlags::empty()).map_err(|source| Error::Host {
             what: "a handle of the supervisor",
             source: source.into(),
         })?;
         Ok(Self {
-            child: Some(child),
+            process: Some(process),
             pidfd,
-            channel,
-            asked: 0,
+            child,
+            link,
             stats: None,
             ended: None,
         })
@@ -44,12 +68,13 @@ impl Running {
 
     /// The number of the supervisor's process: 0 once it has ended.
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
+        self.process
+            .map_or(0, |process| process.as_raw_pid().unsigned_abs())
     }
 
     /// What the VM tells comes through it: it is readable when there is something, its end among it.
     pub fn told(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
+        self.link.as_fd()
     }
 
     /// Waits until the VM has ended and all that was made for it is cleared away. Can be called again.
@@ -85,7 +110,9 @@ impl Running {
             let ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
             let patience_ms = Some(ms);
             // One that has ended by itself says so.
-            let _ = self.ask(Order::Stop { patience_ms });
+            if let Err(error @ Error::Unheard) = self.link.ask(Order::Stop { patience_ms }) {
+                return Err(error);
+            }
         }
         self.wait()
     }
@@ -117,11 +144,12 @@ impl Running {
     }
 
     /// Leaves the VM to itself, if it was started to [outlive](super::Surroundings::outlives) this program, and returns the
-    /// number of its supervisor: SIGTERM ends it as [`stop`](Self::stop) does. Any other VM ends as if by SIGTERM.
+    /// number of its supervisor: SIGTERM ends it as [`stop`](Self::stop) does, and by its
+    /// [socket](super::Surroundings::control) it is [found again](super::Instance::attach). Any other VM ends as if by SIGTERM.
     pub fn leave(mut self) -> u32 {
         let pid = self.pid();
         // The host's init inherits it with this program's other children.
-        self.child = None;
+        self.process = None;
         pid
     }
 
@@ -129,54 +157,40 @@ impl Running {
         if self.ended.is_some() {
             return Err(Error::Over);
         }
-        let number = self.ask(order)?;
+        let number = self.link.ask(order)?;
+        self.answer(number, Until::Forever)
+    }
+
+    /// Waits for the answer to a request.
+    fn answer(&mut self, number: u32, until: Until) -> Result<(), Error> {
         loop {
-            match self.next(Until::Forever)? {
+            match self.next(until)? {
                 Some(Report::Answer { to, refused }) if to == number => {
                     return refused.map_or(Ok(()), |failure| Err(Error::Refused(failure)));
                 }
                 Some(Report::Ended(_)) => return Err(Error::Over),
-                _ => {}
+                Some(_) => {}
+                None => return Err(Error::Unheard),
             }
         }
-    }
-
-    fn ask(&mut self, order: Order) -> Result<u32, Error> {
-        self.asked = self.asked.wrapping_add(1).max(1);
-        let number = self.asked;
-        let request = Request { number, order };
-        // A supervisor that is gone is noticed by who waits for its answer.
-        let _ = self.channel.send(&request.encode());
-        Ok(number)
     }
 
     /// What the VM tells next; none if that is not in time.
     fn next(&mut self, until: Until) -> Result<Option<Report>, Error> {
         loop {
-            let come = wait::one(Slot::readable(self.channel.as_fd()), until);
-            if !come.map_err(Error::Lost)? {
-                return Ok(None);
-            }
-            let report = match self.channel.receive(LONGEST) {
-                Received::Last => return Err(Error::Gone),
-                Received::None => continue,
-                Received::One(message) => Report::decode(&message),
-            };
-            match report {
-                // Whoever has taken a VM over may send what is none.
-                Ok(Report::Stats(json)) => {
+            match self.link.next(until)? {
+                Some(Report::Stats(json)) => {
                     if let Ok(stats) = serde_json::from_slice(&json) {
                         self.stats = Some(stats);
                     }
                 }
-                Ok(Report::Ended(outcome)) => {
+                Some(Report::Ended(outcome)) => {
                     let mut ended = (*outcome).clone();
                     ended.stats = self.stats.clone();
                     self.ended = Some(ended);
                     return Ok(Some(Report::Ended(outcome)));
                 }
-                Ok(report) => return Ok(Some(report)),
-                Err(_) => {}
+                told => return Ok(told),
             }
         }
     }
@@ -210,10 +224,18 @@ impl Running {
 
     /// The supervisor has told the end, and is about to be gone.
     fn end(&mut self) -> Result<Outcome, Error> {
+        self.outlast();
+        self.ended.clone().ok_or(Error::Gone)
+    }
+
+    /// Waits until the supervisor is gone.
+    fn outlast(&mut self) {
+        if self.process.take().is_some() {
+            let _ = wait::one(Slot::readable(self.pidfd.as_fd()), Until::Forever);
+        }
         if let Some(mut child) = self.child.take() {
             let _ = child.wait();
         }
-        self.ended.clone().ok_or(Error::Gone)
     }
 }
 
@@ -226,19 +248,19 @@ impl AsFd for Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let Some(mut child) = self.child.take() else {
+        if self.process.is_none() {
             return;
-        };
+        }
         let patience_ms = Some(0);
-        let _ = self.ask(Order::Stop { patience_ms });
+        let _ = self.link.ask(Order::Stop { patience_ms });
         let deadline = Instant::now() + SPARE;
         while self.ended.is_none()
             && let Ok(Some(_)) = self.next(Until::Deadline(deadline))
         {}
         if self.ended.is_none() {
             // Its VM goes with it; what it leaves behind, the next one clears away.
-            let _ = child.kill();
+            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         }
-        let _ = child.wait();
+        self.outlast();
     }
 }

@@ -23,6 +23,10 @@ pub struct Surroundings {
     /// A file to which it is written how the run has ended, as JSON of [`Outcome`](kvmlet_spec::Outcome): for a program
     /// that may not be there to be told.
     pub outcome: Option<PathBuf>,
+    /// A Unix socket that is made there, for this user only, and removed at the end: by it another program, or this one in its
+    /// next life, [finds and holds](super::Instance::attach) the VM, or asks it for something
+    /// (`kvmlet_control::Connection`). One that is there and that nobody listens at is replaced.
+    pub control: Option<PathBuf>,
 }
 
 /// How much is said.

@@ -55,6 +55,12 @@ impl Reports {
         !asked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// The same, with a descriptor.
+    pub fn ask_with(&self, request: Request, descriptor: BorrowedFd<'_>) -> bool {
+        let asked = (self.channel).try_send_with(&request.encode(), descriptor);
+        !asked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Passes on what has come: one message, for a VM that sends without end keeps nobody from other work. Statistics
     /// may go to standard output, and come behind what the guest had written when they were sent. What is for whoever
     /// asks is returned.

@@ -17,6 +17,7 @@ use kvmlet_sys::thread::Serving;
 use kvmlet_vmm::devices::virtio::vsock::{HostSide, MOST_CONNECTIONS};
 use service::Service;
 use socket_file::SocketFile;
+pub use socket_file::SocketName;
 use std::sync::Arc;
 
 /// Connections that are to be possible at least.

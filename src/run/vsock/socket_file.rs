@@ -2,7 +2,9 @@
 
 use super::Error;
 use kvmlet_sys::lock;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, fstat, open, openat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, chmodat, fstat, open, openat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
@@ -124,6 +126,37 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.identity != (0, 0) {
             self.remove();
+        }
+    }
+}
+
+/// The name of a socket whose listener is somebody else's. Dropping it removes the file, if it is still the one that was made.
+#[derive(Debug)]
+pub struct SocketName {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketName {
+    /// Makes a socket that listens, for this user only. One that is there already is replaced if nobody listens.
+    ///
+    /// # Errors
+    /// When there cannot be one.
+    pub fn make(path: &Path) -> Result<(OwnedFd, Self), Error> {
+        let file = SocketFile::make(path)?;
+        let listener = file.listener.try_clone().map_err(Error::unmade(path))?;
+        let identity = file.identity;
+        file.abandon();
+        let path = path.into();
+        Ok((listener, Self { path, identity }))
+    }
+}
+
+impl Drop for SocketName {
+    fn drop(&mut self) {
+        let stat = statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
+        if stat.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity) {
+            let _ = unlinkat(CWD, &self.path, AtFlags::empty());
         }
     }
 }

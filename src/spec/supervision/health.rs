@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct HealthCheck {
     /// What the guest's shell runs.
     pub command: String,
+    /// A program with its arguments, which is run instead, without a shell; none if there is a command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
     /// From the end of one check to the start of the next.
     pub interval: Span,
     /// How long a check may take; one that takes longer has failed.
@@ -29,6 +32,7 @@ impl HealthCheck {
     pub fn new(command: impl Into<String>) -> Self {
         Self {
             command: command.into(),
+            arguments: Vec::new(),
             interval: Span::seconds(30),
             timeout: Span::seconds(30),
             retries: 3,
@@ -38,12 +42,20 @@ impl HealthCheck {
         }
     }
 
+    /// The same of a program with its arguments, for which no shell is needed.
+    pub fn of_program(arguments: Vec<String>) -> Self {
+        Self {
+            arguments,
+            ..Self::new("")
+        }
+    }
+
     /// Can it tell anything?
     ///
     /// # Errors
     /// The first thing that cannot be.
     pub fn check(&self) -> Result<(), Error> {
-        if self.command.trim().is_empty() {
+        if self.command.trim().is_empty() && self.arguments.is_empty() {
             return Err(Error::NoCommand);
         }
         if self.retries == 0 {
@@ -71,6 +83,10 @@ mod tests {
         let check = HealthCheck::new("wget -qO- 127.0.0.1");
         assert_eq!(check.check(), Ok(()));
         assert_eq!(HealthCheck::new(" ").check(), Err(Error::NoCommand));
+        let none = HealthCheck::of_program(vec![]);
+        assert_eq!(none.check(), Err(Error::NoCommand));
+        let program = HealthCheck::of_program(vec!["/app".into(), "check".into()]);
+        assert_eq!(program.check(), Ok(()));
         let mut wrong = check.clone();
         wrong.retries = 0;
         assert_eq!(wrong.check(), Err(Error::NoRetries));

@@ -28,7 +28,7 @@ impl Program {
     /// A filter that allows what one of the rules allows and traps at all else.
     ///
     /// # Errors
-    /// When there are more rules than jumps reach over; a hundred are no matter.
+    /// When there are more rules for one call than jumps reach over.
     pub fn new(rules: impl Iterator<Item = &'static Rule>) -> io::Result<Self> {
         Self::with(rules, libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_TRAP)
     }
@@ -105,7 +105,7 @@ impl Program {
     }
 }
 
-/// How a program ends; the places are those at its end, which all its paths share.
+/// How a program ends; the numbers are the order of these steps.
 #[derive(Clone, Copy)]
 enum End {
     /// A rule names it.
@@ -137,10 +137,19 @@ enum Step {
         holds: Next,
         fails: Next,
     },
+    /// Goes on elsewhere, however far.
+    Jump(Next),
+    /// The end; the first one of three, in their order.
+    End(End),
 }
 
 /// A program whose jumps have no distances yet.
 struct Draft(Vec<Step>);
+
+/// More calls than that have ends of their own for each half: a test's jumps reach over 255 steps, and no further.
+const MANY: usize = 100;
+
+const ENDS: [End; 3] = [End::Named, End::Otherwise, End::Kill];
 
 impl Draft {
     /// What comes once the call's number is loaded. Calls are in order.
@@ -162,6 +171,17 @@ impl Draft {
                 if matches!(listed, Next::Step) {
                     self.check(checks);
                 }
+            }
+            _ if calls.len() > MANY => {
+                let (lower, upper) = calls.split_at(calls.len() / 2);
+                let below = Next::At(self.0.len() + 2);
+                self.test(libc::BPF_JGE, upper[0].0, Next::Step, below);
+                let jump = self.0.len();
+                self.0.push(Step::Jump(Next::Step));
+                self.find(lower);
+                self.0.extend(ENDS.map(Step::End));
+                self.0[jump] = Step::Jump(Next::At(self.0.len()));
+                self.find(upper);
             }
             _ => {
                 let (lower, upper) = calls.split_at(calls.len() / 2);
@@ -214,18 +234,28 @@ impl Draft {
         });
     }
 
-    /// Measures all jumps. They lead forward, from behind their step.
-    fn program(self, named: u32, otherwise: u32) -> io::Result<Program> {
-        let length = self.0.len();
+    /// Measures all jumps. They lead forward, from behind their step; to an end, to the next one of its kind.
+    fn program(mut self, named: u32, otherwise: u32) -> io::Result<Program> {
+        self.0.extend(ENDS.map(Step::End));
+        let steps = self.0.iter().enumerate();
+        let ends = steps.filter_map(|(at, step)| match step {
+            Step::End(End::Named) => Some(at),
+            _ => None,
+        });
+        let ends: Vec<usize> = ends.collect();
         let distance = |at: usize, next: Next| {
             let target = match next {
                 Next::Step => at + 1,
                 Next::At(step) => step,
-                Next::End(end) => length + end as usize,
+                Next::End(end) => {
+                    let first = ends.iter().find(|ends| **ends > at);
+                    first.map_or(self.0.len(), |first| first + end as usize)
+                }
             };
-            u8::try_from(target - at - 1).map_err(io::Error::other)
+            target - at - 1
         };
-        let instruction = |(at, step): (usize, &Step)| {
+        let short = |at, next| u8::try_from(distance(at, next)).map_err(io::Error::other);
+        let one = |(at, step): (usize, &Step)| {
             Ok(match *step {
                 Step::Load(place) => {
                     instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, place, 0, 0)
@@ -237,15 +267,24 @@ impl Draft {
                     fails,
                 } => {
                     let code = libc::BPF_JMP | condition | libc::BPF_K;
-                    instruction(code, value, distance(at, holds)?, distance(at, fails)?)
+                    instruction(code, value, short(at, holds)?, short(at, fails)?)
+                }
+                Step::Jump(next) => {
+                    let distance = u32::try_from(distance(at, next)).map_err(io::Error::other)?;
+                    instruction(libc::BPF_JMP | libc::BPF_JA, distance, 0, 0)
+                }
+                Step::End(end) => {
+                    let action = match end {
+                        End::Named => named,
+                        End::Otherwise => otherwise,
+                        End::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+                    };
+                    instruction(libc::BPF_RET | libc::BPF_K, action, 0, 0)
                 }
             })
         };
-        let steps: io::Result<Vec<_>> = self.0.iter().enumerate().map(instruction).collect();
-        let mut program = steps?;
-        let ends = [named, otherwise, libc::SECCOMP_RET_KILL_PROCESS];
-        program.extend(ends.map(|end| self::instruction(libc::BPF_RET | libc::BPF_K, end, 0, 0)));
-        Ok(Program(program))
+        let steps: io::Result<Vec<_>> = self.0.iter().enumerate().map(one).collect();
+        Ok(Program(steps?))
     }
 }
 

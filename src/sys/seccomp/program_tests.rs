@@ -20,6 +20,7 @@ fn run(program: &Program, architecture: u32, number: u32, arguments: [u64; 6]) -
             }
             libc::BPF_RET => return (k, steps),
             _ => match code & 0xf0 {
+                libc::BPF_JA => at += k as usize,
                 libc::BPF_JEQ => jump_if(value == k),
                 libc::BPF_JGE => jump_if(value >= k),
                 libc::BPF_JSET => jump_if(value & k != 0),
@@ -81,6 +82,38 @@ fn a_program_says_what_its_rules_say() {
             };
             assert_eq!(says, expected, "{number} {value:#x}");
             assert!(steps < 40, "{number}: {steps} steps");
+        }
+    }
+}
+
+#[test]
+fn a_list_may_be_longer_than_jumps_reach() {
+    static LONG: [Rule; 250] = {
+        let mut all = [Rule::any(0); 250];
+        let mut number = 0;
+        while number < all.len() {
+            // Every second call, each third of which asks for an argument.
+            let call = 2 * number as libc::c_long;
+            all[number] = match number % 3 {
+                0 => Rule::equal(call, 0, 5),
+                _ => Rule::any(call),
+            };
+            number += 1;
+        }
+        all
+    };
+    let program = Program::refusing(LONG.iter()).unwrap();
+    for number in 0..600 {
+        for value in [5, 6] {
+            let is_named = number % 2 == 0 && number < 500;
+            let expected = match is_named && (number % 3 != 0 || value == 5) {
+                true => libc::SECCOMP_RET_ALLOW,
+                false => REFUSE,
+            };
+            let arguments = [value, 0, 0, 0, 0, 0];
+            let (says, steps) = run(&program, AUDIT_ARCH_X86_64, number, arguments);
+            assert_eq!(says, expected, "{number} {value}");
+            assert!(steps < 30, "{number}: {steps} steps");
         }
     }
 }

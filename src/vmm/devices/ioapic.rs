@@ -63,7 +63,35 @@ pub struct Ioapic<R> {
     router: R,
 }
 
+/// What its registers hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IoapicState {
+    /// Its id, where the register has it.
+    pub id: u32,
+    /// The register that the window shows.
+    pub selected: u8,
+    /// The redirection table.
+    pub table: [u64; PINS],
+}
+
 impl<R: Router> Ioapic<R> {
+    /// What its registers hold.
+    pub fn state(&self) -> IoapicState {
+        let (id, selected, table) = (self.id, self.selected, self.table);
+        IoapicState {
+            id,
+            selected,
+            table,
+        }
+    }
+
+    /// Has its registers hold that, as far as a driver could have written it, and pins lead where that says.
+    pub fn take_up(&mut self, state: &IoapicState) {
+        (self.id, self.selected) = (state.id & ID_MASK, state.selected);
+        self.table = state.table.map(|entry| entry & !READ_ONLY);
+        self.reroute();
+    }
+
     /// An I/O APIC after reset: every pin masked.
     pub fn new(id: u8, router: R) -> Self {
         Self {

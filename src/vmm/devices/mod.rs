@@ -10,6 +10,7 @@ pub mod i8042;
 pub mod ioapic;
 pub mod last_output;
 pub mod outlet;
+pub mod pci;
 pub mod power;
 pub mod pvpanic;
 pub mod serial;

@@ -18,6 +18,16 @@ pub struct Power {
 }
 
 impl Power {
+    /// The exit code that the guest has left.
+    pub fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
+
+    /// One where a guest has left that exit code.
+    pub fn leave(&mut self, exit_code: u8) {
+        self.exit_code = exit_code;
+    }
+
     /// Number of ports.
     pub const PORTS: u64 = 3;
 }

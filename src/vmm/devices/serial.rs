@@ -7,7 +7,7 @@ use kvmlet_sys::event::Event;
 use kvmlet_sys::thread::lock;
 use std::io;
 use std::sync::{Arc, Mutex};
-use vm_superio::serial::{Error, NoEvents};
+use vm_superio::serial::{Error, NoEvents, SerialState as UartState};
 use vm_superio::{Serial as Uart, Trigger};
 
 /// Number of its ports.
@@ -28,6 +28,59 @@ impl Trigger for Line {
     fn trigger(&self) -> io::Result<()> {
         self.0.signal();
         Ok(())
+    }
+}
+
+/// What the registers of a port hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SerialState {
+    /// Divisor (low, high), interrupts (enabled, identified), line (control, status), modem (control, status), scratch.
+    pub registers: [u8; 9],
+    /// What has come and the guest has not read.
+    pub received: Vec<u8>,
+}
+
+impl From<UartState> for SerialState {
+    fn from(state: UartState) -> Self {
+        Self {
+            registers: [
+                state.baud_divisor_low,
+                state.baud_divisor_high,
+                state.interrupt_enable,
+                state.interrupt_identification,
+                state.line_control,
+                state.line_status,
+                state.modem_control,
+                state.modem_status,
+                state.scratch,
+            ],
+            received: state.in_buffer,
+        }
+    }
+}
+
+impl From<&SerialState> for UartState {
+    fn from(state: &SerialState) -> Self {
+        let [low, high, enable, identification, rest @ ..] = state.registers;
+        let [
+            line_control,
+            line_status,
+            modem_control,
+            modem_status,
+            scratch,
+        ] = rest;
+        Self {
+            baud_divisor_low: low,
+            baud_divisor_high: high,
+            interrupt_enable: enable,
+            interrupt_identification: identification,
+            line_control,
+            line_status,
+            modem_control,
+            modem_status,
+            scratch,
+            in_buffer: state.received.clone(),
+        }
     }
 }
 
@@ -60,6 +113,23 @@ impl Serial {
         };
         let wires = Arc::new(Mutex::new(wires));
         Self { wires, outlet }
+    }
+
+    /// What its registers hold.
+    pub fn state(&self) -> SerialState {
+        lock(&self.wires).uart.state().into()
+    }
+
+    /// Has its registers hold that. An interrupt that it is about comes again.
+    ///
+    /// # Errors
+    /// When more has come than the port can hold, or the host gives no event.
+    pub fn take_up(&mut self, state: &SerialState) -> io::Result<()> {
+        let mut wires = lock(&self.wires);
+        let line = wires.uart.interrupt_evt().0.try_clone()?;
+        let uart = Uart::from_state(&state.into(), Line(line), NoEvents, Vec::new());
+        wires.uart = uart.map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(())
     }
 
     /// The outside of the port.

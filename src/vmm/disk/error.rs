@@ -107,6 +107,22 @@ pub enum Error {
         /// What it looks like.
         format: ImageFormat,
     },
+    /// A range of a file that the file does not reach.
+    #[error("a disk takes bytes of `{}` up to {end}, and it has {bytes}", .path.display())]
+    ExtentBeyond {
+        /// The file.
+        path: PathBuf,
+        /// Where the range ends, in bytes.
+        end: u64,
+        /// The file's size.
+        bytes: u64,
+    },
+    /// A range of what is no file.
+    #[error("a disk takes a range of `{}`, which is a block device", .path.display())]
+    ExtentKind {
+        /// The device.
+        path: PathBuf,
+    },
     /// It was to be made, and cannot be.
     #[error("cannot make disk `{}`", .path.display())]
     Make {
@@ -206,6 +222,10 @@ impl Error {
                 "make an image of what is in it: `mkfs.erofs IMAGE DIRECTORY` for a root, or `mkfs.ext4 -d DIRECTORY IMAGE 1G`"
             }
             Error::Kind { .. } => "name a raw image file or a block device",
+            Error::ExtentBeyond { .. } => {
+                "put the whole file there again: an image is pulled again"
+            }
+            Error::ExtentKind { .. } => "name ranges of regular files, or the device as a disk",
             Error::Replaced { .. } => {
                 "try again; if that was not you, put it into a directory that nobody else can write to"
             }

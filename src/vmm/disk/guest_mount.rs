@@ -3,7 +3,7 @@
 use super::content::{Content, FileSystem, Kind};
 use super::error::MAKE_ROOT;
 use super::partitions::{Partition, Scheme};
-use super::{DiskFile, Error};
+use super::{DiskExtents, DiskFile, Error};
 use std::fmt;
 use std::path::Path;
 
@@ -26,6 +26,15 @@ impl GuestMount {
 
     fn takes(self, found: &FileSystem) -> bool {
         self == Self::Root || found.kind == Kind::Ext4
+    }
+
+    /// What is missing of a file system that it takes, on a disk of that many bytes.
+    fn misses(self, found: &FileSystem, disk: u64) -> Option<Why> {
+        let file_system = found.bytes;
+        match file_system > disk.into() {
+            true => Some(Why::CutOff { file_system, disk }),
+            false => (found.needs_recovery && self == Self::Root).then_some(Why::NeedsRecovery),
+        }
     }
 }
 
@@ -116,16 +125,10 @@ impl DiskFile {
         let disk = self.bytes()?;
         let content = Content::of(&self.file).map_err(|source| self.unreadable(source))?;
         let why = match content {
-            Content::FileSystem(found) if mount.takes(&found) => {
-                if found.bytes > disk.into() {
-                    let file_system = found.bytes;
-                    Why::CutOff { file_system, disk }
-                } else if found.needs_recovery && mount == GuestMount::Root {
-                    Why::NeedsRecovery
-                } else {
-                    return Ok(());
-                }
-            }
+            Content::FileSystem(found) if mount.takes(&found) => match mount.misses(&found, disk) {
+                Some(why) => why,
+                None => return Ok(()),
+            },
             Content::FileSystem(_) => Why::Other("erofs, which cannot be written to"),
             Content::Partitions(scheme, partitions) => {
                 let holds = |part: &Partition| {
@@ -141,6 +144,28 @@ impl DiskFile {
         Err(Error::Unmountable {
             path: self.path.clone(),
             why: Unmountable { mount, why },
+        })
+    }
+}
+
+impl DiskExtents {
+    /// Refuses what a guest's init could not mount, as far as the first range tells.
+    ///
+    /// # Errors
+    /// What stands in the way, or that the file cannot be read.
+    pub fn refuse_unmountable(&self, mount: GuestMount) -> Result<(), Error> {
+        let (first, offset) = (self.first(), self.at(0).map_or(0, |place| place.offset));
+        let found =
+            FileSystem::at(&first.file, offset).map_err(|source| first.unreadable(source))?;
+        let why = match found.filter(|found| mount.takes(found)) {
+            Some(found) => mount.misses(&found, self.bytes()),
+            None => Some(Why::Unknown),
+        };
+        why.map_or(Ok(()), |why| {
+            Err(Error::Unmountable {
+                path: first.path.clone(),
+                why: Unmountable { mount, why },
+            })
         })
     }
 }

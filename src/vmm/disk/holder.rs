@@ -1,5 +1,7 @@
 //! Who has a disk open, for messages: the kernel does not say who stands in the way of a lock or a claim.
 
+use kvmlet_sys::first_thread;
+use rustix::process::Pid;
 use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -10,6 +12,8 @@ use std::path::Path;
 pub struct Holder {
     pid: u32,
     command: String,
+    is_this: bool,
+    has_lock: bool,
 }
 
 impl Holder {
@@ -18,15 +22,24 @@ impl Holder {
     pub(super) fn of(disk: &Metadata, but: Option<i32>) -> Option<Self> {
         let processes = std::fs::read_dir("/proc").ok()?.flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        // By what /proc calls it: this process may have a number of its own, in a namespace that /proc is not of.
+        let this = std::fs::read_link("/proc/self").ok();
+        let this = this.and_then(|name| name.to_str()?.parse::<u32>().ok());
+        let process = |pid, has_lock| Self {
+            has_lock,
+            is_this: Some(pid) == this,
+            ..Self::process(pid)
+        };
         let mut writer = None;
         for pid in pids {
+            let but = but.filter(|_| Some(pid) == this);
             match (Hold::of(pid, disk, but), &writer) {
-                (Some(Hold::Lock), _) => return Some(Self::process(pid)),
+                (Some(Hold::Lock), _) => return Some(process(pid, true)),
                 (Some(Hold::Writing), None) => writer = Some(pid),
                 _ => {}
             }
         }
-        writer.map(Self::process)
+        writer.map(|pid| process(pid, false))
     }
 
     fn process(pid: u32) -> Self {
@@ -34,14 +47,32 @@ impl Holder {
         Self {
             pid,
             command: command.trim_end().into(),
+            is_this: false,
+            has_lock: false,
         }
+    }
+
+    /// Is it sure that it stands in the way? Who only has the disk open may not.
+    pub(super) fn has_lock(&self) -> bool {
+        self.has_lock
+    }
+
+    /// Is it about to be gone?
+    pub(super) fn is_ending(&self) -> bool {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        pid.is_some_and(first_thread::is_ending)
     }
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pid, command } = self;
-        match *pid == std::process::id() {
+        let Self {
+            pid,
+            command,
+            is_this,
+            ..
+        } = self;
+        match is_this {
             true => write!(f, "another disk of this process ({pid})"),
             false => write!(f, "process {pid} (`{}`)", command.escape_debug()),
         }
@@ -57,13 +88,12 @@ enum Hold {
 
 impl Hold {
     fn of(pid: u32, disk: &Metadata, but: Option<i32>) -> Option<Self> {
-        let this = (pid == std::process::id()).then_some(but).flatten();
         let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
         let mut strongest = None;
         for descriptor in descriptors.flatten() {
             let name = descriptor.file_name();
             let number = name.to_str().and_then(|name| name.parse().ok());
-            if number.is_some() && number == this || !is_same(&descriptor.path(), disk) {
+            if number.is_some() && number == but || !is_same(&descriptor.path(), disk) {
                 continue;
             }
             let info = Path::new("/proc")

@@ -1,30 +1,36 @@
-//! Raw image files and block devices: opened, locked and measured.
+//! Raw image files, block devices and ranges of files: opened, locked and measured.
 
 mod block_node;
 mod content;
 mod error;
+mod extents;
 mod format;
 mod guest_mount;
 mod holder;
 mod host_use;
+mod lock;
 mod make;
 mod partitions;
+mod stamp;
 
 pub use error::Error;
+pub use extents::{DiskExtents, Place};
 pub use format::ImageFormat;
 pub use guest_mount::{GuestMount, Unmountable};
 pub use holder::Holder;
 pub use host_use::HostUse;
 pub use make::make_ext4;
+pub use stamp::Stamp;
 
-use kvmlet_sys::byte_lock;
 use kvmlet_sys::ring::Medium;
+use lock::{claim, lock};
 use rustix::fs::{
-    AtFlags, FallocateFlags, StatxFlags, fallocate, ioctl_blkpbszget, ioctl_blksszget, statx,
+    AtFlags, FallocateFlags, StatxFlags, fallocate, fstat, futimens, ioctl_blkpbszget,
+    ioctl_blksszget, statx,
 };
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -82,13 +88,12 @@ impl DiskFile {
         let is_device = kind.is_block_device();
         let mut options = OpenOptions::new();
         options.read(true).write(!read_only);
-        let file =
-            open_for_one(&options, path, is_device && !read_only).map_err(|source| match source
-                .raw_os_error()
-            {
-                Some(libc::EBUSY) => busy(path, &found),
-                _ => refused(source),
-            })?;
+        let claimed = is_device && !read_only;
+        let file = match claimed {
+            true => claim(&options, path, &found)?,
+            false => options.open(path),
+        };
+        let file = file.map_err(refused)?;
         refuse_another(&file, &found, path)?;
         lock(&file, path, read_only)?;
         refuse_host_use(&file, path, is_device, read_only)?;
@@ -152,7 +157,10 @@ impl DiskFile {
     pub fn bytes(&self) -> Result<u64, Error> {
         let bytes = match self.is_device {
             true => device_bytes(&self.file),
-            false => self.file.metadata().map(|metadata| metadata.len()),
+            // Not by statx(2), which is not on the list of who looks while the guest runs.
+            false => fstat(&self.file)
+                .map(|found| found.st_size.unsigned_abs())
+                .map_err(Into::into),
         };
         let path = || self.path.clone();
         match bytes {
@@ -202,13 +210,27 @@ impl DiskFile {
         }
     }
 
+    /// Whether all transfers go through the page cache.
+    pub fn is_cached(&self) -> bool {
+        self.direct.is_none()
+    }
+
     /// Whether parts of it can be given back to the host, leaving zeroes.
     pub fn can_punch(&self) -> bool {
         // Behind the end there is nothing to lose, and a file system that cannot says so all the same.
         // A device gets the benefit of the doubt, which costs a refusal later.
-        let end = self.file.metadata().map_or(0, |metadata| metadata.len());
+        if self.is_device {
+            return true;
+        }
+        let Ok(before) = fstat(&self.file) else {
+            return false;
+        };
+        let end = before.st_size.cast_unsigned().next_multiple_of(4096);
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        self.is_device || fallocate(&self.file, mode, end.next_multiple_of(4096), 4096).is_ok()
+        let can = fallocate(&self.file, mode, end, 4096).is_ok();
+        // Nothing was written, but the file says so now, and a guest that remembers it would not be let go on.
+        let _ = futimens(&self.file, &stamp::as_it_was(&before));
+        can
     }
 
     /// The descriptor for a transfer at `offset` of `bytes`: past the page cache if that was asked for and
@@ -240,13 +262,6 @@ impl AsFd for DiskFile {
     }
 }
 
-/// Opens a disk. A block device is claimed by whoever writes to it (O_EXCL without O_CREAT, open(2)): locks are
-/// of a device's node, of which there can be several, and file systems that are mounted take none.
-fn open_for_one(options: &OpenOptions, path: &Path, claim: bool) -> io::Result<File> {
-    let flags = if claim { libc::O_EXCL } else { 0 };
-    options.clone().custom_flags(flags).open(path)
-}
-
 /// Refuses what is not what was looked at: who can change the directory could have it taken for what it is not, or put
 /// something there that nobody has locked.
 fn refuse_another(file: &File, found: &Metadata, path: &Path) -> Result<(), Error> {
@@ -257,21 +272,6 @@ fn refuse_another(file: &File, found: &Metadata, path: &Path) -> Result<(), Erro
     match (opened.dev(), opened.ino()) == (found.dev(), found.ino()) {
         true => Ok(()),
         false => Err(Error::Replaced { path: path.into() }),
-    }
-}
-
-/// Why a device cannot be claimed.
-fn busy(path: &Path, device: &Metadata) -> Error {
-    match HostUse::of_device(device, false) {
-        Some(by) => Error::HostUse {
-            path: path.into(),
-            read_only: false,
-            by,
-        },
-        None => Error::Busy {
-            path: path.into(),
-            by: Holder::of(device, None),
-        },
     }
 }
 
@@ -296,25 +296,6 @@ fn refuse_host_use(
             by,
         })
     })
-}
-
-fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Error> {
-    match byte_lock::try_lock_all(file, read_only) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Error::Locked {
-            path: path.into(),
-            read_only,
-            by: (file.metadata().ok()).and_then(|disk| Holder::of(&disk, Some(file.as_raw_fd()))),
-        }),
-        Err(error) => {
-            // Some network file systems have no locks at all; they have images nevertheless.
-            log::warn!(
-                "cannot lock disk `{}` against other users: {error}",
-                path.display()
-            );
-            Ok(())
-        }
-    }
 }
 
 fn device_bytes(device: &File) -> io::Result<u64> {

@@ -1,6 +1,7 @@
 //! Tests of disks with files.
 
 use super::*;
+use std::os::fd::AsRawFd;
 
 fn image(bytes: u64) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -131,4 +132,88 @@ fn a_compressed_disk_of_less_than_a_sector_is_no_empty_one() {
     let disk = open(image.path(), true).unwrap();
     let error = disk.refuse_image_formats().unwrap_err();
     assert!(error.help().to_string().contains("zstd -d"), "{error}");
+}
+
+/// A VM that was killed is gone when the kernel has cleared away what it had.
+#[test]
+fn one_that_was_killed_is_waited_for() {
+    let image = image(4096);
+    let held = image.reopen().unwrap();
+    assert!(kvmlet_sys::byte_lock::try_lock_all(&held, false).unwrap());
+    let mut child = std::process::Command::new("sleep")
+        .arg("600")
+        .stdin(held)
+        .spawn()
+        .unwrap();
+    let refused = open(image.path(), false).unwrap_err();
+    assert!(
+        refused.contains(&format!("process {} (", child.id())),
+        "{refused}"
+    );
+    let pid = child.id() as libc::pid_t;
+    // It stops on its way out, with all that it has (ptrace(2)).
+    // SAFETY: numbers, of a child that has not been waited for.
+    let traced = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, libc::PTRACE_O_TRACEEXIT) };
+    assert_eq!(traced, 0, "{}", io::Error::last_os_error());
+    child.kill().unwrap();
+    let mut status = 0;
+    // SAFETY: stores a number.
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    assert!(libc::WIFSTOPPED(status), "{status:#x}");
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| open(image.path(), false).map(drop));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(!opened.is_finished());
+        // SAFETY: as above, by the thread that traces it.
+        let left = unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, 0, 0) };
+        assert_eq!(left, 0, "{}", io::Error::last_os_error());
+        assert_eq!(opened.join().unwrap(), Ok(()));
+    });
+    child.wait().unwrap();
+}
+
+/// As a VM's process is: the first one of its namespace, with the host's /proc.
+#[test]
+fn a_process_is_known_as_itself_in_a_namespace_of_its_own() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    crate::alone::alone(
+        "disk::tests::a_process_is_known_as_itself_in_a_namespace_of_its_own",
+        || {
+            // Nobody else has it open.
+            let path = image(4096).into_temp_path();
+            match kvmlet_sys::process::fork(libc::CLONE_NEWPID, None).unwrap() {
+                kvmlet_sys::process::Fork::Parent(child) => {
+                    let ended = child.wait().unwrap();
+                    assert_eq!(ended, kvmlet_sys::process::Ended::Exited(0));
+                }
+                kvmlet_sys::process::Fork::Child(_lifeline) => crate::alone::end(|| {
+                    assert_eq!(std::process::id(), 1);
+                    let first = open(&path, false).unwrap();
+                    let refused = open(&path, false).unwrap_err();
+                    assert!(
+                        refused.contains("another disk of this process"),
+                        "{refused}"
+                    );
+                    // The one that does not get it is not who has it.
+                    let metadata = std::fs::metadata(&path).unwrap();
+                    let own = first.file.as_raw_fd();
+                    assert_eq!(Holder::of(&metadata, Some(own)), None);
+                    drop(first);
+                }),
+            }
+        },
+    );
+}
+
+/// A guest that remembers its disk is let go on where nothing has been written since.
+#[test]
+fn who_looks_what_a_disk_can_do_does_not_write_to_it() {
+    let file = image(1 << 20);
+    let before = Stamp::of(&file).unwrap().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let disk = DiskFile::open(file.path(), false, false).unwrap();
+    assert!(disk.can_punch());
+    assert_eq!(Stamp::of(&disk).unwrap().unwrap(), before);
 }

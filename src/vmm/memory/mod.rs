@@ -1,16 +1,20 @@
 //! Guest RAM: which host pages stand behind which guest physical addresses.
 
+mod place;
 mod placement;
 mod resident;
 
 pub use resident::{PAGE_BYTES, populate};
 
 use crate::config::HugePages;
+use place::Place;
+use std::fs::File;
 use std::io;
 use std::ops::Deref;
+use std::sync::Arc;
 use vm_memory::{
-    GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionCollectionError,
-    GuestRegionMmap, MmapRegion,
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionCollectionError,
+    GuestRegionMmap, MmapRegion, VolatileSlice,
 };
 
 /// The memory map type that devices and loaders see.
@@ -62,7 +66,14 @@ pub struct Backing {
 
 /// The RAM of one guest, mapped into this process until the last clone is dropped.
 #[derive(Clone, Debug)]
-pub struct GuestRam(GuestMemory);
+pub struct GuestRam(Arc<Ram>);
+
+#[derive(Debug)]
+struct Ram {
+    memory: GuestMemory,
+    /// Where its regions are, for the way of data.
+    places: Vec<Place>,
+}
 
 impl GuestRam {
     /// Maps one private anonymous region for each range of guest physical addresses.
@@ -78,12 +89,52 @@ impl GuestRam {
                     .ok_or_else(|| layout(GuestRegionCollectionError::MemoryRegionOverlap))
             })
             .collect::<Result<Vec<_>, Error>>()?;
-        GuestMemory::from_regions(regions).map(Self).map_err(layout)
+        let memory = GuestMemory::from_regions(regions).map_err(layout)?;
+        let places = memory.iter().map(Place::of).collect();
+        Ok(Self(Arc::new(Ram { memory, places })))
+    }
+
+    /// Those bytes of guest memory, if all of them are RAM, in one region. The guest may change them at any time.
+    pub fn slice(&self, start: GuestAddress, bytes: usize) -> Option<VolatileSlice<'_>> {
+        let mut places = self.0.places.iter();
+        let first = places.find_map(|place| place.find(start, bytes))?;
+        // SAFETY: the bytes are part of a region, which stays mapped as long as this value lives; whoever gets them
+        // knows that they are volatile.
+        Some(unsafe { VolatileSlice::new(first.as_ptr(), bytes) })
+    }
+
+    /// Maps guest RAM from a file, where its regions lie behind each other from `start` on: what is written stays in this
+    /// process, and what is only read is shared with all who have the file mapped.
+    ///
+    /// # Errors
+    /// When the file cannot be mapped, or does not have as much.
+    pub fn of_file(
+        ranges: &[(GuestAddress, usize)],
+        file: &File,
+        start: u64,
+    ) -> Result<Self, Error> {
+        let mut place = start;
+        let mut regions = Vec::new();
+        for (start, bytes) in ranges {
+            let mapping = map_file(file, place, *bytes)?;
+            let region = GuestRegionMmap::new(mapping, *start);
+            let overlap = || layout(GuestRegionCollectionError::MemoryRegionOverlap);
+            regions.push(region.ok_or_else(overlap)?);
+            place += *bytes as u64;
+        }
+        let memory = GuestMemory::from_regions(regions).map_err(layout)?;
+        let places = memory.iter().map(Place::of).collect();
+        Ok(Self(Arc::new(Ram { memory, places })))
+    }
+
+    /// Whether the host can have pages back, which read as zeros then: a file's would read as they were in the file.
+    pub fn gives_back(&self) -> bool {
+        (self.0.memory.iter()).all(|region| region.file_offset().is_none())
     }
 
     /// Size of all regions together, in bytes.
     pub fn bytes(&self) -> u64 {
-        self.0.iter().map(GuestMemoryRegion::len).sum()
+        self.iter().map(GuestMemoryRegion::len).sum()
     }
 }
 
@@ -91,7 +142,7 @@ impl Deref for GuestRam {
     type Target = GuestMemory;
 
     fn deref(&self) -> &GuestMemory {
-        &self.0
+        &self.0.memory
     }
 }
 
@@ -144,6 +195,22 @@ fn map(guest_start: GuestAddress, bytes: usize, backing: Backing) -> Result<Mmap
     Ok(region)
 }
 
+fn map_file(file: &File, start: u64, bytes: usize) -> Result<MmapRegion, Error> {
+    let failed = |source| Error::Map {
+        bytes,
+        pages: HugePages::Off,
+        source,
+    };
+    let file = file.try_clone().map_err(failed)?;
+    let place = FileOffset::new(file, start);
+    let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let region = MmapRegion::build(Some(place), bytes, protection, flags);
+    let region = region.map_err(|error| failed(io::Error::other(error)))?;
+    let _ = advise(&region, libc::MADV_DONTDUMP);
+    Ok(region)
+}
+
 fn advise(region: &MmapRegion, advice: libc::c_int) -> io::Result<()> {
     // SAFETY: the range is a mapping of ours, and the advices used here leave its contents alone.
     match unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) } {
@@ -165,6 +232,26 @@ mod tests {
         ram.write_obj(7u64, GuestAddress((1 << 32) + 8)).unwrap();
         assert_eq!(ram.read_obj::<u64>(GuestAddress((1 << 32) + 8)).unwrap(), 7);
         assert!(ram.write_obj(7u64, GuestAddress(1 << 20)).is_err());
+        let found = |start, bytes| ram.slice(GuestAddress(start), bytes);
+        let mut bytes = [0u8; 9];
+        found((1 << 32) + 7, 9).unwrap().copy_to(&mut bytes);
+        assert_eq!(bytes, [0, 7, 0, 0, 0, 0, 0, 0, 0]);
+        for (start, bytes, is_ram) in [
+            (0, 1 << 20, true),
+            (0, (1 << 20) + 1, false),
+            ((1 << 20) - 1, 1, true),
+            ((1 << 20) - 1, 2, false),
+            (1 << 20, 1, false),
+            ((1 << 32) - 1, 2, false),
+            ((1 << 32) + 1, 1 << 20, false),
+            (u64::MAX, usize::MAX, false),
+        ] {
+            assert_eq!(
+                found(start, bytes).is_some(),
+                is_ram,
+                "{bytes} at {start:#x}"
+            );
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl GuestRam {
     /// Gives the whole pages of a range back to the host; returns their size in bytes. They read as zeros
     /// from then on, and whoever touches one, the guest or a device, gets a new page at that moment.
     ///
-    /// All memory here is private and anonymous, for which `MADV_DONTNEED` frees at once (madvise(2)). A
+    /// Memory that is mapped from a file is left as it is. All other is private and anonymous, for which `MADV_DONTNEED` frees at once (madvise(2)). A
     /// device that works on such a page just then keeps its own reference to the old one, or faults a new
     /// one in: what it moves may be lost for the guest, which gave the page away, and for nobody else.
     /// Of a transparent huge page, the host gets memory back when all of it was given, or when it needs some.
@@ -42,7 +42,7 @@ impl GuestRam {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let bytes = (end.0 / PAGE_BYTES * PAGE_BYTES).saturating_sub(first);
-        if bytes == 0 {
+        if bytes == 0 || !self.gives_back() {
             return Ok(0);
         }
         let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;

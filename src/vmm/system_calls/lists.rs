@@ -60,19 +60,29 @@ const THREAD_END: &[Rule] = &[
 ];
 
 /// Attends the VM: polls, moves input to the serial port, sends statistics (with how much guest memory is
-/// resident), takes orders, presses the power button, pauses and stops vCPUs, leaves code to the page cache.
+/// resident), takes orders, presses the power button, pauses and stops vCPUs, leaves code to the page cache, tells of a VM
+/// that is saved, wakes the devices of one that was, and looks how large a disk has become.
 const EVENT_LOOP: &[Rule] = &[
+    Rule::any(libc::SYS_fdatasync),
+    Rule::any(libc::SYS_fstat),
     Rule::any(libc::SYS_getpid),
+    ioctl(BLKGETSIZE64),
+    ioctl(KVM_GET_CLOCK),
+    ioctl(KVM_IOEVENTFD),
     ioctl(KVM_SIGNAL_MSI),
+    ioctl(libc::TUNSETOFFLOAD as u32),
+    ioctl(libc::TUNSETQUEUE as u32),
     Rule::equal(libc::SYS_madvise, 2, libc::MADV_DONTNEED as u32),
     Rule::any(libc::SYS_mincore),
     Rule::any(libc::SYS_ppoll),
-    Rule::any(libc::SYS_recvfrom),
+    Rule::any(libc::SYS_recvmsg),
     Rule::any(libc::SYS_sendto),
     kick(),
+    Rule::any(libc::SYS_timerfd_create),
 ];
 
-/// Runs the guest, sets interrupt routes, connects and disconnects queues, and looks at a guest that failed.
+/// Runs the guest, sets interrupt routes, connects and disconnects queues, looks at a guest that failed, and tells all of
+/// one that is saved.
 const VCPU: &[Rule] = &[
     Rule::equal(libc::SYS_fcntl, 1, libc::F_DUPFD_CLOEXEC as u32),
     Rule::any(libc::SYS_getpid),
@@ -83,6 +93,15 @@ const VCPU: &[Rule] = &[
     ioctl(KVM_GET_REGS),
     ioctl(KVM_GET_SREGS),
     ioctl(KVM_TRANSLATE),
+    ioctl(KVM_GET_MP_STATE),
+    ioctl(KVM_GET_CPUID2),
+    ioctl(KVM_GET_XSAVE),
+    ioctl(KVM_GET_XCRS),
+    ioctl(KVM_GET_DEBUGREGS),
+    ioctl(KVM_GET_LAPIC),
+    ioctl(KVM_GET_MSRS),
+    ioctl(KVM_GET_TSC_KHZ),
+    ioctl(KVM_GET_VCPU_EVENTS),
     ioctl(libc::TUNSETOFFLOAD as u32),
     ioctl(libc::TUNSETQUEUE as u32),
     Rule::any(libc::SYS_rt_sigreturn),
@@ -103,6 +122,10 @@ const BLOCK: &[Rule] = &[
     Rule::any(libc::SYS_io_uring_enter),
     Rule::any(libc::SYS_ppoll),
     Rule::any(libc::SYS_preadv),
+    Rule::any(libc::SYS_preadv2),
+    // What musl makes of the next where it has no flags.
+    #[cfg(target_env = "musl")]
+    Rule::any(libc::SYS_pwritev),
     Rule::any(libc::SYS_pwritev2),
     Rule::any(libc::SYS_timerfd_settime),
 ];
@@ -147,11 +170,23 @@ const fn kick() -> Rule {
 }
 
 // linux/kvm.h
+/// linux/fs.h
+const BLKGETSIZE64: u32 = 0x8008_1272;
 const KVM_RUN: u32 = 0xae80;
 const KVM_KVMCLOCK_CTRL: u32 = 0xaead;
 const KVM_IOEVENTFD: u32 = 0x4040_ae79;
 const KVM_SIGNAL_MSI: u32 = 0x4020_aea5;
 const KVM_SET_GSI_ROUTING: u32 = 0x4008_ae6a;
+const KVM_GET_CLOCK: u32 = 0x8030_ae7c;
+const KVM_GET_MP_STATE: u32 = 0x8004_ae98;
+const KVM_GET_CPUID2: u32 = 0xc008_ae91;
+const KVM_GET_XSAVE: u32 = 0x9000_aea4;
+const KVM_GET_XCRS: u32 = 0x8188_aea6;
+const KVM_GET_DEBUGREGS: u32 = 0x8080_aea1;
+const KVM_GET_LAPIC: u32 = 0x8400_ae8e;
+const KVM_GET_MSRS: u32 = 0xc008_ae88;
+const KVM_GET_TSC_KHZ: u32 = 0xaea3;
+const KVM_GET_VCPU_EVENTS: u32 = 0x8040_ae9f;
 const KVM_GET_REGS: u32 = 0x8090_ae81;
 const KVM_GET_SREGS: u32 = 0x8138_ae83;
 const KVM_TRANSLATE: u32 = 0xc018_ae85;

@@ -1,17 +1,19 @@
 //! A machine without its CPUs: guest RAM with all that is in it at the start, and devices.
 
+use super::begins::Begins;
 use super::boot_trace::{BootTrace, Phase};
 use super::command_line;
 use super::devices::{self, Devices, FarEnds};
 use super::error::{Doing, Error};
-use super::processors;
+use super::{processors, restoring};
 use crate::arch::x86_64::acpi::{self, MmioSlot};
 use crate::arch::x86_64::address_map as map;
-use crate::arch::x86_64::boot::{self, BootState};
+use crate::arch::x86_64::boot;
 use crate::arch::x86_64::mptable;
 use crate::config::VmConfig;
 use crate::devices::outlet::Outlet;
 use crate::memory::{Backing, GuestRam};
+use crate::snapshot::{MEMORY_START, Saved};
 use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use kvmlet_sys::kvm::Execution;
@@ -49,8 +51,16 @@ pub(super) struct Board {
     pub fd: Arc<VmFd>,
     pub ram: GuestRam,
     pub devices: Devices,
-    /// What the first vCPU begins with.
-    pub state: BootState,
+    /// What its vCPUs begin with.
+    pub begins: Begins,
+}
+
+/// What a machine starts from.
+pub(super) enum Start {
+    /// A kernel.
+    Boot(Files),
+    /// What another was.
+    Saved(Box<Saved>),
 }
 
 impl Board {
@@ -58,7 +68,7 @@ impl Board {
     pub fn build(
         kvm: &Kvm,
         config: &mut VmConfig,
-        mut files: Files,
+        start: Start,
         outlet: Outlet,
         far_ends: FarEnds,
         trace: &BootTrace,
@@ -74,7 +84,13 @@ impl Board {
         trace.mark(Phase::VmCreated);
 
         check_limits(kvm, config)?;
-        let ram = allocate_ram(config)?;
+        let ram = match &start {
+            Start::Boot(_) => allocate_ram(config)?,
+            Start::Saved(saved) => {
+                let ranges = map::ram_ranges(config.memory);
+                GuestRam::of_file(&ranges, &saved.memory, MEMORY_START)?
+            }
+        };
         register_ram(&fd, &ram)?;
         trace.mark(Phase::MemoryReady);
 
@@ -83,14 +99,23 @@ impl Board {
         let devices = Devices::build(&fd, &ram, config, far_ends, outlet)?;
         trace.mark(Phase::DevicesReady);
 
-        let state = load_guest(&ram, config, &devices.slots, &mut files)?;
+        let begins = match start {
+            Start::Boot(mut files) => {
+                Begins::Booted(load_guest(&ram, config, &devices.slots, &mut files)?)
+            }
+            Start::Saved(saved) => Begins::Resumed(saved),
+        };
         trace.mark(Phase::KernelLoaded);
-        Ok(Self {
+        let board = Self {
             fd,
             ram,
             devices,
-            state,
-        })
+            begins,
+        };
+        if let Begins::Resumed(saved) = &board.begins {
+            restoring::take_up(&board.devices, saved)?;
+        }
+        Ok(board)
     }
 }
 
@@ -242,7 +267,7 @@ fn load_guest(
     config: &VmConfig,
     slots: &[MmioSlot],
     files: &mut Files,
-) -> Result<BootState, Error> {
+) -> Result<boot::BootState, Error> {
     let failed = |source: boot::Error| {
         let initrd = config.initrd.as_ref().filter(|_| source.concerns_initrd());
         let (what, path) = match initrd {
@@ -256,7 +281,7 @@ fn load_guest(
         }
     };
     let loaded = boot::load_kernel(ram, config.memory, &mut files.kernel).map_err(failed)?;
-    let rsdp = acpi::write(&**ram, config.vcpus, slots)?;
+    let rsdp = acpi::write(&**ram, config.vcpus, slots, config.pci)?;
     mptable::write(&**ram, config.vcpus)
         .map_err(|source| Error::MpTable(io::Error::other(source)))?;
     let cmdline = command_line::compose(config, slots);

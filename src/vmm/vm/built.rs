@@ -3,6 +3,7 @@
 use super::devices::Handles;
 use super::slots::SharedTransport;
 use super::vcpu::{Shared, Vcpu};
+use crate::snapshot::MachineState;
 use kvm_ioctls::VmFd;
 use std::any::Any;
 use std::sync::Arc;
@@ -15,6 +16,12 @@ pub(super) struct Built {
     pub shared: Shared,
     pub handles: Handles,
     pub transports: Vec<SharedTransport>,
+    /// What it is made of.
+    pub machine: MachineState,
+    /// Its devices are on a PCI bus.
+    pub has_pci: bool,
+    /// It goes on as another was: its devices sleep.
+    pub resumes: bool,
     /// What goes when the VM has gone.
     pub kept: Vec<Box<dyn Any + Send + Sync>>,
 }

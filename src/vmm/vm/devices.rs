@@ -1,7 +1,8 @@
 //! The buses of a VM with everything on them, and the ends that the outside holds.
 
 use super::error::Error;
-use super::irq::{self, GsiRouter};
+use super::irq::{self, GsiRouter, Routes};
+use super::pci_slots::PciSlots;
 use super::power_button::PowerButton;
 use super::slots::{SharedTransport, Slots};
 use crate::arch::x86_64::acpi::MmioSlot;
@@ -59,6 +60,7 @@ pub(super) struct Devices {
     pub slots: Vec<MmioSlot>,
     pub serial: Arc<Mutex<Serial>>,
     pub power_button: PowerButton,
+    pub power: Arc<Mutex<Power>>,
     pub transports: Vec<SharedTransport>,
     pub handles: Handles,
 }
@@ -88,10 +90,9 @@ impl Devices {
         let (mut ports, mut mmio) = (Bus::default(), Bus::default());
 
         // The I/O APIC's id follows those of the local APICs.
-        let ioapic = Arc::new(Mutex::new(Ioapic::new(
-            config.vcpus.get(),
-            GsiRouter::new(fd.clone()),
-        )));
+        let routes = Routes::new(fd.clone());
+        let router = GsiRouter(routes.clone());
+        let ioapic = Arc::new(Mutex::new(Ioapic::new(config.vcpus.get(), router)));
         mmio.insert(map::IOAPIC, ioapic::BYTES, ioapic.clone())?;
 
         let wanted = Arc::new(event("an event for console input")?);
@@ -101,13 +102,15 @@ impl Devices {
         ports.insert(map::COM1.into(), serial::PORTS, serial.clone())?;
         ports.insert(map::I8042.into(), I8042::PORTS, shared(I8042))?;
         ports.insert(map::PVPANIC.into(), 1, shared(Pvpanic))?;
-        ports.insert(map::POWER.into(), Power::PORTS, shared(Power::default()))?;
+        let power = Arc::new(Mutex::new(Power::default()));
+        ports.insert(map::POWER.into(), Power::PORTS, power.clone())?;
 
         let ready = Ready::default();
         let timer = BootTimer::new(ready.clone());
         mmio.insert(map::BOOT_TIMER, BootTimer::BYTES, shared(timer))?;
 
-        let mut slots = Slots::new(fd, ram, &mut mmio);
+        let pci = config.pci.then(|| PciSlots::new(fd.clone(), routes));
+        let mut slots = Slots::new(fd, ram, &mut mmio, pci);
         let handles = Handles {
             console,
             ready,
@@ -120,8 +123,12 @@ impl Devices {
         let Slots {
             taken: slots,
             transports,
+            pci,
             ..
         } = slots;
+        if let Some(pci) = pci {
+            pci.connect(&mut ports, &mut mmio)?;
+        }
         let power_button = PowerButton::new(ioapic, fd.clone());
         Ok(Self {
             ports,
@@ -129,6 +136,7 @@ impl Devices {
             slots,
             serial,
             power_button,
+            power,
             transports,
             handles,
         })
@@ -204,11 +212,14 @@ pub fn make_scratch(config: &VmConfig) -> Result<(), Error> {
     let Some((_, disk)) = scratch.next() else {
         return Ok(());
     };
-    let there = make_ext4(&disk.path, size.bytes()).map_err(block::Error::from)?;
+    let Some(path) = disk.source.path() else {
+        return Ok(());
+    };
+    let there = make_ext4(path, size.bytes()).map_err(block::Error::from)?;
     if let Some(other) = there.filter(|bytes| *bytes != size.bytes()) {
         log::warn!(
             "scratch disk `{}` is there already, with {} and not {size}: only one that is made gets a size",
-            disk.path.display(),
+            path.display(),
             Memory::from_bytes(other)
         );
     }
@@ -221,7 +232,8 @@ fn interface_name(index: usize) -> String {
 }
 
 /// What the guest's init is to do with its interfaces, where kvmlet has chosen the addresses.
-pub(super) fn network_specs(endpoints: &[Endpoint]) -> Vec<NetworkSpec> {
+#[doc(hidden)] // of `kvmlet-run`
+pub fn network_specs(endpoints: &[Endpoint]) -> Vec<NetworkSpec> {
     let spec = |(index, endpoint): (usize, &Endpoint)| {
         let guest = endpoint.interface.guest.as_ref()?;
         Some(NetworkSpec {

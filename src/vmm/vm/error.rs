@@ -2,8 +2,10 @@
 
 use super::failure::Failure;
 use super::lifecycle::State;
-use crate::arch::x86_64::{acpi, boot};
+use super::refusal::Refusal;
+use crate::arch::x86_64::{acpi, boot, msr};
 use crate::config::{Advice, Memory, Remedy, Setting, advice};
+use crate::devices::pci::MOST_FUNCTIONS;
 use crate::devices::virtio::NoEvents;
 use crate::{config, devices, memory};
 use kvmlet_sys::kvm;
@@ -67,6 +69,14 @@ pub enum Error {
     /// More devices than there are interrupt lines.
     #[error("more than {limit} disks, interfaces and other devices in one VM")]
     DeviceLimit {
+        /// How many there can be.
+        limit: usize,
+    },
+    /// More queues than there are interrupts by messages.
+    #[error(
+        "the queues of this VM's devices are more than the {limit} that can interrupt on a PCI bus"
+    )]
+    MessageLimit {
         /// How many there can be.
         limit: usize,
     },
@@ -177,6 +187,24 @@ pub enum Error {
         /// The name by which the guest knows it.
         device: String,
     },
+    /// A VM that is being saved sleeps until it is.
+    #[error("the VM is being saved")]
+    BeingSaved,
+    /// A VM that has state which is not told.
+    #[error("a VM whose guest can have guests of its own cannot be saved")]
+    Nested,
+    /// A VM whose devices have state that is not told.
+    #[error("a VM with devices on a PCI bus cannot be saved, and none can go on as one that was")]
+    SavedPci,
+    /// A snapshot that no VM can go on from here.
+    #[error("no VM can go on from snapshot `{}`", path.display())]
+    Saved {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Refusal,
+    },
     /// KVM could not go on.
     #[error("the VM cannot go on")]
     Failed(#[source] Failure),
@@ -239,9 +267,25 @@ impl Remedy for Error {
                 "load kvm with enable_pmu=1, or leave out {}",
                 Setting::Pmu
             )),
+            Error::SavedPci => Some(advice!("start it without {}", Setting::Pci)),
+            Error::DeviceLimit { limit } if *limit < MOST_FUNCTIONS => Some(advice!(
+                "a PCI bus has room for {} of them: {}",
+                MOST_FUNCTIONS.to_string(),
+                Setting::Pci
+            )),
+            Error::Nested => Some(advice!("start it without {}", Setting::Nested)),
+            Error::BeingSaved => Some("try again when it is".into()),
             Error::Failed(failure) => failure.remedy(),
             _ => None,
         }
+    }
+}
+
+impl Error {
+    /// A model-specific register that KVM does not take.
+    pub(super) fn refused_msr(index: u32) -> Self {
+        let name = msr::name(index);
+        Self::Msr { index, name }
     }
 }
 

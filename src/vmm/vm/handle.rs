@@ -16,6 +16,7 @@ use crate::devices::virtio::block::BlockHandle;
 use crate::devices::virtio::net::NetHandle;
 use crate::devices::virtio::rng::RngHandle;
 use crate::devices::virtio::vsock::VsockHandle;
+use crate::snapshot::MachineState;
 use crate::thread::{self, Beginning, OnStart, ThreadKind};
 use kvm_ioctls::VmFd;
 use kvmlet_sys::thread::lock;
@@ -26,29 +27,36 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long a pause waits for devices to stand still.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a pause waits for devices to stand still. None takes that long but one whose disk does not answer; on a busy host
+/// a worker may wait some hundred milliseconds for its turn.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A running VM. Dropping it stops the VM and waits for its threads.
 ///
 /// All methods take `&self`: a handle can be shared between threads.
 pub struct VmHandle {
-    shared: Arc<Shared>,
-    counters: Vec<Arc<Counters>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) counters: Vec<Arc<Counters>>,
     threads: Vec<JoinHandle<()>>,
-    devices: Handles,
-    workers: Workers,
-    /// One move of the lifecycle at a time.
-    moves: Mutex<()>,
+    pub(super) devices: Handles,
+    pub(super) workers: Workers,
+    /// One move of the lifecycle at a time, and none but an end while it is being saved.
+    pub(super) moves: Mutex<bool>,
+    pub(super) machine: MachineState,
+    pub(super) has_pci: bool,
     // Given back when the VM is gone.
     _kept: Vec<Box<dyn Any + Send + Sync>>,
     // Keeps the VM alive until the last vCPU is gone.
-    _fd: Arc<VmFd>,
+    pub(super) fd: Arc<VmFd>,
 }
 
 impl VmHandle {
     pub(super) fn start(vm: Built) -> Result<Self, Error> {
+        let resumes = vm.resumes;
         let (mut handle, vcpus) = Self::of(vm)?;
+        if resumes {
+            handle.shared.lifecycle.begin_paused();
+        }
         for vcpu in vcpus {
             let shared = handle.shared.clone();
             // Should a thread be refused, dropping the handle stops those before it.
@@ -57,6 +65,9 @@ impl VmHandle {
                 .spawn(move || vcpu.run(&shared))
                 .map_err(no_thread(VCPU))?;
             handle.threads.push(thread);
+        }
+        if resumes {
+            handle.resume()?;
         }
         Ok(handle)
     }
@@ -73,6 +84,9 @@ impl VmHandle {
             shared,
             handles,
             transports,
+            machine,
+            has_pci,
+            resumes: _,
             kept,
         } = vm;
         let handle = Self {
@@ -81,9 +95,11 @@ impl VmHandle {
             threads: Vec::new(),
             devices: handles,
             workers: Workers::new(transports),
-            moves: Mutex::new(()),
+            moves: Mutex::new(false),
             _kept: kept,
-            _fd: fd,
+            machine,
+            has_pci,
+            fd,
         };
         Ok((handle, vcpus))
     }
@@ -109,7 +125,10 @@ impl VmHandle {
     /// [`Error::Transition`] when the VM is not running; [`Error::Unsettled`] when a disk does not answer in time. The
     /// VM runs on then.
     pub fn pause(&self) -> Result<(), Error> {
-        let _in_turn = lock(&self.moves);
+        let moves = lock(&self.moves);
+        if *moves {
+            return Err(Error::BeingSaved);
+        }
         let deadline = Instant::now() + PATIENCE;
         let verb = "pause";
         let wrong = |from| Error::Transition { verb, from };
@@ -126,7 +145,10 @@ impl VmHandle {
     /// # Errors
     /// [`Error::Transition`] when the VM is not paused.
     pub fn resume(&self) -> Result<(), Error> {
-        let _in_turn = lock(&self.moves);
+        let moves = lock(&self.moves);
+        if *moves {
+            return Err(Error::BeingSaved);
+        }
         let verb = "resume";
         let wrong = |from| Error::Transition { verb, from };
         self.shared.lifecycle.resume().map_err(wrong)?;
@@ -280,7 +302,9 @@ impl Starting {
             let shared = handle.shared.clone();
             let name = vcpu_thread(&vcpu);
             let body = move || vcpu.run(&shared);
-            let thread = thread::spawn(&name, ThreadKind::Vcpu, &on_start, || (), body);
+            // Its number, which it needs, may be a call too many later.
+            let prepare = || _ = kick::Thread::this();
+            let thread = thread::spawn(&name, ThreadKind::Vcpu, &on_start, prepare, body);
             let (thread, begun) = thread.map_err(no_thread(VCPU))?;
             handle.threads.push(thread);
             threads.push((begun, VCPU));

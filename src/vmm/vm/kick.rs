@@ -96,14 +96,43 @@ impl Drop for Attention {
     }
 }
 
+/// A thread that is kicked, by the kernel's number of it. A `pthread_t` would not do: not each C library lets it pass to
+/// other threads, or signals by a call that names the process, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Thread(libc::pid_t);
+
+thread_local! {
+    static NUMBER: Cell<libc::pid_t> = const { Cell::new(0) };
+}
+
+impl Thread {
+    /// The one that asks. It is a system call for the first time.
+    pub fn this() -> Self {
+        if NUMBER.get() == 0 {
+            NUMBER.set(rustix::thread::gettid().as_raw_nonzero().get());
+        }
+        Self(NUMBER.get())
+    }
+
+    /// Is it the one that asks? That is no system call.
+    pub fn is_this(self) -> bool {
+        self.0 == NUMBER.get()
+    }
+}
+
 /// Kicks threads that are known to be alive.
-pub(super) fn all<'a>(threads: impl IntoIterator<Item = &'a libc::pthread_t>) {
+pub(super) fn all<'a>(threads: impl IntoIterator<Item = &'a Thread>) {
     // Without one there is no vCPU thread: a VM does not start then.
     let Ok(signal) = signal() else { return };
-    for thread in threads {
+    let mut threads = threads.into_iter().peekable();
+    if threads.peek().is_none() {
+        return;
+    }
+    let process = rustix::process::getpid().as_raw_nonzero().get();
+    for Thread(number) in threads {
         // SAFETY: a thread takes itself off the list, under its lock, before it ends. The handler is
         // installed before any vCPU thread starts. Failure would mean an invalid signal number.
-        unsafe { libc::pthread_kill(*thread, signal) };
+        unsafe { libc::syscall(libc::SYS_tgkill, process, *number, signal) };
     }
 }
 
@@ -135,9 +164,8 @@ mod tests {
         }
         // SAFETY: the byte is leaked, so it is there for ever.
         let attention = unsafe { attend(flag) };
-        // SAFETY: this thread is alive.
-        all(&[unsafe { libc::pthread_self() }]);
-        // SAFETY: as above; the handler ran in this thread before pthread_kill returned.
+        all(&[Thread::this()]);
+        // SAFETY: as above; the handler ran in this thread before the call returned.
         assert_eq!(unsafe { flag.read_volatile() }, 1);
         drop(attention);
     }

@@ -3,11 +3,10 @@
 use super::error::Error;
 use crate::arch::x86_64::boot::{BootState, Registers, Segment};
 use crate::arch::x86_64::cpuid::Leaf;
-use crate::arch::x86_64::lapic::LOCAL_PINS;
 use crate::arch::x86_64::msr::Msr;
 use kvm_bindings::{
-    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, Msrs, kvm_cpuid_entry2, kvm_lapic_state, kvm_msr_entry,
-    kvm_regs, kvm_segment, kvm_sregs,
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_regs,
+    kvm_segment, kvm_sregs,
 };
 
 /// What KVM offers.
@@ -56,18 +55,6 @@ fn too_long(error: impl std::fmt::Debug) -> Error {
     Error::List(format!("{error:?}"))
 }
 
-/// Wires the local pins of an APIC after reset.
-pub(super) fn wire_local_pins(apic: &mut kvm_lapic_state) {
-    for pin in LOCAL_PINS {
-        let register = &mut apic.regs[pin.offset..pin.offset + 4];
-        let old = std::array::from_fn(|place| register[place] as u8);
-        let new = pin.wired(u32::from_le_bytes(old)).to_le_bytes();
-        for (byte, new) in register.iter_mut().zip(new) {
-            *byte = new as _;
-        }
-    }
-}
-
 /// General registers; those that are not named are zero.
 pub(super) fn general(registers: &Registers) -> kvm_regs {
     let Registers {
@@ -89,27 +76,43 @@ pub(super) fn general(registers: &Registers) -> kvm_regs {
     }
 }
 
-/// Changes the special registers of a vCPU after reset to what a boot protocol wants.
-pub(super) fn apply(state: &BootState, special: &mut kvm_sregs) {
-    special.cr0 = state.cr0;
-    special.cr3 = state.cr3;
-    special.cr4 = state.cr4;
-    special.efer = state.efer;
-    special.cs = segment(&state.code);
-    special.tr = segment(&state.task);
-    for data in [
-        &mut special.ds,
-        &mut special.es,
-        &mut special.fs,
-        &mut special.gs,
-        &mut special.ss,
-    ] {
-        *data = segment(&state.data);
-    }
+/// The special registers of the first vCPU: what a boot protocol wants, and the rest as a reset leaves it, which is known
+/// without asking KVM.
+pub(super) fn special(state: &BootState) -> kvm_sregs {
+    let data = segment(&state.data);
+    let mut special = kvm_sregs {
+        cr0: state.cr0,
+        cr3: state.cr3,
+        cr4: state.cr4,
+        efer: state.efer,
+        cs: segment(&state.code),
+        tr: segment(&state.task),
+        ds: data,
+        es: data,
+        fs: data,
+        gs: data,
+        ss: data,
+        ..after_reset()
+    };
     special.gdt.base = state.gdt.0;
     special.gdt.limit = state.gdt_bytes - 1;
-    special.idt.base = 0;
-    special.idt.limit = 0;
+    special
+}
+
+/// What is not zero after a reset of the first processor, of what no boot protocol has a wish for: LDTR (Intel SDM vol. 3A
+/// table 10-1), and where the local APIC is, enabled (§11.4.4).
+fn after_reset() -> kvm_sregs {
+    let empty = kvm_segment {
+        limit: 0xffff,
+        type_: 2,
+        present: 1,
+        ..Default::default()
+    };
+    kvm_sregs {
+        ldt: empty,
+        apic_base: 0xfee0_0000 | 1 << 11 | 1 << 8,
+        ..Default::default()
+    }
 }
 
 fn segment(segment: &Segment) -> kvm_segment {
@@ -148,13 +151,25 @@ mod tests {
         let offer = CpuId::from_entries(&entries).unwrap();
         assert_eq!(cpuid(&leaves(&offer)).unwrap().as_slice(), entries);
     }
-
+    /// Not where there is no KVM: then there is nobody to ask.
     #[test]
-    fn only_the_mode_of_a_local_pin_changes() {
-        let mut apic = kvm_lapic_state::default();
-        apic.regs[0x352] = 1; // masked
-        wire_local_pins(&mut apic);
-        assert_eq!(apic.regs[0x350..0x354], [0, 7, 1, 0]);
-        assert_eq!(apic.regs[0x360..0x364], [0, 4, 0, 0]);
+    fn what_a_reset_leaves_is_what_kvm_says() {
+        let Ok(kvm) = kvm_ioctls::Kvm::new() else {
+            return;
+        };
+        let vm = kvm.create_vm().unwrap();
+        let split = kvm_bindings::kvm_enable_cap {
+            cap: kvm_bindings::KVM_CAP_SPLIT_IRQCHIP,
+            args: [24, 0, 0, 0],
+            ..Default::default()
+        };
+        vm.enable_cap(&split).unwrap();
+        let reset = vm.create_vcpu(0).unwrap().get_sregs().unwrap();
+        let ours = after_reset();
+        assert_eq!(
+            (ours.ldt, ours.apic_base, ours.cr2, ours.cr8),
+            (reset.ldt, reset.apic_base, reset.cr2, reset.cr8)
+        );
+        assert_eq!(ours.interrupt_bitmap, reset.interrupt_bitmap);
     }
 }

@@ -35,32 +35,39 @@ impl fmt::Display for State {
 /// How a VM ended.
 pub(super) type Outcome = Result<ExitReason, Failure>;
 
-struct Inner {
+struct Inner<T> {
     state: State,
     /// Threads that are to be kicked out of KVM_RUN when `state` changes; each enters and leaves itself.
-    threads: Vec<libc::pthread_t>,
+    threads: Vec<kick::Thread>,
     parked: usize,
+    /// The number of the last question to vCPUs that stand still, and of the last that all have answered.
+    asked: u64,
+    answered: u64,
+    told: Vec<T>,
     outcome: Option<Outcome>,
 }
 
 /// How long a vCPU that was kicked has to come.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The meeting point of the vCPU threads with whoever directs them.
-pub(super) struct Lifecycle {
-    inner: Mutex<Inner>,
+/// The meeting point of the vCPU threads with whoever directs them, and asks them for `T`.
+pub(super) struct Lifecycle<T> {
+    inner: Mutex<Inner<T>>,
     changed: Condvar,
     ended: Event,
     /// Set unless vCPUs are to run: none waits for a reader of the console then.
     recall: Recall,
 }
 
-impl Lifecycle {
+impl<T> Lifecycle<T> {
     pub fn new(ended: Event, recall: Recall) -> Self {
         let inner = Inner {
             state: State::Running,
             threads: Vec::new(),
             parked: 0,
+            asked: 0,
+            answered: 0,
+            told: Vec::new(),
             outcome: None,
         };
         Self {
@@ -71,13 +78,13 @@ impl Lifecycle {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
         lock(&self.inner)
     }
 
     /// Waits for vCPUs that are on their way. One may have been about to make a system call that waits, where a kick
     /// that came just before is lost, so they are kicked until they come.
-    fn wait_kicking<'a>(&self, guard: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+    fn wait_kicking<'a>(&self, guard: MutexGuard<'a, Inner<T>>) -> MutexGuard<'a, Inner<T>> {
         let waited = self.changed.wait_timeout(guard, KICK_AGAIN);
         let (inner, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         if timeout.timed_out() {
@@ -97,30 +104,54 @@ impl Lifecycle {
 
     /// A vCPU thread begins; from now on it is kicked when the state changes.
     pub fn enter(&self) {
-        // SAFETY: pthread_self has no preconditions.
-        self.lock().threads.push(unsafe { libc::pthread_self() });
+        self.lock().threads.push(kick::Thread::this());
     }
 
     /// A vCPU thread ends.
     pub fn leave(&self) {
-        // SAFETY: pthread_self has no preconditions.
-        let me = unsafe { libc::pthread_self() };
-        self.lock().threads.retain(|thread| *thread != me);
+        self.lock().threads.retain(|thread| !thread.is_this());
         self.changed.notify_all();
     }
 
-    /// Called by a vCPU thread outside KVM_RUN: returns true to go on, false to end; blocks while paused.
-    pub fn may_run(&self) -> bool {
+    /// Called by a vCPU thread outside KVM_RUN: returns true to go on, false to end; blocks while paused, and tells of
+    /// itself when it is [asked](Self::ask).
+    pub fn may_run(&self, tell: impl Fn() -> T) -> bool {
         let mut inner = self.lock();
         if inner.state == State::Paused {
             inner.parked += 1;
+            let mut answered = inner.answered;
             self.changed.notify_all();
             while inner.state == State::Paused {
-                inner = wait(&self.changed, inner);
+                if answered == inner.asked {
+                    inner = wait(&self.changed, inner);
+                    continue;
+                }
+                answered = inner.asked;
+                drop(inner);
+                let told = tell();
+                inner = self.lock();
+                inner.told.push(told);
+                self.changed.notify_all();
             }
             inner.parked -= 1;
         }
         inner.state == State::Running
+    }
+
+    /// Has all vCPUs, that many, tell of themselves, which stand still. The state found is the error.
+    pub fn ask(&self, vcpus: usize) -> Result<Vec<T>, State> {
+        let mut inner = self.lock();
+        inner.told.clear();
+        inner.asked += 1;
+        self.changed.notify_all();
+        while inner.state == State::Paused && inner.told.len() < vcpus {
+            inner = wait(&self.changed, inner);
+        }
+        inner.answered = inner.asked;
+        match inner.state {
+            State::Paused => Ok(std::mem::take(&mut inner.told)),
+            other => Err(other),
+        }
     }
 
     /// Ends the VM; the first outcome counts.
@@ -131,9 +162,7 @@ impl Lifecycle {
             inner.state = State::Stopped;
             self.recall.set(true);
             // A vCPU thread that ends its VM is outside the guest already.
-            // SAFETY: pthread_self has no preconditions.
-            let me = unsafe { libc::pthread_self() };
-            kick::all(inner.threads.iter().filter(|thread| **thread != me));
+            kick::all(inner.threads.iter().filter(|thread| !thread.is_this()));
             self.ended.signal();
         }
         self.changed.notify_all();
@@ -198,12 +227,12 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
 
-    fn lifecycle() -> Arc<Lifecycle> {
+    fn lifecycle() -> Arc<Lifecycle<()>> {
         Arc::new(Lifecycle::new(Event::new().unwrap(), Recall::default()))
     }
 
     /// Stands in for a vCPU thread that is never inside KVM_RUN for long.
-    fn spin(lifecycle: &Arc<Lifecycle>) -> thread::JoinHandle<()> {
+    fn spin(lifecycle: &Arc<Lifecycle<()>>) -> thread::JoinHandle<()> {
         kick::install().unwrap();
         let lifecycle = lifecycle.clone();
         let entered = Arc::new(std::sync::Barrier::new(2));
@@ -211,7 +240,7 @@ mod tests {
         let thread = thread::spawn(move || {
             lifecycle.enter();
             inside.wait();
-            while lifecycle.may_run() {
+            while lifecycle.may_run(|| unreachable!()) {
                 thread::yield_now();
             }
             lifecycle.leave();

@@ -6,7 +6,8 @@
 //! 3. Split the interrupt controller: a full one in the kernel costs 14 ms when the VM ends, a PIT 12 ms more.
 //! 4. vCPUs.
 
-use super::board::{Board, Files};
+use super::begins::Begins;
+use super::board::{Board, Files, Start};
 use super::boot_trace::{BootTrace, Phase};
 use super::built::Built;
 use super::devices::{Devices, FarEnds, event, make_scratch};
@@ -15,9 +16,11 @@ use super::fitting::FittingConfig;
 use super::handle::{Starting, VmHandle};
 use super::lifecycle::Lifecycle;
 use super::processors;
+use super::restoring;
 use super::vcpu::Shared;
 use crate::config::VmConfig;
 use crate::devices::outlet::{Outlet, Recall};
+use crate::snapshot::Saved;
 use crate::thread::ThreadKind;
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::kvm;
@@ -51,24 +54,27 @@ impl Vm {
     ) -> Result<Self, Error> {
         let config = FittingConfig::new(config)?;
         make_scratch(&config)?;
-        Self::with_endpoints(config, output, FarEnds::default(), None)
+        Self::with_endpoints(config, None, output, FarEnds::default(), None)
     }
 
-    /// Builds a VM with a far end for each network interface of the configuration. What KVM has told earlier VMs is
-    /// looked up in the directory `notes`, which nobody else may write to, if one is given; it saves a tenth of a start.
+    /// Builds a VM with a far end for each network interface of the configuration: one that boots, or goes on where another
+    /// was saved, with disks and far ends as they are called now. What KVM has told earlier VMs is looked up in the directory
+    /// `notes`, which nobody else may write to, if one is given; it saves a tenth of a start.
     ///
     /// # Errors
-    /// As [`with_console`](Self::with_console), and when an interface has no far end, or sockets have none.
+    /// As [`with_console`](Self::with_console), and when an interface has no far end, or sockets have none, or the VM would
+    /// not be what was saved.
     #[doc(hidden)] // of `kvmlet-run`
     pub fn with_endpoints(
         config: FittingConfig,
+        saved: Option<Saved>,
         output: impl Write + Send + 'static,
         far_ends: impl Into<FarEnds>,
         notes: Option<&Directory>,
     ) -> Result<Self, Error> {
+        let far_ends = far_ends.into();
         let trace = BootTrace::begin();
         let mut config = config.into_inner();
-        let far_ends = far_ends.into();
         let (asked, given) = (config.nets.len(), far_ends.interfaces.len());
         if asked != given {
             return Err(Error::Endpoints { asked, given });
@@ -77,23 +83,28 @@ impl Vm {
             return Err(Error::NoHostSide);
         }
         // Files first: a wrong path should be told before anything is set up.
-        let files = Files::open(&config)?;
+        let machine = restoring::machine(&config, &far_ends);
+        let start = match saved {
+            None => Start::Boot(Files::open(&config)?),
+            Some(_) if config.pci => return Err(Error::SavedPci),
+            Some(saved) => {
+                let same = restoring::check_machine(&saved.state.machine, &machine);
+                same.map_err(restoring::of(&saved.path))?;
+                Start::Saved(Box::new(saved))
+            }
+        };
         let kvm = kvm::open()?;
         let recall = Recall::default();
         let outlet = Outlet::new(Box::new(output), recall.clone());
-        let Board {
-            fd,
-            ram,
-            devices,
-            state,
-        } = Board::build(&kvm, &mut config, files, outlet, far_ends, &trace)?;
-        let cpuid = processors::plan_cpuid(&kvm, &fd, &config, notes)?;
+        let board = Board::build(&kvm, &mut config, start, outlet, far_ends, &trace)?;
+        let cpuid = processors::plan_cpuid(&kvm, &board.fd, &config, notes)?;
         trace.mark(Phase::CpuidRead);
-
-        let vcpus = (0..config.vcpus.get())
-            .map(|number| processors::build(&fd, number, &cpuid, &state))
-            .collect::<Result<Vec<_>, _>>()?;
+        let vcpus = processors::all(&kvm, &board.fd, &board.begins, &cpuid)?;
         trace.mark(Phase::VcpusReady);
+        let resumes = matches!(board.begins, Begins::Resumed(_));
+        let Board {
+            fd, ram, devices, ..
+        } = board;
 
         let ended = event("an event for the end of the VM")?;
         let Devices {
@@ -102,6 +113,7 @@ impl Vm {
             slots: _,
             serial,
             power_button,
+            power,
             transports,
             handles,
         } = devices;
@@ -111,6 +123,7 @@ impl Vm {
             ports,
             mmio,
             power_button,
+            power,
             serial,
             lifecycle,
             trace,
@@ -121,6 +134,9 @@ impl Vm {
             shared,
             handles,
             transports,
+            machine,
+            has_pci: config.pci,
+            resumes,
             kept: Vec::new(),
         }))
     }

@@ -1,5 +1,6 @@
 //! One microVM: from a configuration to running vCPUs and back.
 
+mod begins;
 mod board;
 mod boot_trace;
 mod built;
@@ -16,14 +17,20 @@ mod kick;
 mod kvm_state;
 mod lifecycle;
 mod machine;
+mod pci_slots;
 mod power_button;
 mod processors;
+mod refusal;
+mod restoring;
+mod saving;
 mod slots;
+mod time_elsewhere;
 mod vcpu;
+mod vcpu_state;
 mod workers;
 
 pub use boot_trace::{BootTrace, Phase};
-pub use devices::{Endpoint, FarEnds, make_scratch};
+pub use devices::{Endpoint, FarEnds, make_scratch, network_specs};
 pub use error::Error;
 pub use exit::ExitReason;
 pub use failure::{Cause, Failure};
@@ -31,3 +38,5 @@ pub use fitting::FittingConfig;
 pub use handle::{Starting, VmHandle};
 pub use lifecycle::State;
 pub use machine::Vm;
+pub use refusal::Refusal;
+pub use saving::Saving;

@@ -21,6 +21,11 @@ impl PowerButton {
         Self { ioapic, fd }
     }
 
+    /// The I/O APIC that it is connected to.
+    pub fn ioapic(&self) -> &Mutex<Ioapic<GsiRouter>> {
+        &self.ioapic
+    }
+
     /// Presses it. False if no driver of the guest has enabled its interrupt: then nobody hears it.
     pub fn press(&self) -> bool {
         let message = lock(&self.ioapic).message(POWER_BUTTON_IRQ as usize);

@@ -1,17 +1,27 @@
 //! vCPUs in the making: what their CPUID says, and what firmware would have set.
 
+use super::begins::Begins;
 use super::cpuid_offer;
 use super::error::{Doing, Error};
 use super::kvm_state;
+use super::refusal::Refusal;
+use super::restoring;
+use super::time_elsewhere;
 use super::vcpu::Vcpu;
+use super::vcpu_state::{self, Means};
 use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot::BootState;
 use crate::arch::x86_64::cpuid::{self, CpuidFacts, CpuidPlan, Leaf};
 use crate::arch::x86_64::msr::{self, Msr};
 use crate::config::VmConfig;
-use kvm_bindings::{KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, Msrs, kvm_enable_cap};
-use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use crate::snapshot::{Saved, VcpuState};
+use kvm_bindings::{
+    KVM_CAP_PMU_CAPABILITY, KVM_CAP_SYNC_REGS, KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE,
+    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, Msrs, kvm_enable_cap,
+};
+use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd, VmFd};
 use kvmlet_sys::directory::Directory;
+use std::sync::Arc;
 
 pub(super) fn plan_cpuid(
     kvm: &Kvm,
@@ -70,41 +80,129 @@ pub(super) fn leave_out_counters(kvm: &Kvm, fd: &VmFd) -> Result<(), Error> {
 /// The TSC frequency that new vCPUs get, where KVM tells it for a VM (KVM_CAP_VM_TSC_CONTROL) or at all.
 fn tsc_khz(fd: &VmFd) -> Option<u32> {
     // KVM_GET_TSC_KHZ as a VM ioctl; kvm-ioctls has it for vCPUs only, which do not exist yet.
-    const KVM_GET_TSC_KHZ: libc::c_ulong = 0xaea3;
+    const KVM_GET_TSC_KHZ: libc::Ioctl = 0xaea3;
     use std::os::fd::AsRawFd;
     // SAFETY: the ioctl takes no argument and returns a number or an error.
     let khz = unsafe { libc::ioctl(fd.as_raw_fd(), KVM_GET_TSC_KHZ) };
     u32::try_from(khz).ok().filter(|khz| *khz > 0)
 }
 
-/// Creates a vCPU. The first gets the boot state; the others wait for the guest to start them (INIT, SIPI).
-pub(super) fn build(
+/// All vCPUs of a machine.
+pub(super) fn all(
+    kvm: &Kvm,
+    fd: &VmFd,
+    begins: &Begins,
+    cpuid: &CpuidPlan,
+) -> Result<Vec<Vcpu>, Error> {
+    let means = Arc::new(Means::of(kvm)?);
+    match begins {
+        Begins::Booted(state) => (0..cpuid.vcpus())
+            .map(|number| build(fd, number, cpuid, state, &means))
+            .collect(),
+        Begins::Resumed(saved) => resume(fd, cpuid, saved, &means),
+    }
+}
+
+/// Creates vCPUs that go on as others were, on a host that offers that.
+fn resume(
+    vm: &VmFd,
+    offered: &CpuidPlan,
+    saved: &Saved,
+    means: &Arc<Means>,
+) -> Result<Vec<Vcpu>, Error> {
+    let refused = restoring::of(&saved.path);
+    let states = &saved.state.vcpus;
+    let known = states.iter().try_for_each(|state| means.check(state));
+    known.map_err(&refused)?;
+    let mut vcpus = Vec::new();
+    for state in states {
+        let fd = vm.create_vcpu(state.number.into());
+        let fd = fd.doing("create a vCPU")?;
+        if state.number == 0 {
+            let ours = seen(&fd, &offered.for_vcpu(0))?;
+            let fit = |state: &VcpuState| restoring::check_cpu(&state.cpuid, &ours);
+            states.iter().try_for_each(fit).map_err(&refused)?;
+        }
+        let leaves = kvm_state::cpuid(&state.cpuid)?;
+        fd.set_cpuid2(&leaves).doing("set a vCPU's CPUID")?;
+        if state.tsc_khz != 0 && fd.get_tsc_khz().is_ok_and(|khz| khz != state.tsc_khz) {
+            // Where KVM cannot scale it, it says so.
+            fd.set_tsc_khz(state.tsc_khz)
+                .doing("have a time-stamp counter count as fast as the saved one")?;
+        }
+        vcpu_state::write(&fd, state)?;
+        if state.number == 0
+            && let Some(behind) = vcpu_state::tsc_behind(&fd, state)
+        {
+            return Err(refused(Refusal::Tsc { behind }));
+        }
+        vcpus.push(Vcpu {
+            number: state.number,
+            is_first: state.number == 0,
+            resumes: true,
+            means: means.clone(),
+            fd,
+            counters: Default::default(),
+        });
+    }
+    time_elsewhere::set_clock(vm, &saved.state)?;
+    Ok(vcpus)
+}
+
+/// What a guest sees of a processor that is to answer that: with kvm_pvm it is the host's that answers for some leaves, and
+/// KVM tells so.
+fn seen(fd: &VcpuFd, leaves: &[Leaf]) -> Result<Vec<Leaf>, Error> {
+    let set = fd.set_cpuid2(&kvm_state::cpuid(leaves)?);
+    set.doing("set a vCPU's CPUID")?;
+    let seen = fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES);
+    Ok(kvm_state::leaves(&seen.doing("tell a vCPU's CPUID")?))
+}
+
+/// Creates a vCPU. The first gets the boot state; the others wait for the guest to start them (INIT, SIPI). The pins of
+/// local APICs stay as a reset leaves them: nothing is connected to them where there is no PIC.
+fn build(
     vm: &VmFd,
     number: u8,
     cpuid: &CpuidPlan,
     state: &BootState,
+    means: &Arc<Means>,
 ) -> Result<Vcpu, Error> {
-    let fd = vm.create_vcpu(number.into()).doing("create a vCPU")?;
+    let mut fd = vm.create_vcpu(number.into()).doing("create a vCPU")?;
     let leaves = kvm_state::cpuid(&cpuid.for_vcpu(number))?;
     fd.set_cpuid2(&leaves).doing("set a vCPU's CPUID")?;
     set_msrs(&fd, cpuid.has_vmx())?;
-    let mut local_apic = fd.get_lapic().doing("read a vCPU's local APIC")?;
-    kvm_state::wire_local_pins(&mut local_apic);
-    fd.set_lapic(&local_apic).doing("set a vCPU's local APIC")?;
     if number == 0 {
-        let mut special = fd.get_sregs().doing("read a vCPU's registers")?;
-        kvm_state::apply(state, &mut special);
-        fd.set_sregs(&special)
-            .doing("set a vCPU's special registers")?;
-        fd.set_regs(&kvm_state::general(&state.registers))
-            .doing("set a vCPU's registers")?;
+        set_registers(vm, &mut fd, state)?;
     }
     Ok(Vcpu {
         number,
         is_first: number == 0,
+        resumes: false,
+        means: means.clone(),
         fd,
         counters: Default::default(),
     })
+}
+
+/// Where KVM takes registers with its next KVM_RUN (KVM_CAP_SYNC_REGS), no calls are made for them: each is a trap where
+/// the host is a VM itself.
+fn set_registers(vm: &VmFd, fd: &mut VcpuFd, state: &BootState) -> Result<(), Error> {
+    let (general, special) = (
+        kvm_state::general(&state.registers),
+        kvm_state::special(state),
+    );
+    let taken = vm.check_extension_raw(KVM_CAP_SYNC_REGS.into());
+    let wanted = (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS) as i32;
+    if taken & wanted == wanted {
+        let registers = fd.sync_regs_mut();
+        (registers.regs, registers.sregs) = (general, special);
+        fd.set_sync_dirty_reg(SyncReg::Register);
+        fd.set_sync_dirty_reg(SyncReg::SystemRegister);
+        return Ok(());
+    }
+    fd.set_sregs(&special)
+        .doing("set a vCPU's special registers")?;
+    fd.set_regs(&general).doing("set a vCPU's registers")
 }
 
 /// Both calls stop at the first register that KVM does not have and say how many they came to.
@@ -127,10 +225,7 @@ const MSRS: &str = "set a vCPU's model-specific registers";
 fn all_of(msrs: &Msrs, done: usize) -> Result<(), Error> {
     match msrs.as_slice().get(done) {
         None => Ok(()),
-        Some(refused) => Err(Error::Msr {
-            index: refused.index,
-            name: msr::name(refused.index),
-        }),
+        Some(refused) => Err(Error::refused_msr(refused.index)),
     }
 }
 

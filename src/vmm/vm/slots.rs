@@ -1,7 +1,8 @@
-//! Where virtio devices are put: registers behind each other, and a pin of the I/O APIC for each.
+//! Where virtio devices are put: registers behind each other, and a pin of the I/O APIC for each; or on a [PCI bus](super::pci_slots).
 
 use super::error::Error;
 use super::irq;
+use super::pci_slots::PciSlots;
 use crate::arch::x86_64::acpi::MmioSlot;
 use crate::arch::x86_64::address_map as map;
 use crate::devices::Bus;
@@ -25,16 +26,24 @@ pub(super) struct Slots<'a> {
     fd: &'a Arc<VmFd>,
     ram: &'a GuestRam,
     bus: &'a mut Bus,
+    /// Instead of registers at fixed addresses, and pins.
+    pub pci: Option<PciSlots>,
     pub taken: Vec<MmioSlot>,
     pub transports: Vec<SharedTransport>,
 }
 
 impl<'a> Slots<'a> {
-    pub fn new(fd: &'a Arc<VmFd>, ram: &'a GuestRam, bus: &'a mut Bus) -> Self {
+    pub fn new(
+        fd: &'a Arc<VmFd>,
+        ram: &'a GuestRam,
+        bus: &'a mut Bus,
+        pci: Option<PciSlots>,
+    ) -> Self {
         Self {
             fd,
             ram,
             bus,
+            pci,
             taken: Vec::new(),
             transports: Vec::new(),
         }
@@ -64,6 +73,10 @@ impl<'a> Slots<'a> {
     /// Registers on the bus, a line to a pin, and a short cut for notifications, so that they reach the device's worker
     /// without an exit to this process.
     fn place(&mut self, device: Box<dyn VirtioDevice>) -> Result<(), Error> {
+        if let Some(pci) = &mut self.pci {
+            self.transports.push(pci.place(device, self.ram)?);
+            return Ok(());
+        }
         let index = self.taken.len();
         let address = map::VIRTIO_MMIO + index as u64 * MMIO_BYTES;
         let irq = FIRST_VIRTIO_IRQ + index as u32;

@@ -1,15 +1,19 @@
 //! One vCPU: its thread, and the loop that is one match on why the guest came back.
 
 use super::boot_trace::BootTrace;
+use super::error::Error;
 use super::exit::ExitReason;
 use super::failure::{Cause, Failure};
 use super::kick;
 use super::lifecycle::{Lifecycle, Outcome};
 use super::power_button::PowerButton;
+use super::vcpu_state::{self, Means};
 use crate::config::VcpuStats;
+use crate::devices::power::Power;
 use crate::devices::serial::Serial;
 use crate::devices::{Action, Bus};
 use crate::memory::GuestRam;
+use crate::snapshot::VcpuState;
 use kvm_bindings::{
     KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
 };
@@ -18,13 +22,17 @@ use kvmlet_sys::thread::lock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+/// What a vCPU tells of itself.
+pub(super) type Told = Result<VcpuState, Error>;
+
 /// What all vCPUs of a VM share.
 pub(super) struct Shared {
     pub ports: Bus,
     pub mmio: Bus,
     pub power_button: PowerButton,
+    pub power: Arc<Mutex<Power>>,
     pub serial: Arc<Mutex<Serial>>,
-    pub lifecycle: Lifecycle,
+    pub lifecycle: Lifecycle<Told>,
     pub trace: BootTrace,
     // Last: what is on the buses holds the VM, which must not outlive its memory.
     pub ram: GuestRam,
@@ -62,6 +70,10 @@ pub(super) struct Vcpu {
     pub number: u8,
     /// It has not been in the guest, and nor has another: the others wait until the guest starts them.
     pub is_first: bool,
+    /// It goes on with what a guest has done elsewhere.
+    pub resumes: bool,
+    /// How it can tell of itself.
+    pub means: Arc<Means>,
     pub fd: VcpuFd,
     pub counters: Arc<Counters>,
 }
@@ -86,8 +98,11 @@ impl Vcpu {
 
     /// `None` when the VM was ended by someone else.
     fn run_until_end(&mut self, run: *const kvm_run, shared: &Shared) -> Option<Outcome> {
-        if !shared.lifecycle.may_run() {
+        if !self.may_run(shared) {
             return None;
+        }
+        if self.resumes {
+            self.tell_of_pause();
         }
         let mut next = Next::Enter;
         loop {
@@ -96,7 +111,7 @@ impl Vcpu {
                 Next::Ask => {
                     // Cleared before asking: a kick that comes between the two is seen by the next KVM_RUN.
                     self.fd.set_kvm_immediate_exit(0);
-                    if !shared.lifecycle.may_run() {
+                    if !self.may_run(shared) {
                         return None;
                     }
                     self.tell_of_pause();
@@ -110,6 +125,11 @@ impl Vcpu {
                 }
             };
         }
+    }
+
+    fn may_run(&self, shared: &Shared) -> bool {
+        let tell = || vcpu_state::read(&self.fd, self.number, &self.means);
+        shared.lifecycle.may_run(tell)
     }
 
     /// The guest's watchdogs should not take the time that it stood still for a lockup (api.rst, KVM_KVMCLOCK_CTRL):
@@ -199,7 +219,7 @@ fn each_access(run: *const kvm_run, bytes: usize) -> impl Iterator<Item = std::o
 
 /// Leaves the lifecycle on every way out, a panic included, which then ends the VM.
 struct Leave<'a> {
-    lifecycle: &'a Lifecycle,
+    lifecycle: &'a Lifecycle<Told>,
     vcpu: u8,
 }
 

@@ -60,6 +60,15 @@ impl HungFile {
             let server = check(libc::fork())?;
             if server == 0 {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                // What other threads have open just now, as a lock, it would have for as long as it serves.
+                let device_number = device.as_raw_fd().unsigned_abs();
+                libc::syscall(libc::SYS_close_range, 3, device_number - 1, 0);
+                libc::syscall(
+                    libc::SYS_close_range,
+                    device_number + 1,
+                    libc::c_uint::MAX,
+                    0,
+                );
                 serve(device);
             }
             Ok(Self { place, server })
@@ -99,10 +108,19 @@ fn serve(mut device: File) -> ! {
     let request =
         unsafe { std::slice::from_raw_parts_mut((&raw mut REQUEST).cast::<u8>(), 1 << 18) };
     loop {
-        let Ok(40..) = device.read(request) else {
+        match device.read(request) {
+            Ok(40..) => {}
+            // A request that was taken back before it was read (fuse(4)).
+            Err(error)
+                if [libc::ENOENT, libc::EINTR, libc::EAGAIN]
+                    .map(Some)
+                    .contains(&error.raw_os_error()) =>
+            {
+                continue;
+            }
             // SAFETY: ends this process.
-            unsafe { libc::_exit(0) }
-        };
+            _ => unsafe { libc::_exit(0) },
+        }
         let word = |at: usize| {
             u32::from_le_bytes([
                 request[at],

@@ -56,7 +56,7 @@ pub fn network() {
                 "grep -qx 0 /proc/sys/net/ipv4/conf/uplink/forwarding",
                 "test \"$(ls /tmp/kvmlet-$A/net)\" = lock",
             ] {
-                assert!(scene.holds(gone), "{damage}: {gone}");
+                eventually(&format!("{damage}: {gone}"), || scene.holds(gone));
             }
         }
     };

@@ -81,6 +81,26 @@ pub const OF_A_USER: &[Situation] = &[
         ..USER
     },
     Situation {
+        name: "a roll that is another name of a file",
+        plant: with!("ln /home/victim/canary ledger/roll"),
+        ..USER
+    },
+    Situation {
+        name: "a roll that leads to a file",
+        plant: with!("ln -s /home/victim/canary ledger/roll"),
+        ..USER
+    },
+    Situation {
+        name: "a roll that is a FIFO",
+        plant: with!("mkfifo ledger/roll"),
+        ..USER
+    },
+    Situation {
+        name: "a roll that is garbage",
+        plant: with!("head -c 100000 /dev/urandom >ledger/roll"),
+        ..USER
+    },
+    Situation {
         name: "a directory of notes that is a file",
         plant: with!("rmdir ledger; >ledger"),
         outcome: Refused(&["cannot use `/home/victim/run/kvmlet/ledger`"]),

@@ -16,7 +16,7 @@ const NAME: &str = "the_time_of_a_quota_is_not_spent_on_waiting_for_halted_vcpus
 const ALONE: &str = "KVMLET_TEST_HALTING";
 
 /// linux/kvm.h: `_IO(KVMIO, 0xce)`.
-const KVM_GET_STATS_FD: libc::c_ulong = 0xaece;
+const KVM_GET_STATS_FD: libc::Ioctl = 0xaece;
 
 fn halting() {
     if std::env::var_os(ALONE).is_none() {

@@ -159,23 +159,21 @@ impl Scene {
         ];
         let ended = self.kvmlet(&next);
         assert_eq!(ended.code, 0, "{}", ended.err);
-        let mut left: Vec<String> = self
-            .sandbox
-            .left_over()
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
+        // Its own network is taken down by a process that outlives it.
+        eventually(&format!("seed {seed}: no notes are left"), || {
+            self.sandbox.left_over().is_empty()
+        });
+        let mut left: Vec<String> = Vec::new();
         for directory in ["instances", "names", "pending"] {
             let path = Path::new(STATE).join("kvmlet").join(directory);
             let found = read_dir(path).unwrap().flatten();
             left.extend(found.map(|entry| entry.path().display().to_string()));
         }
-        left.extend(
-            lines(Command::new("ip").args(["-o", "link"]))
-                .into_iter()
-                .filter(|line| !line.contains(": lo:")),
-        );
-        left.extend(lines(Command::new("nft").args(["list", "ruleset"])));
+        eventually(&format!("seed {seed}: no network is left"), || {
+            let links = lines(Command::new("ip").args(["-o", "link"]));
+            links.iter().all(|line| line.contains(": lo:"))
+                && lines(Command::new("nft").args(["list", "ruleset"])).is_empty()
+        });
         // Those of this network.
         let sockets = read_to_string("/proc/thread-self/net/unix").unwrap();
         left.extend(sockets.lines().skip(1).map(String::from));

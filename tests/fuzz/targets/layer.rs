@@ -1,10 +1,10 @@
-//! A layer of an image, as a hostile registry would send it: read, put on top of itself, and written as an image.
+//! A layer of an image, as a hostile registry would send it: read, kept and read back, put on top of itself, and written as an image.
 
 #![no_main]
 
 use kvmlet_image::blob::Blob;
 use kvmlet_image::erofs::Image;
-use kvmlet_image::layer::{Limits, read};
+use kvmlet_image::layer::{Changes, Limits, Rest, read};
 use kvmlet_image::merge::merge;
 use kvmlet_image::tree::BLOCK;
 use libfuzzer_sys::fuzz_target;
@@ -21,12 +21,16 @@ const BLOCKS: u32 = 512;
 
 fuzz_target!(|data: &[u8]| {
     let mut blob = Blob::new(io::sink(), 0, BLOCKS);
-    let layer = read(data, &mut blob, &LIMITS);
+    let mut rest = Rest::new(Vec::new(), LIMITS.length);
+    let layer = read(data, &mut blob, &mut rest, &LIMITS);
     assert!(blob.blocks() <= BLOCKS);
     let Ok(layer) = layer else {
         return;
     };
     assert!(layer.length <= LIMITS.length);
+    // As the store keeps it.
+    let kept = layer.changes.to_bytes();
+    assert_eq!(Changes::from_bytes(&kept).unwrap().to_bytes(), kept);
     let tree = layer.changes.tree();
     assert!(tree.len() <= LIMITS.files);
     // On top of itself its hard links may lead into the layer below.

@@ -18,6 +18,8 @@ pub const KERNEL_CS: u16 = 0x10;
 pub const USER_DS: u16 = 0x23;
 /// 64-bit code segment at CPL3 (RPL 3).
 pub const USER_CS: u16 = 0x2b;
+/// RFLAGS at CPL3: interrupts off, and IOPL 3.
+pub const USER_RFLAGS: u64 = 0x3002;
 /// Number of vectors in the IDT.
 pub const VECTORS: u8 = 0x40;
 
@@ -77,7 +79,7 @@ global_asm!(
     .set CR4_OSFXSR_OSXMMEXCPT, 0x600
     .set EFER, 0xc0000080
     .set EFER_LME, 0x100
-    .set RFLAGS, 0x2
+    .set RFLAGS, {rflags}
     .set TSS, 0x30
 
     .section .text.entry, "ax"
@@ -187,8 +189,9 @@ guest_tss:
     .long 0
     .quad guest_kernel_stack_top    # RSP0
     .fill 90, 1, 0
-    # Ports are open by the I/O permission bitmap, all zeros, rather than by IOPL: on a
-    # host without hardware virtualization CPL3 code does not keep its IOPL.
+    # Ports are open by the I/O permission bitmap, all zeros, and by IOPL: on a host without
+    # hardware virtualization CPL3 code does not keep its IOPL, and QEMU (7.2, without KVM) does
+    # not look at the bitmap of a busy TSS, which KVM makes of one whose VM goes on from a snapshot.
     .word guest_io_bitmap - . + 102
 
     .bss
@@ -228,5 +231,6 @@ guest_user_stack_top:
     .text
 "#,
     idt_limit = const VECTORS as u16 * 16 - 1,
+    rflags = const USER_RFLAGS,
     options(att_syntax)
 );

@@ -3,7 +3,7 @@
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::entry::{KERNEL_CS, USER_CS, USER_DS, VECTORS};
+use crate::entry::{KERNEL_CS, USER_CS, USER_DS, USER_RFLAGS, VECTORS};
 use crate::{lapic, mmio, power, println};
 
 /// First vector that is not an exception.
@@ -132,7 +132,7 @@ fn report_at_user_level(frame: &mut Frame) {
     frame.rip = report as *const () as u64;
     frame.cs = USER_CS.into();
     frame.ss = USER_DS.into();
-    frame.rflags = 0x2;
+    frame.rflags = USER_RFLAGS;
     // As after a call: the return address would be here.
     frame.rsp = &raw const guest_user_stack_top as u64 - 8;
 }

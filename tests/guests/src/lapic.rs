@@ -14,6 +14,11 @@ const EOI: u64 = 0xb0;
 const SPURIOUS: u64 = 0xf0;
 const ICR_LOW: u64 = 0x300;
 const ICR_HIGH: u64 = 0x310;
+const TIMER: u64 = 0x320;
+const TIMER_COUNT: u64 = 0x380;
+const TIMER_DIVIDE: u64 = 0x3e0;
+const PERIODIC: u32 = 1 << 17;
+const DIVIDE_BY_1: u32 = 0b1011;
 
 const MSR_APIC_BASE: u32 = 0x1b;
 const MSR_X2APIC_ID: u32 = 0x802;
@@ -64,6 +69,16 @@ pub fn id() -> u32 {
 pub fn end_of_interrupt() {
     // SAFETY: a register of the LAPIC.
     unsafe { write32(BASE + EOI, 0) };
+}
+
+/// Has this CPU interrupted by `vector` again and again, whenever its timer has counted that far. xAPIC mode only.
+pub fn start_timer(vector: u8, count: u32) {
+    // SAFETY: registers of the LAPIC; writing the count starts the timer.
+    unsafe {
+        write32(BASE + TIMER_DIVIDE, DIVIDE_BY_1);
+        write32(BASE + TIMER, PERIODIC | u32::from(vector));
+        write32(BASE + TIMER_COUNT, count);
+    }
 }
 
 /// Resets the CPU with this APIC id and makes it wait for [`start_up`].

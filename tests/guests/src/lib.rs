@@ -35,6 +35,8 @@ pub mod lapic;
 pub mod libc_symbols;
 pub mod mmio;
 pub mod mp_table;
+#[cfg(feature = "virtio")]
+pub mod pci;
 pub mod port;
 pub mod power;
 pub mod raw_device;

@@ -105,6 +105,8 @@ pub fn device_at(address: u64, kind: DeviceType) -> MmioTransport<'static> {
 pub fn negotiate(transport: &mut impl Transport, wanted: u64) -> u64 {
     let found = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
     transport.set_status(DeviceStatus::empty());
+    // One after the other: Firecracker wants each step.
+    transport.set_status(DeviceStatus::ACKNOWLEDGE);
     transport.set_status(found);
     let agreed = transport.read_device_features() & wanted;
     transport.write_driver_features(agreed);

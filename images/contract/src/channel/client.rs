@@ -160,14 +160,30 @@ impl Client {
     ///
     /// When it cannot be described.
     pub fn start(&mut self, spec: &ProcessSpec, role: Role) -> Result<(), ClientError> {
+        self.describe(spec)?;
+        self.put(&Request::Start { role });
+        self.grant_windows();
+        Ok(())
+    }
+
+    fn describe(&mut self, spec: &ProcessSpec) -> Result<(), ClientError> {
         let description = spec.encode().map_err(ClientError::Description)?;
         let length = description.len() as u32;
         self.put(&Request::Begin { length });
         for part in description.chunks(MAX_PAYLOAD) {
             self.put(&Request::Describe { part });
         }
-        self.put(&Request::Start { role });
-        self.grant_windows();
+        Ok(())
+    }
+
+    /// Makes a machine that goes on from a snapshot one of its own, with the name, the networks and the hosts of a description.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be described.
+    pub fn renew(&mut self, spec: &ProcessSpec) -> Result<(), ClientError> {
+        self.describe(spec)?;
+        self.put(&Request::Renew);
         Ok(())
     }
 

@@ -30,6 +30,8 @@ pub(super) const TERMINAL: u8 = 11;
 pub(super) const INPUT: u8 = 12;
 pub(super) const DETACHED: u8 = 13;
 pub(super) const NETWORK: u8 = 14;
+pub(super) const FILLED_MOUNT: u8 = 15;
+pub(super) const HOST: u8 = 16;
 
 /// Why a process cannot be described, or a description not be understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +103,7 @@ impl core::error::Error for DescriptionError {}
 pub struct Mount<'a> {
     /// As mount(2) has them.
     pub flags: u32,
-    /// A device, a tag or, for a bind mount, a path.
+    /// A device, a tag or, for a bind mount, a path. Behind [`SERIAL`] the serial number of a disk, wherever that appears.
     pub source: &'a CStr,
     /// Where, absolute. Directories that are missing are made.
     pub target: &'a CStr,
@@ -109,6 +111,18 @@ pub struct Mount<'a> {
     pub fstype: &'a CStr,
     /// The file system's own options.
     pub options: &'a CStr,
+    /// What the image has at the target is copied into it, with owners and modes, if there is nothing in it yet.
+    pub filled: bool,
+}
+
+/// What a [source](Mount::source) begins with that is a disk, found by the serial number that follows.
+pub const SERIAL: &str = "serial:";
+
+impl<'a> Mount<'a> {
+    /// The serial number of the disk that is mounted, if it is found by that.
+    pub fn serial(&self) -> Option<&'a [u8]> {
+        self.source.to_bytes().strip_prefix(SERIAL.as_bytes())
+    }
 }
 
 /// A description that was understood as a whole; strings lie where it was read.
@@ -200,7 +214,10 @@ impl<'a> Description<'a> {
                 &mut self.hostname,
                 text("host name", 1, value)?,
             )?,
-            MOUNT => drop(mount(value).ok_or(DescriptionError::Value { what: "mount" })?),
+            MOUNT | FILLED_MOUNT => {
+                mount(tag, value).ok_or(DescriptionError::Value { what: "mount" })?;
+            }
+            HOST => drop(text("host", 1, value)?),
             NETWORK => drop(text("network", 1, value)?),
             STOP_SIGNAL => once(
                 "stop signal",
@@ -228,11 +245,14 @@ impl<'a> Description<'a> {
         Ok(())
     }
 
-    fn all(&self, tag: u8) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    fn fields(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
         let mut rest = Fields(self.fields);
         core::iter::from_fn(move || field(&mut rest))
-            .filter(move |(found, _)| *found == tag)
-            .map(|(_, value)| value)
+    }
+
+    fn all(&self, tag: u8) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let found = self.fields().filter(move |(found, _)| *found == tag);
+        found.map(|(_, value)| value)
     }
 
     /// The program and its arguments.
@@ -253,7 +273,13 @@ impl<'a> Description<'a> {
 
     /// What to mount, in this order.
     pub fn mounts(&self) -> impl Iterator<Item = Mount<'a>> + use<'a> {
-        self.all(MOUNT).filter_map(mount)
+        self.fields().filter_map(|(tag, value)| mount(tag, value))
+    }
+
+    /// What the guest's `/etc/hosts` is to have beside itself: an address and its names each.
+    pub fn hosts(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let hosts = self.all(HOST);
+        hosts.filter_map(|value| text("host", 1, value).ok())
     }
 
     /// Networks to configure, each what `kvmlet.net=` says on the kernel command line.
@@ -316,7 +342,12 @@ fn once<T>(what: &'static str, slot: &mut Option<T>, value: T) -> Result<(), Des
 }
 
 /// Flags, and four strings that end with NUL: source, target, type, options.
-fn mount(value: &[u8]) -> Option<Mount<'_>> {
+fn mount(tag: u8, value: &[u8]) -> Option<Mount<'_>> {
+    let filled = match tag {
+        MOUNT => false,
+        FILLED_MOUNT => true,
+        _ => return None,
+    };
     let mut fields = Fields(value);
     let flags = fields.u32()?;
     let mut next = || {
@@ -330,6 +361,7 @@ fn mount(value: &[u8]) -> Option<Mount<'_>> {
         target: next()?,
         fstype: next()?,
         options: next()?,
+        filled,
     };
     (fields.0.is_empty() && mount.target.to_bytes().starts_with(b"/")).then_some(mount)
 }

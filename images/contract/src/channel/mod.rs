@@ -48,7 +48,7 @@ mod request;
 
 pub use client::{Client, ClientError, MAX_BACKLOG, OUTPUT_WINDOW};
 pub use description::{
-    Description, DescriptionError, MAX_DESCRIPTION, MAX_FIELDS, MAX_STRING, Mount,
+    Description, DescriptionError, MAX_DESCRIPTION, MAX_FIELDS, MAX_STRING, Mount, SERIAL,
 };
 pub use event::{Ended, Event, Fault, MAX_MESSAGE, StopStep};
 pub use fields::{FrameError, HEADER, MAX_PAYLOAD};
@@ -67,8 +67,23 @@ pub const PACK: &str = "pack";
 /// name.
 pub const UNPACK: &str = "unpack";
 
-/// The newest version of the frames, which is the one described here.
-pub const VERSION: u16 = 1;
+/// The tool that writes what the guest has changed of its root to standard output: the records of an [archive](crate::archive)
+/// whose outermost item is the root. The attributes of an item come before what is in it. What was removed is a character
+/// device with the number 0, and a directory that replaces another one has the attribute [`OPAQUE`].
+pub const CHANGES: &str = "changes";
+
+/// The same without the content of files.
+pub const CHANGED_NAMES: &str = "changed-names";
+
+/// The attribute of a directory of which nothing is seen that was there before; its value is `y`.
+pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+
+/// The attribute of what was there before, and was changed.
+pub const ORIGIN: &[u8] = b"trusted.overlay.origin";
+
+/// The newest version of the frames, which is the one described here. With 2 came disks by serial number, filled mounts and
+/// hosts in descriptions, which an agent that knows no more than 1 refuses; with 3 [`Request::Renew`].
+pub const VERSION: u16 = 3;
 
 /// The oldest version that is still understood.
 pub const OLDEST_VERSION: u16 = 1;

@@ -2,9 +2,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::description::{
-    ARGUMENT, DETACHED, Description, DescriptionError, GROUP, HOSTNAME, INPUT, MADE_WORKDIR,
-    MAX_DESCRIPTION, MAX_FIELDS, MOUNT, NETWORK, STOP_SIGNAL, STOP_TIMEOUT, TERMINAL, USER,
-    VARIABLE, WORKDIR,
+    ARGUMENT, DETACHED, Description, DescriptionError, FILLED_MOUNT, GROUP, HOST, HOSTNAME, INPUT,
+    MADE_WORKDIR, MAX_DESCRIPTION, MAX_FIELDS, MOUNT, NETWORK, STOP_SIGNAL, STOP_TIMEOUT, TERMINAL,
+    USER, VARIABLE, WORKDIR,
 };
 use crate::{ConsoleSize, NetworkSpec};
 
@@ -28,6 +28,8 @@ pub struct ProcessSpec {
     pub hostname: Option<String>,
     /// What to mount. Only of the service.
     pub mounts: Vec<MountSpec>,
+    /// What the guest's `/etc/hosts` has beside itself: an address and its names each. Only of the service.
+    pub hosts: Vec<String>,
     /// Networks to configure. Only of the service.
     pub networks: Vec<NetworkSpec>,
     /// The signal that asks it to end; SIGTERM if none. Only of the service.
@@ -47,7 +49,7 @@ pub struct ProcessSpec {
 pub struct MountSpec {
     /// As mount(2) has them.
     pub flags: u32,
-    /// A device, a tag or, for a bind mount, a path.
+    /// A device, a tag or, for a bind mount, a path; behind [`super::SERIAL`] the serial number of a disk.
     pub source: Vec<u8>,
     /// Where, absolute. Directories that are missing are made.
     pub target: Vec<u8>,
@@ -55,6 +57,8 @@ pub struct MountSpec {
     pub fstype: Vec<u8>,
     /// The file system's own options.
     pub options: Vec<u8>,
+    /// What the image has at the target is copied into it if there is nothing in it yet.
+    pub filled: bool,
 }
 
 impl ProcessSpec {
@@ -82,7 +86,11 @@ impl ProcessSpec {
         }
         out.optional(HOSTNAME, self.hostname.as_deref().map(str::as_bytes));
         for mount in &self.mounts {
-            out.field(MOUNT, &mount.encode()?);
+            let tag = [MOUNT, FILLED_MOUNT][usize::from(mount.filled)];
+            out.field(tag, &mount.encode()?);
+        }
+        for host in &self.hosts {
+            out.field(HOST, host.as_bytes());
         }
         for network in &self.networks {
             out.field(NETWORK, network.parameter_value().as_bytes());

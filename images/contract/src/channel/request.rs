@@ -117,11 +117,14 @@ pub enum Request<'a> {
     },
     /// The end of the service is known, and all that it wrote: power off.
     PowerOff,
+    /// The machine goes on from a snapshot, and others may: it becomes one of its own, with the name, the networks and the hosts
+    /// of the description before, whose other fields mean nothing. Answered by [`super::Event::Done`].
+    Renew,
 }
 
 impl<'a> Message<'a> for Request<'a> {
     fn decode(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, FrameError> {
-        message(bytes, 1..=16, read)
+        message(bytes, 1..=17, read)
     }
 
     fn encode(&self, out: &mut [u8]) -> Option<usize> {
@@ -148,7 +151,7 @@ impl<'a> Message<'a> for Request<'a> {
             }
             Self::SetClock { realtime_ns } => frame.put(&realtime_ns.to_le_bytes()),
             Self::Network { spec } => frame.put(spec.as_bytes()),
-            Self::Attach | Self::EndInput | Self::ReadClock | Self::PowerOff => {}
+            Self::Attach | Self::EndInput | Self::ReadClock | Self::PowerOff | Self::Renew => {}
         }
         frame.finish()
     }
@@ -173,6 +176,7 @@ impl Request<'_> {
             Self::AddEntropy { .. } => 14,
             Self::Network { .. } => 15,
             Self::PowerOff => 16,
+            Self::Renew => 17,
         }
     }
 }
@@ -229,6 +233,7 @@ fn read<'a>(kind: u8, fields: &mut Fields<'a>) -> Option<Request<'a>> {
             spec: core::str::from_utf8(fields.rest()).ok()?,
         },
         16 => Request::PowerOff,
+        17 => Request::Renew,
         _ => return None,
     })
 }

@@ -45,6 +45,7 @@ fn request() -> impl Strategy<Value = Request<'static>> {
         bytes(MAX_ENTROPY).prop_map(|bytes| Request::AddEntropy { bytes }),
         "\\PC{0,80}".prop_map(|text: String| Request::Network { spec: text.leak() }),
         Just(Request::PowerOff),
+        Just(Request::Renew),
     ]
 }
 
@@ -156,7 +157,7 @@ proptest! {
         if let Ok(read) = Description::parse(&bytes) {
             assert_eq!(read.arguments().count(), read.arguments);
             assert_eq!(read.variables().count(), read.variables);
-            let _ = (read.groups().count(), read.mounts().count(), read.networks().count());
+            let _ = (read.groups().count(), read.mounts().count(), read.hosts().count(), read.networks().count());
         }
     }
 }
@@ -170,8 +171,11 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 prop_compose! {
-    fn mount()(flags: u32, [source, target, fstype, options] in [string(), string(), string(), string()]) -> MountSpec {
-        MountSpec { flags, source, target: [vec![b'/'], target].concat(), fstype, options }
+    fn mount()(
+        flags: u32, filled: bool,
+        [source, target, fstype, options] in [string(), string(), string(), string()],
+    ) -> MountSpec {
+        MountSpec { flags, source, target: [vec![b'/'], target].concat(), fstype, options, filled }
     }
 }
 
@@ -181,14 +185,14 @@ prop_compose! {
         variables in many((many(b'A'..=b'Z', 1..5), string()), 0..5),
         workdir in option::of(string()), make_workdir: bool,
         user in option::of(text()), groups in many(text(), 0..3), hostname in option::of(text()),
-        mounts in many(mount(), 0..3),
+        mounts in many(mount(), 0..3), hosts in many(text(), 0..3),
         stop_signal in option::of(1..=64u8), stop_timeout_ms: Option<u32>,
         terminal in option::of(size()), input: bool, detached: bool,
     ) -> ProcessSpec {
         let make_workdir = make_workdir && workdir.is_some();
         let networks = vec![NetworkSpec::from_parameter_value("eth0,10.0.0.2/24,gateway=10.0.0.1").unwrap()];
         ProcessSpec {
-            arguments, variables, workdir, make_workdir, user, groups, hostname, mounts, networks,
+            arguments, variables, workdir, make_workdir, user, groups, hostname, mounts, hosts, networks,
             stop_signal, stop_timeout_ms, terminal, input, detached,
         }
     }
@@ -203,6 +207,7 @@ fn assert_described(spec: &ProcessSpec, bytes: &[u8]) {
         target: mount.target.to_bytes().into(),
         fstype: mount.fstype.to_bytes().into(),
         options: mount.options.to_bytes().into(),
+        filled: mount.filled,
     };
     let pair = |variable: &[u8]| -> (Vec<u8>, Vec<u8>) {
         let at = variable.iter().position(|byte| *byte == b'=').unwrap();
@@ -217,6 +222,7 @@ fn assert_described(spec: &ProcessSpec, bytes: &[u8]) {
         groups: read.groups().map(Into::into).collect(),
         hostname: read.hostname.map(Into::into),
         mounts: read.mounts().map(owned).collect(),
+        hosts: read.hosts().map(Into::into).collect(),
         networks: read
             .networks()
             .map(|it| NetworkSpec::from_parameter_value(it).unwrap())
@@ -339,6 +345,25 @@ fn a_message_that_does_not_fit_is_not_written() {
     assert_eq!(fits.encode(&mut out), Some(HEADER + MAX_PAYLOAD));
     assert_eq!(fits.encode(&mut out[..HEADER + MAX_PAYLOAD - 1]), None);
     assert_eq!(Request::PowerOff.encode(&mut out[..HEADER - 1]), None);
+}
+
+#[test]
+fn a_disk_is_named_by_its_serial_number() {
+    for (source, serial) in [
+        (c"serial:vol-1", Some(&b"vol-1"[..])),
+        (c"/dev/vdb", None),
+        (c"tmpfs", None),
+    ] {
+        let mount = Mount {
+            flags: 0,
+            source,
+            target: c"/",
+            fstype: c"ext4",
+            options: c"",
+            filled: false,
+        };
+        assert_eq!(mount.serial(), serial);
+    }
 }
 
 #[test]

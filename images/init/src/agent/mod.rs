@@ -8,6 +8,7 @@ mod buffer;
 mod connection;
 mod machine;
 mod process;
+mod renewal;
 mod service;
 mod session;
 mod start;
@@ -57,7 +58,7 @@ pub fn run(link: Link, guest: &GuestSpec) -> Result<u8, String> {
         signals: File::signals(!(1 << (SIGPIPE - 1))).map_err(failed)?,
         listener: transport::listen(&link.spec)?,
         sessions: [const { None }; SLOTS],
-        service: Service::new(guest.stop_timeout_s()),
+        service: Service::new(guest),
     };
     agent.sessions[0] = Some(Session::new(link.stream).map_err(failed)?);
     loop {

@@ -1,5 +1,9 @@
 //! The guest's one service, as the agent knows it: whose connection it is on, how it is stopped, and how the guest ends with it.
 
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use kvmlet_contract::GuestSpec;
 use kvmlet_contract::channel::{Description, Ended, StopStep};
 use linux_raw_sys::general::{SIGKILL, SIGTERM};
 
@@ -14,6 +18,8 @@ const LAST_WORDS_MS: u64 = 10_000;
 
 /// The guest's one service.
 pub struct Service {
+    /// Those of its machine.
+    addresses: Vec<IpAddr>,
     process: Option<Process>,
     /// Counts connections that had it: only the last one has it still.
     attached: u32,
@@ -32,12 +38,14 @@ pub struct Service {
 
 impl Service {
     /// One that is not described yet.
-    pub fn new(stop_timeout_s: u32) -> Self {
+    pub fn new(guest: &GuestSpec) -> Self {
+        let addresses = guest.networks.iter().map(|network| network.address);
         Self {
+            addresses: addresses.collect(),
             process: None,
             attached: 0,
             stop_signal: SIGTERM as u8,
-            stop_timeout_ms: u64::from(stop_timeout_s) * 1000,
+            stop_timeout_ms: u64::from(guest.stop_timeout_s()) * 1000,
             stopping: None,
             step: None,
             code: None,
@@ -55,6 +63,15 @@ impl Service {
     pub fn attach(&mut self) -> u32 {
         self.attached = self.attached.wrapping_add(1);
         self.attached
+    }
+
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    /// Its machine has these from now on.
+    pub fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.addresses = addresses;
     }
 
     pub fn is_attached(&self, number: u32) -> bool {

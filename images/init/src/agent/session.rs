@@ -8,6 +8,7 @@ use linux_raw_sys::general::{CLOCK_BOOTTIME, CLOCK_REALTIME};
 use super::connection::{Connection, Inbound};
 use super::machine;
 use super::process::Process;
+use super::renewal;
 use super::service::Service;
 use super::start::start;
 use crate::Failure;
@@ -204,6 +205,7 @@ impl Course {
                     Err(message) => connection.fail(Fault::Request, &message),
                 }
             }
+            Request::Renew => self.renew(connection, service)?,
             Request::Stop { signal, timeout_ms } => service.stop(true, signal, timeout_ms),
             Request::Input { .. }
             | Request::EndInput
@@ -276,13 +278,11 @@ impl Course {
         connection: &mut Connection,
         service: &mut Service,
     ) -> Result<(), Mistake> {
-        let draft = self.draft.take();
-        let draft = draft.filter(|it| it.filled == it.length);
-        let draft = draft.ok_or(Mistake("start a process that is not described"))?;
+        let draft = self.whole_draft("start a process that is not described")?;
         if role == Role::Service && !service.is_awaited() {
             return Err(Mistake("start a second service"));
         }
-        match understand(&draft).and_then(|it| Ok((start(&it, role)?, it))) {
+        match understand(&draft).and_then(|it| Ok((start(&it, role, service.addresses())?, it))) {
             Ok((mut process, description)) => {
                 let pid = process.pid as u32;
                 connection.tell(&Event::Started { pid });
@@ -307,6 +307,23 @@ impl Course {
             }
         }
         Ok(())
+    }
+
+    fn renew(&mut self, connection: &mut Connection, service: &mut Service) -> Result<(), Mistake> {
+        let draft = self.whole_draft("renew a machine that is not described")?;
+        let renewed = understand(&draft).and_then(|it| Ok(renewal::renew(&it, service)?));
+        match renewed {
+            Ok(()) => connection.tell(&Event::Done),
+            Err(failure) => connection.fail(Fault::Request, &failure.message),
+        }
+        Ok(())
+    }
+
+    /// The description, once all of it is there.
+    fn whole_draft(&mut self, mistake: &'static str) -> Result<Draft, Mistake> {
+        let draft = self.draft.take();
+        let draft = draft.filter(|it| it.filled == it.length);
+        draft.ok_or(Mistake(mistake))
     }
 
     fn attach(

@@ -5,19 +5,26 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::CStr;
+use core::net::IpAddr;
 
-use kvmlet_contract::channel::{Description, Role};
+use kvmlet_contract::channel::{CHANGED_NAMES, CHANGES, Description, Role};
 use kvmlet_contract::{Account, NetworkSpec, ServiceSpec, User};
 
 use super::process::{Ends, Process};
 use crate::launch::{Launch, Stdio, name};
 use crate::sys::{self, Errno, File};
 use crate::tools::{self, Tool};
-use crate::{Failure, mounts, network, service, service_file};
+use crate::{Failure, etc, layer, mounts, network, place, root, service, service_file};
 
 /// Starts what is described. Where the description is silent, the image says who the process is and where it starts, and to
 /// the service what it is, whose machine is prepared first.
-pub fn start(description: &Description<'_>, role: Role) -> Result<Process, Failure> {
+///
+/// Its machine has these addresses.
+pub fn start(
+    description: &Description<'_>,
+    role: Role,
+    addresses: &[IpAddr],
+) -> Result<Process, Failure> {
     let image = match role {
         Role::Tool => ServiceSpec::default(),
         // As its service has it, but for the command. Whatever has become of that file, somebody may want to look at it.
@@ -26,7 +33,7 @@ pub fn start(description: &Description<'_>, role: Role) -> Result<Process, Failu
             ..service_file().unwrap_or_default()
         },
         Role::Service => {
-            prepare_machine(description)?;
+            prepare_machine(description, addresses)?;
             service_file()?
         }
     };
@@ -34,10 +41,14 @@ pub fn start(description: &Description<'_>, role: Role) -> Result<Process, Failu
     let image_arguments: Vec<CString> = image.command.iter().map(own).collect();
     let image_variables = service::variables(&image);
     let image_workdir = image.workdir.as_ref().map(own);
+    let changes = root::changes();
     let (stdio, ends) = streams(description)?;
     let launch = Launch {
         program: (role == Role::Tool).then_some(tools::OWN_PROGRAM),
-        arguments: arguments(description, &image_arguments, role)?,
+        arguments: match role {
+            Role::Tool => tool(description, changes.as_deref())?,
+            Role::Exec | Role::Service => arguments(description, &image_arguments, role)?,
+        },
         variables: variables(description, &image_variables),
         workdir: description
             .workdir
@@ -56,10 +67,7 @@ pub fn start(description: &Description<'_>, role: Role) -> Result<Process, Failu
 }
 
 /// What a service's machine is to have beside the service.
-fn prepare_machine(description: &Description<'_>) -> Result<(), String> {
-    if let Some(name) = description.hostname {
-        sys::sethostname(name).map_err(|e| format!("set the host name \"{name}\": {e}"))?;
-    }
+fn prepare_machine(description: &Description<'_>, addresses: &[IpAddr]) -> Result<(), String> {
     let networks = description.networks().map(|text| {
         NetworkSpec::from_parameter_value(text).map_err(|e| format!("configure the network: {e}"))
     });
@@ -67,6 +75,19 @@ fn prepare_machine(description: &Description<'_>) -> Result<(), String> {
     if !networks.is_empty() {
         network::configure(&networks)?;
     }
+    if let Some(name) = description.hostname {
+        sys::sethostname(name).map_err(|e| format!("set the host name \"{name}\": {e}"))?;
+        let mut all = addresses.to_vec();
+        all.extend(networks.iter().map(|network| network.address));
+        etc::name_machine(name, &all, description.hosts())?;
+    }
+    // All of them before the first mount, which a layer over the root would have to take along.
+    let _ = layer::change(|| {
+        let mut places = description
+            .mounts()
+            .map(|mount| place::open_made(mount.target));
+        places.try_for_each(|made| made.map(drop))
+    });
     for mount in description.mounts() {
         mounts::mount_asked(&mount)?;
     }
@@ -85,14 +106,31 @@ fn arguments<'a>(
     }
     match (arguments.is_empty(), role) {
         (true, Role::Service) => arguments.push(service::DEFAULT_COMMAND),
-        (true, Role::Exec | Role::Tool) => return Err("execute a command: none is said".into()),
-        (false, Role::Tool) if Tool::named(arguments[0]).is_none() => {
-            let name = arguments[0].to_string_lossy();
-            return Err(format!(
-                "run the agent's tool \"{name}\": it has none of that name"
-            ));
-        }
+        (true, _) => return Err("execute a command: none is said".into()),
         (false, _) => {}
+    }
+    Ok(arguments)
+}
+
+/// The arguments of one of the agent's own programs: those that are described, but where it is about the changes of the root.
+fn tool<'a>(
+    description: &Description<'a>,
+    changes: Option<&'a CStr>,
+) -> Result<Vec<&'a CStr>, String> {
+    let mut arguments: Vec<&CStr> = description.arguments().collect();
+    let name = arguments.first().copied().unwrap_or_default();
+    if Tool::named(name).is_none() {
+        let name = name.to_string_lossy();
+        return Err(format!(
+            "run the agent's tool \"{name}\": it has none of that name"
+        ));
+    }
+    if matches!(name.to_str(), Ok(CHANGES | CHANGED_NAMES)) {
+        let changes = changes.ok_or(
+            "tell what has changed of the root: it is read-only, or a disk without a layer above",
+        )?;
+        arguments.truncate(1);
+        arguments.push(changes);
     }
     Ok(arguments)
 }

@@ -268,6 +268,17 @@ pub fn add_entropy(bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Random numbers of the kernel's.
+pub fn random<const BYTES: usize>() -> Result<[u8; BYTES], Errno> {
+    let mut bytes = [0; BYTES];
+    // SAFETY: the kernel writes no further than `BYTES`. So few come at once.
+    let count = unsafe { call!(__NR_getrandom, bytes.as_mut_ptr(), BYTES, 0) }?;
+    match count == BYTES {
+        true => Ok(bytes),
+        false => Err(Errno::EINTR),
+    }
+}
+
 /// Removes a file.
 pub fn unlink(path: &CStr) -> Result<(), Errno> {
     // SAFETY: `path` ends with NUL.

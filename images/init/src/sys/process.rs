@@ -44,6 +44,18 @@ pub fn wait_any(options: u32) -> Result<(Pid, i32), Errno> {
     Ok((pid as Pid, status))
 }
 
+/// Waits for the end of a child process; its status.
+pub fn wait_for(pid: Pid) -> Result<i32, Errno> {
+    loop {
+        let mut status = 0i32;
+        // SAFETY: the kernel writes one int.
+        match unsafe { call!(__NR_wait4, pid as isize, &raw mut status, 0) } {
+            Err(Errno::EINTR) => {}
+            other => return other.map(|_| status),
+        }
+    }
+}
+
 const ALL_SIGNALS: u64 = !0;
 
 fn set_signal_mask(mask: u64) {

@@ -143,6 +143,46 @@ impl File {
         unsafe { call!(__NR_fsetxattr, fd, name, value.as_ptr(), value.len(), 0) }.map(drop)
     }
 
+    /// Removes an extended attribute.
+    pub fn remove_attribute(&self, name: &CStr) -> Result<(), Errno> {
+        // SAFETY: `name` ends with NUL.
+        unsafe { call!(__NR_fremovexattr, self.0, name.as_ptr()) }.map(drop)
+    }
+
+    /// Has all that is in this file's file system survive a loss of power.
+    pub fn sync_file_system(&self) -> Result<(), Errno> {
+        // SAFETY: no pointers.
+        unsafe { call!(__NR_syncfs, self.0) }.map(drop)
+    }
+
+    fn file_system(&self) -> Result<statfs64, Errno> {
+        // SAFETY: all-zero bytes are a valid struct statfs.
+        let mut status: statfs64 = unsafe { core::mem::zeroed() };
+        // SAFETY: the kernel writes one struct statfs, which is the same on x86-64.
+        unsafe { call!(__NR_fstatfs, self.0, &raw mut status) }?;
+        Ok(status)
+    }
+
+    /// The unit of this file's file system, in bytes.
+    pub fn block_bytes(&self) -> Result<u64, Errno> {
+        self.file_system().map(|it| it.f_bsize as u64)
+    }
+
+    /// Whether this file is in an overlay.
+    pub fn is_in_overlay(&self) -> bool {
+        const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
+        let status = self.file_system();
+        status.is_ok_and(|it| it.f_type == OVERLAYFS_SUPER_MAGIC)
+    }
+
+    /// Makes the mounted ext4 file system that this file is in as big as that many blocks. One that is as big stays so.
+    pub fn grow_ext4(&self, blocks: u64) -> Result<(), Errno> {
+        /// _IOW('f', 16, __u64), of the kernel's fs/ext4/ext4.h.
+        const EXT4_IOC_RESIZE_FS: u32 = 0x4008_6610;
+        // SAFETY: the kernel reads one number.
+        unsafe { call!(__NR_ioctl, self.0, EXT4_IOC_RESIZE_FS, &raw const blocks) }.map(drop)
+    }
+
     /// Sets when an item of this directory was last modified; when this file itself was if there is no name.
     pub fn set_modified(&self, name: Option<&CStr>, modified: Modified) -> Result<(), Errno> {
         let omit = __kernel_timespec {
@@ -180,6 +220,9 @@ plain_calls! {
         __NR_mknodat(directory, name.as_ptr(), mode, device);
     /// Removes what is no directory from a directory.
     unlink_in(directory: i32, name: &CStr) = __NR_unlinkat(directory, name.as_ptr(), 0);
+    /// Removes an empty directory from a directory.
+    remove_directory_in(directory: i32, name: &CStr) =
+        __NR_unlinkat(directory, name.as_ptr(), AT_REMOVEDIR);
     /// Gives an item of a directory, and what no link in it leads to, an owner.
     chown_in(directory: i32, name: &CStr, uid: u32, gid: u32) =
         __NR_fchownat(directory, name.as_ptr(), uid, gid, AT_SYMLINK_NOFOLLOW);

@@ -19,20 +19,62 @@ const ATTRIBUTE_NAMES: usize = 64 << 10;
 struct Packer {
     /// Where it is, for those who are told of a failure.
     path: Vec<u8>,
+    what: What,
     record: [u8; HEADER + MAX_PAYLOAD],
     piece: [u8; MAX_ATTRIBUTE],
 }
 
-/// Writes what is at a path to standard output, and what a symbolic link there says, not what it leads to.
+/// What of items is told, and in which order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// All of it, their attributes at the end.
+    Copy,
+    /// All of it, their attributes ahead.
+    Changes,
+    /// That without content.
+    Names,
+}
+
+impl Packer {
+    fn new(path: &[u8], what: What) -> Self {
+        Self {
+            path: path.to_vec(),
+            what,
+            record: [0; HEADER + MAX_PAYLOAD],
+            piece: [0; MAX_ATTRIBUTE],
+        }
+    }
+}
+
+/// Writes what has changed of the root, which a path leads to, as [`kvmlet_contract::channel::CHANGES`] says.
+pub fn changes(path: &CStr) -> Result<(), String> {
+    changed(path, What::Changes)
+}
+
+/// The same without the content of files.
+pub fn changed_names(path: &CStr) -> Result<(), String> {
+    changed(path, What::Names)
+}
+
+fn changed(path: &CStr, what: What) -> Result<(), String> {
+    let mut packer = Packer::new(b"", what);
+    let root = File::open(path, sys::O_RDONLY | sys::O_DIRECTORY);
+    let root = root.map_err(|error| packer.failed("open the changes of", error))?;
+    packer.item(&root, c".", 0)?;
+    packer.tell(&Record::End)
+}
+
+/// Writes what is at a path to standard output, and what a symbolic link there says, not what it leads to. A path that ends
+/// in `/.` is that of a directory, even if a link leads there.
 pub fn pack(path: &CStr) -> Result<(), String> {
-    let mut packer = Packer {
-        path: path.to_bytes().to_vec(),
-        record: [0; HEADER + MAX_PAYLOAD],
-        piece: [0; MAX_ATTRIBUTE],
-    };
-    let directory = parent(path).map_err(|error| packer.failed("open the directory of", error))?;
+    let mut packer = Packer::new(path.to_bytes(), What::Copy);
     let mut name = [0; 256];
-    let name = c_str(last(path.to_bytes()).1, &mut name);
+    let named = path.to_bytes();
+    let (directory, name) = match named.ends_with(b"/.") {
+        true => (File::open(path, sys::O_RDONLY | sys::O_DIRECTORY), Ok(c".")),
+        false => (parent(path), c_str(last(named).1, &mut name)),
+    };
+    let directory = directory.map_err(|error| packer.failed("open the directory of", error))?;
     let name = name.map_err(|error| packer.failed("copy", error))?;
     packer.item(&directory, name, 0)?;
     packer.tell(&Record::End)
@@ -53,14 +95,18 @@ impl Packer {
     fn item(&mut self, directory: &File, name: &CStr, depth: usize) -> Result<(), String> {
         let status = directory.status_of(name);
         let status = status.map_err(|error| self.failed("read", error))?;
-        let named = name.to_bytes();
+        let named = match name.to_bytes() {
+            // No record has that name, and who unpacks a directory alone calls it as it likes.
+            b"." => b"directory",
+            named => named,
+        };
         match status.mode & S_IFMT {
             S_IFDIR if depth == MAX_DEPTH => Err(self.failed("go into", Errno::ELOOP)),
             S_IFDIR => {
                 let open = directory.open_in(name, sys::O_RDONLY | sys::O_DIRECTORY, 0);
                 let open = open.map_err(|error| self.failed("read", error))?;
                 self.tell(&Record::Directory { name: named })?;
-                self.tell(&ahead(&status))?;
+                self.begin(&open, &status)?;
                 self.entries(&open, depth)?;
                 self.leave(&open, &status)
             }
@@ -69,8 +115,10 @@ impl Packer {
                 let open = open.map_err(|error| self.failed("read", error))?;
                 let size = status.size;
                 self.tell(&Record::File { name: named, size })?;
-                self.tell(&ahead(&status))?;
-                self.content(&open, size)?;
+                self.begin(&open, &status)?;
+                if self.what != What::Names {
+                    self.content(&open, size)?;
+                }
                 self.leave(&open, &status)
             }
             S_IFLNK => {
@@ -141,10 +189,22 @@ impl Packer {
         Ok(())
     }
 
+    /// What is said of an item before what is in it: also what [`Self::leave`] is going to say.
+    fn begin(&mut self, open: &File, status: &Status) -> Result<(), String> {
+        let (owner, modified) = (status.owner, status.modified);
+        self.tell(&Record::Ahead { owner, modified })?;
+        match self.what {
+            What::Copy => Ok(()),
+            What::Changes | What::Names => self.attributes(open),
+        }
+    }
+
     /// What is said of an item when all that is in it was.
     fn leave(&mut self, open: &File, status: &Status) -> Result<(), String> {
         self.tell(&Record::Owner(status.owner))?;
-        self.attributes(open)?;
+        if self.what == What::Copy {
+            self.attributes(open)?;
+        }
         self.tell(&Record::Leave(status.modified))
     }
 
@@ -169,14 +229,6 @@ impl Packer {
             send(&self.record[..length])?;
         }
         Ok(())
-    }
-}
-
-/// What [`Packer::leave`] is going to say.
-fn ahead(status: &Status) -> Record<'static> {
-    Record::Ahead {
-        owner: status.owner,
-        modified: status.modified,
     }
 }
 

@@ -20,14 +20,22 @@ set -e
 echo there are namespaces
 read -r mapped
 cd "$1"
+if [ "$2" = read-only ]; then
+    mount --bind . .
+    cd "$1"
+    [ ! -d agent ] || mount --bind agent agent
+fi
 mount --rbind -o ro /usr usr
 mount -t tmpfs dev dev
-ln -s /port dev/port
-ln -s /null dev/null
+for device in port null; do
+    touch dev/$device
+    mount --bind $device dev/$device
+done
 mount -t proc proc proc
 ip link add eth0 type veth peer name peer
 ip link set peer up
 mount --bind cmdline proc/cmdline
+[ "$2" != read-only ] || mount -o remount,bind,ro .
 exec chroot . /init
 "#;
 
@@ -35,6 +43,8 @@ exec chroot . /init
 pub struct Guest {
     pub root: TempDir,
     pub cmdline: String,
+    /// Nothing in the root can be changed.
+    pub read_only: bool,
 }
 
 /// How a guest ended.
@@ -96,6 +106,7 @@ impl Guest {
         Some(Self {
             root,
             cmdline: cmdline.into(),
+            read_only: false,
         })
     }
 
@@ -127,6 +138,7 @@ impl Guest {
             .args(NAMESPACES)
             .args(["sh", "-c", SET_UP, "sh"])
             .arg(self.root.path())
+            .arg(if self.read_only { "read-only" } else { "" })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

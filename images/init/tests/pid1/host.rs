@@ -101,6 +101,12 @@ impl Host {
         self
     }
 
+    /// Makes the machine one of its own, as after a snapshot.
+    pub fn renew(&mut self, spec: &ProcessSpec) {
+        self.client.renew(spec).unwrap();
+        self.flush();
+    }
+
     pub fn request(&mut self, request: &Request<'_>) {
         self.client.request(request).unwrap();
         self.flush();

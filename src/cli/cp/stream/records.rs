@@ -4,6 +4,7 @@ use super::NotUnpacked;
 use kvmlet_control::agent::Owners;
 use kvmlet_control::agent::archive::{MAX_ATTRIBUTE, Modified, Owner, PERMISSIONS, Record};
 use kvmlet_control::agent::channel::{HEADER, MAX_PAYLOAD};
+use kvmlet_control::agent::records::{Content, Records};
 use rustix::fs::FileType;
 use rustix::net::{SendFlags, send};
 use std::ffi::OsStr;
@@ -32,143 +33,46 @@ pub(super) fn path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
-/// Reads records, of which one at a time is in memory.
-pub(super) struct Reader {
-    stream: UnixStream,
-    bytes: Vec<u8>,
-    /// How long the record is that was handed out last.
-    last: usize,
+/// What is said of the item that has just begun.
+pub(super) fn ahead(records: &mut Records<impl Read>) -> io::Result<About> {
+    records
+        .take_if(|record| match record {
+            Record::Ahead { owner, modified } => Some(About {
+                owner: *owner,
+                modified: *modified,
+            }),
+            _ => None,
+        })?
+        .ok_or_else(nonsense)
 }
 
-/// A record, whose bytes are its own.
-pub(super) struct Got(Vec<u8>);
-
-impl Got {
-    pub fn get(&self) -> Record<'_> {
-        // It was decoded before.
-        Record::decode(&self.0)
-            .ok()
-            .flatten()
-            .map_or(Record::End, |(record, _)| record)
-    }
+/// The content of a file.
+pub(super) struct FileContent<'a, R> {
+    records: &'a mut Records<R>,
+    content: Content,
 }
 
-impl Reader {
-    pub fn new(stream: UnixStream) -> Self {
-        Self {
-            stream,
-            bytes: Vec::new(),
-            last: 0,
-        }
-    }
-
-    /// The next record; an unexpected end if there is none.
-    pub fn next(&mut self) -> io::Result<Got> {
-        let length = self.fill()?;
-        let record = self.bytes[..length].to_vec();
-        self.last = 0;
-        self.bytes.drain(..length);
-        Ok(Got(record))
-    }
-
-    /// Reads until a record is there as a whole; how long it is.
-    fn fill(&mut self) -> io::Result<usize> {
-        loop {
-            let found = Record::decode(&self.bytes).map_err(io::Error::other)?;
-            if let Some((_, length)) = found {
-                return Ok(length);
-            }
-            let mut piece = [0; HEADER + MAX_PAYLOAD];
-            match self.stream.read(&mut piece) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.bytes.extend_from_slice(&piece[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// What is said of the item that has just begun.
-    pub fn ahead(&mut self) -> io::Result<About> {
-        match self.next()?.get() {
-            Record::Ahead { owner, modified } => Ok(About { owner, modified }),
-            _ => Err(nonsense()),
-        }
-    }
-}
-
-/// The content of a file, with zeros for its holes.
-pub(super) struct FileContent<'a> {
-    records: &'a mut Reader,
-    size: u64,
-    at: u64,
-    /// Data that is not read yet, and where it belongs.
-    data: Option<(u64, Vec<u8>)>,
-    /// The record behind all data has come: what follows is a hole.
-    over: bool,
-}
-
-impl<'a> FileContent<'a> {
-    pub fn new(records: &'a mut Reader, size: u64) -> Self {
-        Self {
-            records,
-            size,
-            at: 0,
-            data: None,
-            over: false,
-        }
+impl<'a, R: Read> FileContent<'a, R> {
+    pub fn new(records: &'a mut Records<R>, size: u64) -> Self {
+        let content = Content::new(size);
+        Self { records, content }
     }
 
     /// Passes over what is said of it at its end.
     pub fn finish(self) -> io::Result<()> {
         loop {
-            match self.records.next()?.get() {
+            match self.records.take()?.get() {
                 Record::Leave(_) => return Ok(()),
                 Record::Owner(_) | Record::Attribute { .. } => {}
                 _ => return Err(nonsense()),
             }
         }
     }
-
-    fn look(&mut self) -> io::Result<()> {
-        let length = self.records.fill()?;
-        let bytes = &self.records.bytes[..length];
-        let Ok(Some((Record::Data { offset, bytes }, _))) = Record::decode(bytes) else {
-            self.over = true;
-            return Ok(());
-        };
-        if offset < self.at || offset + bytes.len() as u64 > self.size {
-            return Err(nonsense());
-        }
-        self.data = Some((offset, bytes.to_vec()));
-        self.records.next().map(drop)
-    }
 }
 
-impl Read for FileContent<'_> {
+impl<R: Read> Read for FileContent<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.data.is_none() && !self.over && !buffer.is_empty() {
-            self.look()?;
-        }
-        let until = self.data.as_ref().map_or(self.size, |(offset, _)| *offset);
-        let count = match &mut self.data {
-            Some((offset, bytes)) if *offset == self.at => {
-                let count = bytes.len().min(buffer.len());
-                buffer[..count].copy_from_slice(&bytes[..count]);
-                bytes.drain(..count);
-                *offset += count as u64;
-                self.data = self.data.take().filter(|(_, bytes)| !bytes.is_empty());
-                count
-            }
-            _ => {
-                let hole = usize::try_from(until - self.at).unwrap_or(usize::MAX);
-                let count = hole.min(buffer.len());
-                buffer[..count].fill(0);
-                count
-            }
-        };
-        self.at += count as u64;
-        Ok(count)
+        self.content.fill(buffer, || self.records.piece())
     }
 }
 

@@ -28,7 +28,7 @@ fn archived(records: &[Record<'_>], content: bool) -> Result<Vec<u8>, String> {
     writer.flush().unwrap();
     drop(writer);
     let mut builder = Builder::new(Vec::new());
-    let made = archive(&mut Reader::new(from), content, &mut builder);
+    let made = archive(&mut Records::new(from), content, &mut builder);
     made.map_err(|error| error.to_string())?;
     Ok(builder.into_inner().unwrap())
 }
@@ -55,9 +55,9 @@ fn tar(arguments: &[&str], input: Vec<u8>, directory: &Path) -> String {
 fn told(archive: &[u8], owners: Owners) -> Result<Vec<String>, String> {
     let (from, to) = UnixStream::pair().unwrap();
     let reading = std::thread::spawn(move || {
-        let mut reader = Reader::new(from);
+        let mut reader = Records::new(from);
         let mut lines = Vec::new();
-        while let Ok(record) = reader.next() {
+        while let Ok(record) = reader.take() {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             lines.push(match record.get() {
                 Record::Directory { name } => format!("directory {}", text(name)),

@@ -47,7 +47,7 @@ pub(super) fn receive(
     header.msg_iov = &raw mut part;
     header.msg_iovlen = 1;
     header.msg_control = (&raw mut control).cast();
-    header.msg_controllen = size_of::<Control>();
+    header.msg_controllen = size_of::<Control>() as _;
     // SAFETY: the header points to memory of the sizes that it says, which lives until the call returns.
     let bytes = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, 0) };
     let bytes = usize::try_from(bytes).map_err(|_| io::Error::last_os_error())?;
@@ -115,8 +115,8 @@ pub(super) fn send(
     header.msg_iovlen = 1;
     if let Some(from) = from {
         header.msg_control = (&raw mut control).cast();
-        header.msg_controllen = size_of::<Control>();
-        header.msg_controllen = put_source(&header, from);
+        header.msg_controllen = size_of::<Control>() as _;
+        header.msg_controllen = put_source(&header, from) as _;
     }
     // SAFETY: the header points to memory of the sizes that it says, which lives until the call returns.
     match unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) } {
@@ -166,7 +166,7 @@ fn put_source(header: &libc::msghdr, from: IpAddr) -> usize {
             let message = libc::CMSG_FIRSTHDR(header);
             (*message).cmsg_level = level;
             (*message).cmsg_type = kind;
-            (*message).cmsg_len = libc::CMSG_LEN(bytes) as usize;
+            (*message).cmsg_len = libc::CMSG_LEN(bytes) as _;
             libc::CMSG_DATA(message).cast::<T>().write_unaligned(data);
             libc::CMSG_SPACE(bytes) as usize
         }

@@ -50,8 +50,9 @@ impl Trees {
     fn create(&self, quota: &Quota, memory_bytes: u64) -> Arc<Cgroup> {
         let limits = Limits::new(quota, memory_bytes);
         let plan = Plan::new(&self.0, &unique_name(), &limits, None);
-        let plan = plan.whole().unwrap();
-        Arc::new(Cgroup::create(plan).unwrap())
+        let mut cgroup = Cgroup::create(plan.whole().unwrap()).unwrap();
+        cgroup.withheld().hold().unwrap();
+        Arc::new(cgroup)
     }
 
     fn read(&self, controller: Controller, file: &str) -> String {
@@ -130,6 +131,39 @@ fn a_process_joins_before_it_does_anything_and_goes_with_its_cgroup() {
         let path = base.own.join(&name);
         assert!(!path.exists(), "{} is left", path.display());
     }
+}
+
+#[test]
+fn a_quota_holds_once_it_is_told_to_and_nobody_can_change_it_then() {
+    let Some(trees) = Trees::new() else { return };
+    let limits = Limits::new(&quota(r#""cpu_quota": 0.5, "cpu_weight": 300"#), 64 << 20);
+    let plan = Plan::new(&trees.0, &unique_name(), &limits, None);
+    let mut cgroup = Cgroup::create(plan.whole().unwrap()).unwrap();
+    let read = |file: &str| trees.read(Controller::Cpu, &format!("{}/{file}", cgroup.name()));
+    assert_eq!(read("cpu.cfs_quota_us"), "-1");
+    assert_eq!(read("cpu.shares"), "3072");
+    let open = || fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let quotas = || {
+        let links = open().filter_map(|entry| fs::read_link(entry.path()).ok());
+        let name = cgroup.name();
+        links
+            .filter(|to| to.to_string_lossy().contains(name))
+            .count()
+    };
+    assert_eq!(quotas(), 1);
+    // What a VM's process keeps of it is no more.
+    let name = cgroup.name().to_owned();
+    let withheld = cgroup.withheld();
+    withheld.hold().unwrap();
+    let quota = trees.read(Controller::Cpu, &format!("{name}/cpu.cfs_quota_us"));
+    assert_eq!(quota, "50000");
+    let links = open().filter_map(|entry| fs::read_link(entry.path()).ok());
+    assert_eq!(
+        links
+            .filter(|to| to.to_string_lossy().contains(&name))
+            .count(),
+        0
+    );
 }
 
 #[test]

@@ -58,6 +58,25 @@ pub struct Cgroup {
     processes: Vec<PathBuf>,
     vcpus: Vec<File>,
     memory: Option<MemoryLimit>,
+    withheld: Withheld,
+}
+
+/// Limits that hold nobody yet.
+#[derive(Debug, Default)]
+pub struct Withheld(Vec<(PathBuf, File, String)>);
+
+impl Withheld {
+    /// Has them hold, and keeps no way to change them. Works in a jail, too: what it writes to was opened before.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn hold(self) -> Result<(), Error> {
+        let mut all = self.0.into_iter();
+        all.try_for_each(|(path, mut file, text)| {
+            let written = file.write_all(text.as_bytes());
+            written.map_err(|source| Error::Write { path, text, source })
+        })
+    }
 }
 
 impl Cgroup {
@@ -85,6 +104,7 @@ impl Cgroup {
             processes: plan.processes.clone(),
             vcpus: Vec::new(),
             memory: plan.memory.clone(),
+            withheld: Withheld::default(),
         };
         // From here on dropping `cgroup` undoes what was done.
         for step in &plan.steps {
@@ -131,6 +151,16 @@ impl Cgroup {
                     source,
                 }),
             },
+            Step::Withhold(path, text) => {
+                let opened = File::options().write(true).open(path);
+                let file = opened.map_err(|source| Error::Write {
+                    path: path.clone(),
+                    text: text.clone(),
+                    source,
+                })?;
+                self.withheld.0.push((path.clone(), file, text.clone()));
+                Ok(())
+            }
             Step::Enable {
                 directory,
                 controllers,
@@ -189,6 +219,12 @@ impl Cgroup {
     pub fn join_vcpu(&self) -> io::Result<()> {
         let mut files = self.vcpus.iter();
         files.try_for_each(|mut file| file.write_all(b"0"))
+    }
+
+    /// The quota of CPU time, which holds nobody before it is told to: what the VM's start takes is not paid from its
+    /// share.
+    pub fn withheld(&mut self) -> Withheld {
+        std::mem::take(&mut self.withheld)
     }
 
     /// Is there anything for [`join_vcpu`](Self::join_vcpu) to do?

@@ -195,6 +195,11 @@ impl Plan {
         self.steps.push(Step::Write(path, text.to_string()));
     }
 
+    fn withhold(&mut self, directory: &Path, file: &str, text: impl ToString) {
+        let path = directory.join(file);
+        self.steps.push(Step::Withhold(path, text.to_string()));
+    }
+
     /// Version 1 (Linux Documentation/admin-guide/cgroup-v1, scheduler/sched-bwc.rst).
     fn v1(&mut self, controller: Controller, tree: &Tree, limits: &Limits, parent: Option<&Path>) {
         let base = parent.map(|path| parent::below(&tree.mount, path));
@@ -237,7 +242,7 @@ impl Plan {
                         self.make(&held);
                         self.vcpus.push(held.join("tasks"));
                     }
-                    self.write(&held, "cpu.cfs_quota_us", quota.period_share_us());
+                    self.withhold(&held, "cpu.cfs_quota_us", quota.period_share_us());
                 }
             }
             Controller::Cpuset => {
@@ -326,7 +331,7 @@ impl Plan {
         }
         if let Some(quota) = cpu {
             let text = format!("{} {}", quota.period_share_us(), CpuQuota::PERIOD_US);
-            self.write(&held, "cpu.max", text);
+            self.withhold(&held, "cpu.max", text);
         }
         if let Some(cpus) = cpus {
             self.write(&held, "cpuset.cpus", cpus);

@@ -19,6 +19,8 @@ pub(super) enum Step {
     Make(PathBuf),
     /// Write to a file.
     Write(PathBuf, String),
+    /// Write to a file once the guest is about to run: what a VM's start takes is not paid from its share.
+    Withhold(PathBuf, String),
 }
 
 impl Step {

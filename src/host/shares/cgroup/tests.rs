@@ -92,7 +92,7 @@ fn shown(plan: &Plan, root: &Path) -> Vec<String> {
             format!("{clear}enable {} in {}", plus(controllers), name(directory))
         }
         Step::Make(path) => format!("make {}", name(path)),
-        Step::Write(path, text) => format!("{} = {text}", name(path)),
+        Step::Write(path, text) | Step::Withhold(path, text) => format!("{} = {text}", name(path)),
     };
     plan.steps.iter().map(show).collect()
 }

@@ -4,23 +4,29 @@
 //! admitted while the ledger is locked, so two that start at the same instant cannot both take the last share.
 //! There is no daemon: whoever comes next clears what a killed VM had.
 //!
+//! A start does not read them all: what they come to is in a roll, which also tells whether a VM
+//! was killed. All are read when it does, when it cannot be believed, and before anybody is refused anything.
+//!
 //! A VM without a CPU quota is promised no CPU time (its weight decides what it gets) and counts for none.
 //! Every VM counts with its memory. Users have ledgers of their own, so VMs of other users are not seen.
 
+mod checks;
 mod error;
 mod placement;
+mod totals;
 
 pub use error::Error;
 
 use crate::config::{CpuQuota, CpuSet, HugePages, MemoryMode, Overcommit, VmConfig};
 use crate::shares::cgroup::{self, Cgroup, Plan};
-use crate::state::claims::{Claim, Claims};
+use crate::state::claims::{self, Claim, Claims, Leftover};
+use crate::state::roll::{Cell, Roll};
 use crate::state::runtime::RuntimeDirectory;
+use checks::{Others, check_set};
 use kvmlet_sys::facts::ReservedPages;
-use kvmlet_sys::process::resident_bytes_with_children;
-use placement::{Tight, place};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use totals::Totals;
 
 const DIRECTORY: &str = "ledger";
 
@@ -95,6 +101,9 @@ struct Entry {
     /// Those around them that kvmlet has made, or would have if they had not been there.
     #[serde(default)]
     shared: Vec<PathBuf>,
+    /// Where the roll tells of its end.
+    #[serde(default)]
+    cell: Option<u32>,
 }
 
 impl Entry {
@@ -110,7 +119,9 @@ impl Entry {
 /// All promises, locked against other processes until this value is dropped.
 pub struct Ledger {
     claims: Claims<Entry>,
-    live: Vec<Entry>,
+    roll: Roll<Totals>,
+    /// Those that run, if they have been looked at one by one.
+    live: Option<Vec<Entry>>,
 }
 
 impl Ledger {
@@ -120,32 +131,63 @@ impl Ledger {
     /// When the directory cannot be used.
     pub fn lock(runtime: &RuntimeDirectory) -> Result<Self, Error> {
         let claims = Claims::<Entry>::lock(runtime, DIRECTORY)?;
-        let (mut live, stale) = claims.all()?;
-        for (name, mut entry) in stale {
-            entry.iter_mut().for_each(|entry| entry.doubt(&name));
-            let cgroups = entry.as_ref().map_or(&[][..], |entry| &entry.cgroups);
-            let removed = cgroup::remove_left_over(cgroups);
-            match (removed, entry) {
-                (Err(error), Some(entry)) => {
-                    // Whoever is still in there has what was promised.
-                    log::warn!(
-                        "a VM that was killed (process {}) is not gone: {error}",
-                        entry.pid
-                    );
-                    live.push(entry);
-                }
-                (_, entry) => {
-                    cgroup::remove_unused(entry.as_ref().map_or(&[][..], |entry| &entry.shared));
-                    claims.remove(&name);
-                }
+        let roll = Roll::open(claims.directory()).map_err(|error| claims.failed(error))?;
+        let mut ledger = Self {
+            claims,
+            roll,
+            live: None,
+        };
+        if !ledger.roll.is_calm() {
+            ledger.count()?;
+        }
+        Ok(ledger)
+    }
+
+    /// Looks at all VMs, and clears what killed ones have left over.
+    fn count(&mut self) -> Result<&[Entry], Error> {
+        if self.live.is_none() {
+            let (mut live, stale) = self.claims.all()?;
+            live.extend(stale.into_iter().filter_map(|left| self.clear(left)));
+            let cells = live.iter().map(|entry| entry.cell);
+            let totals = Totals::of(live.iter());
+            let counted = self.roll.recount(self.claims.directory(), totals, cells);
+            counted.map_err(|error| self.claims.failed(error))?;
+            self.live = Some(live);
+        }
+        Ok(self.live.as_deref().unwrap_or_default())
+    }
+
+    /// Clears what a killed VM has left over; returns what cannot be.
+    fn clear(&self, (name, mut entry): Leftover<Entry>) -> Option<Entry> {
+        entry.iter_mut().for_each(|entry| entry.doubt(&name));
+        let cgroups = entry.as_ref().map_or(&[][..], |entry| &entry.cgroups);
+        match (cgroup::remove_left_over(cgroups), entry) {
+            (Err(error), Some(entry)) => {
+                // Whoever is still in there has what was promised.
+                log::warn!(
+                    "a VM that was killed (process {}) is not gone: {error}",
+                    entry.pid
+                );
+                // It is to be tried again each time.
+                Some(Entry {
+                    cell: None,
+                    ..entry
+                })
+            }
+            (_, entry) => {
+                cgroup::remove_unused(entry.as_ref().map_or(&[][..], |entry| &entry.shared));
+                self.claims.remove(&name);
+                None
             }
         }
-        Ok(Self { claims, live })
     }
 
     /// What running VMs were promised.
-    pub fn promises(&self) -> impl ExactSizeIterator<Item = &Promise> + Clone {
-        self.live.iter().map(|entry| &entry.promise)
+    ///
+    /// # Errors
+    /// When the notes cannot be read.
+    pub fn promises(&mut self) -> Result<impl ExactSizeIterator<Item = &Promise> + Clone, Error> {
+        Ok(self.count()?.iter().map(|entry| &entry.promise))
     }
 
     /// Promises a VM what it asks for, and makes the cgroup that holds it to that.
@@ -153,28 +195,43 @@ impl Ledger {
     /// # Errors
     /// When the host has not as much left, with all figures; or when the cgroup cannot be made.
     pub fn admit(
-        self,
+        mut self,
         promise: Promise,
         overcommit: Overcommit,
         host: &Host,
         mut plan: Option<Plan>,
     ) -> Result<Share, Error> {
-        self.check_cpu(&promise, overcommit, host)?;
-        self.check_memory(&promise, overcommit, host)?;
-        if let Some(plan) = &mut plan {
-            plan.share_with(self.live.iter().flat_map(|entry| &entry.shared));
+        check_set(&promise, host)?;
+        let known = self.roll.totals().filter(|_| self.live.is_none());
+        if !known.is_some_and(|totals| totals.have_room(&promise, overcommit, host)) {
+            let others = Others(self.count()?);
+            others.check_cpu(&promise, overcommit, host)?;
+            others.check_memory(&promise, overcommit, host)?;
         }
-        let entry = Entry {
+        let mut totals = self.roll.totals().cloned().unwrap_or_default();
+        if let Some(plan) = &mut plan {
+            plan.share_with(totals.shared());
+        }
+        let mut entry = Entry {
             pid: std::process::id(),
             promise,
             cgroups: plan.as_ref().map(Plan::directories).unwrap_or_default(),
             shared: plan.as_ref().map(Plan::shared).unwrap_or_default(),
+            cell: None,
         };
         let name = plan
             .as_ref()
             .map_or_else(cgroup::unique_name, |plan| plan.name().into());
+        totals.add(&entry);
+        let Self { claims, roll, .. } = &mut self;
+        let entered = roll.enter(claims.directory(), totals, |cell| {
+            entry.cell = cell;
+            claims.try_claim(&name, entry)
+        });
+        let entered = entered.map_err(|error| claims.failed(error))?;
         let mut share = Share {
-            claim: self.claims.claim(&name, entry)?,
+            claim: entered.0,
+            _cell: entered.1,
             cgroup: None,
             abandoned: false,
         };
@@ -183,122 +240,13 @@ impl Ledger {
         share.cgroup = plan.map(Cgroup::create).transpose()?;
         Ok(share)
     }
-
-    fn check_cpu(&self, asked: &Promise, overcommit: Overcommit, host: &Host) -> Result<(), Error> {
-        if let Some(cpus) = &asked.cpus
-            && let Some(lacking) = cpus.beyond(&host.cpus)
-        {
-            return Err(Error::NoSuchCpu {
-                asked: cpus.clone(),
-                lacking,
-                host: host.cpus.clone(),
-            });
-        }
-        if asked.cpu_milli == 0 {
-            return Ok(());
-        }
-        let factor = overcommit.cpus;
-        let limit = |cpus: &CpuSet| factor.of(cpus.len() as u64 * 1000);
-        let others = self.promises().filter(|promise| promise.cpu_milli > 0);
-        let promised = others
-            .clone()
-            .map(|promise| u64::from(promise.cpu_milli))
-            .sum();
-        if promised + u64::from(asked.cpu_milli) > limit(&host.cpus) {
-            return Err(Error::Cpu {
-                asked: asked.cpu_milli.into(),
-                promised,
-                limit: limit(&host.cpus),
-                vms: others.count(),
-                cpus: host.cpus.clone(),
-                factor,
-            });
-        }
-        let all = others.chain([asked]);
-        if all.clone().all(|promise| promise.cpus.is_none()) {
-            return Ok(());
-        }
-        let demands: Vec<(CpuSet, u64)> = all
-            .map(|promise| {
-                let cpus = promise.cpus.as_ref().unwrap_or(&host.cpus);
-                (cpus.clone(), promise.cpu_milli.into())
-            })
-            .collect();
-        place(&demands, factor.of(1000)).map_err(|Tight { cpus, promised }| Error::BoundCpus {
-            asked: asked.cpu_milli.into(),
-            promised,
-            limit: limit(&cpus),
-            cpus,
-            factor,
-        })
-    }
-
-    fn check_memory(
-        &self,
-        asked: &Promise,
-        overcommit: Overcommit,
-        host: &Host,
-    ) -> Result<(), Error> {
-        let sum = |reserved_only: bool| {
-            let counted = self
-                .promises()
-                .filter(|promise| promise.reserved || !reserved_only);
-            let bytes = counted.clone().map(|promise| promise.memory_bytes);
-            (bytes.fold(0, u64::saturating_add), counted.count())
-        };
-        let (promised, vms) = sum(false);
-        let limit = overcommit.memory.of(host.memory_bytes);
-        if promised.saturating_add(asked.memory_bytes) > limit {
-            return Err(Error::Memory {
-                asked: asked.memory_bytes,
-                promised,
-                limit,
-                vms,
-                host: host.memory_bytes,
-                factor: overcommit.memory,
-            });
-        }
-        if !asked.reserved {
-            return Ok(());
-        }
-        let (promised, vms) = sum(true);
-        if promised.saturating_add(asked.memory_bytes) > host.memory_bytes {
-            return Err(Error::Reserved {
-                asked: asked.memory_bytes,
-                promised,
-                vms,
-                host: host.memory_bytes,
-            });
-        }
-        // What is taken at once must be there: else the kernel kills somebody. That of a VM which has just been
-        // admitted may still seem to be there; what it takes between these two looks counts twice, not never.
-        let awaited = self.awaited_bytes();
-        let available = (host.available_bytes)();
-        match asked.memory_bytes > available.saturating_sub(awaited) {
-            true => Err(Error::Unavailable {
-                asked: asked.memory_bytes,
-                available,
-                awaited,
-            }),
-            false => Ok(()),
-        }
-    }
-
-    /// What VMs were promised to have for themselves and have not taken yet, in bytes.
-    fn awaited_bytes(&self) -> u64 {
-        let reserved = self.live.iter().filter(|entry| entry.promise.reserved);
-        let awaited = reserved.map(|entry| {
-            let promised = entry.promise.memory_bytes;
-            promised.saturating_sub(resident_bytes_with_children(entry.pid))
-        });
-        awaited.fold(0, u64::saturating_add)
-    }
 }
 
 /// What one VM was promised, as long as this value lives, and the cgroup that holds the VM to it. Dropping it
 /// kills whoever is in the cgroup, removes it, and gives the share back.
 pub struct Share {
     claim: Claim<Entry>,
+    _cell: Option<Cell>,
     cgroup: Option<Cgroup>,
     abandoned: bool,
 }
@@ -317,6 +265,24 @@ impl Share {
         cgroup.iter_mut().for_each(Cgroup::abandon);
         cgroup
     }
+
+    fn give_back(&self) -> Result<(), claims::Error> {
+        let claims = self.claim.lock_directory()?;
+        let directory = claims.directory();
+        let mut roll = Roll::<Totals>::open(directory).map_err(|error| claims.failed(error))?;
+        let entry = &self.claim.record;
+        let settle = |totals: &mut Totals| totals.subtract(entry);
+        let left = roll.leave(directory, entry.cell, settle, || self.claim.release());
+        left.map_err(|error| claims.failed(error))
+    }
+
+    /// Has whoever comes next look at what is left: this owner ends by itself, and nobody would see that it has.
+    fn leave_over(&self) -> Result<(), claims::Error> {
+        let claims = self.claim.lock_directory()?;
+        let roll = Roll::<Totals>::open(claims.directory());
+        roll.and_then(|roll| roll.spoil())
+            .map_err(|error| claims.failed(error))
+    }
 }
 
 impl Drop for Share {
@@ -326,12 +292,25 @@ impl Drop for Share {
         }
         let removed = self.cgroup.as_mut().map_or(Ok(()), Cgroup::remove);
         match removed {
-            Ok(()) => self.claim.release(),
+            Ok(()) => {
+                if let Err(error) = self.give_back() {
+                    // Nobody waits for that: whoever comes next counts.
+                    log::debug!("{error}");
+                    self.claim.release();
+                }
+            }
             // The next command finds the claim and tries again.
-            Err(error) => log::warn!("the share of a VM is left over: {error}"),
+            Err(error) => {
+                log::warn!("the share of a VM is left over: {error}");
+                if let Err(error) = self.leave_over() {
+                    log::warn!("it is cleared when somebody is short of it: {error}");
+                }
+            }
         }
     }
 }
 
+#[cfg(test)]
+mod roll_tests;
 #[cfg(test)]
 mod tests;

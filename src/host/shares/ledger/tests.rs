@@ -1,5 +1,6 @@
 //! Who is admitted, in one process and in many.
 
+use super::roll_tests::claims;
 use super::*;
 use crate::config::{MemorySize, VmConfig};
 use crate::shares::cgroup::{Hierarchies, Limits};
@@ -8,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Barrier, Mutex};
 
-const PLACE: &str = "KVMLET_TEST_LEDGER";
+pub(super) const PLACE: &str = "KVMLET_TEST_LEDGER";
 
 fn host() -> Host {
     Host {
@@ -18,7 +19,12 @@ fn host() -> Host {
     }
 }
 
-fn promise(cpu_milli: u32, cpus: Option<&str>, memory_mib: u64, reserved: bool) -> Promise {
+pub(super) fn promise(
+    cpu_milli: u32,
+    cpus: Option<&str>,
+    memory_mib: u64,
+    reserved: bool,
+) -> Promise {
     Promise {
         cpu_milli,
         cpus: cpus.map(|text| text.parse().unwrap()),
@@ -27,7 +33,7 @@ fn promise(cpu_milli: u32, cpus: Option<&str>, memory_mib: u64, reserved: bool) 
     }
 }
 
-fn admit(runtime: &Path, promise: Promise, overcommit: &str) -> Result<Share, Error> {
+pub(super) fn admit(runtime: &Path, promise: Promise, overcommit: &str) -> Result<Share, Error> {
     let overcommit = match overcommit {
         "" => Overcommit::default(),
         text => text.parse().unwrap(),
@@ -36,8 +42,13 @@ fn admit(runtime: &Path, promise: Promise, overcommit: &str) -> Result<Share, Er
     Ledger::lock(&runtime)?.admit(promise, overcommit, &host(), None)
 }
 
-fn ledger(runtime: &Path) -> Ledger {
+pub(super) fn ledger(runtime: &Path) -> Ledger {
     Ledger::lock(&RuntimeDirectory::at(runtime).unwrap()).unwrap()
+}
+
+/// How many VMs are promised something.
+pub(super) fn count(runtime: &Path) -> usize {
+    ledger(runtime).promises().unwrap().len()
 }
 
 /// The error and its way out.
@@ -75,9 +86,9 @@ fn cpus_are_promised_once() {
     // The way out is one; and a VM without a quota takes nothing.
     let more = admit(runtime, promise(750, None, 16, false), "cpus=1.13").unwrap();
     let none = admit(runtime, promise(0, Some("0"), 16, false), "").unwrap();
-    assert_eq!(ledger(runtime).promises().len(), 5);
+    assert_eq!(count(runtime), 5);
     drop((shares, more, none));
-    assert!(ledger(runtime).promises().next().is_none());
+    assert_eq!(count(runtime), 0);
 }
 
 #[test]
@@ -192,7 +203,10 @@ fn of_many_threads_exactly_as_many_get_a_share_as_there_are() {
 }
 
 /// Another process of the same test, which tries when told to and prints what came of it.
-fn contender(test: &str, directory: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
+pub(super) fn contender(
+    test: &str,
+    directory: &Path,
+) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "--nocapture", test])
@@ -208,7 +222,7 @@ fn contender(test: &str, directory: &Path) -> (Child, BufReader<std::process::Ch
 }
 
 /// The next line that is for us.
-fn answer(output: &mut impl BufRead) -> String {
+pub(super) fn answer(output: &mut impl BufRead) -> String {
     loop {
         let mut line = String::new();
         assert!(
@@ -221,7 +235,7 @@ fn answer(output: &mut impl BufRead) -> String {
     }
 }
 
-fn told() {
+pub(super) fn told() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
@@ -262,10 +276,7 @@ fn of_many_processes_exactly_as_many_get_a_share_and_the_dead_give_theirs_back()
         assert!(child.wait().unwrap().success());
     }
     drop(share);
-    let left: Vec<_> = std::fs::read_dir(runtime.path().join("ledger"))
-        .unwrap()
-        .collect();
-    assert_eq!(left.len(), 1, "only the lock is left: {left:?}");
+    assert_eq!(claims(runtime.path()), 0);
 }
 
 /// The host seems to have 100 MiB available, whoever takes what.
@@ -372,8 +383,9 @@ fn what_a_killed_process_has_left_in_its_cgroup_goes_with_the_next_command() {
     );
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(ledger(runtime.path()).promises().next().is_none());
+    drop(ledger(runtime.path()));
     assert!(made.iter().all(|path| !path.exists()), "{made:?}");
+    assert_eq!(claims(runtime.path()), 0);
     let mut fds = [rustix::event::PollFd::new(
         &pidfd,
         rustix::event::PollFlags::IN,

@@ -22,28 +22,56 @@ mod identity;
 mod landlock;
 mod limits;
 mod namespaces;
+mod prepared;
 mod root;
 mod survey;
 #[cfg(test)]
 pub(crate) mod tests;
 mod wall;
 
+pub use landlock::Allowed;
 pub use limits::Needs;
+pub use prepared::forget;
 pub use survey::survey;
 pub use wall::{Missing, Wall};
 
 use descriptors::Proc;
+use kvmlet_sys::directory::Directory;
 use kvmlet_sys::facts::kernel_version;
 use kvmlet_sys::process::{self, Fork, Lifeline};
 use kvmlet_sys::thread;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::time::Instant;
 
 /// A user that nobody else has, for a thread that serves strangers in the process of that number.
 pub fn user_of_server(process: u32) -> libc::uid_t {
     identity::user_of_server(process)
+}
+
+/// Forbids this thread, and all that it starts, whatever Landlock knows, where the kernel has it. It has given up new
+/// privileges.
+///
+/// # Errors
+/// What the kernel says, if not that it has none.
+pub fn name_no_paths() -> io::Result<()> {
+    match landlock::version() {
+        Ok(_) => landlock::enter(),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The same, but for some paths, and for connections.
+///
+/// # Errors
+/// As [`name_no_paths`].
+pub fn name_few_paths(paths: &[(&Path, Allowed)]) -> io::Result<()> {
+    match landlock::version() {
+        Ok(_) => landlock::enter_with(paths),
+        Err(_) => Ok(()),
+    }
 }
 
 /// The jail of one VM, as planned by whoever starts it.
@@ -133,6 +161,10 @@ impl Jail {
     /// takes the kernel as long as a VM does, so another thread does `open` meanwhile: it is still outside, opens
     /// whatever the process is to have, and has ended when this returns. No other thread may exist.
     ///
+    /// Root's processes enter the empty network namespace that is kept in `shared`, a directory of this user's alone, and
+    /// with others if one is given. None may be where not all threads of the process will be held to lists of
+    /// system calls that make no socket: the processes in there could talk to each other.
+    ///
     /// What this host refuses is an error, unless it is [optional](Wall::is_optional) or `best_effort` is set.
     ///
     /// # Errors
@@ -141,6 +173,7 @@ impl Jail {
     pub fn cut_off<T: Send>(
         self,
         best_effort: bool,
+        shared: Option<&Directory>,
         open: impl FnOnce() -> T + Send,
     ) -> (T, Result<CutOff, Missing>) {
         let mut walls = Walls {
@@ -150,7 +183,7 @@ impl Jail {
         let (opened, cut_off) = thread::beside("open", open, || {
             // The last look at it, before it is out of reach.
             let proc = walls.build(Wall::Descriptors, Proc::open)?;
-            walls.build_namespaces()?;
+            walls.build_namespaces(shared.filter(|_| !self.around))?;
             Ok(proc)
         });
         let cut_off = cut_off.map(|proc| CutOff {
@@ -251,11 +284,23 @@ impl Walls {
         Ok(None)
     }
 
-    fn build_namespaces(&mut self) -> Result<(), Missing> {
+    fn build_namespaces(&mut self, shared: Option<&Directory>) -> Result<(), Missing> {
+        let enter = |place| timed("a shared network namespace", || prepared::enter(place));
+        let has_network = match shared.map(enter) {
+            Some(Err(error)) => {
+                log::debug!("jail: the shared network namespace is not used: {error}");
+                false
+            }
+            entered => entered.is_some(),
+        };
+        let kinds = namespaces::KINDS;
+        let kinds = kinds
+            .into_iter()
+            .filter(|(wall, _)| !has_network || *wall != Wall::Network);
         // All at once, or else it shows which of them are not available.
-        let all = || namespaces::unshare(namespaces::ALL);
-        if timed("the other namespaces", all).is_err() {
-            for (wall, flag) in namespaces::KINDS {
+        let flags = kinds.clone().fold(0, |flags, (_, flag)| flags | flag);
+        if timed("the other namespaces", || namespaces::unshare(flags)).is_err() {
+            for (wall, flag) in kinds {
                 self.build(wall, || namespaces::unshare(flag))?;
             }
         }

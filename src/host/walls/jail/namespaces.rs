@@ -11,11 +11,7 @@ pub(super) const KINDS: [(Wall, libc::c_int); 4] = [
     (Wall::Network, libc::CLONE_NEWNET),
 ];
 
-/// All of them.
-pub(super) const ALL: libc::c_int =
-    libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
-
-/// Moves this process into a new namespace.
+/// Moves this process into new namespaces.
 pub(super) fn unshare(flag: libc::c_int) -> io::Result<()> {
     // SAFETY: takes flags only.
     check(unsafe { libc::unshare(flag) }.into()).map(drop)

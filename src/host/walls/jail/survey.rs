@@ -16,7 +16,7 @@ pub fn survey() -> io::Result<Vec<Missing>> {
     let (fork, pids) = jail.fork(None, true).map_err(|missing| missing.source)?;
     match fork {
         Fork::Child(lifeline) => {
-            let ((), cut_off) = jail.cut_off(true, || ());
+            let ((), cut_off) = jail.cut_off(true, None, || ());
             let needs = Needs {
                 threads: 1,
                 descriptors: 0,

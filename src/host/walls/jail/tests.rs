@@ -2,6 +2,7 @@
 //! forks from there.
 
 mod containers;
+mod shared;
 
 use super::attempts::{ATTEMPTS, EXCESSES, Host, OF_LANDLOCK, all, beyond_landlock, reachable};
 use super::*;
@@ -40,7 +41,18 @@ fn succeeded(child: Child) {
 
 /// Brings this process, which has nothing to open, into a jail.
 fn enter(jail: &Jail, lifeline: &Lifeline, best_effort: bool) -> Result<Vec<Missing>, Missing> {
-    let ((), cut_off) = jail.cut_off(best_effort, || ());
+    enter_with(jail, lifeline, best_effort, None)
+}
+
+/// The same, with a network namespace that is kept there.
+fn enter_with(
+    jail: &Jail,
+    lifeline: &Lifeline,
+    best_effort: bool,
+    shared: Option<Directory>,
+) -> Result<Vec<Missing>, Missing> {
+    let ((), cut_off) = jail.cut_off(best_effort, shared.as_ref(), || ());
+    drop(shared);
     let needs = Needs {
         threads: 1,
         descriptors: 0,
@@ -351,10 +363,10 @@ fn the_first_thread_keeps_its_number_to_signal_it_by() {
         || {
             succeeded(jailed(|| {
                 // SAFETY: this thread lives as long as the other.
-                let me = unsafe { libc::pthread_self() };
+                let me = unsafe { libc::pthread_self() } as usize;
                 let other = std::thread::spawn(move || {
                     // SAFETY: as above; signal 0 only asks.
-                    unsafe { libc::pthread_kill(me, 0) }
+                    unsafe { libc::pthread_kill(me as libc::pthread_t, 0) }
                 });
                 assert_eq!(other.join().unwrap(), 0);
             }));

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// The most that an extended header, or a long name, has.
+/// The most that the extended headers and the long names of a member have together.
 pub const MAX_HEADER: u64 = 1 << 20;
 
 /// Why an archive is not read to its end.
@@ -40,12 +40,14 @@ pub enum Error {
         /// What of it is wrong.
         field: &'static str,
     },
-    /// A header is longer than any that is needed.
-    #[error("a header of {length} bytes at byte {at} of an archive, more than {MAX_HEADER}")]
+    /// The headers of a member are longer than any that are needed.
+    #[error(
+        "headers of {length} bytes before one member, at byte {at} of an archive; more than {MAX_HEADER}"
+    )]
     LongHeader {
-        /// Where it is.
+        /// Where the one is that is too much.
         at: u64,
-        /// What it says it has.
+        /// What they have with it.
         length: u64,
     },
     /// A kind of member that is not a file.

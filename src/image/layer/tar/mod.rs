@@ -35,6 +35,8 @@ pub struct Archive<R> {
 /// What stands in front of a member, for it.
 #[derive(Default)]
 struct Ahead {
+    /// How long all of it is.
+    length: u64,
     extended: Extended,
     path: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
@@ -51,9 +53,32 @@ impl<R: Read> Archive<R> {
         }
     }
 
+    /// Whether its first block, and so perhaps the whole, is an archive's. What follows is to be read from elsewhere.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn check_begin(first: R) -> Result<(), Error> {
+        let mut archive = Self::new(first);
+        let wrong = |it: header::Wrong| Error::Header { at: 0, field: it.0 };
+        match archive.header()? {
+            Some(block) => Header::parse(&block).map(drop).map_err(wrong),
+            None => Ok(()),
+        }
+    }
+
     /// What it is read from.
     pub fn into_inner(self) -> R {
         self.source
+    }
+
+    /// How much has been read: behind a member's header, where its data begins.
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// What it is read from, to tell it something.
+    pub fn source_mut(&mut self) -> &mut R {
+        &mut self.source
     }
 
     /// The next member; `None` at the end, which may be that of what is read.
@@ -73,12 +98,18 @@ impl<R: Read> Archive<R> {
             let size = u64::try_from(header.size).map_err(|_| wrong("size"))?;
             match header.kind {
                 b'x' => {
-                    let records = self.whole(size, at)?;
+                    let records = self.whole(size, at, &mut ahead)?;
                     let read = ahead.extended.read(&records);
                     read.map_err(|field| Error::Extended { at: self.at, field })?;
                 }
-                b'L' => ahead.path = Some(header::text(&self.whole(size, at)?).into()),
-                b'K' => ahead.target = Some(header::text(&self.whole(size, at)?).into()),
+                b'L' => {
+                    let path = self.whole(size, at, &mut ahead)?;
+                    ahead.path = Some(header::text(&path).into());
+                }
+                b'K' => {
+                    let target = self.whole(size, at, &mut ahead)?;
+                    ahead.target = Some(header::text(&target).into());
+                }
                 // Those for all members, which no builder of images writes for what counts here (a commit's number, in
                 // git's); and the name of a volume.
                 b'g' | b'V' => self.data(size),
@@ -99,6 +130,7 @@ impl<R: Read> Archive<R> {
             extended,
             path,
             target,
+            ..
         } = ahead;
         let path = path
             .or(extended.sparse_path)
@@ -267,11 +299,13 @@ impl<R: Read> Archive<R> {
         self.padding = size.next_multiple_of(BLOCK as u64).saturating_sub(size);
     }
 
-    /// Data that is part of a header.
-    fn whole(&mut self, size: u64, at: u64) -> Result<Vec<u8>, Error> {
-        if size > MAX_HEADER {
-            return Err(Error::LongHeader { at, length: size });
+    /// Data that is part of a header. A member may have any number of these, which are bounded together.
+    fn whole(&mut self, size: u64, at: u64, ahead: &mut Ahead) -> Result<Vec<u8>, Error> {
+        let length = ahead.length.saturating_add(size);
+        if length > MAX_HEADER {
+            return Err(Error::LongHeader { at, length });
         }
+        ahead.length = length;
         self.data(size);
         let mut bytes = vec![0; size as usize];
         if self.fill(&mut bytes)? < bytes.len() {

@@ -255,7 +255,7 @@ fn what_makes_no_sense_is_refused() {
     refused(&with(&record("size", b"-1")), "no valid size");
     let mut huge = Tarball::default();
     huge.header(&Head::new(b'x', b"x"), MAX_HEADER + 1);
-    refused(&huge.0, "a header of 1048577 bytes");
+    refused(&huge.0, "headers of 1048577 bytes");
     let mut cut = Tarball::default();
     cut.header(&Head::new(b'x', b"x"), MAX_HEADER);
     refused(&cut.0, "in the middle of a member");
@@ -304,4 +304,28 @@ fn what_makes_no_sense_is_refused() {
         endless.extend_from_slice(&more);
     }
     refused(&endless, "map of holes");
+}
+
+#[test]
+fn headers_of_a_member_are_bounded_together() {
+    let records = record("SCHILY.xattr.user.x", b"").repeat(20_000);
+    assert!(records.len() < MAX_HEADER as usize / 2);
+    let mut made = Tarball::default();
+    made.extended(&records).extended(&records).file("a", b"");
+    // Each member anew.
+    made.extended(&records).extended(&records).file("b", b"");
+    let members = read(&made.finish()).unwrap();
+    let xattrs = members.iter().map(|(member, _)| member.xattrs.len());
+    assert_eq!(xattrs.collect::<Vec<_>>(), [40_000; 2]);
+    made.extended(&records).extended(&records);
+    let mut mixed = made.clone();
+    made.extended(&records).file("c", b"");
+    refused(&made.finish(), "before one member");
+    for kind in [b'L', b'K'] {
+        let name = [b'n'; 200_000];
+        mixed.header(&Head::new(kind, b"long"), name.len() as u64);
+        mixed.data(&name);
+    }
+    mixed.file("c", b"");
+    refused(&mixed.finish(), "before one member");
 }

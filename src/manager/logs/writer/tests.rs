@@ -122,13 +122,27 @@ fn a_disk_that_stands_still_keeps_nobody_waiting_and_what_is_dropped_is_told() {
         lost.entries, lost.bytes
     );
     assert!(
-        told.starts_with(&expected) && entries[kept].stream == Stream::Kvmlet,
+        told.starts_with(&expected) && entries[kept].stream == Stream::Dropped,
         "{told}"
     );
     assert_eq!(
         (entries.len(), &entries[kept + 1].text[..]),
         (kept + 2, &b"after\n"[..])
     );
+    // Whoever reads what the service has written is told, too.
+    let mut reader = Reader::open(&directory, &Selection::default()).unwrap();
+    let mut read = std::iter::from_fn(|| reader.next().unwrap());
+    assert!(read.any(|entry| entry.stream == Stream::Dropped));
+}
+
+#[test]
+fn what_is_dropped_of_the_console_is_told_to_who_reads_that() {
+    let (_place, _directory, mut log, _files) = stuck();
+    let line = [&[b'x'; 9999][..], b"\n"].concat();
+    (0..100).for_each(|_| log.write(Stream::Console, &line, Moment::now()));
+    assert!(log.lost.entries > 0 && !log.lost.of_service);
+    log.write(Stream::Stderr, b"oops\n", Moment::now());
+    assert!(log.lost.of_service);
 }
 
 #[test]

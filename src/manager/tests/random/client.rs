@@ -11,6 +11,7 @@ pub fn asked() -> Asked {
         id: InstanceId::random().unwrap(),
         created: Moment::now(),
         image: "i".into(),
+        image_id: None,
         service: kvmlet_manager::Service::default(),
         command: vec![],
         config: serde_json::Value::Null,
@@ -19,6 +20,7 @@ pub fn asked() -> Asked {
         remove: false,
         labels: Default::default(),
         log: LogLimits::default(),
+        snapshot: None,
     }
 }
 

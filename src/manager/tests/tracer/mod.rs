@@ -122,10 +122,16 @@ fn takes_space(registers: &libc::user_regs_struct) -> bool {
     const CREATES: u64 = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY) as u64;
     match registers.orig_rax as i64 {
         libc::SYS_openat => registers.rdx & CREATES != 0,
+        // musl has the older calls where they do.
+        libc::SYS_open => registers.rsi & CREATES != 0,
         libc::SYS_write
         | libc::SYS_pwrite64
         | libc::SYS_writev
+        | libc::SYS_mkdir
         | libc::SYS_mkdirat
+        | libc::SYS_symlink
+        | libc::SYS_link
+        | libc::SYS_rename
         | libc::SYS_symlinkat
         | libc::SYS_linkat
         | libc::SYS_renameat

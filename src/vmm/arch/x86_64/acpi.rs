@@ -4,15 +4,16 @@
 //! one port, and the power button is a device whose interrupt a generic event device has (§5.6.9). RSDP, XSDT, FADT, MADT and DSDT lie in the BIOS area.
 
 use super::address_map::{
-    ACPI_TABLES, COM1, COM1_IRQ, I8042, IOAPIC, LAPIC, MP_TABLE, POWER, POWER_BUTTON_IRQ, PVPANIC,
+    ACPI_TABLES, COM1, COM1_IRQ, I8042, IOAPIC, LAPIC, MP_TABLE, PCI_CONFIG, PCI_WINDOW,
+    PCI_WINDOW_BYTES, POWER, POWER_BUTTON_IRQ, PVPANIC,
 };
 use crate::config::VcpuCount;
 use acpi_tables::aml::{
-    Device, EISAName, IO, Interrupt, Memory32Fixed, Method, Name, Notify, Package, Path,
-    ResourceTemplate, Scope,
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Method,
+    Name, Notify, Package, Path, ResourceTemplate, Scope,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags};
-use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use acpi_tables::gas::{self, AccessSize, GAS};
 use acpi_tables::madt::{
     EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
 };
@@ -67,7 +68,7 @@ pub struct MmioSlot {
     pub irq: u32,
 }
 
-/// Writes all tables and returns the address of the RSDP.
+/// Writes all tables and returns the address of the RSDP. `has_pci`: there is a PCI bus.
 ///
 /// # Errors
 /// When there is no room or no memory for them.
@@ -75,6 +76,7 @@ pub fn write<M: Bytes<GuestAddress, E = GuestMemoryError>>(
     memory: &M,
     vcpus: VcpuCount,
     slots: &[MmioSlot],
+    has_pci: bool,
 ) -> Result<GuestAddress, Error> {
     // Tables that point come after those they point to; only the RSDP has its place beforehand.
     let mut place = ACPI_TABLES.0 + RSDP_BYTES.next_multiple_of(16);
@@ -95,7 +97,7 @@ pub fn write<M: Bytes<GuestAddress, E = GuestMemoryError>>(
             .map_err(Error::write)?;
         Ok(at)
     };
-    let dsdt = put(&dsdt(slots))?;
+    let dsdt = put(&dsdt(slots, has_pci))?;
     let fadt = put(&fadt(dsdt).finalize())?;
     let madt = put(&madt(vcpus.get()))?;
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
@@ -112,7 +114,7 @@ pub fn write<M: Bytes<GuestAddress, E = GuestMemoryError>>(
 
 fn byte_port(port: u16) -> GAS {
     GAS::new(
-        AddressSpace::SystemIo,
+        gas::AddressSpace::SystemIo,
         8,
         0,
         AccessSize::ByteAccess,
@@ -149,7 +151,7 @@ fn madt(vcpus: u8) -> MADT {
     madt
 }
 
-fn dsdt(slots: &[MmioSlot]) -> Sdt {
+fn dsdt(slots: &[MmioSlot], has_pci: bool) -> Sdt {
     let mut aml = Vec::new();
     let (off, zero) = (SLEEP_TYPE_OFF, 0u8);
     Name::new(
@@ -160,6 +162,9 @@ fn dsdt(slots: &[MmioSlot]) -> Sdt {
     serial().to_aml_bytes(&mut aml);
     pvpanic().to_aml_bytes(&mut aml);
     power_button().to_aml_bytes(&mut aml);
+    if has_pci {
+        pci().to_aml_bytes(&mut aml);
+    }
     for (index, slot) in slots.iter().enumerate() {
         virtio_mmio(index, *slot).to_aml_bytes(&mut aml);
     }
@@ -249,6 +254,21 @@ fn power_button() -> Node {
     Node(bytes)
 }
 
+/// The one PCI bus. Its functions interrupt by messages, so no lines are told.
+fn pci() -> Node {
+    let bus = AddressSpace::new_bus_number(0u16, 0u16);
+    let ports = IO::new(PCI_CONFIG, PCI_CONFIG, 1, 8);
+    let last = (PCI_WINDOW + PCI_WINDOW_BYTES - 1) as u32;
+    let uncached = AddressSpaceCacheable::NotCacheable;
+    let window = AddressSpace::new_memory(uncached, true, PCI_WINDOW as u32, last, None);
+    node(
+        "PCI0",
+        &EISAName::new("PNP0A03"),
+        0,
+        vec![&bus, &ports, &window],
+    )
+}
+
 fn virtio_mmio(index: usize, slot: MmioSlot) -> Node {
     let registers = Memory32Fixed::new(true, slot.address as u32, slot.bytes);
     let name = format!("V{index:03}");
@@ -294,7 +314,7 @@ mod tests {
             bytes: 0x1000,
             irq: 5,
         }];
-        let rsdp = write(&memory, 3.try_into().unwrap(), &slots).unwrap();
+        let rsdp = write(&memory, 3.try_into().unwrap(), &slots, false).unwrap();
         assert_eq!(read(&memory, rsdp.0, 8), b"RSD PTR ");
         let xsdt_at = read_u64(&memory, rsdp.0 + 24);
         assert_eq!(&table(&memory, xsdt_at)[..4], b"XSDT");
@@ -325,6 +345,29 @@ mod tests {
     }
 
     #[test]
+    fn a_pci_bus_is_told_with_its_window() {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let dsdt = |has_pci| {
+            let rsdp = write(&memory, 1.try_into().unwrap(), &[], has_pci).unwrap();
+            let xsdt = read_u64(&memory, rsdp.0 + 24);
+            let fadt = table(&memory, read_u64(&memory, xsdt + 36));
+            let at = u64::from_le_bytes(fadt[140..148].try_into().unwrap());
+            table(&memory, at)
+        };
+        let has =
+            |table: &[u8], part: &[u8]| table.windows(part.len()).any(|window| window == part);
+        assert!(!has(&dsdt(false), b"PCI0"));
+        let table = dsdt(true);
+        assert!(has(&table, b"PCI0"));
+        // PNP0A03, compressed.
+        assert!(has(&table, &[0x41, 0xd0, 0x0a, 0x03]));
+        // A 32-bit address space descriptor (ACPI 6.5 §6.4.3.5.2): granularity, first and last address, translation, size.
+        let words = [0, 0xe000_0000u32, 0xefff_ffff, 0, 0x1000_0000];
+        let window: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert!(has(&table, &window));
+    }
+
+    #[test]
     fn the_largest_machine_fits() {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         let slots = [MmioSlot {
@@ -336,10 +379,11 @@ mod tests {
             &memory,
             u64::from(VcpuCount::MAX).try_into().unwrap(),
             &slots,
+            true,
         )
         .unwrap();
         let many = [slots[0]; 1000];
-        let error = write(&memory, 1.try_into().unwrap(), &many).unwrap_err();
+        let error = write(&memory, 1.try_into().unwrap(), &many, false).unwrap_err();
         assert!(matches!(error, Error::Room { .. }), "{error}");
     }
 }

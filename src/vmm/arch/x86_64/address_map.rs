@@ -50,6 +50,12 @@ pub const RAM_ABOVE_4G: GuestAddress = GuestAddress(0x1_0000_0000);
 
 /// First virtio-mmio device; the others follow, one page each.
 pub const VIRTIO_MMIO: u64 = 0xd000_1000;
+/// Where registers of PCI functions are.
+pub const PCI_WINDOW: u64 = 0xe000_0000;
+/// Size of that window, in bytes.
+pub const PCI_WINDOW_BYTES: u64 = 0x1000_0000;
+/// Ports through which configuration spaces of PCI functions are reached.
+pub const PCI_CONFIG: u16 = 0xcf8;
 /// I/O APIC (the customary address).
 pub const IOAPIC: u64 = 0xfec0_0000;
 /// Local APIC (architectural reset value).

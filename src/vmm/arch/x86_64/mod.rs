@@ -5,6 +5,5 @@ pub mod address_map;
 pub mod boot;
 pub mod cpuid;
 pub mod diagnosis;
-pub mod lapic;
 pub mod mptable;
 pub mod msr;

@@ -1,5 +1,7 @@
 //! Model-specific registers that firmware would have set.
 
+/// Intel SDM vol. 4, IA32_TIME_STAMP_COUNTER.
+pub const TSC: u32 = 0x10;
 /// Intel SDM vol. 4, IA32_FEATURE_CONTROL: what firmware decides about VT-x.
 const IA32_FEATURE_CONTROL: u32 = 0x3a;
 /// Not to be changed; VT-x works outside of trusted execution.
@@ -41,6 +43,7 @@ pub fn boot_msrs(misc_enable: u64, vmx: bool) -> Vec<Msr> {
 /// What the manuals call a register that kvmlet touches.
 pub fn name(index: u32) -> &'static str {
     match index {
+        TSC => "IA32_TIME_STAMP_COUNTER",
         IA32_FEATURE_CONTROL => "IA32_FEATURE_CONTROL",
         IA32_MISC_ENABLE => "IA32_MISC_ENABLE",
         IA32_MTRR_DEF_TYPE => "IA32_MTRR_DEF_TYPE",

@@ -1,7 +1,5 @@
 //! What drivers do wrong.
 
-use vm_memory::GuestMemoryError;
-
 /// What a driver did that makes a queue unusable. The device then needs a reset; the VM goes on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,13 +21,15 @@ pub enum Broken {
     /// A chain that loops, leaves its table, or nests indirect tables (§2.7.5).
     #[error("a descriptor chain cannot be followed to its end")]
     Chain,
-    /// Ring indices that contradict each other, or rings that are not in RAM.
-    #[error("the ring is inconsistent: {0}")]
-    Ring(#[from] virtio_queue::Error),
+    /// More requests than the ring has entries.
+    #[error("the ring is inconsistent: it says that {requests} requests are in its {size} entries")]
+    Ring {
+        /// Requests that are new.
+        requests: u16,
+        /// Entries of the ring.
+        size: u16,
+    },
     /// A request that its device cannot make sense of.
     #[error("a request is malformed: {0}")]
     Request(&'static str),
-    /// Guest memory that cannot be accessed.
-    #[error("guest memory cannot be accessed: {0}")]
-    Memory(#[from] GuestMemoryError),
 }

@@ -1,18 +1,34 @@
 //! One request: a descriptor chain, checked as a whole before anything of it is used.
 
 use super::broken::Broken;
-use crate::memory::GuestMemory;
-use std::ops::Deref;
-use virtio_queue::DescriptorChain;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use super::rings::Table;
+use crate::memory::GuestRam;
+use vm_memory::{GuestAddress, VolatileSlice};
+
+/// Flags of a descriptor (§2.7.5).
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
 
 /// A piece of guest memory that a descriptor points to. It is in RAM, in one region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
     /// First address.
     pub address: GuestAddress,
     /// Size in bytes.
     pub bytes: u32,
+}
+
+impl Segment {
+    /// The memory itself, which the guest may change at any time.
+    ///
+    /// # Errors
+    /// When it is not in RAM, in one region. A [chain's](Chain) are.
+    pub fn slice<'a>(&self, memory: &'a GuestRam) -> Result<VolatileSlice<'a>, Broken> {
+        let (address, bytes) = (self.address.0, self.bytes);
+        let slice = memory.slice(self.address, bytes as usize);
+        slice.ok_or(Broken::Address { address, bytes })
+    }
 }
 
 /// A request from the driver: what the device may read, then what it may write (virtio 1.2 §2.7.4).
@@ -60,16 +76,11 @@ impl Chain {
     ///
     /// # Errors
     /// Only if memory went away, which it does not.
-    pub fn read(
-        &self,
-        memory: &GuestMemory,
-        offset: u64,
-        buffer: &mut [u8],
-    ) -> Result<usize, Broken> {
+    pub fn read(&self, memory: &GuestRam, offset: u64, buffer: &mut [u8]) -> Result<usize, Broken> {
         let mut done = 0;
         for part in parts(&self.readable, offset, buffer.len() as u64) {
             let end = done + part.bytes as usize;
-            memory.read_slice(&mut buffer[done..end], part.address)?;
+            part.slice(memory)?.copy_to(&mut buffer[done..end]);
             done = end;
         }
         Ok(done)
@@ -79,11 +90,11 @@ impl Chain {
     ///
     /// # Errors
     /// Only if memory went away, which it does not.
-    pub fn write(&self, memory: &GuestMemory, offset: u64, bytes: &[u8]) -> Result<usize, Broken> {
+    pub fn write(&self, memory: &GuestRam, offset: u64, bytes: &[u8]) -> Result<usize, Broken> {
         let mut done = 0;
         for part in parts(&self.writable, offset, bytes.len() as u64) {
             let end = done + part.bytes as usize;
-            memory.write_slice(&bytes[done..end], part.address)?;
+            part.slice(memory)?.copy_from(&bytes[done..end]);
             done = end;
         }
         Ok(done)
@@ -99,50 +110,57 @@ impl Chain {
         parts(&self.writable, offset, bytes)
     }
 
-    /// Takes a chain from the queue, keeping this value's allocations.
-    pub(super) fn fill<M>(
+    /// Takes the chain that begins at `head` of a queue's table, keeping this value's allocations. It has no more than
+    /// `longest` descriptors.
+    pub(super) fn fill<'a>(
         &mut self,
-        memory: &GuestMemory,
-        chain: DescriptorChain<M>,
+        memory: &'a GuestRam,
+        mut table: Table<'a>,
+        head: u16,
         longest: u16,
-    ) -> Result<(), Broken>
-    where
-        M: Deref<Target = GuestMemory>,
-    {
-        self.head = chain.head_index();
+    ) -> Result<(), Broken> {
+        self.head = head;
         self.readable.clear();
         self.writable.clear();
-        let mut more = true;
-        for descriptor in chain {
-            let segment = Segment {
-                address: descriptor.addr(),
-                bytes: descriptor.len(),
-            };
-            if segment.bytes > 0
-                && memory
-                    .get_slice(segment.address, segment.bytes as usize)
-                    .is_err()
-            {
-                return Err(Broken::Address {
-                    address: segment.address.0,
-                    bytes: segment.bytes,
-                });
+        let (mut next, mut left, mut is_indirect) = (head, table.entries(), false);
+        // §2.7.5.2: no chain is longer than 2^32 bytes.
+        let mut room = u32::MAX;
+        loop {
+            // A table has no more descriptors to follow than entries, or the chain is a loop.
+            left = left.checked_sub(1).ok_or(Broken::Chain)?;
+            let descriptor = table.entry(next).ok_or(Broken::Chain)?;
+            let (address, bytes) = (descriptor.address, descriptor.bytes);
+            if descriptor.flags & INDIRECT != 0 {
+                // §2.7.5.3.1: one level of them.
+                let found = Table::find(memory, address, bytes).filter(|_| !is_indirect);
+                table = found.ok_or(Broken::Chain)?;
+                (next, left, is_indirect) = (0, table.entries(), true);
+                continue;
             }
-            if descriptor.is_write_only() {
-                self.writable.push(segment);
-            } else if self.writable.is_empty() {
-                self.readable.push(segment);
-            } else {
-                return Err(Broken::Order);
-            }
+            room = room.checked_sub(bytes).ok_or(Broken::Chain)?;
+            self.add(memory, Segment { address, bytes }, descriptor.flags)?;
             if self.readable.len() + self.writable.len() > usize::from(longest) {
                 return Err(Broken::Length);
             }
-            more = descriptor.has_next();
+            if descriptor.flags & NEXT == 0 {
+                return Ok(());
+            }
+            next = descriptor.next;
         }
-        // virtio-queue ends a chain silently where a descriptor cannot be followed; only one without NEXT
-        // is the driver's own end.
-        if more { Err(Broken::Chain) } else { Ok(()) }
+    }
+
+    fn add(&mut self, memory: &GuestRam, segment: Segment, flags: u16) -> Result<(), Broken> {
+        if segment.bytes > 0 {
+            segment.slice(memory)?;
+        }
+        if flags & WRITE != 0 {
+            self.writable.push(segment);
+        } else if self.writable.is_empty() {
+            self.readable.push(segment);
+        } else {
+            return Err(Broken::Order);
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What every device keeps to, whatever it is for: the same tests for all, which [`contract_tests`] makes.
 
-use super::Transport;
+use super::SessionState;
 use super::fake_driver::{BUFFERS, FakeDriver, NEXT};
 use std::time::{Duration, Instant};
 
@@ -134,6 +134,77 @@ pub fn it_sleeps_in_the_midst_of_traffic_and_wakes<S: Subject>() {
     assert!(!subject.driver().needs_reset());
 }
 
+/// How often a device is put to rest in the midst of traffic.
+const RESTS: u32 = 1000;
+
+/// It rests, tells how far it has come, and goes on: itself, or by what it has told.
+pub fn it_rests_in_the_midst_of_traffic_and_loses_nothing<S: Subject>() {
+    let mut subject = S::ready();
+    for round in 0..RESTS {
+        ask(&mut subject);
+        subject.prompt(REQUESTS);
+        while_it_works(round);
+        let transport = &mut subject.driver().transport;
+        assert!(transport.session().rest(Instant::now() + LONG));
+        let state = transport.state();
+        let before = subject.driver().bytes(0, BUFFERS as usize);
+        let transport = &mut subject.driver().transport;
+        let elsewhere = round % 4 == 3;
+        if elsewhere {
+            assert!(transport.session().sleep(Instant::now() + LONG));
+            // What it gives back is what it has told.
+            assert_eq!(transport.state(), state);
+            transport.take_up(&state).unwrap();
+        }
+        if round % 16 == 0 {
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        assert_eq!(subject.driver().bytes(0, BUFFERS as usize), before);
+        subject.driver().transport.session().wake();
+        expect(&mut subject);
+    }
+    assert!(!subject.driver().needs_reset());
+}
+
+pub fn what_no_device_could_have_told_is_refused<S: Subject>() {
+    let mut subject = S::ready();
+    ask(&mut subject);
+    let transport = &mut subject.driver().transport;
+    assert!(transport.session().sleep(Instant::now() + LONG));
+    let good = transport.state();
+    type Lie = fn(&mut SessionState, usize);
+    let lies: [Lie; 9] = [
+        |state, _| state.device_type += 100,
+        |state, _| state.status = 0x400,
+        |state, _| state.driver_features |= 1 << 63,
+        |state, _| state.queues.truncate(0),
+        |state, queue| state.queues[queue].size = 3,
+        |state, queue| state.queues[queue].size = 1 << 15,
+        |state, queue| state.queues[queue].descriptors = 1 << 40,
+        |state, queue| state.queues[queue].device = u64::MAX - 3,
+        |state, queue| state.queues[queue].driver += 1,
+    ];
+    for (number, lie) in lies.iter().enumerate() {
+        let mut state = good.clone();
+        lie(&mut state.session, S::QUEUE);
+        let transport = &mut subject.driver().transport;
+        assert!(transport.take_up(&state).is_err(), "lie {number}");
+    }
+    // What a queue has come to is not known better than by its driver, who may lie as well.
+    let mut state = good.clone();
+    let progress = state.session.queues[S::QUEUE].progress.as_mut();
+    let progress = progress.expect("a queue that was served");
+    progress.next_avail = progress.next_avail.wrapping_sub(1000);
+    let transport = &mut subject.driver().transport;
+    transport.take_up(&state).unwrap();
+    transport.session().wake();
+    subject.provoke();
+    subject.driver().expect_needs_reset();
+    subject.driver().reset();
+    subject.start();
+    exchange(&mut subject);
+}
+
 pub fn a_sleeper_can_be_reset<S: Subject>() {
     let mut subject = S::ready();
     ask(&mut subject);
@@ -179,7 +250,12 @@ pub fn a_broken_queue_is_told_and_mended_by_a_reset<S: Subject>() {
     }
 }
 
-/// Tests a [`Subject`].
+/// Has a driver reach its device as it likes, or by a PCI bus.
+pub fn over_pci(test: impl FnOnce()) {
+    super::pci::fake::over_pci(test);
+}
+
+/// Tests a [`Subject`] behind either transport.
 macro_rules! contract_tests {
     ($name:ident, $subject:ty) => {
         mod $name {
@@ -201,6 +277,16 @@ macro_rules! contract_tests {
             }
 
             #[test]
+            fn it_rests_in_the_midst_of_traffic_and_loses_nothing() {
+                contract::it_rests_in_the_midst_of_traffic_and_loses_nothing::<$subject>();
+            }
+
+            #[test]
+            fn what_no_device_could_have_told_is_refused() {
+                contract::what_no_device_could_have_told_is_refused::<$subject>();
+            }
+
+            #[test]
             fn a_sleeper_can_be_reset() {
                 contract::a_sleeper_can_be_reset::<$subject>();
             }
@@ -208,6 +294,51 @@ macro_rules! contract_tests {
             #[test]
             fn a_broken_queue_is_told_and_mended_by_a_reset() {
                 contract::a_broken_queue_is_told_and_mended_by_a_reset::<$subject>();
+            }
+
+            #[test]
+            fn a_reset_in_the_midst_of_traffic_is_a_new_beginning_over_pci() {
+                contract::over_pci(
+                    contract::a_reset_in_the_midst_of_traffic_is_a_new_beginning::<$subject>,
+                );
+            }
+
+            #[test]
+            fn a_pause_in_the_midst_of_traffic_loses_nothing_over_pci() {
+                contract::over_pci(
+                    contract::a_pause_in_the_midst_of_traffic_loses_nothing::<$subject>,
+                );
+            }
+
+            #[test]
+            fn it_sleeps_in_the_midst_of_traffic_and_wakes_over_pci() {
+                contract::over_pci(
+                    contract::it_sleeps_in_the_midst_of_traffic_and_wakes::<$subject>,
+                );
+            }
+
+            #[test]
+            fn it_rests_in_the_midst_of_traffic_and_loses_nothing_over_pci() {
+                contract::over_pci(
+                    contract::it_rests_in_the_midst_of_traffic_and_loses_nothing::<$subject>,
+                );
+            }
+
+            #[test]
+            fn what_no_device_could_have_told_is_refused_over_pci() {
+                contract::over_pci(contract::what_no_device_could_have_told_is_refused::<$subject>);
+            }
+
+            #[test]
+            fn a_sleeper_can_be_reset_over_pci() {
+                contract::over_pci(contract::a_sleeper_can_be_reset::<$subject>);
+            }
+
+            #[test]
+            fn a_broken_queue_is_told_and_mended_by_a_reset_over_pci() {
+                contract::over_pci(
+                    contract::a_broken_queue_is_told_and_mended_by_a_reset::<$subject>,
+                );
             }
         }
     };

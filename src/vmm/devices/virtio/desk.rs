@@ -112,6 +112,12 @@ impl<S: Server> Desk<S> {
         task.map(|task| task.server)
     }
 
+    /// Looks at a server that the thread does nothing with.
+    pub fn look<T>(&self, look: impl FnOnce(&S) -> T) -> Option<T> {
+        let seat = self.lock();
+        seat.task.as_ref().map(|task| look(&task.server))
+    }
+
     /// Tells the server to end; returns whether there is any that is to notice.
     pub fn call_off(&self) -> bool {
         let seat = self.lock();

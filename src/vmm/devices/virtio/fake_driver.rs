@@ -1,7 +1,7 @@
 //! A guest driver for unit tests: it can follow the rules, and break each of them.
 
-use super::{MmioTransport, VirtioDevice};
-use crate::devices::Device;
+use super::pci::fake;
+use super::{MmioTransport, Transport, VirtioDevice};
 use crate::memory::{Backing, GuestRam};
 use kvmlet_sys::event::Event;
 use std::time::{Duration, Instant};
@@ -27,7 +27,9 @@ pub type Descriptor = (u64, u32, u16, u16);
 
 /// The driver side of one device.
 pub struct FakeDriver {
-    pub transport: MmioTransport,
+    pub transport: Box<dyn Transport>,
+    /// Registers are a function's, by what those of MMIO do.
+    is_function: bool,
     pub ram: GuestRam,
     pub line: Event,
     size: u16,
@@ -41,9 +43,17 @@ impl FakeDriver {
         let ram = GuestRam::allocate(&[(GuestAddress(0), RAM_BYTES)], Backing::default()).unwrap();
         let line = Event::new().unwrap();
         let queues = device.queue_sizes().len();
-        let transport = MmioTransport::new(device, ram.clone(), line.try_clone().unwrap()).unwrap();
+        let is_function = fake::is_wanted();
+        let transport: Box<dyn Transport> = match is_function {
+            true => Box::new(fake::function(device, ram.clone(), &line)),
+            false => {
+                let line = line.try_clone().unwrap();
+                Box::new(MmioTransport::new(device, ram.clone(), line).unwrap())
+            }
+        };
         Self {
             transport,
+            is_function,
             ram,
             line,
             size: 16,
@@ -82,18 +92,30 @@ impl FakeDriver {
 
     pub fn read(&mut self, register: u64) -> u32 {
         let mut data = [0; 4];
-        self.transport.read(register, &mut data);
+        let (register, bytes) = self.register(register, 0);
+        self.transport.read(register, &mut data[..bytes]);
         u32::from_le_bytes(data)
     }
 
     pub fn write(&mut self, register: u64, value: u32) {
-        let _ = self.transport.write(register, &value.to_le_bytes());
+        let (register, bytes) = self.register(register, value);
+        let _ = self
+            .transport
+            .write(register, &value.to_le_bytes()[..bytes]);
+    }
+
+    fn register(&self, register: u64, value: u32) -> (u64, usize) {
+        match self.is_function {
+            true => fake::register(register, value),
+            false => (register, 4),
+        }
     }
 
     /// Bytes of the configuration space.
     pub fn config(&mut self, offset: u64, bytes: usize) -> Vec<u8> {
         let mut data = vec![0; bytes];
-        self.transport.read(0x100 + offset, &mut data);
+        let (register, _) = self.register(0x100, 0);
+        self.transport.read(register + offset, &mut data);
         data
     }
 
@@ -137,6 +159,9 @@ impl FakeDriver {
             self.write(register + 4, (address >> 32) as u32);
         }
         self.write(0x44, 1);
+        if self.is_function {
+            fake::choose_vector(&mut *self.transport, queue as u16);
+        }
     }
 
     /// After a reset: rings begin anew, empty.

@@ -111,6 +111,14 @@ impl Interrupt {
         self.needs_reset.store(false, Ordering::Release);
     }
 
+    /// Is as that of another was, whose driver knew that generation and is the same.
+    pub(super) fn resume(&self, generation: u32, driver_is_ready: bool, needs_reset: bool) {
+        *self.lock_generation() = generation;
+        self.driver_is_ready
+            .store(driver_is_ready, Ordering::Release);
+        self.needs_reset.store(needs_reset, Ordering::Release);
+    }
+
     /// A worker may still be on its way to its end when the driver has reset the device.
     fn call(&self, tell: impl FnOnce(&dyn Signal)) {
         if self.driver_is_ready.load(Ordering::Acquire) {

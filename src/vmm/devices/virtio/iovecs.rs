@@ -1,11 +1,10 @@
 //! Buffers for one system call that reads or writes several.
 
 use super::{Broken, Segment};
-use crate::memory::GuestMemory;
+use crate::memory::GuestRam;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd};
-use vm_memory::GuestMemoryBackend;
 
 /// Buffers for one vectored read or write. They are lent for `'a`: guest memory, and memory of ours.
 pub struct Iovecs<'a> {
@@ -44,11 +43,11 @@ impl<'a> Iovecs<'a> {
     /// When a segment is not in RAM, which a [chain's](crate::devices::virtio::Chain) are.
     pub fn push_guest(
         &mut self,
-        memory: &'a GuestMemory,
+        memory: &'a GuestRam,
         segments: impl Iterator<Item = Segment>,
     ) -> Result<(), Broken> {
         for segment in segments {
-            let slice = memory.get_slice(segment.address, segment.bytes as usize)?;
+            let slice = segment.slice(memory)?;
             self.append(slice.ptr_guard_mut().as_ptr(), slice.len());
         }
         Ok(())

@@ -20,8 +20,10 @@ mod iovecs;
 mod mmio;
 pub mod net;
 mod orders;
+mod pci;
 mod queue;
 pub mod rate_limiter;
+mod rings;
 pub mod rng;
 mod server;
 mod spec;
@@ -35,12 +37,17 @@ pub use interrupt::{Interrupt, Signal};
 pub use iovecs::Iovecs;
 pub use mmio::{MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
 pub use orders::{Order, Orders};
+pub use pci::{NOTIFY_BYTES, NOTIFY_OFFSET, PciTransport};
 pub use queue::{Drained, Fate, QueueState, Virtqueue};
 pub use server::Server;
 pub use spec::{DeviceSpec, NoEvents};
-pub use transport::{Doorbell, QueueSetup, Session, TRANSPORT_FEATURES, Transport};
+pub use transport::{
+    Doorbell, QueueRecord, QueueSetup, Session, SessionState, TRANSPORT_FEATURES, Transport,
+    TransportState, Unfit,
+};
 pub use worker::{PATIENCE, Worker, WorkerThread};
 
+use rate_limiter::RateLimiter;
 use std::io;
 use std::sync::Arc;
 
@@ -94,6 +101,15 @@ pub trait VirtioDevice: Send {
     /// sleep.
     fn halt(&mut self) -> Halted;
 
+    /// What [`halt`](Self::halt) would give back: how far each queue has come, by its number, and the rest. Called when the
+    /// workers sleep, which go on with all of it when they are woken.
+    fn look(&self) -> (Vec<Option<QueueState>>, DeviceState);
+
+    /// Its rate limits, always in the same order. Time stands still for them while it sleeps.
+    fn limiters(&self) -> Vec<&RateLimiter> {
+        Vec::new()
+    }
+
     /// Be as before any activation. Called after [`halt`](Self::halt).
     fn reset(&mut self);
 
@@ -121,17 +137,20 @@ pub struct Halted {
     pub state: DeviceState,
 }
 
+/// As many places as a device has queues, with what there is of those that it uses, by their numbers.
+fn places<T>(queues: impl IntoIterator<Item = (u16, T)>, count: usize) -> Vec<Option<T>> {
+    let mut places: Vec<_> = (0..count).map(|_| None).collect();
+    for (number, queue) in queues {
+        places[usize::from(number)] = Some(queue);
+    }
+    places
+}
+
 impl Halted {
     fn new(queues: impl IntoIterator<Item = Virtqueue>, count: usize, state: DeviceState) -> Self {
-        let mut places: Vec<_> = (0..count).map(|_| None).collect();
-        for queue in queues {
-            let number = usize::from(queue.number());
-            places[number] = Some(queue);
-        }
-        Self {
-            queues: places,
-            state,
-        }
+        let queues = queues.into_iter().map(|queue| (queue.number(), queue));
+        let queues = places(queues, count);
+        Self { queues, state }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::rate_limiter::{Gate, RateLimiter, Take};
 use super::{
     Activation, Broken, DeviceSpec, DeviceState, DeviceType, Drained, Fate, Halted, Interrupt,
-    NoEvents, Orders, Server, VirtioDevice, Virtqueue, Worker, WorkerThread,
+    NoEvents, Orders, QueueState, Server, VirtioDevice, Virtqueue, Worker, WorkerThread,
 };
 use crate::config::RngStats;
 use crate::config::{Rate, RateLimit};
@@ -145,6 +145,15 @@ impl VirtioDevice for Rng {
     fn halt(&mut self) -> Halted {
         let queue = self.worker.take().map(|server| server.queue);
         Halted::new(queue, 1, DeviceState::Rng)
+    }
+
+    fn look(&self) -> (Vec<Option<QueueState>>, DeviceState) {
+        let queue = self.worker.look(|server| server.queue.state());
+        (vec![queue], DeviceState::Rng)
+    }
+
+    fn limiters(&self) -> Vec<&RateLimiter> {
+        vec![&self.shared.limiter]
     }
 
     fn reset(&mut self) {}

@@ -104,6 +104,12 @@ impl<S: Server> Worker<S> {
         self.desk.take()
     }
 
+    /// Looks at what it serves with, while that [sleeps](WorkerThread::is_asleep). `None` if there is no work, or its thread
+    /// has it.
+    pub fn look<T>(&self, look: impl FnOnce(&S) -> T) -> Option<T> {
+        self.desk.look(look)
+    }
+
     fn spawn(
         &mut self,
         on_start: &Arc<OnStart>,

@@ -216,8 +216,10 @@ impl Session {
                 println!("sent signal {signal}");
                 self.signalled = Some(signal);
             }
-            Request::Stop { .. } if self.steps.front().is_some_and(|step| step == "stay") => {
-                let signal = self.stop_signal;
+            Request::Stop { signal, .. }
+                if self.steps.front().is_some_and(|step| step == "stay") =>
+            {
+                let signal = signal.unwrap_or(self.stop_signal);
                 let step = StopStep::Signalled { signal };
                 self.tell(&Event::Stopping { step });
                 self.signalled = Some(signal);

@@ -3,7 +3,7 @@
 //! `only=read`.
 //!
 //! `ops=N` is the number of 4 KiB requests (default 20000), `large_ops=N` of 1 MiB requests
-//! (default 256), `span=BYTES` limits the part of the disk used. Each line reads
+//! (default 256), `span=BYTES` limits the part of the disk used. With `stay=1` it does not end. Each line reads
 //!
 //! ```text
 //! read4k depth=32 ops=20000 kicks=812 tsc=123456789 khz=2596132
@@ -23,7 +23,7 @@ use core::sync::atomic::{Ordering, fence};
 use kvmlet_guests::boot_info::BootInfo;
 use kvmlet_guests::heap::{PAGE_BYTES, take_pages};
 use kvmlet_guests::virtio::{self, Identity};
-use kvmlet_guests::{cpu, println};
+use kvmlet_guests::{cpu, power, println};
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::mmio::MmioTransport;
 use virtio_drivers::transport::{DeviceType, Transport};
@@ -79,6 +79,9 @@ fn run(info: &BootInfo) -> u8 {
         bench.measure(small, *kind, 1, ops, SMALL_BYTES);
         bench.measure(small, *kind, MAX_DEPTH, ops, SMALL_BYTES);
         bench.measure(large, *kind, 1, large_ops, LARGE_BYTES);
+    }
+    if info.number("stay").is_some() {
+        power::stop();
     }
     0
 }

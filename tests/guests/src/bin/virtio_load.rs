@@ -3,7 +3,7 @@
 //!
 //! Each disk has 32 requests in flight, reads and writes by turns, of `pieces=N` pieces (default 16) of 512 bytes
 //! that do not lie side by side, from its start to its end and again; the network device has a full ring of
-//! frames to send and one of buffers to receive into. Overwrites the disks, unless `only=read`. Prints `loaded`
+//! frames to send and one of buffers to receive into, of each of `pairs=N` pairs (default 1). Overwrites the disks, unless `only=read`. Prints `loaded`
 //! when each disk has answered 2000 requests and as many frames have been sent. Rings and transport are the
 //! `virtio-drivers` crate's.
 #![no_std]
@@ -34,10 +34,12 @@ const SECTOR_BYTES: usize = 512;
 const ENOUGH: u64 = 2000;
 /// virtio_net_hdr of a VERSION_1 device, all zeros: no offloads (virtio 1.2 §5.1.6).
 const NET_HEADER_BYTES: usize = 12;
-const RECEIVE_QUEUE: u16 = 0;
-const SEND_QUEUE: u16 = 1;
-/// Feature bit: the device has a MAC address.
+/// Feature bits: the device has a MAC address, a control queue, several pairs of queues.
 const MAC: u64 = 1 << 5;
+const CTRL_VQ: u64 = 1 << 17;
+const MQ: u64 = 1 << 22;
+/// Class and command: use that many pairs (§5.1.6.5.5).
+const USE_PAIRS: [u8; 2] = [4, 0];
 
 /// What a request is made of; only the place on a disk is another each time.
 struct Slot {
@@ -113,16 +115,38 @@ fn disk(address: &str, wanted: u64, pieces: u64, writes: bool) -> Busy {
 
 fn interface(info: &BootInfo, wanted: u64) -> Busy {
     let mut transport = virtio::device(info, DeviceType::Network);
-    let features = virtio::negotiate(&mut transport, wanted | MAC);
+    let pairs = info.number("pairs").unwrap_or(1) as u16;
+    let several = if pairs > 1 { MQ | CTRL_VQ } else { 0 };
+    let features = virtio::negotiate(&mut transport, wanted | MAC | several);
     let Ok(mac) = transport.read_config_space::<Mac>(0) else {
         panic!("the device has no MAC address")
     };
-    let buffers = (0..QUEUE_SIZE).map(|_| buffer()).collect();
-    let receive = Lane::new(&mut transport, RECEIVE_QUEUE, features, buffers);
-    let frames = (0..QUEUE_SIZE).map(|_| frame(mac)).collect();
-    let send = Lane::new(&mut transport, SEND_QUEUE, features, frames);
+    let mut lanes = Vec::new();
+    for pair in 0..pairs {
+        let buffers = (0..QUEUE_SIZE).map(|_| buffer()).collect();
+        lanes.push(Lane::new(&mut transport, 2 * pair, features, buffers));
+        let frames = (0..QUEUE_SIZE).map(|_| frame(mac)).collect();
+        lanes.push(Lane::new(&mut transport, 2 * pair + 1, features, frames));
+    }
+    if pairs > 1 {
+        use_pairs(&mut transport, pairs, features);
+    } else {
+        transport.finish_init();
+    }
+    (transport, lanes)
+}
+
+fn use_pairs(transport: &mut MmioTransport<'static>, pairs: u16, features: u64) {
+    let mut control = virtio::polled_queue::<16>(transport, 2 * pairs, features);
     transport.finish_init();
-    (transport, vec![receive, send])
+    let [low, high] = pairs.to_le_bytes();
+    let [class, command] = USE_PAIRS;
+    let mut answer = [0xee];
+    let order = [class, command, low, high];
+    let given = control.add_notify_wait_pop(&[&order], &mut [&mut answer], transport);
+    assert!(given.is_ok() && answer == [0], "{answer:?}");
+    // The device goes on with its memory.
+    core::mem::forget(control);
 }
 
 /// Memory that stays, on pages of its own.

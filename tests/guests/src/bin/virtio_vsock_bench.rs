@@ -43,6 +43,8 @@ const SHUTDOWN: u16 = 4;
 const DATA: u16 = 5;
 const CREDIT_UPDATE: u16 = 6;
 const CREDIT_REQUEST: u16 = 7;
+/// In a shutdown's flags: its sender sends nothing more (VIRTIO_VSOCK_SHUTDOWN_F_SEND).
+const NO_MORE_DATA: u32 = 2;
 
 struct Ring {
     queue: VirtQueue<Identity, QUEUE_SIZE>,
@@ -186,19 +188,19 @@ impl Link {
         true
     }
 
-    /// The operation and the data of the next packet, if one has come.
-    fn hear(&mut self) -> Option<(u16, usize)> {
+    /// Operation, bytes of data and flags of the next packet, if one has come.
+    fn hear(&mut self) -> Option<(u16, usize, u32)> {
         let (index, _) = self.receive.pop(true)?;
         let buffer = &self.receive.buffers[index];
         let word = |at: usize| {
             let bytes = [buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]];
             u32::from_le_bytes(bytes)
         };
-        let (data, operation) = (word(24) as usize, (word(28) >> 16) as u16);
+        let (data, operation, flags) = (word(24) as usize, (word(28) >> 16) as u16, word(32));
         (self.peer_room, self.peer_forwarded) = (word(36), word(40));
         self.receive.add(index, HEADER_BYTES + DATA_BYTES, true);
         self.receive.kick(&mut self.transport);
-        Some((operation, data))
+        Some((operation, data, flags))
     }
 
     fn credit(&self) -> u32 {
@@ -209,9 +211,9 @@ impl Link {
     fn expect(&mut self, wanted: u16) {
         loop {
             match self.hear() {
-                Some((operation, _)) if operation == wanted => return,
-                Some((CREDIT_UPDATE, _)) | None => core::hint::spin_loop(),
-                Some((other, _)) => panic!("operation {other} instead of {wanted}"),
+                Some((operation, ..)) if operation == wanted => return,
+                Some((CREDIT_UPDATE, ..)) | None => core::hint::spin_loop(),
+                Some((other, ..)) => panic!("operation {other} instead of {wanted}"),
             }
         }
     }
@@ -234,7 +236,7 @@ impl Link {
         let mut total = 0;
         loop {
             match self.hear() {
-                Some((DATA, data)) => {
+                Some((DATA, data, _)) => {
                     total += data as u64;
                     self.forwarded = self.forwarded.wrapping_add(data as u32);
                     self.packets += 1;
@@ -242,12 +244,13 @@ impl Link {
                         while !self.tell(CREDIT_UPDATE, 0, 0) {}
                     }
                 }
-                Some((CREDIT_REQUEST, _)) => while !self.tell(CREDIT_UPDATE, 0, 0) {},
-                Some((SHUTDOWN, _)) => {
+                Some((CREDIT_REQUEST, ..)) => while !self.tell(CREDIT_UPDATE, 0, 0) {},
+                // Of a host that only takes nothing more there may be data to come.
+                Some((SHUTDOWN, _, flags)) if flags & NO_MORE_DATA != 0 => {
                     while !self.tell(RESET, 0, 0) {}
                     return total;
                 }
-                Some((RESET, _)) => return total,
+                Some((RESET, ..)) => return total,
                 Some(_) => {}
                 None => core::hint::spin_loop(),
             }

@@ -66,7 +66,7 @@ fn what_makes_no_sense_is_refused() {
     );
     assert_refused(
         &[Event::Hello { version: 0 }],
-        "the guest's agent speaks version 0 and no newer one, the host 1",
+        "the guest's agent speaks version 0 and no newer one, the host 3",
     );
 }
 

@@ -4,6 +4,7 @@ mod connections;
 mod copy;
 mod exec;
 mod machine;
+mod mounts;
 mod service;
 mod stop;
 mod streams;

@@ -26,6 +26,7 @@ fn a_service_is_described_and_heard() {
         target: b"/data/x".into(),
         fstype: b"tmpfs".into(),
         options: b"size=1m".into(),
+        filled: false,
     });
     let mut host = host.start(&spec, Role::Service);
     assert_eq!(

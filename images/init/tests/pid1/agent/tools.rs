@@ -1,9 +1,11 @@
 //! The agent's own programs, in a guest whose image has none.
 
+use std::time::Instant;
+
 use kvmlet_contract::channel::{Fault, GuestProcess, PROCESSES, ProcessSpec, Role};
 
 use super::{end, execute, running};
-use crate::guest::Running;
+use crate::guest::{PATIENCE, Running};
 use crate::host::{Host, Said, script};
 
 fn tool(guest: &Running, name: &str) -> Host {
@@ -12,6 +14,24 @@ fn tool(guest: &Running, name: &str) -> Host {
         ..ProcessSpec::default()
     };
     Host::connect(guest).start(&spec, Role::Tool)
+}
+
+/// Of each process of the guest its number, its parent's, its user, CPU time, memory and command.
+fn listed(guest: &Running) -> Vec<(u32, u32, u32, u64, u64, String)> {
+    let (code, out, err) = tool(guest, PROCESSES).finish();
+    assert_eq!((code, &*err), (0, ""));
+    let processes = out.lines().map(|line| {
+        let process = GuestProcess::parse(line).ok_or(line).unwrap();
+        (
+            process.pid,
+            process.parent,
+            process.uid,
+            process.cpu_ms,
+            process.rss_kib,
+            process.command.to_string(),
+        )
+    });
+    processes.collect()
 }
 
 #[test]
@@ -25,26 +45,16 @@ fn processes_are_listed() {
     );
     let number = busy.started();
     busy.wait_for("go");
-    // It goes on to be `sleep`, soon.
+    // It goes on to be `sleep`, soon, and the service's shell to run `cat`; what has just been executed has no memory yet.
+    let start = Instant::now();
     let (processes, sleeper) = loop {
-        let (code, out, err) = tool(&guest, PROCESSES).finish();
-        assert_eq!((code, &*err), (0, ""));
-        let found = out.lines().map(|line| {
-            let process = GuestProcess::parse(line).ok_or(line).unwrap();
-            (
-                process.pid,
-                process.parent,
-                process.uid,
-                process.cpu_ms,
-                process.rss_kib,
-                process.command.to_string(),
-            )
-        });
-        let found: Vec<_> = found.collect();
-        if let Some(sleeper) = found.iter().find(|it| it.5 == "sleep 77.5") {
-            let sleeper = sleeper.clone();
+        let found = listed(&guest);
+        let named = |command: &str| found.iter().find(|it| it.5 == command).cloned();
+        let sleeper = named("sleep 77.5").filter(|it| it.4 >= 100);
+        if let (Some(sleeper), Some(_)) = (sleeper, named("cat")) {
             break (found, sleeper);
         }
+        assert!(start.elapsed() < PATIENCE, "{found:?}");
     };
     let (pid, parent, uid, cpu_ms, rss_kib, _) = sleeper;
     assert_eq!((pid, parent, uid), (number, 1, 0));

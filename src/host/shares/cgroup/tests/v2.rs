@@ -117,7 +117,20 @@ fn neighbour(cgroup: &Path) -> std::process::Child {
 fn try_share(json: &str) -> Result<Cgroup, Error> {
     let limits = Limits::new(&quota(json), 64 << 20);
     let found = Hierarchies::find().unwrap();
-    Cgroup::create(Plan::new(&found, &unique_name(), &limits, None).whole()?)
+    let mut cgroup = Cgroup::create(Plan::new(&found, &unique_name(), &limits, None).whole()?)?;
+    let path = cgroup.domain.clone().unwrap();
+    assert!(find_quota(&path).is_none(), "the quota is withheld");
+    cgroup.withheld().hold()?;
+    Ok(cgroup)
+}
+
+/// The quota of a cgroup or of a child for vCPUs.
+fn find_quota(domain: &Path) -> Option<String> {
+    let mut texts = [domain.into(), domain.join("vcpus")].map(|path: PathBuf| {
+        let text = fs::read_to_string(path.join("cpu.max")).unwrap_or_default();
+        (!text.is_empty() && !text.starts_with("max ")).then_some(text)
+    });
+    texts.iter_mut().find_map(Option::take)
 }
 
 const HALF: &str = r#""cpu_quota": 0.5"#;

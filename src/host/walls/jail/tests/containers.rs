@@ -339,7 +339,7 @@ fn a_chroot_is_left_as_a_root_is() {
                     missing: Vec::new(),
                     best_effort: false,
                 };
-                walls.build_namespaces().unwrap();
+                walls.build_namespaces(None).unwrap();
                 let error = File::open("/etc/passwd").unwrap_err();
                 assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
                 assert_eq!(std::fs::read_dir("/").unwrap().count(), 0);

@@ -1,7 +1,10 @@
 //! What CPUID tells the guest: KVM's offer, less what is withheld or masked, with this VM's topology.
 
+mod compare;
 mod topology;
 mod withheld;
+
+pub use compare::missing;
 
 use crate::config::{CpuMask, Register, VcpuCount};
 
@@ -100,6 +103,11 @@ impl CpuidPlan {
         let mut entries = self.entries.clone();
         topology::identify(&mut entries, vcpu);
         entries
+    }
+
+    /// How many vCPUs it is for.
+    pub fn vcpus(&self) -> u8 {
+        self.vcpus
     }
 
     /// Width of guest physical addresses, in bits.

@@ -19,8 +19,8 @@ mod worker;
 pub use handle::BalloonHandle;
 
 use super::{
-    Activation, DeviceSpec, DeviceState, DeviceType, Halted, NoEvents, VirtioDevice, Worker,
-    WorkerThread, foreign_state,
+    Activation, DeviceSpec, DeviceState, DeviceType, Halted, NoEvents, QueueState, VirtioDevice,
+    Worker, WorkerThread, foreign_state, places,
 };
 use crate::config::{self, Balloon, Memory};
 use crate::thread::ThreadKind;
@@ -68,7 +68,6 @@ pub enum Error {
 
 /// What a driver has made of a balloon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct BalloonState {
     /// Pages of 4 KiB that are in it, as the guest has told.
     pub actual_pages: u32,
@@ -194,6 +193,15 @@ impl VirtioDevice for BalloonDevice {
         let state = BalloonState { actual_pages, held };
         let queues = queues.into_iter().flatten();
         Halted::new(queues, count, DeviceState::Balloon(state))
+    }
+
+    fn look(&self) -> (Vec<Option<QueueState>>, DeviceState) {
+        let actual_pages = self.shared.actual_pages.load(Ordering::Acquire);
+        let (queues, held) = self.worker.look(QueueServer::look).unzip();
+        let held = held.flatten();
+        let queues = queues.into_iter().flatten();
+        let state = DeviceState::Balloon(BalloonState { actual_pages, held });
+        (places(queues, self.queue_sizes().len()), state)
     }
 
     /// The guest begins anew, with an empty balloon.

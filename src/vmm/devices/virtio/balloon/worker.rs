@@ -4,7 +4,7 @@ use super::feature;
 use super::handle::{Shared, count};
 use super::pages::{self, NUMBER_BYTES, PORTION};
 use super::statistics::{self, BUFFER_BYTES};
-use crate::devices::virtio::{Broken, Chain, Drained, Fate, Orders, Server, Virtqueue};
+use crate::devices::virtio::{Broken, Chain, Drained, Fate, Orders, QueueState, Server, Virtqueue};
 use crate::memory::{GuestRam, PAGE_BYTES};
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
@@ -69,6 +69,19 @@ impl QueueServer {
         (queues.into_iter().flatten(), self.held)
     }
 
+    /// What it would [give back](Self::give_back): how far its queues have come, by their numbers, and what it holds.
+    pub fn look(&self) -> (Vec<(u16, QueueState)>, Option<u16>) {
+        let queues = [
+            &self.inflate,
+            &self.deflate,
+            &self.statistics,
+            &self.reports,
+        ];
+        let queues = queues.into_iter().flatten();
+        let states = queues.map(|queue| (queue.number(), queue.state()));
+        (states.collect(), self.held)
+    }
+
     /// Serves a batch of each queue; true if there may be more.
     fn turn(&mut self, orders: &Orders) -> Result<bool, Broken> {
         let Self {
@@ -80,7 +93,7 @@ impl QueueServer {
         let mut more = false;
         if let Some(queue) = &mut self.inflate {
             more |= answer(queue, |queue, chain| {
-                inflate(shared, queue.ram(), chain, inflated, orders)
+                inflate(shared, queue.memory(), chain, inflated, orders)
             })?;
         }
         if let Some(queue) = &mut self.deflate {
@@ -92,7 +105,7 @@ impl QueueServer {
         }
         if let Some(queue) = &mut self.reports {
             more |= answer(queue, |queue, chain| {
-                report(shared, queue.ram(), chain, reported, orders)
+                report(shared, queue.memory(), chain, reported, orders)
             })?;
         }
         Ok(more | self.exchange_statistics()?)
@@ -120,8 +133,8 @@ impl QueueServer {
             return Ok(false);
         }
         if let Some(head) = self.held.take() {
-            queue.push(head, 0)?;
-            queue.signal()?;
+            queue.push(head, 0);
+            queue.signal();
         }
         Ok(true)
     }

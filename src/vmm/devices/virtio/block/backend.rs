@@ -1,15 +1,19 @@
 //! What carries out the work: a trait, so that a test can hand in memory for a disk.
 
 mod allocation;
+mod cached;
+mod ground;
 mod ring;
 mod sync;
 
+use cached::Cached;
+pub(super) use ground::Ground;
 use ring::Ring;
 use sync::Sync;
 
 use super::job::Job;
 use crate::config::DiskIo;
-use crate::disk::{self, DiskFile, Geometry};
+use crate::disk::{self, Geometry};
 use kvmlet_sys::thread::lock;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -68,38 +72,68 @@ pub(super) trait Medium: Send + std::marker::Sync {
 
     /// Whether discards and write-zeroes are available.
     fn can_punch(&self) -> bool;
+
+    /// Has what was written be on the disk, if something can be.
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// When it was written last, if that is known.
+    fn stamp(&self) -> io::Result<Option<disk::Stamp>> {
+        Ok(None)
+    }
 }
 
-/// A file or block device of the host.
-pub(super) struct FileMedium {
-    pub file: Arc<DiskFile>,
+/// Files or a block device of the host.
+pub(super) struct FileMedium<G> {
+    pub ground: Arc<G>,
     pub io: DiskIo,
 }
 
-impl Medium for FileMedium {
+impl<G: Ground> FileMedium<G> {
+    /// What was asked for, if the host has the ring that it takes.
+    fn with_ring(&self, jobs: u16) -> io::Result<Box<dyn Backend>> {
+        let ground = self.ground.clone();
+        Ok(match self.io {
+            DiskIo::Sync => self.plain(),
+            DiskIo::Auto if ground.is_cached() => Box::new(Cached::new(ground, jobs)?),
+            DiskIo::Auto | DiskIo::IoUring => Box::new(Ring::new(ground, jobs)?),
+        })
+    }
+}
+
+impl<G: Ground> Medium for FileMedium<G> {
     fn backend(&self, name: &str, jobs: u16) -> Box<dyn Backend> {
-        if self.io != DiskIo::Sync {
-            match Ring::new(self.file.clone(), jobs) {
-                Ok(ring) => return Box::new(ring),
-                Err(error) => log::info!("{name} goes without io_uring: {error}"),
-            }
-        }
-        self.plain()
+        self.with_ring(jobs).unwrap_or_else(|error| {
+            log::info!("{name} goes without io_uring: {error}");
+            self.plain()
+        })
     }
 
     fn plain(&self) -> Box<dyn Backend> {
-        Box::new(Sync::new(self.file.clone()))
+        Box::new(Sync::new(self.ground.clone()))
     }
 
     fn bytes(&self) -> Result<u64, disk::Error> {
-        self.file.bytes()
+        self.ground.bytes()
     }
 
     fn geometry(&self) -> Geometry {
-        self.file.geometry()
+        self.ground.geometry()
     }
 
     fn can_punch(&self) -> bool {
-        self.file.can_punch()
+        self.ground.can_punch()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self.ground.written() {
+            Some(file) => Ok(rustix::fs::fdatasync(file)?),
+            None => Ok(()),
+        }
+    }
+
+    fn stamp(&self) -> io::Result<Option<disk::Stamp>> {
+        (self.ground.written()).map_or(Ok(None), disk::Stamp::of)
     }
 }

@@ -1,10 +1,8 @@
 //! Guest memory as the kernel wants it for a transfer.
 
 use crate::devices::virtio::{Broken, Segment};
-use crate::memory::GuestMemory;
+use crate::memory::GuestRam;
 use std::cell::UnsafeCell;
-use std::sync::Arc;
-use vm_memory::GuestMemoryBackend;
 
 /// Zeroes to write where the host cannot make them without. They could be written to, so the executable has none of
 /// them in its file.
@@ -24,7 +22,7 @@ pub(super) const LOT_BYTES: usize = 1 << 20;
 /// A list of pieces of guest memory. The value keeps the guest's RAM mapped, so the pieces stay valid as long
 /// as it lives, wherever it is moved; their contents may change at any time, as the guest likes.
 pub(super) struct Buffers {
-    memory: Arc<GuestMemory>,
+    memory: GuestRam,
     parts: Vec<libc::iovec>,
     /// Parts before this one are done with.
     first: usize,
@@ -37,7 +35,7 @@ pub(super) struct Buffers {
 unsafe impl Send for Buffers {}
 
 impl Buffers {
-    pub fn new(memory: Arc<GuestMemory>) -> Self {
+    pub fn new(memory: GuestRam) -> Self {
         Self {
             memory,
             parts: Vec::new(),
@@ -51,7 +49,7 @@ impl Buffers {
         self.clear();
         for segment in segments {
             let bytes = segment.bytes as usize;
-            let slice = self.memory.get_slice(segment.address, bytes)?;
+            let slice = segment.slice(&self.memory)?;
             let start = slice.ptr_guard_mut().as_ptr();
             match self.parts.last_mut() {
                 Some(last) if last.iov_base.cast::<u8>().wrapping_add(last.iov_len) == start => {
@@ -69,9 +67,20 @@ impl Buffers {
 
     /// Makes the next lot of what is left.
     fn cut_lot(&mut self) {
-        let mut room = LOT_BYTES;
+        self.cut(LOT_BYTES, self.parts.len());
+    }
+
+    /// Has the next transfer end after this many bytes, if not before; more than none.
+    pub fn bound(&mut self, bytes: u64) {
+        if bytes < LOT_BYTES as u64 {
+            self.cut(bytes as usize, self.end);
+        }
+    }
+
+    /// Makes a lot of the parts before the last one, as long as there is room.
+    fn cut(&mut self, mut room: usize, last: usize) {
         self.end = self.first;
-        while let Some(part) = self.parts.get_mut(self.end) {
+        while let Some(part) = self.parts[..last].get_mut(self.end) {
             self.end += 1;
             if part.iov_len < room {
                 room -= part.iov_len;
@@ -150,7 +159,7 @@ mod tests {
     #[test]
     fn pieces_merge_and_advance() {
         let ram = GuestRam::allocate(&[(GuestAddress(0), 1 << 16)], Backing::default()).unwrap();
-        let mut buffers = Buffers::new(Arc::new((*ram).clone()));
+        let mut buffers = Buffers::new(ram.clone());
         drop(ram);
         let segment = |address, bytes| Segment {
             address: GuestAddress(address),
@@ -162,9 +171,21 @@ mod tests {
             segment(4096, 100),
             segment(8192, 1),
         ];
-        buffers.fill(list.into_iter()).unwrap();
+        buffers.fill(list.iter().copied()).unwrap();
         assert_eq!(lengths(&buffers), [1024, 100, 1]);
         assert!(!buffers.is_aligned(512));
+        // What is bounded is transferred in two goes, and nothing of it is lost.
+        for (bytes, bounded) in [
+            (2000, &[1024, 100, 1][..]),
+            (1124, &[1024, 100]),
+            (1030, &[1024, 6]),
+        ] {
+            buffers.bound(bytes);
+            assert_eq!(lengths(&buffers), bounded);
+        }
+        buffers.advance(1030);
+        assert_eq!(lengths(&buffers), [94, 1]);
+        buffers.fill(list.iter().copied()).unwrap();
         buffers.advance(1000);
         assert_eq!(lengths(&buffers), [24, 100, 1]);
         buffers.advance(24);
@@ -177,7 +198,7 @@ mod tests {
     #[test]
     fn zeroes_come_in_limited_lots() {
         let ram = GuestRam::allocate(&[(GuestAddress(0), 4096)], Backing::default()).unwrap();
-        let mut buffers = Buffers::new(Arc::new((*ram).clone()));
+        let mut buffers = Buffers::new(ram.clone());
         assert_eq!(buffers.fill_zeroes(100_000), 100_000);
         assert_eq!(lengths(&buffers), [65_536, 34_464]);
         assert_eq!(buffers.fill_zeroes(1 << 40), 1 << 20);
@@ -186,7 +207,7 @@ mod tests {
     #[test]
     fn a_long_list_goes_lot_by_lot() {
         let ram = GuestRam::allocate(&[(GuestAddress(0), 4 << 20)], Backing::default()).unwrap();
-        let mut buffers = Buffers::new(Arc::new((*ram).clone()));
+        let mut buffers = Buffers::new(ram.clone());
         let segment = |address, bytes| Segment {
             address: GuestAddress(address),
             bytes,

@@ -6,14 +6,13 @@ use super::handle::{Shared, count};
 use super::job::{Job, Operation, Step};
 use super::request::{Command, HEADER_BYTES, Reply, Status};
 use crate::devices::virtio::{Broken, Chain};
-use crate::memory::GuestMemory;
+use crate::memory::GuestRam;
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use vm_memory::Bytes;
 
 /// Data that may be on their way at once, in bytes: whoever stops a disk waits for them.
 const IN_FLIGHT_BYTES: u64 = 8 << 20;
@@ -23,7 +22,7 @@ pub(super) type Answer = (u16, u32);
 
 /// Requests that are in flight, and what carries them out.
 pub(super) struct Flight {
-    pub memory: Arc<GuestMemory>,
+    pub memory: GuestRam,
     pub shared: Arc<Shared>,
     medium: Arc<dyn Medium>,
     /// Made by the thread that uses it: when it started, or when the first job comes.
@@ -45,7 +44,7 @@ pub(super) struct Flight {
 
 impl Flight {
     pub fn new(
-        memory: Arc<GuestMemory>,
+        memory: GuestRam,
         shared: Arc<Shared>,
         medium: Arc<dyn Medium>,
         shelf: Shelf,
@@ -247,7 +246,7 @@ impl Flight {
         if status != Status::Ok {
             count(&self.shared.counters.errors, 1);
         }
-        self.memory.write_obj(status as u8, reply.status)?;
+        reply.status.slice(&self.memory)?.copy_from(&[status as u8]);
         // What is reported is written without a gap from the start on (§2.7.8.2): the status counts only
         // where it follows at once.
         let written = filled + u64::from(filled == reply.room);

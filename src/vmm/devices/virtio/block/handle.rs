@@ -7,6 +7,8 @@ use super::request::Limits;
 use crate::config::{BlockStats, RateLimit};
 use crate::devices::virtio::Interrupt;
 use crate::devices::virtio::rate_limiter::RateLimiter;
+use crate::disk::Stamp;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -68,6 +70,28 @@ impl BlockHandle {
     /// The size that the guest sees, in bytes.
     pub fn bytes(&self) -> u64 {
         self.0.limits().capacity_bytes
+    }
+
+    /// By which the guest knows it, whatever its name: padded with zeros.
+    pub fn identity(&self) -> [u8; super::request::ID_BYTES] {
+        self.0.identity
+    }
+
+    /// Has what the guest has written be on the host's disk.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match self.0.medium.upgrade() {
+            Some(medium) if !self.0.read_only => medium.sync(),
+            _ => Ok(()),
+        }
+    }
+
+    /// When its file was written last, if it is one that tells.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        let medium = self.0.medium.upgrade()?;
+        medium.stamp().ok().flatten()
     }
 
     /// What it has done so far.

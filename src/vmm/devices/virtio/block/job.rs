@@ -2,9 +2,8 @@
 
 use super::buffers::{Buffers, LOT_BYTES};
 use super::request::{Command, Reply};
-use crate::memory::GuestMemory;
+use crate::memory::GuestRam;
 use std::io;
-use std::sync::Arc;
 
 /// What a back end is asked to do next with a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +54,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub fn new(memory: Arc<GuestMemory>) -> Self {
+    pub fn new(memory: GuestRam) -> Self {
         Self {
             command: Command::Flush,
             operation: Operation::Sync,

@@ -1,9 +1,9 @@
-//! Block device (virtio 1.2 §5.2) on a raw image file or a block device of the host.
+//! Block device (virtio 1.2 §5.2) on a raw image file, a block device or ranges of files of the host.
 //!
 //! [`BlockDevice`] is the front. Each queue has a thread of its own, because then queues share no lock and no
 //! ring, and a guest with several vCPUs gets as many paths to its disk; a disk has one queue unless its user
-//! asks for more. The thread makes its back end, an io_uring or plain system calls where the host allows none:
-//! when it is started before the guest, because it may be confined then, or else when the first request comes.
+//! asks for more. The thread makes its back end: an io_uring, or plain system calls where the host allows none, or both
+//! for a disk in the page cache; when it is started before the guest, because it may be confined then, or else when the first request comes.
 
 mod backend;
 mod buffers;
@@ -18,19 +18,18 @@ pub use handle::BlockHandle;
 
 use super::rate_limiter::RateLimiter;
 use super::{
-    Activation, DeviceSpec, DeviceState, DeviceType, Halted, VirtioDevice, Worker, WorkerThread,
-    foreign_state,
+    Activation, DeviceSpec, DeviceState, DeviceType, Halted, QueueState, VirtioDevice, Worker,
+    WorkerThread, foreign_state, places,
 };
-use crate::config::{Advice, Cache, Disk, DiskIo, Remedy, Setting, advice};
-use crate::disk::{self, DiskFile, GuestMount};
+use crate::config::{Advice, Cache, Disk, DiskIo, DiskSource, Remedy, Setting, advice};
+use crate::disk::{self, DiskExtents, DiskFile, GuestMount};
 use crate::thread::ThreadKind;
-use backend::{FileMedium, Medium, Shelf};
+use backend::{FileMedium, Ground, Medium, Shelf};
 use handle::{Counters, Shared};
 use kvmlet_sys::ring;
 use layout::{ConfigSpace, SECTOR_BYTES, WRITEBACK_OFFSET, feature};
 use request::ID_BYTES;
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use worker::QueueServer;
@@ -48,10 +47,10 @@ pub enum Error {
     #[error(transparent)]
     Disk(#[from] disk::Error),
     /// `io_uring` was asked for by name.
-    #[error("disk `{}` cannot use io_uring on this host", .path.display())]
+    #[error("disk `{disk}` cannot use io_uring on this host")]
     IoUring {
         /// The disk.
-        path: PathBuf,
+        disk: String,
         /// What the kernel said.
         #[source]
         source: io::Error,
@@ -102,30 +101,44 @@ impl DeviceSpec for DiskSpec<'_> {
     /// mount as it should, or want what the host lacks.
     fn build(self) -> Result<(BlockDevice, BlockHandle), Error> {
         let Self { disk, index, mount } = self;
-        let file = DiskFile::open(&disk.path, disk.read_only, disk.direct)?;
-        if disk.format.is_none() {
-            file.refuse_image_formats()
-                .map_err(|error| error.to_mount(mount))?;
-        }
-        mount.map_or(Ok(()), |mount| file.refuse_unmountable(mount))?;
-        if disk.io == DiskIo::IoUring {
-            ring::new(1, file.medium()).map_err(|source| Error::IoUring {
-                path: disk.path.clone(),
-                source,
-            })?;
-        }
-        let medium = FileMedium {
-            file: Arc::new(file),
-            io: disk.io,
+        let medium = match &disk.source {
+            DiskSource::Path(path) => {
+                let file = DiskFile::open(path, disk.read_only, disk.direct)?;
+                if disk.format.is_none() {
+                    file.refuse_image_formats()
+                        .map_err(|error| error.to_mount(mount))?;
+                }
+                mount.map_or(Ok(()), |mount| file.refuse_unmountable(mount))?;
+                medium(file, disk)?
+            }
+            // Who names ranges knows what is in them, and nothing is written to them.
+            DiskSource::Extents(extents) => {
+                let extents = DiskExtents::open(extents, disk.direct)?;
+                mount.map_or(Ok(()), |mount| extents.refuse_unmountable(mount))?;
+                medium(extents, disk)?
+            }
         };
         let limiter = RateLimiter::new(disk.rate_limit);
-        BlockDevice::on(Arc::new(medium), limiter, disk, index)
+        BlockDevice::on(medium, limiter, disk, index)
     }
+}
+
+/// What a disk's back ends come from, where the host has what was asked for.
+fn medium(ground: impl Ground, disk: &Disk) -> Result<Arc<dyn Medium>, Error> {
+    if disk.io == DiskIo::IoUring {
+        ring::new(1, ground.kind()).map_err(|source| Error::IoUring {
+            disk: disk.source.to_string(),
+            source,
+        })?;
+    }
+    Ok(Arc::new(FileMedium {
+        ground: Arc::new(ground),
+        io: disk.io,
+    }))
 }
 
 /// What a driver has made of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct BlockState {
     /// Writes may stay in a cache until a flush.
     pub writeback: bool,
@@ -165,7 +178,7 @@ impl BlockDevice {
             .collect::<io::Result<_>>()
             .map_err(Error::Events)?;
         if !bytes.is_multiple_of(SECTOR_BYTES) {
-            let path = config.path.display();
+            let path = &config.source;
             let rest = bytes % SECTOR_BYTES;
             log::warn!(
                 "disk `{path}` is {rest} B longer than whole sectors of {SECTOR_BYTES}, which {name} leaves out"
@@ -323,6 +336,18 @@ impl VirtioDevice for BlockDevice {
         let writeback = self.shared.writeback.load(Ordering::Acquire);
         let state = DeviceState::Block(BlockState { writeback });
         Halted::new(queues, self.queue_sizes.len(), state)
+    }
+
+    fn look(&self) -> (Vec<Option<QueueState>>, DeviceState) {
+        let looks = self.workers.iter();
+        let states = looks.filter_map(|worker| worker.look(QueueServer::state));
+        let writeback = self.shared.writeback.load(Ordering::Acquire);
+        let state = DeviceState::Block(BlockState { writeback });
+        (places(states, self.queue_sizes.len()), state)
+    }
+
+    fn limiters(&self) -> Vec<&RateLimiter> {
+        vec![&self.shared.limiter]
     }
 
     fn reset(&mut self) {

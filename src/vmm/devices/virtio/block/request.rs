@@ -1,10 +1,9 @@
 //! What a driver asks: the request header, checked against the disk (virtio 1.2 §5.2.6).
 
 use super::layout::{DISCARD_SECTORS, SECTOR_BYTES, ZERO_SECTORS};
-use crate::devices::virtio::{Broken, Chain};
-use crate::memory::GuestMemory;
+use crate::devices::virtio::{Broken, Chain, Segment};
+use crate::memory::GuestRam;
 use std::fmt;
-use vm_memory::GuestAddress;
 
 /// Bytes of `type`, `reserved` and `sector`.
 pub(super) const HEADER_BYTES: u64 = 16;
@@ -73,7 +72,7 @@ pub(super) enum Command {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reply {
     /// The place of the status: the last byte that the device may write.
-    pub status: GuestAddress,
+    pub status: Segment,
     /// Bytes that the device may write before it.
     pub room: u64,
 }
@@ -99,7 +98,7 @@ impl Request {
     ///
     /// # Errors
     /// When it has no whole header, or no place for a status.
-    pub fn parse(chain: &Chain, memory: &GuestMemory, limits: &Limits) -> Result<Self, Broken> {
+    pub fn parse(chain: &Chain, memory: &GuestRam, limits: &Limits) -> Result<Self, Broken> {
         let mut header = [0; HEADER_BYTES as usize];
         if chain.read(memory, 0, &mut header)? < header.len() {
             return Err(Broken::Request("a block request has no whole header"));
@@ -133,10 +132,7 @@ impl Request {
                 }
                 _ => Err(Status::Unsupported),
             },
-            reply: Reply {
-                status: last.address,
-                room,
-            },
+            reply: Reply { status: last, room },
         })
     }
 }
@@ -172,7 +168,7 @@ impl Limits {
         discard: bool,
         data: u64,
         chain: &Chain,
-        memory: &GuestMemory,
+        memory: &GuestRam,
     ) -> Result<Result<Command, Status>, Broken> {
         if self.read_only {
             return Ok(Err(Status::IoError));

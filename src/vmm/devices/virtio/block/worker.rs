@@ -6,7 +6,7 @@ use super::flight::Flight;
 use super::handle::{Shared, count};
 use super::request::{Command, Request, Status};
 use crate::devices::virtio::rate_limiter::{Gate, Take};
-use crate::devices::virtio::{Broken, Drained, Fate, Order, Orders, Server, Virtqueue};
+use crate::devices::virtio::{Broken, Drained, Fate, Order, Orders, QueueState, Server, Virtqueue};
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
 use std::os::fd::AsFd;
@@ -52,7 +52,7 @@ impl QueueServer {
         medium: Arc<dyn Medium>,
         shelf: Shelf,
     ) -> io::Result<Self> {
-        let memory = Arc::new(queue.memory().clone());
+        let memory = queue.memory().clone();
         let gate = shared.limiter.gate()?;
         let flight = Flight::new(memory, shared, medium, shelf, queue.size());
         Ok(Self {
@@ -63,6 +63,11 @@ impl QueueServer {
         })
     }
 
+    /// The number of its queue, and how far that has come.
+    pub fn state(&self) -> (u16, QueueState) {
+        (self.queue.number(), self.queue.state())
+    }
+
     pub fn into_queue(self) -> Virtqueue {
         self.queue
     }
@@ -70,7 +75,7 @@ impl QueueServer {
     /// One round: take what there is, start it, answer what has ended, tell the driver once. Returns what
     /// to wait for, or `None` if there is more to be taken now.
     fn pass(&mut self) -> Result<Option<Pause>, Failure> {
-        self.queue.mute()?;
+        self.queue.mute();
         let pause = self.take()?;
         let again = self.advance()?;
         let more = match pause {
@@ -135,10 +140,12 @@ impl QueueServer {
         let (queue, unsignalled) = (&mut self.queue, &mut self.unsignalled);
         let again = self.flight.advance(|(head, written)| {
             *unsignalled = true;
-            queue.push(head, written).map_err(Failure::from)
+            queue.push(head, written);
+            queue.show_portion();
+            Ok::<_, Failure>(())
         })?;
         if std::mem::take(&mut self.unsignalled) {
-            self.queue.signal()?;
+            self.queue.signal();
         }
         Ok(again)
     }

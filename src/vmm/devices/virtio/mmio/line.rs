@@ -27,6 +27,15 @@ impl Line {
         self.status.fetch_and(!bits, Ordering::AcqRel);
     }
 
+    /// Is as another was. An edge that was on its way then comes again: one too many does no harm.
+    pub fn resume(&self, status: u32) {
+        self.status
+            .store(status & (USED_BUFFER | CONFIG_CHANGE), Ordering::Release);
+        if self.status() != 0 {
+            self.event.signal();
+        }
+    }
+
     fn raise(&self, why: u32) {
         self.status.fetch_or(why, Ordering::AcqRel);
         self.event.signal();

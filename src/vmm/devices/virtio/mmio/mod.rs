@@ -4,7 +4,7 @@ mod line;
 mod registers;
 
 use super::VirtioDevice;
-use super::transport::{Doorbell, Session, Transport};
+use super::transport::{Doorbell, Session, Transport, TransportState, Unfit};
 use crate::devices::{Action, Device};
 use crate::memory::GuestRam;
 use kvmlet_sys::event::Event;
@@ -53,6 +53,25 @@ impl MmioTransport {
 impl Transport for MmioTransport {
     fn session(&mut self) -> &mut Session {
         &mut self.session
+    }
+
+    fn state(&mut self) -> TransportState {
+        TransportState {
+            device_features_select: self.device_features_select,
+            driver_features_select: self.driver_features_select,
+            queue_select: self.queue_select,
+            interrupt_status: self.line.status(),
+            session: self.session.state(),
+        }
+    }
+
+    fn take_up(&mut self, state: &TransportState) -> Result<(), Unfit> {
+        self.session.take_up(&state.session)?;
+        self.device_features_select = state.device_features_select;
+        self.driver_features_select = state.driver_features_select;
+        self.queue_select = state.queue_select;
+        self.line.resume(state.interrupt_status);
+        Ok(())
     }
 }
 

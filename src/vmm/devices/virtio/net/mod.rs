@@ -20,9 +20,10 @@ pub use super::Iovecs;
 pub use port::{Offloads, Port};
 pub use stats::{Direction, NetHandle};
 
+use super::rate_limiter::RateLimiter;
 use super::{
-    Activation, DeviceSpec, DeviceState, DeviceType, Halted, NoEvents, VirtioDevice, Virtqueue,
-    Worker, WorkerThread, foreign_state,
+    Activation, DeviceSpec, DeviceState, DeviceType, Halted, NoEvents, QueueState, VirtioDevice,
+    Virtqueue, Worker, WorkerThread, foreign_state, places,
 };
 use crate::config::{MacAddress, RateLimit};
 use crate::thread::ThreadKind;
@@ -94,7 +95,6 @@ impl DeviceSpec for NetSpec {
 
 /// What a driver has made of an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct NetState {
     /// Queue pairs that it receives by.
     pub pairs: u16,
@@ -154,6 +154,16 @@ impl NetDevice {
             put(10, &mtu.to_le_bytes());
         }
         config
+    }
+
+    /// What its driver has made of it, with the frames that wait.
+    fn state(&self, frames: Vec<Option<Vec<u8>>>) -> NetState {
+        let pairs = self.lanes.iter().filter(|lane| lane.is_active()).count();
+        NetState {
+            pairs: pairs as u16,
+            offloads: self.shared.offloads.load(Ordering::Acquire),
+            frames,
+        }
     }
 
     fn complain(&self, what: impl std::fmt::Display) {
@@ -278,13 +288,23 @@ impl VirtioDevice for NetDevice {
             queues.extend(given.into_iter().flatten());
             frames.push(frame.flatten());
         }
-        let pairs = self.lanes.iter().filter(|lane| lane.is_active()).count();
-        let state = NetState {
-            pairs: pairs as u16,
-            offloads: self.shared.offloads.load(Ordering::Acquire),
-            frames,
-        };
+        let state = self.state(frames);
         Halted::new(queues, self.queue_sizes.len(), DeviceState::Net(state))
+    }
+
+    fn look(&self) -> (Vec<Option<QueueState>>, DeviceState) {
+        let (mut queues, mut frames) = (Vec::new(), Vec::new());
+        for worker in &self.workers {
+            let (given, frame) = worker.look(Pair::look).unzip();
+            queues.extend(given.into_iter().flatten());
+            frames.push(frame.flatten());
+        }
+        let state = DeviceState::Net(self.state(frames));
+        (places(queues, self.queue_sizes.len()), state)
+    }
+
+    fn limiters(&self) -> Vec<&RateLimiter> {
+        vec![&self.shared.receive.limiter, &self.shared.transmit.limiter]
     }
 
     fn reset(&mut self) {

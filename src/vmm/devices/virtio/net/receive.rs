@@ -10,13 +10,12 @@ use super::stats::{Shared, count};
 use super::step::{BATCH, Wait};
 use crate::devices::virtio::iovecs::Spare;
 use crate::devices::virtio::rate_limiter::{Gate, Take};
-use crate::devices::virtio::{Broken, Chain, Iovecs, Virtqueue};
+use crate::devices::virtio::{Broken, Chain, Iovecs, QueueState, Virtqueue};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vm_memory::Bytes;
 
 /// How long a frame waits for the guest to give the buffers that it lacks.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -102,6 +101,14 @@ impl Receiver {
         (self.queue, frame)
     }
 
+    /// What it would [give back](Self::give_back): how far the queue has come, by its number, and the frame.
+    pub fn look(&self) -> ((u16, QueueState), Option<Vec<u8>>) {
+        let mut state = self.queue.state();
+        state.next_avail = state.next_avail.wrapping_sub(self.held.len() as u16);
+        let frame = self.arrived.as_ref().map(|arrived| self.collect(arrived));
+        ((self.queue.number(), state), frame)
+    }
+
     /// A frame of which a part is in the guest's buffers already.
     fn collect(&self, arrived: &Arrived) -> Vec<u8> {
         let mut frame = self.header.to_vec();
@@ -113,7 +120,9 @@ impl Receiver {
                 let start = frame.len();
                 frame.resize(start + part.bytes as usize, 0);
                 // It is RAM, as all of a chain's parts are.
-                let _ = (self.queue.memory()).read_slice(&mut frame[start..], part.address);
+                if let Ok(slice) = part.slice(self.queue.memory()) {
+                    slice.copy_to(&mut frame[start..]);
+                }
             }
             skipped = 0;
         }
@@ -141,7 +150,7 @@ impl Receiver {
             return Ok(Wait::Nothing);
         }
         if !std::mem::replace(&mut self.muted, true) {
-            self.queue.mute()?;
+            self.queue.mute();
         }
         let mut wait = Wait::Again;
         for _ in 0..BATCH {
@@ -150,7 +159,7 @@ impl Receiver {
                 break;
             }
         }
-        self.queue.signal()?;
+        self.queue.signal();
         if wait == Wait::Queue {
             self.muted = false;
             if self.queue.unmute()? {
@@ -299,16 +308,16 @@ impl Receiver {
         }
         self.held[0].write(memory, 0, &self.header)?;
         let mut left = arrived.bytes;
-        let used = self.held.iter().take(buffers.into()).map(|chain| {
-            let bytes = left.min(chain.writable_bytes() as usize);
-            left -= bytes;
-            (chain.head(), bytes as u32)
-        });
-        self.queue.push_together(used)?;
+        // §5.1.6.4: the driver sees all of them or none.
         for chain in self.held.drain(..usize::from(buffers)) {
-            self.held_bytes -= chain.writable_bytes() as usize;
+            let room = chain.writable_bytes() as usize;
+            let bytes = left.min(room);
+            left -= bytes;
+            self.held_bytes -= room;
+            self.queue.push(chain.head(), bytes as u32);
             self.spare_chains.push(chain);
         }
+        self.queue.show_portion();
         count(&counters.frames, 1);
         count(&counters.bytes, (arrived.bytes - BYTES) as u64);
         Ok(())

@@ -6,7 +6,7 @@ use super::receive::Receiver;
 use super::stats::{Shared, count};
 use super::step::Wait;
 use super::transmit::Transmitter;
-use crate::devices::virtio::{Broken, Orders, Server, Virtqueue};
+use crate::devices::virtio::{Broken, Orders, QueueState, Server, Virtqueue};
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -48,6 +48,19 @@ impl Pair {
         let control = self.control.map(Control::into_queue);
         let queues = [receive, transmit, control];
         (queues.into_iter().flatten(), frame.flatten())
+    }
+
+    /// What it would [give back](Self::give_back): how far its queues have come, by their numbers, and the frame.
+    pub fn look(&self) -> (Vec<(u16, QueueState)>, Option<Vec<u8>>) {
+        let receive = self.receiver.as_ref().map(Receiver::look);
+        let (receive, frame) = receive.unzip();
+        let others = [
+            self.transmitter.as_ref().map(Transmitter::queue),
+            self.control.as_ref().map(Control::queue),
+        ];
+        let others = others.into_iter().flatten();
+        let others = others.map(|queue| (queue.number(), queue.state()));
+        (receive.into_iter().chain(others).collect(), frame.flatten())
     }
 
     fn lane(&self) -> &Lane {

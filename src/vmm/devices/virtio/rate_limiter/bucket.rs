@@ -18,7 +18,30 @@ pub(in crate::devices) struct Bucket {
     once: u64,
 }
 
+/// How full a bucket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// Billionths of a token; negative is debt.
+    pub balance: i128,
+    /// Tokens that are there one time only.
+    pub once: u64,
+}
+
 impl Bucket {
+    /// How full it is.
+    pub fn level(&self) -> Level {
+        let (balance, once) = (self.balance, self.once);
+        Level { balance, once }
+    }
+
+    /// Makes it as full as another was, but no fuller than it can be, and with no debt that it could not have: a second's
+    /// worth and its burst.
+    pub fn set_level(&mut self, level: Level) {
+        let most_debt = self.burst + i128::from(self.per_second) * TOKEN;
+        self.balance = level.balance.clamp(-most_debt, self.burst);
+        self.once = self.once.min(level.once);
+    }
+
     /// A bucket with its burst in it.
     pub fn full(rate: Rate) -> Self {
         let (per_second, burst, once) = rate.parts();

@@ -11,6 +11,7 @@ mod bucket;
 
 use crate::config::RateLimit;
 pub(in crate::devices) use bucket::Bucket;
+pub use bucket::Level;
 use kvmlet_sys::thread::lock;
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
@@ -55,6 +56,8 @@ struct State {
     operations: Option<Bucket>,
     bandwidth: Option<Bucket>,
     refilled: Duration,
+    /// Time does not pass for it: its device sleeps.
+    frozen: bool,
     waiting: Vec<Waiter>,
     next_gate: u64,
     throttled: Throttled,
@@ -62,6 +65,9 @@ struct State {
 
 impl State {
     fn refill(&mut self, now: Duration) {
+        if self.frozen {
+            return;
+        }
         let elapsed = now.saturating_sub(self.refilled);
         self.refilled = now.max(self.refilled);
         for bucket in [&mut self.operations, &mut self.bandwidth]
@@ -139,6 +145,7 @@ impl RateLimiter {
             operations: limit.operations.map(Bucket::full),
             bandwidth: limit.bandwidth.map(Bucket::full),
             refilled: clock.now(),
+            frozen: false,
             waiting: Vec::new(),
             next_gate: 0,
             throttled: Throttled::default(),
@@ -160,6 +167,44 @@ impl RateLimiter {
             .limited
             .store(limit != RateLimit::NONE, Ordering::Release);
         wake(&state);
+    }
+
+    /// Has time stand still for it: what its device does not use while that sleeps is not there when it wakes.
+    pub(in crate::devices) fn freeze(&self) {
+        let mut state = self.0.state();
+        state.refill(self.0.clock.now());
+        state.frozen = true;
+    }
+
+    /// Has time pass again, and those who wait ask again.
+    pub(in crate::devices) fn thaw(&self) {
+        let mut state = self.0.state();
+        if std::mem::take(&mut state.frozen) {
+            state.refilled = self.0.clock.now();
+            wake(&state);
+        }
+    }
+
+    /// How full its buckets are.
+    pub(in crate::devices) fn levels(&self) -> [Option<Level>; 2] {
+        let mut state = self.0.state();
+        state.refill(self.0.clock.now());
+        [&state.operations, &state.bandwidth].map(|bucket| bucket.as_ref().map(Bucket::level))
+    }
+
+    /// Makes its buckets as full as others were, within their bursts; a limit that these did not have begins anew.
+    pub(in crate::devices) fn set_levels(&self, levels: [Option<Level>; 2]) {
+        let mut state = self.0.state();
+        let State {
+            operations,
+            bandwidth,
+            ..
+        } = &mut *state;
+        for (bucket, level) in [operations, bandwidth].into_iter().zip(levels) {
+            if let (Some(bucket), Some(level)) = (bucket, level) {
+                bucket.set_level(level);
+            }
+        }
     }
 
     /// Lets every waiting worker ask again, as after a test's clock has moved.

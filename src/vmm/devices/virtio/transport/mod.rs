@@ -5,12 +5,14 @@ mod negotiation;
 mod session;
 mod setup;
 mod sleep;
+mod state;
 
 pub use negotiation::TRANSPORT_FEATURES;
 #[cfg(test)]
 pub(super) use negotiation::VERSION_1;
 pub use session::Session;
-pub use setup::QueueSetup;
+pub use setup::{QueueRecord, QueueSetup};
+pub use state::{SessionState, Unfit};
 
 use crate::devices::Device;
 use kvmlet_sys::event::Event;
@@ -20,6 +22,30 @@ use std::io;
 pub trait Transport: Device {
     /// The device, and how far it has come with its driver.
     fn session(&mut self) -> &mut Session;
+
+    /// Registers and all behind them, of a device that [rests](Session::rest).
+    fn state(&mut self) -> TransportState;
+
+    /// Goes on where another has stopped.
+    ///
+    /// # Errors
+    /// As [`Session::take_up`].
+    fn take_up(&mut self, state: &TransportState) -> Result<(), Unfit>;
+}
+
+/// What registers hold, and how far the device behind them has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportState {
+    /// The half of the device's features that is read.
+    pub device_features_select: u32,
+    /// The half of the driver's features that is written.
+    pub driver_features_select: u32,
+    /// The queue that is set up.
+    pub queue_select: u32,
+    /// What the driver was told and has not acknowledged.
+    pub interrupt_status: u32,
+    /// The device.
+    pub session: SessionState,
 }
 
 /// A short cut for notifications: while connected, a driver's notification of a queue signals the queue's event without

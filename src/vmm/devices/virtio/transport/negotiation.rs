@@ -2,11 +2,12 @@
 
 use super::session::{Activity, Session};
 use super::setup::QueueSetup;
+use crate::devices::virtio::queue::QueueParts;
 use crate::devices::virtio::{Activation, Virtqueue};
 
 /// Feature bits that concern every device (§6).
 const RING_INDIRECT_DESC: u64 = 1 << 28;
-const RING_EVENT_IDX: u64 = 1 << 29;
+pub(super) const RING_EVENT_IDX: u64 = 1 << 29;
 pub(in crate::devices::virtio) const VERSION_1: u64 = 1 << 32;
 /// What a transport offers beside the features of its device.
 pub const TRANSPORT_FEATURES: u64 = VERSION_1 | RING_INDIRECT_DESC | RING_EVENT_IDX;
@@ -14,10 +15,12 @@ pub const TRANSPORT_FEATURES: u64 = VERSION_1 | RING_INDIRECT_DESC | RING_EVENT_
 // Device status bits (§2.1).
 const ACKNOWLEDGE: u32 = 1;
 const DRIVER: u32 = 2;
-const DRIVER_OK: u32 = 4;
+pub(super) const DRIVER_OK: u32 = 4;
 const FEATURES_OK: u32 = 8;
 const NEEDS_RESET: u32 = 64;
 const FAILED: u32 = 128;
+/// All that a driver can set.
+pub(super) const EVERY_STATUS: u32 = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED;
 
 impl Session {
     /// All that the driver can have.
@@ -40,6 +43,11 @@ impl Session {
             1 => self.driver_features = value << 32 | low,
             _ => {}
         }
+    }
+
+    /// What the driver wants of them.
+    pub fn accepted_features(&self) -> u64 {
+        self.driver_features
     }
 
     /// The device status field (§2.1).
@@ -134,6 +142,7 @@ impl Session {
 
     fn activate(&mut self) {
         self.interrupt.begin();
+        self.thaw();
         let event_idx = self.driver_features & RING_EVENT_IDX != 0;
         let mut queues = Vec::with_capacity(self.queues.len());
         for (number, setup) in (0..).zip(&self.queues) {
@@ -141,16 +150,19 @@ impl Session {
                 queues.push(None);
                 continue;
             }
-            let (Some(queue), Ok(notified)) = (
-                setup.build(&self.memory, event_idx),
-                setup.notify.try_clone(),
-            ) else {
+            let (Some(rings), Ok(notified)) = (setup.find(&self.memory), setup.notify.try_clone())
+            else {
                 return (self.interrupt).needs_reset(&"a queue was set up wrongly");
             };
-            let (memory, interrupt) = (self.memory.clone(), self.interrupt.clone());
-            queues.push(Some(Virtqueue::new(
-                number, queue, memory, interrupt, notified,
-            )));
+            let parts = QueueParts {
+                number,
+                size_max: setup.size_max,
+                event_idx,
+                rings,
+                interrupt: self.interrupt.clone(),
+                notified,
+            };
+            queues.push(Some(Virtqueue::new(parts)));
         }
         let (features, interrupt) = (self.driver_features, self.interrupt.clone());
         self.activity = Activity::Active;
@@ -168,13 +180,22 @@ impl Session {
         }
     }
 
-    fn connect(&mut self) {
+    /// Has the doorbell be elsewhere after a change.
+    pub fn move_doorbell(&mut self, change: impl FnOnce()) {
+        self.disconnect();
+        change();
+        if matches!(self.activity, Activity::Active) {
+            self.connect();
+        }
+    }
+
+    pub(super) fn connect(&mut self) {
         let Some(doorbell) = &mut self.doorbell else {
             return;
         };
         for (number, queue) in (0u32..)
             .zip(&mut self.queues)
-            .filter(|(_, queue)| queue.ready)
+            .filter(|(_, queue)| queue.ready && !queue.connected)
         {
             match doorbell.connect(number, &queue.notify) {
                 Ok(()) => queue.connected = true,

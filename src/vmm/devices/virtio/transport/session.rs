@@ -105,8 +105,9 @@ impl Session {
         workers.all(|worker| worker.is_still(deadline))
     }
 
-    /// Has the device go on that [stood still](Self::pause).
+    /// Has the device go on that [stood still](Self::pause), or [rested](Self::rest).
     pub fn resume(&mut self) {
+        self.thaw();
         let workers = self.device.workers().into_iter();
         workers.for_each(|worker| worker.wake());
     }

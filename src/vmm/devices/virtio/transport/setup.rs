@@ -1,10 +1,10 @@
 //! What a driver says of a queue before it is used (virtio 1.2 §4.1.5.1.3, §4.2.3.2).
 
+use crate::devices::virtio::QueueState;
+use crate::devices::virtio::rings::{Places, Rings};
 use crate::memory::GuestRam;
 use kvmlet_sys::event::Event;
 use std::io;
-use virtio_queue::{Queue, QueueT};
-use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 /// A queue as its driver sets it up.
 pub struct QueueSetup {
@@ -24,6 +24,23 @@ pub struct QueueSetup {
     pub(super) connected: bool,
     /// The driver has taken it away, and the device has not let go of it yet.
     pub(super) retires: bool,
+}
+
+/// A queue, as its driver has set it up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueRecord {
+    /// Entries that the driver has chosen.
+    pub size: u32,
+    /// The driver has set it up.
+    pub ready: bool,
+    /// Guest physical address of the descriptor table.
+    pub descriptors: u64,
+    /// Guest physical address of the available ring.
+    pub driver: u64,
+    /// Guest physical address of the used ring.
+    pub device: u64,
+    /// How far it has come, if the device uses it.
+    pub progress: Option<QueueState>,
 }
 
 impl QueueSetup {
@@ -50,42 +67,32 @@ impl QueueSetup {
         self.notify.take();
     }
 
-    /// Checks everything that the driver has said (§2.7: sizes are powers of two, parts are aligned and in
-    /// RAM) and makes a queue of it.
-    pub(super) fn build(&self, memory: &GuestRam, event_idx: bool) -> Option<Queue> {
-        let size = u16::try_from(self.size)
-            .ok()
-            .filter(|size| *size <= self.size_max)?;
-        if !size.is_power_of_two() {
-            return None;
-        }
-        let entries = u64::from(size);
-        for (address, align, bytes) in [
-            (self.descriptors, 16, 16 * entries),
-            (self.driver, 2, 6 + 2 * entries),
-            (self.device, 4, 6 + 8 * entries),
-        ] {
-            if !address.is_multiple_of(align)
-                || memory
-                    .get_slice(GuestAddress(address), bytes as usize)
-                    .is_err()
-            {
-                return None;
-            }
-        }
-        let mut queue = Queue::new(self.size_max).ok()?;
-        queue.try_set_size(size).ok()?;
-        queue
-            .try_set_desc_table_address(GuestAddress(self.descriptors))
-            .ok()?;
-        queue
-            .try_set_avail_ring_address(GuestAddress(self.driver))
-            .ok()?;
-        queue
-            .try_set_used_ring_address(GuestAddress(self.device))
-            .ok()?;
-        queue.set_event_idx(event_idx);
-        queue.set_ready(true);
-        Some(queue)
+    /// Checks everything that the driver has said (§2.7) and finds the queue in its memory.
+    pub(super) fn find(&self, memory: &GuestRam) -> Option<Rings> {
+        let places = (self.descriptors, self.driver, self.device);
+        self.find_at(memory, self.size, places)
+    }
+
+    /// The same of one that another driver has set up.
+    pub(super) fn find_as(&self, said: &QueueRecord, memory: &GuestRam) -> Option<Rings> {
+        let places = (said.descriptors, said.driver, said.device);
+        self.find_at(memory, said.size, places)
+    }
+
+    fn find_at(
+        &self,
+        memory: &GuestRam,
+        size: u32,
+        (descriptors, driver, device): (u64, u64, u64),
+    ) -> Option<Rings> {
+        let size = u16::try_from(size).ok();
+        let size = size.filter(|size| *size <= self.size_max)?;
+        let places = Places {
+            size,
+            descriptors,
+            driver,
+            device,
+        };
+        Rings::find(memory, places)
     }
 }

@@ -22,8 +22,8 @@ pub use handle::VsockHandle;
 pub use host_side::{FromHost, HostSide, Question};
 
 use super::{
-    Activation, DeviceSpec, DeviceState, DeviceType, Halted, NoEvents, VirtioDevice, Worker,
-    WorkerThread, foreign_state,
+    Activation, DeviceSpec, DeviceState, DeviceType, Halted, NoEvents, QueueState, VirtioDevice,
+    Worker, WorkerThread, foreign_state, places,
 };
 use crate::thread::ThreadKind;
 use handle::Shared;
@@ -126,6 +126,12 @@ impl VirtioDevice for VsockDevice {
         let queues = self.worker.take().map(QueueServer::give_back);
         let count = self.queue_sizes().len();
         Halted::new(queues.into_iter().flatten(), count, DeviceState::Vsock)
+    }
+
+    fn look(&self) -> (Vec<Option<QueueState>>, DeviceState) {
+        let queues = self.worker.look(QueueServer::look);
+        let queues = queues.into_iter().flatten();
+        (places(queues, self.queue_sizes().len()), DeviceState::Vsock)
     }
 
     /// Connections have ended with the worker's work.

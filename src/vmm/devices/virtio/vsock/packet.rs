@@ -4,7 +4,7 @@
 //! take a chain of one or two descriptors, and Linux sends data that it has not copied (MSG_ZEROCOPY) in any number.
 
 use crate::devices::virtio::{Broken, Chain};
-use crate::memory::GuestMemory;
+use crate::memory::GuestRam;
 use virtio_vsock::packet::{PKT_HEADER_SIZE, VsockPacket};
 
 /// Size of a header.
@@ -99,7 +99,7 @@ pub(super) struct Header {
 
 impl Header {
     /// The header at the start of what a driver sends.
-    pub fn read(memory: &GuestMemory, chain: &Chain) -> Result<Self, Broken> {
+    pub fn read(memory: &GuestRam, chain: &Chain) -> Result<Self, Broken> {
         if !chain.writable().is_empty() {
             return Err(Broken::Request("a packet to send is in a writable buffer"));
         }

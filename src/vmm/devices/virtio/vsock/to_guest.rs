@@ -31,6 +31,10 @@ impl ToGuest {
         &mut self.queue
     }
 
+    pub fn looked_at(&self) -> &Virtqueue {
+        &self.queue
+    }
+
     pub fn into_queue(self) -> Virtqueue {
         self.queue
     }
@@ -60,7 +64,8 @@ impl ToGuest {
         chain.write(self.queue.memory(), 0, &header.to_bytes()?)?;
         let head = chain.head();
         self.give_back(1);
-        self.queue.push(head, HEADER_BYTES as u32)
+        self.queue.push(head, HEADER_BYTES as u32);
+        Ok(())
     }
 
     /// Fills those that were taken with what a stream has, and no more than that many bytes; returns how many packets and
@@ -99,8 +104,8 @@ impl ToGuest {
             };
             let header = connection.tell(operation, data, guest_cid, now);
             chain.write(self.queue.memory(), 0, &header.to_bytes()?)?;
-            self.queue
-                .push(chain.head(), (HEADER_BYTES + data) as u32)?;
+            let written = (HEADER_BYTES + data) as u32;
+            self.queue.push(chain.head(), written);
             (left, used) = (left - data, used + 1);
         }
         self.give_back(used);

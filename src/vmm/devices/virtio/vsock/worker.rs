@@ -7,7 +7,7 @@ use super::packet::Header;
 use super::switch::{Switch, Work};
 use super::to_guest::ToGuest;
 use super::watch::{Watch, place};
-use crate::devices::virtio::{Broken, Chain, Drained, Fate, Orders, Server, Virtqueue};
+use crate::devices::virtio::{Broken, Chain, Drained, Fate, Orders, QueueState, Server, Virtqueue};
 use rustix::event::epoll::{Event, EventFlags};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -18,6 +18,12 @@ const BATCH: usize = 64;
 /// §5.10.6.7: a `virtio_vsock_event` with the number of VIRTIO_VSOCK_EVENT_TRANSPORT_RESET.
 const TRANSPORT_RESET: [u8; 4] = 0u32.to_le_bytes();
 
+/// How long a driver has to do what a transport reset means, which it shows by a new buffer for events: what is connected before
+/// goes with the rest, and nobody is told. Linux takes less than a millisecond where it runs natively.
+const SETTLING: Duration = Duration::from_secs(1);
+/// How often that is looked at.
+const SETTLING_LOOK: Duration = Duration::from_millis(2);
+
 /// The queues with all that their thread needs to serve them.
 pub(super) struct QueueServer {
     from_guest: Option<Virtqueue>,
@@ -26,6 +32,8 @@ pub(super) struct QueueServer {
     chain: Chain,
     /// The driver is to be told of a transport reset.
     announces: bool,
+    /// It was told: how many buffers for events there were then, and until when it is waited for another.
+    settles: Option<(u16, Instant)>,
     switch: Switch,
     watch: Watch,
     shared: Arc<Shared>,
@@ -54,6 +62,7 @@ impl QueueServer {
             events,
             chain: Chain::default(),
             announces,
+            settles: None,
             switch,
             watch,
             shared,
@@ -67,6 +76,16 @@ impl QueueServer {
         let to_guest = self.to_guest.map(ToGuest::into_queue);
         let queues = [to_guest, self.from_guest, self.events];
         queues.into_iter().flatten()
+    }
+
+    /// How far its queues have come, by their numbers.
+    pub fn look(&self) -> Vec<(u16, QueueState)> {
+        let to_guest = self.to_guest.as_ref().map(ToGuest::looked_at);
+        let others = self.from_guest.iter().chain(&self.events);
+        let queues = to_guest.into_iter().chain(others);
+        queues
+            .map(|queue| (queue.number(), queue.state()))
+            .collect()
     }
 
     fn now(&self) -> Instant {
@@ -127,13 +146,16 @@ impl QueueServer {
 
     /// Sends packets to the guest.
     fn speak(&mut self) -> Result<bool, Broken> {
+        if self.is_settling() {
+            return Ok(false);
+        }
         let Some(to_guest) = &mut self.to_guest else {
             return Ok(false);
         };
         if self.switch.next().is_none() {
             return Ok(false);
         }
-        to_guest.queue().mute()?;
+        to_guest.queue().mute();
         let (mut more, mut is_starved) = (true, false);
         for _ in 0..BATCH {
             let Some(work) = self.switch.next() else {
@@ -146,7 +168,7 @@ impl QueueServer {
             }
         }
         let queue = to_guest.queue();
-        queue.signal()?;
+        queue.signal();
         match is_starved {
             true => queue.unmute(),
             false => Ok(more),
@@ -165,10 +187,20 @@ impl QueueServer {
             return Err(Broken::Request("an event's buffer is too short"));
         }
         self.chain.write(queue.memory(), 0, &TRANSPORT_RESET)?;
-        queue.push(self.chain.head(), TRANSPORT_RESET.len() as u32)?;
-        queue.signal()?;
+        queue.push(self.chain.head(), TRANSPORT_RESET.len() as u32);
+        self.settles = Some((queue.offered(), Instant::now() + SETTLING));
+        queue.signal();
         self.announces = false;
         Ok(false)
+    }
+
+    /// Is the driver still busy with a transport reset?
+    fn is_settling(&mut self) -> bool {
+        let offered = self.events.as_ref().map(Virtqueue::offered);
+        let over =
+            |(then, until): &mut (u16, Instant)| offered != Some(*then) || *until <= Instant::now();
+        self.settles.take_if(over);
+        self.settles.is_some()
     }
 
     /// Waits until there is something to do.
@@ -176,6 +208,7 @@ impl QueueServer {
         let now = self.now();
         let patience = match more {
             true => Some(Duration::ZERO),
+            false if self.settles.is_some() => Some(SETTLING_LOOK),
             false => (self.switch.alarm()).map(|due| due.saturating_duration_since(now)),
         };
         self.watch.wait(events, patience);

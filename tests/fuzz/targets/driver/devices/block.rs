@@ -2,7 +2,7 @@
 
 use super::super::Manners;
 use super::super::subject::{Limit, Part, Subject};
-use kvmlet_spec::{Disk, RateLimit};
+use kvmlet_spec::{Disk, Extent, Extents, RateLimit};
 use kvmlet_vmm::devices::virtio::block::{BlockHandle, DiskSpec};
 use kvmlet_vmm::devices::virtio::{DeviceSpec, VirtioDevice};
 use std::path::PathBuf;
@@ -32,7 +32,8 @@ pub fn block(header: [u8; 8]) -> (Box<dyn VirtioDevice>, Block) {
     fresh();
     let [_, kind, limit, ..] = header;
     let queues = u32::from(kind >> 6) + 1;
-    let read_only = kind & 0x38 == 0x38;
+    let ranges = kind & 0x38 == 0x30;
+    let read_only = kind & 0x38 == 0x38 || ranges;
     let mut keys = format!("queues={queues}");
     keys += if kind & 1 == 0 { ",io=sync" } else { "" };
     keys += if kind & 2 == 0 {
@@ -45,6 +46,9 @@ pub fn block(header: [u8; 8]) -> (Box<dyn VirtioDevice>, Block) {
     let mut disk: Disk = format!("{},{keys}", IMAGE.display())
         .parse()
         .expect("a disk");
+    if ranges {
+        disk.source = reversed().into();
+    }
     let limit = Limit::new(limit);
     disk.rate_limit = limit.limit;
     let (device, handle) = DiskSpec {
@@ -78,6 +82,15 @@ fn contents() -> &'static [u8] {
         bytes.chain([REST_BYTE; REST]).collect()
     });
     &CONTENTS
+}
+
+/// A range for each block, the last first.
+fn reversed() -> Extents {
+    let blocks = SECTORS * 512 / Extent::BLOCK_BYTES;
+    let extent = |block| Extent::new(&*IMAGE, block * Extent::BLOCK_BYTES, Extent::BLOCK_BYTES);
+    let extents: Result<Vec<_>, _> = (0..blocks).rev().map(extent).collect();
+    let extents = extents.and_then(Extents::try_from);
+    extents.expect("a disk of ranges")
 }
 
 fn fresh() {

@@ -73,7 +73,6 @@ fn a_target_leaves_the_guest_enough() {
 fn the_driver_tells_how_much_is_in_the_balloon() {
     let mut rig = Rig::ready("size=1M");
     let write = |rig: &mut Rig, offset: u64, bytes: &[u8]| {
-        use crate::devices::Device;
         let _ = rig.driver.transport.write(0x100 + offset, bytes);
     };
     write(&mut rig, 4, &[7, 1, 0, 0]);

@@ -1,7 +1,6 @@
 //! What every device keeps to, with pages for the balloon.
 
 use super::*;
-use crate::devices::virtio::Transport;
 use crate::devices::virtio::contract::{Subject, contract_tests, place};
 
 struct Inflations(Rig);

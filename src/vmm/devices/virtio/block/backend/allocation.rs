@@ -1,9 +1,9 @@
 //! Giving blocks back, and making them zeroes.
 
 use crate::devices::virtio::block::job::{Job, Operation};
-use crate::disk::DiskFile;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::io;
+use std::os::fd::AsFd;
 
 /// How it is asked for (fallocate(2)); none where there is nothing to do: an empty range is refused.
 ///
@@ -19,7 +19,7 @@ pub(super) fn mode(job: &Job) -> Option<FallocateFlags> {
 }
 
 /// Does it at once.
-pub(super) fn allocate(file: &DiskFile, job: &Job) -> io::Result<u32> {
+pub(super) fn allocate(file: impl AsFd, job: &Job) -> io::Result<u32> {
     if let Some(mode) = mode(job) {
         fallocate(file, mode, job.offset, job.bytes)?;
     }

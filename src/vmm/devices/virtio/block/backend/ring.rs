@@ -1,22 +1,22 @@
 //! io_uring: a batch of jobs in one system call, answers as they come.
 
+use super::ground::Ground;
 use super::{Backend, Ended, allocation};
 use crate::devices::virtio::block::job::{Job, Operation};
-use crate::disk::DiskFile;
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, opcode, squeue};
 use kvmlet_sys::ring::{self, Medium};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 /// The index of no job, for entries whose answer does not matter.
 const NOBODY: u64 = u32::MAX as u64;
 
 /// A ring of its own for one queue. Jobs in flight lie in a table whose index the kernel hands back.
-pub(in super::super) struct Ring {
+pub(in super::super) struct Ring<G: Ground> {
     ring: IoUring,
-    file: Arc<DiskFile>,
+    ground: Arc<G>,
     jobs: Vec<Option<Job>>,
     free: Vec<u32>,
     /// What was done when it was submitted.
@@ -25,15 +25,15 @@ pub(in super::super) struct Ring {
     lost: bool,
 }
 
-impl Ring {
+impl<G: Ground> Ring<G> {
     /// # Errors
     /// When the host does not allow io_uring or lacks an operation.
-    pub fn new(file: Arc<DiskFile>, jobs: u16) -> io::Result<Self> {
-        let ring = ring::new(jobs.into(), file.medium())?;
+    pub fn new(ground: Arc<G>, jobs: u16) -> io::Result<Self> {
+        let ring = ring::new(jobs.into(), ground.kind())?;
         ring::enable(&ring)?;
         Ok(Self {
             ring,
-            file,
+            ground,
             jobs: (0..jobs).map(|_| None).collect(),
             free: (0..jobs.into()).collect(),
             done: Vec::new(),
@@ -41,33 +41,42 @@ impl Ring {
         })
     }
 
+    /// Whether it has no job.
+    pub fn is_unoccupied(&self) -> bool {
+        self.in_flight() == 0
+    }
+
     fn in_flight(&self) -> usize {
         self.jobs.len() - self.free.len()
     }
 
     fn entry(&self, job: &Job) -> squeue::Entry {
-        let whole = Fd(self.file.as_fd().as_raw_fd());
         let parts = job.buffers.parts();
-        let data = || {
-            let fd = self.file.descriptor(job.offset, job.bytes, |alignment| {
-                job.buffers.is_aligned(alignment)
-            });
-            Fd(fd.as_raw_fd())
+        let place = || {
+            let (fd, offset) = self.ground.locate(job);
+            (Fd(fd.as_raw_fd()), offset)
         };
+        let written = self.ground.written().map(|fd| Fd(fd.as_raw_fd()));
         // No more parts than a queue has entries.
         let count = parts.len() as u32;
         match job.operation {
-            Operation::Read => opcode::Readv::new(data(), parts.as_ptr(), count)
-                .offset(job.offset)
-                .build(),
-            Operation::Write { durable } => opcode::Writev::new(data(), parts.as_ptr(), count)
-                .offset(job.offset)
-                .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
-                .build(),
-            Operation::Sync => opcode::Fsync::new(whole)
-                .flags(FsyncFlags::DATASYNC)
-                .build(),
-            Operation::Punch | Operation::Zero => allocate(whole, job),
+            Operation::Read => {
+                let (fd, offset) = place();
+                let read = opcode::Readv::new(fd, parts.as_ptr(), count);
+                read.offset(offset).build()
+            }
+            Operation::Write { durable } => {
+                let (fd, offset) = place();
+                let flags = if durable { libc::RWF_DSYNC } else { 0 };
+                let write = opcode::Writev::new(fd, parts.as_ptr(), count);
+                write.offset(offset).rw_flags(flags).build()
+            }
+            Operation::Sync => written.map_or_else(nothing, |fd| {
+                opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build()
+            }),
+            Operation::Punch | Operation::Zero => {
+                written.map_or_else(nothing, |fd| allocate(fd, job))
+            }
         }
     }
 
@@ -116,9 +125,13 @@ impl Ring {
     }
 }
 
+fn nothing() -> squeue::Entry {
+    opcode::Nop::new().build()
+}
+
 fn allocate(fd: Fd, job: &Job) -> squeue::Entry {
     match allocation::mode(job) {
-        None => opcode::Nop::new().build(),
+        None => nothing(),
         Some(mode) => opcode::Fallocate::new(fd, job.bytes)
             .offset(job.offset)
             .mode(mode.bits() as i32)
@@ -126,11 +139,13 @@ fn allocate(fd: Fd, job: &Job) -> squeue::Entry {
     }
 }
 
-impl Backend for Ring {
-    fn submit(&mut self, job: Job) {
+impl<G: Ground> Backend for Ring<G> {
+    fn submit(&mut self, mut job: Job) {
+        self.ground.bound(&mut job);
         let allocates = matches!(job.operation, Operation::Punch | Operation::Zero);
-        if allocates && self.file.medium() == Medium::File {
-            let result = allocation::allocate(&self.file, &job);
+        let file = (self.ground.written()).filter(|_| self.ground.kind() == Medium::File);
+        if let Some(file) = file.filter(|_| allocates) {
+            let result = allocation::allocate(file, &job);
             return self.done.push((job, result));
         }
         let entry = self.entry(&job);
@@ -142,7 +157,7 @@ impl Backend for Ring {
         self.jobs[index as usize] = Some(job);
         let entry = entry.user_data(index.into());
         // SAFETY: buffers and their list belong to the job, which stays in the table until the kernel has
-        // answered it; the descriptors belong to `file`.
+        // answered it; the descriptors belong to `ground`.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         assert!(pushed.is_ok(), "a ring has entries for all of its jobs");
     }
@@ -185,7 +200,7 @@ impl Backend for Ring {
     }
 }
 
-impl Drop for Ring {
+impl<G: Ground> Drop for Ring<G> {
     fn drop(&mut self) {
         self.settle();
     }

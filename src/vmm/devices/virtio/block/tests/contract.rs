@@ -4,8 +4,8 @@ use super::*;
 use crate::devices::virtio::contract::{Subject, contract_tests, place};
 use crate::devices::virtio::fake_driver::NEXT;
 
-/// Reads of a sector each, where it is `PLAIN` without io_uring.
-struct Reads<const PLAIN: bool>(Rig);
+/// Reads of a sector each, where it is `PLAIN` without io_uring, of a file or of `RANGES` of one.
+struct Reads<const PLAIN: bool, const RANGES: bool = false>(Rig);
 
 /// Writes of a sector each.
 struct Writes(Rig);
@@ -32,13 +32,16 @@ fn sector(number: u16) -> Vec<u8> {
     pattern()[start..start + SECTOR].to_vec()
 }
 
-impl<const PLAIN: bool> Subject for Reads<PLAIN> {
+impl<const PLAIN: bool, const RANGES: bool> Subject for Reads<PLAIN, RANGES> {
     const QUEUE: usize = 0;
     const DESCRIPTORS: u16 = 3;
 
     fn ready() -> Self {
         let io = if PLAIN { DiskIo::Sync } else { DiskIo::Auto };
-        Self(Rig::on_file(|disk| disk.io = io))
+        Self(match RANGES {
+            true => Rig::on_extents(|disk| disk.io = io),
+            false => Rig::on_file(|disk| disk.io = io),
+        })
     }
 
     fn driver(&mut self) -> &mut FakeDriver {
@@ -87,6 +90,8 @@ impl Subject for Writes {
 
 contract_tests!(reads, super::Reads<false>);
 contract_tests!(plain_reads, super::Reads<true>);
+contract_tests!(reads_of_ranges, super::Reads<false, true>);
+contract_tests!(plain_reads_of_ranges, super::Reads<true, true>);
 contract_tests!(writes, super::Writes);
 
 /// A sleeper remembers what its driver has made of the cache.

@@ -2,6 +2,7 @@
 
 mod caching;
 mod contract;
+mod extents;
 mod fallback;
 mod hung;
 mod limits;
@@ -11,7 +12,7 @@ mod model;
 mod requests;
 
 use super::*;
-use crate::devices::virtio::Transport;
+use crate::config::{Extent, Extents};
 use crate::devices::virtio::fake_driver::{BUFFERS, FakeDriver, WRITE};
 use crate::devices::virtio::rate_limiter::tests::TestClock;
 use medium::MemoryMedium;
@@ -83,6 +84,27 @@ impl Rig {
         }
     }
 
+    /// A disk of that content that is made of a range for each block of a file, which has them in the opposite order.
+    fn on_extents(change: impl FnOnce(&mut Disk)) -> Self {
+        const BLOCK: usize = Extent::BLOCK_BYTES as usize;
+        let image = NamedTempFile::new().unwrap();
+        let content = pattern();
+        let blocks: Vec<u8> = content.rchunks(BLOCK).flatten().copied().collect();
+        std::fs::write(image.path(), blocks).unwrap();
+        let offsets = (0..content.len()).step_by(BLOCK).rev();
+        let extent =
+            |offset: usize| Extent::new(image.path(), offset as u64, BLOCK as u64).unwrap();
+        let extents: Vec<Extent> = offsets.map(extent).collect();
+        let mut disk = Disk::read_only(Extents::try_from(extents).unwrap());
+        change(&mut disk);
+        let (device, handle) = open(&disk, 0).unwrap();
+        Self {
+            driver: FakeDriver::ready(Box::new(device)),
+            handle,
+            image: Some(image),
+        }
+    }
+
     fn in_memory(medium: &MemoryMedium, limiter: RateLimiter, disk: &Disk, features: u64) -> Self {
         let (device, handle) = BlockDevice::on(Arc::new(medium.clone()), limiter, disk, 0).unwrap();
         Self {
@@ -99,12 +121,14 @@ impl Rig {
             change(disk);
         })];
         match ring::new(1, ring::Medium::File) {
-            Ok(_) => rigs.push(Self::on_file(|disk| {
-                disk.io = DiskIo::IoUring;
-                change(disk);
+            Ok(_) => rigs.extend([DiskIo::Auto, DiskIo::IoUring].map(|io| {
+                Self::on_file(|disk| {
+                    disk.io = io;
+                    change(disk);
+                })
             })),
             Err(error) => {
-                eprintln!("SKIPPED: the io_uring back end, which this host forbids: {error}")
+                eprintln!("SKIPPED: back ends with io_uring, which this host forbids: {error}")
             }
         }
         let mut disk = Disk::read_write("memory");

@@ -1,7 +1,6 @@
 //! What every device keeps to, in both directions.
 
 use super::*;
-use crate::devices::virtio::Transport;
 use crate::devices::virtio::contract::{Subject, contract_tests, place};
 
 /// Frames from the guest.

@@ -13,7 +13,7 @@ use super::credit::{Credit, Window};
 use super::packet::{Closed, HEADER_BYTES, HOST_CID, Header, LARGEST_DATA, Operation, STREAM};
 use crate::devices::virtio::iovecs::Spare;
 use crate::devices::virtio::{Broken, Chain};
-use crate::memory::GuestMemory;
+use crate::memory::GuestRam;
 use rustix::event::epoll::EventFlags;
 use rustix::net::{Shutdown, shutdown};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -70,7 +70,7 @@ pub(super) enum Next {
 #[derive(Clone, Copy)]
 pub(super) struct Sent<'a> {
     pub header: Header,
-    pub memory: &'a GuestMemory,
+    pub memory: &'a GuestRam,
     pub chain: &'a Chain,
 }
 

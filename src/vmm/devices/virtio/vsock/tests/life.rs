@@ -1,7 +1,6 @@
 //! Resets, pauses and ends while there is traffic.
 
 use super::*;
-use crate::devices::virtio::Transport;
 use crate::devices::virtio::vsock::FromHost;
 
 #[test]
@@ -124,6 +123,30 @@ fn a_transport_reset_is_told_when_the_driver_takes_it() {
     assert_eq!(bench.driver.poll_used(EVENTS), None);
     bench.handle.reset_transport();
     assert_eq!(bench.driver.used(EVENTS), (0, 4));
+}
+
+/// What is connected while a driver gives up its connections would be given up with them.
+#[test]
+fn nobody_is_connected_before_the_driver_has_done_with_a_reset() {
+    let mut bench = Bench::new();
+    let (_, mut program) = bench.connect_out(1);
+    bench
+        .driver
+        .send(EVENTS, &[(BUFFERS + 0x20_0000, 8, WRITE)]);
+    bench.handle.reset_transport();
+    expect_end(&mut program);
+    assert_eq!(bench.driver.used(EVENTS), (0, 4));
+    let _program = bench.host.connect(5);
+    bench.expect_nothing();
+    bench.driver.offer(EVENTS, 0);
+    let (header, _) = bench.receive();
+    assert_eq!(header.operation, Operation::Request as u16);
+    // A driver that gives no buffer keeps nobody waiting for long.
+    bench.handle.reset_transport();
+    assert_eq!(bench.driver.used(EVENTS), (0, 4));
+    let _program = bench.host.connect(6);
+    let (header, _) = bench.receive();
+    assert_eq!(header.operation, Operation::Request as u16);
 }
 
 #[test]

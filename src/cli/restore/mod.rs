@@ -1,0 +1,94 @@
+//! `kvmlet restore`: a VM that was saved goes on, as the instance that it was or in the foreground.
+
+mod instance;
+
+use super::instances::book;
+use super::{Failed, Outcome};
+use crate::boot::Resume;
+use clap::Args;
+use kvmlet_manager::{Kept, Name, Snapshots};
+use kvmlet_vmm::snapshot::Saved;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Have a VM go on from a file that `kvmlet snapshot` has written.
+///
+/// The snapshot of an instance goes on as an instance, with a name of its own. Of any other VM, what its disks, interfaces and sockets
+/// are called on this host is said here, in the order in which it had them; it goes on in the foreground, and this ends with its
+/// exit code. Ctrl-] ends it from the keyboard.
+#[derive(Args)]
+pub(super) struct Restore {
+    /// What the instance is called [default: two words at random].
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// Return when the instance runs, and print its id.
+    #[arg(short, long)]
+    detach: bool,
+    /// Remove the instance when it has ended.
+    #[arg(long)]
+    rm: bool,
+    #[command(flatten)]
+    resume: Resume,
+    /// Read all of guest memory first, and refuse a file in which it has changed.
+    #[arg(long)]
+    verify: bool,
+    /// The file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+impl Restore {
+    pub fn run(self, started: Instant) -> Outcome {
+        let taken = self.resume.take()?;
+        let saved = taken.or_tell(self.open())?;
+        let as_instance = self.name.is_some() || self.detach || self.rm;
+        if self.resume.is_said() && !as_instance {
+            return self.resume.run(taken, saved, started);
+        }
+        if self.resume.is_said() {
+            return Err(Failed::new(
+                "an instance has the disks, interfaces and sockets that it had",
+            )
+            .help("leave out their flags, or --name, --detach and --rm"));
+        }
+        match (noted(&saved)?, as_instance) {
+            (Some(kept), _) => instance::Wanted {
+                name: self.name,
+                remove: self.rm,
+                publish: self.resume.publish.into_iter().flatten().collect(),
+            }
+            .start(kept, &saved, taken.ready, self.detach),
+            (None, false) => self.resume.run(taken, saved, started),
+            (None, true) => Err(Failed::new(
+                "this is no snapshot of an instance that this user has taken here",
+            )
+            .help("leave out --name, --detach and --rm, and say what its disks, interfaces and sockets are")),
+        }
+    }
+}
+
+impl Restore {
+    fn open(&self) -> Result<Saved, Failed> {
+        let saved = Saved::open(&self.file).map_err(unusable)?;
+        if self.verify {
+            saved.verify().map_err(unusable)?;
+        }
+        Ok(saved)
+    }
+}
+
+/// The instance whose snapshot it is, if the book knows.
+fn noted(saved: &Saved) -> Result<Option<Kept>, Failed> {
+    let id = saved
+        .note
+        .clone()
+        .and_then(|note| String::from_utf8(note).ok());
+    match id.and_then(|id| id.try_into().ok()) {
+        Some(id) => Ok(Snapshots::of(&book()?)?.find(&id)?),
+        None => Ok(None),
+    }
+}
+
+fn unusable(error: kvmlet_vmm::snapshot::Error) -> Failed {
+    Failed::new(error).help("name a file that `kvmlet snapshot` has written, as it was written")
+}

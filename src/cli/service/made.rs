@@ -1,0 +1,177 @@
+//! An instance that was just made, and is started.
+
+use crate::exit_code::ExitCode;
+use crate::instances::row::code;
+use crate::instances::{look, signal, tell};
+use crate::keep::{NotStarted, Starting, detach};
+use crate::logs::{follow, print};
+use crate::session::{Left, MOST_SIGNALS, Session, SessionError, Wanted};
+use crate::{Failed, Outcome};
+use kvmlet_manager::logs::{Reader, Selection, Stream, Streams};
+use kvmlet_manager::volumes::forget;
+use kvmlet_manager::{Asked, Book, Instance, Moment, Name, Turn, View};
+use kvmlet_spec::supervision::RestartPolicy;
+use kvmlet_sys::signals::{ENDING, Signals};
+use kvmlet_sys::standard_error;
+use kvmlet_sys::wait::{self, Slot, Until};
+use rustix::process::Signal;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// One that does not run yet. Nobody else starts or removes it.
+pub(crate) struct Made<'a> {
+    book: &'a Book,
+    pub instance: Instance,
+    view: View,
+    turn: Turn,
+}
+
+impl<'a> Made<'a> {
+    /// Puts one into the book, which is told.
+    pub fn new(book: &'a Book, name: Option<&Name>, asked: Asked) -> Result<Self, Failed> {
+        let (instance, _, turn) = book.create_in_turn(name, asked)?;
+        let (_, view) = look(book, instance.id().as_str())?;
+        tell(book, "create", &view, [("image", view.asked.image.clone())]);
+        Ok(Self {
+            book,
+            instance,
+            view,
+            turn,
+        })
+    }
+
+    /// Takes it out of the book again, with what was made for it alone.
+    pub fn forget(&self) -> Result<(), Failed> {
+        match self.instance.own() {
+            Ok(owned) => {
+                self.book.remove(owned)?;
+                Ok(forget(self.book, &self.view.asked)?)
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Starts it. Unless it is detached, its streams are those of this process, until it has ended or is left to itself.
+    pub fn start(self, ready: Option<OwnedFd>, wanted: Wanted, detached: bool) -> Outcome {
+        let Self {
+            book,
+            instance,
+            view,
+            turn,
+        } = self;
+        let (id, restarts) = (&view.id, view.asked.restart != RestartPolicy::No);
+        let ended = match detached {
+            true => detach(id, turn, ready).map(|()| None),
+            // Who starts it again and again, follows what it writes.
+            false if restarts && !wanted.input && !wanted.terminal => {
+                detach(id, turn, ready).and_then(|()| Ok(Some(follow_all(book, &instance)?)))
+            }
+            false => attend(&instance, turn, ready, wanted).map(Some),
+        };
+        match ended {
+            Ok(None) => {
+                kvmlet_command::print(format!("{id}\n"))?;
+                Ok(0)
+            }
+            Ok(Some(code)) => Ok(code),
+            Err(NotStarted { failed, code }) => {
+                // As docker does: what was asked is kept, for who wants to look, unless that was not wanted.
+                if view.asked.remove
+                    && let Ok(owned) = instance.own()
+                {
+                    book.remove(owned)?;
+                    forget(book, &view.asked)?;
+                }
+                failed.print();
+                Ok(code)
+            }
+        }
+    }
+}
+
+/// Runs it with its streams on those of this process, until it has ended or is left to itself.
+fn attend(
+    instance: &Instance,
+    turn: Turn,
+    ready: Option<OwnedFd>,
+    wanted: Wanted,
+) -> Result<u8, NotStarted> {
+    let mut starting = Starting::begin(instance.id(), turn, ready, true)?;
+    let agent = starting.attach(instance)?;
+    let since = Moment::now();
+    match Session::new(agent, wanted).and_then(Session::run) {
+        Ok(Left::Detached) => Ok(0),
+        Ok(Left::Signal(signal)) => Ok(ExitCode::Signal(signal).number()),
+        Ok(Left::Ended(_)) => starting.finish(),
+        Err(error) => {
+            let words = Words::of(instance, since);
+            // What has never run says why itself.
+            let code = starting.finish()?;
+            match error {
+                SessionError::Agent(_) => words.tell(),
+                error => drop(error.tell(instance.id().short())),
+            }
+            Ok(code)
+        }
+    }
+}
+
+/// What kvmlet has said about an instance since then: opened before that may be removed, told when it has ended.
+pub(crate) struct Words(Option<Reader>);
+
+impl Words {
+    pub fn of(instance: &Instance, since: Moment) -> Self {
+        let selection = Selection {
+            since: Some(since),
+            streams: Streams::All,
+            ..Selection::default()
+        };
+        Self(Reader::open(instance.directory(), &selection).ok())
+    }
+
+    pub fn tell(self) {
+        let Some(mut reader) = self.0 else {
+            return;
+        };
+        while let Ok(Some(entry)) = reader.next() {
+            if entry.stream == Stream::Kvmlet {
+                standard_error::tell(&entry.text);
+            }
+        }
+    }
+}
+
+/// Prints what it writes, and passes signals on, until it has ended.
+fn follow_all(book: &Book, instance: &Instance) -> Outcome {
+    let signals = Signals::take(&ENDING).map_err(Failed::new)?;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let slot = Slot::readable(signals.as_fd());
+            let mut asked = 0;
+            while wait::one(slot, Until::Forever).is_ok() {
+                let Ok(Some(number)) = signals.next() else {
+                    continue;
+                };
+                asked += 1;
+                if asked == MOST_SIGNALS {
+                    std::process::exit(ExitCode::Signal(number).number().into());
+                }
+                let by = Signal::from_named_raw(number).unwrap_or(Signal::TERM);
+                if let Ok((_, view)) = look(book, instance.id().as_str()) {
+                    let _ = signal(instance, &view, by);
+                }
+            }
+        });
+        let selection = Selection {
+            streams: Streams::All,
+            ..Selection::default()
+        };
+        follow(instance, &selection, |entry| match entry.stream {
+            Stream::Console => Ok(true),
+            _ => print(entry, false),
+        })?;
+        let code = code(&instance.wait()?);
+        // The other thread waits for signals, and for nothing that has to end.
+        kvmlet_sys::standard_error::finish();
+        std::process::exit(code.into())
+    })
+}

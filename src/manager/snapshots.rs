@@ -1,0 +1,125 @@
+//! Snapshots of instances: where they are, and what was asked of whom they are of.
+//!
+//! A snapshot is a file anywhere, and may come from anybody. What it says of itself is only under which id it is noted here, in
+//! the book of who has taken it: so nobody else's file says which files of this host its VM has.
+
+use crate::sealed;
+use crate::{Asked, Book, Error, InstanceId, Moment, Name};
+use kvmlet_sys::directory::Directory;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+const SNAPSHOTS: &str = "snapshots";
+/// No note is longer: as what was asked of an instance.
+const NOTE_BYTES: u64 = 4 << 20;
+
+/// The snapshots that are noted in a book.
+#[derive(Debug)]
+pub struct Snapshots(Directory);
+
+/// A snapshot of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Under which it is noted, which is what is written in the file.
+    pub id: InstanceId,
+    /// Where the file was put.
+    pub path: PathBuf,
+    /// When it was taken.
+    pub made: Moment,
+    /// What the instance was called then.
+    pub name: Option<Name>,
+    /// What was asked of it.
+    pub asked: Asked,
+}
+
+impl Snapshots {
+    /// Those of a book.
+    ///
+    /// # Errors
+    /// When their place cannot be made.
+    pub fn of(book: &Book) -> Result<Self, Error> {
+        let around = book.directory();
+        let made = around.subdirectory(SNAPSHOTS);
+        made.map(Self)
+            .map_err(|error| Error::file(&around.path().join(SNAPSHOTS))(error))
+    }
+
+    /// Notes one, before its file has its name.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn note(&self, kept: &Kept) -> Result<(), Error> {
+        let name = kept.id.as_str();
+        let written = sealed::seal(kept)
+            .map_err(Into::into)
+            .and_then(|text| self.0.write(name, &text));
+        written.map_err(|error| Error::file(&self.0.path().join(name))(error))
+    }
+
+    /// The one that is noted under an id, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not what was written.
+    pub fn find(&self, id: &InstanceId) -> Result<Option<Kept>, Error> {
+        let path = self.0.path().join(id.as_str());
+        let text = self.0.read(id.as_str(), NOTE_BYTES);
+        let text = text.map_err(Error::file(&path))?;
+        let kept = text.map(|text| sealed::open(&text)).transpose();
+        kept.map_err(Error::broken(&path))
+    }
+
+    /// All that can be read, the newest first.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn list(&self) -> Result<Vec<Kept>, Error> {
+        let names = self.0.names().map_err(Error::file(self.0.path()))?;
+        let ids = names.into_iter().filter_map(|name| name.try_into().ok());
+        let mut all: Vec<Kept> = ids
+            .filter_map(|id: InstanceId| self.find(&id).ok().flatten())
+            .collect();
+        all.sort_by_key(|kept| std::cmp::Reverse((kept.made, kept.id.clone())));
+        Ok(all)
+    }
+
+    /// Forgets one.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget(&self, id: &InstanceId) -> Result<(), Error> {
+        let removed = self.0.remove(id.as_str());
+        removed.map_err(|error| Error::file(&self.0.path().join(id.as_str()))(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_is_found_until_it_is_forgotten() {
+        let place = tempfile::tempdir().unwrap();
+        let book = Book::at(&place.path().join("book")).unwrap();
+        let snapshots = Snapshots::of(&book).unwrap();
+        let kept = |at: u32| Kept {
+            id: InstanceId::random().unwrap(),
+            path: format!("/tmp/{at}").into(),
+            made: Moment::now(),
+            name: Some("web".parse().unwrap()),
+            asked: Asked::new(InstanceId::random().unwrap(), "nginx"),
+        };
+        let (first, second) = (kept(1), kept(2));
+        assert_eq!(snapshots.find(&first.id).unwrap(), None);
+        snapshots.note(&first).unwrap();
+        snapshots.note(&second).unwrap();
+        assert_eq!(snapshots.find(&first.id).unwrap(), Some(first.clone()));
+        assert_eq!(snapshots.list().unwrap().len(), 2);
+        snapshots.forget(&first.id).unwrap();
+        assert_eq!(snapshots.list().unwrap(), std::slice::from_ref(&second));
+        // What is not whole is nothing.
+        let file = place.path().join("book/snapshots").join(second.id.as_str());
+        std::fs::write(&file, "{}").unwrap();
+        assert!(snapshots.find(&second.id).is_err());
+        assert_eq!(snapshots.list().unwrap(), []);
+    }
+}

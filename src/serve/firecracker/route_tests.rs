@@ -1,0 +1,256 @@
+//! Every request: taken, at the wrong time, of the wrong type, with a field too many and one too few.
+
+use super::super::log::Log;
+use super::super::machine::Machine;
+use super::super::phase::Phase;
+use super::super::vm::Vm;
+use super::*;
+use kvmlet_spec::JailMode;
+use serde_json::{Value, json};
+
+#[path = "route_bodies.rs"]
+mod route_bodies;
+use route_bodies::{Asked, bodies};
+
+const TOO_LATE: &str = "not supported after starting the microVM.";
+const TOO_EARLY: &str = "not supported before starting the microVM.";
+
+/// A VM of which nothing is asked that it would have to answer itself.
+fn vm(phase: Phase) -> Vm {
+    let mut log = Log::new("test");
+    log.set(None, Some(super::super::model::Level::Off), None, None)
+        .unwrap();
+    let mut vm = Vm::new("test".into(), log, Machine::default(), JailMode::Auto, None);
+    vm.phase = phase;
+    vm
+}
+
+fn ask(vm: &mut Vm, method: Method, path: &str, body: &str) -> (u16, String) {
+    let request = Request {
+        method,
+        path: path.into(),
+        body: body.into(),
+        closes: false,
+    };
+    let answer = vm.handle(&request).expect("nothing was asked of a VM");
+    let body = answer.body.unwrap_or_default();
+    let json: Value = serde_json::from_str(&body).unwrap_or_default();
+    let told = json["fault_message"].as_str().map(String::from);
+    (answer.status, told.unwrap_or(body))
+}
+
+fn refused(vm: &mut Vm, asked: &Asked, body: &Value) -> String {
+    let (status, why) = ask(vm, asked.method, asked.path, &body.to_string());
+    assert_eq!(status, 400, "{} {body}", asked.path);
+    why
+}
+
+#[test]
+fn what_is_described_is_taken_and_told_again() {
+    let mut vm = vm(Phase::NotStarted);
+    let described = bodies().into_iter().filter(|asked| {
+        asked.when == When::Before && !matches!(asked.path, "/actions" | "/snapshot/load")
+    });
+    for asked in described {
+        let answered = ask(&mut vm, asked.method, asked.path, &asked.body.to_string());
+        assert_eq!(answered, (204, String::new()), "{}", asked.path);
+    }
+    let (status, config) = ask(&mut vm, Method::Get, "/vm/config", "");
+    let config: Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(status, 200);
+    assert_eq!(config["boot-source"]["boot_args"], "quiet");
+    assert_eq!(
+        config["drives"][0]["rate_limiter"]["ops"]["refill_time"],
+        100
+    );
+    assert_eq!(config["network-interfaces"][0]["mtu"], 1500);
+    assert_eq!(config["balloon"]["amount_mib"], 8);
+    assert_eq!(config["vsock"]["guest_cid"], 3);
+    let (_, machine) = ask(&mut vm, Method::Get, "/machine-config", "");
+    let machine: Value = serde_json::from_str(&machine).unwrap();
+    assert_eq!(
+        (&machine["mem_size_mib"], &machine["huge_pages"]),
+        (&json!(128), &json!("2M"))
+    );
+    // It is what a file may say, too.
+    let file = Machine::of_file(&config.to_string());
+    assert_eq!(json!(file.unwrap()), config);
+}
+
+#[test]
+fn each_request_has_its_time() {
+    for asked in bodies() {
+        let (phase, why) = match asked.when {
+            When::Before => (Phase::Running, TOO_LATE),
+            _ => (Phase::NotStarted, TOO_EARLY),
+        };
+        let told = refused(&mut vm(phase), &asked, &asked.body);
+        assert!(told.ends_with(why), "{}: {told}", asked.path);
+    }
+    let early = ask(
+        &mut vm(Phase::NotStarted),
+        Method::Get,
+        "/balloon/statistics",
+        "",
+    );
+    assert!(early.1.ends_with(TOO_EARLY), "{early:?}");
+}
+
+#[test]
+fn a_field_that_is_none_is_named() {
+    for asked in bodies() {
+        let mut body = asked.body.clone();
+        body["no_such"] = json!(1);
+        let told = refused(&mut vm(Phase::NotStarted), &asked, &body);
+        assert!(
+            told.contains("unknown field `no_such`"),
+            "{}: {told}",
+            asked.path
+        );
+    }
+}
+
+#[test]
+fn a_field_that_is_missing_is_named() {
+    for asked in bodies() {
+        for field in asked.needs {
+            let mut body = asked.body.clone();
+            body.as_object_mut().unwrap().remove(*field);
+            let told = refused(&mut vm(Phase::NotStarted), &asked, &body);
+            assert!(
+                told.contains(&format!("missing field `{field}`")),
+                "{}: {told}",
+                asked.path
+            );
+        }
+    }
+}
+
+#[test]
+fn a_field_of_another_type_is_refused() {
+    for asked in bodies() {
+        let fields: Vec<String> = asked.body.as_object().unwrap().keys().cloned().collect();
+        for field in fields {
+            let mut body = asked.body.clone();
+            // No field of any body is one of these both.
+            body[&field] = if body[&field].is_array() {
+                json!(7)
+            } else {
+                json!([[]])
+            };
+            let told = refused(&mut vm(Phase::NotStarted), &asked, &body);
+            assert!(
+                told.contains("deserializing the json body"),
+                "{} {field}: {told}",
+                asked.path
+            );
+        }
+        for (body, part) in [
+            ("", "Empty "),
+            ("{", "deserializing"),
+            ("[]", "deserializing"),
+        ] {
+            let (status, told) = ask(&mut vm(Phase::NotStarted), asked.method, asked.path, body);
+            assert!(
+                status == 400 && told.contains(part),
+                "{} {body}: {told}",
+                asked.path
+            );
+        }
+    }
+}
+
+#[test]
+fn the_id_in_a_path_is_the_one_in_its_body() {
+    let mut vm = vm(Phase::NotStarted);
+    let body = r#"{"drive_id": "a", "path_on_host": "/dev/null", "is_root_device": false}"#;
+    for (path, part) in [
+        ("/drives/b", "The id from the path [b] does not match"),
+        ("/drives/a-b", "alphanumeric"),
+        ("/drives/", "cannot be empty"),
+        (
+            "/drives",
+            "Invalid request method and/or path: PUT /drives.",
+        ),
+        ("/drives/a/b", "Invalid request method and/or path"),
+    ] {
+        let (status, told) = ask(&mut vm, Method::Put, path, body);
+        assert!(status == 400 && told.contains(part), "{path}: {told}");
+    }
+}
+
+#[test]
+fn what_is_asked_for_always_is_told_in_every_phase() {
+    for (phase, state) in [
+        (Phase::NotStarted, "Not started"),
+        (Phase::Running, "Running"),
+        (Phase::Paused, "Paused"),
+    ] {
+        let mut vm = vm(phase);
+        let (status, told) = ask(&mut vm, Method::Get, "/", "");
+        let told: Value = serde_json::from_str(&told).unwrap();
+        let expected = json!({ "app_name": "Firecracker", "id": "test", "state": state, "vmm_version": "1.17.0" });
+        assert_eq!((status, told), (200, expected));
+        let version = ask(&mut vm, Method::Get, "/version", "");
+        assert_eq!(version, (200, r#"{"firecracker_version":"1.17.0"}"#.into()));
+        for path in ["/machine-config", "/vm/config"] {
+            assert_eq!(ask(&mut vm, Method::Get, path, "").0, 200, "{path}");
+            let (status, told) = ask(&mut vm, Method::Get, path, "{}");
+            assert_eq!((status, &*told), (400, "GET request cannot have a body."));
+        }
+        assert_eq!(
+            ask(&mut vm, Method::Get, "/balloon", "").1,
+            "No balloon device was found."
+        );
+    }
+    // What it is doing already needs no VM.
+    let mut paused = vm(Phase::Paused);
+    let again = ask(&mut paused, Method::Patch, "/vm", r#"{"state": "Paused"}"#);
+    assert_eq!(again.0, 204);
+}
+
+#[test]
+fn what_cannot_be_had_is_refused_with_the_reason() {
+    let mut vm = vm(Phase::NotStarted);
+    for (method, path, part) in [
+        (
+            Method::Get,
+            "/mmds",
+            "MMDS is not supported: there is no metadata service.",
+        ),
+        (Method::Put, "/mmds", "MMDS is not"),
+        (Method::Put, "/mmds/config", "MMDS is not"),
+        (Method::Patch, "/mmds", "MMDS is not"),
+        (
+            Method::Put,
+            "/cpu-config",
+            "cpu-config is not supported: the guest sees",
+        ),
+        (Method::Put, "/pmem/p0", "pmem is not"),
+        (Method::Put, "/hotplug/memory", "memory-hotplug is not"),
+        (
+            Method::Patch,
+            "/balloon/hinting/start",
+            "balloon hinting is not",
+        ),
+        (Method::Delete, "/drives/d", "PCI is not enabled"),
+        (
+            Method::Get,
+            "/nowhere",
+            "Invalid request method and/or path: GET /nowhere.",
+        ),
+        (
+            Method::Delete,
+            "/",
+            "Invalid request method and/or path: DELETE /.",
+        ),
+    ] {
+        let (status, told) = ask(
+            &mut vm,
+            method,
+            path,
+            if method == Method::Get { "" } else { "{}" },
+        );
+        assert!(status == 400 && told.contains(part), "{path}: {told}");
+    }
+}

@@ -1,0 +1,389 @@
+//! VMs that are saved to two files, as clients name them.
+//!
+//! All of the VM is in the second one, which is a snapshot of kvmlet's. The first one is JSON: what its disks, interfaces and
+//! sockets are called on this host, which a snapshot of kvmlet's does not say. So who may write to it says what the VM that goes
+//! on gets of this host, and it has to be this user's, or root's.
+
+use super::description;
+use super::fault::Fault;
+use super::machine::{DIFF, Machine};
+use super::model::{Drive, NetworkInterface, RateLimiter, Vsock};
+use kvmlet_control::Saving;
+use kvmlet_spec::{Disk, RateLimit};
+use kvmlet_sys::directory::Directory;
+use kvmlet_sys::event::Event;
+use kvmlet_sys::temporary::Temporary;
+use kvmlet_vmm::snapshot::Sink;
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// Which kind of snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum SnapshotType {
+    #[default]
+    Full,
+    Diff,
+}
+
+/// A wish to save a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSnapshot {
+    #[serde(default)]
+    pub snapshot_type: SnapshotType,
+    pub snapshot_path: PathBuf,
+    pub mem_file_path: PathBuf,
+}
+
+/// Who gives guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum BackendType {
+    File,
+    Uffd,
+}
+
+/// Where guest memory is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemBackend {
+    pub backend_path: PathBuf,
+    pub backend_type: BackendType,
+}
+
+/// What an interface is called here.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkOverride {
+    pub iface_id: String,
+    pub host_dev_name: String,
+}
+
+/// Where sockets are here.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VsockOverride {
+    pub uds_path: PathBuf,
+}
+
+/// What a drive is here: Firecracker has no such word.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DriveOverride {
+    pub drive_id: String,
+    pub path_on_host: PathBuf,
+}
+
+/// A wish to have a VM go on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadSnapshot {
+    pub snapshot_path: PathBuf,
+    pub mem_file_path: Option<PathBuf>,
+    pub mem_backend: Option<MemBackend>,
+    #[serde(default)]
+    pub enable_diff_snapshots: bool,
+    #[serde(default)]
+    pub track_dirty_pages: bool,
+    #[serde(default)]
+    pub resume_vm: bool,
+    #[serde(default)]
+    pub network_overrides: Vec<NetworkOverride>,
+    pub vsock_override: Option<VsockOverride>,
+    #[serde(default)]
+    pub drive_overrides: Vec<DriveOverride>,
+}
+
+/// What is in the first file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    /// Of this file's form.
+    kvmlet_snapshot: u32,
+    vm: Machine,
+}
+
+const FORM: u32 = 1;
+/// More than any description has.
+const MOST_BYTES: u64 = 1 << 20;
+
+impl CreateSnapshot {
+    /// Is that something that can be done?
+    pub fn check(&self) -> Result<(), Fault> {
+        if self.snapshot_type == SnapshotType::Diff {
+            return Err(Fault::unsupported("snapshot_type Diff", DIFF));
+        }
+        match self.snapshot_path == self.mem_file_path {
+            true => Err(Fault(
+                "snapshot_path and mem_file_path are the same file.".into(),
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+impl LoadSnapshot {
+    /// The file with the VM, and what that is called on this host.
+    pub fn open(&self) -> Result<(PathBuf, Machine), Fault> {
+        if self.track_dirty_pages || self.enable_diff_snapshots {
+            return Err(Fault::unsupported("track_dirty_pages", DIFF));
+        }
+        let memory = match (&self.mem_file_path, &self.mem_backend) {
+            (Some(path), None) => path,
+            (
+                None,
+                Some(MemBackend {
+                    backend_type: BackendType::File,
+                    backend_path,
+                }),
+            ) => backend_path,
+            (None, Some(_)) => {
+                return Err(Fault::unsupported(
+                    "backend_type Uffd",
+                    "guest memory comes from a file",
+                ));
+            }
+            _ => {
+                return Err(Fault(
+                    "Either mem_file_path or mem_backend has to be given, and not both.".into(),
+                ));
+            }
+        };
+        let mut machine = read(&self.snapshot_path)?;
+        for change in &self.network_overrides {
+            let id = &change.iface_id;
+            let known = machine
+                .network_interfaces
+                .iter_mut()
+                .find(|it| it.iface_id == *id);
+            let interface =
+                known.ok_or_else(|| Fault(format!("The VM had no interface `{id}`.")))?;
+            interface.host_dev_name.clone_from(&change.host_dev_name);
+        }
+        for change in &self.drive_overrides {
+            let id = &change.drive_id;
+            let known = machine.drives.iter_mut().find(|it| it.drive_id == *id);
+            let drive = known.ok_or_else(|| Fault(format!("The VM had no drive `{id}`.")))?;
+            drive.path_on_host = Some(change.path_on_host.clone());
+        }
+        if let Some(change) = &self.vsock_override {
+            let vsock = machine.vsock.as_mut();
+            let vsock = vsock.ok_or_else(|| Fault("The VM had no vsock device.".into()))?;
+            vsock.uds_path.clone_from(&change.uds_path);
+        }
+        Ok((memory.clone(), machine))
+    }
+
+    /// Was it asked in words that are on their way out?
+    pub fn is_deprecated(&self) -> bool {
+        self.mem_file_path.is_some()
+    }
+}
+
+fn read(path: &Path) -> Result<Machine, Fault> {
+    let fault = |why: &dyn std::fmt::Display| {
+        Fault(format!("Load snapshot error: `{}`: {why}", path.display()))
+    };
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let file = opened.map_err(|error| fault(&error))?;
+    let found = file.metadata().map_err(|error| fault(&error))?;
+    if found.uid() != 0 && found.uid() != geteuid().as_raw() {
+        return Err(fault(
+            &"it is another user's, and says which files of this host a VM gets",
+        ));
+    }
+    let mut text = Vec::new();
+    let read = file.take(MOST_BYTES + 1).read_to_end(&mut text);
+    read.map_err(|error| fault(&error))?;
+    if text.len() as u64 > MOST_BYTES {
+        return Err(fault(&"it is longer than any that was saved here"));
+    }
+    let manifest: Manifest = serde_json::from_slice(&text)
+        .map_err(|error| fault(&format!("it is none that was saved here: {error}")))?;
+    match manifest.kvmlet_snapshot {
+        FORM => Ok(manifest.vm),
+        other => Err(fault(&format!("its form is {other}, and {FORM} is known"))),
+    }
+}
+
+/// The words of `kvmlet restore` that say what a VM's disks, interfaces and sockets are here.
+pub fn words(machine: &Machine) -> Result<Vec<String>, Fault> {
+    let mut words = Vec::new();
+    let mut drives: Vec<&Drive> = machine.drives.iter().collect();
+    drives.sort_by_key(|drive| !drive.is_root_device);
+    for drive in drives {
+        words.extend(["--disk".to_owned(), disk_words(&description::disk(drive)?)]);
+    }
+    for interface in &machine.network_interfaces {
+        words.extend(["--net".to_owned(), net_words(interface)?]);
+    }
+    if let Some(Vsock { uds_path, .. }) = &machine.vsock {
+        let path = doubled(&uds_path.to_string_lossy());
+        words.extend(["--vsock".to_owned(), format!("path={path}")]);
+    }
+    Ok(words)
+}
+
+/// A comma in a value is written twice.
+fn doubled(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+fn disk_words(disk: &Disk) -> String {
+    let path = disk
+        .source
+        .path()
+        .map(|path| path.to_string_lossy().into_owned());
+    let mut words = format!("path={}", doubled(&path.unwrap_or_default()));
+    if disk.read_only {
+        words.push_str(",ro");
+    }
+    words.push_str(match disk.io {
+        kvmlet_spec::DiskIo::Sync => ",io=sync",
+        kvmlet_spec::DiskIo::IoUring => ",io=io_uring",
+        kvmlet_spec::DiskIo::Auto => "",
+    });
+    words
+        + &limit_words(
+            disk.rate_limit,
+            ["bandwidth", "burst", "once"],
+            ["iops", "iops-burst", "iops-once"],
+        )
+}
+
+fn net_words(interface: &NetworkInterface) -> Result<String, Fault> {
+    let limit = |limiter: Option<RateLimiter>, way: &str| {
+        let names = |names: [&str; 3]| names.map(|name| format!("{way}-{name}"));
+        let (bytes, packets) = (
+            names(["bandwidth", "burst", "once"]),
+            names(["packets", "packets-burst", "packets-once"]),
+        );
+        let bytes: [&str; 3] = std::array::from_fn(|place| &*bytes[place]);
+        let packets: [&str; 3] = std::array::from_fn(|place| &*packets[place]);
+        Ok(limit_words(description::limit(limiter)?, bytes, packets))
+    };
+    let receive = limit(interface.rx_rate_limiter, "rx")?;
+    let transmit = limit(interface.tx_rate_limiter, "tx")?;
+    let tap = doubled(&interface.host_dev_name);
+    Ok(format!("tap={tap}{receive}{transmit}"))
+}
+
+fn limit_words(limit: RateLimit, bytes: [&str; 3], operations: [&str; 3]) -> String {
+    let mut words = String::new();
+    for (rate, [steady, burst, once]) in [(limit.bandwidth, bytes), (limit.operations, operations)]
+    {
+        let Some((per_second, most, first)) = rate.map(kvmlet_spec::Rate::parts) else {
+            continue;
+        };
+        words.push_str(&format!(",{steady}={per_second},{burst}={most}"));
+        if first > 0 {
+            words.push_str(&format!(",{once}={first}"));
+        }
+    }
+    words
+}
+
+/// A VM that is being written to its files, by a thread.
+#[derive(Debug)]
+pub struct Writing {
+    /// Tells it what the VM says when it has told all.
+    verdict: Sender<Result<(), Fault>>,
+    /// Signalled when it has ended.
+    pub ended: Arc<Event>,
+    result: Receiver<Result<(), Fault>>,
+}
+
+impl Writing {
+    /// Begins to write.
+    pub fn begin(asked: CreateSnapshot, saving: Saving, machine: &Machine) -> Result<Self, Fault> {
+        let no_host = |error: io::Error| Fault(format!("Create snapshot error: {error}"));
+        let manifest = Manifest {
+            kvmlet_snapshot: FORM,
+            vm: machine.clone(),
+        };
+        let text = serde_json::to_vec(&manifest).map_err(|error| no_host(error.into()))?;
+        let ended = Arc::new(Event::new().map_err(no_host)?);
+        let (verdict, said) = channel();
+        let (tell, result) = channel();
+        let signal = Arc::clone(&ended);
+        let write = move || {
+            let written = write(&asked, saving, &text, &said);
+            // Nobody waits for it where the VM has ended.
+            let _ = tell.send(written);
+            signal.signal();
+        };
+        std::thread::Builder::new().spawn(write).map_err(no_host)?;
+        Ok(Self {
+            verdict,
+            ended,
+            result,
+        })
+    }
+
+    /// The VM has told all, or says why not.
+    pub fn told(&self, verdict: Result<(), Fault>) {
+        let _ = self.verdict.send(verdict);
+    }
+
+    /// What has become of it, if it has ended.
+    pub fn result(&self) -> Option<Result<(), Fault>> {
+        self.result.try_recv().ok()
+    }
+}
+
+fn write(
+    asked: &CreateSnapshot,
+    saving: Saving,
+    manifest: &[u8],
+    said: &Receiver<Result<(), Fault>>,
+) -> Result<(), Fault> {
+    let unwritten = |path: &Path, error: &io::Error| {
+        Fault(format!(
+            "Create snapshot error: `{}`: {error}",
+            path.display()
+        ))
+    };
+    let Saving {
+        pieces, most_bytes, ..
+    } = saving;
+    let memory = asked.mem_file_path.as_path();
+    let in_memory = |error: io::Error| unwritten(memory, &error);
+    let (directory, name) = place(memory).map_err(in_memory)?;
+    // It has no name until it is whole, and nobody else can open it.
+    let mut new = Temporary::private(&directory).map_err(in_memory)?;
+    let filled = Sink::new(new.file(), most_bytes).fill(File::from(pieces));
+    // The VM knows why it has told no more, if that is what is wrong.
+    let verdict = said
+        .recv()
+        .unwrap_or_else(|_| Err(Fault("The VM has ended.".into())));
+    verdict.and(filled.map_err(in_memory))?;
+    let written = |error: io::Error| unwritten(&asked.snapshot_path, &error);
+    let (beside, state) = place(&asked.snapshot_path).map_err(written)?;
+    let mut description = Temporary::private(&beside).map_err(written)?;
+    description.file().write_all(manifest).map_err(written)?;
+    description.file().sync_all().map_err(written)?;
+    new.file().sync_all().map_err(in_memory)?;
+    new.publish(name).map_err(in_memory)?;
+    description.publish(state).map_err(written)?;
+    rustix::fs::fsync(&directory).map_err(|error| in_memory(error.into()))?;
+    rustix::fs::fsync(&beside).map_err(|error| written(error.into()))
+}
+
+/// The directory that a file is in, and its name there.
+fn place(path: &Path) -> io::Result<(Directory, &Path)> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let directory = Directory::open(parent.unwrap_or(Path::new(".")))?;
+    Ok((directory, Path::new(name)))
+}

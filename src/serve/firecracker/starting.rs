@@ -1,0 +1,81 @@
+//! How a VM comes to run, and is saved.
+
+use super::description::describe;
+use super::fault::Fault;
+use super::pending::{Pending, Saving};
+use super::phase::Phase;
+use super::snapshot::{self, CreateSnapshot, LoadSnapshot};
+use super::vm::Vm;
+use super::vmm::Vmm;
+use kvmlet_control::Order;
+use kvmlet_spec::JailMode;
+
+impl Vm {
+    /// Has the VM run that was described.
+    pub fn start(&mut self) -> Result<(), Fault> {
+        let config = describe(&self.machine, self.jail)?;
+        let mut process = match self.process.take() {
+            Some(process) => process,
+            None => Vmm::prepare(&self.surroundings()?)?,
+        };
+        let told = process.configure(&config);
+        self.process = Some(process);
+        self.pending = Some(Pending::Start {
+            phase: Phase::Running,
+            loads: false,
+            is_deprecated: false,
+        });
+        told
+    }
+
+    pub(super) fn load(&mut self, asked: &LoadSnapshot) -> Result<(), Fault> {
+        if self.machine.has_devices() {
+            return Err(Fault(
+                "Loading a microVM snapshot not allowed after configuring boot-specific resources."
+                    .into(),
+            ));
+        }
+        let (memory, mut machine) = asked.open()?;
+        let mut words = snapshot::words(&machine)?;
+        if self.jail == JailMode::Off {
+            words.push("--no-jail".into());
+        }
+        if let Some(process) = self.process.take() {
+            process.end();
+        }
+        let around = self.surroundings()?;
+        self.process = Some(Vmm::restore(&memory, words, !asked.resume_vm, &around)?);
+        // Where messages and measurements go is not saved.
+        machine.logger = self.machine.logger.take();
+        machine.metrics = self.machine.metrics.take();
+        machine.serial = self.machine.serial.take();
+        self.machine = machine;
+        let phase = if asked.resume_vm {
+            Phase::Running
+        } else {
+            Phase::Paused
+        };
+        self.pending = Some(Pending::Start {
+            phase,
+            loads: true,
+            is_deprecated: asked.is_deprecated(),
+        });
+        Ok(())
+    }
+
+    pub(super) fn save(&mut self, asked: CreateSnapshot) -> Result<(), Fault> {
+        if self.phase != Phase::Paused {
+            return Err(Fault(
+                "Create snapshot error: the microVM has to be paused.".into(),
+            ));
+        }
+        asked.check()?;
+        self.ask(Order::Save, |number| {
+            Pending::Save(Box::new(Saving {
+                number,
+                asked,
+                writing: None,
+            }))
+        })
+    }
+}

@@ -1,0 +1,176 @@
+//! A client that is connected.
+//!
+//! What it can make this process hold is bounded: one request and one answer. Its next request is read when that was sent.
+
+use super::Answer;
+use super::request::{LONGEST_HEAD, Parsed, Request, parse};
+use kvmlet_sys::wait::Slot;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Read at once.
+const READ_BYTES: usize = 16 << 10;
+/// How long a client may take to send a request that it has begun, or to read an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What has come of listening to a client.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// Nothing whole.
+    Nothing,
+    /// A request, which is to be answered.
+    Request(Request),
+    /// Nothing that is understood: its answer.
+    Bad(u16, String),
+    /// It is gone.
+    End,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: OwnedFd,
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+    sent: usize,
+    /// It waits for an answer: nothing is read of it until then.
+    waits: bool,
+    /// It is closed when it has read its answer.
+    closes: bool,
+    /// It was told to send the body.
+    continued: bool,
+    /// As many are served as may be, beside it.
+    pub surplus: bool,
+    /// It was answered once at least.
+    answered: bool,
+    /// Since when it has kept this process waiting, or been idle.
+    since: Instant,
+}
+
+impl Connection {
+    pub fn new(stream: OwnedFd, surplus: bool) -> Self {
+        Self {
+            stream,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            sent: 0,
+            waits: false,
+            closes: false,
+            continued: false,
+            surplus,
+            answered: false,
+            since: Instant::now(),
+        }
+    }
+
+    /// What is waited for on its behalf.
+    pub fn slot(&self) -> Slot<'_> {
+        match (self.outgoing.is_empty(), self.waits) {
+            (false, _) => Slot::writable(self.stream.as_fd()),
+            (true, true) => Slot::NOTHING,
+            (true, false) => Slot::readable(self.stream.as_fd()),
+        }
+    }
+
+    /// Until when it has to have sent, or read, more. One that is served may be silent between two requests.
+    pub fn due(&self) -> Option<Instant> {
+        let is_busy = !self.incoming.is_empty() || !self.outgoing.is_empty() || self.surplus;
+        (is_busy && !self.waits).then(|| self.since + PATIENCE)
+    }
+
+    /// Reads what has come.
+    pub fn listen(&mut self, longest_body: usize) -> Heard {
+        if self.waits || !self.outgoing.is_empty() {
+            return Heard::Nothing;
+        }
+        // What has come with the request before is a request already, maybe.
+        match self.parse(longest_body) {
+            Heard::Nothing => {}
+            heard => return heard,
+        }
+        let room = (LONGEST_HEAD + longest_body).saturating_sub(self.incoming.len());
+        let mut bytes = [0; READ_BYTES];
+        let read = bytes.len().min(room);
+        match recv(&self.stream, &mut bytes[..read], RecvFlags::DONTWAIT) {
+            Ok((count @ 1.., _)) => {
+                if self.incoming.is_empty() {
+                    self.since = Instant::now();
+                }
+                self.incoming.extend_from_slice(&bytes[..count]);
+                self.parse(longest_body)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Heard::Nothing,
+            Ok(_) | Err(_) => Heard::End,
+        }
+    }
+
+    fn parse(&mut self, longest_body: usize) -> Heard {
+        if self.incoming.is_empty() {
+            return Heard::Nothing;
+        }
+        match parse(&self.incoming, longest_body) {
+            Parsed::Partial { expects } => {
+                if expects && !self.continued {
+                    self.continued = true;
+                    self.outgoing.extend_from_slice(b"HTTP/1.1 100 \r\n\r\n");
+                    self.send();
+                }
+                Heard::Nothing
+            }
+            Parsed::Whole(request, length) => {
+                self.incoming.drain(..length);
+                // Of a long body nothing is kept.
+                self.incoming.shrink_to(READ_BYTES);
+                (self.waits, self.closes, self.continued) = (true, request.closes, false);
+                Heard::Request(request)
+            }
+            Parsed::Bad(status, why) => {
+                (self.waits, self.closes) = (true, true);
+                Heard::Bad(status, why)
+            }
+        }
+    }
+
+    /// Answers its request.
+    pub fn answer(&mut self, answer: &Answer, server: &str) {
+        self.closes |= self.surplus;
+        (self.waits, self.answered) = (false, true);
+        self.since = Instant::now();
+        self.outgoing.extend(answer.to_bytes(server, self.closes));
+    }
+
+    /// Sends what there is room for. False if there is no more to say to it.
+    pub fn send(&mut self) -> bool {
+        while let Some(rest @ [_, ..]) = self.outgoing.get(self.sent..) {
+            match send(
+                &self.stream,
+                rest,
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
+                Ok(count) => {
+                    self.sent += count;
+                    self.since = Instant::now();
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return true,
+                Err(_) => return false,
+            }
+        }
+        let has_sent = self.sent > 0;
+        (self.outgoing, self.sent) = (Vec::new(), 0);
+        !(has_sent && self.closes && !self.waits)
+    }
+
+    /// Since when it has been connected for nothing: it has its answers, and asks for nothing more.
+    pub fn idle_since(&self) -> Option<Instant> {
+        let is_idle =
+            self.answered && !self.waits && self.incoming.is_empty() && self.outgoing.is_empty();
+        is_idle.then_some(self.since)
+    }
+
+    /// It has read all that it is told.
+    pub fn is_told(&self) -> bool {
+        self.outgoing.is_empty()
+    }
+}

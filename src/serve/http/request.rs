@@ -1,0 +1,249 @@
+//! What a client sends.
+
+use httparse::{EMPTY_HEADER, Header, Status};
+
+/// No request's head is longer.
+pub const LONGEST_HEAD: usize = 8 << 10;
+/// None has more fields in its head.
+const MOST_FIELDS: usize = 64;
+
+/// What is to be done with what a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// It is told.
+    Get,
+    /// It is set.
+    Put,
+    /// A part of it is set.
+    Patch,
+    /// It is taken away.
+    Delete,
+}
+
+impl Method {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    fn of(name: &str) -> Option<Self> {
+        let all = [Self::Get, Self::Put, Self::Patch, Self::Delete];
+        all.into_iter().find(|method| method.name() == name)
+    }
+}
+
+/// A request as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is to be done.
+    pub method: Method,
+    /// Without what stands behind a `?`.
+    pub path: String,
+    /// As it was sent.
+    pub body: Vec<u8>,
+    /// The client wants no more of this connection.
+    pub closes: bool,
+}
+
+/// What has come so far.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// Not all of a request. The client may wait to be told to go on.
+    Partial { expects: bool },
+    /// A request, and how many bytes it took.
+    Whole(Request, usize),
+    /// Nothing that is understood: how that is answered, and why. What follows it cannot be told from it.
+    Bad(u16, String),
+}
+
+/// Reads the request that these bytes begin with, whose body is no longer than that.
+pub fn parse(bytes: &[u8], longest_body: usize) -> Parsed {
+    let mut fields = [EMPTY_HEADER; MOST_FIELDS];
+    let mut head = httparse::Request::new(&mut fields);
+    let start = match head.parse(bytes) {
+        Ok(Status::Complete(start)) => start,
+        Ok(Status::Partial) if bytes.len() < LONGEST_HEAD => {
+            return Parsed::Partial { expects: false };
+        }
+        Ok(Status::Partial) => {
+            return Parsed::Bad(431, "The head of the request is too long.".into());
+        }
+        Err(error) => return Parsed::Bad(400, format!("Invalid HTTP request: {error}.")),
+    };
+    if start > LONGEST_HEAD {
+        return Parsed::Bad(431, "The head of the request is too long.".into());
+    }
+    let (name, target) = (
+        head.method.unwrap_or_default(),
+        head.path.unwrap_or_default(),
+    );
+    let path = target.split('?').next().unwrap_or_default();
+    let Some(method) = Method::of(name) else {
+        return Parsed::Bad(
+            400,
+            format!("Invalid request method and/or path: {name} {path}."),
+        );
+    };
+    let (length, expects) = match body_of(head.headers) {
+        Ok(body) => body,
+        Err(why) => return Parsed::Bad(400, why.into()),
+    };
+    if length > longest_body {
+        return Parsed::Bad(
+            413,
+            format!(
+                "Request payload with size {length} is larger than the limit of {longest_body} allowed by server."
+            ),
+        );
+    }
+    let end = start + length;
+    let Some(body) = bytes.get(start..end) else {
+        return Parsed::Partial {
+            expects: expects && bytes.len() == start,
+        };
+    };
+    let closes = says(head.headers, "Connection", "close") || head.version == Some(0);
+    let request = Request {
+        method,
+        path: path.into(),
+        body: body.into(),
+        closes,
+    };
+    Parsed::Whole(request, end)
+}
+
+/// How long a body is, and whether the client waits to be told to send it.
+fn body_of(fields: &[Header<'_>]) -> Result<(usize, bool), &'static str> {
+    let named = |name: &'static str| {
+        let named = move |field: &&Header<'_>| field.name.eq_ignore_ascii_case(name);
+        fields.iter().filter(named)
+    };
+    if named("Transfer-Encoding").next().is_some() {
+        return Err("Transfer-Encoding is not understood: say Content-Length.");
+    }
+    let mut lengths = named("Content-Length").map(|field| length(field.value));
+    let length = lengths
+        .next()
+        .unwrap_or(Some(0))
+        .ok_or("Invalid Content-Length.")?;
+    if lengths.any(|other| other != Some(length)) {
+        return Err("Content-Length says two things.");
+    }
+    Ok((length, says(fields, "Expect", "100-continue")))
+}
+
+/// Digits and nothing else (RFC 9110 §8.6).
+fn length(value: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(value).ok()?;
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // One that no number holds is too long for any bound.
+    digits.then(|| text.parse().unwrap_or(usize::MAX))
+}
+
+fn says(fields: &[Header<'_>], name: &str, word: &str) -> bool {
+    let values = fields
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case(name));
+    let mut words = values.flat_map(|field| field.value.split(|byte| *byte == b','));
+    words.any(|value| value.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: usize = 100;
+
+    #[test]
+    fn a_request_is_whole_at_its_last_byte() {
+        let text = b"PUT /actions?x=1 HTTP/1.1\r\nHost: localhost\r\ncontent-length: 3\r\n\r\n{ }GET / HTTP/1.1\r\n\r\n";
+        let end = text.len() - 18;
+        for length in 0..end {
+            let parsed = parse(&text[..length], MOST);
+            assert_eq!(parsed, Parsed::Partial { expects: false }, "{length}");
+        }
+        let Parsed::Whole(request, length) = parse(text, MOST) else {
+            panic!("it is whole");
+        };
+        assert_eq!((request.method, &*request.path), (Method::Put, "/actions"));
+        assert_eq!((&*request.body, length), (&b"{ }"[..], end));
+        assert!(!request.closes);
+        let Parsed::Whole(next, 18) = parse(&text[end..], MOST) else {
+            panic!("so is the next one");
+        };
+        assert_eq!((next.method, next.body.len()), (Method::Get, 0));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_told_apart() {
+        for (text, status, part) in [
+            ("nonsense\r\n\r\n", 400, "Invalid HTTP request"),
+            (
+                "POST / HTTP/1.1\r\n\r\n",
+                400,
+                "method and/or path: POST /.",
+            ),
+            (
+                "PUT / HTTP/1.1\r\nContent-Length: 101\r\n\r\n",
+                413,
+                "limit of 100",
+            ),
+            (
+                "PUT / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+                413,
+                "limit",
+            ),
+            (
+                "PUT / HTTP/1.1\r\nContent-Length: +1\r\n\r\nx",
+                400,
+                "Content-Length",
+            ),
+            (
+                "PUT / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+                400,
+                "Content-Length",
+            ),
+            (
+                "PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+                400,
+                "two things",
+            ),
+            (
+                "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                400,
+                "Transfer-Encoding",
+            ),
+        ] {
+            let Parsed::Bad(was, why) = parse(text.as_bytes(), MOST) else {
+                panic!("{text}");
+            };
+            assert_eq!(was, status, "{text}");
+            assert!(why.contains(part), "{text}: {why}");
+        }
+        let long = vec![b'a'; LONGEST_HEAD];
+        assert!(matches!(parse(&long, MOST), Parsed::Bad(_, _)));
+        let mut endless = b"GET / HTTP/1.1\r\nA: ".to_vec();
+        endless.resize(LONGEST_HEAD, b'a');
+        assert!(matches!(parse(&endless, MOST), Parsed::Bad(431, _)));
+    }
+
+    #[test]
+    fn clients_say_how_they_go_on() {
+        let whole = |text: &str| match parse(text.as_bytes(), MOST) {
+            Parsed::Whole(request, _) => request.closes,
+            other => panic!("{other:?}"),
+        };
+        assert!(whole("GET / HTTP/1.0\r\n\r\n"));
+        assert!(whole(
+            "GET / HTTP/1.1\r\nConnection: Keep-Alive, Close\r\n\r\n"
+        ));
+        assert!(!whole("GET / HTTP/1.1\r\nConnection: closed\r\n\r\n"));
+        let expecting = b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n";
+        assert_eq!(parse(expecting, MOST), Parsed::Partial { expects: true });
+    }
+}

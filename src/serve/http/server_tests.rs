@@ -1,0 +1,143 @@
+//! Clients of all kinds, at a socket without a VM behind it.
+
+use super::*;
+use crate::http::Method;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+struct Served {
+    server: Server,
+    path: PathBuf,
+    _place: tempfile::TempDir,
+}
+
+impl Served {
+    fn new() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self {
+            server: Server::new(listener.into(), "S", |why| format!("[{why}]"), 100),
+            path,
+            _place: place,
+        }
+    }
+
+    fn connect(&mut self) -> UnixStream {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        self.server.turn();
+        stream
+    }
+
+    /// Sends something, and answers each whole request with its path.
+    fn send(&mut self, client: &mut UnixStream, text: &str) {
+        client.write_all(text.as_bytes()).unwrap();
+        self.server.turn();
+        while let Some((id, request)) = self.server.next() {
+            self.server.answer(id, &Answer::told(request.path));
+        }
+    }
+}
+
+/// What has come for a client, until nothing more does.
+fn read(client: &mut UnixStream) -> String {
+    client.set_nonblocking(true).unwrap();
+    let mut text = Vec::new();
+    let _ = client.read_to_end(&mut text);
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn requests_on_one_connection_are_answered_in_their_order() {
+    let mut served = Served::new();
+    let mut client = served.connect();
+    served.send(
+        &mut client,
+        "GET /a HTTP/1.1\r\n\r\nPUT /b HTTP/1.1\r\nContent-Length: 2\r\n\r\n{",
+    );
+    let text = read(&mut client);
+    assert!(
+        text.starts_with("HTTP/1.1 200 ") && text.ends_with("\r\n\r\n/a"),
+        "{text}"
+    );
+    served.send(&mut client, "}GET /c HTTP/1.1\r\nConnection: close\r\n\r\n");
+    let text = read(&mut client);
+    let (b, c) = (text.find("/b").unwrap(), text.find("/c").unwrap());
+    assert!(b < c && text.contains("Connection: close"), "{text}");
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    assert!(served.server.connections.is_empty());
+}
+
+#[test]
+fn one_who_sends_nonsense_is_told_and_closed() {
+    let mut served = Served::new();
+    let mut client = served.connect();
+    served.send(&mut client, "\0\0\r\n\r\n");
+    let text = read(&mut client);
+    assert!(
+        text.starts_with("HTTP/1.1 400 ") && text.contains("[Invalid HTTP"),
+        "{text}"
+    );
+    assert!(served.server.connections.is_empty());
+}
+
+#[test]
+fn who_comes_when_all_seats_are_taken_is_told_so() {
+    let mut served = Served::new();
+    let mut seated: Vec<_> = (0..MOST).map(|_| served.connect()).collect();
+    // They have sent a part of a request, and keep nobody from being told.
+    for client in &mut seated {
+        served.send(client, "GET /");
+    }
+    let mut beyond: Vec<_> = (0..MOST_REFUSED).map(|_| served.connect()).collect();
+    let _waits = served.connect();
+    assert_eq!(served.server.connections.len(), MOST + MOST_REFUSED);
+    for client in &mut beyond {
+        served.send(client, "GET /x HTTP/1.1\r\n\r\n");
+        let text = read(client);
+        assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
+        assert!(text.contains("{\"error\":\"Too many open"), "{text}");
+    }
+    // Who has waited is beside those who are served by now, until one of them goes.
+    assert_eq!(served.server.connections.len(), MOST + 1);
+    served.send(&mut seated[0], "a HTTP/1.1\r\n\r\n");
+    assert!(read(&mut seated[0]).ends_with("/a"));
+}
+
+#[test]
+fn who_does_not_read_is_not_waited_for() {
+    let mut served = Served::new();
+    let mut client = served.connect();
+    let _ = client.write_all(b"GET /a HTTP/1.1\r\n\r\n");
+    served.server.turn();
+    let (id, request) = served.server.next().unwrap();
+    assert_eq!(request.method, Method::Get);
+    served.server.answer(id, &Answer::told("x".repeat(4 << 20)));
+    assert!(!served.server.connections.is_empty());
+    let mut other = served.connect();
+    served.send(&mut other, "GET /b HTTP/1.1\r\n\r\n");
+    assert!(read(&mut other).ends_with("/b"));
+    let since = Instant::now();
+    served.server.finish().unwrap();
+    assert!(since.elapsed() >= LAST);
+}
+
+#[test]
+fn who_keeps_a_connection_for_later_gives_its_seat() {
+    let mut served = Served::new();
+    let mut kept: Vec<_> = (0..MOST).map(|_| served.connect()).collect();
+    for client in &mut kept {
+        served.send(client, "GET /a HTTP/1.1\r\n\r\n");
+        assert!(read(client).ends_with("/a"));
+    }
+    let mut next = served.connect();
+    served.send(&mut next, "GET /b HTTP/1.1\r\n\r\n");
+    assert!(read(&mut next).ends_with("/b"));
+    // The one that has waited longest is gone, and no other.
+    assert_eq!(kept[0].read(&mut [0]).unwrap(), 0);
+    served.send(&mut kept[1], "GET /c HTTP/1.1\r\n\r\n");
+    assert!(read(&mut kept[1]).ends_with("/c"));
+    assert_eq!(served.server.connections.len(), MOST);
+}

@@ -1,0 +1,31 @@
+//! A VM that sleeps, as plain data and as a file.
+//!
+//! A file has two parts. The first is sections, each with its kind, length and checksum: [`VmState`]. The second
+//! is guest memory as it lies there, page for page, with holes where it is zero, so that a VM goes on by mapping it and
+//! clones share what they do not change. A table of checksums and a mark end the file: what is cut short is noticed.
+//!
+//! Whoever writes the file can note something in it, for whoever reads it: whose VM it was.
+//!
+//! Host paths, names of taps and sockets are not in it: whoever has a VM go on says what its disks and interfaces are now.
+//!
+//! It may come from anybody. [`Saved::open`] reads and checks all of the first part before anything is made of it, in the
+//! process that reads the configuration; the VM's own process gets plain data and a descriptor of memory.
+
+mod bytes;
+mod fault;
+mod file;
+mod kvm_bytes;
+mod layout;
+mod records;
+mod sections;
+mod state;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use fault::Fault;
+pub use file::{Error, Saved, Sink, annotate};
+pub use layout::{MEMORY_START, most_bytes};
+pub use sections::{decode, encode};
+pub use state::{BalloonRecord, DiskRecord, MachineState, NetRecord, VcpuState, VmState};
+pub use stream::Stream;

@@ -1,0 +1,514 @@
+//! VMs that are saved, and go on elsewhere.
+
+use crate::cli::{Running, run, text, vm_process};
+use crate::harness::control::with_control;
+use crate::harness::{Test, deadline, patience::eventually, program};
+use crate::packets::enter_own_network;
+use kvmlet_control::{Connection, Order};
+use kvmlet_vmm::arch::x86_64::cpuid::Leaf;
+use kvmlet_vmm::arch::x86_64::msr::Msr;
+use kvmlet_vmm::snapshot::{VmState, decode, encode};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+use tempfile::TempDir;
+
+pub const TESTS: &[Test] = &[
+    ("a_vm_that_is_saved_goes_on_ten_times_over", ten_times),
+    ("a_vm_with_several_vcpus_is_saved", several),
+    ("memory_beyond_4_gib_is_saved", large),
+    ("two_clones_go_on_from_one_snapshot", clones),
+    ("a_disk_goes_on_as_it_was_or_not_at_all", disks),
+    ("disks_and_interfaces_go_on_under_load", load),
+    ("a_snapshot_that_is_given_up_leaves_nothing", given_up),
+    ("what_is_no_snapshot_is_refused", refused),
+    ("a_snapshot_that_lies_is_refused", lies),
+    ("a_vm_that_stands_still_is_saved_and_stands_still", paused),
+];
+
+const DISK: &str = "mmio=0xd0002000";
+const DISK_BYTES: u64 = 8 << 20;
+/// Memory that is read and compared as a whole.
+const SMALL: &[&str] = &["-m", "32M"];
+
+fn command(verb: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvmlet"));
+    command.arg(verb).stdin(Stdio::null());
+    command
+}
+
+/// A guest that tells how far it has come.
+struct Worker {
+    vm: Running,
+    input: ChildStdin,
+    lines: Receiver<String>,
+    socket: PathBuf,
+}
+
+impl Worker {
+    fn spawn(command: &mut Command, socket: &Path) -> Self {
+        let _ = std::fs::remove_file(socket);
+        let listener = UnixListener::bind(socket).unwrap();
+        let command = with_control(command, listener.into());
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut vm = Running::spawn(piped);
+        let (input, output) = (vm.stdin.take().unwrap(), vm.stdout.take().unwrap());
+        let (tell, lines) = channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(output).lines().map_while(Result::ok);
+            lines.map_while(|line| tell.send(line).ok()).for_each(drop);
+        });
+        let socket = socket.into();
+        Self {
+            vm,
+            input,
+            lines,
+            socket,
+        }
+    }
+
+    fn boot(name: &str, cmdline: &str, arguments: &[&str], socket: &Path) -> Self {
+        let mut boot = command("boot");
+        boot.arg("--kernel").arg(program(name));
+        boot.args(["--cmdline", cmdline]).args(arguments);
+        Self::spawn(&mut boot, socket)
+    }
+
+    fn restore(file: &Path, arguments: &[&str], socket: &Path) -> Self {
+        let mut restore = command("restore");
+        Self::spawn(restore.args(arguments).arg(file), socket)
+    }
+
+    fn line(&mut self) -> String {
+        match self.lines.recv_timeout(deadline()) {
+            Ok(line) => line,
+            Err(_) => panic!("it says nothing; it has ended: {:?}", self.vm.try_wait()),
+        }
+    }
+
+    /// The next round that it tells of, whose hash is looked at, and how many other CPUs have begun.
+    fn round(&mut self) -> (u64, u64) {
+        // What one had begun to say when it was saved, the other ends.
+        let line = loop {
+            match self.line() {
+                line if line.starts_with("round=") => break line,
+                rest => assert!(
+                    !rest.contains("failed") && !rest.contains("panicked"),
+                    "{rest}"
+                ),
+            }
+        };
+        let number = |key: &str, radix| {
+            let word = line.split(key).nth(1).expect(&line);
+            let word = word.split(' ').next().unwrap();
+            u64::from_str_radix(word, radix).expect(&line)
+        };
+        let (round, hash) = (number("round=", 10), number("hash=", 16));
+        let expected = (1..=round).fold(0xcbf2_9ce4_8422_2325u64, |hash, round| {
+            (hash ^ round).wrapping_mul(0x100_0000_01b3)
+        });
+        assert_eq!(hash, expected, "{line}");
+        (round, number("started=", 10))
+    }
+
+    /// Asks for something, by a connection for that: one that is silent for seconds is closed.
+    fn ask(&self, order: Order) {
+        let mut control = Connection::to(&self.socket).unwrap();
+        control.ask(order, deadline()).unwrap();
+    }
+
+    fn save(&self, file: &Path) {
+        let output = save(&self.socket, file);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+
+    /// Returns what it said that nobody has read.
+    fn end(mut self) -> Vec<String> {
+        self.input.write_all(b"q").unwrap();
+        let ended = self.vm.wait().unwrap();
+        let rest: Vec<_> = self.lines.iter().collect();
+        assert_eq!(ended.code(), Some(0), "{rest:?}");
+        rest
+    }
+}
+
+fn save(socket: &Path, file: &Path) -> std::process::Output {
+    run(command("snapshot").arg(socket).arg(file))
+}
+
+fn place() -> (TempDir, impl Fn(&str) -> PathBuf) {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().to_path_buf();
+    (place, move |name| path.join(name))
+}
+
+/// With walls and without them, by turns: a VM is saved that was restored, again and again.
+fn ten_times() {
+    let (_place, file) = place();
+    let mut vm = Worker::boot("saved", "", SMALL, &file("a"));
+    let mut last = vm.round().0;
+    for time in 0..10 {
+        vm.save(&file("saved"));
+        assert_eq!(file("saved").metadata().unwrap().mode() & 0o7777, 0o600);
+        // The one that was saved goes on as well.
+        let next = vm.round().0;
+        assert!(next > last);
+        let rest = vm.end();
+        let told = rest
+            .iter()
+            .filter(|line| line.starts_with("round="))
+            .count() as u64;
+        let arguments: &[&str] = if time % 2 == 0 { &[] } else { &["--no-jail"] };
+        let verify = ["--verify"];
+        vm = Worker::restore(
+            &file("saved"),
+            &[arguments, &verify].concat(),
+            &file(&time.to_string()),
+        );
+        let resumed = vm.round().0;
+        assert!(
+            resumed > last && resumed <= next + 10 * (told + 1),
+            "{last} {resumed} {next} {rest:?}"
+        );
+        last = resumed;
+    }
+    vm.end();
+}
+
+/// Some CPUs were started, and halt; others are started when all go on elsewhere.
+fn several() {
+    let (_place, file) = place();
+    let cpus = ["--cpus", "32", "-m", "32M"];
+    let mut vm = Worker::boot("saved", "cpus=32", &cpus, &file("a"));
+    vm.round();
+    for (from, to, then) in [("a", "b", 3), ("b", "c", 20), ("c", "d", 31)] {
+        vm.save(&file(from).with_extension("saved"));
+        vm.end();
+        vm = Worker::restore(&file(from).with_extension("saved"), &[], &file(to));
+        while vm.round().1 < then {}
+    }
+    vm.end();
+}
+
+/// Memory on both sides of the gap below 4 GiB.
+fn large() {
+    let (_place, file) = place();
+    let memory = ["-m", "3088M"];
+    let mut vm = Worker::boot("saved", "memory=0x100000000", &memory, &file("a"));
+    vm.round();
+    vm.save(&file("saved"));
+    vm.end();
+    assert!(file("saved").metadata().unwrap().blocks() * 512 < 32 << 20);
+    let mut vm = Worker::restore(&file("saved"), &[], &file("b"));
+    for _ in 0..10 {
+        vm.round();
+    }
+    vm.end();
+}
+
+fn clones() {
+    let (_place, file) = place();
+    let mut vm = Worker::boot("saved", "", &["-m", "256M"], &file("a"));
+    let first = vm.round().0;
+    vm.save(&file("saved"));
+    let arguments: &[&str] = &[];
+    let mut clones = ["b", "c"].map(|name| Worker::restore(&file("saved"), arguments, &file(name)));
+    for _ in 0..5 {
+        for vm in clones.iter_mut().chain([&mut vm]) {
+            assert!(vm.round().0 > first);
+        }
+    }
+    clones.into_iter().chain([vm]).for_each(|vm| drop(vm.end()));
+}
+
+fn image(path: &Path) -> String {
+    std::fs::File::create(path)
+        .unwrap()
+        .set_len(DISK_BYTES)
+        .unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn failure(command: &mut Command) -> String {
+    let output = run(command);
+    assert!(matches!(output.status.code(), Some(1 | 125)), "{output:?}");
+    text(&output.stderr)
+}
+
+fn disks() {
+    let (_place, file) = place();
+    let disk = image(&file("disk"));
+    let mut vm = Worker::boot("saved", DISK, &["--disk", &disk], &file("a"));
+    vm.round();
+    vm.ask(Order::Pause);
+    vm.save(&file("saved"));
+    let copy = file("copy");
+    std::fs::copy(file("disk"), &copy).unwrap();
+    vm.ask(Order::Resume);
+    vm.round();
+    vm.round();
+    vm.end();
+    let restore = |arguments: &[&str]| {
+        let mut restore = command("restore");
+        restore.args(arguments).arg(file("saved"));
+        restore
+    };
+    let copy = copy.to_str().unwrap();
+    let small = image(&file("small"));
+    std::fs::File::options()
+        .write(true)
+        .open(&small)
+        .unwrap()
+        .set_len(DISK_BYTES / 2)
+        .unwrap();
+    for (arguments, reason) in [
+        (&["--disk", &disk][..], "has been written to since"),
+        (&[], "had 1 disks, and 0 are named"),
+        (&["--disk", copy, "--disk", &disk], "2 are named"),
+        (&["--disk", &small], "had 8388608 as the size of vda"),
+        (&["--disk", copy, "--net", "tap=none"], "0 interfaces"),
+        (&["--disk", copy, "--vsock", "nowhere"], "sockets"),
+    ] {
+        let said = failure(&mut restore(arguments));
+        assert!(said.contains(reason), "{arguments:?}: {said}");
+    }
+    let mut vm = Worker::restore(&file("saved"), &["--disk", copy], &file("b"));
+    vm.round();
+    vm.end();
+}
+
+/// Rings that are never empty, in the midst of which it is saved; what a device answers once it answers once.
+fn load() {
+    if let Err(reason) = enter_own_network() {
+        return println!("SKIPPED: no network namespace: {reason}");
+    }
+    let (_place, file) = place();
+    let disk = image(&file("disk"));
+    let cmdline = "disks=0xd0002000 mmio=0xd0003000 pairs=2";
+    let add = |name: &str| {
+        let words = [
+            "tuntap",
+            "add",
+            "dev",
+            name,
+            "mode",
+            "tap",
+            "vnet_hdr",
+            "multi_queue",
+        ];
+        let added = Command::new("ip").args(words).status().unwrap();
+        assert!(added.success());
+        let up = ["link", "set", name, "up"];
+        assert!(Command::new("ip").args(up).status().unwrap().success());
+    };
+    add("saved0");
+    let arguments = ["--disk", &disk, "--net", "tap=saved0,queues=2", "--balloon"];
+    let mut vm = Worker::boot("virtio_load", cmdline, &arguments, &file("a"));
+    assert_eq!(vm.line(), "loaded");
+    for time in 0..3 {
+        vm.ask(Order::Pause);
+        vm.save(&file("saved"));
+        // Its tap is free when the VM's process is gone, which is soon after its supervisor.
+        let process = format!("/proc/{}", vm_process(&vm.vm));
+        drop(vm);
+        eventually("the VM is gone", || !Path::new(&process).exists());
+        let socket = file(&time.to_string());
+        let disk = ["--disk", &disk, "--net", "tap=saved0,queues=2"];
+        vm = Worker::restore(&file("saved"), &disk, &socket);
+        let work = || {
+            let mut control = Connection::to(&socket).ok()?;
+            let told = control.ask(Order::Stats, deadline()).ok()?;
+            let json = told.iter().find_map(|report| match report {
+                kvmlet_control::Report::Stats(json) => Some(json.clone()),
+                _ => None,
+            })?;
+            let stats: kvmlet_spec::Stats = serde_json::from_slice(&json).ok()?;
+            let (disk, net) = (&stats.vm.disks[0], &stats.vm.interfaces[0]);
+            Some((disk.reads.min(disk.writes), net.transmit.frames))
+        };
+        eventually("disk and interface go on", || {
+            work().is_some_and(|(disk, net)| disk > 100 && net > 100)
+        });
+        let link = run(Command::new("ip").args(["-d", "link", "show", "saved0"]));
+        let link = text(&link.stdout);
+        assert!(link.contains("numqueues 2 numdisabled 0"), "{link}");
+        // A guest that misses an answer, or gets one twice, panics.
+        assert!(vm.vm.try_wait().unwrap().is_none());
+    }
+}
+
+/// Of one that is killed, and one whose disk is full, nothing is left, and the VM runs on.
+fn given_up() {
+    let (_place, file) = place();
+    let mut vm = Worker::boot("orders", "", &["-m", "256M"], &file("a"));
+    assert_eq!(vm.line(), "ready");
+    let goes_on = |vm: &mut Worker| {
+        vm.input.write_all(b"t").unwrap();
+        assert!(vm.line().starts_with("touched="));
+    };
+    goes_on(&mut vm);
+    std::fs::create_dir(file("place")).unwrap();
+    let saved = file("place").join("saved");
+    let nothing_is_left = || {
+        let left: Vec<_> = std::fs::read_dir(file("place")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    };
+    for wait_ms in [0, 20, 60, 120] {
+        let mut saving = command("snapshot");
+        let mut saving = saving.arg(&vm.socket).arg(&saved).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        let _ = saving.kill();
+        let whole = saving.wait().unwrap().success();
+        if whole {
+            std::fs::remove_file(&saved).unwrap();
+        }
+        nothing_is_left();
+        goes_on(&mut vm);
+    }
+    // No file may be longer than a mebibyte: as good as a disk that is full.
+    let mut limited = Command::new("sh");
+    let script = "trap '' XFSZ; ulimit -f 1024; exec \"$@\"";
+    limited.args(["-c", script, "sh", env!("CARGO_BIN_EXE_kvmlet"), "snapshot"]);
+    let said = failure(limited.arg(&vm.socket).arg(&saved).stdin(Stdio::null()));
+    assert!(said.contains("cannot write"), "{said}");
+    nothing_is_left();
+    goes_on(&mut vm);
+    // Nor is one that cannot have that name.
+    std::fs::create_dir(&saved).unwrap();
+    failure(command("snapshot").arg(&vm.socket).arg(&saved));
+    std::fs::remove_dir(&saved).unwrap();
+    nothing_is_left();
+    let nobody = save(&file("nobody"), &saved);
+    assert!(!nobody.status.success());
+    vm.save(&saved);
+    let mut clone = Worker::restore(&saved, &[], &file("b"));
+    goes_on(&mut clone);
+    clone.end();
+    vm.end();
+}
+
+/// Cut short, changed, and what was never one.
+fn refused() {
+    let (_place, file) = place();
+    let mut vm = Worker::boot("saved", "", SMALL, &file("a"));
+    vm.round();
+    let saved = file("saved");
+    vm.save(&saved);
+    vm.end();
+    let length = saved.metadata().unwrap().len();
+    let lie = |change: &dyn Fn(&std::fs::File)| {
+        let lie = file("lie");
+        let _ = std::fs::remove_file(&lie);
+        let copied = run(Command::new("cp")
+            .arg("--sparse=always")
+            .args([&saved, &lie]));
+        assert!(copied.status.success());
+        let options = std::fs::File::options().read(true).write(true).open(&lie);
+        change(&options.unwrap());
+        failure(command("restore").arg("--verify").arg(&lie))
+    };
+    let flip = |place: u64| {
+        move |file: &std::fs::File| {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, place).unwrap();
+            file.write_all_at(&[byte[0] ^ 0x40], place).unwrap();
+        }
+    };
+    for place in [20, 100, 5000, 8000] {
+        let said = lie(&flip(place));
+        assert!(said.contains("changed since"), "{place}: {said}");
+    }
+    assert!(lie(&flip(0)).contains("no snapshot"));
+    assert!(lie(&flip(9)).contains("version"));
+    assert!(lie(&flip((16 << 20) + 0x10_0000)).contains("guest memory in it has changed"));
+    assert!(lie(&flip(length - 1)).contains("mark at its end"));
+    for shorter in [0, 7, 1000, 16 << 20, length - 1] {
+        let said = lie(&|file| file.set_len(shorter).unwrap());
+        assert!(said.contains("cut short"), "{shorter}: {said}");
+    }
+    for other in [program("spin"), "/dev/null".into(), file(""), file("none")] {
+        let said = failure(command("restore").arg(&other));
+        assert!(said.contains("cannot use snapshot"), "{said}");
+    }
+}
+
+/// What is said of a lie, and how it is told.
+type Lie<'a> = (&'static str, &'a dyn Fn(&mut VmState));
+
+/// Says of a machine what its file says, with checksums that are right, and what no VM of ours could have been.
+fn lies() {
+    let (_place, file) = place();
+    let mut vm = Worker::boot("saved", "cpus=2", &["-m", "32M", "--cpus", "2"], &file("a"));
+    vm.round();
+    let saved = file("saved");
+    vm.save(&saved);
+    vm.end();
+    let bytes = std::fs::read(&saved).unwrap();
+    let restored = |change: &dyn Fn(&mut VmState)| {
+        let mut state = decode(&bytes).unwrap();
+        change(&mut state);
+        std::fs::write(file("lie"), &bytes).unwrap();
+        let lie = std::fs::File::options().write(true).open(file("lie"));
+        lie.unwrap().write_all_at(&encode(&state), 0).unwrap();
+        failure(command("restore").arg(file("lie")))
+    };
+    let refused: [Lie; 7] = [
+        // Virtualization of its own.
+        ("EFER 0x1000", &|state| state.vcpus[1].sregs.efer |= 1 << 12),
+        ("no guest can be in", &|state| {
+            state.vcpus[0].sregs.efer |= 1 << 40
+        }),
+        ("register 0xc0000080", &|state| {
+            let (index, value) = (0xc000_0080, 0x1d01);
+            state.vcpus[1].msrs.push(Msr { index, value });
+        }),
+        ("guests of its own", &|state| state.machine.nested = true),
+        ("lacks what the guest has found", &|state| {
+            let leaf = |leaf: &&mut Leaf| leaf.function == 7 && leaf.index == 0;
+            state.vcpus[1].cpuid.iter_mut().find(leaf).unwrap().edx = u32::MAX;
+        }),
+        ("devices", &|state| state.devices.clear()),
+        ("set whether a vCPU runs", &|state| {
+            state.vcpus[1].mp_state = 77
+        }),
+    ];
+    for (reason, change) in refused {
+        let said = restored(change);
+        assert!(said.contains(reason), "{reason}: {said}");
+    }
+    let fifo = file("fifo");
+    assert!(run(Command::new("mkfifo").arg(&fifo)).status.success());
+    let said = failure(command("restore").arg(&fifo));
+    assert!(said.contains("no regular file"), "{said}");
+    // By a link as by its name.
+    std::os::unix::fs::symlink(&saved, file("link")).unwrap();
+    let mut vm = Worker::restore(&file("link"), &[], &file("b"));
+    vm.round();
+    vm.end();
+}
+
+fn paused() {
+    let (_place, file) = place();
+    let mut vm = Worker::boot("saved", "", SMALL, &file("a"));
+    vm.round();
+    vm.ask(Order::Pause);
+    while vm.lines.recv_timeout(Duration::from_millis(200)).is_ok() {}
+    vm.save(&file("first"));
+    vm.save(&file("second"));
+    assert!(vm.lines.recv_timeout(Duration::from_millis(200)).is_err());
+    // Nothing has changed meanwhile but clocks.
+    let memory = |name: &str| {
+        let mut bytes = Vec::new();
+        let mut file = std::fs::File::open(file(name)).unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes.split_off(16 << 20)
+    };
+    assert!(memory("first") == memory("second"));
+    vm.ask(Order::Resume);
+    vm.round();
+    vm.end();
+}
