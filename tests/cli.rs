@@ -88,6 +88,14 @@ fn completions_and_man_pages_are_made() {
     assert!(stdout(&["man"]).contains(".TH kvmlet"));
     assert!(stdout(&["man", "boot"]).contains("huge"));
     assert!(stdout(&["man", "bench"]).contains("startup"));
+    // So are those whose flags are of other makers.
+    let verbs = stdout(&["--help"]);
+    for (verb, flag) in [("firecracker", "api-sock"), ("jailer", "exec-file")] {
+        assert!(verbs.contains(&format!("\n  {verb} ")), "{verbs}");
+        let page = stdout(&["man", verb]).replace('\\', "");
+        assert!(page.contains(flag), "{page}");
+        assert!(stdout(&["completions", "bash"]).contains(&format!("--{flag}")));
+    }
     fails(&["man", "nothing"], &["no verb `nothing`"]);
 }
 

@@ -1,9 +1,11 @@
 //! `kvmlet completions` and `kvmlet man`: made from the command line's own definition.
 
 use super::boot;
+use super::serve::LINES;
 use super::{Cli, Failed, Outcome, Verb};
 use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
+use kvmlet_command::firecracker::Line;
 use kvmlet_command::{bench, oci, print};
 
 /// The whole: with what is left to other programs.
@@ -11,7 +13,8 @@ fn definition() -> Command {
     let command = Cli::<Verb>::command()
         .mut_subcommand("bench", |_| bench::Bench::command().name("bench"))
         .mut_subcommand("boot", boot::explained);
-    oci::verbs().fold(command, |command, verb| {
+    let lines = LINES.iter().map(Line::command);
+    oci::verbs().chain(lines).fold(command, |command, verb| {
         let name = verb.get_name().to_owned();
         command.mut_subcommand(&name, |_| verb)
     })

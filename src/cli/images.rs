@@ -18,7 +18,7 @@ pub(super) struct Words {
         trailing_var_arg = true,
         allow_hyphen_values = true
     )]
-    arguments: Vec<OsString>,
+    pub(super) arguments: Vec<OsString>,
 }
 
 /// What `kvmlet-oci` does.

@@ -29,6 +29,7 @@ mod rename;
 mod restart;
 mod restore;
 mod rm;
+mod serve;
 mod service;
 mod service_unit;
 mod session;
@@ -47,6 +48,7 @@ mod wait;
 use beside::{KVMLET, SERVE, VERBS, become_program};
 use clap::{Command, Parser, Subcommand};
 use exit_code::ExitCode;
+use kvmlet_command::firecracker::{FIRECRACKER, JAILER};
 use kvmlet_command::{Failed, Outcome, Verbosity, format};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -79,6 +81,8 @@ enum Verb {
     Images(images::ImageVerb),
     #[command(hide = true)]
     Keep(keep::Keep),
+    #[command(flatten)]
+    Serve(serve::ServeVerb),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
     Completions(generate::Completions),
@@ -176,9 +180,6 @@ enum DoctorOnly {
     Doctor(doctor::Doctor),
 }
 
-/// The verb whose flags are another program's, and the name under which this one is that program.
-const FIRECRACKER: &str = "firecracker";
-
 /// The verbs that `kvmlet` does itself.
 const OWN: [&str; 5] = ["boot", "run", "restore", "keep", "doctor"];
 
@@ -188,12 +189,8 @@ pub fn run(started: Instant) -> u8 {
     kvmlet_command::run(|| {
         let mut words: Vec<OsString> = kvmlet_sys::arguments::all().collect();
         let name = words.remove(0);
-        if Path::new(&name)
-            .file_name()
-            .is_some_and(|it| it == FIRECRACKER)
-        {
-            let verb = [FIRECRACKER.into()].into_iter();
-            return become_program(SERVE, verb.chain(words));
+        if let Some(line) = Path::new(&name).file_name().and_then(serve::named) {
+            return serve::become_line(line, words);
         }
         let verb = words.iter().find(|word| !is_verbosity(word));
         match verb.and_then(|verb| verb.to_str()) {
@@ -217,8 +214,10 @@ pub fn run(started: Instant) -> u8 {
                 let (DoctorOnly::Doctor(verb), _) = parse();
                 verb.run()
             }
-            // Its flags are Firecracker's.
-            Some(FIRECRACKER) => become_program(SERVE, words.into_iter()),
+            Some(FIRECRACKER | JAILER) => {
+                let words = words.into_iter().skip_while(|word| is_verbosity(word));
+                become_program(SERVE, words)
+            }
             _ => become_program(VERBS, words.into_iter()),
         }
     })
@@ -230,7 +229,7 @@ pub fn run_verb() -> u8 {
         if let Some(verb) = bench::Bench::help() {
             return verb.run(&Verbosity::default());
         }
-        if let Some(outcome) = images::explain() {
+        if let Some(outcome) = images::explain().or_else(serve::explain) {
             return outcome;
         }
         match parse() {
@@ -246,6 +245,7 @@ pub fn run_verb() -> u8 {
             }
             (Verb::Instance(verb), _) => verb.run(),
             (Verb::Images(verb), verbosity) => verb.run(&verbosity),
+            (Verb::Serve(verb), _) => verb.run(),
             (Verb::Bench(verb), verbosity) => verb.run(&verbosity),
             (Verb::Completions(verb), _) => verb.run(),
             (Verb::Man(verb), _) => verb.run(),

@@ -8,6 +8,7 @@ mod agreed;
 pub mod bench;
 pub mod beside;
 mod failed;
+pub mod firecracker;
 pub mod format;
 mod line;
 pub mod oci;

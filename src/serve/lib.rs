@@ -8,13 +8,13 @@
 
 mod firecracker;
 mod http;
+mod jailer;
 
+use kvmlet_command::firecracker::{FIRECRACKER, JAILER};
 use kvmlet_sys::standard_error;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-/// What this program is called where it is Firecracker.
-const FIRECRACKER: &str = "firecracker";
 /// The exit code for a command line that cannot be: kvmlet's own.
 const FAILED: u8 = 125;
 
@@ -22,16 +22,23 @@ const FAILED: u8 = 125;
 pub fn run() -> u8 {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_default();
-    let by_name = Path::new(&name)
-        .file_name()
-        .is_some_and(|it| it == FIRECRACKER);
-    if by_name || words.next().is_some_and(|verb| verb == FIRECRACKER) {
+    let name = Path::new(&name).file_name().and_then(verb);
+    if let Some(run) = name.or_else(|| words.next().as_deref().and_then(verb)) {
         let words: Vec<OsString> = words.collect();
-        return firecracker::run(&words);
+        return run(&words);
     }
     standard_error::say(format_args!(
-        "error: this program is run by `kvmlet firecracker`, or under the name `firecracker`"
+        "error: this program is run by `kvmlet firecracker` and `kvmlet jailer`, or under the names `firecracker` and `jailer`"
     ));
     standard_error::finish();
     FAILED
+}
+
+/// What a word has this program be.
+fn verb(word: &OsStr) -> Option<fn(&[OsString]) -> u8> {
+    match word.to_str()? {
+        FIRECRACKER => Some(firecracker::run),
+        JAILER => Some(jailer::run),
+        _ => None,
+    }
 }

@@ -181,13 +181,12 @@ pub fn fork(namespaces: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Resu
     Ok(Fork::Child(lifeline))
 }
 
-/// Splits this process in two as [`fork`] does, but the child, which has no namespace of its own, outlives its parent. To it
-/// nothing is returned.
+/// Splits this process in two as [`fork`] does, but the child outlives its parent. To it nothing is returned.
 ///
 /// # Errors
 /// As of a [`fork`].
-pub fn fork_apart() -> io::Result<Option<Child>> {
-    split(0, None)
+pub fn fork_apart(namespaces: libc::c_int) -> io::Result<Option<Child>> {
+    split(namespaces, None)
 }
 
 /// The child, or nothing to the child.

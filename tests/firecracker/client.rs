@@ -188,3 +188,18 @@ pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String)
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, body.into())
 }
+
+/// Processes that were started by one, and by those.
+pub fn children(of: u32) -> Vec<u32> {
+    let path = format!("/proc/{of}/task/{of}/children");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let direct: Vec<u32> = text
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    let below = direct
+        .iter()
+        .flat_map(|pid| children(*pid))
+        .collect::<Vec<_>>();
+    direct.into_iter().chain(below).collect()
+}

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 pub const TESTS: &[Test] = &[
     ("a_program_is_firecracker_under_its_name", name),
+    ("its_help_is_kvmlet_s_as_well", help),
     ("a_file_describes_a_vm_without_an_api", file),
     ("a_process_ends_with_the_codes_that_clients_know", codes),
 ];
@@ -29,6 +30,37 @@ fn name() {
     symlink(crate::harness::kvmlet(), &link).unwrap();
     let output = Command::new(&link).arg("--version").output().unwrap();
     assert!(output.stdout.starts_with(b"Firecracker v1.17.0\n"));
+}
+
+fn help() {
+    let told = |words: &[&str]| {
+        let output = Command::new(crate::harness::kvmlet())
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (verb, flag) in [
+        ("firecracker", "--api-sock PATH"),
+        ("jailer", "--exec-file FILE"),
+    ] {
+        let help = told(&[verb, "--help"]);
+        assert!(
+            help.contains(&format!("Usage: kvmlet {verb} [OPTIONS]")),
+            "{help}"
+        );
+        assert!(help.contains(flag), "{help}");
+        assert_eq!(told(&["help", verb]), help);
+        assert_eq!(told(&["-v", verb, "-h"]), help);
+    }
+    assert!(told(&["jailer", "--version"]).starts_with("Jailer v1.17.0\n"));
+    let place = tempfile::tempdir().unwrap();
+    let link = place.path().join("jailer");
+    symlink(crate::harness::kvmlet(), &link).unwrap();
+    let output = Command::new(&link).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stderr, b"error: --exec-file is missing\n");
 }
 
 fn run_file(place: &Path, config: &Value, words: &[&str]) -> std::process::Output {

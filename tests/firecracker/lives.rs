@@ -1,6 +1,6 @@
 //! A VM's life by requests: described, started, paused, saved, going on elsewhere, ended.
 
-use crate::client::{Served, ask};
+use crate::client::{Served, ask, children};
 use crate::harness::{Test, deadline, program};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -193,21 +193,6 @@ fn failing() {
     vm.act("InstanceStart");
     assert_eq!(vm.state(), "Running");
     assert_eq!(vm.line(), "ready");
-}
-
-/// Processes that have this one's socket of a VM as an argument, or were started by such.
-fn children(of: u32) -> Vec<u32> {
-    let path = format!("/proc/{of}/task/{of}/children");
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let direct: Vec<u32> = text
-        .split_whitespace()
-        .map(|pid| pid.parse().unwrap())
-        .collect();
-    let below = direct
-        .iter()
-        .flat_map(|pid| children(*pid))
-        .collect::<Vec<_>>();
-    direct.into_iter().chain(below).collect()
 }
 
 fn killed() {

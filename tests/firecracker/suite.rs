@@ -6,13 +6,20 @@ use kvmlet_harness as harness;
 
 mod client;
 mod command_line;
+mod jailer;
 mod lives;
 mod running;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let tests = [command_line::TESTS, lives::TESTS, running::TESTS].concat();
+    let tests = [
+        command_line::TESTS,
+        jailer::TESTS,
+        lives::TESTS,
+        running::TESTS,
+    ]
+    .concat();
     let arguments = libtest_mimic::Arguments::from_args();
     harness::run(arguments, &tests, harness::kvm)
 }

@@ -21,7 +21,7 @@ pub fn take_down(mut networks: Vec<Network>) {
     }
     let fork = || -> io::Result<_> {
         let (left, leave) = pipe_with(PipeFlags::CLOEXEC)?;
-        Ok((process::fork_apart()?, left, leave))
+        Ok((process::fork_apart(0)?, left, leave))
     };
     match fork() {
         Ok((Some(_), _, leave)) => {

@@ -2,6 +2,7 @@
 
 use super::machine::PCI;
 use super::model::Level;
+use kvmlet_command::firecracker::FIRECRACKER_LINE;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -39,93 +40,13 @@ pub enum Wanted {
     Print(String),
 }
 
-/// What flags there are, whether they have a value, and what they are about.
-const KNOWN: &[(&str, bool, &str)] = &[
-    (
-        "api-sock",
-        true,
-        "Path of the API's socket [default: /run/firecracker.socket]",
-    ),
-    (
-        "boot-timer",
-        false,
-        "Have the guest tell when it has booted: it can, always",
-    ),
-    (
-        "config-file",
-        true,
-        "JSON file that describes the VM, which starts at once",
-    ),
-    ("describe-snapshot", true, "Not supported"),
-    ("enable-pci", false, "Not supported"),
-    ("help", false, "Print this"),
-    (
-        "http-api-max-payload-size",
-        true,
-        "Longest body of a request, in bytes [default: 51200]",
-    ),
-    ("id", true, "Id of the VM [default: anonymous-instance]"),
-    (
-        "level",
-        true,
-        "How much is logged: Error, Warning, Info, Debug, Trace, Off",
-    ),
-    (
-        "log-path",
-        true,
-        "File or pipe that messages go to, instead of standard error",
-    ),
-    ("metadata", true, "Not supported"),
-    ("metrics-path", true, "File or pipe that measurements go to"),
-    ("mmds-size-limit", true, "Not supported"),
-    ("module", true, "Not supported"),
-    (
-        "no-api",
-        false,
-        "Serve no API: --config-file describes the VM",
-    ),
-    (
-        "no-seccomp",
-        false,
-        "Build no walls around the VM's process",
-    ),
-    (
-        "parent-cpu-time-us",
-        true,
-        "CPU time of who has started this process",
-    ),
-    ("seccomp-filter", true, "Not supported"),
-    ("show-level", false, "Log levels, too"),
-    (
-        "show-log-origin",
-        false,
-        "Log where messages come from, too",
-    ),
-    ("snapshot-version", false, "Print the version of snapshots"),
-    (
-        "start-time-cpu-us",
-        true,
-        "CPU time when this process was wanted",
-    ),
-    ("start-time-us", true, "When this process was wanted"),
-    ("version", false, "Print the version"),
-];
-
 /// Reads a command line.
 pub fn read(words: &[OsString]) -> Result<Wanted, String> {
-    let given = given(words)?;
-    let has = |name: &str| given.iter().any(|(known, _)| *known == name);
-    let value = |name: &str| {
-        let mut given = given.iter().filter(|(known, _)| *known == name);
-        given.next().and_then(|(_, value)| value.clone())
-    };
-    let number = |name: &str| match value(name).map(|text| text.parse::<u64>()) {
-        None => Ok(None),
-        Some(Ok(number)) => Ok(Some(number)),
-        Some(Err(_)) => Err(format!("--{name} is a whole number")),
-    };
+    let given = FIRECRACKER_LINE.read(words)?;
+    let (has, value) = (|name: &str| given.has(name), |name: &str| given.value(name));
+    let number = |name: &str| given.number::<u64>(name);
     if has("help") {
-        return Ok(Wanted::Print(help()));
+        return Ok(Wanted::Print(FIRECRACKER_LINE.help()));
     }
     if has("version") {
         return Ok(Wanted::Print(format!(
@@ -161,7 +82,7 @@ pub fn read(words: &[OsString]) -> Result<Wanted, String> {
     let api_socket = || value("api-sock").unwrap_or(API_SOCKET.into()).into();
     Ok(Wanted::Serve(Box::new(Flags {
         api_socket: (!has("no-api")).then(api_socket),
-        id: id(value("id"))?,
+        id: id(value("id").unwrap_or("anonymous-instance".into()))?,
         config_file,
         log_path: value("log-path").map(Into::into),
         level: value("level").map(|text| level(&text)).transpose()?,
@@ -172,6 +93,14 @@ pub fn read(words: &[OsString]) -> Result<Wanted, String> {
         payload_bytes,
         start_time_us: number("start-time-us")?,
     })))
+}
+
+/// Would these words behind an id be read?
+pub fn check(words: &[OsString]) -> Result<(), String> {
+    if FIRECRACKER_LINE.read(words)?.has("id") {
+        return Err("--id is given by the jailer".into());
+    }
+    read(words).map(drop)
 }
 
 /// Why what is known there cannot be here.
@@ -190,52 +119,8 @@ const REFUSED: &[(&str, &str)] = &[
     ),
 ];
 
-type Given = Vec<(&'static str, Option<String>)>;
-
-/// The flags that were given, each once, with their values.
-fn given(words: &[OsString]) -> Result<Given, String> {
-    let mut given: Given = Vec::new();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let text = word
-            .to_str()
-            .ok_or_else(|| format!("{word:?} is not UTF-8"))?;
-        let name = match text {
-            "-h" => "help",
-            "-V" => "version",
-            text => text
-                .strip_prefix("--")
-                .ok_or_else(|| format!("unexpected argument `{text}`"))?,
-        };
-        let (name, glued) = match name.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (name, None),
-        };
-        let known = KNOWN.iter().find(|(known, _, _)| *known == name);
-        let (name, takes, _) = known.ok_or_else(|| format!("unknown argument `--{name}`"))?;
-        if given.iter().any(|(other, _)| other == name) {
-            return Err(format!("--{name} was given twice"));
-        }
-        let value = match (takes, glued) {
-            (true, Some(value)) => Some(value),
-            (true, None) => {
-                let next = words.next().and_then(|next| next.to_str());
-                let next = next.filter(|next| !next.starts_with("--"));
-                Some(
-                    next.ok_or_else(|| format!("--{name} needs a value"))?
-                        .to_owned(),
-                )
-            }
-            (false, Some(_)) => return Err(format!("--{name} takes no value")),
-            (false, None) => None,
-        };
-        given.push((name, value));
-    }
-    Ok(given)
-}
-
-fn id(given: Option<String>) -> Result<String, String> {
-    let id = given.unwrap_or("anonymous-instance".into());
+/// An id of a VM, as it is known to clients.
+pub fn id(id: String) -> Result<String, String> {
     let fits = (1..=LONGEST_ID).contains(&id.len());
     match fits
         && id
@@ -256,21 +141,6 @@ fn level(text: &str) -> Result<Level, String> {
     }
     serde_json::from_value(name.into())
         .map_err(|_| format!("--level `{text}` is not Error, Warning, Info, Debug, Trace or Off"))
-}
-
-fn help() -> String {
-    let mut text = String::from(
-        "A microVM of kvmlet's that Firecracker's clients drive.\n\nUsage: kvmlet firecracker [OPTIONS]\n\nOptions:\n",
-    );
-    for (name, takes, about) in KNOWN {
-        let flag = if *takes {
-            format!("--{name} <VALUE>")
-        } else {
-            format!("--{name}")
-        };
-        text.push_str(&format!("  {flag:<36} {about}\n"));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -318,11 +188,7 @@ mod tests {
         let Ok(Wanted::Print(text)) = read_text("--help") else {
             panic!("it is printed");
         };
-        assert!(
-            KNOWN
-                .iter()
-                .all(|(name, _, _)| text.contains(&format!("--{name}")))
-        );
+        assert_eq!(text, FIRECRACKER_LINE.help());
     }
 
     #[test]

@@ -35,6 +35,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use vm::Vm;
 
+pub use flags::{VERSION, check, id};
+
 /// Exit codes that clients know.
 mod code {
     /// Something has failed that has no code of its own.

@@ -52,7 +52,13 @@ impl Vmm {
     /// A process that waits for its configuration.
     pub fn prepare(surroundings: &Surroundings) -> Result<Self, Fault> {
         let (reader, writer) = io::pipe().map_err(no_host)?;
-        let words = |fd: RawFd| vec!["boot".into(), "--config".into(), format!("/dev/fd/{fd}")];
+        let words = |fd: RawFd| {
+            vec![
+                "boot".into(),
+                "--config".into(),
+                format!("/proc/self/fd/{fd}"),
+            ]
+        };
         let mut vmm = Self::start(words, surroundings, Some(reader.into()))?;
         vmm.configuration = Some(OwnedFd::from(writer).into());
         Ok(vmm)

@@ -1,0 +1,48 @@
+//! Verbs by which programs of other makers drive VMs: their flags are those makers', and another program reads them.
+
+use super::Outcome;
+use super::beside::{SERVE, become_program, help};
+use super::images::Words;
+use clap::Subcommand;
+use kvmlet_command::firecracker::{FIRECRACKER_LINE, JAILER_LINE, Line};
+use std::ffi::OsString;
+
+/// All of these command lines.
+pub(super) const LINES: [Line; 2] = [FIRECRACKER_LINE, JAILER_LINE];
+
+/// What `kvmlet-serve` does.
+#[derive(Subcommand)]
+pub(super) enum ServeVerb {
+    /// Serve Firecracker's API for one VM.
+    Firecracker(Words),
+    /// Start `kvmlet firecracker` as Firecracker's jailer does.
+    Jailer(Words),
+}
+
+impl ServeVerb {
+    /// Does it.
+    pub fn run(self) -> Outcome {
+        let (line, words) = match self {
+            Self::Firecracker(words) => (FIRECRACKER_LINE, words),
+            Self::Jailer(words) => (JAILER_LINE, words),
+        };
+        become_line(&line, words.arguments)
+    }
+}
+
+/// Goes on as the program of a command line.
+pub(super) fn become_line(line: &Line, words: Vec<OsString>) -> Outcome {
+    let verb = [line.verb.into()].into_iter();
+    become_program(SERVE, verb.chain(words))
+}
+
+/// The command line that is of this name.
+pub(super) fn named(name: &std::ffi::OsStr) -> Option<&'static Line> {
+    LINES.iter().find(|line| name == line.verb)
+}
+
+/// What `kvmlet help firecracker` asks for: only the program knows.
+pub(super) fn explain() -> Option<Outcome> {
+    let line = named(help()?.first()?)?;
+    Some(become_line(line, vec!["--help".into()]))
+}
