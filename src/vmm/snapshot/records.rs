@@ -10,7 +10,7 @@ use crate::devices::virtio::balloon::BalloonState;
 use crate::devices::virtio::block::BlockState;
 use crate::devices::virtio::net::NetState;
 use crate::devices::virtio::rate_limiter::Level;
-use crate::devices::virtio::{DeviceState, QueueRecord, QueueState, SessionState, TransportState};
+use crate::devices::virtio::{DeviceState, QueueRecord, QueueState, Selection, SessionState, TransportState};
 use crate::disk::Stamp;
 
 record!(MachineState {
@@ -77,10 +77,13 @@ record!(SerialState {
     registers,
     received
 });
+record!(Selection {
+    device_features,
+    driver_features,
+    queue
+});
 record!(TransportState {
-    device_features_select,
-    driver_features_select,
-    queue_select,
+    selection,
     interrupt_status,
     session
 });

@@ -9,7 +9,7 @@ use crate::devices::serial::SerialState;
 use crate::devices::virtio::balloon::BalloonState;
 use crate::devices::virtio::net::NetState;
 use crate::devices::virtio::rate_limiter::Level;
-use crate::devices::virtio::{DeviceState, QueueRecord, QueueState, SessionState, TransportState};
+use crate::devices::virtio::{DeviceState, QueueRecord, QueueState, Selection, SessionState, TransportState};
 use crate::disk::Stamp;
 use crate::memory::{Backing, GuestRam};
 use proptest::prelude::*;
@@ -40,9 +40,11 @@ fn device(device: DeviceState) -> TransportState {
         once: 3,
     };
     TransportState {
-        device_features_select: 1,
-        driver_features_select: 1,
-        queue_select: 2,
+        selection: Selection {
+            device_features: 1,
+            driver_features: 1,
+            queue: 2,
+        },
         interrupt_status: 1,
         session: SessionState {
             device_type: 1,

@@ -150,7 +150,13 @@ fn wait(pid: libc::pid_t) -> i32 {
     status
 }
 
-fn ptrace(request: libc::c_uint, pid: libc::pid_t, data: usize) {
+/// What the C library numbers requests by.
+#[cfg(target_env = "gnu")]
+type Request = libc::c_uint;
+#[cfg(not(target_env = "gnu"))]
+type Request = libc::c_int;
+
+fn ptrace(request: Request, pid: libc::pid_t, data: usize) {
     // SAFETY: of these requests none stores anything in this process.
     let result = unsafe { libc::ptrace(request, pid, null_mut::<u8>(), data) };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());

@@ -22,9 +22,6 @@ pub const QUEUE_NOTIFY_OFFSET: u64 = registers::QUEUE_NOTIFY;
 pub struct MmioTransport {
     session: Session,
     line: Arc<Line>,
-    device_features_select: u32,
-    driver_features_select: u32,
-    queue_select: u32,
 }
 
 impl MmioTransport {
@@ -37,9 +34,6 @@ impl MmioTransport {
         Ok(Self {
             session: Session::new(device, memory, line.clone())?,
             line,
-            device_features_select: 0,
-            driver_features_select: 0,
-            queue_select: 0,
         })
     }
 
@@ -57,9 +51,7 @@ impl Transport for MmioTransport {
 
     fn state(&mut self) -> TransportState {
         TransportState {
-            device_features_select: self.device_features_select,
-            driver_features_select: self.driver_features_select,
-            queue_select: self.queue_select,
+            selection: self.session.selection,
             interrupt_status: self.line.status(),
             session: self.session.state(),
         }
@@ -67,9 +59,7 @@ impl Transport for MmioTransport {
 
     fn take_up(&mut self, state: &TransportState) -> Result<(), Unfit> {
         self.session.take_up(&state.session)?;
-        self.device_features_select = state.device_features_select;
-        self.driver_features_select = state.driver_features_select;
-        self.queue_select = state.queue_select;
+        self.session.selection = state.selection;
         self.line.resume(state.interrupt_status);
         Ok(())
     }

@@ -42,9 +42,9 @@ impl MmioTransport {
             VERSION => MMIO_VERSION,
             DEVICE_ID => self.session.device().device_type() as u32,
             VENDOR_ID => VENDOR,
-            DEVICE_FEATURES => half(self.session.device_features(), self.device_features_select),
-            QUEUE_SIZE_MAX => self.of_queue(|queue| queue.size_max.into()),
-            QUEUE_READY => self.of_queue(|queue| queue.ready.into()),
+            DEVICE_FEATURES => self.session.selected_device_features(),
+            QUEUE_SIZE_MAX => self.session.of_selected_queue(|queue| queue.size_max.into()),
+            QUEUE_READY => self.session.of_selected_queue(|queue| queue.ready.into()),
             INTERRUPT_STATUS => self.line.status(),
             STATUS => self.session.status(),
             CONFIG_GENERATION => self.session.generation(),
@@ -54,34 +54,25 @@ impl MmioTransport {
         }
     }
 
-    fn of_queue(&mut self, read: impl FnOnce(&QueueSetup) -> u32) -> u32 {
-        self.session.queue(self.queue_select).map_or(0, read)
-    }
-
     pub(super) fn write_register(&mut self, offset: u64, value: u32) {
         match offset {
-            DEVICE_FEATURES_SELECT => self.device_features_select = value,
-            DRIVER_FEATURES_SELECT => self.driver_features_select = value,
-            DRIVER_FEATURES => (self.session).accept_features(self.driver_features_select, value),
-            QUEUE_SELECT => self.queue_select = value,
+            DEVICE_FEATURES_SELECT => self.session.selection.device_features = value,
+            DRIVER_FEATURES_SELECT => self.session.selection.driver_features = value,
+            DRIVER_FEATURES => self.session.accept_selected_features(value),
+            QUEUE_SELECT => self.session.selection.queue = value,
             QUEUE_READY if value < 2 => {
-                (self.session).set_queue_ready(self.queue_select, value == 1);
+                let queue = self.session.selection.queue;
+                self.session.set_queue_ready(queue, value == 1);
             }
             QUEUE_NOTIFY => self.session.notify(value),
             INTERRUPT_ACKNOWLEDGE => self.line.acknowledge(value),
-            STATUS => {
-                self.session.write_status(value);
-                if value == 0 {
-                    (self.queue_select, self.device_features_select) = (0, 0);
-                    self.driver_features_select = 0;
-                }
-            }
+            STATUS => self.session.write_status(value),
             _ => self.write_queue_register(offset, value),
         }
     }
 
     fn write_queue_register(&mut self, offset: u64, value: u32) {
-        let Some(queue) = self.session.queue_to_set_up(self.queue_select) else {
+        let Some(queue) = self.session.queue_to_set_up(self.session.selection.queue) else {
             return;
         };
         match offset {
@@ -94,14 +85,6 @@ impl MmioTransport {
             QUEUE_DEVICE_HIGH => set_high(&mut queue.device, value),
             _ => {}
         }
-    }
-}
-
-fn half(value: u64, select: u32) -> u32 {
-    match select {
-        0 => value as u32,
-        1 => (value >> 32) as u32,
-        _ => 0,
     }
 }
 

@@ -58,26 +58,23 @@ impl PciTransport {
     }
 
     fn read_field(&mut self, offset: u64) -> u32 {
-        let queue = self.queue_select;
+        let selection = self.session.selection;
         let address = |address: u64, at: u64| (address >> (8 * (at & 4))) as u32;
         match offset {
-            DEVICE_FEATURE_SELECT => self.device_features_select,
-            DEVICE_FEATURE => half(self.session.device_features(), self.device_features_select),
-            DRIVER_FEATURE_SELECT => self.driver_features_select,
-            DRIVER_FEATURE => half(
-                self.session.accepted_features(),
-                self.driver_features_select,
-            ),
+            DEVICE_FEATURE_SELECT => selection.device_features,
+            DEVICE_FEATURE => self.session.selected_device_features(),
+            DRIVER_FEATURE_SELECT => selection.driver_features,
+            DRIVER_FEATURE => self.session.selected_driver_features(),
             CONFIG_VECTOR => self.messages.vector(None).into(),
             NUM_QUEUES => self.session.device().queue_sizes().len() as u32,
             STATUS => self.session.status(),
             GENERATION => self.session.generation() & 0xff,
-            QUEUE_SELECT => queue.into(),
-            QUEUE_SIZE => self.of_queue(|queue| queue.size),
-            QUEUE_VECTOR => self.messages.vector(Some(queue)).into(),
-            QUEUE_ENABLE => self.of_queue(|queue| queue.ready.into()),
-            QUEUE_NOTIFY => queue.into(),
-            _ => self.of_queue(|queue| match offset & !4 {
+            QUEUE_SELECT => selection.queue,
+            QUEUE_SIZE => self.session.of_selected_queue(|queue| queue.size),
+            QUEUE_VECTOR => self.messages.vector(Some(selection.queue as u16)).into(),
+            QUEUE_ENABLE => self.session.of_selected_queue(|queue| queue.ready.into()),
+            QUEUE_NOTIFY => selection.queue,
+            _ => self.session.of_selected_queue(|queue| match offset & !4 {
                 QUEUE_DESC => address(queue.descriptors, offset),
                 QUEUE_DRIVER => address(queue.driver, offset),
                 _ => address(queue.device, offset),
@@ -85,22 +82,18 @@ impl PciTransport {
         }
     }
 
-    fn of_queue(&mut self, read: impl FnOnce(&QueueSetup) -> u32) -> u32 {
-        self.session.queue(self.queue_select.into()).map_or(0, read)
-    }
-
     fn write_field(&mut self, offset: u64, value: u32) {
-        let queue = self.queue_select;
+        let queue = self.session.selection.queue;
         match offset {
-            DEVICE_FEATURE_SELECT => self.device_features_select = value,
-            DRIVER_FEATURE_SELECT => self.driver_features_select = value,
-            DRIVER_FEATURE => (self.session).accept_features(self.driver_features_select, value),
+            DEVICE_FEATURE_SELECT => self.session.selection.device_features = value,
+            DRIVER_FEATURE_SELECT => self.session.selection.driver_features = value,
+            DRIVER_FEATURE => self.session.accept_selected_features(value),
             CONFIG_VECTOR => self.messages.set_vector(None, value as u16),
             STATUS => self.write_status(value),
-            QUEUE_SELECT => self.queue_select = value as u16,
-            QUEUE_VECTOR => self.messages.set_vector(Some(queue), value as u16),
+            QUEUE_SELECT => self.session.selection.queue = value & 0xffff,
+            QUEUE_VECTOR => self.messages.set_vector(Some(queue as u16), value as u16),
             // It is never taken away but by a reset (§4.1.4.3.2).
-            QUEUE_ENABLE if value == 1 => self.session.set_queue_ready(queue.into(), true),
+            QUEUE_ENABLE if value == 1 => self.session.set_queue_ready(queue, true),
             _ => self.write_queue_field(offset, value),
         }
     }
@@ -108,14 +101,12 @@ impl PciTransport {
     fn write_status(&mut self, value: u32) {
         self.session.write_status(value);
         if value == 0 {
-            (self.device_features_select, self.driver_features_select) = (0, 0);
-            self.queue_select = 0;
             self.messages.forget_vectors();
         }
     }
 
     fn write_queue_field(&mut self, offset: u64, value: u32) {
-        let Some(queue) = self.session.queue_to_set_up(self.queue_select.into()) else {
+        let Some(queue) = self.session.queue_to_set_up(self.session.selection.queue) else {
             return;
         };
         let field = match offset & !4 {
@@ -127,13 +118,5 @@ impl PciTransport {
         };
         let shift = 8 * (offset & 4);
         *field = *field & !(0xffff_ffff << shift) | u64::from(value) << shift;
-    }
-}
-
-fn half(value: u64, select: u32) -> u32 {
-    match select {
-        0 => value as u32,
-        1 => (value >> 32) as u32,
-        _ => 0,
     }
 }

@@ -66,9 +66,6 @@ pub struct PciTransport {
     msix: usize,
     /// Where the registers are, for the doorbell.
     place: Arc<AtomicU64>,
-    device_features_select: u32,
-    driver_features_select: u32,
-    queue_select: u16,
 }
 
 impl PciTransport {
@@ -125,9 +122,6 @@ impl PciTransport {
             access,
             msix,
             place: Arc::new(AtomicU64::new(NOWHERE)),
-            device_features_select: 0,
-            driver_features_select: 0,
-            queue_select: 0,
         })
     }
 
@@ -226,9 +220,7 @@ impl Transport for PciTransport {
     /// Without what the function has beside the device: its place and its messages.
     fn state(&mut self) -> TransportState {
         TransportState {
-            device_features_select: self.device_features_select,
-            driver_features_select: self.driver_features_select,
-            queue_select: self.queue_select.into(),
+            selection: self.session.selection,
             interrupt_status: self.messages.status().into(),
             session: self.session.state(),
         }
@@ -236,9 +228,7 @@ impl Transport for PciTransport {
 
     fn take_up(&mut self, state: &TransportState) -> Result<(), Unfit> {
         self.session.take_up(&state.session)?;
-        self.device_features_select = state.device_features_select;
-        self.driver_features_select = state.driver_features_select;
-        self.queue_select = state.queue_select as u16;
+        self.session.selection = state.selection;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 mod halt;
 mod negotiation;
+mod selection;
 mod session;
 mod setup;
 mod sleep;
@@ -10,6 +11,7 @@ mod state;
 pub use negotiation::TRANSPORT_FEATURES;
 #[cfg(test)]
 pub(super) use negotiation::VERSION_1;
+pub use selection::Selection;
 pub use session::Session;
 pub use setup::{QueueRecord, QueueSetup};
 pub use state::{SessionState, Unfit};
@@ -36,12 +38,8 @@ pub trait Transport: Device {
 /// What registers hold, and how far the device behind them has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportState {
-    /// The half of the device's features that is read.
-    pub device_features_select: u32,
-    /// The half of the driver's features that is written.
-    pub driver_features_select: u32,
-    /// The queue that is set up.
-    pub queue_select: u32,
+    /// What the driver has selected.
+    pub selection: Selection,
     /// What the driver was told and has not acknowledged.
     pub interrupt_status: u32,
     /// The device.

@@ -1,5 +1,6 @@
 //! From a reset to a device that works (virtio 1.2 §3.1.1).
 
+use super::selection::Selection;
 use super::session::{Activity, Session};
 use super::setup::QueueSetup;
 use crate::devices::virtio::queue::QueueParts;
@@ -65,6 +66,7 @@ impl Session {
     /// reset. A bit that comes too early, or that the device does not grant, is not set.
     pub fn write_status(&mut self, value: u32) {
         if value == 0 {
+            self.selection = Selection::default();
             return self.reset();
         }
         self.look_after_halt();

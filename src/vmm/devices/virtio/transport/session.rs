@@ -1,6 +1,7 @@
 //! A device and its driver, from reset to reset.
 
 use super::Doorbell;
+use super::selection::Selection;
 use super::setup::QueueSetup;
 use crate::devices::virtio::interrupt::{Interrupt, Signal};
 use crate::devices::virtio::{Halted, VirtioDevice};
@@ -32,6 +33,8 @@ pub struct Session {
     pub(super) activity: Activity,
     pub(super) driver_features: u64,
     pub(super) queues: Vec<QueueSetup>,
+    /// What the driver has selected.
+    pub selection: Selection,
 }
 
 impl Session {
@@ -58,6 +61,7 @@ impl Session {
             activity: Activity::Idle,
             driver_features: 0,
             queues,
+            selection: Selection::default(),
         })
     }
 
