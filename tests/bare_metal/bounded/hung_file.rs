@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::NamedTempFile;
 
 const BYTES: u64 = 1 << 30;
@@ -29,6 +30,7 @@ const DIRECT_IO: u32 = 1;
 pub struct HungFile {
     place: NamedTempFile,
     server: libc::pid_t,
+    asked: &'static AtomicBool,
 }
 
 impl HungFile {
@@ -37,6 +39,7 @@ impl HungFile {
     pub fn new() -> io::Result<Self> {
         let device = File::options().read(true).write(true).open("/dev/fuse")?;
         let place = NamedTempFile::new()?;
+        let asked = shared()?;
         let path = CString::new(place.path().as_os_str().as_bytes())?;
         let data = format!(
             "fd={},rootmode=100644,user_id=0,group_id=0",
@@ -69,14 +72,23 @@ impl HungFile {
                     libc::c_uint::MAX,
                     0,
                 );
-                serve(device);
+                serve(device, asked);
             }
-            Ok(Self { place, server })
+            Ok(Self {
+                place,
+                server,
+                asked,
+            })
         }
     }
 
     pub fn path(&self) -> PathBuf {
         Path::new(self.place.path()).into()
+    }
+
+    /// Has anything been asked of it that is never answered?
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 }
 
@@ -94,6 +106,21 @@ impl Drop for HungFile {
     }
 }
 
+/// A word that a child has in common with this process, for as long as this lives.
+fn shared() -> io::Result<&'static AtomicBool> {
+    let (access, kind) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: a new mapping.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, kind, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a page of zeroes, which is never unmapped.
+    Ok(unsafe { &*page.cast() })
+}
+
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     match result {
         -1 => Err(io::Error::last_os_error()),
@@ -102,7 +129,7 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 /// Answers all but reads and writes, without allocating: other threads may have held the allocator's lock.
-fn serve(mut device: File) -> ! {
+fn serve(mut device: File, asked: &AtomicBool) -> ! {
     static mut REQUEST: [u8; 1 << 18] = [0; 1 << 18];
     // SAFETY: this process has one thread.
     let request =
@@ -154,7 +181,11 @@ fn serve(mut device: File) -> ! {
                 (16, 0)
             }
             RELEASE | FLUSH => (0, 0),
-            READ | WRITE | FSYNC | FORGET | INTERRUPT => continue,
+            READ | WRITE => {
+                asked.store(true, Ordering::Relaxed);
+                continue;
+            }
+            FSYNC | FORGET | INTERRUPT => continue,
             _ => (0, -libc::ENOSYS),
         };
         answer[..4].copy_from_slice(&(16 + length as u32).to_le_bytes());

@@ -167,7 +167,7 @@ fn floods() {
 }
 
 /// A disk that does not answer, once for each way to ask it.
-fn with_hung_disks(test: impl Fn(Disk)) {
+fn with_hung_disks(test: impl Fn(Disk, &HungFile)) {
     if !has_network() {
         return;
     }
@@ -178,13 +178,14 @@ fn with_hung_disks(test: impl Fn(Disk)) {
         };
         let mut disk = Disk::read_write(file.path());
         (disk.io, disk.format) = (io, Some(kvmlet_spec::DiskFormat::Raw));
-        test(disk);
+        test(disk, &file);
     }
 }
 
 fn hung_disk() {
-    with_hung_disks(|disk| {
+    with_hung_disks(|disk, file| {
         let (vm, _reader) = flooding_console(disk);
+        eventually("the disk is asked", || file.is_asked());
         take_link_down();
         ends_beside_hung_disk(vm);
     });
@@ -216,9 +217,11 @@ fn ends_beside_hung_disk(vm: VmHandle) {
 
 /// The guest takes all back that it has asked, and does not wait: neither its vCPU does, nor whoever ends it then.
 fn resets_beside_hung_disk() {
-    with_hung_disks(|disk| {
+    with_hung_disks(|disk, file| {
         let (vm, mut reader, _look) = flooding(disk, "reset=1");
         take_link_down();
+        eventually("the disk is asked", || file.is_asked());
+        eventually("the guest takes a key", || vm.console().send(b"r") == 1);
         expect(&mut reader, "resetting\n");
         in_time("reset", || expect(&mut reader, "reset\n"));
         ends_beside_hung_disk(vm);

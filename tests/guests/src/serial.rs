@@ -26,6 +26,8 @@ pub const PIN: u32 = 4;
 const INPUT_VECTOR: u8 = 0x24;
 /// IER: interrupt when a byte has been received.
 const IER_RECEIVED: u8 = 0x01;
+/// MCR: DTR and RTS.
+const MCR_READY: u8 = 0x03;
 /// MCR: DTR, RTS and OUT2, which connects a PC's UART to its interrupt line.
 const MCR_INTERRUPTS: u8 = 0x0b;
 /// FCR: FIFOs on.
@@ -48,6 +50,11 @@ pub fn write(bytes: &[u8]) {
             outb(COM1, *byte);
         }
     }
+}
+
+/// Lets bytes come ("request to send"), and no interrupts.
+pub fn take_input() {
+    outb(MCR, MCR_READY);
 }
 
 /// The next received byte, if there is one.

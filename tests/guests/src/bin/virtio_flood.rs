@@ -1,7 +1,7 @@
 //! Asks of each of `devices=ADDRESS,...` as much as all of its queues hold, of the largest requests that there are, and
 //! again as soon as they are answered; with `out=1` the serial port is flooded as well. Prints `flooding` once all have
-//! been asked. With `reset=1` it then resets each device once, between `resetting` and `reset`, and asks no more. With
-//! `mode=reset` it resets each device instead, as fast as it can, and breaks the rules in between. Never ends.
+//! been asked. With `reset=1` it resets each device once when it gets a key, between `resetting` and `reset`, and asks no
+//! more. With `mode=reset` it resets each device instead, as fast as it can, and breaks the rules in between. Never ends.
 #![no_std]
 #![no_main]
 
@@ -76,7 +76,10 @@ fn run(info: &BootInfo) -> u8 {
     floods.iter().flatten().for_each(Flood::go);
     println!("flooding");
     if info.number("reset") == Some(1) {
-        (0..1000).for_each(|_| floods.iter().flatten().for_each(Flood::again));
+        serial::take_input();
+        while serial::try_read().is_none() {
+            floods.iter().flatten().for_each(Flood::again);
+        }
         println!("resetting");
         let firsts = floods.iter().flatten().filter(|flood| flood.number == 0);
         firsts.for_each(|flood| flood.device.write(STATUS, 0));

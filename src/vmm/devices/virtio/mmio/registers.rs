@@ -1,7 +1,6 @@
 //! Which register is what (virtio 1.2 §4.2.2).
 
 use super::MmioTransport;
-use crate::devices::virtio::transport::QueueSetup;
 
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const MMIO_VERSION: u32 = 2;

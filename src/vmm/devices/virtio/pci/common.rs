@@ -1,7 +1,6 @@
 //! The registers that all devices have (virtio 1.2 §4.1.4.3).
 
 use super::PciTransport;
-use crate::devices::virtio::transport::QueueSetup;
 
 // Offsets. Fields of 64 bits are two of 32.
 pub(super) const DEVICE_FEATURE_SELECT: u64 = 0x00;
