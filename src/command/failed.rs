@@ -239,16 +239,19 @@ mod tests {
     #[test]
     fn a_lack_of_descriptors_is_that_wherever_it_shows() {
         let lack = || io::Error::from_raw_os_error(libc::EMFILE);
+        // Each C library has words of its own for it.
+        let words = lack().to_string().to_lowercase();
+        let words = words.strip_suffix(" (os error 24)").unwrap();
         for (failed, first) in [
             (
                 Failed::new(Unopened("vmlinux", lack())).help("build one"),
-                "cannot open `vmlinux`\n  caused by: too many",
+                "cannot open `vmlinux`\n  caused by: ",
             ),
-            (Failed::new(lack()), "too many"),
+            (Failed::new(lack()), ""),
         ] {
             let text = failed.to_string();
             assert!(
-                text.starts_with(&format!("error: {first} open files\n  help: ")),
+                text.starts_with(&format!("error: {first}{words}\n  help: ")),
                 "{text}"
             );
             assert!(text.contains("`ulimit -n`"), "{text}");

@@ -10,7 +10,9 @@ use crate::devices::virtio::balloon::BalloonState;
 use crate::devices::virtio::block::BlockState;
 use crate::devices::virtio::net::NetState;
 use crate::devices::virtio::rate_limiter::Level;
-use crate::devices::virtio::{DeviceState, QueueRecord, QueueState, Selection, SessionState, TransportState};
+use crate::devices::virtio::{
+    DeviceState, QueueRecord, QueueState, Selection, SessionState, TransportState,
+};
 use crate::disk::Stamp;
 
 record!(MachineState {

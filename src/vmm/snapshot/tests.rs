@@ -9,7 +9,9 @@ use crate::devices::serial::SerialState;
 use crate::devices::virtio::balloon::BalloonState;
 use crate::devices::virtio::net::NetState;
 use crate::devices::virtio::rate_limiter::Level;
-use crate::devices::virtio::{DeviceState, QueueRecord, QueueState, Selection, SessionState, TransportState};
+use crate::devices::virtio::{
+    DeviceState, QueueRecord, QueueState, Selection, SessionState, TransportState,
+};
 use crate::disk::Stamp;
 use crate::memory::{Backing, GuestRam};
 use proptest::prelude::*;

@@ -42,8 +42,8 @@ pub use queue::{Drained, Fate, QueueState, Virtqueue};
 pub use server::Server;
 pub use spec::{DeviceSpec, NoEvents};
 pub use transport::{
-    Doorbell, QueueRecord, QueueSetup, Selection, Session, SessionState, TRANSPORT_FEATURES, Transport,
-    TransportState, Unfit,
+    Doorbell, QueueRecord, QueueSetup, Selection, Session, SessionState, TRANSPORT_FEATURES,
+    Transport, TransportState, Unfit,
 };
 pub use worker::{PATIENCE, Worker, WorkerThread};
 

@@ -42,7 +42,9 @@ impl MmioTransport {
             DEVICE_ID => self.session.device().device_type() as u32,
             VENDOR_ID => VENDOR,
             DEVICE_FEATURES => self.session.selected_device_features(),
-            QUEUE_SIZE_MAX => self.session.of_selected_queue(|queue| queue.size_max.into()),
+            QUEUE_SIZE_MAX => self
+                .session
+                .of_selected_queue(|queue| queue.size_max.into()),
             QUEUE_READY => self.session.of_selected_queue(|queue| queue.ready.into()),
             INTERRUPT_STATUS => self.line.status(),
             STATUS => self.session.status(),

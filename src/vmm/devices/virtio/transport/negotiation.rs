@@ -51,6 +51,26 @@ impl Session {
         self.driver_features
     }
 
+    /// The selected half of what the driver can have.
+    pub fn selected_device_features(&self) -> u32 {
+        half(self.device_features(), self.selection.device_features)
+    }
+
+    /// The selected half of what the driver wants.
+    pub fn selected_driver_features(&self) -> u32 {
+        half(self.accepted_features(), self.selection.driver_features)
+    }
+
+    /// The driver says what it wants of the selected half.
+    pub fn accept_selected_features(&mut self, value: u32) {
+        self.accept_features(self.selection.driver_features, value);
+    }
+
+    /// Something of the selected queue; 0 where there is no such queue.
+    pub fn of_selected_queue(&mut self, read: impl FnOnce(&QueueSetup) -> u32) -> u32 {
+        self.queue(self.selection.queue).map_or(0, read)
+    }
+
     /// The device status field (§2.1).
     pub fn status(&mut self) -> u32 {
         self.look_after_halt();
@@ -219,5 +239,13 @@ impl Session {
                 doorbell.disconnect(number, &queue.notify);
             }
         }
+    }
+}
+
+fn half(value: u64, number: u32) -> u32 {
+    match number {
+        0 => value as u32,
+        1 => (value >> 32) as u32,
+        _ => 0,
     }
 }
