@@ -4,9 +4,9 @@
 
 readonly glibc_target=x86_64-unknown-linux-gnu musl_target=x86_64-unknown-linux-musl
 
-# Exports CARGO_BUILD_TARGET, unless it is set: musl, or glibc where Rust's musl is not here and cannot be had. A program
-# with glibc begins by asking the processor what it is, by some 45 CPUID instructions. Each leaves a virtual machine, and
-# takes 12 us on the hosts of our tests: a quarter of a VM's whole start.
+# Exports CARGO_BUILD_TARGET, unless it is set: musl, or glibc where Rust's musl is not here and rustup does not get it.
+# A program with glibc begins by asking the processor what it is, by some 45 CPUID instructions. Each leaves a virtual
+# machine, and takes 12 us on the hosts of our tests: a quarter of a VM's whole start.
 choose_target() {
     if [ -z "${CARGO_BUILD_TARGET-}" ]; then
         CARGO_BUILD_TARGET=$musl_target
