@@ -258,7 +258,7 @@ impl Connection {
             (Phase::Open, Some(Operation::Data)) => self.pass_on(sent, spare)?,
             (Phase::Offered, Some(Operation::Response)) if is_bare => self.accepted(),
             (Phase::Open, Some(Operation::Shutdown)) if is_bare => {
-                self.shut(Closed::from_flags(header.flags));
+                self.shut(Closed::from_flags(header.flags), now);
                 true
             }
             (Phase::Open, Some(Operation::CreditUpdate)) if is_bare => true,
@@ -285,7 +285,8 @@ impl Connection {
     }
 
     /// The guest closes a direction, or both.
-    fn shut(&mut self, closed: Closed) {
+    fn shut(&mut self, closed: Closed, now: Instant) {
+        let had_all = self.guest.is_all();
         self.guest = self.guest.and(closed);
         let Some(stream) = &self.stream else { return };
         // What fails was closed before.
@@ -296,7 +297,16 @@ impl Connection {
         if self.guest.sending && self.backlog.is_empty() {
             let _ = shutdown(stream, Shutdown::Write);
         }
-        if self.guest.is_all() {
+        if self.guest.is_all() && !had_all {
+            self.deadline = Some(now + LINGER);
+            self.agree();
+        }
+    }
+
+    /// A guest that has closed both directions hears of the end when all that it has sent has been taken: it may be gone
+    /// a moment later, and its VM with what is here (§5.10.6.5: a clean disconnect).
+    fn agree(&mut self) {
+        if self.phase == Phase::Open && self.guest.is_all() && self.backlog.is_empty() {
             self.end();
         }
     }

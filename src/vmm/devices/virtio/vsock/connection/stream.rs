@@ -99,6 +99,7 @@ impl Connection {
         if events.contains(EventFlags::OUT) && !self.hung_up {
             self.flush(spare, now);
         }
+        self.agree();
         if self.phase == Phase::Left && self.backlog.is_empty() {
             self.phase = Phase::Gone;
         }
@@ -109,7 +110,7 @@ impl Connection {
         let Some(stream) = &self.stream else { return };
         match self.backlog.write_to(stream, spare) {
             Ok(passed) => {
-                if self.phase == Phase::Left {
+                if self.phase == Phase::Left || self.guest.is_all() {
                     self.deadline = Some(now + LINGER);
                 }
                 if self.guest.sending && self.backlog.is_empty() {
