@@ -46,3 +46,10 @@ pub(super) fn machine() -> Result<Command, Failed> {
         false => Ok(Command::new(own)),
     }
 }
+
+/// A command of the program that does what needs no VM of its own.
+pub(super) fn verbs() -> Result<Command, Failed> {
+    let mut command = find(VERBS)?;
+    command.envs(environment::of_caller());
+    Ok(command)
+}

@@ -111,6 +111,8 @@ enum InstanceVerb {
     Rename(rename::Rename),
     Rm(rm::Rm),
     Snapshot(snapshot::Snapshot),
+    #[command(hide = true)]
+    KeepTemplate(service::KeepTemplate),
     Prune(prune::Prune),
     Events(events::Events),
     ServiceUnit(service_unit::ServiceUnit),
@@ -140,6 +142,7 @@ impl InstanceVerb {
             Self::Rename(verb) => verb.run(),
             Self::Rm(verb) => verb.run(),
             Self::Snapshot(verb) => verb.run(),
+            Self::KeepTemplate(verb) => service::keep_beside(&verb),
             Self::Prune(verb) => verb.run(),
             Self::Events(verb) => verb.run(),
             Self::ServiceUnit(verb) => verb.run(),

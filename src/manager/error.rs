@@ -117,6 +117,12 @@ pub enum Error {
         /// What the user named.
         name: VolumeName,
     },
+    /// No snapshot is noted under an id that begins so.
+    #[error("there is no snapshot `{}`", reference.escape_debug())]
+    NoSnapshot {
+        /// What the user named.
+        reference: String,
+    },
     /// Instances have it mounted, whether they run or not.
     #[error("volume `{name}` is in use by {called}")]
     VolumeUsed {
@@ -214,6 +220,9 @@ impl Remedy for Error {
                 _ => None,
             },
             Self::InUse { .. } => Some("stop it first".into()),
+            Self::NoSnapshot { .. } => {
+                Some("`kvmlet snapshot ls` lists those that there are; one in a file is named by that (`./FILE`)".into())
+            }
             Self::NoVolume { .. } => Some("`kvmlet volume ls` lists those that there are".into()),
             Self::VolumeUsed { .. } => {
                 Some("remove those first (`kvmlet rm`); what has mounted a volume keeps it".into())

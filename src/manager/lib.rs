@@ -23,6 +23,7 @@ mod sealed;
 mod slots;
 mod snapshots;
 pub mod supervision;
+mod templates;
 pub mod volumes;
 mod watch;
 
@@ -38,5 +39,6 @@ pub use instance::{
 pub use moment::{Moment, NotAMoment};
 pub use name::{Name, NotAName};
 pub use sealed::Broken;
-pub use snapshots::{Kept, Snapshots};
+pub use snapshots::{Kept, Snapshots, SnapshotsLock};
+pub use templates::{Template, TemplateLock, Templates};
 pub use volumes::{LockedVolumes, NotAVolumeName, Note, Users, Volume, VolumeName, Volumes};

@@ -3,12 +3,18 @@
 //! A snapshot is a file anywhere, and may come from anybody. What it says of itself is only under which id it is noted here, in
 //! the book of who has taken it: so nobody else's file says which files of this host its VM has.
 
+use crate::id::is_beginning;
 use crate::sealed;
+use crate::templates::Template;
 use crate::{Asked, Book, Error, InstanceId, Moment, Name};
+use kvmlet_sys::byte_lock;
 use kvmlet_sys::directory::Directory;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::path::PathBuf;
 
+/// What is locked by who notes or forgets one: no id, so no snapshot.
+const GATE: &str = "gate";
 const SNAPSHOTS: &str = "snapshots";
 /// No note is longer: as what was asked of an instance.
 const NOTE_BYTES: u64 = 4 << 20;
@@ -16,6 +22,13 @@ const NOTE_BYTES: u64 = 4 << 20;
 /// The snapshots that are noted in a book.
 #[derive(Debug)]
 pub struct Snapshots(Directory);
+
+/// Nobody else notes or forgets snapshots.
+#[must_use = "it ends with this"]
+#[derive(Debug)]
+pub struct SnapshotsLock {
+    _file: File,
+}
 
 /// A snapshot of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +43,9 @@ pub struct Kept {
     pub name: Option<Name>,
     /// What was asked of it.
     pub asked: Asked,
+    /// What it is the template of, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<Template>,
 }
 
 impl Snapshots {
@@ -44,7 +60,20 @@ impl Snapshots {
             .map_err(|error| Error::file(&around.path().join(SNAPSHOTS))(error))
     }
 
-    /// Notes one, before its file has its name.
+    /// Waits until nobody else is between a note and the name of its file. It is over when what is returned is dropped.
+    ///
+    /// # Errors
+    /// When there can be no lock.
+    pub fn lock(&self) -> Result<SnapshotsLock, Error> {
+        let file = self.0.open_or_make(GATE).and_then(|file| {
+            byte_lock::lock_in_turn(&file, 0)?;
+            Ok(file)
+        });
+        let file = file.map_err(Error::file(&self.0.path().join(GATE)))?;
+        Ok(SnapshotsLock { _file: file })
+    }
+
+    /// Notes one, before its file has its name, by who has locked them.
     ///
     /// # Errors
     /// When that cannot be written.
@@ -82,6 +111,25 @@ impl Snapshots {
         Ok(all)
     }
 
+    /// The one of an id, or of the beginning of one.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn resolve(&self, reference: &str) -> Result<Kept, Error> {
+        let mut all = self.list()?;
+        all.retain(|kept| is_beginning(reference) && kept.id.as_str().starts_with(reference));
+        match all.len() {
+            0 => Err(Error::NoSnapshot {
+                reference: reference.into(),
+            }),
+            1 => Ok(all.swap_remove(0)),
+            count => Err(Error::Ambiguous {
+                reference: reference.into(),
+                count,
+            }),
+        }
+    }
+
     /// Forgets one.
     ///
     /// # Errors
@@ -107,6 +155,7 @@ mod tests {
             made: Moment::now(),
             name: Some("web".parse().unwrap()),
             asked: Asked::new(InstanceId::random().unwrap(), "nginx"),
+            template: None,
         };
         let (first, second) = (kept(1), kept(2));
         assert_eq!(snapshots.find(&first.id).unwrap(), None);
@@ -114,6 +163,10 @@ mod tests {
         snapshots.note(&second).unwrap();
         assert_eq!(snapshots.find(&first.id).unwrap(), Some(first.clone()));
         assert_eq!(snapshots.list().unwrap().len(), 2);
+        assert_eq!(snapshots.resolve(&first.id.as_str()[..20]).unwrap(), first);
+        for (text, known) in [("", false), ("web", false), (second.id.as_str(), true)] {
+            assert_eq!(snapshots.resolve(text).is_ok(), known, "{text}");
+        }
         snapshots.forget(&first.id).unwrap();
         assert_eq!(snapshots.list().unwrap(), std::slice::from_ref(&second));
         // What is not whole is nothing.

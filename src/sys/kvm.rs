@@ -237,6 +237,24 @@ impl Execution {
     }
 }
 
+/// Which processor this host has: whose, which, and what it can.
+pub fn processor() -> String {
+    // The first of leaf 1 is family, model and stepping; the second is about the CPU that this runs on.
+    let [vendor, model, features] = [0, 1, 7].map(|leaf| __cpuid(leaf));
+    let numbers = [
+        vendor.ebx,
+        vendor.edx,
+        vendor.ecx,
+        model.eax,
+        model.ecx,
+        model.edx,
+        features.ebx,
+        features.ecx,
+        features.edx,
+    ];
+    numbers.map(|number| format!("{number:08x}")).join("-")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,6 +41,7 @@ mod stats;
 mod stop;
 mod supervisor;
 mod supervisor_memory;
+mod templates;
 mod terminal;
 mod turns;
 mod unkind_host;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         supervisor::TESTS,
         supervisor_memory::TESTS,
         stop::TESTS,
+        templates::TESTS,
         terminal::TESTS,
         turns::TESTS,
         unkind_host::TESTS,

@@ -25,6 +25,7 @@ mod stacks;
 mod tree;
 mod unprivileged;
 mod volumes;
+mod warm;
 
 use harness::Test;
 use kvmlet_harness as harness;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         stacks::TESTS,
         unprivileged::TESTS,
         volumes::TESTS,
+        warm::TESTS,
     ]
     .concat();
     harness::run(arguments, &tests, || {

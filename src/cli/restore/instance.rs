@@ -3,8 +3,9 @@
 use crate::instances::book;
 use crate::service::Made;
 use crate::session;
+use crate::snapshot::has_place;
 use crate::{Failed, Outcome};
-use kvmlet_manager::{Asked, Book, InstanceId, Kept, Moment, Name};
+use kvmlet_manager::{Asked, Book, InstanceId, Kept, Moment, Name, Snapshots};
 use kvmlet_spec::{PortMapping, VmConfig};
 use kvmlet_vmm::snapshot::Saved;
 use serde_json::{Value, json};
@@ -33,6 +34,7 @@ impl Wanted {
         refuse_changed(&kept.asked)?;
         let book = book()?;
         let file = std::path::absolute(&saved.path).map_err(Failed::new)?;
+        note_move(&book, &kept, &file)?;
         let Wanted {
             name,
             remove,
@@ -54,6 +56,20 @@ impl Wanted {
         }
         made.start(ready, wanted, detached)
     }
+}
+
+/// Notes where a file is now that is no longer where it was put.
+fn note_move(book: &Book, kept: &Kept, file: &Path) -> Result<(), Failed> {
+    if kept.path == file || has_place(kept) {
+        return Ok(());
+    }
+    let snapshots = Snapshots::of(book)?;
+    let _lock = snapshots.lock()?;
+    let path = file.into();
+    Ok(snapshots.note(&Kept {
+        path,
+        ..kept.clone()
+    })?)
 }
 
 /// A file of the other instance's own, and where the new one has it.

@@ -52,6 +52,17 @@ impl<'a> Made<'a> {
 
     /// Starts it. Unless it is detached, its streams are those of this process, until it has ended or is left to itself.
     pub fn start(self, ready: Option<OwnedFd>, wanted: Wanted, detached: bool) -> Outcome {
+        let started = self.start_or_not(ready, wanted, detached);
+        started.or_else(|not_started| not_started.give_up())
+    }
+
+    /// The same; returns one that has not come to run.
+    pub fn start_or_not(
+        self,
+        ready: Option<OwnedFd>,
+        wanted: Wanted,
+        detached: bool,
+    ) -> Result<u8, Unstarted<'a>> {
         let Self {
             book,
             instance,
@@ -60,31 +71,58 @@ impl<'a> Made<'a> {
         } = self;
         let (id, restarts) = (&view.id, view.asked.restart != RestartPolicy::No);
         let ended = match detached {
-            true => detach(id, turn, ready).map(|()| None),
-            // Who starts it again and again, follows what it writes.
-            false if restarts && !wanted.input && !wanted.terminal => {
-                detach(id, turn, ready).and_then(|()| Ok(Some(follow_all(book, &instance)?)))
-            }
-            false => attend(&instance, turn, ready, wanted).map(Some),
-        };
-        match ended {
-            Ok(None) => {
+            true => detach(id, turn, ready).and_then(|()| {
                 kvmlet_command::print(format!("{id}\n"))?;
                 Ok(0)
+            }),
+            // Who starts it again and again, follows what it writes.
+            false if restarts && !wanted.input && !wanted.terminal => {
+                detach(id, turn, ready).and_then(|()| Ok(follow_all(book, &instance)?))
             }
-            Ok(Some(code)) => Ok(code),
-            Err(NotStarted { failed, code }) => {
-                // As docker does: what was asked is kept, for who wants to look, unless that was not wanted.
-                if view.asked.remove
-                    && let Ok(owned) = instance.own()
-                {
-                    book.remove(owned)?;
-                    forget(book, &view.asked)?;
-                }
-                failed.print();
-                Ok(code)
-            }
+            false => attend(&instance, turn, ready, wanted),
+        };
+        ended.map_err(|why| Unstarted {
+            book,
+            instance,
+            view,
+            why,
+        })
+    }
+}
+
+/// One that was started, and has not come to run.
+pub(crate) struct Unstarted<'a> {
+    book: &'a Book,
+    instance: Instance,
+    view: View,
+    why: NotStarted,
+}
+
+impl Unstarted<'_> {
+    /// Has somebody stopped it?
+    pub fn was_stopped(&self) -> bool {
+        self.instance.record().is_ok_and(|record| record.stopped)
+    }
+
+    /// Takes it out of the book, for another to be made of the same.
+    pub fn forget(self) -> Result<Failed, Failed> {
+        let owned = self.book.own(&self.instance)?;
+        self.book.remove(owned)?;
+        tell(self.book, "destroy", &self.view, []);
+        Ok(self.why.failed)
+    }
+
+    /// Tells why, and returns the exit code. As docker does: what was asked is kept, for who wants to look, unless that was not
+    /// wanted.
+    pub fn give_up(self) -> Outcome {
+        if self.view.asked.remove
+            && let Ok(owned) = self.instance.own()
+        {
+            self.book.remove(owned)?;
+            forget(self.book, &self.view.asked)?;
         }
+        self.why.failed.print();
+        Ok(self.why.code)
     }
 }
 

@@ -10,6 +10,7 @@ mod made;
 mod mounts;
 mod packing;
 mod root;
+mod warm;
 
 use super::instances::book;
 use super::session::Wanted;
@@ -27,6 +28,8 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
+use warm::Warm;
+pub(super) use warm::{KeepTemplate, keep_beside};
 
 /// Run a service in a microVM of its own, with a name by which other commands know it.
 ///
@@ -51,6 +54,10 @@ pub(super) struct Run {
     /// for that. It is closed without one where it has not come to that.
     #[arg(long, value_name = "FD", value_parser = inheritable)]
     ready_fd: Option<i32>,
+    /// Go on where another of the same was ready, if one has run here with this flag, instead of booting; or else boot, and keep a
+    /// template for others once the service is healthy, serves a published port, or runs.
+    #[arg(long)]
+    warm: bool,
     /// Image, by its name or id; or the file of a root file system (erofs or ext4); or a directory, of which one is made.
     /// What stands behind it is the service to run, with its arguments, instead of the image's own.
     // One argument, so that nothing behind the image is taken for a flag of this command.
@@ -78,7 +85,12 @@ impl Run {
         let volumes = volumes.then(|| Volumes::of(&book)).transpose()?;
         let held = volumes.as_ref().map(Volumes::lock).transpose()?;
         let flags = self.flags;
-        let asked = flags.asked(&book, &image, &root, words.collect(), held.as_ref())?;
+        let mut asked = flags.asked(&book, &image, &root, words.collect(), held.as_ref())?;
+        let warm = self.warm.then(|| Warm::find(&book, &asked, &root));
+        let warm = warm.transpose()?;
+        if let Some(warm) = &warm {
+            warm.apply(&mut asked);
+        }
         // Before anything is made: it says that there was none.
         let wanted = Wanted {
             input: asked.service.input,
@@ -112,6 +124,18 @@ impl Run {
             made.forget()?;
             return Err(failed);
         }
-        made.start(ready, wanted, self.detach)
+        match warm {
+            None => made.start(ready, wanted, self.detach),
+            Some(warm) => {
+                let run = warm::WarmRun {
+                    book: &book,
+                    warm,
+                    name,
+                    wanted,
+                    detached: self.detach,
+                };
+                run.start(made, asked, ready)
+            }
+        }
     }
 }

@@ -40,10 +40,7 @@ impl Saved {
     /// # Errors
     /// What is wrong with it.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        // A FIFO would wait for a writer.
-        let mut options = File::options();
-        options.read(true).custom_flags(libc::O_NONBLOCK);
-        let opened = options.open(path).map_err(Fault::from);
+        let opened = open(path);
         let path = PathBuf::from(path);
         match opened.and_then(|file| Ok((read(&file)?, file))) {
             Ok(((state, note), memory)) => Ok(Self {
@@ -82,6 +79,29 @@ pub fn annotate(file: &File, note: &[u8]) -> io::Result<()> {
     file.write_all_at(&bytes, 0)
 }
 
+/// What is [noted](annotate) in a file, of which nothing else is looked at.
+///
+/// # Errors
+/// When it cannot be read, or does not begin as a snapshot.
+pub fn noted(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let read = open(path).and_then(|file| note(&first_part(&file)?));
+    read.map_err(|fault| Error {
+        path: path.into(),
+        fault,
+    })
+}
+
+fn open(path: &Path) -> Result<File, Fault> {
+    // A FIFO would wait for a writer.
+    let mut options = File::options();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(Fault::Kind),
+    }
+}
+
 fn first_part(file: &File) -> Result<Vec<u8>, Fault> {
     let mut begin = [0; HEAD_BYTES];
     exactly(file, &mut begin, 0)?;
@@ -91,10 +111,6 @@ fn first_part(file: &File) -> Result<Vec<u8>, Fault> {
 }
 
 fn read(file: &File) -> Result<(VmState, Option<Vec<u8>>), Fault> {
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(Fault::Kind);
-    }
     let bytes = first_part(file)?;
     let state = decode(&bytes)?;
     let memory = state.machine.memory_bytes;
@@ -103,7 +119,7 @@ fn read(file: &File) -> Result<(VmState, Option<Vec<u8>>), Fault> {
         return Err(Fault::Length);
     }
     let expected = file_bytes(memory);
-    match metadata.len() {
+    match file.metadata()?.len() {
         length if length < expected => return Err(Fault::Short),
         length if length > expected => return Err(Fault::Length),
         _ => {}

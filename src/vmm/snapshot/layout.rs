@@ -14,7 +14,7 @@ pub(super) const MAGIC: [u8; 8] = *b"kvmlet\x1aS";
 /// What the mark at its end begins with.
 pub(super) const END_MAGIC: [u8; 8] = *b"kvmlet\x1aE";
 /// A kvmlet that knows less refuses more.
-pub(super) const VERSION: u32 = 2;
+pub const VERSION: u32 = 2;
 /// Magic, version, length.
 pub(super) const HEAD_BYTES: usize = 16;
 /// Magic, length, two checksums.

@@ -24,8 +24,8 @@ mod stream;
 mod tests;
 
 pub use fault::Fault;
-pub use file::{Error, Saved, Sink, annotate};
-pub use layout::{MEMORY_START, most_bytes};
+pub use file::{Error, Saved, Sink, annotate, noted};
+pub use layout::{MEMORY_START, VERSION, most_bytes};
 pub use sections::{decode, encode};
 pub use state::{BalloonRecord, DiskRecord, MachineState, NetRecord, VcpuState, VmState};
 pub use stream::Stream;

@@ -13,6 +13,8 @@
 //!
 //! * `turns=CODES`: ends with the first digit when that is asked for the first time, and so on; the last one stays
 //!
+//! A host that attaches to its service, as one does that has it go on from a snapshot, takes that over with all that is left of it.
+//!
 //! Without any it stays. What `/bin/sh -c` is to run are such words, too. Signals, and what is done to its clock and its random
 //! numbers, are told on its console. Whatever it waits for, its CPU halts meanwhile: there may be hundreds of these.
 #![no_std]
@@ -123,6 +125,7 @@ fn serve(info: &BootInfo) -> Result<(), Error> {
                 VsockEventType::CreditRequest | VsockEventType::CreditUpdate => {}
             }
         }
+        take_over(&mut sessions);
         for session in &mut sessions {
             idle &= !session.go_on();
             idle &= !session.send(&mut sockets);
@@ -132,6 +135,25 @@ fn serve(info: &BootInfo) -> Result<(), Error> {
             interrupts::wait();
         }
     }
+}
+
+/// Gives the service to the session that wants to have it.
+fn take_over(sessions: &mut Vec<Session>) {
+    let Some(new) = sessions.iter().position(|it| it.attaches) else {
+        return;
+    };
+    sessions[new].attaches = false;
+    let serves = |(at, it): (usize, &Session)| (at != new && it.is_service).then_some(at);
+    let Some(old) = sessions.iter().enumerate().find_map(serves) else {
+        return;
+    };
+    let steps = core::mem::take(&mut sessions[old].steps);
+    let (stop_signal, code) = (sessions[old].stop_signal, sessions[old].code);
+    let session = &mut sessions[new];
+    (session.steps, session.stop_signal, session.code) = (steps, stop_signal, code);
+    (session.is_service, session.started) = (true, true);
+    session.tell(&Event::Started { pid: 7 });
+    sessions.remove(old);
 }
 
 /// A connection of the host's, or to it.
@@ -153,6 +175,10 @@ struct Session {
     stop_signal: u8,
     code: u8,
     closes: bool,
+    /// What runs by it is the machine's service.
+    is_service: bool,
+    /// It wants to have the service that another one has.
+    attaches: bool,
 }
 
 impl Session {
@@ -173,6 +199,8 @@ impl Session {
             stop_signal: 15,
             code: 0,
             closes: false,
+            is_service: port == OWN_PORT,
+            attaches: false,
         };
         session.tell(&Event::Hello { version: VERSION });
         session
@@ -205,7 +233,16 @@ impl Session {
     fn take(&mut self, request: Request<'_>) {
         match request {
             Request::Describe { part } => self.description.extend_from_slice(part),
+            Request::Begin { .. } => self.description.clear(),
             Request::Start { .. } => self.start(),
+            Request::Renew => {
+                let bytes = core::mem::take(&mut self.description);
+                let name = Description::parse(&bytes).ok();
+                let name = name.and_then(|it| it.hostname).unwrap_or("nobody");
+                println!("another machine, {name}");
+                self.tell(&Event::Done);
+            }
+            Request::Attach => self.attaches = true,
             Request::Credit { output, bytes } => self.credit[output.index()] += bytes,
             Request::Input { bytes } => self.input.extend_from_slice(bytes),
             Request::EndInput => self.input_ended = true,
@@ -366,7 +403,7 @@ impl Session {
         // The one that is being done, which is taken away.
         self.steps.push_back(String::new());
         // The connection of one that is executed ends with it.
-        self.closes = self.port != OWN_PORT;
+        self.closes = !self.is_service;
     }
 
     fn write(&mut self, output: Output, text: &str) -> bool {

@@ -1,0 +1,62 @@
+//! A template is made of an instance that has just been started.
+
+use super::readiness;
+use crate::Failed;
+use crate::beside::verbs;
+use crate::instances::book;
+use crate::snapshot::{Target, save_instance};
+use clap::Args;
+use kvmlet_manager::{InstanceId, Template, Templates};
+use rustix::process::setsid;
+use std::io::{Read, Write, stdin};
+use std::process::Stdio;
+
+/// No description of a template is longer.
+const MOST: u64 = 64 << 10;
+
+/// Keep a template of an instance once its service is ready: for kvmlet itself. What it is of comes by standard input.
+#[derive(Args)]
+pub(crate) struct KeepTemplate {
+    /// Its id.
+    id: String,
+}
+
+impl KeepTemplate {
+    pub fn keep(&self) -> Result<(), Failed> {
+        // Whoever is at the terminal means the service.
+        let _ = setsid();
+        let mut text = String::new();
+        let read = stdin().take(MOST).read_to_string(&mut text);
+        read.map_err(Failed::new)?;
+        let template: Template = serde_json::from_str(&text).map_err(Failed::new)?;
+        let id = self.id.clone().try_into().map_err(Failed::new)?;
+        keep(&id, &template).map(drop)
+    }
+}
+
+/// Has another process do it.
+pub(super) fn begin(id: &InstanceId, template: &Template) -> Result<(), Failed> {
+    let text = serde_json::to_vec(template).map_err(Failed::new)?;
+    let mut command = verbs()?;
+    command.args(["keep-template", id.as_str()]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn().map_err(Failed::new)?;
+    let written = child.stdin.take().map(|mut input| input.write_all(&text));
+    written.transpose().map_err(Failed::new)?;
+    Ok(())
+}
+
+/// Waits until the service is ready, and keeps the template, unless somebody else is about to. False then.
+pub(super) fn keep(id: &InstanceId, template: &Template) -> Result<bool, Failed> {
+    let book = book()?;
+    let instance = book.find(id.as_str())?;
+    let templates = Templates::of(&book)?;
+    let Some(_lock) = templates.try_lock(template)? else {
+        log::info!("another run keeps the template");
+        return Ok(false);
+    };
+    let view = readiness::wait(&book, &instance)?;
+    let target = Target::of(&templates.path(template))?;
+    save_instance(&book, &instance, &view, &target, Some(template.clone()))?;
+    Ok(true)
+}

@@ -1,0 +1,169 @@
+//! `kvmlet run --warm`: the first run of a service boots, and keeps a template of it once it is ready; others of the same go on
+//! from that, each as a machine of its own.
+
+mod identity;
+mod keeping;
+mod readiness;
+mod refusal;
+
+use super::made::Made;
+use super::root::Root;
+use crate::session::Wanted;
+use crate::snapshot::{has_place, remove};
+use crate::{Failed, Outcome};
+pub(crate) use keeping::KeepTemplate;
+use kvmlet_manager::{Asked, Book, InstanceId, Kept, Name, Snapshots, Template, Templates};
+use kvmlet_sys::standard_error;
+use kvmlet_vmm::snapshot::noted;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// The template of what is asked for.
+pub(super) struct Warm {
+    template: Template,
+    path: PathBuf,
+    /// The one that there is.
+    kept: Option<Kept>,
+}
+
+impl Warm {
+    /// Of what is asked for. One that is there and is not of that any more is thrown away, which is told.
+    pub fn find(book: &Book, asked: &Asked, root: &Root) -> Result<Self, Failed> {
+        refusal::refuse_cold(asked, root)?;
+        let template = identity::of(asked, root)?;
+        let path = Templates::of(book)?.path(&template);
+        let mut warm = Self {
+            template,
+            path,
+            kept: None,
+        };
+        if let Some(kept) = warm.there(book)? {
+            let was = kept.template.as_ref();
+            let changed = was.map(|was| was.changed(&warm.template).collect::<Vec<_>>());
+            match changed.unwrap_or_default().join(", ") {
+                changed if changed.is_empty() => warm.kept = Some(kept),
+                changed => {
+                    let why = format_args!("since it was made, there has changed: {changed}");
+                    warm.throw_away(book, &kept, &why)?;
+                }
+            }
+        }
+        Ok(warm)
+    }
+
+    /// Has an instance go on from it, if it is there.
+    pub fn apply(&self, asked: &mut Asked) {
+        asked.snapshot = self.kept.as_ref().map(|_| self.path.clone());
+    }
+
+    /// It was there, and nothing came of it: but what boots, runs.
+    fn has_failed(&self, book: &Book, why: &Failed) -> Result<(), Failed> {
+        match &self.kept {
+            Some(kept) => self.throw_away(book, kept, why),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps one of an instance that was just started and has booted, unless somebody else does: beside this process, which has that
+    /// one's streams, or by it.
+    fn keep(&self, instance: &InstanceId, beside: bool) {
+        let kept = match beside {
+            true => keeping::begin(instance, &self.template),
+            false => keeping::keep(instance, &self.template).map(drop),
+        };
+        if let Err(failed) = kept {
+            tell_unkept(&failed);
+        }
+    }
+
+    fn there(&self, book: &Book) -> Result<Option<Kept>, Failed> {
+        let note = noted(&self.path).ok().flatten();
+        let id = note.and_then(|note| String::from_utf8(note).ok()?.try_into().ok());
+        let Some(id) = id else {
+            return Ok(None);
+        };
+        let id: InstanceId = id;
+        let kept = Snapshots::of(book)?.find(&id)?;
+        // What somebody else has put there is no template of this user's.
+        Ok(kept.filter(|kept| kept.path == self.path && kept.template.is_some()))
+    }
+
+    fn throw_away(
+        &self,
+        book: &Book,
+        kept: &Kept,
+        why: &dyn std::fmt::Display,
+    ) -> Result<(), Failed> {
+        // Somebody else may have made a new one meanwhile.
+        if has_place(kept) {
+            let image = kept.asked.image_name().escape_debug();
+            let why = why.to_string();
+            let why = why.trim_start_matches("error: ").trim_end();
+            standard_error::say(format_args!(
+                "kvmlet: the template of `{image}` is thrown away, and its service boots: {why}"
+            ));
+        }
+        remove(&Snapshots::of(book)?, kept)
+    }
+}
+
+/// A run with a template, or for one.
+pub(super) struct WarmRun<'a> {
+    pub book: &'a Book,
+    pub warm: Warm,
+    pub name: Option<Name>,
+    pub wanted: Wanted,
+    pub detached: bool,
+}
+
+impl WarmRun<'_> {
+    /// Starts an instance that was made of what is asked: from the template, if there is one; if that cannot be, it boots.
+    pub fn start(self, made: Made<'_>, mut asked: Asked, ready: Option<OwnedFd>) -> Outcome {
+        if asked.snapshot.is_none() {
+            return self.boot(made, &asked.id, ready);
+        }
+        // What is not told by the first is for the second.
+        let again = ready.as_ref().map(OwnedFd::try_clone).transpose();
+        let again = again.map_err(Failed::new)?;
+        let unstarted = match made.start_or_not(ready, self.wanted, self.detached) {
+            Ok(code) => return Ok(code),
+            Err(unstarted) if unstarted.was_stopped() => return unstarted.give_up(),
+            Err(unstarted) => unstarted,
+        };
+        let why = unstarted.forget()?;
+        asked.snapshot = None;
+        let made = Made::new(self.book, self.name.as_ref(), asked.clone())?;
+        self.warm.has_failed(self.book, &why)?;
+        self.boot(made, &asked.id, again)
+    }
+
+    /// Boots it, and keeps a template.
+    fn boot(self, made: Made<'_>, id: &InstanceId, ready: Option<OwnedFd>) -> Outcome {
+        if !self.detached {
+            self.warm.keep(id, true);
+            return made.start(ready, self.wanted, false);
+        }
+        match made.start_or_not(ready, self.wanted, true) {
+            Ok(code) => {
+                self.warm.keep(id, false);
+                Ok(code)
+            }
+            Err(unstarted) => unstarted.give_up(),
+        }
+    }
+}
+
+/// That no template is kept is no failure of what runs.
+fn tell_unkept(failed: &Failed) {
+    let why = failed.to_string();
+    let why = why.trim_start_matches("error: ").trim_end();
+    standard_error::say(format_args!("kvmlet: no template is kept: {why}"));
+}
+
+/// As a verb, which tells and does not fail.
+pub(crate) fn keep_beside(verb: &KeepTemplate) -> Outcome {
+    if let Err(failed) = verb.keep() {
+        tell_unkept(&failed);
+    }
+    Ok(0)
+}

@@ -1,0 +1,59 @@
+//! `kvmlet snapshot`: VMs that are saved, and what there is of them.
+
+mod found;
+mod inspect;
+mod ls;
+mod prune;
+mod rm;
+mod save;
+
+use super::Outcome;
+use clap::{Args, Subcommand};
+pub(super) use found::has_place;
+pub(super) use rm::remove;
+pub(super) use save::{Target, save_instance};
+use std::path::PathBuf;
+
+/// Save a VM that runs to a file, from which `kvmlet restore` has it go on; or list, look at and remove what was saved.
+///
+/// The VM sleeps meanwhile, and runs on. The file has all of its guest's memory, keys and passwords among it; only this user
+/// can read it. Its disks are not in it: copy what it can write while it is paused, or restore it alone.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct Snapshot {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// A name, an id, or the beginning of one; or the path of a control socket, with a `/` in it. One that is called as what else
+    /// can stand here is named by its id.
+    #[arg(value_name = "INSTANCE", required = true)]
+    instance: Option<String>,
+    /// The file, which replaces one of that name when it is whole.
+    #[arg(value_name = "FILE", required = true)]
+    file: Option<PathBuf>,
+}
+
+/// What is done with snapshots that there are.
+#[derive(Subcommand)]
+enum Verb {
+    #[command(visible_alias = "list")]
+    Ls(ls::Ls),
+    Inspect(inspect::Inspect),
+    #[command(visible_alias = "remove")]
+    Rm(rm::Rm),
+    Prune(prune::Prune),
+}
+
+impl Snapshot {
+    pub fn run(self) -> Outcome {
+        match self.verb {
+            Some(Verb::Ls(verb)) => verb.run(),
+            Some(Verb::Inspect(verb)) => verb.run(),
+            Some(Verb::Rm(verb)) => verb.run(),
+            Some(Verb::Prune(verb)) => verb.run(),
+            None => save::save(
+                &self.instance.unwrap_or_default(),
+                &self.file.unwrap_or_default(),
+            ),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `kvmlet snapshot INSTANCE FILE`.
+
+use crate::instances::{book, look};
+use crate::{Failed, Outcome};
+use kvmlet_control::{Connection, ConnectionError, Saving};
+use kvmlet_manager::{Book, Instance, InstanceId, Kept, Moment, Snapshots, Template, View};
+use kvmlet_sys::directory::Directory;
+use kvmlet_sys::temporary::Temporary;
+use kvmlet_vmm::snapshot::{Sink, annotate};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a supervisor may take to begin, and to end, while nothing is told.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Saves a VM that runs to a file: an instance, or who has a control socket.
+pub(super) fn save(vm: &str, file: &Path) -> Outcome {
+    let target = Target::of(file)?;
+    match vm.contains('/') {
+        true => {
+            let connection = Connection::to(Path::new(vm));
+            let mut connection = connection.map_err(|error| {
+                Failed::in_vain(format!("control socket `{vm}` cannot be reached"), error)
+            })?;
+            let whole = target.fill(&mut connection, vm)?;
+            whole.publish(&target)?;
+        }
+        false => {
+            let book = book()?;
+            let (instance, view) = look(&book, vm)?;
+            save_instance(&book, &instance, &view, &target, None)?;
+        }
+    }
+    Ok(0)
+}
+
+/// Saves an instance, which is noted in its book.
+pub(crate) fn save_instance(
+    book: &Book,
+    instance: &Instance,
+    view: &View,
+    target: &Target,
+    template: Option<Template>,
+) -> Result<Kept, Failed> {
+    let snapshots = Snapshots::of(book)?;
+    let mut control = instance.control(view.called())?;
+    let mut whole = target.fill(control.connection(), view.called())?;
+    let kept = Kept {
+        id: InstanceId::random().map_err(Failed::new)?,
+        path: target.path.clone(),
+        made: Moment::now(),
+        name: view.name.clone(),
+        asked: view.asked.clone(),
+        template,
+    };
+    let id = kept.id.as_str().as_bytes();
+    let noted = annotate(whole.0.file(), id).and_then(|()| whole.0.file().sync_all());
+    noted.map_err(|error| target.unwritten(error))?;
+    let _lock = snapshots.lock()?;
+    // Before there is a file that says so.
+    snapshots.note(&kept)?;
+    if let Err(failed) = whole.publish(target) {
+        snapshots.forget(&kept.id)?;
+        return Err(failed);
+    }
+    // What was there is not any more.
+    for old in snapshots.list()? {
+        if old.path == kept.path && old.id != kept.id {
+            snapshots.forget(&old.id)?;
+        }
+    }
+    Ok(kept)
+}
+
+/// Where a file is to be.
+pub(crate) struct Target {
+    /// Its absolute path.
+    path: PathBuf,
+    directory: Directory,
+    name: PathBuf,
+}
+
+/// One without a name, in which a VM is saved.
+struct Whole<'a>(Temporary<'a>);
+
+impl Target {
+    pub fn of(path: &Path) -> Result<Self, Failed> {
+        let found = place(path).and_then(|(directory, name)| {
+            Ok(Self {
+                path: std::path::absolute(path)?,
+                directory,
+                name: name.into(),
+            })
+        });
+        found.map_err(|error| unwritten(path, error))
+    }
+
+    fn unwritten(&self, error: io::Error) -> Failed {
+        unwritten(&self.path, error)
+    }
+
+    /// Saves a VM that is called so.
+    fn fill(&self, vm: &mut Connection, called: &str) -> Result<Whole<'_>, Failed> {
+        // It has no name until it is whole, and nobody else can open it.
+        let new = Temporary::private(&self.directory).map_err(|error| self.unwritten(error))?;
+        let mut new = Whole(new);
+        if self.directory.path().join(&self.name).is_dir() {
+            return Err(self.unwritten(io::ErrorKind::IsADirectory.into()));
+        }
+        let unsaved =
+            |error: ConnectionError| Failed::in_vain(format!("cannot save VM `{called}`"), error);
+        let Saving {
+            pieces,
+            most_bytes,
+            number,
+            ..
+        } = vm.save(PATIENCE).map_err(unsaved)?;
+        let told = Sink::new(new.0.file(), most_bytes).fill(File::from(pieces));
+        if let Err(error) = told {
+            // The VM knows why it has told no more, if that is what is wrong.
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                vm.saved(number, PATIENCE).map_err(unsaved)?;
+            }
+            return Err(self.unwritten(error));
+        }
+        vm.saved(number, PATIENCE).map_err(unsaved)?;
+        Ok(new)
+    }
+}
+
+impl Whole<'_> {
+    /// Gives it its name, once it is on the disk.
+    fn publish(mut self, target: &Target) -> Result<(), Failed> {
+        let synced = self.0.file().sync_all();
+        let published = synced.and_then(|()| self.0.publish(&target.name));
+        let published = published.and_then(|()| Ok(rustix::fs::fsync(&target.directory)?));
+        published.map_err(|error| target.unwritten(error))
+    }
+}
+
+fn unwritten(path: &Path, error: io::Error) -> Failed {
+    Failed::in_vain(format!("cannot write `{}`", path.display()), error)
+}
+
+/// The directory that a file is in, and its name there.
+fn place(path: &Path) -> io::Result<(Directory, &Path)> {
+    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let directory = Directory::open(parent.unwrap_or(Path::new(".")))?;
+    Ok((directory, Path::new(name)))
+}

@@ -1,0 +1,156 @@
+//! Snapshots that are listed and removed, and services that are run warm: from a template of what has run before.
+
+use crate::harness::Test;
+use crate::instances::script;
+
+pub const TESTS: &[Test] = &[
+    ("snapshots_are_listed_looked_at_and_removed", listed),
+    ("the_second_run_goes_on_where_the_first_was_ready", warm),
+    ("a_template_of_what_has_changed_is_thrown_away", changed),
+    ("a_template_that_cannot_be_restored_is_thrown_away", broken),
+    ("two_first_runs_at_once_keep_one_template", at_once),
+    ("what_cannot_be_warm_is_refused", refused),
+];
+
+fn listed() {
+    script(
+        r#"
+        $K run -d --name web --kernel "$AGENT" root out=ready stay >/dev/null
+        # What it is called as a verb, it is not taken for.
+        $K run -d --name ls --kernel "$AGENT" root stay >/dev/null
+        $K snapshot web web.snap; $K snapshot $($K inspect --format '{{.Id}}' ls) ls.snap
+        $K snapshot ls --format '{{.Instance}} {{.Image}} {{.Kind}} {{.Status}} {{.File}}'
+        $K snapshot ls | sed 's/  .*//;q'
+        id=$($K snapshot ls -q | tail -n 1); [ ${#id} = 12 ]
+        $K snapshot inspect --format '{{.Instance.Name}} {{.Machine.Vcpus}} {{.Machine.Memory}} {{.Status}}' $id ./ls.snap
+        [ "$($K snapshot inspect --format '{{.File}}' web.snap)" = "$PWD/web.snap" ]
+        # It takes the place of the one before, of which nothing is known any more.
+        $K snapshot web web.snap; $K snapshot ls -q | wc -l
+        ! $K snapshot inspect $id 2>err >/dev/null && grep -o 'there is no snapshot' err
+        # From where it was moved to it is restored.
+        mv web.snap moved; $K snapshot ls --format '{{.Instance}} {{.Status}}'
+        $K restore moved --name other -d >/dev/null
+        $K snapshot ls --format '{{.Instance}} {{.Status}} {{.File}}' | sort
+        until $K logs --console other | grep -q 'another machine'; do sleep 0.05; done; echo another
+        # Removed by its file, while a VM goes on from it.
+        $K snapshot rm moved >/dev/null; [ ! -e moved ]; $K exec other out=still exit=0
+        truncate -s 1M ls.snap; $K snapshot ls --format '{{.Instance}} {{.Status}}'
+        seq 99 >ls.snap; $K snapshot ls --format '{{.Instance}} {{.Status}}'
+        $K snapshot prune -f | wc -l; head -n 1 ls.snap; $K snapshot ls -q
+        ls /var/lib/kvmlet/snapshots | grep -v gate || true
+        ! $K snapshot rm nothing 2>err && grep -o 'no snapshot `nothing`' err; $K snapshot rm -f nothing
+        ! $K snapshot rm ls.snap 2>err && grep -o 'it is no snapshot' err
+        $K snapshot web one; rm one; $K snapshot prune -f | wc -l
+        "#,
+        "ls root snapshot ready ls.snap\nweb root snapshot ready web.snap\nSNAPSHOT ID\nweb 1 134217728 ready\nls 1 134217728 ready\n2\n\
+         there is no snapshot\nweb missing\nls ready\nls ready ls.snap\nweb ready moved\nanother\nstill\nls unusable\nls replaced\n1\n1\n\
+         no snapshot `nothing`\nnothing\nit is no snapshot\n1\n",
+    );
+}
+
+/// The first boots, and others have its memory, and names of their own.
+fn warm() {
+    script(
+        r#"
+        mkfs.ext4 -q root.img 4M >/dev/null
+        run() { $K run -d --warm --kernel "$AGENT" --name "$@" root.img out=ready stay; }
+        first=$(run one -l a=b)
+        $K snapshot ls --format '{{.Instance}} {{.Image}} {{.Kind}} {{.Status}}'
+        stat -c %a /var/lib/kvmlet/templates/* | sort | uniq -c | tr -s ' '
+        second=$(run two --restart on-failure:1 -l c=d); third=$(run three --rm)
+        for name in one two three; do
+            $K logs --console $name | grep -c 'an agent on its console' || true
+            $K logs --console $name | grep 'another machine' | sed "s/${second::12}/2/;s/${third::12}/3/" || true
+        done
+        $K ps --format '{{.Names}} {{.State}} {{.Labels}}'
+        # Others are others: by their command, their size, their variables.
+        $K run -d --warm --kernel "$AGENT" root.img stay >/dev/null
+        $K run -d --warm --kernel "$AGENT" -m 64m root.img out=ready stay >/dev/null
+        $K run -d --warm --kernel "$AGENT" -e A=b root.img out=ready stay >/dev/null
+        $K snapshot ls -q | wc -l
+        # Once it has ended, it boots as any other.
+        $K stop two >/dev/null; $K start two >/dev/null
+        $K logs --console two | grep -c 'an agent on its console'
+        # In the foreground, too; who it is kept by is not waited for.
+        $K run --warm --name front --kernel "$AGENT" -e C=d root.img out=ready stay >out & run=$!
+        until [ $($K snapshot ls -q | wc -l) = 5 ]; do sleep 0.05; done
+        kill $run; wait $run || echo $?; cat out
+        $K run --warm --rm --name again --kernel "$AGENT" -e C=d root.img out=ready stay >out2 & run=$!
+        wait_for again running; $K stop again >/dev/null; wait $run || echo $?; cat out2
+        # Ready is who is healthy, where somebody asks for that.
+        $K run -d --warm --kernel "$AGENT" --health-cmd exit=0 --health-interval 50ms --name well root.img stay >/dev/null
+        $K inspect --format '{{.State.Health.Status}}' well
+        # What has never been ready has no template.
+        $K run -d --warm --kernel "$AGENT" --health-cmd exit=1 --health-interval 50ms --name ill root.img exit=3 2>&1 >/dev/null | grep -o 'has ended before it was ready'
+        $K snapshot ls -q | wc -l
+        $K snapshot prune -f; $K snapshot prune -af | wc -l; ls /var/lib/kvmlet/templates
+        "#,
+        "one root.img template ready\n 2 600\n1\n0\nanother machine, 2\n0\nanother machine, 3\n\
+         three running \ntwo running c=d\none running a=b\n4\n1\n143\nready\n143\n\
+         healthy\nhas ended before it was ready\n6\n6\nlock\n",
+    );
+}
+
+fn changed() {
+    script(
+        r#"
+        mkfs.ext4 -q root.img 4M >/dev/null; cp "$AGENT" kernel
+        run() { $K run -d --rm --warm --kernel kernel --name $1 root.img stay 2>err >/dev/null; grep -o 'has changed: .*' err || true; }
+        boots() { $K logs --console $1 | grep -c 'an agent on its console' || true; }
+        run one; run two; boots two
+        touch kernel; run three; boots three; run four; boots four
+        printf x | dd of=root.img conv=notrunc seek=7000 2>/dev/null; run five; boots five
+        cp root.img other; mv other root.img; run six; boots six
+        $K snapshot ls -q | wc -l
+        "#,
+        "0\nhas changed: the guests' kernel\n1\n0\nhas changed: its image or a volume\n1\nhas changed: its image or a volume\n1\n1\n",
+    );
+}
+
+fn broken() {
+    script(
+        r#"
+        mkfs.ext4 -q root.img 4M >/dev/null
+        run() { $K run -d --warm --kernel "$AGENT" --name $1 "${@:2}" root.img stay 2>err >/dev/null || echo failed; }
+        boots() { $K logs --console $1 | grep -c 'an agent on its console' || true; }
+        run one; template=/var/lib/kvmlet/templates/$(ls /var/lib/kvmlet/templates | grep -v lock)
+        truncate -s -1 $template
+        run two; boots two; grep -o 'is thrown away' err; grep -o 'is cut short' err; $K ps --format '{{.Names}} {{.State}}'
+        run three; boots three; cat err
+        # Nothing that can be read at all.
+        rm $template; echo >$template; run four; boots four; cat err; $K snapshot ls --format '{{.Instance}} {{.Status}}'
+        # A name that is taken is no fault of it.
+        run four; grep -o 'is taken' err; run five; boots five
+        "#,
+        "1\nis thrown away\nis cut short\ntwo running\none running\n0\n1\nfour ready\nfailed\nis taken\n0\n",
+    );
+}
+
+fn at_once() {
+    script(
+        r#"
+        mkfs.ext4 -q root.img 4M >/dev/null; all=
+        for i in 1 2 3 4; do
+            $K run -d --warm --kernel "$AGENT" --name n$i --health-cmd exit=0 --health-interval 200ms root.img stay 2>>err >/dev/null & all="$all $!"
+        done
+        wait $all; cat err; $K ps -q | wc -l
+        $K snapshot ls --format '{{.Kind}} {{.Status}}'; ls /var/lib/kvmlet/templates | wc -l
+        "#,
+        "4\ntemplate ready\n2\n",
+    );
+}
+
+fn refused() {
+    script(
+        r#"
+        mkfs.ext4 -q root.img 4M >/dev/null; mkdir data
+        no() { ! $K run -d --warm --kernel "$AGENT" "$@" 2>err && grep -o "$text" err; }
+        text='becomes another image with each run'; no root stay; no -v ./data:/data:ro root.img stay
+        text='writes to the disk'; no --scratch 64m root.img stay; no -v data:/data root.img stay
+        text='a terminal or an input'; no -t root.img stay; no -i root.img stay
+        $K ps -aq; $K snapshot ls -q
+        "#,
+        "becomes another image with each run\nbecomes another image with each run\nwrites to the disk\nwrites to the disk\n\
+         a terminal or an input\na terminal or an input\n",
+    );
+}
