@@ -152,6 +152,18 @@ pub enum Error {
         "the VM was killed because this host, or a cgroup that kvmlet was started in, ran out of memory"
     )]
     OutOfMemory,
+    /// Memory that the VM had not changed is gone.
+    #[error("the snapshot `{}`, which the VM went on from, was cut short while it ran", path.display())]
+    SnapshotCut {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Memory that the VM had not changed is another.
+    #[error("the snapshot `{}`, which the VM went on from, was written to while it ran", path.display())]
+    SnapshotWritten {
+        /// The file.
+        path: PathBuf,
+    },
     /// Somebody killed the VM's process.
     #[error("the VM's process was killed by signal {signal}")]
     Killed {
@@ -239,6 +251,10 @@ impl Error {
             Error::Stuck { .. } => {
                 "what it holds (memory, disks, its share) is free again when that answers; the next `kvmlet boot` clears \
                  away what is left of it then"
+                    .into()
+            }
+            Error::SnapshotCut { .. } | Error::SnapshotWritten { .. } => {
+                "leave the file as it is while VMs go on from it; it may be removed, or replaced by another of its name"
                     .into()
             }
             Error::MemoryLimit { .. } => {

@@ -8,6 +8,7 @@ use crate::console::Console;
 use crate::contact::Contact;
 use crate::last_lines::ConsoleOutput;
 use crate::networks::set_up_networks;
+use crate::origin::Origin;
 use crate::reports::StatsSink;
 use crate::session::Session;
 use crate::silence::Silence;
@@ -160,6 +161,11 @@ impl Launch {
         let sockets = config.vsock.as_ref().map(Sockets::set_up).transpose()?;
         go_on()?;
         announce(&config, &networks);
+        let origin = saved.as_ref().map(Origin::of).transpose();
+        let origin = origin.map_err(|source| Error::Host {
+            what: "a look at the snapshot",
+            source,
+        })?;
         let wants_stats = stats.is_some() || upstream.wants_stats();
         let held = Held {
             networks,
@@ -171,6 +177,7 @@ impl Launch {
                 stop_timeout,
                 most_saved: most_bytes(config.memory),
             },
+            origin,
             dialect,
         };
         let vmm = |given: Given, contact: &Contact| {

@@ -24,6 +24,7 @@ mod last_lines;
 mod launch;
 mod network_service;
 mod networks;
+mod origin;
 mod reports;
 mod saving;
 mod session;

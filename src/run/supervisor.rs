@@ -11,6 +11,7 @@ use crate::confinement::Confinement;
 use crate::console::{Console, Keys};
 use crate::network_service::NetworkService;
 use crate::networks::{far_ends, interfaces};
+use crate::origin::Origin;
 use crate::reports::{Outputs, Reports, StatsSink, TheirOutputs};
 use crate::upstream::Upstream;
 use crate::vsock::Sockets;
@@ -36,6 +37,8 @@ pub(crate) struct Held<'a> {
     pub stats: Option<StatsSink>,
     pub upstream: &'a mut Upstream,
     pub limits: Limits,
+    /// What it goes on from, if it does.
+    pub origin: Option<Origin>,
     pub dialect: Dialect,
 }
 
@@ -63,6 +66,7 @@ pub(crate) fn supervise(
         stats,
         upstream,
         limits,
+        origin,
         dialect,
     } = held;
     let host = |what| move |source| Error::Host { what, source };
@@ -84,7 +88,7 @@ pub(crate) fn supervise(
         Fork::Parent(child) => child,
         Fork::Child(lifeline) => {
             upstream.close();
-            drop((channel, stats, keys, outputs));
+            drop((channel, stats, keys, outputs, origin));
             let leaving = Leaving {
                 console,
                 outputs: their_outputs,
@@ -128,7 +132,11 @@ pub(crate) fn supervise(
     // Its thread ends with it.
     drop(sockets);
     take_down(networks);
-    Ok(outcome(fate, reports.outcome(), share.as_ref(), dialect))
+    let outcome = outcome(fate, reports.outcome(), share.as_ref(), dialect);
+    Ok(match origin {
+        Some(origin) => origin.explain(outcome, dialect),
+        None => outcome,
+    })
 }
 
 /// Begins to serve, and lays down what that takes and nothing later does.

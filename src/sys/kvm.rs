@@ -240,7 +240,7 @@ impl Execution {
 /// Which processor this host has: whose, which, and what it can.
 pub fn processor() -> String {
     // The first of leaf 1 is family, model and stepping; the second is about the CPU that this runs on.
-    let [vendor, model, features] = [0, 1, 7].map(|leaf| __cpuid(leaf));
+    let [vendor, model, features] = [0, 1, 7].map(__cpuid);
     let numbers = [
         vendor.ebx,
         vendor.edx,

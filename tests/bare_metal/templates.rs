@@ -10,6 +10,7 @@ pub const TESTS: &[Test] = &[
     ("a_template_that_cannot_be_restored_is_thrown_away", broken),
     ("two_first_runs_at_once_keep_one_template", at_once),
     ("what_cannot_be_warm_is_refused", refused),
+    ("a_snapshot_that_is_cut_short_is_why_its_vm_ends", cut),
 ];
 
 fn listed() {
@@ -152,5 +153,24 @@ fn refused() {
         "#,
         "becomes another image with each run\nbecomes another image with each run\nwrites to the disk\nwrites to the disk\n\
          a terminal or an input\na terminal or an input\n",
+    );
+}
+
+/// What the VM has not changed of its memory it reads from the file.
+fn cut() {
+    script(
+        r#"
+        $K run -d --name web --kernel "$AGENT" root out=ready stay >/dev/null
+        $K snapshot web web.snap
+        for change in 'truncate -s 16M' 'rm'; do
+            $K restore web.snap -d --name two >/dev/null
+            cp --sparse=always web.snap copy; $change web.snap; mv copy web.snap
+            $K exec two out=still exit=0 2>err || true
+            case $change in rm) ;; *) wait_for two exited;; esac
+            $K logs --console two 2>&1 | grep -o 'which the VM went on from, was cut short' || true
+            $K rm -f two >/dev/null
+        done
+        "#,
+        "which the VM went on from, was cut short\nstill\n",
     );
 }
