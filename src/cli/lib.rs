@@ -7,6 +7,7 @@ mod attach;
 mod bench;
 mod beside;
 mod boot;
+mod clone;
 mod cp;
 mod docker;
 mod doctor;
@@ -111,6 +112,7 @@ enum InstanceVerb {
     Rename(rename::Rename),
     Rm(rm::Rm),
     Snapshot(snapshot::Snapshot),
+    Clone(clone::Clone),
     #[command(hide = true)]
     KeepTemplate(service::KeepTemplate),
     Prune(prune::Prune),
@@ -142,6 +144,7 @@ impl InstanceVerb {
             Self::Rename(verb) => verb.run(),
             Self::Rm(verb) => verb.run(),
             Self::Snapshot(verb) => verb.run(),
+            Self::Clone(verb) => verb.run(),
             Self::KeepTemplate(verb) => service::keep_beside(&verb),
             Self::Prune(verb) => verb.run(),
             Self::Events(verb) => verb.run(),

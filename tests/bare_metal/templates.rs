@@ -9,6 +9,7 @@ pub const TESTS: &[Test] = &[
     ("a_template_of_what_has_changed_is_thrown_away", changed),
     ("a_template_that_cannot_be_restored_is_thrown_away", broken),
     ("two_first_runs_at_once_keep_one_template", at_once),
+    ("a_clone_of_one_that_runs_is_another", cloned),
     ("what_cannot_be_warm_is_refused", refused),
     ("a_snapshot_that_is_cut_short_is_why_its_vm_ends", cut),
 ];
@@ -172,5 +173,28 @@ fn cut() {
         done
         "#,
         "which the VM went on from, was cut short\nstill\n",
+    );
+}
+
+fn cloned() {
+    script(
+        r#"
+        $K run -d --name web -l a=b --kernel "$AGENT" root out=ready stay >/dev/null
+        id=$($K clone web two 2>err); sed 's/[0-9.]* ms/N ms/' err
+        $K clone --rm web three 2>/dev/null >/dev/null
+        # Of a clone, while it runs, and all go on.
+        $K clone two four 2>/dev/null >/dev/null
+        for name in web two three four; do $K exec $name out=$name exit=0; done
+        until $K logs --console two | grep -o "another machine, ${id::12}" | sed 's/, .*//'; do sleep 0.05; done
+        $K logs --console two | grep -c 'an agent on its console' || true
+        $K ps --format '{{.Names}} {{.State}} {{.Labels}}'
+        # Nothing that it was made from is left, and it boots when it is started again.
+        $K snapshot ls -q; $K restart two >/dev/null; $K logs --console two | grep -c 'an agent on its console'
+        ! $K clone nobody 2>/dev/null; $K stop web >/dev/null; ! $K clone web 2>err && grep -o 'is not running' err
+        $K run -d --name disk --scratch 64m --kernel "$AGENT" root stay >/dev/null
+        ! $K clone disk 2>err && grep -o 'writes to the disk' err; $K ps -q | wc -l
+        "#,
+        "kvmlet: `web` stood still for N ms\nweb\ntwo\nthree\nfour\nanother machine\n0\n\
+         four running a=b\nthree running a=b\ntwo running a=b\nweb running a=b\n1\nis not running\nwrites to the disk\n4\n",
     );
 }

@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// What is asked of the new one.
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     pub name: Option<Name>,
     pub remove: bool,
     /// Instead of the ports that the other one had, if there are any.
@@ -35,12 +35,24 @@ impl Wanted {
         let book = book()?;
         let file = std::path::absolute(&saved.path).map_err(Failed::new)?;
         note_move(&book, &kept, &file)?;
+        self.make(&book, kept.asked, file, ready, detached)
+    }
+
+    /// Makes and starts another one of what was asked of one, which goes on from a file.
+    pub fn make(
+        self,
+        book: &Book,
+        asked: Asked,
+        file: PathBuf,
+        ready: Option<OwnedFd>,
+        detached: bool,
+    ) -> Outcome {
         let Wanted {
             name,
             remove,
             publish,
         } = self;
-        let (asked, own) = another(&book, kept.asked, file, remove, &publish)?;
+        let (asked, own) = another(book, asked, file, remove, &publish)?;
         let wanted = session::Wanted {
             input: asked.service.input,
             terminal: asked.service.terminal,
@@ -49,7 +61,7 @@ impl Wanted {
         if !detached {
             wanted.check()?;
         }
-        let made = Made::new(&book, name.as_ref(), asked)?;
+        let made = Made::new(book, name.as_ref(), asked)?;
         if let Err(failed) = own.iter().try_for_each(Own::take_over) {
             made.forget()?;
             return Err(failed);
@@ -166,7 +178,7 @@ fn publish_instead(config: &mut Value, publish: &[PortMapping]) -> Result<(), Fa
 }
 
 /// What a guest writes to is not in its snapshot.
-fn refuse_changed(asked: &Asked) -> Result<(), Failed> {
+pub(crate) fn refuse_changed(asked: &Asked) -> Result<(), Failed> {
     let config = VmConfig::from_json(&asked.config.to_string());
     let config = config.map_err(kvmlet_vmm::Error::from)?;
     let mut disks = config.disks.iter();

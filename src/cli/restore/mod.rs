@@ -6,6 +6,7 @@ use super::instances::book;
 use super::{Failed, Outcome};
 use crate::boot::Resume;
 use clap::Args;
+pub(super) use instance::{Wanted as Another, refuse_changed};
 use kvmlet_manager::{Kept, Name, Snapshots};
 use kvmlet_vmm::snapshot::Saved;
 use std::path::PathBuf;

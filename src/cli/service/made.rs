@@ -62,7 +62,7 @@ impl<'a> Made<'a> {
         ready: Option<OwnedFd>,
         wanted: Wanted,
         detached: bool,
-    ) -> Result<u8, Unstarted<'a>> {
+    ) -> Result<u8, Box<Unstarted<'a>>> {
         let Self {
             book,
             instance,
@@ -81,11 +81,13 @@ impl<'a> Made<'a> {
             }
             false => attend(&instance, turn, ready, wanted),
         };
-        ended.map_err(|why| Unstarted {
-            book,
-            instance,
-            view,
-            why,
+        ended.map_err(|why| {
+            Box::new(Unstarted {
+                book,
+                instance,
+                view,
+                why,
+            })
         })
     }
 }

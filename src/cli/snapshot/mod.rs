@@ -11,7 +11,7 @@ use super::Outcome;
 use clap::{Args, Subcommand};
 pub(super) use found::has_place;
 pub(super) use rm::remove;
-pub(super) use save::{Target, save_instance};
+pub(super) use save::{Target, fill, save_instance};
 use std::path::PathBuf;
 
 /// Save a VM that runs to a file, from which `kvmlet restore` has it go on; or list, look at and remove what was saved.

@@ -10,7 +10,7 @@ use kvmlet_vmm::snapshot::{Sink, annotate};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a supervisor may take to begin, and to end, while nothing is told.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -109,25 +109,37 @@ impl Target {
         if self.directory.path().join(&self.name).is_dir() {
             return Err(self.unwritten(io::ErrorKind::IsADirectory.into()));
         }
-        let unsaved =
-            |error: ConnectionError| Failed::in_vain(format!("cannot save VM `{called}`"), error);
-        let Saving {
-            pieces,
-            most_bytes,
-            number,
-            ..
-        } = vm.save(PATIENCE).map_err(unsaved)?;
-        let told = Sink::new(new.0.file(), most_bytes).fill(File::from(pieces));
-        if let Err(error) = told {
-            // The VM knows why it has told no more, if that is what is wrong.
-            if error.kind() == io::ErrorKind::UnexpectedEof {
-                vm.saved(number, PATIENCE).map_err(unsaved)?;
-            }
-            return Err(self.unwritten(error));
-        }
-        vm.saved(number, PATIENCE).map_err(unsaved)?;
+        fill(new.0.file(), vm, called, &self.path)?;
         Ok(new)
     }
+}
+
+/// Saves a VM that is called so in an empty file, which messages call `path`; returns how long the VM has stood still.
+pub(crate) fn fill(
+    file: &File,
+    vm: &mut Connection,
+    called: &str,
+    path: &Path,
+) -> Result<Duration, Failed> {
+    let unsaved =
+        |error: ConnectionError| Failed::in_vain(format!("cannot save VM `{called}`"), error);
+    let begun = Instant::now();
+    let Saving {
+        pieces,
+        most_bytes,
+        number,
+        ..
+    } = vm.save(PATIENCE).map_err(unsaved)?;
+    let told = Sink::new(file, most_bytes).fill(File::from(pieces));
+    if let Err(error) = told {
+        // The VM knows why it has told no more, if that is what is wrong.
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            vm.saved(number, PATIENCE).map_err(unsaved)?;
+        }
+        return Err(unwritten(path, error));
+    }
+    vm.saved(number, PATIENCE).map_err(unsaved)?;
+    Ok(begun.elapsed())
 }
 
 impl Whole<'_> {

@@ -23,7 +23,7 @@ pub(super) fn of(asked: &Asked, root: &Root) -> Result<Template, Failed> {
             DiskSource::Path(path) => drop(image.insert(stamp(path)?)),
             DiskSource::Extents(extents) => {
                 for extent in extents.as_slice() {
-                    image.insert(stamp(&extent.path())?);
+                    image.insert(stamp(extent.path())?);
                 }
             }
         }

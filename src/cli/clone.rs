@@ -1,0 +1,114 @@
+//! `kvmlet clone`.
+
+use super::instances::{book, look};
+use super::restore::{Another, refuse_changed};
+use super::snapshot::fill;
+use super::{Failed, Outcome};
+use clap::Args;
+use kvmlet_manager::Name;
+use kvmlet_spec::{HostPort, PortMapping, PortMappings};
+use kvmlet_sys::standard_error;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+/// Have another instance go on from where one is now, which goes on, too.
+///
+/// The one that runs stands still while its memory is copied, and how long is told. The other has a name, an id, addresses and a host
+/// name of its own, and ports of the host's choice where the first has some, unless --publish says which. Its disks are not
+/// copied: one that writes to any is refused.
+#[derive(Args)]
+pub(super) struct Clone {
+    /// Make these ports of the host lead to it: [ADDRESS:][HOST:]GUEST[/tcp|udp].
+    #[arg(short, long, value_name = "PORTS")]
+    publish: Vec<PortMappings>,
+    /// Remove it when it has ended.
+    #[arg(long)]
+    rm: bool,
+    /// The one that runs, by its name, its id, or a beginning of that.
+    #[arg(value_name = "INSTANCE")]
+    instance: String,
+    /// What the other is called [default: two words at random].
+    #[arg(value_name = "NAME")]
+    name: Option<Name>,
+}
+
+impl Clone {
+    pub fn run(self) -> Outcome {
+        let book = book()?;
+        let (instance, view) = look(&book, &self.instance)?;
+        refuse_changed(&view.asked)?;
+        let mut control = instance.control(view.called())?;
+        let memory = unnamed(view.called()).map_err(Failed::new)?;
+        let path = PathBuf::from("its copy in memory");
+        let pause = fill(&memory, control.connection(), view.called(), &path)?;
+        // Nobody changes it under the one that goes on from it.
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+        fcntl_add_seals(&memory, seals).map_err(|error| Failed::new(io::Error::from(error)))?;
+        standard_error::say(format_args!(
+            "kvmlet: `{}` stood still for {:.1} ms",
+            view.called(),
+            pause.as_secs_f64() * 1000.0
+        ));
+        let mut asked = view.asked.clone();
+        leave_to_host(&mut asked.config);
+        let other = Another {
+            name: self.name,
+            remove: self.rm,
+            publish: self.publish.into_iter().flatten().collect(),
+        };
+        // As long as this process lives, which waits until the other runs, and boots whenever that is started again.
+        let file = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
+        other.make(&book, asked, file.into(), None, true)
+    }
+}
+
+/// A file that is in memory only, and goes with the last who has it.
+fn unnamed(called: &str) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    Ok(memfd_create(format!("kvmlet-clone-{called}"), flags)?.into())
+}
+
+/// The ports of the host that lead to one cannot lead to another.
+fn leave_to_host(config: &mut Value) {
+    // To name a key that is missing would make it.
+    let nets = config.get_mut("nets").and_then(Value::as_array_mut);
+    for net in nets.into_iter().flatten() {
+        let ports = net.get_mut("publish").and_then(Value::as_array_mut);
+        for port in ports.into_iter().flatten() {
+            let parsed = port.as_str().and_then(|text| text.parse().ok());
+            if let Some(mapping) = parsed {
+                let host = HostPort::Any;
+                let other = PortMapping { host, ..mapping };
+                *port = json!(other.to_string());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_chooses_the_ports_of_a_clone() {
+        let mut config = json!({"nets": [{"publish": ["127.0.0.1:8080:80", "53:53/udp"]}, {"tap": "t"}], "memory": "64M"});
+        leave_to_host(&mut config);
+        let ports = config["nets"][0]["publish"].as_array().unwrap();
+        let ports: Vec<PortMapping> = ports
+            .iter()
+            .map(|port| port.as_str().unwrap().parse().unwrap())
+            .collect();
+        let ends: Vec<_> = ports
+            .iter()
+            .map(|port| (port.guest.get(), port.host))
+            .collect();
+        assert_eq!(ends, [(80, HostPort::Any), (53, HostPort::Any)]);
+        let asked: PortMapping = "127.0.0.1:8080:80".parse().unwrap();
+        assert_eq!(ports[0].address, asked.address);
+        assert_eq!(config["nets"][1], json!({"tap": "t"}));
+    }
+}
