@@ -46,6 +46,8 @@ use virtio_drivers::transport::mmio::MmioTransport;
 kvmlet_guests::program!(run);
 
 const OWN_PORT: u32 = 4000;
+/// Of a session that nobody is left of.
+const NOBODYS_PORT: u32 = 0;
 /// VMADDR_CID_HOST.
 const HOST: u64 = 2;
 /// A receive buffer, with a header in it.
@@ -107,6 +109,11 @@ fn serve(info: &BootInfo) -> Result<(), Error> {
             let at = |it: &Session| it.peer == source && it.port == destination.port;
             match event_type {
                 VsockEventType::Connected | VsockEventType::ConnectionRequest => {
+                    // In another machine hosts begin with the same numbers.
+                    for old in sessions.iter_mut().filter(|it| at(it)) {
+                        old.port = NOBODYS_PORT;
+                        old.outbound.clear();
+                    }
                     sessions.push(Session::new(source, destination.port));
                 }
                 VsockEventType::Received { length } => {
