@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("a_vm_that_is_saved_goes_on_ten_times_over", ten_times),
     ("a_vm_with_several_vcpus_is_saved", several),
     ("memory_beyond_4_gib_is_saved", large),
+    ("each_vcpu_hears_of_its_generation_first", generations),
     ("two_clones_go_on_from_one_snapshot", clones),
     ("a_disk_goes_on_as_it_was_or_not_at_all", disks),
     ("disks_and_interfaces_go_on_under_load", load),
@@ -225,6 +226,46 @@ fn clones() {
     clones.into_iter().chain([vm]).for_each(|vm| drop(vm.end()));
 }
 
+/// Of a guest that two go on from, and two from each of those, no two have the same generation, and each vCPU of each
+/// takes its interrupt before another instruction.
+fn generations() {
+    let (_place, file) = place();
+    let cpus = ["--cpus", "2", "-m", "32M"];
+    let mut parent = Worker::boot("generation", "", &cpus, &file("a"));
+    let mut seen = Vec::new();
+    let mut expect = |vm: &mut Worker, times: u32| {
+        let line = loop {
+            // What one had begun to say when it was saved, the other ends.
+            match vm.line() {
+                line if line.starts_with("generation=") => break line,
+                rest => assert!(!rest.contains("panicked"), "{rest}"),
+            }
+        };
+        let (id, rest) = line.split_once(' ').expect(&line);
+        let expected = format!("taken={times},{times} acpi={times} late=0,0");
+        assert_eq!(rest, expected, "{line}");
+        let id = id.strip_prefix("generation=").expect(&line).to_owned();
+        assert!(!seen.contains(&id), "{id} in {seen:?}");
+        seen.push(id);
+    };
+    expect(&mut parent, 0);
+    for times in 1..=3 {
+        let saved = file(&format!("{times}.saved"));
+        parent.save(&saved);
+        parent.end();
+        let clones = [&["--no-jail"][..], &[]].map(|arguments| {
+            let socket = file(&format!("{times}.{}", arguments.len()));
+            Worker::restore(&saved, arguments, &socket)
+        });
+        let [mut first, mut second] = clones;
+        expect(&mut first, times);
+        expect(&mut second, times);
+        first.end();
+        parent = second;
+    }
+    parent.end();
+}
+
 fn image(path: &Path) -> String {
     std::fs::File::create(path)
         .unwrap()
@@ -309,7 +350,7 @@ fn load() {
     let arguments = ["--disk", &disk, "--net", "tap=saved0,queues=2", "--balloon"];
     let mut vm = Worker::boot("virtio_load", cmdline, &arguments, &file("a"));
     assert_eq!(vm.line(), "loaded");
-    for time in 0..3 {
+    for time in 0..10 {
         vm.ask(Order::Pause);
         vm.save(&file("saved"));
         // Its tap is free when the VM's process is gone, which is soon after its supervisor.

@@ -13,6 +13,12 @@ pub const SLEEP_POWER_OFF: u8 = SLEEP_TYPE_OFF << 2 | 1 << 5;
 pub const PVPANIC_PORT: u16 = 0x505;
 /// Pin of the I/O APIC that the power button is at: what a second serial port would have.
 pub const POWER_BUTTON_PIN: u32 = 3;
+/// Where in guest memory the machine's generation is: 16 random bytes, other ones whenever the guest goes on from a snapshot.
+pub const GENERATION_ADDRESS: u64 = 0xe_f000;
+/// I/O port that takes the vector by which each CPU is interrupted then, before it executes anything else.
+pub const GENERATION_PORT: u16 = 0x506;
+/// Pin of the I/O APIC that is interrupted then for ACPI's sake: what a keyboard would have.
+pub const GENERATION_PIN: u32 = 1;
 /// Guest physical address of the boot timer (Firecracker's), to which a guest writes when it is ready.
 pub const BOOT_TIMER_ADDRESS: u64 = 0xd000_0000;
 
@@ -21,12 +27,17 @@ mod tests {
     use super::*;
 
     /// What kvmlet's own guest kernels are patched with.
-    const PATCH: &str =
-        include_str!("../../../kernels/patches/0012-x86-kvm-power-and-panic-ports.patch");
+    const PATCHES: [&str; 2] = [
+        include_str!("../../../kernels/patches/0012-x86-kvm-power-and-panic-ports.patch"),
+        include_str!(
+            "../../../kernels/patches/0015-x86-kvm-renew-random-numbers-of-restored-guests.patch"
+        ),
+    ];
 
-    /// What the patch defines a name as.
+    /// What the patches define a name as.
     fn defined(name: &str) -> &'static str {
-        let mut lines = PATCH.lines().filter_map(|line| {
+        let lines = PATCHES.iter().flat_map(|patch| patch.lines());
+        let mut lines = lines.filter_map(|line| {
             let (found, value) = line.strip_prefix("+#define ")?.split_once('\t')?;
             (found.trim() == name).then(|| value.trim())
         });
@@ -48,6 +59,11 @@ mod tests {
         );
         assert_eq!(number(defined("PVPANIC_PORT")), u32::from(PVPANIC_PORT));
         assert_eq!(number(defined("POWER_BUTTON_IRQ")), POWER_BUTTON_PIN);
+        let address = u64::from(number(defined("GENERATION_ADDRESS")));
+        assert_eq!(address, GENERATION_ADDRESS);
+        let port = number(defined("GENERATION_PORT"));
+        assert_eq!(port, u32::from(GENERATION_PORT));
+        assert_eq!(defined("GENERATION_BYTES"), "16");
         assert_eq!(defined("SLEEP_ENABLE"), "BIT(5)");
         let kind = defined("SLEEP_TYPE_S5").trim_matches(['(', ')']);
         let (kind, shift) = kind.split_once(" << ").expect("a shifted type");

@@ -6,6 +6,7 @@
 pub mod boot_timer;
 pub mod bus;
 mod complaints;
+pub mod generation;
 pub mod i8042;
 pub mod ioapic;
 pub mod last_output;

@@ -15,6 +15,8 @@ const SERIAL: u32 = 5;
 const POWER: u32 = 6;
 const DEVICE: u32 = 7;
 const END: u32 = 8;
+/// Only of a guest that wants to hear: a kvmlet that cannot tell it is not to have it go on.
+const GENERATION: u32 = 9;
 /// Kinds from here on are skipped by who does not know them.
 const OPTIONAL: u32 = 1 << 31;
 /// What whoever has written the file has noted.
@@ -38,6 +40,9 @@ pub fn encode(state: &VmState) -> Vec<u8> {
     section(IOAPIC, &state.ioapic, &mut bytes);
     section(SERIAL, &state.serial, &mut bytes);
     section(POWER, &state.exit_code, &mut bytes);
+    if state.generation != 0 {
+        section(GENERATION, &state.generation, &mut bytes);
+    }
     for device in &state.devices {
         section(DEVICE, device, &mut bytes);
     }
@@ -133,6 +138,7 @@ struct Found {
     ioapic: Option<crate::devices::ioapic::IoapicState>,
     serial: Option<crate::devices::serial::SerialState>,
     exit_code: Option<u8>,
+    generation: Option<u8>,
     devices: Vec<crate::devices::virtio::TransportState>,
 }
 
@@ -190,6 +196,7 @@ impl Found {
             IOAPIC => once(&mut self.ioapic, content),
             SERIAL => once(&mut self.serial, content),
             POWER => once(&mut self.exit_code, content),
+            GENERATION => once(&mut self.generation, content),
             DEVICE => several(&mut self.devices, content),
             OPTIONAL.. => return Ok(()),
             other => return Err(Fault::Unknown(other)),
@@ -214,6 +221,7 @@ impl Found {
             ioapic: self.ioapic.ok_or(Fault::Missing(IOAPIC))?,
             serial: self.serial.ok_or(Fault::Missing(SERIAL))?,
             exit_code: self.exit_code.ok_or(Fault::Missing(POWER))?,
+            generation: self.generation.unwrap_or(0),
             devices: self.devices,
         })
     }

@@ -25,6 +25,8 @@ pub struct VmState {
     pub serial: SerialState,
     /// The exit code that the guest has left for its end.
     pub exit_code: u8,
+    /// The vector by which the guest's kernel hears of its next generation; 0 if it does not want to.
+    pub generation: u8,
     /// Virtio devices, in the order of their addresses.
     pub devices: Vec<TransportState>,
 }

@@ -140,6 +140,7 @@ fn state(memory_bytes: u64) -> VmState {
             received: b"x".to_vec(),
         },
         exit_code: 42,
+        generation: 0xf7,
         devices: vec![
             device(DeviceState::Rng),
             device(DeviceState::Net(net)),

@@ -5,7 +5,7 @@ use super::boot_trace::{BootTrace, Phase};
 use super::command_line;
 use super::devices::{self, Devices, FarEnds};
 use super::error::{Doing, Error};
-use super::{processors, restoring};
+use super::{generation, processors, restoring};
 use crate::arch::x86_64::acpi::{self, MmioSlot};
 use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot;
@@ -105,6 +105,7 @@ impl Board {
             }
             Start::Saved(saved) => Begins::Resumed(saved),
         };
+        generation::renew(&ram)?;
         trace.mark(Phase::KernelLoaded);
         let board = Self {
             fd,

@@ -9,6 +9,7 @@ use crate::arch::x86_64::acpi::MmioSlot;
 use crate::arch::x86_64::address_map as map;
 use crate::config::{Interface, Memory, NetworkSpec, Overlay, VmConfig};
 use crate::devices::boot_timer::{BootTimer, Ready};
+use crate::devices::generation::Generation;
 use crate::devices::i8042::I8042;
 use crate::devices::ioapic::{self, Ioapic};
 use crate::devices::outlet::Outlet;
@@ -61,6 +62,7 @@ pub(super) struct Devices {
     pub serial: Arc<Mutex<Serial>>,
     pub power_button: PowerButton,
     pub power: Arc<Mutex<Power>>,
+    pub generation: Arc<Mutex<Generation>>,
     pub transports: Vec<SharedTransport>,
     pub handles: Handles,
 }
@@ -104,6 +106,9 @@ impl Devices {
         ports.insert(map::PVPANIC.into(), 1, shared(Pvpanic))?;
         let power = Arc::new(Mutex::new(Power::default()));
         ports.insert(map::POWER.into(), Power::PORTS, power.clone())?;
+        let generation = Arc::new(Mutex::new(Generation::default()));
+        let port = map::GENERATION_PORT.into();
+        ports.insert(port, Generation::PORTS, generation.clone())?;
 
         let ready = Ready::default();
         let timer = BootTimer::new(ready.clone());
@@ -137,6 +142,7 @@ impl Devices {
             serial,
             power_button,
             power,
+            generation,
             transports,
             handles,
         })

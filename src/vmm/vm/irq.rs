@@ -7,7 +7,7 @@ use crate::devices::ioapic::{Message, PINS, Router};
 use crate::devices::pci::{self, MessageLine};
 use kvm_bindings::{
     KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_enable_cap,
-    kvm_irq_routing_entry,
+    kvm_irq_routing_entry, kvm_msi,
 };
 use kvm_ioctls::VmFd;
 use kvmlet_sys::event::Event;
@@ -34,6 +34,16 @@ pub(super) fn connect(vm: &VmFd, pin: u32) -> Result<Event, Error> {
     vm.register_irqfd(line.for_kvm(), pin)
         .doing("connect an interrupt line")?;
     Ok(line)
+}
+
+/// Sends a message at once. False if no local APIC of the guest's takes it.
+pub(super) fn send(vm: &VmFd, message: Message) -> Result<bool, kvm_ioctls::Error> {
+    let message = kvm_msi {
+        address_lo: message.address,
+        data: message.data,
+        ..Default::default()
+    };
+    vm.signal_msi(message).map(|taken| taken > 0)
 }
 
 /// A line to messages of a function's: writing the event sends what it is [routed](MessageLine::route) to.

@@ -13,6 +13,7 @@ use super::built::Built;
 use super::devices::{Devices, FarEnds, event, make_scratch};
 use super::error::Error;
 use super::fitting::FittingConfig;
+use super::generation;
 use super::handle::{Starting, VmHandle};
 use super::lifecycle::Lifecycle;
 use super::processors;
@@ -102,6 +103,11 @@ impl Vm {
         let vcpus = processors::all(&kvm, &board.fd, &board.begins, &cpuid)?;
         trace.mark(Phase::VcpusReady);
         let resumes = matches!(board.begins, Begins::Resumed(_));
+        if resumes {
+            let devices = &board.devices;
+            let ioapic = devices.power_button.ioapic();
+            generation::announce(&board.fd, &devices.generation, ioapic)?;
+        }
         let Board {
             fd, ram, devices, ..
         } = board;
@@ -114,6 +120,7 @@ impl Vm {
             serial,
             power_button,
             power,
+            generation,
             transports,
             handles,
         } = devices;
@@ -124,6 +131,7 @@ impl Vm {
             mmio,
             power_button,
             power,
+            generation,
             serial,
             lifecycle,
             trace,

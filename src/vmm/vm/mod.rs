@@ -11,6 +11,7 @@ mod error;
 mod exit;
 mod failure;
 mod fitting;
+mod generation;
 mod handle;
 mod irq;
 mod kick;

@@ -3,10 +3,9 @@
 //! It is an edge of a pin of the I/O APIC. ACPI tables tell stock kernels so (a generic event device, ACPI 6.5 §5.6.9,
 //! and a control method power button, §4.8.2.2.1.2); kvmlet's own kernels have a driver that knows the pin.
 
-use super::irq::GsiRouter;
+use super::irq::{self, GsiRouter};
 use crate::arch::x86_64::address_map::POWER_BUTTON_IRQ;
-use crate::devices::ioapic::{Ioapic, Message};
-use kvm_bindings::kvm_msi;
+use crate::devices::ioapic::Ioapic;
 use kvm_ioctls::VmFd;
 use kvmlet_sys::thread::lock;
 use std::sync::{Arc, Mutex};
@@ -29,21 +28,12 @@ impl PowerButton {
     /// Presses it. False if no driver of the guest has enabled its interrupt: then nobody hears it.
     pub fn press(&self) -> bool {
         let message = lock(&self.ioapic).message(POWER_BUTTON_IRQ as usize);
-        let Some(Message { address, data }) = message else {
+        let Some(message) = message else {
             return false;
         };
-        let message = kvm_msi {
-            address_lo: address,
-            data,
-            ..Default::default()
-        };
-        // Zero: the guest's local APIC does not take it.
-        match self.fd.signal_msi(message) {
-            Ok(delivered) => delivered > 0,
-            Err(error) => {
-                log::debug!("the power button was not pressed: {error}");
-                false
-            }
-        }
+        irq::send(&self.fd, message).unwrap_or_else(|error| {
+            log::debug!("the power button was not pressed: {error}");
+            false
+        })
     }
 }

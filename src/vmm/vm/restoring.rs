@@ -140,6 +140,7 @@ pub(super) fn take_up(devices: &Devices, saved: &Saved) -> Result<(), Error> {
     let serial = lock(&devices.serial).take_up(&state.serial);
     serial.map_err(|_| refused(Refusal::Serial))?;
     lock(&devices.power).leave(state.exit_code);
+    lock(&devices.generation).take_up(state.generation);
     for (device, state) in devices.transports.iter().zip(&state.devices) {
         let mut device = lock(device);
         let taken = device.take_up(state);

@@ -110,6 +110,7 @@ impl super::VmHandle {
             ioapic: lock(self.shared.power_button.ioapic()).state(),
             serial: lock(&self.shared.serial).state(),
             exit_code: lock(&self.shared.power).exit_code(),
+            generation: lock(&self.shared.generation).state(),
             devices,
         })
     }

@@ -9,6 +9,7 @@ use super::lifecycle::{Lifecycle, Outcome};
 use super::power_button::PowerButton;
 use super::vcpu_state::{self, Means};
 use crate::config::VcpuStats;
+use crate::devices::generation::Generation;
 use crate::devices::power::Power;
 use crate::devices::serial::Serial;
 use crate::devices::{Action, Bus};
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub mmio: Bus,
     pub power_button: PowerButton,
     pub power: Arc<Mutex<Power>>,
+    pub generation: Arc<Mutex<Generation>>,
     pub serial: Arc<Mutex<Serial>>,
     pub lifecycle: Lifecycle<Told>,
     pub trace: BootTrace,

@@ -37,6 +37,7 @@ fn nothing() -> VmState {
         },
         serial: SerialState::default(),
         exit_code: 0,
+        generation: 0,
         devices: Vec::new(),
     }
 }

@@ -180,6 +180,7 @@ guest_gdt:
 guest_gdt_pointer:
     .word . - guest_gdt - 1
     .quad guest_gdt
+    .globl guest_idt_pointer
 guest_idt_pointer:
     .word {idt_limit}
     .quad guest_idt

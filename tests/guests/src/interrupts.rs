@@ -60,6 +60,14 @@ pub fn wait() {
     in_kernel(enable_and_halt, 0);
 }
 
+/// Has interrupts taken at CPL3, too, from now on: they are off there otherwise.
+pub fn enable() {
+    unsafe extern "C" {
+        safe fn guest_enable_interrupts(_: u64) -> u64;
+    }
+    in_kernel(guest_enable_interrupts, 0);
+}
+
 pub(crate) fn fill_idt() {
     let stubs = &raw const guest_interrupt_stubs as u64;
     for vector in 0..u64::from(VECTORS) {
@@ -206,6 +214,13 @@ guest_invalid_opcode:
     call rax
     add rsp, 8
     iretq
+
+    # Called as above: return address, 8 bytes, RIP, CS, RFLAGS.
+    .globl guest_enable_interrupts
+guest_enable_interrupts:
+    or dword ptr [rsp + 32], 0x200
+    xor eax, eax
+    ret
 
     .bss
     .balign 16

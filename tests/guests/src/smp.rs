@@ -1,7 +1,7 @@
 //! Starting the other CPUs (Intel MultiProcessor Specification 1.4, appendix B.4).
 
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::{cpu, lapic, mmio};
 
@@ -26,6 +26,7 @@ unsafe extern "C" {
     static smp_trampoline: u8;
     static smp_trampoline_end: u8;
     static smp_recorded: AtomicU32;
+    static smp_entry: AtomicU64;
     static smp_cpus: [StartedCpu; MAX_STARTED];
 }
 
@@ -45,6 +46,14 @@ pub fn start(apic_id: u32) {
     cpu::spin_for(INIT_TICKS);
     lapic::start_up(apic_id, TRAMPOLINE_PAGE);
     lapic::start_up(apic_id, TRAMPOLINE_PAGE);
+}
+
+/// Starts the CPU with this APIC id, which records itself and goes on there, at CPL0 with interrupts off, with its LAPIC
+/// enabled. One CPU only: there is one stack for that.
+pub fn start_in(apic_id: u32, entry: unsafe extern "C" fn() -> !) {
+    // SAFETY: defined below; no other CPU looks at it yet.
+    unsafe { smp_entry.store(entry as usize as u64, Ordering::Release) };
+    start(apic_id);
 }
 
 /// Number of CPUs that have recorded themselves.
@@ -108,12 +117,25 @@ smp_long_mode:
     movl %esi, smp_cpus(, %rax, 8)
     movl %edx, smp_cpus + 4(, %rax, 8)
     lock incl smp_recorded
+    movq smp_entry, %rdx
+    testq %rdx, %rdx
+    jz 3f
+    movl $smp_stack_top, %esp
+    lidt guest_idt_pointer
+    movl $0xfee000f0, %eax      # as lapic::enable
+    movl $0x13f, (%rax)
+    jmpq *%rdx
 3:  cli
     hlt
     jmp 3b
 
     .bss
-    .balign 8
+    .balign 16
+    .skip 4096
+smp_stack_top:
+    .globl smp_entry
+smp_entry:
+    .quad 0
 smp_next:
     .long 0
     .globl smp_recorded

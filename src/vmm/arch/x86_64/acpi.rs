@@ -1,16 +1,17 @@
 //! ACPI tables: how stock kernels find CPUs, interrupt lines, devices and the way to power off.
 //!
 //! The machine is "hardware-reduced" (ACPI 6.5 §4.1): no PM timer, no SCI, no fixed buttons; sleep control is
-//! one port, and the power button is a device whose interrupt a generic event device has (§5.6.9). RSDP, XSDT, FADT, MADT and DSDT lie in the BIOS area.
+//! one port, and the power button is a device whose interrupt a generic event device has (§5.6.9), and so is the machine's generation. RSDP, XSDT, FADT,
+//! MADT and DSDT lie in the BIOS area.
 
 use super::address_map::{
-    ACPI_TABLES, COM1, COM1_IRQ, I8042, IOAPIC, LAPIC, MP_TABLE, PCI_CONFIG, PCI_WINDOW,
-    PCI_WINDOW_BYTES, POWER, POWER_BUTTON_IRQ, PVPANIC,
+    ACPI_TABLES, COM1, COM1_IRQ, GENERATION, GENERATION_IRQ, I8042, IOAPIC, LAPIC, PCI_CONFIG,
+    PCI_WINDOW, PCI_WINDOW_BYTES, POWER, POWER_BUTTON_IRQ, PVPANIC,
 };
 use crate::config::VcpuCount;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Method,
-    Name, Notify, Package, Path, ResourceTemplate, Scope,
+    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, Equal, IO, If, Interrupt,
+    Memory32Fixed, Method, Name, Notify, Package, Path, ResourceTemplate, Scope,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{self, AccessSize, GAS};
@@ -34,6 +35,8 @@ const BOOT_ARCH: u16 = 1 << 2 | 1 << 5;
 const VIRTIO_MMIO_HID: &str = "LNRO0005";
 /// What a power button is notified of when it is pressed (§5.6.6, table 5.166).
 const PRESSED: u8 = 0x80;
+/// What is notified of another generation ("Virtual Machine Generation ID", Microsoft 2012, and QEMU docs/specs/vmgenid.rst).
+const RENEWED: u8 = 0x80;
 
 /// Why the tables were not written.
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +88,11 @@ pub fn write<M: Bytes<GuestAddress, E = GuestMemoryError>>(
         let mut bytes = Vec::new();
         table.to_aml_bytes(&mut bytes);
         place = (at + bytes.len() as u64).next_multiple_of(16);
-        if place > MP_TABLE.0 {
+        if place > GENERATION.0 {
             let base = ACPI_TABLES.0;
             return Err(Error::Room {
                 bytes: place - base,
-                room: MP_TABLE.0 - base,
+                room: GENERATION.0 - base,
             });
         }
         memory
@@ -161,7 +164,7 @@ fn dsdt(slots: &[MmioSlot], has_pci: bool) -> Sdt {
     .to_aml_bytes(&mut aml);
     serial().to_aml_bytes(&mut aml);
     pvpanic().to_aml_bytes(&mut aml);
-    power_button().to_aml_bytes(&mut aml);
+    events().to_aml_bytes(&mut aml);
     if has_pci {
         pci().to_aml_bytes(&mut aml);
     }
@@ -224,11 +227,16 @@ fn pvpanic() -> Node {
     )
 }
 
-/// A power button, and the device whose only event is that it was pressed.
-fn power_button() -> Node {
+/// A power button, the machine's generation, and the device whose events are that the one was pressed and the other renewed.
+fn events() -> Node {
     let mut bytes = Vec::new();
-    let button = Path::new("PWRB");
-    let (interrupt, pressed) = (interrupt(POWER_BUTTON_IRQ), Notify::new(&button, &PRESSED));
+    let (button, generation) = (Path::new("PWRB"), Path::new("VGEN"));
+    let interrupts = [POWER_BUTTON_IRQ, GENERATION_IRQ].map(interrupt);
+    let pressed = Notify::new(&button, &PRESSED);
+    let renewed = Notify::new(&generation, &RENEWED);
+    let is_button = Equal::new(&Arg(0), &POWER_BUTTON_IRQ);
+    let is_generation = Equal::new(&Arg(0), &GENERATION_IRQ);
+    let (low, high) = (GENERATION.0 as u32, (GENERATION.0 >> 32) as u32);
     Scope::new(
         "_SB_".into(),
         vec![
@@ -240,12 +248,33 @@ fn power_button() -> Node {
                 ],
             ),
             &Device::new(
+                Path::new("VGEN"),
+                vec![
+                    // Linux has no room for the name by which others know it.
+                    &Name::new("_HID".into(), &"VMGENCTR"),
+                    &Name::new("_CID".into(), &"VM_Gen_Counter"),
+                    &Name::new("_DDN".into(), &"VM_Gen_Counter"),
+                    &Name::new("ADDR".into(), &Package::new(vec![&low, &high])),
+                ],
+            ),
+            &Device::new(
                 Path::new("GED_"),
                 vec![
                     &Name::new("_HID".into(), &"ACPI0013"),
                     &Name::new("_UID".into(), &0u32),
-                    &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&interrupt])),
-                    &Method::new("_EVT".into(), 1, true, vec![&pressed]),
+                    &Name::new(
+                        "_CRS".into(),
+                        &ResourceTemplate::new(vec![&interrupts[0], &interrupts[1]]),
+                    ),
+                    &Method::new(
+                        "_EVT".into(),
+                        1,
+                        true,
+                        vec![
+                            &If::new(&is_button, vec![&pressed]),
+                            &If::new(&is_generation, vec![&renewed]),
+                        ],
+                    ),
                 ],
             ),
         ],
@@ -333,12 +362,18 @@ mod tests {
         let interrupts = dsdt.windows(4).filter(|bytes| bytes[..3] == [0x89, 6, 0]);
         let flags: Vec<u8> = interrupts.map(|bytes| bytes[3]).collect();
         assert_eq!(
-            flags, [0b011; 3],
-            "of the serial port, the button and the slot"
+            flags, [0b011; 4],
+            "of the serial port, the button, the generation and the slot"
         );
-        for name in [b"LNRO0005", b"ACPI0013"] {
+        for name in [b"LNRO0005", b"ACPI0013", b"VMGENCTR"] {
             assert!(dsdt.windows(8).any(|window| window == name));
         }
+        // Where the generation is: a package of two elements (ACPI 6.5 §20.2.5.4), a double word and zero.
+        let mut address = b"ADDR\x12\x08\x02\x0c".to_vec();
+        address.extend(0xe_f000u32.to_le_bytes());
+        address.push(0);
+        let has_address = dsdt.windows(address.len()).any(|window| window == address);
+        assert!(has_address, "{dsdt:x?}");
         let madt = table(&memory, read_u64(&memory, xsdt_at + 44));
         assert_eq!(&madt[..4], b"APIC");
         assert_eq!(madt.len(), 44 + 3 * 8 + 12);

@@ -3,18 +3,20 @@
 //! ```text
 //! 0x0000_0500  GDT of the boot state         0x000a_0000  legacy hole (RAM, but not reported)
 //! 0x0000_6000  PVH start_info                0x000e_0000  ACPI tables, RSDP first
-//! 0x0000_7000  zero page (boot_params)       0x000f_0000  MP table
-//! 0x0000_8ff0  boot stack                    0x0010_0000  RAM: kernel, ..., initrd at the top
-//! 0x0000_9000  boot page tables              0xc000_0000  MMIO gap: devices, IOAPIC, LAPIC
-//! 0x0002_0000  kernel command line           0x1_0000_0000  RAM above 4 GiB
+//! 0x0000_7000  zero page (boot_params)       0x000e_f000  the machine's generation
+//! 0x0000_8ff0  boot stack                    0x000f_0000  MP table
+//! 0x0000_9000  boot page tables              0x0010_0000  RAM: kernel, ..., initrd at the top
+//! 0x0002_0000  kernel command line           0xc000_0000  MMIO gap: devices, IOAPIC, LAPIC
+//!                                            0x1_0000_0000  RAM above 4 GiB
 //! ```
 
 pub use kvmlet_contract::machine::{
-    BOOT_TIMER_ADDRESS as BOOT_TIMER, POWER_BUTTON_PIN as POWER_BUTTON_IRQ,
-    PVPANIC_PORT as PVPANIC, SLEEP_CONTROL_PORT as POWER,
+    BOOT_TIMER_ADDRESS as BOOT_TIMER, GENERATION_PIN as GENERATION_IRQ, GENERATION_PORT,
+    POWER_BUTTON_PIN as POWER_BUTTON_IRQ, PVPANIC_PORT as PVPANIC, SLEEP_CONTROL_PORT as POWER,
 };
 
 use crate::config::Memory;
+use kvmlet_contract::machine::GENERATION_ADDRESS;
 use vm_memory::GuestAddress;
 
 /// Global descriptor table of the boot state.
@@ -37,6 +39,8 @@ pub const EBDA: GuestAddress = GuestAddress(0x9_fc00);
 pub const EBDA_END: GuestAddress = GuestAddress(0xa_0000);
 /// Where guests look for the RSDP (ACPI 6.5 §5.2.5.1).
 pub const ACPI_TABLES: GuestAddress = GuestAddress(0xe_0000);
+/// The machine's generation, on a page that has nothing else: tables end below it.
+pub const GENERATION: GuestAddress = GuestAddress(GENERATION_ADDRESS);
 /// The MP table, at the start of the 64 KiB that guests scan for it (MP spec 1.4 §4).
 pub const MP_TABLE: GuestAddress = GuestAddress(0xf_0000);
 /// End of the BIOS area.
