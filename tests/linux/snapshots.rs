@@ -11,14 +11,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub const TESTS: &[Test] = &[("a_linux_guest_goes_on_from_a_snapshot", goes_on)];
 
-/// Tells the time, and goes on with its disk, until it is asked to end.
-const SERVICE: &str = "trap 'echo asked; exit 9' TERM; dmesg -n 6; i=0; while :; do i=$((i+1)); \
-    echo \"now=$(date +%s) up=$(cut -d. -f1 /proc/uptime) cpus=$(nproc)\"; \
+/// Tells the time, and works on its disk; looks at the clock until that has jumped, and tells the first random numbers that it
+/// takes then, which takes a few instructions and no other process; goes on as at first, until it is asked to end.
+const SERVICE: &str = "trap 'echo asked; exit 9' TERM; dmesg -n 6; i=0; \
+    work() { i=$((i+1)); echo \"now=$(date +%s) up=$(cut -d. -f1 /proc/uptime) cpus=$(nproc)\"; \
     echo $i | dd of=/dev/vda conv=sync,fsync 2>/dev/null && dd if=/dev/vda count=1 2>/dev/null | tr -d '\\0' | \
-    grep -qx $i && echo disk=$i; sleep 1; done";
+    grep -qx $i && echo disk=$i; }; work; read -r was _ </proc/uptime; echo quiet=; \
+    while read -r up _ </proc/uptime && [ ${up%.*} -lt $((${was%.*}+5)) ]; do was=$up; done; \
+    read -r id </proc/sys/kernel/random/uuid; echo uuid=$id; grep PLT /proc/interrupts; \
+    while :; do work; sleep 1; done";
 
 /// How long the VM is away.
-const AWAY: Duration = Duration::from_secs(4);
+const AWAY: Duration = Duration::from_secs(8);
 
 struct Guest {
     vm: Child,
@@ -78,7 +82,7 @@ impl Drop for Guest {
 fn goes_on() {
     let place = tempfile::tempdir().unwrap();
     let file = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
-    let (disk, copy, saved) = (file("disk"), file("copy"), file("saved"));
+    let (disk, saved) = (file("disk"), file("saved"));
     std::fs::File::create(&disk)
         .unwrap()
         .set_len(8 << 20)
@@ -101,18 +105,32 @@ fn goes_on() {
         SERVICE,
     ];
     let mut guest = Guest::spawn(&words, Some(Path::new(&control)));
-    guest.wait_for("disk=1");
     let (_, before) = guest.times();
+    guest.wait_for("disk=1");
+    guest.wait_for("quiet=");
     let mut snapshot = Command::new(env!("CARGO_BIN_EXE_kvmlet"));
     let snapshot = snapshot.args(["snapshot", &control, &saved]).status();
     assert!(snapshot.unwrap().success());
     drop(guest);
-    std::fs::copy(&disk, &copy).unwrap();
     std::thread::sleep(AWAY);
-    let words = ["restore", &saved, "--disk", &copy, "--vsock", &second];
-    let mut guest = Guest::spawn(&words, None);
-    // What it had begun to say has the time of then.
-    guest.wait_for("disk=");
+    // Two go on from it, one after the other, and each has random numbers of its own from the beginning.
+    let restore = |name: &str| {
+        let copy = file(name);
+        std::fs::copy(&disk, &copy).unwrap();
+        let words = ["restore", &saved, "--disk", &copy, "--vsock", &second];
+        let mut guest = Guest::spawn(&words, None);
+        let id = guest.wait_for("uuid=");
+        // Each of its CPUs has heard of it once.
+        let heard = guest.wait_for("PLT:");
+        let heard: Vec<_> = heard.split_whitespace().take(2).collect();
+        assert_eq!(heard, ["1", "1"], "{:#?}", guest.said);
+        (guest, id)
+    };
+    let (other, first) = restore("copy");
+    drop(other);
+    std::fs::remove_file(&second).unwrap();
+    let (mut guest, next) = restore("another");
+    assert_ne!(first, next);
     let (now, up) = guest.times();
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     assert!(since.as_secs().abs_diff(now) < 20, "{now} {since:?}");
