@@ -7,7 +7,7 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod firecracker;
-mod http;
+pub mod http;
 mod jailer;
 
 use kvmlet_command::firecracker::{FIRECRACKER, JAILER};
@@ -41,4 +41,12 @@ fn verb(word: &OsStr) -> Option<fn(&[OsString]) -> u8> {
         JAILER => Some(jailer::run),
         _ => None,
     }
+}
+
+/// Does a request to Firecracker's API ask for something? For who tries requests without a VM.
+///
+/// # Errors
+/// What a client is told then.
+pub fn understand(request: &http::Request) -> Result<(), String> {
+    firecracker::understand(request)
 }

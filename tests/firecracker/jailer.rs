@@ -320,6 +320,13 @@ fn namespace() {
     done(&socket, "PUT", "/network-interfaces/eth0", &interface);
     start(&socket);
     assert_eq!(vm.line(), "ready\n");
+    let bucket = json!({ "size": 1000, "refill_time": 1000 });
+    let limits = json!({ "iface_id": "eth0", "rx_rate_limiter": { "bandwidth": bucket } });
+    done(&socket, "PATCH", "/network-interfaces/eth0", &limits);
+    let (_, told) = ask(&socket, "GET", "/vm/config", "");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let limited = &told["network-interfaces"][0]["rx_rate_limiter"];
+    assert_eq!(limited["bandwidth"]["size"], 1000);
     drop(vm);
     // Elsewhere there is no such tap, and this user makes none.
     place.give("other", &[(&program("ready_stay"), "kernel")]);

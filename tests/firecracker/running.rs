@@ -77,7 +77,6 @@ fn changes() {
 
 fn files() {
     let vm = Served::with(|command, place| {
-        command.arg("--metrics-path").arg(place.join("metrics"));
         command
             .arg("--log-path")
             .arg(place.join("log"))
@@ -88,6 +87,8 @@ fn files() {
         "/serial",
         &json!({ "serial_out_path": vm.file("serial") }),
     );
+    let metrics = json!({ "metrics_path": vm.file("metrics"), "emit_id": true, "properties": { "zone": "a" } });
+    vm.done("PUT", "/metrics", &metrics);
     vm.describe("saved", "");
     vm.act("InstanceStart");
     let read = |name: &str| std::fs::read_to_string(vm.file(name)).unwrap();
@@ -101,6 +102,10 @@ fn files() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(lines.len(), 2);
+    assert_eq!(
+        (&lines[1]["id"], &lines[1]["properties"]["zone"]),
+        (&json!("vm-7"), &json!("a"))
+    );
     let exits = |line: &Value| line["vcpu"]["exit_io_out"].as_u64().unwrap();
     // Each tells what is new, and a guest that prints has done something by the first one.
     assert!(exits(&lines[0]) > 10, "{}", lines[0]);

@@ -10,8 +10,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Told(Value);
 
 impl Told {
-    /// A line of measurements.
-    pub fn line(&mut self, stats: &Stats, machine: &Machine, start_us: Option<u64>) -> String {
+    /// A line of measurements of the VM with this id.
+    pub fn line(
+        &mut self,
+        id: &str,
+        stats: &Stats,
+        machine: &Machine,
+        start_us: Option<u64>,
+    ) -> String {
         let now = counters(stats, machine);
         let mut line = since(&now, &self.0);
         self.0 = now;
@@ -20,6 +26,14 @@ impl Told {
             .unwrap_or_default();
         line["utc_timestamp_ms"] = json!(u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
         line["api_server"] = json!({ "process_startup_time_us": start_us.unwrap_or(0) });
+        if let Some(asked) = &machine.metrics {
+            if asked.emit_id {
+                line["id"] = json!(id);
+            }
+            if !asked.properties.is_empty() {
+                line["properties"] = json!(asked.properties);
+            }
+        }
         line.to_string() + "\n"
     }
 }
@@ -152,14 +166,15 @@ mod tests {
         stats.vm.disks[0].reads = 5;
         stats.vm.disks[1].reads = 2;
         let mut told = Told::default();
-        let line: Value = serde_json::from_str(&told.line(&stats, &machine, Some(7))).unwrap();
+        let line: Value =
+            serde_json::from_str(&told.line("vm-1", &stats, &machine, Some(7))).unwrap();
         // The root is the first.
         assert_eq!(line["block_root"]["read_count"], 5);
         assert_eq!(line["block"]["read_count"], 7);
         assert_eq!(line["net"]["rx_fails"], 0);
         assert_eq!(line["api_server"]["process_startup_time_us"], 7);
         stats.vm.disks[1].reads = 3;
-        let line: Value = serde_json::from_str(&told.line(&stats, &machine, None)).unwrap();
+        let line: Value = serde_json::from_str(&told.line("vm-1", &stats, &machine, None)).unwrap();
         assert_eq!(line["block"]["read_count"], 1);
         assert_eq!(line["block_root"]["read_count"], 0);
         assert!(line["utc_timestamp_ms"].as_u64().unwrap() > 1_600_000_000_000);

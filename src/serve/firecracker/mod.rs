@@ -18,6 +18,7 @@ mod starting;
 mod vm;
 mod vmm;
 
+use crate::http::Request;
 use fault::{Fault, fault_message};
 use flags::{Flags, Wanted};
 use kvmlet_command::Failed;
@@ -53,6 +54,13 @@ mod code {
 const SERVER: &str = "Firecracker API";
 /// More than any description has.
 const CONFIG_BYTES: u64 = 1 << 20;
+
+/// Does a request ask for something that there is?
+pub fn understand(request: &Request) -> Result<(), String> {
+    route::route(request)
+        .map(drop)
+        .map_err(|Fault(why)| fault_message(&why))
+}
 
 /// Runs a command line, and returns the exit code.
 pub fn run(words: &[OsString]) -> u8 {
@@ -96,7 +104,10 @@ fn serve(flags: Flags) -> Result<u8, (u8, String)> {
         .map_err(failed(code::ARGUMENTS))?;
     let mut machine = Machine::default();
     if let Some(metrics_path) = flags.metrics_path {
-        let metrics = Component::Metrics(Metrics { metrics_path });
+        let metrics = Component::Metrics(Metrics {
+            metrics_path,
+            ..Metrics::default()
+        });
         machine.set(metrics).map_err(failed(code::ARGUMENTS))?;
     }
     let jail = match flags.no_walls {

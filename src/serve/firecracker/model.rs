@@ -2,6 +2,7 @@
 
 use super::fault::Fault;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -231,11 +232,15 @@ pub struct Logger {
     pub module: Option<String>,
 }
 
-/// Where measurements go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Where measurements go, and what each line of them says of the VM.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
     pub metrics_path: PathBuf,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emit_id: bool,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
 }
 
 /// What a VM is to do.

@@ -122,7 +122,7 @@ pub fn bodies() -> Vec<Asked> {
             Put,
             "/metrics",
             &["metrics_path"],
-            json!({ "metrics_path": file }),
+            json!({ "metrics_path": file, "emit_id": true, "properties": { "zone": "a" } }),
         ),
         asked(
             Before,
@@ -199,6 +199,7 @@ pub fn bodies() -> Vec<Asked> {
             json!({
                 "snapshot_path": "/nowhere/s", "mem_backend": { "backend_type": "File", "backend_path": "m" }, "resume_vm": true,
                 "track_dirty_pages": false, "network_overrides": [], "vsock_override": { "uds_path": "v" },
+                "huge_pages": "None", "clock_realtime": true,
             }),
         ),
     ]

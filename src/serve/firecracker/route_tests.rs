@@ -110,6 +110,104 @@ fn a_field_that_is_none_is_named() {
     }
 }
 
+/// Every object in a body but the outermost, by where it is.
+fn inner(body: &Value, at: &str) -> Vec<String> {
+    let steps: Vec<(String, &Value)> = match body {
+        Value::Object(fields) => fields.iter().map(|(name, it)| (name.clone(), it)).collect(),
+        Value::Array(all) => all
+            .iter()
+            .enumerate()
+            .map(|(i, it)| (i.to_string(), it))
+            .collect(),
+        _ => return Vec::new(),
+    };
+    let below = steps.into_iter().flat_map(|(step, value)| {
+        let at = format!("{at}/{step}");
+        let own = value.is_object().then(|| at.clone());
+        own.into_iter().chain(inner(value, &at)).collect::<Vec<_>>()
+    });
+    below.collect()
+}
+
+#[test]
+fn fields_of_fields_are_looked_at_as_well() {
+    let mut looked_at = 0;
+    for asked in bodies() {
+        // The words in there are the user's own.
+        let objects = inner(&asked.body, "")
+            .into_iter()
+            .filter(|at| at != "/properties");
+        for at in objects {
+            looked_at += 1;
+            let refused_with = |change: &dyn Fn(&mut Value), part: &str| {
+                let mut body = asked.body.clone();
+                change(body.pointer_mut(&at).unwrap());
+                let told = refused(&mut vm(Phase::NotStarted), &asked, &body);
+                assert!(told.contains(part), "{} {at}: {told}", asked.path);
+            };
+            refused_with(&|it| it["no_such"] = json!(1), "unknown field `no_such`");
+            refused_with(&|it| *it = json!(7), "deserializing the json body");
+            let fields = asked.body.pointer(&at).unwrap().as_object().unwrap();
+            for (field, value) in fields {
+                let wrong = if value.is_string() {
+                    json!(7)
+                } else {
+                    json!("x")
+                };
+                refused_with(
+                    &|it| it[field] = wrong.clone(),
+                    "deserializing the json body",
+                );
+            }
+        }
+    }
+    // A limiter has two buckets: two of drives, four of interfaces; and two overrides.
+    assert_eq!(looked_at, 6 * 3 + 2);
+}
+
+/// Every operation of Firecracker 1.17's description (swagger), with an id where it has one.
+const OPERATIONS: &str = "GET / PUT /actions GET /balloon PUT /balloon PATCH /balloon GET /balloon/statistics \
+    PATCH /balloon/statistics PATCH /balloon/hinting/start GET /balloon/hinting/status PATCH /balloon/hinting/stop \
+    PUT /boot-source PUT /cpu-config PUT /drives/root_1 PATCH /drives/root_1 PUT /pmem/a PATCH /pmem/a PUT /logger \
+    GET /machine-config PUT /machine-config PATCH /machine-config PUT /metrics PUT /mmds PATCH /mmds GET /mmds \
+    PUT /mmds/config PUT /entropy PUT /serial PUT /hotplug/memory PATCH /hotplug/memory GET /hotplug/memory \
+    PUT /network-interfaces/eth0 PATCH /network-interfaces/eth0 PUT /snapshot/create PUT /snapshot/load GET /version \
+    PATCH /vm GET /vm/config PUT /vsock";
+
+#[test]
+fn there_is_no_operation_that_is_not_known() {
+    let words: Vec<&str> = OPERATIONS.split_whitespace().collect();
+    assert_eq!(words.len(), 2 * 38);
+    let has_body = |method: &str, path: &str| {
+        let mut all = bodies().into_iter();
+        all.any(|asked| asked.method.name() == method && asked.path == path)
+    };
+    for pair in words.chunks(2) {
+        let (name, path) = (pair[0], pair[1]);
+        let all = [Method::Get, Method::Put, Method::Patch];
+        let method = all.into_iter().find(|it| it.name() == name).unwrap();
+        let body = if method == Method::Get { "" } else { "{}" };
+        for phase in [Phase::NotStarted, Phase::Running, Phase::Paused] {
+            if (name, path, phase == Phase::NotStarted) == ("GET", "/balloon/statistics", false) {
+                continue;
+            }
+            let (status, told) = ask(&mut vm(phase), method, path, body);
+            assert!(!told.contains("Invalid request"), "{name} {path}: {told}");
+            // What is not described below is refused in whatever phase, with the reason.
+            let is_refused = told.contains(" is not supported: ");
+            let is_told = method == Method::Get && !is_refused;
+            assert!(
+                is_refused || is_told || has_body(name, path),
+                "{name} {path}: {status} {told}"
+            );
+            assert!(
+                !(is_refused && has_body(name, path)),
+                "{name} {path}: {told}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_field_that_is_missing_is_named() {
     for asked in bodies() {

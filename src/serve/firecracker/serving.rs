@@ -90,7 +90,7 @@ impl Serving {
             return;
         };
         while !self.vm.is_busy()
-            && let Some((client, request)) = server.next()
+            && let Some((client, request)) = server.next_request()
         {
             match self.vm.handle(&request) {
                 Some(answer) => server.answer(client, &answer),

@@ -79,6 +79,17 @@ pub struct DriveOverride {
     pub path_on_host: PathBuf,
 }
 
+/// What backs guest memory from then on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum RestoredPages {
+    #[default]
+    Snapshot,
+    None,
+    Transparent,
+    #[serde(rename = "2M")]
+    Hugetlbfs2M,
+}
+
 /// A wish to have a VM go on.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,6 +107,12 @@ pub struct LoadSnapshot {
     pub network_overrides: Vec<NetworkOverride>,
     pub vsock_override: Option<VsockOverride>,
     #[serde(default)]
+    pub huge_pages: RestoredPages,
+    /// The guest's clock goes on by the time that has passed in any case.
+    #[serde(default)]
+    #[allow(dead_code)] // see docs/firecracker.md
+    pub clock_realtime: bool,
+    #[serde(default)]
     pub drive_overrides: Vec<DriveOverride>,
 }
 
@@ -108,6 +125,7 @@ struct Manifest {
     vm: Machine,
 }
 
+const RESTORED: &str = "guest memory is the file's own pages, each read when it is touched";
 const FORM: u32 = 1;
 /// More than any description has.
 const MOST_BYTES: u64 = 1 << 20;
@@ -132,6 +150,12 @@ impl LoadSnapshot {
     pub fn open(&self) -> Result<(PathBuf, Machine), Fault> {
         if self.track_dirty_pages || self.enable_diff_snapshots {
             return Err(Fault::unsupported("track_dirty_pages", DIFF));
+        }
+        match self.huge_pages {
+            RestoredPages::Snapshot | RestoredPages::None => {}
+            RestoredPages::Transparent | RestoredPages::Hugetlbfs2M => {
+                return Err(Fault::unsupported("huge_pages of a snapshot", RESTORED));
+            }
         }
         let memory = match (&self.mem_file_path, &self.mem_backend) {
             (Some(path), None) => path,

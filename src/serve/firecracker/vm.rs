@@ -309,7 +309,7 @@ impl Vm {
         let (Some((file, told)), Some(stats)) = (&mut self.metrics, &self.stats) else {
             return Err(Fault("The microVM has told no measurements.".into()));
         };
-        let line = told.line(stats, &self.machine, self.start_us);
+        let line = told.line(&self.id, stats, &self.machine, self.start_us);
         let written = file.write_all(line.as_bytes());
         written.map_err(|error| Fault(format!("Measurements cannot be written: {error}")))
     }

@@ -107,7 +107,8 @@ pub fn parse(bytes: &[u8], longest_body: usize) -> Parsed {
             expects: expects && bytes.len() == start,
         };
     };
-    let closes = says(head.headers, "Connection", "close") || head.version == Some(0);
+    // Also by HTTP/1.0: clients go on after that, since Firecracker's server never closes.
+    let closes = says(head.headers, "Connection", "close");
     let request = Request {
         method,
         path: path.into(),
@@ -238,7 +239,8 @@ mod tests {
             Parsed::Whole(request, _) => request.closes,
             other => panic!("{other:?}"),
         };
-        assert!(whole("GET / HTTP/1.0\r\n\r\n"));
+        assert!(!whole("GET / HTTP/1.0\r\n\r\n"));
+        assert!(whole("GET / HTTP/1.0\r\nConnection: close\r\n\r\n"));
         assert!(whole(
             "GET / HTTP/1.1\r\nConnection: Keep-Alive, Close\r\n\r\n"
         ));

@@ -110,7 +110,7 @@ impl Server {
     }
 
     /// The request that is to be answered next.
-    pub fn next(&mut self) -> Option<(ClientId, Request)> {
+    pub fn next_request(&mut self) -> Option<(ClientId, Request)> {
         self.requests.pop_front()
     }
 

@@ -35,7 +35,7 @@ impl Served {
     fn send(&mut self, client: &mut UnixStream, text: &str) {
         client.write_all(text.as_bytes()).unwrap();
         self.server.turn();
-        while let Some((id, request)) = self.server.next() {
+        while let Some((id, request)) = self.server.next_request() {
             self.server.answer(id, &Answer::told(request.path));
         }
     }
@@ -112,7 +112,7 @@ fn who_does_not_read_is_not_waited_for() {
     let mut client = served.connect();
     let _ = client.write_all(b"GET /a HTTP/1.1\r\n\r\n");
     served.server.turn();
-    let (id, request) = served.server.next().unwrap();
+    let (id, request) = served.server.next_request().unwrap();
     assert_eq!(request.method, Method::Get);
     served.server.answer(id, &Answer::told("x".repeat(4 << 20)));
     assert!(!served.server.connections.is_empty());
