@@ -8,8 +8,9 @@ use std::os::unix::fs::FileExt;
 
 /// There are no more files; a number that nobody has.
 const MOST_FILES: u32 = 1000;
-/// What is read at once.
+/// What is read at once at the most, and at least: memory that is not needed takes time, too.
 const BLOCK: usize = 64 << 10;
+const SMALL_BLOCK: usize = 4 << 10;
 
 /// Files that are read, line by line. They are as they were when they were opened, and go on where somebody writes.
 #[derive(Debug)]
@@ -83,7 +84,9 @@ impl Lines {
         self.offset += self.given as u64;
         let had = self.ahead.len() - self.given;
         self.given = 0;
-        self.ahead.resize(had + BLOCK, 0);
+        let left = file.metadata()?.len().saturating_sub(self.offset);
+        let block = usize::try_from(left).unwrap_or(BLOCK) + 1;
+        self.ahead.resize(block.clamp(SMALL_BLOCK, BLOCK) + had, 0);
         let count = file.read_at(&mut self.ahead, self.offset)?;
         self.ahead.truncate(count);
         Ok(count > had)
