@@ -2,16 +2,18 @@
 
 use super::instances::book;
 use super::{Failed, Outcome, beside};
-use crate::boot::help_without_init;
+use crate::boot::{described, help_without_init, run_here};
 use clap::Args;
 use kvmlet_control::agent::Agent;
 use kvmlet_host::walls::rights;
-use kvmlet_manager::supervision::{ChannelSpec, Program, Step, VSOCK, attach, supervise};
+use kvmlet_manager::supervision::{
+    ChannelSpec, Handed, Here, Program, Step, VSOCK, attach, supervise,
+};
 use kvmlet_manager::volumes::{Users, forget};
-use kvmlet_manager::{Book, Error, Instance, InstanceId, Turn};
+use kvmlet_manager::{Book, Error, Given, Giving, Instance, InstanceId, Turn};
 use kvmlet_spec::ConsoleSize;
+use kvmlet_sys::descriptors;
 use kvmlet_sys::signals::{self, ENDING};
-use kvmlet_sys::{descriptors, process};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{chdir, setsid};
 use rustix::stdio::{dup2_stdin, dup2_stdout};
@@ -19,7 +21,7 @@ use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -37,15 +39,12 @@ const READY: &str = "ready\n";
 /// No message is longer.
 const MESSAGE_BYTES: u64 = 16 << 10;
 
-/// Supervise an instance: for kvmlet itself. Its standard input is the turn in which that is started.
+/// Supervise an instance: for kvmlet itself. On its standard input comes the turn in which that is started.
 #[derive(Args)]
 pub(super) struct Keep {
     /// Its service is not started before somebody is attached to it.
     #[arg(long)]
     attended: bool,
-    /// Where somebody waits for its service to be well.
-    #[arg(long, value_name = "FD")]
-    ready_fd: Option<i32>,
     /// Its id.
     id: String,
 }
@@ -73,12 +72,56 @@ impl From<NotStarted> for Failed {
 ///
 /// # Errors
 /// Why it does not.
-pub(super) fn detach(
-    id: &InstanceId,
-    turn: Turn,
-    ready: Option<OwnedFd>,
-) -> Result<(), NotStarted> {
-    Starting::begin(id, turn, ready, false)?.wait()
+pub(super) fn detach(id: &InstanceId, turn: Turn) -> Result<(), NotStarted> {
+    Starting::begin(id, turn)?.wait()
+}
+
+/// A supervisor that waits for its turn. Without one it ends.
+pub(super) struct Waiting {
+    giving: Giving,
+    starting: Starting,
+}
+
+impl Waiting {
+    /// Starts that of an instance, which need not be there yet: it takes as long to begin as the instance to be made. Its
+    /// service waits for somebody to be attached if it is attended.
+    pub fn begin(id: &InstanceId, attended: bool) -> Result<Self, NotStarted> {
+        let (giving, theirs) = Giving::pair().map_err(unstarted)?;
+        let mut command = beside::machine()?;
+        // It lives on, and would hold what whoever called has opened: a lock, or the end of a pipe.
+        descriptors::keep_from_programs();
+        command
+            .arg("keep")
+            .args(attended.then_some("--attended"))
+            .arg(id.as_str())
+            .stdin(theirs)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut keeper = command.spawn().map_err(unstarted)?;
+        let out = keeper.stdout.take();
+        let out = out.ok_or_else(|| unstarted(io::ErrorKind::BrokenPipe.into()))?;
+        let starting = Starting {
+            keeper,
+            out: BufReader::new(out),
+            said: String::new(),
+        };
+        Ok(Self { giving, starting })
+    }
+
+    /// The turn is the supervisor's until its service runs, or does not. Whoever waits for the service to be well is told by
+    /// `ready`.
+    pub fn go_on(self, turn: Turn, ready: Option<OwnedFd>) -> Starting {
+        // One that is gone has said why.
+        let _ = self.giving.give(turn, ready);
+        self.starting
+    }
+}
+
+fn unstarted(error: io::Error) -> NotStarted {
+    NotStarted {
+        failed: Failed::in_vain("the supervisor cannot be started", error),
+        code: kvmlet_command::FAILED,
+    }
 }
 
 /// A supervisor that was started.
@@ -89,40 +132,9 @@ pub(super) struct Starting {
 }
 
 impl Starting {
-    /// Starts that of an instance, whose service waits for somebody to be attached if it is attended. The turn is the
-    /// supervisor's until its service runs, or does not. Whoever waits for the service to be well is told by `ready`.
-    pub fn begin(
-        id: &InstanceId,
-        turn: Turn,
-        ready: Option<OwnedFd>,
-        attended: bool,
-    ) -> Result<Self, NotStarted> {
-        let unstarted = |error: io::Error| NotStarted {
-            failed: Failed::in_vain("the supervisor cannot be started", error),
-            code: kvmlet_command::FAILED,
-        };
-        let mut command = beside::machine()?;
-        // It lives on, and would hold what whoever called has opened: a lock, or the end of a pipe.
-        descriptors::keep_from_programs();
-        command
-            .arg("keep")
-            .args(attended.then_some("--attended"))
-            .arg(id.as_str())
-            .stdin(OwnedFd::from(turn))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        if let Some(ready) = ready {
-            command.arg("--ready-fd").arg(ready.as_raw_fd().to_string());
-            descriptors::leave_to(&mut command, vec![ready]);
-        }
-        let mut keeper = command.spawn().map_err(unstarted)?;
-        let out = keeper.stdout.take();
-        let out = out.ok_or_else(|| unstarted(io::ErrorKind::BrokenPipe.into()))?;
-        Ok(Self {
-            keeper,
-            out: BufReader::new(out),
-            said: String::new(),
-        })
+    /// Starts that of an instance. The turn is the supervisor's until its service runs, or does not.
+    pub fn begin(id: &InstanceId, turn: Turn) -> Result<Self, NotStarted> {
+        Ok(Waiting::begin(id, false)?.go_on(turn, None))
     }
 
     /// Waits until its service runs.
@@ -204,15 +216,21 @@ impl Keep {
     }
 
     fn keep(&self) -> Outcome {
-        let ready = self.ready_fd.map(process::inherited).transpose();
-        let ready = Cell::new(ready.map_err(Failed::new)?);
         let book = book()?;
+        let given = Given::wait(io::stdin()).map_err(Failed::new)?;
+        let Some(Given { turn, ready }) = given else {
+            // Nothing has come of it.
+            return Ok(0);
+        };
+        // It is over when this is another file.
+        dup2_stdin(turn).map_err(|error| Failed::new(io::Error::from(error)))?;
+        let ready = Cell::new(ready);
         let instance = book.find(&self.id)?;
         let asked = instance.asked()?;
         let service = asked.service.describe(&asked.command, USUAL_SIZE);
         let mut config = asked.config.clone();
         config["vsock"] = json!({ "path": VSOCK, "agent": true });
-        let input = serde_json::to_vec(&config).map_err(Failed::new)?;
+        let input = serde_json::to_string(&config).map_err(Failed::new)?;
         // The name of its socket has little room, and its directory takes much of it.
         let place = instance.directory().path().to_path_buf();
         let own = std::env::current_exe().map_err(Failed::new)?;
@@ -229,13 +247,22 @@ impl Keep {
                 .current_dir(&place);
             command
         };
+        let here: &dyn Fn() -> Here = &|| {
+            // Where its paths begin.
+            let config = chdir(&place).map_err(|error| Failed::new(io::Error::from(error)));
+            let config = config.and_then(|()| described(&input));
+            Box::new(move |Handed { ready, control }| {
+                kvmlet_command::run(|| run_here(config?, ready, control))
+            })
+        };
         // Whoever has run before boots: what it went on from is past.
         let goes_on = asked.snapshot.is_some() && instance.record()?.started.is_none();
         let first: &dyn Fn() -> Command = &restore;
         let program = Program {
             command: &command,
             first: goes_on.then_some(first),
-            input: &input,
+            input: input.as_bytes(),
+            here: Some(here),
             ready: Some("--ready-fd"),
             channel: Some(ChannelSpec {
                 service: &service,

@@ -47,7 +47,7 @@ impl Restart {
             stop(&book, &instance, ending, false)?;
             // Its supervisor may have more to write.
             drop(book.own(&instance)?);
-            detach(instance.id(), turn, None)?;
+            detach(instance.id(), turn)?;
             tell(&book, "restart", &view, []);
             Ok(reference.into())
         })

@@ -152,7 +152,7 @@ fn begin(book: &Book, view: &View) -> Result<Option<Starting>, Failed> {
         Err(error) => return Err(error.into()),
     };
     match is_due(&look_again(book, &instance)?) {
-        true => Ok(Some(Starting::begin(&view.id, turn, None, false)?)),
+        true => Ok(Some(Starting::begin(&view.id, turn)?)),
         false => Ok(None),
     }
 }

@@ -29,7 +29,7 @@ impl Start {
                     return Err(failed.help(format!("`kvmlet unpause {called}` has it go on")));
                 }
                 _ if is_alive(&view) => {}
-                _ => detach(instance.id(), turn, None)?,
+                _ => detach(instance.id(), turn)?,
             }
             Ok(reference.into())
         })

@@ -16,6 +16,7 @@ mod instance;
 pub mod logs;
 mod moment;
 mod name;
+mod passing;
 mod place;
 pub mod restart;
 mod rotated;
@@ -33,8 +34,8 @@ pub use error::Error;
 pub use filter::{Filters, NotAFilter};
 pub use id::{InstanceId, NotAnId};
 pub use instance::{
-    Asked, End, Instance, Keeper, LogLimits, Mount, Outcome, Owned, Process, Record, Service,
-    State, Step, Text, Turn, View,
+    Asked, End, Given, Giving, Instance, Keeper, LogLimits, Mount, Outcome, Owned, Process, Record,
+    Service, State, Step, Text, Turn, View,
 };
 pub use moment::{Moment, NotAMoment};
 pub use name::{Name, NotAName};

@@ -1,11 +1,8 @@
 //! What a process has open.
 
 use super::standard_error;
-use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Resource, getrlimit};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 /// Closes all that this process has open but these, and standard error.
 ///
@@ -46,18 +43,6 @@ pub fn keep_from_programs() {
         // SAFETY: it sets a flag of a descriptor, if there is one.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
-}
-
-/// Has the program of a command inherit these, by the numbers that they have here. The command owns them.
-pub fn leave_to(command: &mut Command, left: Vec<OwnedFd>) {
-    let prepare = move || {
-        for fd in &left {
-            fcntl_setfd(fd, FdFlags::empty())?;
-        }
-        Ok(())
-    };
-    // SAFETY: it makes system calls, and nothing else.
-    unsafe { command.pre_exec(prepare) };
 }
 
 /// None has a number that is not below the limit.

@@ -44,6 +44,11 @@ pub fn never_waits() {
     lock().way = Some(Way::Direct);
 }
 
+/// It is another file now than when this process, or the one that it was forked from, has written to it.
+pub fn is_another() {
+    lock().way = None;
+}
+
 /// Says what was dropped, if there is room now: this process ends.
 pub fn finish() {
     lock().put(b"", None);

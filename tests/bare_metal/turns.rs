@@ -7,6 +7,7 @@ pub const TESTS: &[Test] = &[
     ("starts_at_one_instant_are_one", starts),
     ("a_start_is_waited_for_until_it_is_settled", waits),
     ("what_is_being_made_is_nobody_elses", made),
+    ("a_supervisor_without_a_turn_ends", without),
 ];
 
 fn starts() {
@@ -69,5 +70,27 @@ fn made() {
         timeout 20 $K rm -f web
         "#,
         "web\nweb running\n1\nweb\n",
+    );
+}
+
+fn without() {
+    script(
+        r#"
+        $K run -d --name web --kernel "$AGENT" root stay >/dev/null
+        # That of what is not made in the end was there already.
+        ! $K run -d --name web --kernel "$AGENT" root stay 2>err && grep -o 'the name `web` is taken' err
+        kept=$($K inspect --format '{{.State.Pid}}' web)
+        others() { for it in /proc/[0-9]*; do
+            [ "$(readlink $it/exe 2>/dev/null)" = "$(realpath $K)" ] || continue
+            [ "$(readlink $it/ns/mnt)" = "$(readlink /proc/self/ns/mnt)" ] || continue
+            tr '\0' ' ' <$it/cmdline | grep ' keep ' | grep -v "$($K inspect --format '{{.Id}}' web)" || true
+        done; }
+        for i in $(seq 100); do [ -n "$(others)" ] || break; sleep 0.05; done; others
+        # Who has no turn to give is no reason to start anything.
+        code=0; $K keep "$($K inspect --format '{{.Id}}' web)" </dev/null >out || code=$?; echo $code; wc -l <out
+        $K stop web; code=0; $K keep "$($K inspect --format '{{.Id}}' web)" <&- >out || code=$?; echo $code
+        $K ps -a --format '{{.Names}} {{.State}}'; [ -n "$kept" ]
+        "#,
+        "the name `web` is taken\n125\n1\nweb\n125\nweb exited\n",
     );
 }

@@ -274,7 +274,12 @@ pub(super) fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
     }
     let text = String::from_utf8(bytes)
         .map_err(|_| wrong("is not UTF-8").help("a configuration is JSON text"))?;
-    VmConfigBuilder::from_json(&text).map_err(|error| {
+    builder(&text, &name)
+}
+
+/// What a configuration says, which is called that.
+pub(super) fn builder(json: &str, name: &str) -> Result<VmConfigBuilder, Failed> {
+    VmConfigBuilder::from_json(json).map_err(|error| {
         let help = match error {
             kvmlet_spec::Error::Json { is_json: false, .. } => {
                 "a configuration is JSON, such as {\"kernel\": \"vmlinux\", \"memory\": \"512M\"}"

@@ -11,7 +11,7 @@ mod walls;
 use super::{Failed, Outcome};
 use crate::ports::called_at;
 use clap::Args;
-use flags::Flags;
+use flags::{Flags, builder, with_default_guest};
 pub(crate) use flags::{help_without_init, with_agent};
 pub(crate) use keys::explained;
 use kvmlet_control::{Channel, Report};
@@ -93,6 +93,24 @@ impl Boot {
         let config = taken.or_tell(self.flags.config())?;
         taken.run(config, None, started, announce)
     }
+}
+
+/// What a configuration describes.
+pub(crate) fn described(json: &str) -> Result<VmConfig, Failed> {
+    let config = with_default_guest(builder(json, "of the instance")?)?.build();
+    config.map_err(|error| kvmlet_vmm::Error::from(error).into())
+}
+
+/// Runs a VM in this process, as `kvmlet boot --config` does, for an instance.
+pub(crate) fn run_here(config: VmConfig, ready: OwnedFd, control: Option<OwnedFd>) -> Outcome {
+    let control = control.map(ControlListener::new).transpose();
+    let taken = Taken {
+        ready: Some(ready),
+        control: control.map_err(Failed::new)?,
+        channel: None,
+        paused: false,
+    };
+    taken.run(config, None, Instant::now(), announce)
 }
 
 /// What was opened for this process.

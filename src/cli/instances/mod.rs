@@ -6,7 +6,7 @@ pub(super) mod row;
 
 use crate::Failed;
 use crate::exit_code::ExitCode;
-use kvmlet_manager::{Book, Instance, View};
+use kvmlet_manager::{Book, Instance, InstanceId, Name, View};
 use kvmlet_sys::standard_error;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -82,7 +82,18 @@ pub(super) fn tell<const N: usize>(
     view: &View,
     attributes: [(&str, String); N],
 ) {
-    if let Err(error) = book.tell(event, &view.id, view.name.as_ref(), attributes) {
+    tell_of(book, event, &view.id, view.name.as_ref(), attributes);
+}
+
+/// The same of one that nobody has looked at.
+pub(super) fn tell_of<const N: usize>(
+    book: &Book,
+    event: &str,
+    id: &InstanceId,
+    name: Option<&Name>,
+    attributes: [(&str, String); N],
+) {
+    if let Err(error) = book.tell(event, id, name, attributes) {
         standard_error::say(format_args!(
             "kvmlet: the event `{event}` is not told: {error}"
         ));

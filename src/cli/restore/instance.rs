@@ -61,12 +61,12 @@ impl Wanted {
         if !detached {
             wanted.check()?;
         }
-        let made = Made::new(book, name.as_ref(), asked)?;
+        let made = Made::new(book, name.as_ref(), asked, wanted, detached)?;
         if let Err(failed) = own.iter().try_for_each(Own::take_over) {
             made.forget()?;
             return Err(failed);
         }
-        made.start(ready, wanted, detached)
+        made.start(ready)
     }
 }
 

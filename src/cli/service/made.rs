@@ -2,14 +2,14 @@
 
 use crate::exit_code::ExitCode;
 use crate::instances::row::code;
-use crate::instances::{look, signal, tell};
-use crate::keep::{NotStarted, Starting, detach};
+use crate::instances::{look, signal, tell_of};
+use crate::keep::{NotStarted, Starting, Waiting};
 use crate::logs::{follow, print};
 use crate::session::{Left, MOST_SIGNALS, Session, SessionError, Wanted};
 use crate::{Failed, Outcome};
 use kvmlet_manager::logs::{Reader, Selection, Stream, Streams};
 use kvmlet_manager::volumes::forget;
-use kvmlet_manager::{Asked, Book, Instance, Moment, Name, Turn, View};
+use kvmlet_manager::{Asked, Book, Instance, Moment, Name, Turn};
 use kvmlet_spec::supervision::RestartPolicy;
 use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::standard_error;
@@ -17,26 +17,64 @@ use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::process::Signal;
 use std::os::fd::{AsFd, OwnedFd};
 
+/// What whoever has asked for it does, once it runs.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// Nothing.
+    Leave,
+    /// Who starts it again and again, follows what it writes.
+    Follow,
+    /// Its streams are those of this process, until it has ended or is left to itself.
+    Attend(Wanted),
+}
+
+impl Then {
+    fn of(asked: &Asked, wanted: Wanted, detached: bool) -> Self {
+        let restarts = asked.restart != RestartPolicy::No;
+        match detached {
+            true => Self::Leave,
+            false if restarts && !wanted.input && !wanted.terminal => Self::Follow,
+            false => Self::Attend(wanted),
+        }
+    }
+}
+
 /// One that does not run yet. Nobody else starts or removes it.
 pub(crate) struct Made<'a> {
     book: &'a Book,
     pub instance: Instance,
-    view: View,
+    name: Name,
+    asked: Asked,
     turn: Turn,
+    supervisor: Waiting,
+    then: Then,
 }
 
 impl<'a> Made<'a> {
-    /// Puts one into the book, which is told.
-    pub fn new(book: &'a Book, name: Option<&Name>, asked: Asked) -> Result<Self, Failed> {
-        let (instance, _, turn) = book.create_in_turn(name, asked)?;
-        let (_, view) = look(book, instance.id().as_str())?;
-        tell(book, "create", &view, [("image", view.asked.image.clone())]);
-        Ok(Self {
+    /// Puts one into the book, which is told. Unless it is detached, its streams are going to be those of this process.
+    pub fn new(
+        book: &'a Book,
+        name: Option<&Name>,
+        asked: Asked,
+        wanted: Wanted,
+        detached: bool,
+    ) -> Result<Self, Failed> {
+        let then = Then::of(&asked, wanted, detached);
+        // It begins while there is something to be made for it.
+        let supervisor = Waiting::begin(&asked.id, matches!(then, Then::Attend(_)))?;
+        let (instance, name, turn) = book.create_in_turn(name, asked.clone())?;
+        let made = Self {
             book,
             instance,
-            view,
+            name,
+            asked,
             turn,
-        })
+            supervisor,
+            then,
+        };
+        let image = [("image", made.asked.image.clone())];
+        tell_of(book, "create", &made.asked.id, Some(&made.name), image);
+        Ok(made)
     }
 
     /// Takes it out of the book again, with what was made for it alone.
@@ -44,48 +82,46 @@ impl<'a> Made<'a> {
         match self.instance.own() {
             Ok(owned) => {
                 self.book.remove(owned)?;
-                Ok(forget(self.book, &self.view.asked)?)
+                Ok(forget(self.book, &self.asked)?)
             }
             Err(_) => Ok(()),
         }
     }
 
-    /// Starts it. Unless it is detached, its streams are those of this process, until it has ended or is left to itself.
-    pub fn start(self, ready: Option<OwnedFd>, wanted: Wanted, detached: bool) -> Outcome {
-        let started = self.start_or_not(ready, wanted, detached);
+    /// Starts it. Whoever waits for the service to be well is told by `ready`.
+    pub fn start(self, ready: Option<OwnedFd>) -> Outcome {
+        let started = self.start_or_not(ready);
         started.or_else(|not_started| not_started.give_up())
     }
 
     /// The same; returns one that has not come to run.
-    pub fn start_or_not(
-        self,
-        ready: Option<OwnedFd>,
-        wanted: Wanted,
-        detached: bool,
-    ) -> Result<u8, Box<Unstarted<'a>>> {
+    pub fn start_or_not(self, ready: Option<OwnedFd>) -> Result<u8, Box<Unstarted<'a>>> {
         let Self {
             book,
             instance,
-            view,
+            name,
+            asked,
             turn,
+            supervisor,
+            then,
         } = self;
-        let (id, restarts) = (&view.id, view.asked.restart != RestartPolicy::No);
-        let ended = match detached {
-            true => detach(id, turn, ready).and_then(|()| {
-                kvmlet_command::print(format!("{id}\n"))?;
+        let starting = supervisor.go_on(turn, ready);
+        let ended = match then {
+            Then::Leave => starting.wait().and_then(|()| {
+                kvmlet_command::print(format!("{}\n", asked.id))?;
                 Ok(0)
             }),
-            // Who starts it again and again, follows what it writes.
-            false if restarts && !wanted.input && !wanted.terminal => {
-                detach(id, turn, ready).and_then(|()| Ok(follow_all(book, &instance)?))
-            }
-            false => attend(&instance, turn, ready, wanted),
+            Then::Follow => starting
+                .wait()
+                .and_then(|()| Ok(follow_all(book, &instance)?)),
+            Then::Attend(wanted) => attend(&instance, starting, wanted),
         };
         ended.map_err(|why| {
             Box::new(Unstarted {
                 book,
                 instance,
-                view,
+                name,
+                asked,
                 why,
             })
         })
@@ -96,7 +132,8 @@ impl<'a> Made<'a> {
 pub(crate) struct Unstarted<'a> {
     book: &'a Book,
     instance: Instance,
-    view: View,
+    name: Name,
+    asked: Asked,
     why: NotStarted,
 }
 
@@ -110,18 +147,19 @@ impl Unstarted<'_> {
     pub fn forget(self) -> Result<Failed, Failed> {
         let owned = self.book.own(&self.instance)?;
         self.book.remove(owned)?;
-        tell(self.book, "destroy", &self.view, []);
+        let name = Some(&self.name);
+        tell_of(self.book, "destroy", &self.asked.id, name, []);
         Ok(self.why.failed)
     }
 
     /// Tells why, and returns the exit code. As docker does: what was asked is kept, for who wants to look, unless that was not
     /// wanted.
     pub fn give_up(self) -> Outcome {
-        if self.view.asked.remove
+        if self.asked.remove
             && let Ok(owned) = self.instance.own()
         {
             self.book.remove(owned)?;
-            forget(self.book, &self.view.asked)?;
+            forget(self.book, &self.asked)?;
         }
         self.why.failed.print();
         Ok(self.why.code)
@@ -129,13 +167,7 @@ impl Unstarted<'_> {
 }
 
 /// Runs it with its streams on those of this process, until it has ended or is left to itself.
-fn attend(
-    instance: &Instance,
-    turn: Turn,
-    ready: Option<OwnedFd>,
-    wanted: Wanted,
-) -> Result<u8, NotStarted> {
-    let mut starting = Starting::begin(instance.id(), turn, ready, true)?;
+fn attend(instance: &Instance, mut starting: Starting, wanted: Wanted) -> Result<u8, NotStarted> {
     let agent = starting.attach(instance)?;
     let since = Moment::now();
     match Session::new(agent, wanted).and_then(Session::run) {

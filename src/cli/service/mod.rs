@@ -107,7 +107,7 @@ impl Run {
         });
         let idfile = idfile.transpose()?;
         // Nobody else starts or removes it before it runs.
-        let made = Made::new(&book, name.as_ref(), asked.clone());
+        let made = Made::new(&book, name.as_ref(), asked.clone(), wanted, self.detach);
         drop(held);
         if made.is_err() {
             // What was made for it is nobody's.
@@ -125,7 +125,7 @@ impl Run {
             return Err(failed);
         }
         match warm {
-            None => made.start(ready, wanted, self.detach),
+            None => made.start(ready),
             Some(warm) => {
                 let run = warm::WarmRun {
                     book: &book,

@@ -21,7 +21,7 @@ pub use mount::Mount;
 pub use owned::{Keeper, Owned};
 pub use record::{End, Outcome, Process, Record, State, Step};
 pub use service::{Service, Text};
-pub use turn::Turn;
+pub use turn::{Given, Giving, Turn};
 
 use crate::sealed::{self, Broken};
 use crate::slots::{self, Slots};

@@ -1,12 +1,12 @@
 //! Turns: whoever starts, restarts or removes an instance is the only one who does, until it is settled what has become of that.
 
 use super::{Instance, LOCK};
-use crate::Error;
+use crate::{Error, passing};
 use kvmlet_sys::byte_lock;
 use kvmlet_sys::directory::Directory;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The byte of the lock that is the turn's: no instance has run that often.
 const TURN: u64 = 1 << 62;
@@ -29,10 +29,54 @@ impl Turn {
     }
 }
 
-/// For another process, which has the turn, too, as long as it has this open.
-impl From<Turn> for OwnedFd {
-    fn from(turn: Turn) -> Self {
-        turn.0.into()
+/// Of which another process, that was started before there was the turn, gets it from this one.
+#[derive(Debug)]
+pub struct Giving(OwnedFd);
+
+impl Giving {
+    /// This end, and that of the other process.
+    ///
+    /// # Errors
+    /// When the host gives none.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = passing::pair()?;
+        Ok((Self(ours), theirs))
+    }
+
+    /// Gives it the turn, which it has as long as it has open what comes, and where somebody waits for the service, if
+    /// somebody does.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn give(self, turn: Turn, ready: Option<OwnedFd>) -> io::Result<()> {
+        let turn = [turn.0.as_fd()].into_iter();
+        let all: Vec<_> = turn.chain(ready.as_ref().map(AsFd::as_fd)).collect();
+        passing::say(self.0, 0, &all)
+    }
+}
+
+/// What another process [gives](Giving::give).
+#[derive(Debug)]
+pub struct Given {
+    /// The turn, as long as it is open.
+    pub turn: OwnedFd,
+    /// Where somebody waits for the service.
+    pub ready: Option<OwnedFd>,
+}
+
+impl Given {
+    /// Waits for it; none if it does not come to that.
+    ///
+    /// # Errors
+    /// When that is no such socket.
+    pub fn wait(from: impl AsFd) -> io::Result<Option<Self>> {
+        let said = passing::hear(from)?;
+        let mut descriptors = said.into_iter().flat_map(|(_, descriptors)| descriptors);
+        let turn = descriptors.next();
+        Ok(turn.map(|turn| Self {
+            turn,
+            ready: descriptors.next(),
+        }))
     }
 }
 

@@ -12,6 +12,7 @@ mod dial;
 mod ending;
 mod prepared;
 mod probe;
+mod program;
 mod renewal;
 mod running;
 mod socket;
@@ -23,6 +24,7 @@ pub use audience::{Audience, Wish};
 pub use channel::ChannelSpec;
 pub use dial::{VSOCK, ask, attach, connect};
 pub use ending::HOST_ENDS;
+pub use program::{Handed, Here, Program};
 pub use socket::slot_of;
 
 use crate::health::Health;
@@ -40,35 +42,11 @@ use running::{Ran, Running};
 use starter::Starter;
 use std::io;
 use std::os::fd::AsFd;
-use std::process::Command;
 use std::time::{Duration, Instant};
 use stopping::Manner;
 
 /// How long the disk of a log may take at the end, before what it has not taken is given up.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
-
-/// What a supervisor is given to run.
-pub struct Program<'a> {
-    /// Makes the command that runs the VM in the foreground: its standard output is the guest's, its standard error its
-    /// own. What it is given in standard input is `input`.
-    pub command: &'a dyn Fn() -> Command,
-    /// Makes that of the first start, where the VM goes on from a snapshot.
-    pub first: Option<&'a dyn Fn() -> Command>,
-    /// What it reads: the configuration.
-    pub input: &'a [u8],
-    /// The argument by which it is told the number of a descriptor, on which it says that the VM runs. Without one it is
-    /// taken to run as soon as it is started.
-    pub ready: Option<&'a str>,
-    /// What its guest is told, and tells, if it does. The service runs when the guest tells so, and the program's standard
-    /// output is its console's.
-    pub channel: Option<ChannelSpec<'a>>,
-    /// The argument by which it is told the number of another one, on which it serves the instance's control socket.
-    pub control: Option<&'a str>,
-    /// Is called when the service runs, or is healthy if that is asked for, for the first time.
-    pub well: &'a dyn Fn(),
-    /// Takes from the thread that calls it what it has no use for, when it starts no program any more.
-    pub confine: fn() -> io::Result<()>,
-}
 
 /// What is told of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +77,8 @@ struct Supervisor<'a> {
     well: Option<&'a dyn Fn()>,
     /// What is to be done once this process starts no program any more.
     confine: Option<fn() -> io::Result<()>>,
-    /// Who starts it again.
-    starter: Option<Starter>,
+    /// Who starts it.
+    starter: Starter,
     keeper: Keeper,
     signals: Signals,
     log: Option<LogWriter>,
@@ -291,7 +269,7 @@ impl Supervisor<'_> {
         let channel = program.channel.as_ref().map(listen).transpose();
         let channel = channel.map_err(|error| format!("the guest could not be heard: {error}"))?;
         let (lock, directory) = (self.keeper.lock(), self.keeper.directory());
-        let running = Running::start(program, restores, self.starter.as_ref(), lock, directory);
+        let running = Running::start(program, restores, &mut self.starter, lock, directory);
         let running = running
             .map_err(|error| format!("the program that runs VMs cannot be started: {error}"))?;
         Ok((running, channel))

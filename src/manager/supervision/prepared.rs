@@ -14,8 +14,8 @@ use kvmlet_sys::signals::{ENDING, Signals};
 pub(super) struct Prepared {
     pub signals: Signals,
     pub asked: Asked,
-    /// Who starts the program, where that may be more than once.
-    pub starter: Option<Starter>,
+    /// Who starts the program.
+    pub starter: Starter,
     pub log: LogWriter,
     pub audience: Option<Audience>,
 }
@@ -25,10 +25,8 @@ impl Prepared {
         let path = keeper.directory().path().to_path_buf();
         let asked = keeper.asked()?;
         // While there is one thread, and nobody is heard yet.
-        let starter = match asked.restart {
-            RestartPolicy::No => None,
-            _ => Some(Starter::fork(program).map_err(Error::file(&path))?),
-        };
+        let once = asked.restart == RestartPolicy::No;
+        let starter = Starter::fork(program, once).map_err(Error::file(&path))?;
         let signals = Signals::take(&[ENDING.as_slice(), &[HOST_ENDS]].concat());
         let signals = signals.map_err(Error::file(&path))?;
         let log = LogWriter::confined(keeper.directory(), asked.log, program.confine)

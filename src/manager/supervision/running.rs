@@ -7,14 +7,14 @@ use super::starter::{Given, Started, Starter};
 use crate::logs::Stream;
 use kvmlet_control::State;
 use kvmlet_sys::directory::Directory;
+use kvmlet_sys::process::Ended;
 use kvmlet_sys::signals::Signals;
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::io::{Errno, ioctl_fionbio, read};
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::Signal;
 use std::fs::File;
 use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 /// What a pipe holds (pipe(7)).
@@ -77,11 +77,11 @@ pub(super) struct Woken {
 }
 
 impl Running {
-    /// Has the program started, from a snapshot or anew, which inherits the lock: by the process that is there for that, if there is one.
+    /// Has the program started, from a snapshot or anew, which inherits the lock.
     pub fn start(
         program: &Program<'_>,
         restores: bool,
-        starter: Option<&Starter>,
+        starter: &mut Starter,
         lock: &File,
         directory: &Directory,
     ) -> io::Result<Self> {
@@ -99,13 +99,12 @@ impl Running {
             ready: their_ready.into(),
             control: control.as_ref().map(Control::for_program).transpose()?,
         };
-        let process = match starter {
-            Some(starter) => starter.start(restores, &given),
-            None => Started::by_this(program, restores, given),
-        };
-        let process = process?;
-        // A program that does not read it fails by itself.
-        let _ = input.write_all(program.input);
+        let process = starter.start(restores, &given)?;
+        drop(given);
+        if program.reads(restores) {
+            // One that does not fails by itself.
+            let _ = input.write_all(program.input);
+        }
         drop(input);
         let [out, err] = [out, err].map(OwnedFd::from);
         for output in [&out, &err] {
@@ -228,8 +227,7 @@ impl Running {
     /// Passes a signal on.
     pub fn signal(&self, signal: libc::c_int) {
         let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
-        // It may have ended.
-        let _ = pidfd_send_signal(&self.process.pidfd, signal);
+        self.process.signal(signal);
     }
 
     /// Gives away what there is of its outputs; true if there may be more.
@@ -261,10 +259,9 @@ impl Running {
 
     /// How it has ended.
     pub fn ended(self) -> io::Result<Ran> {
-        let status = self.process.wait()?;
-        let code = match (status.code(), status.signal()) {
-            (Some(code), _) => code as u8,
-            (None, signal) => 128 + signal.unwrap_or(libc::SIGKILL) as u8,
+        let code = match self.process.wait()? {
+            Ended::Exited(code) => code,
+            Ended::Killed(signal) => 128 + signal as u8,
         };
         let error = match self.started {
             true => None,

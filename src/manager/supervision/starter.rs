@@ -1,27 +1,25 @@
-//! Who starts the program: the supervisor itself, or a process beside it, for one whose service may be started again.
+//! Who starts the program: a process that was forked from the supervisor before there was anything to be heard.
 //!
 //! To start a VM takes all rights that its user has. A supervisor has none once the service runs, for it hears its guest. So a
-//! process that hears nobody else keeps them: it was forked before there was anything to be heard, has nothing open but its end
-//! of a socket, and knows one thing: to start this program, with these arguments, anew. What comes with that are the
-//! descriptors which the program is to have.
+//! process that hears nobody else keeps them. It has nothing open but its end of a socket, and knows one thing: to start this
+//! program, with these arguments, anew. What comes with that are the descriptors which the program is to have. Where a service
+//! is not started again this process becomes the program, and there is none that keeps rights.
 
-use super::Program;
-use kvmlet_sys::process::{self, Fork};
-use kvmlet_sys::{descriptors, signals};
+use super::ending::FAILED;
+use super::{Handed, Here, Program};
+use crate::passing::{self, hear, say};
+use kvmlet_sys::process::{self, Child, Ended, Fork};
+use kvmlet_sys::{descriptors, signals, standard_error};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg,
-    socketpair,
-};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, set_parent_process_death_signal,
+    Pid, Signal, getpid, getppid, pidfd_send_signal, set_parent_process_death_signal,
 };
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ExitStatus};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// What a program is given, in the order in which it goes over the socket.
 pub(super) struct Given {
@@ -34,9 +32,6 @@ pub(super) struct Given {
     /// Where it serves the control socket, if it does.
     pub control: Option<OwnedFd>,
 }
-
-/// The most that there are of them.
-const MOST: usize = 6;
 
 /// A program that runs, or has ended and is not forgotten.
 pub(super) struct Started {
@@ -52,67 +47,92 @@ enum End {
 }
 
 /// The process beside a supervisor.
-pub(super) struct Starter(OwnedFd);
+pub(super) struct Starter {
+    socket: OwnedFd,
+    /// It itself, until it is the program.
+    process: Option<Child>,
+    once: bool,
+}
 
 impl Starter {
-    /// Forks it from this process, which has one thread.
-    pub fn fork(program: &Program<'_>) -> io::Result<Self> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+    /// Forks it from this process, which has one thread. It starts the program once, and is it then, or again and again.
+    pub fn fork(program: &Program<'_>, once: bool) -> io::Result<Self> {
+        let (socket, theirs) = passing::pair()?;
         match process::fork(0, None)? {
-            Fork::Parent(_) => Ok(Self(ours)),
+            Fork::Parent(process) => Ok(Self {
+                socket,
+                process: Some(process),
+                once,
+            }),
             Fork::Child(lifeline) => {
                 // SAFETY: this process never comes back to what owns them.
                 unsafe { descriptors::close_all_but(&[theirs.as_fd()]) };
-                std::mem::forget((lifeline, ours));
+                std::mem::forget((lifeline, socket));
                 process::set_up_streams();
-                let served = signals::block_all().and_then(|()| serve(&theirs, program));
+                let served = signals::block_all().and_then(|()| match once {
+                    true => become_program(theirs, program),
+                    false => serve(&theirs, program),
+                });
                 process::end(served.is_err().into())
             }
         }
     }
 
     /// Has the program started: from a snapshot, or anew.
-    pub fn start(&self, restores: bool, given: &Given) -> io::Result<Started> {
-        let descriptors = given.all();
-        say(&self.0, restores.into(), &descriptors)?;
-        match hear(&self.0)? {
-            (0, mut descriptors) if descriptors.len() == 1 => Ok(Started {
-                pidfd: descriptors.remove(0),
-                end: End::Starter(self.0.try_clone()?),
+    pub fn start(&mut self, restores: bool, given: &Given) -> io::Result<Started> {
+        say(&self.socket, restores.into(), &given.all())?;
+        let answer = hear(&self.socket)?;
+        let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        match answer.map(|(error, descriptors)| (error, descriptors.into_iter().next())) {
+            Some((0, Some(pidfd))) => Ok(Started {
+                pidfd,
+                end: End::Starter(self.socket.try_clone()?),
             }),
-            (error, _) => Err(io::Error::from_raw_os_error(error)),
+            // Of one that has become the program the socket is closed, and nothing is said.
+            None if self.once => {
+                let process = self.process.take().ok_or_else(gone)?;
+                Ok(Started {
+                    pidfd: process.as_fd().try_clone_to_owned()?,
+                    end: End::Child(process),
+                })
+            }
+            None | Some((0, None)) => Err(gone()),
+            Some((error, _)) => Err(io::Error::from_raw_os_error(error)),
         }
     }
 }
 
 impl Started {
-    /// Starts the program as a child of this process: from a snapshot, or anew.
-    pub fn by_this(program: &Program<'_>, restores: bool, given: Given) -> io::Result<Self> {
-        let child = spawn(program, restores, given)?;
-        Ok(Self {
-            pidfd: pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?,
-            end: End::Child(child),
-        })
+    /// Passes a signal on.
+    pub fn signal(&self, signal: Signal) {
+        // It may have ended.
+        let _ = pidfd_send_signal(&self.pidfd, signal);
     }
 
     /// How it has ended, which is waited for.
-    pub fn wait(self) -> io::Result<ExitStatus> {
+    pub fn wait(self) -> io::Result<Ended> {
         match self.end {
-            End::Child(mut child) => child.wait(),
+            End::Child(child) => child.wait(),
             End::Starter(socket) => {
-                let mut bytes = [0; 4];
+                let mut bytes = [0; 2];
                 match recv(&socket, &mut bytes, RecvFlags::empty())?.0 {
-                    4 => Ok(ExitStatus::from_raw(i32::from_ne_bytes(bytes))),
+                    2 if bytes[0] == EXITED => Ok(Ended::Exited(bytes[1])),
+                    2 => Ok(Ended::Killed(bytes[1].into())),
                     // Whoever has ended its starter has ended it, too.
-                    _ => Ok(ExitStatus::from_raw(libc::SIGKILL)),
+                    _ => Ok(Ended::Killed(libc::SIGKILL)),
                 }
             }
         }
+    }
+}
+
+/// What stands before an exit code, and not before the number of a signal.
+const EXITED: u8 = 1;
+
+fn of_end(ended: Ended) -> [u8; 2] {
+    match ended {
+        Ended::Exited(code) => [EXITED, code],
+        Ended::Killed(signal) => [0, signal as u8],
     }
 }
 
@@ -134,57 +154,93 @@ impl Given {
     }
 }
 
+/// What is asked for: whether it goes on from a snapshot, and what the program is given. None when nobody is there any more.
+fn asked(socket: &OwnedFd) -> io::Result<Option<(bool, Given)>> {
+    let Some((restores, descriptors)) = hear(socket)? else {
+        return Ok(None);
+    };
+    let given = Given::of(descriptors).ok_or(Errno::BADF)?;
+    Ok(Some((restores != 0, given)))
+}
+
 /// Starts the program whenever it is wanted, and tells how it has ended, as long as anybody is there.
 fn serve(socket: &OwnedFd, program: &Program<'_>) -> io::Result<()> {
-    loop {
-        let (restores, descriptors) = hear(socket)?;
-        let started = Given::of(descriptors).ok_or(Errno::BADF.into());
-        let started = started.and_then(|given| Started::by_this(program, restores != 0, given));
-        match started {
-            Ok(started) => {
-                say(socket, 0, &[started.pidfd.as_fd()])?;
-                let status = started.wait()?.into_raw().to_ne_bytes();
-                send(socket, &status, SendFlags::NOSIGNAL)?;
+    while let Some((restores, given)) = asked(socket)? {
+        match start(socket, program, restores, given) {
+            Ok(child) => {
+                say(socket, 0, &[child.as_fd()])?;
+                send(socket, &of_end(child.wait()?), SendFlags::NOSIGNAL)?;
             }
-            Err(error) => say(socket, error.raw_os_error().unwrap_or(libc::EIO), &[])?,
+            Err(error) => say(socket, number(&error), &[])?,
+        }
+    }
+    Ok(())
+}
+
+/// Starts it beside this process.
+fn start(
+    socket: &OwnedFd,
+    program: &Program<'_>,
+    restores: bool,
+    given: Given,
+) -> io::Result<Child> {
+    let Some(here) = program.here.filter(|_| !restores) else {
+        return process::spawn(&mut command(program, restores, given, Some(getpid())));
+    };
+    match process::fork(0, None)? {
+        Fork::Parent(child) => Ok(child),
+        Fork::Child(lifeline) => {
+            std::mem::forget(lifeline);
+            // SAFETY: it is the parent's.
+            drop(unsafe { OwnedFd::from_raw_fd(socket.as_raw_fd()) });
+            run(here(), given)
         }
     }
 }
 
-fn say(socket: &OwnedFd, number: i32, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(descriptors));
+/// Is the program when it is wanted.
+fn become_program(socket: OwnedFd, program: &Program<'_>) -> io::Result<()> {
+    // While its supervisor has other things to do.
+    let here = program.here.map(|prepare| prepare());
+    let Some((restores, given)) = asked(&socket)? else {
+        return Ok(());
+    };
+    if let Some(here) = here.filter(|_| !restores) {
+        drop(socket);
+        run(here, given);
     }
-    let bytes = number.to_ne_bytes();
-    sendmsg(
-        socket,
-        &[IoSlice::new(&bytes)],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
-    Ok(())
+    // Which closes the socket if it succeeds.
+    let error = command(program, restores, given, getppid()).exec();
+    say(&socket, number(&error), &[])
 }
 
-fn hear(socket: &OwnedFd) -> io::Result<(i32, Vec<OwnedFd>)> {
-    let mut bytes = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let buffers = &mut [IoSliceMut::new(&mut bytes)];
-    let received = recvmsg(socket, buffers, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let descriptors = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    let descriptors = descriptors.flatten().collect();
-    match received.bytes {
-        4 => Ok((i32::from_ne_bytes(bytes), descriptors)),
-        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+/// Is the program, with what it was given, to its end.
+fn run(here: Here, given: Given) -> ! {
+    let Given {
+        streams: [input, output, error],
+        lock,
+        ready,
+        control,
+    } = given;
+    let set_up = || -> io::Result<()> {
+        dup2_stdin(&input)?;
+        dup2_stdout(&output)?;
+        dup2_stderr(&error)?;
+        // It stays open as long as this process lives, and what that starts knows that it is not its own.
+        fcntl_setfd(&lock, FdFlags::empty())?;
+        signals::block_none()
+    };
+    if set_up().is_err() {
+        process::end(FAILED);
     }
+    standard_error::is_another();
+    drop((input, output, error));
+    std::mem::forget(lock);
+    process::end(here(Handed { ready, control }))
 }
 
-fn spawn(program: &Program<'_>, restores: bool, given: Given) -> io::Result<Child> {
+/// The command with what it is given, for a process that ends with `parent`.
+fn command(program: &Program<'_>, restores: bool, given: Given, parent: Option<Pid>) -> Command {
     let Given {
         streams: [input, output, error],
         lock,
@@ -206,18 +262,18 @@ fn spawn(program: &Program<'_>, restores: bool, given: Given) -> io::Result<Chil
     }
     // The command owns them; the new process has them by the same numbers.
     let inherited: Vec<OwnedFd> = [lock, ready].into_iter().chain(control).collect();
-    let parent = getpid();
     let prepare = move || prepare(parent, &inherited);
     // SAFETY: it makes system calls, and nothing else.
     unsafe { command.pre_exec(prepare) };
-    command.stdin(input).stdout(output).stderr(error).spawn()
+    command.stdin(input).stdout(output).stderr(error);
+    command
 }
 
 /// What the new process does before it is the program.
-fn prepare(parent: Pid, inherited: &[OwnedFd]) -> io::Result<()> {
+fn prepare(parent: Option<Pid>, inherited: &[OwnedFd]) -> io::Result<()> {
     // It would go on when its supervisor is killed, and hold the lock.
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    if getppid() != Some(parent) {
+    if getppid() != parent {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
     // Those that this process reads, or does not heed, are for the program to heed.
@@ -226,4 +282,8 @@ fn prepare(parent: Pid, inherited: &[OwnedFd]) -> io::Result<()> {
         fcntl_setfd(fd, FdFlags::empty())?;
     }
     Ok(())
+}
+
+fn number(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
 }

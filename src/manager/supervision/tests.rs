@@ -11,7 +11,7 @@ use crate::{Asked, End, InstanceId, State};
 use kvmlet_spec::supervision::RestartPolicy;
 use kvmlet_sys::first_thread;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 /// What takes longer never comes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -147,10 +147,12 @@ fn inside(text: &str) {
         command.current_dir(place).args(["-c", script, "sh"]);
         command
     };
+    let here: &dyn Fn() -> Here = &|| Box::new(run_here);
     let program = Program {
         command: &command,
         first: None,
         input: b"the configuration\n",
+        here: (script == HERE).then_some(here),
         ready: ready.then_some("--ready"),
         channel: None,
         control: None,
@@ -160,6 +162,51 @@ fn inside(text: &str) {
     let told =
         &mut |told: Step<'_>| std::fs::write(place.join("told"), format!("{told:?}")).unwrap();
     supervise(&book, keeper, &program, told).unwrap();
+}
+
+/// Instead of a script.
+const HERE: &str = "here";
+
+/// Tells that it runs, and what it has: the bytes of its input, and the modes in which it has the lock and no other file open.
+fn run_here(Handed { ready, control }: Handed) -> u8 {
+    let input = std::io::read_to_string(std::io::stdin()).unwrap();
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    let open = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    let locks = open.filter(|path| path.ends_with("lock")).count();
+    let said = format!(
+        "{} bytes, {locks} lock, {}\n",
+        input.len(),
+        control.is_none()
+    );
+    rustix::io::write(rustix::stdio::stdout(), said.as_bytes()).unwrap();
+    rustix::io::write(rustix::stdio::stderr(), b"a warning\n").unwrap();
+    rustix::io::write(&ready, b"r").unwrap();
+    7
+}
+
+#[test]
+fn what_is_run_in_a_forked_process_is_no_other_program() {
+    let once = Instance::new("no");
+    assert_eq!(code(&once.run(HERE, true)), 7);
+    let mut said: Vec<_> = once.said().lines().map(String::from).collect();
+    said.sort();
+    let expected = ["kvmlet: a warning", "stdout: 0 bytes, 1 lock, true"];
+    assert_eq!(said, expected);
+    assert_eq!(once.told(), "Runs");
+    let again = Instance::new("on-failure:2");
+    assert_eq!(code(&again.run(HERE, true)), 7);
+    assert_eq!(
+        again.said().matches("1 lock").count(),
+        3,
+        "{}",
+        again.said()
+    );
+    assert_eq!(
+        again.events(),
+        [
+            "start", "die", "restart", "start", "die", "restart", "start", "die"
+        ]
+    );
 }
 
 fn code(end: &End) -> u8 {

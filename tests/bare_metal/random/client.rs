@@ -354,15 +354,15 @@ impl<'a> Client<'a> {
         let Some(pid) = chain.get(who as usize) else {
             return;
         };
-        // Whoever has the number now may be somebody else, who has nothing to do with this.
-        let marks = [&*id, "--control-fd", "--control-fd"];
+        // Whoever has the number now may be somebody else, who has nothing to do with this. All that a supervisor forks is
+        // called as it is; a process is told from another program of the same number, and from other instances.
         let Some(pidfd) =
             Pid::from_raw(*pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
         else {
             return;
         };
         let line = read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if !line.contains(marks[who as usize]) {
+        if !line.contains(&*id) {
             return;
         }
         self.scene.diary.touching(&id);

@@ -125,14 +125,21 @@ impl WarmRun<'_> {
         // What is not told by the first is for the second.
         let again = ready.as_ref().map(OwnedFd::try_clone).transpose();
         let again = again.map_err(Failed::new)?;
-        let unstarted = match made.start_or_not(ready, self.wanted, self.detached) {
+        let unstarted = match made.start_or_not(ready) {
             Ok(code) => return Ok(code),
             Err(unstarted) if unstarted.was_stopped() => return unstarted.give_up(),
             Err(unstarted) => unstarted,
         };
         let why = unstarted.forget()?;
         asked.snapshot = None;
-        let made = Made::new(self.book, self.name.as_ref(), asked.clone())?;
+        let (wanted, detached) = (self.wanted, self.detached);
+        let made = Made::new(
+            self.book,
+            self.name.as_ref(),
+            asked.clone(),
+            wanted,
+            detached,
+        )?;
         self.warm.has_failed(self.book, &why)?;
         self.boot(made, &asked.id, again)
     }
@@ -141,9 +148,9 @@ impl WarmRun<'_> {
     fn boot(self, made: Made<'_>, id: &InstanceId, ready: Option<OwnedFd>) -> Outcome {
         if !self.detached {
             self.warm.keep(id, true);
-            return made.start(ready, self.wanted, false);
+            return made.start(ready);
         }
-        match made.start_or_not(ready, self.wanted, true) {
+        match made.start_or_not(ready) {
             Ok(code) => {
                 self.warm.keep(id, false);
                 Ok(code)

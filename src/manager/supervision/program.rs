@@ -1,0 +1,51 @@
+//! What a supervisor runs.
+
+use super::ChannelSpec;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+
+/// What a supervisor is given to run.
+pub struct Program<'a> {
+    /// Makes the command that runs the VM in the foreground: its standard output is the guest's, its standard error its
+    /// own. What it is given in standard input is `input`.
+    pub command: &'a dyn Fn() -> Command,
+    /// Makes that of the first start, where the VM goes on from a snapshot.
+    pub first: Option<&'a dyn Fn() -> Command>,
+    /// What it reads: the configuration.
+    pub input: &'a [u8],
+    /// Makes what does the same as that command, in a process that was forked for it: it spares a start the execution of a
+    /// program, and what that would have to read again. Not where it goes on from a snapshot.
+    pub here: Option<&'a dyn Fn() -> Here>,
+    /// The argument by which it is told the number of a descriptor, on which it says that the VM runs. Without one it is
+    /// taken to run as soon as it is started.
+    pub ready: Option<&'a str>,
+    /// What its guest is told, and tells, if it does. The service runs when the guest tells so, and the program's standard
+    /// output is its console's.
+    pub channel: Option<ChannelSpec<'a>>,
+    /// The argument by which it is told the number of another one, on which it serves the instance's control socket.
+    pub control: Option<&'a str>,
+    /// Is called when the service runs, or is healthy if that is asked for, for the first time.
+    pub well: &'a dyn Fn(),
+    /// Takes from the thread that calls it what it has no use for, when it starts no program any more.
+    pub confine: fn() -> io::Result<()>,
+}
+
+/// Runs the VM to its end, and returns the exit code of the process.
+pub type Here = Box<dyn FnOnce(Handed) -> u8>;
+
+impl Program<'_> {
+    /// Does it read its input, or is it run where that is known?
+    pub(super) fn reads(&self, restores: bool) -> bool {
+        restores || self.here.is_none()
+    }
+}
+
+/// What a program is handed that is run in a forked process: what its command is told the numbers of.
+#[derive(Debug)]
+pub struct Handed {
+    /// Where it says that the VM runs.
+    pub ready: OwnedFd,
+    /// Where it serves the instance's control socket, if it does.
+    pub control: Option<OwnedFd>,
+}
