@@ -14,8 +14,8 @@ pub struct Program<'a> {
     pub first: Option<&'a dyn Fn() -> Command>,
     /// What it reads: the configuration.
     pub input: &'a [u8],
-    /// Makes what does the same as that command, in a process that was forked for it: it spares a start the execution of a
-    /// program, and what that would have to read again. Not where it goes on from a snapshot.
+    /// Makes what does the same as that command the first time, in a process that was forked for it: it spares a start the
+    /// execution of a program, and what that would have to read again. Not where it goes on from a snapshot.
     pub here: Option<&'a dyn Fn() -> Here>,
     /// The argument by which it is told the number of a descriptor, on which it says that the VM runs. Without one it is
     /// taken to run as soon as it is started.

@@ -165,8 +165,12 @@ fn asked(socket: &OwnedFd) -> io::Result<Option<(bool, Given)>> {
 
 /// Starts the program whenever it is wanted, and tells how it has ended, as long as anybody is there.
 fn serve(socket: &OwnedFd, program: &Program<'_>) -> io::Result<()> {
+    // Only the first is a fork of this process. Whoever has brought one down has learnt where all is in it, and the next one
+    // has another place: an executed program gets one of its own.
+    let mut here = program.here;
     while let Some((restores, given)) = asked(socket)? {
-        match start(socket, program, restores, given) {
+        let here = here.take().filter(|_| !restores);
+        match start(socket, program, here, restores, given) {
             Ok(child) => {
                 say(socket, 0, &[child.as_fd()])?;
                 send(socket, &of_end(child.wait()?), SendFlags::NOSIGNAL)?;
@@ -181,10 +185,11 @@ fn serve(socket: &OwnedFd, program: &Program<'_>) -> io::Result<()> {
 fn start(
     socket: &OwnedFd,
     program: &Program<'_>,
+    here: Option<&dyn Fn() -> Here>,
     restores: bool,
     given: Given,
 ) -> io::Result<Child> {
-    let Some(here) = program.here.filter(|_| !restores) else {
+    let Some(here) = here else {
         return process::spawn(&mut command(program, restores, given, Some(getpid())));
     };
     match process::fork(0, None)? {
