@@ -184,12 +184,13 @@ fn starts_same_guest() {
 }
 
 fn starts_guest() {
-    let names = "kvmlet-metal,kvmlet-metal-nojail";
+    let names = "kvmlet-metal,kvmlet-metal-nojail,kvmlet-restore,kvmlet-restore-nojail";
     let result = Cache::new().json(&["startup", "--rounds", "3", "--only", names]);
     let one = contestant(&result, "kvmlet-metal");
     for name in names.split(',') {
         let one = contestant(&result, name);
         assert_eq!(one["figures"]["ready_ms"]["n"], 3, "{one:#}");
+        assert_eq!(one["figures"]["failed"], 0, "{one:#}");
     }
     // Tracepoints take root. The guest writes six bytes up to the end of the line, each an exit.
     let effort = &one["effort"];

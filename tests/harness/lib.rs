@@ -120,9 +120,18 @@ pub fn service() -> PathBuf {
     build("guests", "kvmlet-ready", &[]).join("kvmlet-ready")
 }
 
-/// The guest of start-up benchmarks in a form that all VMMs load, ending or staying, built when first asked for.
+/// The guest of start-up benchmarks in a form that all VMMs load, ending, staying or going on from a snapshot, built when first asked for.
 pub fn ready_guest(name: &str) -> PathBuf {
-    let features = ["--features", "pvh", "--bin", "ready", "--bin", "ready_stay"];
+    let features = [
+        "--features",
+        "pvh",
+        "--bin",
+        "ready",
+        "--bin",
+        "ready_stay",
+        "--bin",
+        "ready_again",
+    ];
     build("guests-pvh", "kvmlet-guests", &features).join(name)
 }
 

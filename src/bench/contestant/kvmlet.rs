@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// kvmlet's version, if this host has a KVM.
-fn probe() -> Presence {
+pub(super) fn probe() -> Presence {
     match kvm::open() {
         Ok(_) => Presence::Present {
             version: concat!("kvmlet ", env!("CARGO_PKG_VERSION")).into(),
@@ -21,7 +21,7 @@ fn probe() -> Presence {
 }
 
 /// A host that cannot confine makes the start fail, instead of a start that does less.
-fn jail_flag(jailed: bool) -> &'static str {
+pub(super) fn jail_flag(jailed: bool) -> &'static str {
     if jailed { "--jail" } else { "--no-jail" }
 }
 

@@ -16,6 +16,7 @@ mod oci;
 mod podman;
 mod process;
 mod qemu;
+mod restore;
 mod runc;
 mod vmm;
 
@@ -105,6 +106,8 @@ pub fn all(programs: &Programs) -> Vec<Box<dyn Contestant>> {
         Box::new(process::Process::new(programs)),
         Box::new(kvmlet::Metal::new(programs, true)),
         Box::new(kvmlet::Metal::new(programs, false)),
+        Box::new(restore::Restore::new(programs, true)),
+        Box::new(restore::Restore::new(programs, false)),
         Box::new(kvmlet::Linux::new(programs, true)),
         Box::new(kvmlet::Linux::new(programs, false)),
         Box::new(Vmm::metal(programs, firecracker::DIALECT)),

@@ -1,0 +1,122 @@
+//! `kvmlet restore` of a bare-metal guest: what a start costs when the machine was made before.
+
+use super::kvmlet::{jail_flag, probe};
+use super::{Contestant, Kind, Presence, Service};
+use crate::launch::{Launch, output};
+use crate::workshop::{Programs, Workshop};
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A guest that says that it is ready as soon as it goes on from a snapshot.
+pub(super) struct Restore {
+    jailed: bool,
+    kvmlet: PathBuf,
+    guest: PathBuf,
+    saved: Option<PathBuf>,
+}
+
+impl Restore {
+    pub fn new(programs: &Programs, jailed: bool) -> Self {
+        Self {
+            jailed,
+            kvmlet: programs.kvmlet.clone(),
+            guest: programs.guest("ready_again"),
+            saved: None,
+        }
+    }
+
+    /// Runs the guest, and saves it there as soon as it waits for that.
+    fn save(&self, socket: &Path, saved: &Path) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("the guest cannot be run: {error}");
+        let listener = UnixListener::bind(socket).map_err(failed)?;
+        // A descriptor of that number, which this process cannot give a child, and a shell can.
+        const SCRIPT: &str = "exec \"$@\" 3<&0 </dev/null";
+        let child = Command::new("sh")
+            .args(["-c", SCRIPT, "sh"])
+            .arg(&self.kvmlet)
+            .args(["boot", "--no-jail", "--no-rng", "--control-fd", "3"])
+            .arg("--kernel")
+            .arg(&self.guest)
+            .stdin(OwnedFd::from(listener))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut guest = Guest(child.map_err(failed)?);
+        let said = guest.0.stdout.take().map(BufReader::new);
+        let mut lines = said.into_iter().flat_map(BufRead::lines);
+        let is_there = |line: Result<String, _>| line.is_ok_and(|line| line.trim() == "saved");
+        if !lines.any(is_there) {
+            return Err("the guest that is to be saved says nothing".into());
+        }
+        let [kvmlet, verb] = [self.kvmlet.as_os_str(), OsStr::new("snapshot")];
+        output(&[kvmlet, verb, socket.as_os_str(), saved.as_os_str()]).map(drop)
+    }
+}
+
+/// A process that goes with this.
+struct Guest(Child);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Contestant for Restore {
+    fn name(&self) -> &'static str {
+        match self.jailed {
+            true => "kvmlet-restore",
+            false => "kvmlet-restore-nojail",
+        }
+    }
+
+    fn about(&self) -> &'static str {
+        match self.jailed {
+            true => {
+                "kvmlet restore of a guest without a kernel, 128 MiB, 1 vCPU, a serial port, in a jail, from a file in the page cache"
+            }
+            false => {
+                "kvmlet restore of a guest without a kernel, 128 MiB, 1 vCPU, a serial port, without a jail, from a file in the page cache"
+            }
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::BareMetal
+    }
+
+    fn probe(&self) -> Presence {
+        match self.guest.exists() {
+            true => probe(),
+            false => Presence::Unusable {
+                message: format!("there is no `{}`: images/build bench", self.guest.display()),
+            },
+        }
+    }
+
+    fn prepare(&mut self, workshop: &Workshop) -> Result<(), String> {
+        let saved = workshop.path().join(format!("{}.snapshot", self.name()));
+        self.save(&workshop.path().join(self.name()), &saved)?;
+        self.saved = Some(saved);
+        Ok(())
+    }
+
+    fn launch(&self, _number: usize, service: Service) -> Result<Launch, String> {
+        if service == Service::Stays {
+            return Err("the guest of the snapshot ends".into());
+        }
+        let saved = self.saved.as_ref().ok_or("nothing was saved")?;
+        let words = [
+            self.kvmlet.as_os_str(),
+            OsStr::new("restore"),
+            OsStr::new(jail_flag(self.jailed)),
+            saved.as_os_str(),
+        ];
+        Ok(Launch::new(words))
+    }
+}
