@@ -33,7 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut surroundings = Surroundings::default();
     surroundings.output = Some(stdout().as_fd().try_clone_to_owned()?);
     let mut running = Instance::start(config.build()?, surroundings)?;
-    println!("process {} attends the VM", running.pid());
+    // Standard output is the guest's console, which may be in the middle of a line.
+    eprintln!("process {} attends the VM", running.pid());
     // Until somebody has seen enough: the end of standard input is that of the VM.
     stdin().read_to_end(&mut Vec::new())?;
     running.pause()?;
