@@ -42,7 +42,7 @@ fn many() {
             "{told:?}: {output}"
         );
     }
-    assert!(output.contains("interrupts=4"), "{output}");
+    assert!(output.contains("interrupts came"), "{output}");
 }
 
 fn jailed() {
@@ -57,7 +57,7 @@ fn jailed() {
         text(&output.stderr)
     );
     assert!(console.contains("messages=2"), "{console}");
-    assert!(console.contains("interrupts=4"), "{console}");
+    assert!(console.contains("interrupts came"), "{console}");
 }
 
 fn saved() {
