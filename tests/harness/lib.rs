@@ -17,6 +17,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,9 @@ static ALLOCATOR: kvmlet_sys::heap::Heap = kvmlet_sys::heap::Heap;
 pub fn deadline() -> Duration {
     patience::seconds(20)
 }
+
+/// What has not ended by then waits for something that does not come. A boot of Linux takes minutes where all cores are busy.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// A named test.
 pub type Test = (&'static str, fn());
@@ -56,7 +60,16 @@ pub fn run(
             let test = *test;
             let trial = Trial::test(*name, move || -> Result<(), Failed> {
                 // On a thread of its own: some enter namespaces, where the next one is not to begin.
-                match std::thread::spawn(test).join() {
+                let (running, over) = channel::<()>();
+                let thread = std::thread::spawn(move || {
+                    let _running = running;
+                    test();
+                });
+                // The others are not to be lost with one that waits for ever.
+                if over.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
+                    return Err(format!("it has not ended within {LONGEST:?}").into());
+                }
+                match thread.join() {
                     Ok(()) => Ok(()),
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
