@@ -1,11 +1,11 @@
 //! The command line, and what a process ends with.
 
-use crate::client::{Served, ended, firecracker};
+use crate::client::{Served, firecracker, output};
 use crate::harness::{Test, program};
 use serde_json::{Value, json};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 pub const TESTS: &[Test] = &[
     ("a_program_is_firecracker_under_its_name", name),
@@ -68,13 +68,7 @@ fn run_file(place: &Path, config: &Value, words: &[&str]) -> std::process::Outpu
     std::fs::write(&path, config.to_string()).unwrap();
     let mut command = firecracker();
     command.arg("--config-file").arg(path).args(words);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut process = command.spawn().unwrap();
-    ended(&mut process);
-    process.wait_with_output().unwrap()
+    output(&mut command)
 }
 
 fn file() {

@@ -1,13 +1,13 @@
 //! VMs that are started as Firecracker's jailer starts them.
 
-use crate::client::{ask, children, ended};
+use crate::client::{ask, children, ended, output};
 use crate::harness::{Test, deadline, program};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
 
@@ -242,16 +242,6 @@ fn jailed() {
 fn kill(pid: u32) {
     let killed = Command::new("kill").arg(pid.to_string()).status();
     assert!(killed.unwrap().success());
-}
-
-fn output(command: &mut Command) -> Output {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut process = command.spawn().unwrap();
-    ended(&mut process);
-    process.wait_with_output().unwrap()
 }
 
 fn background() {

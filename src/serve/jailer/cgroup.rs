@@ -87,13 +87,11 @@ impl Seats {
 
     /// One that somebody else has made; where there is none, there is none to be in.
     fn of_existing(path: &Path) -> Result<Self, Refused> {
-        match openat(CWD, path, DIRECTORY, Mode::empty()).map_err(io::Error::from) {
+        match found(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             opened => {
                 let members = opened.and_then(|directory| open(&directory, MEMBERS));
-                let members = members.map_err(|error| {
-                    Refused::by_host(format!("the cgroup `{}`", path.display()), error)
-                })?;
+                let members = members.map_err(|error| refused(path, error))?;
                 Ok(Self(vec![(path.to_owned(), members)]))
             }
         }
@@ -111,6 +109,14 @@ impl Seats {
     }
 }
 
+fn refused(path: &Path, error: io::Error) -> Refused {
+    Refused::by_host(format!("the cgroup `{}`", path.display()), error)
+}
+
+fn found(path: &Path) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, path, DIRECTORY, Mode::empty())?)
+}
+
 /// A cgroup below a root, where each has what it needs before somebody may enter it.
 fn below_one<'a>(
     root: &Path,
@@ -118,11 +124,7 @@ fn below_one<'a>(
     made: &mut Made,
 ) -> Result<(PathBuf, OwnedFd), Refused> {
     let mut path = root.to_owned();
-    let refused = |path: &Path, error: io::Error| {
-        Refused::by_host(format!("the cgroup `{}`", path.display()), error)
-    };
-    let mut directory =
-        openat(CWD, root, DIRECTORY, Mode::empty()).map_err(|error| refused(root, error.into()))?;
+    let mut directory = found(root).map_err(|error| refused(root, error))?;
     for step in steps {
         path.push(step);
         let next = made
@@ -153,11 +155,7 @@ fn below_two<'a>(
     made: &mut Made,
 ) -> Result<(PathBuf, OwnedFd), Refused> {
     let mut path = root.to_owned();
-    let refused = |path: &Path, error: io::Error| {
-        Refused::by_host(format!("the cgroup `{}`", path.display()), error)
-    };
-    let mut directory =
-        openat(CWD, root, DIRECTORY, Mode::empty()).map_err(|error| refused(root, error.into()))?;
+    let mut directory = found(root).map_err(|error| refused(root, error))?;
     let known = read(&directory, CONTROLLERS).map_err(|error| refused(root, error))?;
     if !known.split_whitespace().any(|word| word == controller) {
         return Err(Refused(format!(
