@@ -5,7 +5,7 @@ use super::restore::{Another, refuse_changed};
 use super::snapshot::fill;
 use super::{Failed, Outcome};
 use clap::Args;
-use kvmlet_manager::Name;
+use kvmlet_manager::{Error, Name};
 use kvmlet_spec::{HostPort, PortMapping, PortMappings};
 use kvmlet_sys::standard_error;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -41,6 +41,14 @@ impl Clone {
         let book = book()?;
         let (instance, view) = look(&book, &self.instance)?;
         refuse_changed(&view.asked)?;
+        // It is asked again when the other is made. Nothing stands still for one that cannot be.
+        if let Some(name) = &self.name
+            && let Ok(holder) = book.find(name.as_str())
+            && book.name_of(holder.id())?.as_ref() == Some(name)
+        {
+            let (name, holder) = (name.clone(), holder.id().clone());
+            return Err(Error::NameTaken { name, holder }.into());
+        }
         let mut control = instance.control(view.called())?;
         let memory = unnamed(view.called()).map_err(Failed::new)?;
         let path = PathBuf::from("its copy in memory");

@@ -1,6 +1,8 @@
 //! Files that get their name when they are whole.
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, linkat, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, fchmod, linkat, openat, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -67,11 +69,12 @@ impl<'a> Temporary<'a> {
         &mut self.file
     }
 
-    /// Gives the file a name in its directory, in the place of what had it.
+    /// Gives the file a name in its directory, in the place of the file that had it.
     ///
     /// # Errors
-    /// What the kernel says. Nothing is left then, and what had the name has it still.
+    /// As [`check_place`], and what the kernel says. Nothing is left then, and what had the name has it still.
     pub fn publish(mut self, name: &Path) -> io::Result<()> {
+        check_place(self.directory, name)?;
         if self.name.is_none() {
             match self.link(name) {
                 // A link cannot replace: it gets a name of its own first.
@@ -123,6 +126,25 @@ impl Drop for Temporary<'_> {
         if let Some(name) = &self.name {
             let _ = unlinkat(self.directory, name.as_str(), AtFlags::empty());
         }
+    }
+}
+
+/// Whether a file may have this name in a directory: nothing has it, or a file, or a link to one. Devices, pipes and sockets
+/// are others': root that writes to `/dev/null` does not mean to take it away from all.
+///
+/// # Errors
+/// That something else is there; what the kernel says.
+pub fn check_place(directory: impl AsFd, name: &Path) -> io::Result<()> {
+    let is_file = |mode| FileType::from_raw_mode(mode) == FileType::RegularFile;
+    match statat(directory, name, AtFlags::empty()) {
+        Ok(found) if is_file(found.st_mode) => Ok(()),
+        Ok(_) => {
+            let said = "what is there is not a regular file";
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, said))
+        }
+        // A link to what is not there can be replaced as well.
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -213,6 +235,29 @@ mod tests {
             let path = directory.path().join("name");
             assert_eq!(fs::read(&path).unwrap(), b"other");
             assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o400);
+        });
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        each(|directory, temporary| {
+            let path = directory.path().join("socket");
+            let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+            std::os::unix::fs::symlink("socket", directory.path().join("link")).unwrap();
+            for name in ["socket", "link"] {
+                let error = check_place(directory, Path::new(name)).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            }
+            assert!(temporary.publish(Path::new("socket")).is_err());
+            let mut names = directory.names().unwrap();
+            names.sort();
+            assert_eq!(names, ["link", "socket"]);
+            // As little as a device, which only root makes.
+            let devices = Directory::open(Path::new("/dev")).unwrap();
+            assert!(check_place(&devices, Path::new("null")).is_err());
+            std::os::unix::fs::symlink("nowhere", directory.path().join("away")).unwrap();
+            let again = Temporary::new(directory, Mode::RUSR).unwrap();
+            again.publish(Path::new("away")).unwrap();
         });
     }
 

@@ -185,6 +185,8 @@ fn cloned() {
         # Of a clone, while it runs, and all go on.
         $K clone two four 2>/dev/null >/dev/null
         for name in web two three four; do $K exec $name out=$name exit=0; done
+        # Nothing stands still for a name that is another's.
+        ! $K clone web two 2>err && grep -c 'stood still' err || true; grep -o 'name `two` is taken' err
         until $K logs --console two | grep -o "another machine, ${id::12}" | sed 's/, .*//'; do sleep 0.05; done
         $K logs --console two | grep -c 'an agent on its console' || true
         $K ps --format '{{.Names}} {{.State}} {{.Labels}}'
@@ -194,7 +196,7 @@ fn cloned() {
         $K run -d --name disk --scratch 64m --kernel "$AGENT" root stay >/dev/null
         ! $K clone disk 2>err && grep -o 'writes to the disk' err; $K ps -q | wc -l
         "#,
-        "kvmlet: `web` stood still for N ms\nweb\ntwo\nthree\nfour\nanother machine\n0\n\
+        "kvmlet: `web` stood still for N ms\nweb\ntwo\nthree\nfour\n0\nname `two` is taken\nanother machine\n0\n\
          four running a=b\nthree running a=b\ntwo running a=b\nweb running a=b\n1\nis not running\nwrites to the disk\n4\n",
     );
 }

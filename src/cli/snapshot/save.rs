@@ -5,7 +5,7 @@ use crate::{Failed, Outcome};
 use kvmlet_control::{Connection, ConnectionError, Saving};
 use kvmlet_manager::{Book, Instance, InstanceId, Kept, Moment, Snapshots, Template, View};
 use kvmlet_sys::directory::Directory;
-use kvmlet_sys::temporary::Temporary;
+use kvmlet_sys::temporary::{Temporary, check_place};
 use kvmlet_vmm::snapshot::{Sink, annotate};
 use std::fs::File;
 use std::io;
@@ -106,9 +106,7 @@ impl Target {
         // It has no name until it is whole, and nobody else can open it.
         let new = Temporary::private(&self.directory).map_err(|error| self.unwritten(error))?;
         let mut new = Whole(new);
-        if self.directory.path().join(&self.name).is_dir() {
-            return Err(self.unwritten(io::ErrorKind::IsADirectory.into()));
-        }
+        check_place(&self.directory, &self.name).map_err(|error| self.unwritten(error))?;
         fill(new.0.file(), vm, called, &self.path)?;
         Ok(new)
     }

@@ -6,7 +6,7 @@ use kvmlet_command::oci::Save;
 use kvmlet_command::{Failed, Outcome};
 use kvmlet_image::reference::Reference;
 use kvmlet_sys::directory::Directory;
-use kvmlet_sys::temporary::Temporary;
+use kvmlet_sys::temporary::{Temporary, check_place};
 use rustix::fs::Mode;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
@@ -30,14 +30,15 @@ pub(super) fn run(flags: &Save) -> Outcome {
                 _ => Path::new("."),
             };
             let directory = Directory::open(parent).map_err(failed)?;
+            let name = Path::new(path.file_name().unwrap_or_default());
+            check_place(&directory, name).map_err(failed)?;
             let mode = Mode::from_raw_mode(0o666);
             let mut new = Temporary::new(&directory, mode).map_err(failed)?;
             let mut out = BufWriter::with_capacity(256 << 10, new.file());
             save::save(&store, &wanted, &mut out)?;
             out.flush().map_err(failed)?;
             drop(out);
-            let name = path.file_name().unwrap_or_default();
-            new.publish(Path::new(name)).map_err(failed)?;
+            new.publish(name).map_err(failed)?;
         }
         _ => {
             let out = io::stdout();

@@ -12,7 +12,7 @@ use kvmlet_control::Saving;
 use kvmlet_spec::{Disk, RateLimit};
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::event::Event;
-use kvmlet_sys::temporary::Temporary;
+use kvmlet_sys::temporary::{Temporary, check_place};
 use kvmlet_vmm::snapshot::Sink;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
@@ -381,6 +381,7 @@ fn write(
     let memory = asked.mem_file_path.as_path();
     let in_memory = |error: io::Error| unwritten(memory, &error);
     let (directory, name) = place(memory).map_err(in_memory)?;
+    check_place(&directory, name).map_err(in_memory)?;
     // It has no name until it is whole, and nobody else can open it.
     let mut new = Temporary::private(&directory).map_err(in_memory)?;
     let filled = Sink::new(new.file(), most_bytes).fill(File::from(pieces));

@@ -30,7 +30,7 @@ impl KeepTemplate {
         read.map_err(Failed::new)?;
         let template: Template = serde_json::from_str(&text).map_err(Failed::new)?;
         let id = self.id.clone().try_into().map_err(Failed::new)?;
-        keep(&id, &template).map(drop)
+        keep(&id, &template, false).map(drop)
     }
 }
 
@@ -46,8 +46,9 @@ pub(super) fn begin(id: &InstanceId, template: &Template) -> Result<(), Failed> 
     Ok(())
 }
 
-/// Waits until the service is ready, and keeps the template, unless somebody else is about to. False then.
-pub(super) fn keep(id: &InstanceId, template: &Template) -> Result<bool, Failed> {
+/// Waits until the service is ready, which is told where somebody waits, and keeps the template, unless somebody else is about
+/// to. False then.
+pub(super) fn keep(id: &InstanceId, template: &Template, told: bool) -> Result<bool, Failed> {
     let book = book()?;
     let instance = book.find(id.as_str())?;
     let templates = Templates::of(&book)?;
@@ -55,7 +56,7 @@ pub(super) fn keep(id: &InstanceId, template: &Template) -> Result<bool, Failed>
         log::info!("another run keeps the template");
         return Ok(false);
     };
-    let view = readiness::wait(&book, &instance)?;
+    let view = readiness::wait(&book, &instance, told)?;
     let target = Target::of(&templates.path(template))?;
     save_instance(&book, &instance, &view, &target, Some(template.clone()))?;
     Ok(true)

@@ -69,7 +69,7 @@ impl Warm {
     fn keep(&self, instance: &InstanceId, beside: bool) {
         let kept = match beside {
             true => keeping::begin(instance, &self.template),
-            false => keeping::keep(instance, &self.template).map(drop),
+            false => keeping::keep(instance, &self.template, true).map(drop),
         };
         if let Err(failed) = kept {
             tell_unkept(&failed);

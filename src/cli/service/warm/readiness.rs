@@ -6,12 +6,15 @@ use crate::instances::{is_alive, look_again};
 use kvmlet_control::{Order, Report};
 use kvmlet_manager::{Book, Instance, State, View};
 use kvmlet_spec::{NetworkSpec, PortMapping, Protocol};
+use kvmlet_sys::standard_error;
 use std::io::Read;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// How long a service may take.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// After how long it is told that somebody waits.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Between two looks at what is noted of it, or two tries of a port.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a guest may take to answer a try.
@@ -21,9 +24,10 @@ const PARTING: Duration = Duration::from_secs(2);
 /// How long a connection stays that somebody serves, where who is connected to is not the guest.
 const HELD: Duration = Duration::from_secs(1);
 
-/// Waits until the service of an instance is ready; returns what is known of that then.
-pub(super) fn wait(book: &Book, instance: &Instance) -> Result<View, Failed> {
-    let deadline = Instant::now() + PATIENCE;
+/// Waits until the service of an instance is ready, which is told where somebody waits; returns what is known of that then.
+pub(super) fn wait(book: &Book, instance: &Instance, mut told: bool) -> Result<View, Failed> {
+    let begun = Instant::now();
+    let deadline = begun + PATIENCE;
     let mut port = None;
     loop {
         // One that was to be removed may be gone.
@@ -42,6 +46,18 @@ pub(super) fn wait(book: &Book, instance: &Instance) -> Result<View, Failed> {
             if is_ready {
                 return Ok(view);
             }
+        }
+        if told && begun.elapsed() >= SILENCE {
+            told = false;
+            let what = match view.asked.health {
+                Some(_) => "is healthy",
+                None => "serves its first published port",
+            };
+            standard_error::say(format_args!(
+                "kvmlet: `{}` runs; a template is kept when it {what}, which may take {} s",
+                view.called(),
+                PATIENCE.as_secs()
+            ));
         }
         if Instant::now() >= deadline {
             let seconds = PATIENCE.as_secs();
