@@ -17,6 +17,7 @@ mod snapshot;
 mod starting;
 mod vm;
 mod vmm;
+mod writing;
 
 use crate::http::Request;
 use fault::{Fault, fault_message};

@@ -3,7 +3,8 @@
 use super::fault::Fault;
 use super::machine::Machine;
 use super::phase::Phase;
-use super::snapshot::{CreateSnapshot, Writing};
+use super::snapshot::CreateSnapshot;
+use super::writing::Writing;
 use kvmlet_control::Order;
 use kvmlet_sys::wait::Slot;
 use std::os::fd::AsFd;
