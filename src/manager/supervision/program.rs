@@ -34,13 +34,6 @@ pub struct Program<'a> {
 /// Runs the VM to its end, and returns the exit code of the process.
 pub type Here = Box<dyn FnOnce(Handed) -> u8>;
 
-impl Program<'_> {
-    /// Does it read its input, or is it run where that is known?
-    pub(super) fn reads(&self, restores: bool) -> bool {
-        restores || self.here.is_none()
-    }
-}
-
 /// What a program is handed that is run in a forked process: what its command is told the numbers of.
 #[derive(Debug)]
 pub struct Handed {

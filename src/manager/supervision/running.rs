@@ -3,7 +3,7 @@
 use super::Program;
 use super::control::Control;
 use super::ending::FAILED;
-use super::starter::{Given, Started, Starter};
+use super::starter::{Given, How, Started, Starter};
 use crate::logs::Stream;
 use kvmlet_control::State;
 use kvmlet_sys::directory::Directory;
@@ -99,9 +99,11 @@ impl Running {
             ready: their_ready.into(),
             control: control.as_ref().map(Control::for_program).transpose()?,
         };
-        let process = starter.start(restores, &given)?;
+        let how = starter.how(restores);
+        let process = starter.start(how, &given)?;
         drop(given);
-        if program.reads(restores) {
+        // In a process that was forked for it that is known.
+        if how != How::Here {
             // One that does not fails by itself.
             let _ = input.write_all(program.input);
         }

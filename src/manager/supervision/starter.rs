@@ -46,9 +46,23 @@ enum End {
     Starter(OwnedFd),
 }
 
+/// How it is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub(super) enum How {
+    /// By a program that is executed.
+    Executed,
+    /// From a snapshot, by the one for that.
+    Restored,
+    /// In a process that was forked for it, which knows its configuration.
+    Here,
+}
+
 /// The process beside a supervisor.
 pub(super) struct Starter {
     socket: OwnedFd,
+    /// The next start is the first, and can be in a forked process.
+    here: bool,
     /// It itself, until it is the program.
     process: Option<Child>,
     once: bool,
@@ -61,6 +75,7 @@ impl Starter {
         match process::fork(0, None)? {
             Fork::Parent(process) => Ok(Self {
                 socket,
+                here: program.here.is_some(),
                 process: Some(process),
                 once,
             }),
@@ -78,9 +93,19 @@ impl Starter {
         }
     }
 
-    /// Has the program started: from a snapshot, or anew.
-    pub fn start(&mut self, restores: bool, given: &Given) -> io::Result<Started> {
-        say(&self.socket, restores.into(), &given.all())?;
+    /// How the next start is: from a snapshot, or anew. Only the first is a fork: whoever has brought one down has learnt where
+    /// all is in it, and the next one has another place, as an executed program gets one of its own.
+    pub fn how(&mut self, restores: bool) -> How {
+        match (restores, std::mem::take(&mut self.here)) {
+            (true, _) => How::Restored,
+            (false, true) => How::Here,
+            (false, false) => How::Executed,
+        }
+    }
+
+    /// Has the program started.
+    pub fn start(&mut self, how: How, given: &Given) -> io::Result<Started> {
+        say(&self.socket, how as i32, &given.all())?;
         let answer = hear(&self.socket)?;
         let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
         match answer.map(|(error, descriptors)| (error, descriptors.into_iter().next())) {
@@ -154,23 +179,21 @@ impl Given {
     }
 }
 
-/// What is asked for: whether it goes on from a snapshot, and what the program is given. None when nobody is there any more.
-fn asked(socket: &OwnedFd) -> io::Result<Option<(bool, Given)>> {
-    let Some((restores, descriptors)) = hear(socket)? else {
+/// What is asked for: how it is started, and what the program is given. None when nobody is there any more.
+fn asked(socket: &OwnedFd) -> io::Result<Option<(How, Given)>> {
+    let Some((how, descriptors)) = hear(socket)? else {
         return Ok(None);
     };
+    let known = [How::Executed, How::Restored, How::Here];
+    let how = known.into_iter().find(|known| *known as i32 == how);
     let given = Given::of(descriptors).ok_or(Errno::BADF)?;
-    Ok(Some((restores != 0, given)))
+    Ok(Some((how.ok_or(Errno::INVAL)?, given)))
 }
 
 /// Starts the program whenever it is wanted, and tells how it has ended, as long as anybody is there.
 fn serve(socket: &OwnedFd, program: &Program<'_>) -> io::Result<()> {
-    // Only the first is a fork of this process. Whoever has brought one down has learnt where all is in it, and the next one
-    // has another place: an executed program gets one of its own.
-    let mut here = program.here;
-    while let Some((restores, given)) = asked(socket)? {
-        let here = here.take().filter(|_| !restores);
-        match start(socket, program, here, restores, given) {
+    while let Some((how, given)) = asked(socket)? {
+        match start(socket, program, how, given) {
             Ok(child) => {
                 say(socket, 0, &[child.as_fd()])?;
                 send(socket, &of_end(child.wait()?), SendFlags::NOSIGNAL)?;
@@ -182,15 +205,9 @@ fn serve(socket: &OwnedFd, program: &Program<'_>) -> io::Result<()> {
 }
 
 /// Starts it beside this process.
-fn start(
-    socket: &OwnedFd,
-    program: &Program<'_>,
-    here: Option<&dyn Fn() -> Here>,
-    restores: bool,
-    given: Given,
-) -> io::Result<Child> {
-    let Some(here) = here else {
-        return process::spawn(&mut command(program, restores, given, Some(getpid())));
+fn start(socket: &OwnedFd, program: &Program<'_>, how: How, given: Given) -> io::Result<Child> {
+    let Some(here) = program.here.filter(|_| how == How::Here) else {
+        return process::spawn(&mut command(program, how, given, Some(getpid())));
     };
     match process::fork(0, None)? {
         Fork::Parent(child) => Ok(child),
@@ -207,15 +224,15 @@ fn start(
 fn become_program(socket: OwnedFd, program: &Program<'_>) -> io::Result<()> {
     // While its supervisor has other things to do.
     let here = program.here.map(|prepare| prepare());
-    let Some((restores, given)) = asked(&socket)? else {
+    let Some((how, given)) = asked(&socket)? else {
         return Ok(());
     };
-    if let Some(here) = here.filter(|_| !restores) {
+    if let Some(here) = here.filter(|_| how == How::Here) {
         drop(socket);
         run(here, given);
     }
     // Which closes the socket if it succeeds.
-    let error = command(program, restores, given, getppid()).exec();
+    let error = command(program, how, given, getppid()).exec();
     say(&socket, number(&error), &[])
 }
 
@@ -245,14 +262,14 @@ fn run(here: Here, given: Given) -> ! {
 }
 
 /// The command with what it is given, for a process that ends with `parent`.
-fn command(program: &Program<'_>, restores: bool, given: Given, parent: Option<Pid>) -> Command {
+fn command(program: &Program<'_>, how: How, given: Given, parent: Option<Pid>) -> Command {
     let Given {
         streams: [input, output, error],
         lock,
         ready,
         control,
     } = given;
-    let first = program.first.filter(|_| restores);
+    let first = program.first.filter(|_| how == How::Restored);
     let mut command = first.unwrap_or(program.command)();
     let numbered = [
         (program.ready, Some(&ready)),

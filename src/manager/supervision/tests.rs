@@ -165,7 +165,7 @@ fn inside(text: &str) {
 }
 
 /// What is executed where a process that was forked from the supervisor has run before.
-const HERE: &str = r#"echo executed; printf r >&$2; exit 7"#;
+const HERE: &str = r#"echo "executed with $(wc -c) bytes"; printf r >&$2; exit 7"#;
 
 /// Tells that it runs, and what it has: the bytes of its input, and the modes in which it has the lock and no other file open.
 fn run_here(Handed { ready, control }: Handed) -> u8 {
@@ -198,7 +198,11 @@ fn what_is_run_in_a_forked_process_is_no_other_program() {
     // Who has learnt from the first where all is in it, knows nothing of the others.
     let said = again.said();
     let count = |what| said.matches(what).count();
-    assert_eq!((count("1 lock"), count("executed")), (1, 2), "{said}");
+    assert_eq!(
+        (count("1 lock"), count("executed with 18 bytes")),
+        (1, 2),
+        "{said}"
+    );
     assert_eq!(
         again.events(),
         [
