@@ -40,6 +40,14 @@ impl Directory {
         })
     }
 
+    /// The directory that a file is in, and its name there. Errors are those of [`open`](Self::open), and EISDIR where the
+    /// path does not end in a name.
+    pub fn of_file(path: &Path) -> io::Result<(Self, &Path)> {
+        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+        let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+        Ok((Self::open(parent.unwrap_or(Path::new(".")))?, name.as_ref()))
+    }
+
     /// Opens a directory of this user's, or makes it for this user alone, whatever the umask.
     ///
     /// # Errors

@@ -87,7 +87,7 @@ struct Whole<'a>(Temporary<'a>);
 
 impl Target {
     pub fn of(path: &Path) -> Result<Self, Failed> {
-        let found = place(path).and_then(|(directory, name)| {
+        let found = Directory::of_file(path).and_then(|(directory, name)| {
             Ok(Self {
                 path: std::path::absolute(path)?,
                 directory,
@@ -152,12 +152,4 @@ impl Whole<'_> {
 
 fn unwritten(path: &Path, error: io::Error) -> Failed {
     Failed::in_vain(format!("cannot write `{}`", path.display()), error)
-}
-
-/// The directory that a file is in, and its name there.
-fn place(path: &Path) -> io::Result<(Directory, &Path)> {
-    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
-    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
-    let directory = Directory::open(parent.unwrap_or(Path::new(".")))?;
-    Ok((directory, Path::new(name)))
 }

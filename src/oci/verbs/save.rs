@@ -25,12 +25,7 @@ pub(super) fn run(flags: &Save) -> Outcome {
         Some(path) if path != Path::new("-") => {
             let failed =
                 |error| Failed::in_vain(format!("cannot write `{}`", path.display()), error);
-            let parent = match path.parent() {
-                Some(parent) if parent != Path::new("") => parent,
-                _ => Path::new("."),
-            };
-            let directory = Directory::open(parent).map_err(failed)?;
-            let name = Path::new(path.file_name().unwrap_or_default());
+            let (directory, name) = Directory::of_file(path).map_err(failed)?;
             check_place(&directory, name).map_err(failed)?;
             let mode = Mode::from_raw_mode(0o666);
             let mut new = Temporary::new(&directory, mode).map_err(failed)?;

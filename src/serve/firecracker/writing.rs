@@ -97,13 +97,10 @@ fn write(
     rustix::fs::fsync(&beside).map_err(|error| written(error.into()))
 }
 
-/// The directory that a file is in, and its name there.
+/// Where a file is to be, which is no directory.
 fn place(path: &Path) -> io::Result<(Directory, &Path)> {
     if path.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
-    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
-    let directory = Directory::open(parent.unwrap_or(Path::new(".")))?;
-    Ok((directory, Path::new(name)))
+    Directory::of_file(path)
 }
