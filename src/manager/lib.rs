@@ -13,6 +13,7 @@ mod filter;
 pub mod health;
 mod id;
 mod instance;
+mod locked;
 pub mod logs;
 mod moment;
 mod name;

@@ -12,9 +12,9 @@ pub(crate) mod removal;
 
 use crate::id::{InstanceId, is_beginning};
 use crate::instance::{Asked, Instance, Owned, Turn, View};
+use crate::locked::locked;
 use crate::{Error, Name, place};
 use kvmlet_sys::directory::Directory;
-use kvmlet_sys::lock::{self, Failure, PATIENCE};
 use names::Names;
 use rustix::fs::{RenameFlags, renameat_with};
 use std::fs::File;
@@ -283,18 +283,7 @@ impl Book {
     }
 
     fn lock(&self) -> Result<File, Error> {
-        let path = self.directory.path().join(LOCK);
-        let file = self.directory.open_or_make(LOCK);
-        let file = file.map_err(Error::file(&path))?;
-        lock::acquire(&file, &path, PATIENCE).map_err(|failure| match failure {
-            Failure::Io(error) => Error::file(&path)(error),
-            Failure::Interrupted(interrupted) => Error::Interrupted(interrupted),
-            Failure::Busy { holder } => Error::Locked {
-                path: path.clone(),
-                holder,
-            },
-        })?;
-        Ok(file)
+        locked(&self.directory, LOCK)
     }
 
     /// Keeps others from changing the book, and clears away what those have left who were killed.

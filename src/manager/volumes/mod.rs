@@ -15,10 +15,10 @@ pub use name::{NotAVolumeName, VolumeName};
 pub use users::{User, Users};
 
 use crate::book::removal::clear as clear_away;
+use crate::locked::locked;
 use crate::sealed;
 use crate::{Asked, Book, Error, Moment};
 use kvmlet_sys::directory::Directory;
-use kvmlet_sys::lock::{self, Failure, PATIENCE};
 use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -114,16 +114,7 @@ impl Volumes {
     /// # Errors
     /// When somebody does not let go of the lock.
     pub fn lock(&self) -> Result<LockedVolumes<'_>, Error> {
-        let path = self.around.path().join(LOCK);
-        let file = self.around.open_or_make(LOCK).map_err(Error::file(&path))?;
-        lock::acquire(&file, &path, PATIENCE).map_err(|failure| match failure {
-            Failure::Io(error) => Error::file(&path)(error),
-            Failure::Interrupted(interrupted) => Error::Interrupted(interrupted),
-            Failure::Busy { holder } => Error::Locked {
-                path: path.clone(),
-                holder,
-            },
-        })?;
+        let file = locked(&self.around, LOCK)?;
         clear_away(&self.pending);
         Ok(LockedVolumes {
             volumes: self,
