@@ -119,7 +119,7 @@ impl VmHandle {
 
     /// Running → Paused. When this returns, no vCPU executes guest code, and nothing changes guest memory until
     /// [`resume`](Self::resume). What devices have asked of the host is waited for as far as its answer goes to guest
-    /// memory, a tenth of a second at the most.
+    /// memory, half a second at the most.
     ///
     /// # Errors
     /// [`Error::Transition`] when the VM is not running; [`Error::Unsettled`] when a disk does not answer in time. The
