@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const READ_BYTES: usize = 16 << 10;
 /// How long a client may take to send a request that it has begun, or to read an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one that is silent, sends slowly or reads slowly keeps its place while others want it.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// What has come of listening to a client.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub(super) struct Connection {
     closes: bool,
     /// It was told to send the body.
     continued: bool,
-    /// As many are served as may be, beside it.
+    /// It has no seat: as many are served as may be, beside it.
     pub surplus: bool,
     /// It was answered once at least.
     answered: bool,
@@ -75,8 +77,36 @@ impl Connection {
 
     /// Until when it has to have sent, or read, more. One that is served may be silent between two requests.
     pub fn due(&self) -> Option<Instant> {
+        let patience = match self.surplus && self.outgoing.is_empty() {
+            true => GRACE,
+            false => PATIENCE,
+        };
         let is_busy = !self.incoming.is_empty() || !self.outgoing.is_empty() || self.surplus;
-        (is_busy && !self.waits).then(|| self.since + PATIENCE)
+        (is_busy && !self.waits).then(|| self.since + patience)
+    }
+
+    /// From when on it makes room for others that want to be served; never while it waits for this process.
+    pub fn yields_from(&self) -> Option<Instant> {
+        let grace = match self.is_idle() {
+            true => Duration::ZERO,
+            false => GRACE,
+        };
+        (!self.waits).then(|| self.since + grace)
+    }
+
+    /// It has its answers, and asks for nothing more.
+    fn is_idle(&self) -> bool {
+        self.answered && self.incoming.is_empty() && self.outgoing.is_empty()
+    }
+
+    /// It has sent a part of a request, and waits to be told nothing.
+    pub fn has_begun(&self) -> bool {
+        !self.incoming.is_empty() && self.outgoing.is_empty() && !self.waits
+    }
+
+    /// It is told that it has no seat, which is the last that it is told.
+    pub fn is_refused(&self) -> bool {
+        self.surplus && !self.outgoing.is_empty()
     }
 
     /// Reads what has come.
@@ -140,6 +170,13 @@ impl Connection {
         self.outgoing.extend(answer.to_bytes(server, self.closes));
     }
 
+    /// Answers it for the last time. Whether it reads that is not waited for.
+    pub fn dismiss(mut self, answer: &Answer, server: &str) {
+        self.closes = true;
+        self.answer(answer, server);
+        self.send();
+    }
+
     /// Sends what there is room for. False if there is no more to say to it.
     pub fn send(&mut self) -> bool {
         while let Some(rest @ [_, ..]) = self.outgoing.get(self.sent..) {
@@ -160,13 +197,6 @@ impl Connection {
         let has_sent = self.sent > 0;
         (self.outgoing, self.sent) = (Vec::new(), 0);
         !(has_sent && self.closes && !self.waits)
-    }
-
-    /// Since when it has been connected for nothing: it has its answers, and asks for nothing more.
-    pub fn idle_since(&self) -> Option<Instant> {
-        let is_idle =
-            self.answered && !self.waits && self.incoming.is_empty() && self.outgoing.is_empty();
-        is_idle.then_some(self.since)
     }
 
     /// It has read all that it is told.

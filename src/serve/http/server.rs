@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 /// Programs that are served at a time.
 pub const MOST: usize = 10;
-/// Programs beside them that are told so; others wait to be accepted.
+/// Programs beside them that are about to be told so, or read that.
 const MOST_REFUSED: usize = 10;
+/// Accepted in a turn, after which those who are there already are heard again.
+const MOST_NEW: usize = 32;
 /// How long clients have to read their last answers.
 const LAST: Duration = Duration::from_millis(200);
 
@@ -59,10 +61,7 @@ impl Server {
 
     /// What is waited for on its behalf.
     pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        let listener = match self.accepts() {
-            true => self.acceptor.slot(self.listener.as_fd()),
-            false => Slot::NOTHING,
-        };
+        let listener = self.acceptor.slot(self.listener.as_fd());
         let connections = self.connections.values();
         connections.map(Connection::slot).chain([listener])
     }
@@ -70,8 +69,7 @@ impl Server {
     /// When there is something to do without any of that.
     pub fn due(&self) -> Option<Instant> {
         let connections = self.connections.values().filter_map(Connection::due);
-        let resumes = self.acceptor.due().filter(|_| self.accepts());
-        connections.chain(resumes).min()
+        connections.chain(self.acceptor.due()).min()
     }
 
     /// Does what there is to do now.
@@ -82,10 +80,14 @@ impl Server {
             let Some(client) = self.connections.get_mut(&id) else {
                 continue;
             };
-            let is_late = client.due().is_some_and(|due| due <= now);
-            match client.send() && !is_late {
-                true => self.listen(id),
-                false => drop(self.connections.remove(&id)),
+            if !client.send() {
+                self.connections.remove(&id);
+                continue;
+            }
+            self.listen(id);
+            let late = |client: &Connection| client.due().is_some_and(|due| due <= now);
+            if self.connections.get(&id).is_some_and(late) {
+                self.close(id);
             }
         }
         self.accept();
@@ -99,9 +101,14 @@ impl Server {
         let answer = match client.listen(self.longest_body) {
             Heard::Nothing => return,
             Heard::End => return drop(self.connections.remove(&id)),
-            Heard::Request(_) if client.surplus => too_many(),
-            Heard::Request(request) => return self.requests.push_back((id, request)),
+            Heard::Request(request) if self.has_seat(id) => {
+                return self.requests.push_back((id, request));
+            }
+            Heard::Request(_) => too_many(),
             Heard::Bad(status, why) => Answer::new(status, Some((self.tell)(&why))),
+        };
+        let Some(client) = self.connections.get_mut(&id) else {
+            return;
         };
         client.answer(&answer, self.name);
         if !client.send() {
@@ -143,38 +150,84 @@ impl Server {
         }
     }
 
-    /// Whoever keeps a connection for later, and has done so longest, makes another one when it comes back: clients that pool
-    /// connections would take all seats.
-    fn close_idle(&mut self) {
-        let idle = self.connections.iter();
-        let idle = idle.filter_map(|(id, client)| Some((client.idle_since()?, *id)));
-        if let Some((_, id)) = idle.min() {
-            self.connections.remove(&id);
+    /// Is this one served? One without a seat has it from now on, if there is one or somebody makes room.
+    fn has_seat(&mut self, id: ClientId) -> bool {
+        if self
+            .connections
+            .get(&id)
+            .is_none_or(|client| client.surplus)
+            && !self.has_room()
+        {
+            return false;
+        }
+        if let Some(client) = self.connections.get_mut(&id) {
+            client.surplus = false;
+        }
+        true
+    }
+
+    /// Is there a seat? Of those who keep one without need, the one that has done so longest gives it up: clients that pool
+    /// connections, and those that are slow, would take all.
+    fn has_room(&mut self) -> bool {
+        let served = || self.connections.iter().filter(|(_, it)| !it.surplus);
+        if served().count() < MOST {
+            return true;
+        }
+        let now = Instant::now();
+        let yields = served().filter_map(|(id, client)| Some((client.yields_from()?, *id)));
+        match yields.filter(|(from, _)| *from <= now).min() {
+            Some((_, id)) => {
+                self.close(id);
+                true
+            }
+            None => false,
         }
     }
 
-    fn served(&self) -> usize {
-        let connections = self.connections.values();
-        connections.filter(|client| !client.surplus).count()
-    }
-
-    fn accepts(&self) -> bool {
-        self.connections.len() < MOST + MOST_REFUSED
+    /// Closes a connection, with a word to who waits for one: that is not waited for.
+    fn close(&mut self, id: ClientId) {
+        let Some(client) = self.connections.remove(&id) else {
+            return;
+        };
+        let answer = match (client.is_refused(), client.surplus, client.has_begun()) {
+            (false, true, _) => too_many(),
+            (_, false, true) => late((self.tell)("The request was not whole in time.")),
+            _ => return,
+        };
+        client.dismiss(&answer, self.name);
     }
 
     fn accept(&mut self) {
-        while self.accepts()
-            && let Some(stream) = self.acceptor.accept(self.listener.as_fd())
-        {
+        for _ in 0..MOST_NEW {
+            let Some(stream) = self.acceptor.accept(self.listener.as_fd()) else {
+                return;
+            };
             self.last = self.last.wrapping_add(1);
-            if self.served() >= MOST {
-                self.close_idle();
+            let surplus = !self.has_room();
+            if surplus {
+                self.make_room_to_refuse();
             }
-            let surplus = self.served() >= MOST;
             let client = Connection::new(stream, surplus);
             self.connections.insert(self.last, client);
+            // What it has sent already makes it one of those who are not silent.
+            self.listen(self.last);
         }
     }
+
+    /// Of those without a seat the first has had its time when there are too many.
+    fn make_room_to_refuse(&mut self) {
+        let surplus = self.connections.iter().filter(|(_, it)| it.surplus);
+        let surplus: Vec<_> = surplus.map(|(id, _)| *id).collect();
+        if surplus.len() >= MOST_REFUSED
+            && let Some(first) = surplus.first()
+        {
+            self.close(*first);
+        }
+    }
+}
+
+fn late(body: String) -> Answer {
+    Answer::new(408, Some(body))
 }
 
 fn too_many() -> Answer {

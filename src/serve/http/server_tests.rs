@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::http::Method;
+use crate::http::connection::GRACE;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -92,18 +93,82 @@ fn who_comes_when_all_seats_are_taken_is_told_so() {
         served.send(client, "GET /");
     }
     let mut beyond: Vec<_> = (0..MOST_REFUSED).map(|_| served.connect()).collect();
-    let _waits = served.connect();
-    assert_eq!(served.server.connections.len(), MOST + MOST_REFUSED);
-    for client in &mut beyond {
-        served.send(client, "GET /x HTTP/1.1\r\n\r\n");
-        let text = read(client);
+    let is_refused = |text: &str| {
         assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
         assert!(text.contains("{\"error\":\"Too many open"), "{text}");
+    };
+    // The first one has been silent for longest, and is told without being asked.
+    let mut one_more = served.connect();
+    assert_eq!(served.server.connections.len(), MOST + MOST_REFUSED);
+    is_refused(&read(&mut beyond[0]));
+    for client in beyond[1..].iter_mut().chain([&mut one_more]) {
+        served.send(client, "GET /x HTTP/1.1\r\n\r\n");
+        is_refused(&read(client));
     }
-    // Who has waited is beside those who are served by now, until one of them goes.
-    assert_eq!(served.server.connections.len(), MOST + 1);
+    assert_eq!(served.server.connections.len(), MOST);
     served.send(&mut seated[0], "a HTTP/1.1\r\n\r\n");
     assert!(read(&mut seated[0]).ends_with("/a"));
+}
+
+#[test]
+fn a_crowd_of_silent_clients_keeps_nobody_from_being_answered() {
+    let mut served = Served::new();
+    let mut crowd: Vec<_> = (0..100).map(|_| served.connect()).collect();
+    assert_eq!(served.server.connections.len(), MOST + MOST_REFUSED);
+    let ask = |served: &mut Served| {
+        let mut client = served.connect();
+        served.send(&mut client, "GET /a HTTP/1.1\r\n\r\n");
+        read(&mut client)
+    };
+    // They have just come, and are about to ask: who has a seat keeps it for now.
+    assert!(ask(&mut served).starts_with("HTTP/1.1 503 "));
+    std::thread::sleep(GRACE);
+    // Now they are silent, and it is theirs who sends.
+    for _ in 0..2 * MOST {
+        let text = ask(&mut served);
+        assert!(text.ends_with("\r\n\r\n/a"), "{text}");
+    }
+    // Who has no seat is told so without asking.
+    let told = crowd.iter_mut().map(read);
+    let told = told.filter(|text| text.starts_with("HTTP/1.1 503 "));
+    assert_eq!(told.count(), 100 - MOST);
+}
+
+#[test]
+fn who_sends_slowly_gives_its_seat_to_who_does_not() {
+    let mut served = Served::new();
+    let mut slow: Vec<_> = (0..MOST).map(|_| served.connect()).collect();
+    for client in &mut slow {
+        served.send(client, "GET /");
+    }
+    std::thread::sleep(GRACE);
+    let mut client = served.connect();
+    served.send(&mut client, "GET /b HTTP/1.1\r\n\r\n");
+    assert!(read(&mut client).ends_with("/b"));
+    let text = read(&mut slow[0]);
+    assert!(
+        text.starts_with("HTTP/1.1 408 ") && text.contains("[The request was not whole"),
+        "{text}"
+    );
+    served.send(&mut slow[1], "c HTTP/1.1\r\n\r\n");
+    assert!(read(&mut slow[1]).ends_with("/c"));
+}
+
+#[test]
+fn who_comes_in_a_crowd_with_a_request_is_heard() {
+    let mut served = Served::new();
+    let silent = |served: &Served, count| -> Vec<_> {
+        let connect = |_| UnixStream::connect(&served.path).unwrap();
+        (0..count).map(connect).collect()
+    };
+    let _before = silent(&served, 40);
+    let mut client = UnixStream::connect(&served.path).unwrap();
+    let _after = silent(&served, 40);
+    served.send(&mut client, "GET /a HTTP/1.1\r\n\r\n");
+    served.send(&mut client, "");
+    served.send(&mut client, "");
+    let text = read(&mut client);
+    assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
 }
 
 #[test]
