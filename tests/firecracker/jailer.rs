@@ -479,4 +479,40 @@ fn nothing() {
     let told = output(&mut place.jailer("vm"));
     assert_eq!(told.status.code(), Some(1));
     assert_ne!(fs::metadata("/etc").unwrap().uid(), USER);
+    // What was there before is its owner's as before.
+    let look = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        (found.uid(), found.gid(), found.mode() & 0o7777)
+    };
+    let root = place.root("vm");
+    let chown = |path: &Path, user| std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
+    let before = look(&root);
+    assert_eq!(before.0, 0);
+    fs::remove_file(root.join("dev")).unwrap();
+    let told = output(
+        place
+            .jailer("vm")
+            .args(["--resource-limit", "no-file=99999999"]),
+    );
+    assert_eq!(told.status.code(), Some(1));
+    assert_eq!(look(&root), before);
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    // Nobody but these users can say what is in there.
+    let id = root.parent().unwrap();
+    let refused = || {
+        let told = output(&mut place.jailer("vm"));
+        assert_eq!(told.status.code(), Some(1));
+        assert_eq!(look(&root), before);
+        String::from_utf8(told.stderr).unwrap()
+    };
+    chown(id, USER + 7);
+    let told = refused();
+    assert!(
+        told.contains(&format!("belongs to user {}", USER + 7)),
+        "{told}"
+    );
+    chown(id, 0);
+    fs::set_permissions(id, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let told = refused();
+    assert!(told.contains("everybody may write to"), "{told}");
 }

@@ -1,6 +1,6 @@
 //! A VM's life by requests: described, started, paused, saved, going on elsewhere, ended.
 
-use crate::client::{Served, ask, children};
+use crate::client::{Served, ask, children, lives};
 use crate::harness::{Test, deadline, program};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -210,10 +210,7 @@ fn killed() {
         vm.process.kill().unwrap();
         vm.wait();
         let since = Instant::now();
-        while all
-            .iter()
-            .any(|pid| Path::new(&format!("/proc/{pid}")).exists())
-        {
+        while all.iter().any(|pid| lives(*pid)) {
             assert!(since.elapsed() < deadline(), "{all:?} are still there");
             std::thread::sleep(Duration::from_millis(5));
         }

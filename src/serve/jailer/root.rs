@@ -7,7 +7,7 @@ use super::flags::Flags;
 use super::made::{DIRECTORY, Made};
 use kvmlet_command::beside::{self, KVMLET};
 use rustix::fs::{
-    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, makedev, mknodat, openat,
+    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, makedev, mknodat, openat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -92,14 +92,39 @@ pub fn open(flags: &Flags, made: &mut Made) -> Result<OwnedFd, Refused> {
     let mut directory = opened.map_err(|error| {
         Refused::by_host(format!("--chroot-base-dir `{}`", base.display()), error)
     })?;
+    let failed = |path: &Path| {
+        let named = format!("`{}`", path.display());
+        move |error: io::Error| Refused::by_host(named, error)
+    };
+    let owner = fstat(&directory).map_err(|error| failed(base)(error.into()))?;
     let mut path = base.clone();
     for step in flags.steps() {
         path.push(step);
         directory = made
             .directory(&directory, step, 0o755)
-            .map_err(|error| Refused::by_host(format!("`{}`", path.display()), error))?;
+            .map_err(failed(&path))?;
+        let found = fstat(&directory).map_err(|error| failed(&path)(error.into()))?;
+        let trusted = [0, flags.uid, owner.st_uid];
+        refuse_foreign(&path, found.st_uid, found.st_mode, trusted)?;
     }
     Ok(directory)
+}
+
+/// Who owns a directory on the way, or may write to it, can put another one in the place of what is made in there.
+fn refuse_foreign(path: &Path, user: u32, mode: u32, trusted: [u32; 3]) -> Result<(), Refused> {
+    let path = path.display();
+    if !trusted.contains(&user) {
+        return Err(Refused(format!(
+            "`{path}` belongs to user {user}, who is not root, nor of --uid, nor the owner of --chroot-base-dir: give it to root (`chown 0 {path}`), or remove it"
+        )));
+    }
+    let (writable, sticky) = (mode & 0o002 != 0, mode & 0o1000 != 0);
+    match writable && !sticky {
+        true => Err(Refused(format!(
+            "everybody may write to `{path}`: take that away (`chmod o-w {path}`)"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// What this process mounts from now on is no business of the host's.
@@ -147,17 +172,17 @@ pub fn furnish(
             _ => Refused::by_host(format!("`{}`", path.display()), error),
         }
     };
-    give(root, ".", flags).map_err(refused(""))?;
+    give(root, flags, made).map_err(refused(""))?;
     let [dev, _] = OWN.map(|name| -> Result<OwnedFd, Refused> {
         let directory = made.directory(root, name, 0o700).map_err(refused(name))?;
-        give(&directory, ".", flags).map_err(refused(name))?;
+        give(&directory, flags, made).map_err(refused(name))?;
         Ok(directory)
     });
     let dev = dev?;
     let net = made
         .directory(&dev, "net", 0o700)
         .map_err(refused("dev/net"))?;
-    give(&net, ".", flags).map_err(refused("dev/net"))?;
+    give(&net, flags, made).map_err(refused("dev/net"))?;
     for (place, (name, major, minor)) in DEVICES
         .map(|device| (&dev, device))
         .into_iter()
@@ -173,9 +198,9 @@ pub fn furnish(
 }
 
 /// Belongs to the program from now on, and to nobody else.
-fn give(directory: &OwnedFd, name: &str, flags: &Flags) -> io::Result<()> {
-    chmodat(directory, name, Mode::RWXU, AtFlags::empty())?;
-    own(directory, name, flags)
+fn give(directory: &OwnedFd, flags: &Flags, made: &mut Made) -> io::Result<()> {
+    let (user, group) = (Uid::from_raw(flags.uid), Gid::from_raw(flags.gid));
+    made.give(directory, user, group)
 }
 
 fn own(directory: &OwnedFd, name: &str, flags: &Flags) -> io::Result<()> {
