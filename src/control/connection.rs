@@ -4,7 +4,8 @@ use crate::passing::receive_with;
 use crate::{Frame, LONGEST, Malformed, Order, Report, Request, framed};
 use kvmlet_spec::{Failure, Outcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
 };
@@ -63,11 +64,17 @@ impl Connection {
     /// To whoever listens at a path.
     ///
     /// # Errors
-    /// What the kernel says: nobody listens, or does not get on with accepting.
+    /// What the kernel says: nobody listens, or does not get on with accepting within some seconds.
     pub fn to(path: &Path) -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        // How long a stream socket waits to be connected, too: others may stand before it (unix(7)).
+        set_socket_timeout(&socket, Timeout::Send, Some(CONNECTING))?;
+        match connect(&socket, &SocketAddrUnix::new(path)?) {
+            Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+            connected => connected?,
+        }
+        ioctl_fionbio(&socket, true)?;
         Ok(socket.into())
     }
 
@@ -242,6 +249,8 @@ impl Connection {
 
 /// Read at once.
 const READ_BYTES: usize = 16 << 10;
+/// How long a supervisor may take until it accepts.
+const CONNECTING: Duration = Duration::from_secs(5);
 /// More than is told between a question and its answer.
 const MOST_TOLD: usize = 64;
 

@@ -63,13 +63,30 @@ impl Audience {
 
     /// When there is something to do without any of that.
     pub fn due(&self) -> Option<Instant> {
-        let listener = self.listener.due().filter(|_| self.has_room());
+        let listener = match self.has_room() {
+            true => self.listener.due(),
+            false => self.first_silent().map(|(from, _)| from),
+        };
         let asking = self.members.iter().filter_map(Member::due);
         listener.into_iter().chain(asking).min()
     }
 
+    fn is_full(&self) -> bool {
+        self.members.len() >= MOST + MOST_ASKING
+    }
+
+    /// Is there room for one more, or does somebody make some who asks for nothing?
     fn has_room(&self) -> bool {
-        self.members.len() < MOST + MOST_ASKING
+        let now = Instant::now();
+        let yields = || self.first_silent().is_some_and(|(from, _)| from <= now);
+        !self.is_full() || yields()
+    }
+
+    /// The place of the one that has been silent for longest, and from when on it makes room.
+    fn first_silent(&self) -> Option<(Instant, usize)> {
+        let members = self.members.iter().enumerate();
+        let silent = members.filter_map(|(place, member)| Some((member.yields_from()?, place)));
+        silent.min()
     }
 
     /// Tells whoever has asked for something whether that is done.
@@ -167,6 +184,11 @@ impl Audience {
         while self.has_room()
             && let Some(stream) = self.listener.accept()
         {
+            if self.is_full()
+                && let Some((_, place)) = self.first_silent()
+            {
+                self.members.remove(place);
+            }
             self.last += 1;
             self.members.push(Member::new(self.last, stream));
         }

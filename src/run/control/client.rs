@@ -113,6 +113,11 @@ impl Client {
         (!may_wait || !self.outgoing.is_empty()).then(|| self.since + patience)
     }
 
+    /// From when on it makes room for others: whoever connects asks for something soon. Not while it waits, or watches.
+    pub fn yields_from(&self, grace: Duration) -> Option<Instant> {
+        (!self.waits && !self.watches).then(|| self.since + grace)
+    }
+
     pub fn watches(&self) -> bool {
         self.watches
     }

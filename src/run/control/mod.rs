@@ -25,12 +25,14 @@ use std::time::{Duration, Instant};
 
 /// Programs that are served.
 const MOST: usize = 8;
-/// Programs beside them that are told so; others wait.
+/// Programs beside them that are told so; others wait until one of those has been silent for too long.
 const MOST_REFUSED: usize = 8;
 /// Of those as many may stay for ever.
 const MOST_WATCHERS: usize = MOST / 2;
 /// How long a client may take to send a request, or to read an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one that is silent keeps its place while others want it: whoever connects has something to ask, and asks it.
+const GRACE: Duration = Duration::from_millis(50);
 
 /// A socket that listens, as whoever starts a supervisor has made it.
 #[derive(Debug)]
@@ -65,6 +67,7 @@ pub struct ControlSocket {
     clients: BTreeMap<ClientId, Client>,
     last: ClientId,
     patience: Duration,
+    grace: Duration,
     acceptor: Acceptor,
     /// Statistics as the VM has told them last: not looked at.
     told: Vec<u8>,
@@ -89,6 +92,7 @@ impl ControlSocket {
             clients: BTreeMap::new(),
             last: 0,
             patience: PATIENCE,
+            grace: GRACE,
             acceptor: Acceptor::new(Peers::OwnUser),
             told: Vec::new(),
         }
@@ -96,7 +100,7 @@ impl ControlSocket {
 
     /// What is waited for on its behalf.
     pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        let listener = match self.accepts() {
+        let listener = match self.has_room(Instant::now()) {
             true => self.acceptor.slot(self.listener.as_fd()),
             false => Slot::NOTHING,
         };
@@ -107,8 +111,11 @@ impl ControlSocket {
     pub fn due(&self) -> Option<Instant> {
         let clients = self.clients.values();
         let clients = clients.filter_map(|client| client.due(self.patience));
-        let resumes = self.acceptor.due().filter(|_| self.accepts());
-        clients.chain(resumes).min()
+        let room = match self.has_room(Instant::now()) {
+            true => self.acceptor.due(),
+            false => self.silent(false).map(|(from, _)| from).min(),
+        };
+        clients.chain(room).min()
     }
 
     /// Does what there is to do now, and returns what clients want: of each one request at the most.
@@ -116,6 +123,10 @@ impl ControlSocket {
         let now = Instant::now();
         let mut wanted = Vec::new();
         let mut served = self.served();
+        // Of those who have a seat and do not ask, the ones that have done so longest give it to others that do.
+        let mut silent: Vec<_> = self.silent(true).filter(|(from, _)| *from <= now).collect();
+        silent.sort_unstable();
+        let mut gone = Vec::new();
         self.clients.retain(|id, client| {
             if !client.send() || client.due(self.patience).is_some_and(|due| due <= now) {
                 return false;
@@ -129,6 +140,14 @@ impl ControlSocket {
                 Heard::Request(request) => (request, false),
                 Heard::Scrape => (SCRAPE, true),
             };
+            silent.retain(|(_, other)| other != id);
+            if client.is_surplus() && served >= MOST {
+                // Of the others it is not known yet whether they say something now.
+                if let Some(place) = silent.iter().position(|(_, other)| other < id) {
+                    gone.push(silent.remove(place).1);
+                    served -= 1;
+                }
+            }
             if client.is_surplus() && served >= MOST {
                 client.refuse(&request, is_scrape, too_many());
                 return client.send();
@@ -142,6 +161,7 @@ impl ControlSocket {
             });
             true
         });
+        self.clients.retain(|id, _| !gone.contains(id));
         self.accept();
         wanted
     }
@@ -242,14 +262,32 @@ impl ControlSocket {
         clients.filter(|client| !client.is_surplus()).count()
     }
 
-    fn accepts(&self) -> bool {
-        self.clients.len() < MOST + MOST_REFUSED
+    fn is_full(&self) -> bool {
+        self.clients.len() >= MOST + MOST_REFUSED
+    }
+
+    /// Those who ask for nothing, and from when on they make room for others; of those with a seat alone, if that is said.
+    fn silent(&self, seated: bool) -> impl Iterator<Item = (Instant, ClientId)> {
+        let clients = self.clients.iter();
+        let clients = clients.filter(move |(_, client)| !(seated && client.is_surplus()));
+        clients.filter_map(|(id, client)| Some((client.yields_from(self.grace)?, *id)))
+    }
+
+    /// Can one more be accepted, if somebody makes room for it?
+    fn has_room(&self, now: Instant) -> bool {
+        !self.is_full() || self.silent(false).any(|(from, _)| from <= now)
     }
 
     fn accept(&mut self) {
-        while self.accepts()
+        let now = Instant::now();
+        while self.has_room(now)
             && let Some(stream) = self.acceptor.accept(self.listener.as_fd())
         {
+            if self.is_full()
+                && let Some((_, id)) = self.silent(false).min()
+            {
+                self.clients.remove(&id);
+            }
             self.last = self.last.wrapping_add(1);
             let is_surplus = self.served() >= MOST;
             self.clients

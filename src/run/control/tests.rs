@@ -244,7 +244,7 @@ fn a_flood_of_clients_is_bounded_and_others_have_their_turn() {
 #[test]
 fn who_is_one_too_many_is_told_so_at_once() {
     let mut place = Place::new();
-    place.socket.patience = LONG;
+    (place.socket.patience, place.socket.grace) = (LONG, LONG);
     let mut silent: Vec<_> = (0..MOST).map(|_| place.stream()).collect();
     place.until(|place| place.socket.clients.len() == MOST);
     let error = place.while_served(|mut vm| vm.ask(Order::Published, LONG).unwrap_err());
@@ -268,6 +268,44 @@ fn who_is_one_too_many_is_told_so_at_once() {
         place.until(|_| thread.is_finished());
         thread.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn who_is_silent_locks_nobody_out() {
+    let mut place = Place::new();
+    place.socket.patience = LONG;
+    let watcher = place.while_served(|mut vm| {
+        vm.ask(Order::Watch, LONG).unwrap();
+        vm
+    });
+    let mut silent: Vec<_> = (0..100).map(|_| place.stream()).collect();
+    let since = Instant::now();
+    for _ in 0..2 * MOST {
+        // One that connects at the wrong moment is told to try again.
+        while let Err(error) = place.while_served(|mut vm| vm.ask(Order::Published, LONG)) {
+            assert!(error.to_string().contains("as many programs"), "{error}");
+        }
+    }
+    assert!(since.elapsed() < LONG);
+    assert!(place.socket.clients.len() <= MOST + MOST_REFUSED);
+    // Who watches has a reason to be silent.
+    assert!(place.socket.clients.values().any(Client::watches));
+    silent.push(place.stream());
+    place.until(|place| place.socket.due().is_some());
+    drop(watcher);
+}
+
+#[test]
+fn a_full_socket_that_nobody_wants_is_waited_at_without_end() {
+    let mut place = Place::new();
+    (place.socket.patience, place.socket.grace) = (LONG, Duration::ZERO);
+    let _silent: Vec<_> = (0..MOST + MOST_REFUSED).map(|_| place.stream()).collect();
+    place.until(|place| place.socket.is_full());
+    let now = Instant::now();
+    assert!(place.socket.due().unwrap() > now + LONG / 2);
+    let mut slots: Vec<_> = place.socket.slots().collect();
+    wait::any_of(&mut slots, Until::Now).unwrap();
+    assert!(!slots.iter().any(Slot::is_ready));
 }
 
 #[test]

@@ -16,8 +16,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Programs that have not said yet what they want; others wait to be accepted.
+/// Programs that have not said yet what they want; others wait until one of those has had its time.
 const MOST_CALLERS: usize = 64;
+/// How long one that is silent keeps its place while others want it.
+const GRACE: Duration = Duration::from_millis(50);
 /// How long they may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest line that says so, as Firecracker has it: `CONNECT`, and a port.
@@ -119,9 +121,11 @@ impl<'a> Service<'a> {
         let now = Instant::now();
         self.callers.retain(|caller| now < caller.since + PATIENCE);
         let ends = self.callers.iter().map(|caller| caller.since + PATIENCE);
-        let accepts = self.callers.len() < MOST_CALLERS;
+        let yields = self.first_caller().map(|caller| caller.since + GRACE);
+        let yields = yields.filter(|from| self.callers.len() >= MOST_CALLERS && *from > now);
+        let accepts = yields.is_none();
         let resumes = self.acceptor.due().filter(|_| accepts);
-        let due = ends.chain(resumes).min();
+        let due = ends.chain(resumes).chain(yields).min();
         let vm = match self.answer {
             None => Slot::readable(self.vm.as_fd()),
             Some(_) => Slot::writable(self.vm.as_fd()),
@@ -196,10 +200,20 @@ impl<'a> Service<'a> {
         });
     }
 
+    /// The one that has been silent for longest: all say at once what they want.
+    fn first_caller(&self) -> Option<&Caller> {
+        self.callers.first()
+    }
+
     fn accept(&mut self) {
-        while self.callers.len() < MOST_CALLERS
+        let late = Instant::now().checked_sub(GRACE);
+        let yields = |caller: &Caller| late.is_some_and(|late| caller.since <= late);
+        while (self.callers.len() < MOST_CALLERS || self.first_caller().is_some_and(yields))
             && let Some(stream) = self.acceptor.accept(self.file.listener())
         {
+            if self.callers.len() >= MOST_CALLERS {
+                self.callers.remove(0);
+            }
             self.callers.push(Caller {
                 stream,
                 line: Vec::new(),

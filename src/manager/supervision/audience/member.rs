@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 pub const MOST: usize = 8;
 /// How long whoever has connected may take until it has asked for something, and has heard the answer.
 pub const ASKING: Duration = Duration::from_secs(5);
+/// How long one that has not asked for anything yet keeps its place while others want it.
+const GRACE: Duration = Duration::from_millis(50);
 /// How much input of each may wait for the guest.
 const INPUT_WINDOW: u32 = 16 << 10;
 /// Output goes in frames of this size at most, so that streams take turns.
@@ -59,6 +61,8 @@ pub struct Member {
     inbound: Vec<u8>,
     pub outbound: Vec<u8>,
     greeted: bool,
+    /// It has asked for something.
+    asked: bool,
     pub attached: bool,
     /// What it may be sent of each stream, and what waits for that.
     credit: [usize; 2],
@@ -94,6 +98,7 @@ impl Member {
             inbound: Vec::new(),
             outbound: encoded(&Event::Hello { version: VERSION }),
             greeted: false,
+            asked: false,
             attached: false,
             credit: [0; 2],
             pending: [Vec::new(), Vec::new()],
@@ -130,6 +135,11 @@ impl Member {
     /// When it is not waited for any longer.
     pub fn due(&self) -> Option<Instant> {
         (!self.attached).then(|| self.since + ASKING)
+    }
+
+    /// From when on it makes room for others: whoever connects asks for something soon.
+    pub fn yields_from(&self) -> Option<Instant> {
+        (!self.attached && !self.asked).then(|| self.since + GRACE)
     }
 
     /// One that asks for nothing, or does not take its answer, is not kept for ever.
@@ -196,6 +206,11 @@ impl Member {
                 self.greeted = true;
             }
             _ if !self.greeted => return None,
+            Request::Signal { .. } | Request::Stop { .. } => self.asked = true,
+            _ => {}
+        }
+        match *request {
+            Request::Hello { .. } => {}
             Request::Attach if !self.attached && !around.has_room => self.refuse(&format!(
                 "take one more: {MOST} are attached to its service, as many as may be"
             )),

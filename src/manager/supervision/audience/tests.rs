@@ -126,6 +126,24 @@ fn who_asks_for_nothing_is_told_so_and_goes() {
 }
 
 #[test]
+fn who_is_silent_locks_nobody_out() {
+    let mut place = Place::new();
+    let since = Instant::now();
+    let mut silent: Vec<_> = (0..MOST + MOST_ASKING).map(|_| place.client()).collect();
+    place.audience.turn(None, &mut Vec::new());
+    assert!(place.audience.is_full() && place.audience.due().unwrap() > since);
+    // As many as may wait to be accepted, and one who has something to ask.
+    silent.extend((0..15).map(|_| place.client()));
+    let mut asking = place.client();
+    let (signal, timeout_ms) = (None, None);
+    let stop = Request::Stop { signal, timeout_ms };
+    asking.client().request(&stop).unwrap();
+    assert_eq!(place.heard(&mut asking).unwrap(), "Done");
+    assert!(since.elapsed() < member::ASKING);
+    assert!(place.audience.members.len() <= MOST + MOST_ASKING);
+}
+
+#[test]
 fn what_nobody_has_read_is_counted() {
     let mut place = Place::new();
     place.audience.started();
