@@ -214,11 +214,3 @@ pub fn children(of: u32) -> Vec<u32> {
         .collect::<Vec<_>>();
     direct.into_iter().chain(below).collect()
 }
-
-/// Is a process there that does anything? One that has ended and that nobody has waited for does not.
-pub fn lives(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // Its name, which may be anything, is in parentheses before its state.
-    let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    !state.is_empty() && !state.starts_with(['Z', 'X'])
-}

@@ -1,7 +1,7 @@
 //! VMs that are started as Firecracker's jailer starts them.
 
 use crate::client::{ask, children, ended, output};
-use crate::harness::{Test, deadline, program};
+use crate::harness::{Test, deadline, has_ended, program};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -284,12 +284,9 @@ fn background() {
         }
         let all = children(pid);
         kill(pid);
-        until("it has not ended", || {
-            !Path::new(&format!("/proc/{pid}")).exists()
-        });
+        until("it has not ended", || has_ended(pid));
         until("they have not ended", || {
-            !all.iter()
-                .any(|pid| Path::new(&format!("/proc/{pid}")).exists())
+            all.iter().all(|pid| has_ended(*pid))
         });
     }
 }

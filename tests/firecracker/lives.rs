@@ -1,7 +1,7 @@
 //! A VM's life by requests: described, started, paused, saved, going on elsewhere, ended.
 
-use crate::client::{Served, ask, children, lives};
-use crate::harness::{Test, deadline, program};
+use crate::client::{Served, ask, children};
+use crate::harness::{Test, deadline, has_ended, program};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -210,7 +210,7 @@ fn killed() {
         vm.process.kill().unwrap();
         vm.wait();
         let since = Instant::now();
-        while all.iter().any(|pid| lives(*pid)) {
+        while !all.iter().all(|pid| has_ended(*pid)) {
             assert!(since.elapsed() < deadline(), "{all:?} are still there");
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -11,9 +11,11 @@ pub mod sandbox;
 
 use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_spec::{VmConfig, VmConfigBuilder};
+use kvmlet_sys::first_thread;
 use kvmlet_sys::wait::{self, Slot, Until};
 use kvmlet_vmm::{ExitReason, VmHandle};
 use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::process::Pid;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -174,6 +176,12 @@ fn build(directory: &str, package: &str, features: &[&str]) -> PathBuf {
         .expect("cargo runs");
     assert!(status.success(), "{package} does not build");
     programs
+}
+
+/// Has that process ended? One that nobody has waited for yet has: an orphan is there until PID 1 comes to it, if ever.
+pub fn has_ended(process: u32) -> bool {
+    let pid = Pid::from_raw(process as i32).expect("a process has a number");
+    !Path::new(&format!("/proc/{process}")).exists() || first_thread::has_ended(pid)
 }
 
 /// The CPU time that all threads of a process have used.

@@ -3,6 +3,7 @@
 use super::DEVICES;
 use super::hung_file::HungFile;
 use crate::cli::{kvmlet, text};
+use crate::harness::has_ended;
 use crate::harness::sandbox::Sandbox;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -73,7 +74,7 @@ pub fn cleared() {
     // The disk answers: all requests fail.
     drop(file);
     let deadline = Instant::now() + TOLD_WITHIN;
-    while std::fs::exists(format!("/proc/{vm}")).unwrap() {
+    while !has_ended(vm) {
         assert!(Instant::now() < deadline, "{vm} is still there");
         std::thread::sleep(Duration::from_millis(10));
     }
