@@ -11,6 +11,7 @@ use super::vcpu::{Counters, Shared, Vcpu};
 use super::workers::Workers;
 use crate::config::{MemoryStats, VcpuStats, VmStats};
 use crate::devices::serial::SerialInput;
+use crate::devices::virtio::Patience;
 use crate::devices::virtio::balloon::BalloonHandle;
 use crate::devices::virtio::block::BlockHandle;
 use crate::devices::virtio::net::NetHandle;
@@ -27,9 +28,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long a pause waits for devices to stand still. None takes that long but one whose disk does not answer; on a busy host
-/// a worker may wait some hundred milliseconds for its turn.
+/// How long a pause waits for the threads of devices. Only on a busy host does one wait that long for its turn.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long it waits for the host then, as for a disk that does not answer.
+const PATIENCE_WITH_HOST: Duration = Duration::from_millis(100);
 
 /// A running VM. Dropping it stops the VM and waits for its threads.
 ///
@@ -119,7 +121,7 @@ impl VmHandle {
 
     /// Running → Paused. When this returns, no vCPU executes guest code, and nothing changes guest memory until
     /// [`resume`](Self::resume). What devices have asked of the host is waited for as far as its answer goes to guest
-    /// memory, half a second at the most.
+    /// memory, a tenth of a second at the most, and threads that the host gives no turn half a second.
     ///
     /// # Errors
     /// [`Error::Transition`] when the VM is not running; [`Error::Unsettled`] when a disk does not answer in time. The
@@ -129,11 +131,14 @@ impl VmHandle {
         if *moves {
             return Err(Error::BeingSaved);
         }
-        let deadline = Instant::now() + PATIENCE;
+        let patience = Patience {
+            until: Instant::now() + PATIENCE,
+            host: PATIENCE_WITH_HOST,
+        };
         let verb = "pause";
         let wrong = |from| Error::Transition { verb, from };
         self.shared.lifecycle.pause().map_err(wrong)?;
-        self.workers.sleep(deadline).map_err(|device| {
+        self.workers.sleep(patience).map_err(|device| {
             // Unless it has ended meanwhile.
             let _ = self.shared.lifecycle.resume();
             Error::Unsettled { device }

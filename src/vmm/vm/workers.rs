@@ -1,7 +1,7 @@
 //! The workers of a VM's devices as a whole: all stand still together, and all end together.
 
 use super::slots::SharedTransport;
-use crate::devices::virtio::{PATIENCE, Session, TransportState};
+use crate::devices::virtio::{PATIENCE, Patience, Session, TransportState};
 use kvmlet_sys::thread::lock;
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -33,8 +33,8 @@ impl Workers {
 
     /// Has all stand still, and returns when they do; or names one that did not in time, when none does any more. No
     /// vCPU runs.
-    pub fn sleep(&self, deadline: Instant) -> Result<(), String> {
-        self.pause_until(|session| session.is_still(deadline))
+    pub fn sleep(&self, patience: Patience) -> Result<(), String> {
+        self.pause_until(|session| session.is_still(patience))
     }
 
     /// Has all bring to its end what is in flight, and rest; or names one that did not in time. No vCPU runs.

@@ -1,7 +1,7 @@
 //! What every device keeps to, whatever it is for: the same tests for all, which [`contract_tests`] makes.
 
-use super::SessionState;
 use super::fake_driver::{BUFFERS, FakeDriver, NEXT};
+use super::{Patience, SessionState};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -99,7 +99,7 @@ pub fn a_pause_in_the_midst_of_traffic_loses_nothing<S: Subject>() {
         while_it_works(round);
         let session = subject.driver().transport.session();
         session.pause();
-        assert!(session.is_still(Instant::now() + LONG));
+        assert!(session.is_still(Patience::of(LONG)));
         let before = subject.driver().bytes(0, BUFFERS as usize);
         std::thread::sleep(Duration::from_micros(300));
         assert_eq!(before, subject.driver().bytes(0, BUFFERS as usize));

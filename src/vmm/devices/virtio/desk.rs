@@ -1,12 +1,15 @@
 //! Where a device's thread meets whoever directs it: a server, orders, and what has become of them.
 
 use super::interrupt::Interrupt;
-use super::orders::{Order, Orders};
+use super::orders::{Order, Orders, Patience};
 use super::server::Server;
 use kvmlet_sys::thread::{lock, wait};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How often whoever waits for a thread looks what that waits for.
+const LOOKS: Duration = Duration::from_millis(5);
 
 /// What the thread does, and with what.
 struct Task<S> {
@@ -160,9 +163,23 @@ impl<S: Server> Desk<S> {
         self.wait_until(deadline, |seat| seat.is_in(&conditions))
     }
 
-    /// Waits until the server stands still, but no longer than until then; returns whether it does.
-    pub fn is_still(&self, deadline: Instant) -> bool {
-        self.wait_until(deadline, |seat| !seat.busy)
+    /// Waits until the server stands still, but not longer than that; returns whether it does.
+    pub fn is_still(&self, patience: Patience) -> bool {
+        let mut asked = None;
+        loop {
+            let now = Instant::now();
+            asked = match self.orders.are_with_host() {
+                true => asked.or(Some(now)),
+                false => None,
+            };
+            let limit = asked.map_or(patience.until, |at| patience.until.min(at + patience.host));
+            if self.wait_until(limit.min(now + LOOKS), |seat| !seat.busy) {
+                return true;
+            }
+            if Instant::now() >= limit {
+                return false;
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Seat<S>> {

@@ -36,7 +36,7 @@ pub use chain::{Chain, Segment};
 pub use interrupt::{Interrupt, Signal};
 pub use iovecs::Iovecs;
 pub use mmio::{MMIO_BYTES, MmioTransport, QUEUE_NOTIFY_OFFSET};
-pub use orders::{Order, Orders};
+pub use orders::{Order, Orders, Patience};
 pub use pci::{NOTIFY_BYTES, NOTIFY_OFFSET, PciTransport};
 pub use queue::{Drained, Fate, QueueState, Virtqueue};
 pub use server::Server;

@@ -4,7 +4,8 @@ use kvmlet_sys::event::Event;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 /// What a server is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +25,30 @@ impl Order {
     const ALL: [Self; 4] = [Self::Work, Self::Pause, Self::Sleep, Self::Halt];
 }
 
+/// How long whoever has given an order waits until it is obeyed.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until then, at the most: on a busy host a thread may wait some hundred milliseconds for its turn.
+    pub until: Instant,
+    /// No longer than this for a thread that has had its turn, and waits for the host.
+    pub host: Duration,
+}
+
+impl Patience {
+    /// For tests: as long whatever the thread waits for.
+    #[cfg(test)]
+    pub fn of(long: Duration) -> Self {
+        Self {
+            until: Instant::now() + long,
+            host: long,
+        }
+    }
+}
+
 struct Call {
     order: AtomicU8,
+    /// The thread waits for the host's kernel.
+    with_host: AtomicBool,
     /// Readable while the order is another than to work.
     event: Event,
 }
@@ -42,6 +65,7 @@ impl Orders {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self(Arc::new(Call {
             order: AtomicU8::new(Order::Work as u8),
+            with_host: AtomicBool::new(false),
             event: Event::new()?,
         })))
     }
@@ -54,6 +78,19 @@ impl Orders {
     /// Whether it is to work.
     pub fn are_to_work(&self) -> bool {
         self.standing() == Order::Work
+    }
+
+    /// Does something that the host's kernel may take any time for, which whoever waits for the thread can see.
+    pub fn with_host<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.0.with_host.store(true, Ordering::Relaxed);
+        let done = act();
+        self.0.with_host.store(false, Ordering::Relaxed);
+        done
+    }
+
+    /// Whether the thread waits for the host's kernel.
+    pub(super) fn are_with_host(&self) -> bool {
+        self.0.with_host.load(Ordering::Relaxed)
     }
 
     /// Changes the order. One thread at a time.

@@ -2,6 +2,7 @@
 
 use super::desk::Desk;
 use super::interrupt::Interrupt;
+use super::orders::Patience;
 use super::server::Server;
 use crate::thread::{self, Beginning, OnStart, ThreadKind};
 use std::io;
@@ -49,8 +50,8 @@ pub trait WorkerThread: Send {
     /// Tells the work to stand still, and does not wait until it does.
     fn pause(&mut self);
 
-    /// Waits until the work stands still, but no longer than until then; returns whether it does.
-    fn is_still(&self, deadline: Instant) -> bool;
+    /// Waits until the work stands still, but not longer than that; returns whether it does.
+    fn is_still(&self, patience: Patience) -> bool;
 
     /// Tells the work to bring what is in flight to its end, and does not wait for it.
     fn put_to_sleep(&mut self);
@@ -152,8 +153,8 @@ impl<S: Server> WorkerThread for Worker<S> {
         self.desk.pause();
     }
 
-    fn is_still(&self, deadline: Instant) -> bool {
-        self.desk.is_still(deadline)
+    fn is_still(&self, patience: Patience) -> bool {
+        self.desk.is_still(patience)
     }
 
     fn put_to_sleep(&mut self) {
@@ -203,6 +204,8 @@ mod tests {
     use std::sync::mpsc::channel;
 
     const LONG: Duration = Duration::from_secs(10);
+    /// Longer than the host is waited for.
+    const BUSY: Duration = Duration::from_secs(1);
 
     type Step = Box<dyn FnMut(&Orders) -> Result<(), &'static str> + Send>;
 
@@ -327,7 +330,7 @@ mod tests {
         let mut worker = worker();
         // Without work it is still.
         worker.pause();
-        assert!(worker.is_still(Instant::now()));
+        assert!(worker.is_still(Patience::of(Duration::ZERO)));
         worker.wake();
         for wakes in [true, false] {
             let (tell, told) = channel();
@@ -335,7 +338,7 @@ mod tests {
             worker.work(steps(step), &interrupt()).unwrap();
             told.recv().unwrap();
             worker.pause();
-            assert!(worker.is_still(Instant::now() + LONG));
+            assert!(worker.is_still(Patience::of(LONG)));
             told.try_iter().for_each(drop);
             (0..100).for_each(|_| std::thread::yield_now());
             assert!(told.try_recv().is_err());
@@ -371,6 +374,37 @@ mod tests {
         }
     }
 
+    /// It is given up before one that has not had its turn yet.
+    #[test]
+    fn who_waits_for_the_host_is_not_waited_for_long() {
+        for with_host in [true, false] {
+            let mut worker = worker();
+            let (tell, told) = channel();
+            let step = move |orders: &Orders| {
+                let act = || tell.send(()).map(|()| std::thread::sleep(BUSY));
+                let sent = if with_host {
+                    orders.with_host(act)
+                } else {
+                    act()
+                };
+                sent.map_err(|_| "nobody listens")
+            };
+            worker.work(steps(step), &interrupt()).unwrap();
+            told.recv().unwrap();
+            worker.pause();
+            let until = Instant::now() + LONG;
+            let patience = Patience {
+                until,
+                host: PATIENCE,
+            };
+            assert_eq!(worker.is_still(patience), !with_host);
+            worker.wake();
+            // And is waited for again once the host has answered.
+            told.recv().unwrap();
+            halt(&mut worker).unwrap();
+        }
+    }
+
     /// What waits for the host's kernel, here for a sender, holds up nobody.
     #[test]
     fn work_that_does_not_end_is_left_behind() {
@@ -386,7 +420,7 @@ mod tests {
         told.recv().unwrap();
         let since = Instant::now();
         worker.pause();
-        assert!(!worker.is_still(since + PATIENCE));
+        assert!(!worker.is_still(Patience::of(PATIENCE)));
         worker.call_off();
         assert!(!worker.has_let_go(Instant::now()));
         drop(worker);

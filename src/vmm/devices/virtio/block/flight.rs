@@ -5,7 +5,7 @@ use super::backend::{Backend, Ended, Medium, Shelf};
 use super::handle::{Shared, count};
 use super::job::{Job, Operation, Step};
 use super::request::{Command, HEADER_BYTES, Reply, Status};
-use crate::devices::virtio::{Broken, Chain};
+use crate::devices::virtio::{Broken, Chain, Orders};
 use crate::memory::GuestRam;
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
@@ -67,12 +67,12 @@ impl Flight {
     }
 
     /// Goes on, in the thread that may use the back end.
-    pub fn go_on(&mut self) {
+    pub fn go_on(&mut self, orders: &Orders) {
         if self.backend.is_none() {
             self.backend = self.shelf.take();
         }
         for job in self.held.take().into_iter().flatten() {
-            self.submit(job);
+            self.submit(job, orders);
         }
     }
 
@@ -118,7 +118,13 @@ impl Flight {
     }
 
     /// Makes a job of a request and hands it to the back end.
-    pub fn start(&mut self, chain: &Chain, reply: Reply, command: Command) -> Result<(), Broken> {
+    pub fn start(
+        &mut self,
+        chain: &Chain,
+        reply: Reply,
+        command: Command,
+        orders: &Orders,
+    ) -> Result<(), Broken> {
         let durable = !self.shared.writeback.load(Ordering::Acquire);
         let mut job = self
             .spare
@@ -146,16 +152,18 @@ impl Flight {
         (job.head, job.reply) = (chain.head(), reply);
         self.requests += 1;
         self.bytes += job.lot_bytes();
-        self.submit(job);
+        self.submit(job, orders);
         Ok(())
     }
 
-    fn submit(&mut self, job: Job) {
+    /// Plain calls are made here, which take what the host takes.
+    fn submit(&mut self, job: Job, orders: &Orders) {
         if let Some(held) = &mut self.held {
             return held.push(job);
         }
         self.reads += u16::from(job.operation == Operation::Read);
-        self.backend().submit(job);
+        let backend = self.backend();
+        orders.with_host(|| backend.submit(job));
     }
 
     fn backend(&mut self) -> &mut dyn Backend {
@@ -170,14 +178,15 @@ impl Flight {
     /// operation.
     pub fn advance<E: From<Broken> + From<io::Error>>(
         &mut self,
+        orders: &Orders,
         mut answer: impl FnMut(Answer) -> Result<(), E>,
     ) -> Result<bool, E> {
         let mut again = false;
         if let (1.., Some(backend)) = (self.requests, &mut self.backend) {
             let mut ended = std::mem::take(&mut self.ended);
-            backend.advance(&mut ended)?;
+            orders.with_host(|| backend.advance(&mut ended))?;
             for (job, result) in ended.drain(..) {
-                match self.end(job, result)? {
+                match self.end(job, result, orders)? {
                     None => again = true,
                     Some(answered) => answer(answered)?,
                 }
@@ -188,11 +197,16 @@ impl Flight {
     }
 
     /// An operation has ended; `None` if the job needs another one.
-    fn end(&mut self, mut job: Job, result: io::Result<u32>) -> Result<Option<Answer>, Broken> {
+    fn end(
+        &mut self,
+        mut job: Job,
+        result: io::Result<u32>,
+        orders: &Orders,
+    ) -> Result<Option<Answer>, Broken> {
         self.reads -= u16::from(job.operation == Operation::Read);
         let result = match job.advance(result) {
             Step::Again => {
-                self.submit(job);
+                self.submit(job, orders);
                 return Ok(None);
             }
             Step::Done(result) => result,
@@ -259,9 +273,10 @@ impl Flight {
     }
 
     /// Waits for the back end, and not long.
-    pub fn await_progress(&self, patience: Duration) {
+    pub fn await_progress(&self, patience: Duration, orders: &Orders) {
         if let Some(progress) = self.progress() {
-            let _ = wait::one(Slot::readable(progress), Until::after(patience));
+            let until = Until::after(patience);
+            let _ = orders.with_host(|| wait::one(Slot::readable(progress), until));
         }
     }
 }

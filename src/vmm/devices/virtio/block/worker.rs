@@ -74,10 +74,10 @@ impl QueueServer {
 
     /// One round: take what there is, start it, answer what has ended, tell the driver once. Returns what
     /// to wait for, or `None` if there is more to be taken now.
-    fn pass(&mut self) -> Result<Option<Pause>, Failure> {
+    fn pass(&mut self, orders: &Orders) -> Result<Option<Pause>, Failure> {
         self.queue.mute();
-        let pause = self.take()?;
-        let again = self.advance()?;
+        let pause = self.take(orders)?;
+        let again = self.advance(orders)?;
         let more = match pause {
             None => true,
             Some(Pause::Empty) => self.queue.unmute()?,
@@ -89,7 +89,7 @@ impl QueueServer {
 
     /// Takes requests until there is a reason not to, or until it is time to look whether to stop: a driver that
     /// never ceases to ask cannot keep the disk from being reset.
-    fn take(&mut self) -> Result<Option<Pause>, Failure> {
+    fn take(&mut self, orders: &Orders) -> Result<Option<Pause>, Failure> {
         let Self {
             queue,
             gate,
@@ -117,7 +117,7 @@ impl QueueServer {
                     let written = chain.write(&flight.memory, 0, &flight.shared.identity)?;
                     return Ok(Fate::Answered(answer(Status::Ok, written as u64)?));
                 }
-                Ok(command) => flight.start(chain, request.reply, command)?,
+                Ok(command) => flight.start(chain, request.reply, command, orders)?,
             }
             started += bytes;
             Ok(match flight.room() {
@@ -136,9 +136,9 @@ impl QueueServer {
 
     /// Starts what was submitted, answers what has ended, and tells the driver; true if jobs were submitted for their
     /// next operation.
-    fn advance(&mut self) -> Result<bool, Failure> {
+    fn advance(&mut self, orders: &Orders) -> Result<bool, Failure> {
         let (queue, unsignalled) = (&mut self.queue, &mut self.unsignalled);
-        let again = self.flight.advance(|(head, written)| {
+        let again = self.flight.advance(orders, |(head, written)| {
             *unsignalled = true;
             queue.push(head, written);
             queue.show_portion();
@@ -180,8 +180,8 @@ impl QueueServer {
         left: impl Fn(&Flight) -> bool,
     ) -> Result<(), Failure> {
         while left(&self.flight) && orders.standing() == order {
-            if !self.advance()? {
-                self.flight.await_progress(SLEEPER_LOOKS);
+            if !self.advance(orders)? {
+                self.flight.await_progress(SLEEPER_LOOKS, orders);
             }
         }
         Ok(())
@@ -194,9 +194,9 @@ impl Server for QueueServer {
     /// Before it stands still, what would change guest memory behind its back is waited for, which is a lot at the most
     /// of each request, and nothing new is begun.
     fn serve(&mut self, orders: &Orders) -> Result<(), Failure> {
-        self.flight.go_on();
+        self.flight.go_on(orders);
         while orders.are_to_work() {
-            let pause = self.pass()?;
+            let pause = self.pass(orders)?;
             self.wait(pause, orders);
         }
         self.flight.hold();
@@ -204,7 +204,7 @@ impl Server for QueueServer {
     }
 
     fn finish(&mut self, orders: &Orders) -> Result<bool, Failure> {
-        self.flight.go_on();
+        self.flight.go_on(orders);
         self.await_flight(orders, Order::Sleep, |flight| !flight.is_empty())?;
         let finished = self.flight.is_empty();
         if finished {

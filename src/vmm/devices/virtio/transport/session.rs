@@ -4,7 +4,7 @@ use super::Doorbell;
 use super::selection::Selection;
 use super::setup::QueueSetup;
 use crate::devices::virtio::interrupt::{Interrupt, Signal};
-use crate::devices::virtio::{Halted, VirtioDevice};
+use crate::devices::virtio::{Halted, Patience, VirtioDevice};
 use crate::memory::GuestRam;
 use crate::thread::{Beginning, OnStart, ThreadKind};
 use std::io;
@@ -103,10 +103,10 @@ impl Session {
         workers.for_each(|worker| worker.pause());
     }
 
-    /// Waits until the device stands still, but no longer than until then; returns whether it does.
-    pub fn is_still(&mut self, deadline: Instant) -> bool {
+    /// Waits until the device stands still, but not longer than that; returns whether it does.
+    pub fn is_still(&mut self, patience: Patience) -> bool {
         let mut workers = self.device.workers().into_iter();
-        workers.all(|worker| worker.is_still(deadline))
+        workers.all(|worker| worker.is_still(patience))
     }
 
     /// Has the device go on that [stood still](Self::pause), or [rested](Self::rest).

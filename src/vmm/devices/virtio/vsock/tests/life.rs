@@ -1,6 +1,7 @@
 //! Resets, pauses and ends while there is traffic.
 
 use super::*;
+use crate::devices::virtio::Patience;
 use crate::devices::virtio::vsock::FromHost;
 
 #[test]
@@ -48,7 +49,7 @@ fn nothing_moves_in_a_pause() {
             .driver
             .transport
             .session()
-            .is_still(Instant::now() + LONG)
+            .is_still(Patience::of(LONG))
     );
     write(&mut program, b"meanwhile");
     let asleep = bench.host.connect(5);
@@ -86,7 +87,7 @@ fn pauses_amid_traffic_lose_nothing() {
                     .driver
                     .transport
                     .session()
-                    .is_still(Instant::now() + LONG)
+                    .is_still(Patience::of(LONG))
             );
             bench.driver.transport.session().resume();
             guest.forwarded = last as u32;
