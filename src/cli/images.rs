@@ -42,6 +42,8 @@ pub(super) enum ImageVerb {
     Import(Words),
     /// Build an image from a Containerfile.
     Build(Words),
+    /// Search a registry for images.
+    Search(Words),
     /// Log in to a registry.
     Login(Words),
     /// Forget the password for a registry.
@@ -67,6 +69,7 @@ impl ImageVerb {
             Self::Load(words) => ("load", words),
             Self::Import(words) => ("import", words),
             Self::Build(words) => ("build", words),
+            Self::Search(words) => ("search", words),
             Self::Login(words) => ("login", words),
             Self::Logout(words) => ("logout", words),
             Self::Diff(words) => ("diff", words),

@@ -1,6 +1,10 @@
 //! The command line of `kvmlet-oci`, which `kvmlet completions` and `kvmlet man` have to know, too: `kvmlet pull` and the
 //! other verbs about images execute it.
 
+mod registries;
+
+pub use registries::{Login, Logout, Pull, Push, Search, Talk};
+
 use crate::Verbosity;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
@@ -31,6 +35,7 @@ pub enum Verb {
     Both(Both),
     Images(List),
     Rmi(Remove),
+    Search(Search),
     Login(Login),
     Logout(Logout),
     Diff(Diff),
@@ -68,51 +73,6 @@ pub enum Image {
     Check(Check),
     Outdated(Outdated),
     Prune(Prune),
-}
-
-/// How to talk to a registry.
-#[derive(Args)]
-pub struct Talk {
-    /// Talk to the registry without TLS. One at this host is asked without TLS first anyway.
-    #[arg(long)]
-    pub plain_http: bool,
-}
-
-/// Pull an image from a registry.
-///
-/// Its layers are checked while they come, and kept once, whichever images have them. What is there already is not
-/// fetched again, and a connection that breaks goes on where it ended.
-#[derive(Args)]
-pub struct Pull {
-    /// Say nothing but the image's name.
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// The same, but with progress on a terminal.
-    #[arg(long, hide = true)]
-    pub quiet_unless_terminal: bool,
-    /// For which machine: os/architecture[/variant] [default: this one's].
-    #[arg(long, value_name = "PLATFORM")]
-    pub platform: Option<String>,
-    /// How to talk to it.
-    #[command(flatten)]
-    pub talk: Talk,
-    /// Its name, with a tag or a digest: nginx, quay.io/team/app:1.2, localhost:5000/app@sha256:...
-    #[arg(value_name = "NAME")]
-    pub name: String,
-}
-
-/// Push an image to a registry.
-#[derive(Args)]
-pub struct Push {
-    /// Say nothing but the image's name.
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// How to talk to it.
-    #[command(flatten)]
-    pub talk: Talk,
-    /// Its name, which says where to: `kvmlet tag` gives it one.
-    #[arg(value_name = "NAME")]
-    pub name: String,
 }
 
 /// Give an image another name.
@@ -233,41 +193,6 @@ pub struct Remove {
     /// The images, by names or ids.
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<String>,
-}
-
-/// Log in to a registry: keep a name and a password where docker has them.
-///
-/// They are tried first. What keeps them is `~/.docker/config.json`, or the helper that it names.
-#[derive(Args)]
-pub struct Login {
-    /// The name [default: asks].
-    #[arg(short, long, value_name = "NAME")]
-    pub username: Option<String>,
-    /// The password; others see it on the command line [default: asks].
-    #[arg(
-        short,
-        long,
-        value_name = "PASSWORD",
-        conflicts_with = "password_stdin"
-    )]
-    pub password: Option<String>,
-    /// Read the password from standard input.
-    #[arg(long)]
-    pub password_stdin: bool,
-    /// How to talk to it.
-    #[command(flatten)]
-    pub talk: Talk,
-    /// The registry.
-    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
-    pub registry: String,
-}
-
-/// Forget the password for a registry.
-#[derive(Args)]
-pub struct Logout {
-    /// The registry.
-    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
-    pub registry: String,
 }
 
 /// List what an instance that runs has changed of its root.

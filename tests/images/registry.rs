@@ -1154,3 +1154,178 @@ fn what_a_mirror_gives_is_checked_as_anything_is() {
             .contains("2 layers and 1 images")
     );
 }
+
+/// The rows that a search prints, each as its words.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    text.lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect()
+}
+
+#[test]
+fn a_search_tells_what_a_registry_finds() {
+    let found = json!({"num_results": 4, "results": [
+        {"name": "team/nginx", "description": "of\n a\u{1b}[31m team", "star_count": 3, "is_official": false},
+        {"name": "nginx", "description": "x".repeat(50), "star_count": 20_000, "is_official": true},
+        {"name": "UPPER/\u{1b}[2J", "description": "is none", "star_count": 1},
+        {"description": "has no name"},
+    ]});
+    let hub = Server::start(
+        move |request| match request.path.split('?').next().unwrap() {
+            "/v2/" => Response::new(200, "{}"),
+            "/v1/search" => Response::new(200, found.to_string()),
+            _ => Response::new(404, "{}"),
+        },
+    );
+    let user = User::new();
+    settle(
+        &user,
+        &format!(
+            "[[registry]]\nprefix = \"docker.io\"\nlocation = \"{}\"\n[[registry]]\nprefix = \"secret.example\"\nblocked = true\n",
+            hub.host()
+        ),
+    );
+    let told = user.done(&["search", "library/ng+x", "--limit", "7"]);
+    let short = "x".repeat(44) + "…";
+    assert_eq!(
+        rows(&told),
+        [
+            vec!["NAME", "DESCRIPTION", "STARS", "OFFICIAL"],
+            vec!["nginx", &short, "20000", "[OK]"],
+            vec!["team/nginx", "of", "a", "[31m", "team", "3"],
+        ]
+    );
+    let asked = hub.seen().last().unwrap().0.path.clone();
+    assert_eq!(asked, "/v1/search?q=ng%2Bx&n=7");
+    let filters = ["-f", "is-official=true", "-f", "stars=5"];
+    let json = ["--format", "json", "--no-trunc", "nginx"];
+    let told = user.done(&[&["search"][..], &filters, &json].concat());
+    let long = "x".repeat(50);
+    assert_eq!(
+        told,
+        format!(
+            "{{\"Description\":\"{long}\",\"IsAutomated\":\"false\",\"IsOfficial\":\"true\",\"Name\":\"nginx\",\"StarCount\":\"20000\"}}\n"
+        )
+    );
+    for (wrong, expected) in [
+        (&["search", "secret.example/x"][..], "blocked on this host"),
+        (&["search", ""], "kvmlet search nginx"),
+        (
+            &["search", "-f", "stars=many", "x"],
+            "is-official=true|false",
+        ),
+        (&["search", "http://127.0.0.1/x"], "without `https://`"),
+        (&["search", "a b.example/x"], "not the name of an image"),
+    ] {
+        let told = user.refused(wrong);
+        assert!(told.contains(expected), "{wrong:?}: {told}");
+    }
+}
+
+#[test]
+fn a_registry_without_a_search_is_asked_for_its_list() {
+    if !["docker-registry", "skopeo"].into_iter().all(is_installed) {
+        return println!("SKIPPED: docker-registry or skopeo is not installed");
+    }
+    let place = tempfile::tempdir().unwrap();
+    let mut content = Content::default();
+    content.image(Some("one"), "amd64", &two_layers(60, 1000));
+    content.write(place.path());
+    let registry = Registry::start(&Wants::default());
+    for name in ["team/app", "team/web", "app"] {
+        push(
+            place.path(),
+            "one",
+            &format!("{}/{name}:one", registry.host()),
+            &[],
+        );
+    }
+    let user = User::new();
+    let names = |text: &str| {
+        let words = ["search", "--format", "{{.Name}}", text];
+        let told = user.done(&words).replace(&registry.host(), "HOST");
+        told.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let host = registry.host();
+    assert_eq!(names(&format!("{host}/app")), ["HOST/app", "HOST/team/app"]);
+    let all = ["HOST/app", "HOST/team/app", "HOST/team/web"];
+    assert_eq!(names(&format!("{host}/")), all);
+    assert!(names(&format!("{host}/nothing")).is_empty());
+    // What it has found can be pulled.
+    user.done(&["pull", &format!("{host}/team/app:one")]);
+}
+
+#[test]
+fn a_list_of_many_pages_is_read_with_a_token_and_ends() {
+    let port = Arc::new(AtomicUsize::new(0));
+    let known = Arc::clone(&port);
+    let server = Server::start(move |request| {
+        let place = format!("http://127.0.0.1:{}", known.load(Ordering::Relaxed));
+        let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+        let page = |names: &[&str], next: &str| {
+            let body = json!({"repositories": names}).to_string();
+            Response::new(200, body).header("Link", format!("<{next}>; rel=\"next\""))
+        };
+        let has_token = request.header("authorization") == Some("Bearer for-the-list");
+        match (path, has_token) {
+            ("/token", _) => {
+                assert!(query.contains("scope=registry:catalog:%2A"), "{query}");
+                Response::new(200, r#"{"token": "for-the-list"}"#)
+            }
+            ("/v1/search", _) => Response::new(200, "<html>a page for people</html>"),
+            ("/v2/" | "/v2/_catalog", false) => Response::new(401, "{}").header(
+                "WWW-Authenticate",
+                format!("Bearer realm=\"{place}/token\",service=\"x\""),
+            ),
+            ("/v2/", true) => Response::new(200, "{}"),
+            _ if query.contains("last=b") => page(&["b", "c-app"], "http://localhost:1/elsewhere"),
+            _ => page(
+                &["a-app", "b", "../x-app", "\u{1b}-app"],
+                "/v2/_catalog?last=b&n=3",
+            ),
+        }
+    });
+    port.store(server.port.into(), Ordering::Relaxed);
+    let user = User::new();
+    let host = server.host();
+    let told = user.done(&["search", "--format", "{{.Name}}", &format!("{host}/app")]);
+    assert_eq!(told, format!("{host}/a-app\n{host}/c-app\n"));
+    let told = user.done(&[
+        "search",
+        "--limit",
+        "1",
+        "--format",
+        "{{.Name}}",
+        &format!("{host}/app"),
+    ]);
+    assert_eq!(told, format!("{host}/a-app\n"));
+}
+
+#[test]
+fn a_registry_that_tells_nobody_what_it_has_is_told() {
+    let turn = AtomicUsize::new(0);
+    let server = Server::start(move |request| match &*request.path {
+        "/v2/" => Response::new(200, "{}"),
+        path if path.starts_with("/v2/_catalog") => match turn.fetch_add(1, Ordering::Relaxed) {
+            0 => Response::new(404, "{}"),
+            1 => Response::new(200, "no JSON"),
+            2 => Response::new(403, "{}"),
+            // Without an end, and nothing new in it.
+            _ => Response::new(200, r#"{"repositories": ["app"]}"#)
+                .header("Link", "</v2/_catalog?last=app>; rel=\"next\""),
+        },
+        _ => Response::new(404, "{}"),
+    });
+    let user = User::new();
+    let text = format!("{}/app", server.host());
+    for expected in [
+        "tells nobody which images it has",
+        "tells nobody",
+        "kvmlet login",
+    ] {
+        let told = user.refused(&["search", &text]);
+        assert!(told.contains(expected), "{told}");
+    }
+    let told = user.done(&["search", "--format", "{{.Name}}", &text]);
+    assert_eq!(told, format!("{text}\n"));
+}

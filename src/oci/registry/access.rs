@@ -3,6 +3,7 @@
 /// A repository, and what is done there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
+    /// None for the list of all.
     repository: String,
     pushes: bool,
     /// Repositories that are read besides.
@@ -28,6 +29,11 @@ impl Access {
         }
     }
 
+    /// To see which repositories there are.
+    pub fn catalog() -> Self {
+        Self::pull("")
+    }
+
     /// Which one.
     pub fn repository(&self) -> &str {
         &self.repository
@@ -35,6 +41,9 @@ impl Access {
 
     /// As whoever gives tokens calls it.
     pub(super) fn scopes(&self) -> Vec<String> {
+        if self.repository.is_empty() {
+            return vec!["registry:catalog:*".into()];
+        }
         let actions = if self.pushes { "pull,push" } else { "pull" };
         let own = format!("repository:{}:{actions}", self.repository);
         let others = self

@@ -117,6 +117,12 @@ pub enum Error {
         /// What was asked for.
         what: String,
     },
+    /// It has neither a search nor a list of its repositories.
+    #[error("the registry `{registry}` tells nobody which images it has")]
+    NoSearch {
+        /// Which one.
+        registry: String,
+    },
     /// Passwords cannot be looked up.
     #[error(transparent)]
     Credentials(#[from] Arc<credentials::Error>),
@@ -149,6 +155,9 @@ impl Remedy for Error {
             Self::Digest { .. } => {
                 Some("try again; something on the way changes what comes".into())
             }
+            Self::NoSearch { registry } => Some(format!(
+                "an image of it is pulled by its whole name: `kvmlet pull {registry}/NAME`; its pages on the web may have a search"
+            )),
             Self::Credentials(error) => return error.remedy(),
             _ => None,
         };

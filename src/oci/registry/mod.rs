@@ -6,6 +6,7 @@ mod challenge;
 mod error;
 mod exchange;
 mod identity;
+mod search;
 mod token;
 mod trust;
 mod upload;
@@ -13,6 +14,7 @@ mod upload;
 pub use access::Access;
 pub use blob::Blob;
 pub use error::Error;
+pub use search::Hit;
 pub use trust::Trust;
 
 use crate::credentials::Shown;

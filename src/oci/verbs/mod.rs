@@ -12,6 +12,7 @@ mod pull;
 mod push;
 mod remove;
 mod save;
+mod search;
 
 use kvmlet_command::oci::{Both, Image, Oci, Talk, Verb};
 use kvmlet_command::{Failed, Outcome};
@@ -45,6 +46,7 @@ pub fn run() -> Outcome {
         Verb::Both(verb) => both(verb),
         Verb::Images(flags) => list::run(&flags),
         Verb::Rmi(flags) => remove::run(&flags),
+        Verb::Search(flags) => search::run(&flags),
         Verb::Login(flags) => login::login(&flags),
         Verb::Logout(flags) => login::logout(&flags),
         Verb::Diff(flags) => instance::diff(&flags),
