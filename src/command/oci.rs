@@ -259,8 +259,8 @@ pub struct Check {}
 
 /// List packages in images that there are newer ones of.
 ///
-/// Those are Debian's and others of dpkg, and what is new is what this host's package index says of the release that an image is made of:
-/// `apt update` renews it, and a line of sources.list adds another release.
+/// Those are Debian's and others of dpkg, or Alpine's, and what is new is what this host's package index says of the release that an image is made of:
+/// `apt update` renews it, and a line of sources.list adds another release; for Alpine it is what `apk update` leaves in /var/cache/apk.
 #[derive(Args)]
 pub struct Outdated {
     /// Only the names of such images.

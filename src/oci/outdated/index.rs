@@ -1,7 +1,8 @@
 //! The package index of this host, as `apt update` has left it: which version of a package each release has.
 
-use super::packages::{Release, stanzas};
+use super::packages::{Package, Release, stanzas};
 use super::{Error, version};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::{self, File};
@@ -16,18 +17,34 @@ const READER: [&str; 2] = ["/usr/lib/apt/apt-helper", "cat-file"];
 /// What is read of a file about a release, and of a line of one about packages.
 const MAX_RELEASE: u64 = 1 << 20;
 const MAX_LINE: u64 = 1 << 20;
+/// What the fields of a package are called.
+const DEBIAN: [&str; 3] = ["Package", "Version", "Architecture"];
+
+/// Which of two versions is the newer one.
+type Order = fn(&str, &str) -> Ordering;
 
 /// The newest version of each package and architecture that one release has here.
-#[derive(Debug, Default)]
-pub struct Index(BTreeMap<(String, String), String>);
+#[derive(Debug)]
+pub struct Index {
+    all: BTreeMap<(String, String), String>,
+    order: Order,
+}
 
 impl Index {
+    /// One that has nothing yet.
+    pub fn new(order: Order) -> Self {
+        Self {
+            all: BTreeMap::new(),
+            order,
+        }
+    }
+
     /// What is known of a release, its updates and those for security among it; nothing if it is unknown here.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn of(lists: &Path, release: &Release) -> Result<Option<Self>, Error> {
-        let mut index = Self::default();
+        let mut index = Self::new(version::debian);
         let mut is_known = false;
         let files = files(lists)?;
         for (name, path) in &files {
@@ -51,10 +68,13 @@ impl Index {
         Ok(is_known.then_some(index))
     }
 
-    /// The newest version that a package has.
-    pub fn newest(&self, name: &str, architecture: &str) -> Option<&str> {
-        let key = (name.to_owned(), architecture.to_owned());
-        self.0.get(&key).map(String::as_str)
+    /// The newest version that a package has, if that is newer than this one.
+    pub fn newer(&self, package: &Package) -> Option<&str> {
+        let key = (package.name.clone(), package.architecture.clone());
+        let newest = self.all.get(&key)?;
+        (self.order)(newest, &package.version)
+            .is_gt()
+            .then_some(newest)
     }
 
     fn add(&mut self, path: &Path) -> Result<(), Error> {
@@ -63,7 +83,8 @@ impl Index {
             source,
         };
         if path.extension().is_none() {
-            return self.read(File::open(path).map_err(failed)?).map_err(failed);
+            let file = File::open(path).map_err(failed)?;
+            return self.read(file, DEBIAN).map_err(failed);
         }
         let mut child = Command::new(READER[0])
             .arg(READER[1])
@@ -72,7 +93,10 @@ impl Index {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(failed)?;
-        let read = child.stdout.take().map_or(Ok(()), |out| self.read(out));
+        let read = child
+            .stdout
+            .take()
+            .map_or(Ok(()), |out| self.read(out, DEBIAN));
         let status = child.wait().map_err(failed)?;
         read.map_err(failed)?;
         match status.success() {
@@ -84,8 +108,11 @@ impl Index {
         }
     }
 
-    /// Adds what a list of packages has, where it is newer.
-    fn read(&mut self, list: impl Read) -> io::Result<()> {
+    /// Adds what a list of packages has, where it is newer: a name, a version and an architecture, as their fields are called.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&mut self, list: impl Read, fields: [&str; 3]) -> io::Result<()> {
         let mut lines = BufReader::with_capacity(256 << 10, list);
         let mut line = Vec::new();
         let [mut name, mut version, mut architecture] = [const { String::new() }; 3];
@@ -105,22 +132,24 @@ impl Index {
                 if count == 0 {
                     return Ok(());
                 }
-            } else if let Some((key, value)) = text.split_once(": ") {
-                match key {
-                    "Package" => name = value.into(),
-                    "Version" => version = value.into(),
-                    "Architecture" => architecture = value.into(),
-                    _ => {}
+            } else if let Some((key, value)) = text.split_once(':') {
+                let field = fields.iter().position(|field| *field == key);
+                let value = || value.trim_start().to_owned();
+                match field {
+                    Some(0) => name = value(),
+                    Some(1) => version = value(),
+                    Some(_) => architecture = value(),
+                    None => {}
                 }
             }
         }
     }
 
     fn note(&mut self, package: (String, String), version: String) {
-        match self.0.entry(package) {
+        match self.all.entry(package) {
             Entry::Vacant(entry) => drop(entry.insert(version)),
             Entry::Occupied(mut entry) => {
-                if version::debian(&version, entry.get()).is_gt() {
+                if (self.order)(&version, entry.get()).is_gt() {
                     entry.insert(version);
                 }
             }
@@ -128,8 +157,8 @@ impl Index {
     }
 }
 
-/// Names and paths of all that there is; nothing where there is no apt.
-fn files(lists: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+/// Names and paths of all that there is; nothing where there is no such directory.
+pub(super) fn files(lists: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     let failed = |source| Error::Index {
         path: lists.into(),
         source,

@@ -1,8 +1,9 @@
-//! Packages that an image says it has: dpkg's notes, as Debian's images and those without dpkg have them, and which
-//! distribution it is of. All of it is a stranger's text.
+//! Packages that an image says it has: dpkg's notes, as Debian's images and those without dpkg have them, or apk's, as
+//! Alpine's have them; and which distribution it is of. All of it is a stranger's text.
 
 use kvmlet_image::store::{self, Files};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The longest file of notes, and how many there are where each package has its own.
 const MAX_LENGTH: u64 = 64 << 20;
@@ -15,19 +16,45 @@ const MAX_TEXT: usize = 256;
 pub struct Package {
     /// Its name.
     pub name: String,
-    /// For which machine: `amd64`, `all`.
+    /// For which machine: `amd64`, `all`. An image has those of apk for one machine, and nothing is said here.
     pub architecture: String,
-    /// As dpkg has it.
+    /// As dpkg or apk has it.
     pub version: String,
 }
 
 /// Which distribution an image is made of, as `os-release` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release {
-    /// `debian`, `ubuntu`.
+    /// `debian`, `ubuntu`, `alpine`.
     pub distribution: String,
     /// `bookworm`.
     pub codename: String,
+    /// `3.20.1`.
+    pub version: String,
+}
+
+/// By its name, or its number where it has none.
+impl fmt::Display for Release {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.codename.is_empty() {
+            true => &self.version,
+            false => &self.codename,
+        };
+        write!(out, "{} {name}", self.distribution)
+    }
+}
+
+/// What an image has noted of its packages, sorted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// dpkg.
+    Dpkg(Vec<Package>),
+    /// apk.
+    Apk(Vec<Package>),
+    /// rpm: in a database that is not read here.
+    Rpm,
+    /// Nobody that is known.
+    Nothing,
 }
 
 /// Stanzas of `Key: value` lines, with those fields that are wanted. Others, and lines that go on, are skipped.
@@ -78,11 +105,46 @@ fn of_notes(text: &str) -> Vec<Package> {
     all.collect()
 }
 
-/// Those of an image, sorted.
+/// Packages of apk's notes.
+fn of_apk(text: &str) -> Vec<Package> {
+    let all = stanzas(text, ["P", "V"]).filter(|all| all.iter().all(|text| is_plain(text)));
+    let package = |[name, version]: [&str; 2]| Package {
+        name: name.into(),
+        architecture: String::new(),
+        version: version.into(),
+    };
+    all.map(package).collect()
+}
+
+/// Those of an image.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn of_image(files: &Files) -> Result<Vec<Package>, store::Error> {
+pub fn of_image(files: &Files) -> Result<Noted, store::Error> {
+    let dpkg = of_dpkg(files)?;
+    if !dpkg.is_empty() {
+        return Ok(Noted::Dpkg(dpkg));
+    }
+    for path in ["lib/apk/db/installed", "usr/lib/apk/db/installed"] {
+        if let Some(bytes) = files.read(path, MAX_LENGTH)? {
+            let mut all = of_apk(&String::from_utf8_lossy(&bytes));
+            all.sort();
+            return Ok(Noted::Apk(all));
+        }
+    }
+    let places = ["var/lib/rpm", "usr/lib/sysimage/rpm"].into_iter();
+    let mut names = places.flat_map(|place| files.names(place));
+    let is_database = |name: Vec<u8>| {
+        let known: [&[u8]; 3] = [b"rpmdb.sqlite", b"Packages", b"Packages.db"];
+        known.contains(&&*name)
+    };
+    Ok(match names.any(is_database) {
+        true => Noted::Rpm,
+        false => Noted::Nothing,
+    })
+}
+
+fn of_dpkg(files: &Files) -> Result<Vec<Package>, store::Error> {
     let mut all = Vec::new();
     let mut add = |path: &str| -> Result<(), store::Error> {
         if let Some(bytes) = files.read(path, MAX_LENGTH)? {
@@ -130,6 +192,7 @@ fn of_os_release(text: &str) -> Release {
     Release {
         distribution: of("ID").to_lowercase(),
         codename: of("VERSION_CODENAME"),
+        version: of("VERSION_ID"),
     }
 }
 
@@ -154,11 +217,15 @@ mod tests {
 
     #[test]
     fn a_release_is_named_by_its_image() {
-        let text = "NAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_CODENAME='bookworm'\n";
+        let text = "NAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_ID=\"12\"\nVERSION_CODENAME='bookworm'\n";
         let expected = Release {
             distribution: "debian".into(),
             codename: "bookworm".into(),
+            version: "12".into(),
         };
+        assert_eq!(expected.to_string(), "debian bookworm");
+        let alpine = of_os_release("ID=alpine\nVERSION_ID=3.20.1\n");
+        assert_eq!(alpine.to_string(), "alpine 3.20.1");
         assert_eq!(of_os_release(text), expected);
         assert_eq!(
             of_os_release("ID=\nVERSION_CODENAME=a b\n"),

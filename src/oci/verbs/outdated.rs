@@ -1,6 +1,7 @@
 //! `kvmlet image outdated`.
 
 use super::{failed, image, store};
+use crate::outdated::alpine::CACHE;
 use crate::outdated::index::LISTS;
 use crate::outdated::{Found, Search};
 use kvmlet_command::format::Format;
@@ -24,15 +25,17 @@ pub(super) fn run(flags: &Outdated) -> Outcome {
             named.collect::<Result<Vec<Image>, kvmlet_command::Failed>>()?
         }
     };
-    let mut search = Search::new(Path::new(LISTS));
+    let mut search = Search::new(Path::new(LISTS), Path::new(CACHE));
     let (mut rows, mut names) = (Vec::new(), String::new());
     for image in &images {
         let name = called(image);
         match search.look(&store, image)? {
-            Found::NoPackages => log::info!("`{name}` has no packages of dpkg's"),
+            Found::NoPackages => log::info!("`{name}` has packages of neither dpkg, apk nor rpm"),
+            Found::Unread => standard_error::say(format_args!(
+                "kvmlet: what is new for `{name}` is not known: its packages are rpm's, whose database is not read"
+            )),
             Found::Unknown(release) => standard_error::say(format_args!(
-                "kvmlet: what is new for `{name}` is not known: it is of `{} {}`, which the package index of this host does not have",
-                release.distribution, release.codename
+                "kvmlet: what is new for `{name}` is not known: it is of `{release}`, which the package index of this host does not have"
             )),
             Found::Outdated(packages) => {
                 if !packages.is_empty() {
