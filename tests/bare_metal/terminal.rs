@@ -193,7 +193,7 @@ fn child_of(process: i32) -> i32 {
 }
 
 /// A shell that has the terminal and runs a script, with a command as its arguments.
-fn shell(script: &str, command: &Command, theirs: &OwnedFd) -> Running {
+pub fn shell(script: &str, command: &Command, theirs: &OwnedFd) -> Running {
     let mut shell = Command::new("bash");
     shell
         .args(["-c", script, "bash"])
