@@ -55,7 +55,9 @@ fn name_argument(error: Error, command: &mut Command, explain: fn(Error) -> Erro
             ),
             None => error,
         },
-        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => explain(error),
+        ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand | ErrorKind::TooManyValues => {
+            explain(error)
+        }
         _ => error,
     }
 }

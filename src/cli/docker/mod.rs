@@ -1,140 +1,12 @@
 //! What people type who come from docker, and what does the same here. Only messages: none of it is accepted.
 
+mod networks;
+mod tables;
+
 use clap::builder::StyledStr;
-use clap::error::{ContextKind, ContextValue};
-
-const VERBS: &[(&[&str], &str)] = &[
-    (
-        &["create", "up"],
-        "`kvmlet run -d --name NAME IMAGE` runs a service, and `kvmlet start` one that has ended",
-    ),
-    (&["ls", "list"], "`kvmlet ps` lists instances"),
-    (
-        &["down"],
-        "`kvmlet stop` ends an instance, and `kvmlet rm --force` removes it at once",
-    ),
-    (
-        &["version", "info"],
-        "`kvmlet --version`, or `kvmlet doctor`",
-    ),
-    (
-        &["history"],
-        "`kvmlet image history NAME` shows how an image was made",
-    ),
-    (
-        &["search"],
-        "registries are not searched: `kvmlet pull NAME` takes a name that is known",
-    ),
-    (
-        &["container", "system"],
-        "verbs stand alone: `kvmlet ps`, `kvmlet inspect`, `kvmlet prune`",
-    ),
-    (
-        &["network"],
-        "networks go with their VMs (`kvmlet run -p`, `--net`)",
-    ),
-    (
-        &["export"],
-        "`kvmlet cp NAME:/ -` writes all that an instance has as an archive",
-    ),
-    (
-        &["update"],
-        "what an instance may use is said when it is run: `kvmlet rm` it, and `kvmlet run` it anew",
-    ),
-];
-
-/// Those that `kvmlet run` does not have.
-const RUN_FLAGS: &[(&[&str], &str)] = &[
-    (
-        &["--disk", "--root", "--initrd", "--config"],
-        "that is said to `kvmlet boot`, which boots a machine; `kvmlet run` runs an image of a root",
-    ),
-    (
-        &[
-            "--privileged",
-            "--cap-add",
-            "--cap-drop",
-            "--security-opt",
-            "--userns",
-            "--pid",
-            "--ipc",
-            "--uts",
-            "--cgroupns",
-            "--sysctl",
-        ],
-        "leave it out: the service has a kernel of its own, where it may do what its user may, and nothing on this host",
-    ),
-    (&["--init"], "leave it out: the guest has an init, kvmlet's"),
-    (
-        &["--ulimit"],
-        "leave it out: the guest is the service's alone, and its limits are those of its memory (`-m`) and vCPUs (`--cpus`)",
-    ),
-    (
-        &[
-            "--pids-limit",
-            "--memory-swap",
-            "--memory-reservation",
-            "--oom-kill-disable",
-        ],
-        "leave it out: the guest has its memory (`-m`) and what it starts is limited by that",
-    ),
-    (
-        &["--link"],
-        "instances do not reach each other by names: publish a port (`-p`), and name this host to the other (`--add-host`)",
-    ),
-    (
-        &["--log-driver"],
-        "logs are kept by kvmlet (`kvmlet logs`; `--log-opt max-size=10m` says how much of them); `kvmlet logs -f` can be piped elsewhere",
-    ),
-    (
-        &["--ip", "--network-alias", "--mac-address"],
-        "keys of an interface say that: `--net=subnet=10.1.2.0/30`; see `kvmlet boot --help`",
-    ),
-    (
-        &["--device", "--gpus"],
-        "devices of the host are not given to guests; `kvmlet boot --disk` has block devices",
-    ),
-    (
-        &["--platform"],
-        "leave it out: what is pulled is for this machine, and `kvmlet pull --platform` pulls for others",
-    ),
-];
-
-/// Those that `kvmlet boot` does not have.
-const FLAGS: &[(&[&str], &str)] = &[
-    (
-        &["-i", "-t", "--interactive", "--tty"],
-        "leave it out: the guest's console is this terminal already",
-    ),
-    (
-        &["--rm"],
-        "leave it out: nothing is left of a VM but its scratch disk; `kvmlet run --rm` is for instances",
-    ),
-    (
-        &["-d", "--detach"],
-        "`kvmlet run -d` returns when a service runs; `kvmlet boot` stays in the foreground",
-    ),
-    (
-        &["--name"],
-        "`kvmlet run --name` gives an instance a name; `--hostname` is for what the guest calls itself",
-    ),
-    (&["--volume", "--mount"], NO_VOLUMES),
-    (
-        &["--network"],
-        "`--net` gives the guest an interface, and `--net egress=none` one that only the host reaches",
-    ),
-    (
-        &["--entrypoint"],
-        "the service and its arguments stand at the end; for `kvmlet boot` behind `--`",
-    ),
-    (
-        &["--restart"],
-        "`kvmlet run --restart` starts again what has ended",
-    ),
-];
-
-const NO_VOLUMES: &str = "directories of the host are not shared with guests: put files into the root's image, or on a `--disk`; `kvmlet run -v` has volumes";
-const NO_IMAGE_NAMES: &str = "the image of a root is a file, named by `--root FILE`; a command for the guest stands behind `--`";
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+pub(super) use networks::refuse_networks;
+use tables::{FLAGS, NO_IMAGE_NAMES, NO_VOLUMES, RUN_FLAGS, VERBS};
 
 /// Replaces clap's guess by what is known about a verb or an argument of docker's.
 pub(super) fn explain(mut error: clap::Error) -> clap::Error {
@@ -142,6 +14,17 @@ pub(super) fn explain(mut error: clap::Error) -> clap::Error {
         Some(ContextValue::String(word)) => Some(word.as_str()),
         _ => None,
     };
+    if let (ErrorKind::TooManyValues, Some(flag), Some(value)) = (
+        error.kind(),
+        invalid(ContextKind::InvalidArg),
+        invalid(ContextKind::InvalidValue),
+    ) {
+        let flag = flag.split(' ').next().unwrap_or(flag);
+        let said = format!(
+            "`{flag}` takes no value, and `{value}` is one\n  help: say it alone, or leave it out where it is not wanted\n"
+        );
+        return clap::Error::raw(ErrorKind::TooManyValues, said);
+    }
     let usage = error.get(ContextKind::Usage).map(ToString::to_string);
     let of = |verb: &str| usage.as_ref().is_some_and(|usage| usage.contains(verb));
     let (boots, runs) = (of("kvmlet boot"), of("kvmlet run"));
@@ -158,6 +41,13 @@ pub(super) fn explain(mut error: clap::Error) -> clap::Error {
         }
         _ => None,
     };
+    if let (Some(argument), Some(tip)) = (invalid(ContextKind::InvalidArg), tip)
+        && argument.starts_with('-')
+    {
+        let verb = if runs { "run" } else { "boot" };
+        let said = format!("`kvmlet {verb}` has no `{argument}`\n  help: {tip}\n");
+        return clap::Error::raw(ErrorKind::UnknownArgument, said);
+    }
     // That the argument may be meant for the service: it would stand behind the image, as it is.
     error.remove(ContextKind::Suggested);
     if let Some(tip) = tip {
@@ -208,10 +98,19 @@ mod tests {
             ("run --link db nginx", "publish a port"),
             ("run --log-driver syslog nginx", "`kvmlet logs`"),
             ("history nginx", "`kvmlet image history"),
-            ("search", "registries are not searched"),
             ("container ls", "`kvmlet ps`"),
             ("network ls", "go with their VMs"),
             ("down", "`kvmlet stop` ends"),
+            (
+                "run --rm=false nginx",
+                "`--rm` takes no value, and `false` is one",
+            ),
+            ("run -d=false nginx", "left out where it is not wanted"),
+            (
+                "run --rm=false nginx",
+                "leave it out where it is not wanted",
+            ),
+            ("boot --read-only=true", "say it alone"),
             ("boot -it", "this terminal already"),
             ("boot --rm --root x", "`kvmlet run --rm`"),
             ("boot -d", "`kvmlet run -d`"),
@@ -225,6 +124,42 @@ mod tests {
             let message = message(arguments);
             assert!(message.contains(expected), "{arguments}: {message}");
             assert!(!message.contains("to pass '"), "{arguments}: {message}");
+        }
+    }
+
+    #[test]
+    fn each_flag_of_docker_s_is_known_or_answered() {
+        // Those of `docker run --help` (28.5), and the short and older names of some.
+        const DOCKER: &str = "--add-host --annotation --attach --blkio-weight --blkio-weight-device --cap-add --cap-drop \
+            --cgroup-parent --cgroupns --cidfile --cpu-count --cpu-percent --cpu-period --cpu-quota --cpu-rt-period \
+            --cpu-rt-runtime --cpu-shares --cpus --cpuset-cpus --cpuset-mems --detach --detach-keys --device \
+            --device-cgroup-rule --device-read-bps --device-read-iops --device-write-bps --device-write-iops \
+            --disable-content-trust --dns --dns-option --dns-opt --dns-search --domainname --entrypoint --env --env-file \
+            --expose --gpus --group-add --health-cmd --health-interval --health-retries --health-start-interval \
+            --health-start-period --health-timeout --help --hostname --init --interactive --io-maxbandwidth --io-maxiops \
+            --ip --ip6 --ipc --isolation --kernel-memory --label --label-file --link --link-local-ip --log-driver \
+            --log-opt --mac-address --memory --memory-reservation --memory-swap --memory-swappiness --mount --name \
+            --net --net-alias --network --network-alias --no-healthcheck --oom-kill-disable --oom-score-adj --pid \
+            --pids-limit --platform --privileged --publish --publish-all --pull --quiet --read-only --restart --rm \
+            --runtime --security-opt --shm-size --sig-proxy --stop-signal --stop-timeout --storage-opt --sysctl --tmpfs \
+            --tty --ulimit --use-api-socket --user --userns --uts --volume --volume-driver --volumes-from --workdir \
+            -a -c -d -e -h -i -l -m -p -P -q -t -u -v -w";
+        let mut command = Cli::<Verb>::command();
+        command.build();
+        let run = command.find_subcommand("run").unwrap();
+        for flag in DOCKER.split_whitespace() {
+            let is_ours = run.get_arguments().any(|one| {
+                one.get_long()
+                    .is_some_and(|long| format!("--{long}") == flag)
+                    || one
+                        .get_short()
+                        .is_some_and(|short| format!("-{short}") == flag)
+            });
+            if !is_ours {
+                let message = message(&format!("run {flag} x nginx"));
+                let expected = format!("error: `kvmlet run` has no `{flag}`\n  help: ");
+                assert!(message.starts_with(&expected), "{flag}: {message}");
+            }
         }
     }
 
