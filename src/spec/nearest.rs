@@ -21,9 +21,13 @@ pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate.into())
 }
 
-/// How alike two names are. One that is a part of the other comes before one that has the same letters.
+/// How alike two names are. One that is a part of the other comes before one that has the same letters, and one of which a
+/// letter was left out, added or mistaken before both.
 fn likeness(name: &str, candidate: &str) -> f64 {
     let alike = strsim::jaro_winkler(name, candidate);
+    if name.len() > TELLING_BYTES && strsim::levenshtein(name, candidate) <= 1 {
+        return alike + 2.0;
+    }
     let is_part = candidate.contains(name) || name.contains(candidate);
     match is_part && name.len().min(candidate.len()) >= TELLING_BYTES {
         true => alike.max(ALIKE) + 1.0,
@@ -77,5 +81,29 @@ fn as_in_text(name: &str) -> String {
     match elsewhere {
         Some((_, name)) => (*name).into(),
         None => name.replace('_', "-"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_less_is_nearer_than_a_part() {
+        for (setting, written, expected) in [
+            (Setting::Disks, "iops-brst", "iops-burst"),
+            (Setting::Disks, "iops-onc", "iops-once"),
+            (Setting::Nets, "rx-packets-brst", "rx-packets-burst"),
+            (Setting::Disks, "burstiness", "burst"),
+            (Setting::Disks, "readonly", "ro"),
+            (Setting::Balloon, "sise", "size"),
+        ] {
+            assert_eq!(
+                name(setting, written).as_deref(),
+                Some(expected),
+                "{written}"
+            );
+        }
+        assert_eq!(name(Setting::Disks, "zzz"), None);
     }
 }
