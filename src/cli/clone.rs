@@ -1,5 +1,6 @@
 //! `kvmlet clone`.
 
+use super::boot::StartedBy;
 use super::instances::{book, look};
 use super::restore::{Another, refuse_changed};
 use super::snapshot::fill;
@@ -38,6 +39,7 @@ pub(super) struct Clone {
 
 impl Clone {
     pub fn run(self) -> Outcome {
+        StartedBy::Copy.speak();
         let book = book()?;
         let (instance, view) = look(&book, &self.instance)?;
         refuse_changed(&view.asked)?;

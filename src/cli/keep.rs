@@ -2,7 +2,7 @@
 
 use super::instances::book;
 use super::{Failed, Outcome, beside};
-use crate::boot::{described, help_without_init, run_here};
+use crate::boot::{StartedBy, described, help_without_init, run_here};
 use clap::Args;
 use kvmlet_control::agent::Agent;
 use kvmlet_host::walls::rights;
@@ -45,6 +45,9 @@ pub(super) struct Keep {
     /// Its service is not started before somebody is attached to it.
     #[arg(long)]
     attended: bool,
+    /// Whose flags messages name.
+    #[arg(long, value_name = "VERB", default_value = "")]
+    started_by: String,
     /// Its id.
     id: String,
 }
@@ -85,7 +88,7 @@ pub(super) struct Waiting {
 impl Waiting {
     /// Starts that of an instance, which need not be there yet: it takes as long to begin as the instance to be made. Its
     /// service waits for somebody to be attached if it is attended.
-    pub fn begin(id: &InstanceId, attended: bool) -> Result<Self, NotStarted> {
+    pub fn begin(id: &InstanceId, attended: bool, by: StartedBy) -> Result<Self, NotStarted> {
         let (giving, theirs) = Giving::pair().map_err(unstarted)?;
         let mut command = beside::machine()?;
         // It lives on, and would hold what whoever called has opened: a lock, or the end of a pipe.
@@ -93,6 +96,7 @@ impl Waiting {
         command
             .arg("keep")
             .args(attended.then_some("--attended"))
+            .args([StartedBy::FLAG, by.name()])
             .arg(id.as_str())
             .stdin(theirs)
             .stdout(Stdio::piped())
@@ -134,7 +138,7 @@ pub(super) struct Starting {
 impl Starting {
     /// Starts that of an instance. The turn is the supervisor's until its service runs, or does not.
     pub fn begin(id: &InstanceId, turn: Turn) -> Result<Self, NotStarted> {
-        Ok(Waiting::begin(id, false)?.go_on(turn, None))
+        Ok(Waiting::begin(id, false, StartedBy::Again)?.go_on(turn, None))
     }
 
     /// Waits until its service runs.
@@ -216,6 +220,8 @@ impl Keep {
     }
 
     fn keep(&self) -> Outcome {
+        let started_by = StartedBy::of(&self.started_by);
+        started_by.speak();
         let book = book()?;
         let given = Given::wait(io::stdin()).map_err(Failed::new)?;
         let Some(Given { turn, ready }) = given else {
@@ -234,15 +240,20 @@ impl Keep {
         // The name of its socket has little room, and its directory takes much of it.
         let place = instance.directory().path().to_path_buf();
         let own = std::env::current_exe().map_err(Failed::new)?;
+        let by = [StartedBy::FLAG, started_by.name()];
         let command = || {
             let mut command = Command::new(&own);
-            command.args(["boot", "--config", "-"]).current_dir(&place);
+            command
+                .args(["boot", "--config", "-"])
+                .args(by)
+                .current_dir(&place);
             command
         };
         let restore = || {
             let mut command = Command::new(&own);
             command
                 .args(["restore", "--config", "-"])
+                .args(by)
                 .args(&asked.snapshot)
                 .current_dir(&place);
             command
@@ -290,8 +301,10 @@ impl Keep {
             Step::Fails(error) => tell(&explained(error, &config)),
         };
         let (owned, last) = supervise(&book, keeper, &program, told)?;
-        // How it has ended survives a loss of power, unless nobody wants to know.
-        match asked.remove {
+        // How it has ended survives a loss of power, unless nobody wants to know. Of one that never had a VM there is nothing
+        // to look at but what was told, and its name is for the next attempt.
+        let never_was = !last.began && started_by != StartedBy::Again;
+        match asked.remove || never_was {
             true => {
                 remove(&book, &instance, owned)?;
                 forget(&book, &asked)?;

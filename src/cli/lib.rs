@@ -45,6 +45,8 @@ mod top;
 mod unpause;
 mod volume;
 mod wait;
+#[cfg(test)]
+mod words_tests;
 
 use beside::{KVMLET, SERVE, VERBS, become_program};
 use clap::{Command, Parser, Subcommand};
@@ -305,6 +307,7 @@ mod tests {
             "control-fd",
             "paused",
             "ready-fd",
+            "started-by",
             "verbose",
             "help",
             "version",

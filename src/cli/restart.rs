@@ -1,5 +1,6 @@
 //! `kvmlet restart`.
 
+use super::boot::StartedBy;
 use super::instances::{book, each, look_again, tell};
 use super::keep::detach;
 use super::signal::signal_number;
@@ -28,6 +29,7 @@ pub(super) struct Restart {
 
 impl Restart {
     pub fn run(self) -> Outcome {
+        StartedBy::Again.speak();
         let book = book()?;
         each(&self.instances, |reference| {
             let instance = book.find(reference)?;

@@ -1,5 +1,6 @@
 //! `kvmlet start`.
 
+use super::boot::StartedBy;
 use super::instances::{book, each, is_alive, look_again};
 use super::keep::detach;
 use super::{Failed, Outcome};
@@ -16,6 +17,7 @@ pub(super) struct Start {
 
 impl Start {
     pub fn run(self) -> Outcome {
+        StartedBy::Again.speak();
         let book = book()?;
         each(&self.instances, |reference| {
             let instance = book.find(reference)?;

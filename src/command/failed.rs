@@ -5,6 +5,19 @@ use kvmlet_sys::{environment, lack, standard_error, whole_file};
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::sync::OnceLock;
+
+static DIALECT: OnceLock<Dialect> = OnceLock::new();
+
+/// Has this process name settings as whoever has started it does: once, before anything is told.
+pub fn speak(dialect: Dialect) {
+    let _ = DIALECT.set(dialect);
+}
+
+/// Whose words settings are named in by this process: flags of a machine where nothing else was said.
+pub fn dialect() -> Dialect {
+    *DIALECT.get().unwrap_or(&Dialect::Flags)
+}
 
 /// An error with the way out, if there is one.
 #[derive(Debug)]
@@ -75,7 +88,8 @@ impl Failed {
     pub fn failure(&self) -> Failure {
         let mut failure = Failure::of(&*self.error);
         let help = self.help.as_ref();
-        failure.help = help.map(|help| help.in_words_of(Dialect::File));
+        let help = help.map(|help| help.in_words_of(Dialect::File));
+        failure.help = help.filter(|help| !help.is_empty());
         failure
     }
 
@@ -115,15 +129,11 @@ impl fmt::Display for Failed {
             writeln!(out, "  caused by: {}", system_message(error))?;
             root = error;
         }
-        match lack::way_out(&*self.error)
-            .map(Advice::from)
-            .or(self.help.clone())
-        {
-            Some(help) => {
-                let help = help.in_words_of(Dialect::Flags).to_string();
-                writeln!(out, "  help: {}", printable(&help))
-            }
-            None => Ok(()),
+        let lack = lack::way_out(&*self.error).map(Advice::from);
+        let help = lack.as_ref().or(self.help.as_ref());
+        match help.map(|help| help.in_words_of(dialect())) {
+            Some(help) if !help.is_empty() => writeln!(out, "  help: {}", printable(&help)),
+            _ => Ok(()),
         }
     }
 }

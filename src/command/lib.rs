@@ -17,7 +17,7 @@ pub mod shown;
 mod verbosity;
 
 pub use agreed::agreed;
-pub use failed::Failed;
+pub use failed::{Failed, dialect, speak};
 pub use kvmlet_spec::{Advice, Remedy};
 pub use line::parse;
 pub use verbosity::{LongVerbosity, Verbosity};

@@ -192,7 +192,8 @@ impl Error {
         let lack = lack::way_out(self).map(Advice::from);
         let help = lack.or_else(|| self.remedy());
         let mut failure = Failure::of(self);
-        failure.help = help.map(|help| help.in_words_of(dialect));
+        let help = help.map(|help| help.in_words_of(dialect));
+        failure.help = help.filter(|help| !help.is_empty());
         failure
     }
 
@@ -262,7 +263,7 @@ impl Error {
                     .into()
             }
             Error::OutOfMemory => advice!(
-                "end other programs, or ask for less with {}",
+                "end other programs|ask for less with {}",
                 Setting::Memory
             ),
             Error::Killed {

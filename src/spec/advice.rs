@@ -3,7 +3,7 @@
 use super::{Dialect, Setting};
 use std::borrow::Cow;
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// An error that may know what a person can do about it, for whoever tells it.
 pub trait Remedy: Error {
@@ -11,7 +11,7 @@ pub trait Remedy: Error {
     fn remedy(&self) -> Option<Advice>;
 }
 
-/// What a person can do: text with settings in it. [`advice!`](crate::advice) makes it.
+/// What a person can do: text with settings in it, one way or several. [`advice!`](crate::advice) makes it.
 ///
 /// ```
 /// use kvmlet_spec::{Dialect, Setting, advice};
@@ -21,7 +21,11 @@ pub trait Remedy: Error {
 /// assert_eq!(advice.to_string(), "ask for less with `memory`, or share: `\"memory_mode\": \"shared\"`");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Advice(Vec<Piece>);
+pub struct Advice {
+    ways: Vec<Vec<Piece>>,
+    /// What stands between ways; none where they are told as one sentence.
+    between: Option<&'static str>,
+}
 
 /// A part of an [`Advice`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,74 +39,113 @@ pub enum Piece {
 }
 
 impl Advice {
-    /// The template with a piece in the place of each `{}`. Use [`advice!`](crate::advice).
+    /// The template with a piece in the place of each `{}`, and a way out on each side of a `|`. Use
+    /// [`advice!`](crate::advice).
     #[doc(hidden)]
     pub fn compose<const N: usize>(template: &'static str, pieces: [Piece; N]) -> Self {
-        let mut all = Vec::with_capacity(2 * N + 1);
-        let mut texts = template.split("{}");
-        all.extend(texts.next().map(|text| Piece::Text(text.into())));
-        for (piece, text) in pieces.into_iter().zip(texts) {
-            all.push(piece);
-            all.push(Piece::Text(text.into()));
+        Self::of(template, Vec::from(pieces))
+    }
+
+    // Once, and not for each number of pieces.
+    fn of(template: &'static str, pieces: Vec<Piece>) -> Self {
+        let mut pieces = pieces.into_iter();
+        let mut ways = Vec::new();
+        for way in template.split('|') {
+            let mut all = Vec::new();
+            for (place, text) in way.split("{}").enumerate() {
+                if place > 0 {
+                    all.extend(pieces.next());
+                }
+                all.push(Piece::Text(text.into()));
+            }
+            ways.push(all);
         }
-        Self(all)
+        Self {
+            ways,
+            between: None,
+        }
     }
 
-    /// The same, with settings named as they are set there.
+    /// The same, with settings named as they are set there. A way out that takes a setting which cannot be said there is
+    /// none: it is left out. Nothing is left where there is no other.
     pub fn in_words_of(&self, dialect: Dialect) -> String {
-        let mut text = String::new();
-        // Text takes all that is written.
-        let _ = self.write(&mut text, dialect);
-        text
-    }
-
-    fn write(&self, out: &mut impl fmt::Write, dialect: Dialect) -> fmt::Result {
-        self.0.iter().try_for_each(|piece| match piece {
-            Piece::Text(text) => out.write_str(text),
-            Piece::Setting(setting, value) => setting.write(out, value.as_deref(), dialect),
-            Piece::Advice(advice) => advice.write(out, dialect),
-        })
+        let way = |way: &Vec<Piece>| {
+            let mut text = String::new();
+            let written = way
+                .iter()
+                .try_for_each(|piece| piece.write(&mut text, dialect));
+            written.ok().filter(|()| !text.is_empty()).map(|()| text)
+        };
+        let ways: Vec<String> = self.ways.iter().filter_map(way).collect();
+        match (self.between, ways.as_slice()) {
+            (Some(between), ways) => ways.join(between),
+            (None, [first @ .., last]) if !first.is_empty() => {
+                format!("{}, or {last}", first.join(", "))
+            }
+            (None, ways) => ways.concat(),
+        }
     }
 
     /// Several ways out, with text between them; none if there is none.
     pub fn joined(ways: impl IntoIterator<Item = Self>, between: &'static str) -> Option<Self> {
-        let mut ways = ways.into_iter();
-        let mut all = ways.next()?;
-        for way in ways {
-            all.0.push(Piece::Text(between.into()));
-            all.0.extend(way.0);
-        }
-        Some(all)
+        let ways: Vec<_> = ways.into_iter().map(|way| vec![way.into()]).collect();
+        let between = Some(between);
+        (!ways.is_empty()).then_some(Self { ways, between })
     }
 
     /// Another way out behind this one.
     pub fn or(self, other: Self) -> Self {
-        Self(vec![self.into(), "; or ".into(), other.into()])
+        Self {
+            ways: vec![vec![self.into()], vec![other.into()]],
+            between: Some("; or "),
+        }
+    }
+
+    fn text(text: Cow<'static, str>) -> Self {
+        Self {
+            ways: vec![vec![Piece::Text(text)]],
+            between: None,
+        }
+    }
+}
+
+impl Piece {
+    /// # Errors
+    /// Where that cannot be said in this dialect.
+    fn write(&self, out: &mut String, dialect: Dialect) -> fmt::Result {
+        match self {
+            Piece::Text(text) => out.write_str(text),
+            Piece::Setting(setting, value) => setting.write(out, value.as_deref(), dialect),
+            Piece::Advice(advice) => match advice.in_words_of(dialect) {
+                text if text.is_empty() => Err(fmt::Error),
+                text => out.write_str(&text),
+            },
+        }
     }
 }
 
 /// In the words of a configuration file.
 impl fmt::Display for Advice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, Dialect::File)
+        f.write_str(&self.in_words_of(Dialect::File))
     }
 }
 
 impl From<&'static str> for Advice {
     fn from(text: &'static str) -> Self {
-        Self(vec![text.into()])
+        Self::text(text.into())
     }
 }
 
 impl From<String> for Advice {
     fn from(text: String) -> Self {
-        Self(vec![text.into()])
+        Self::text(text.into())
     }
 }
 
 impl From<Cow<'static, str>> for Advice {
     fn from(text: Cow<'static, str>) -> Self {
-        Self(vec![Piece::Text(text)])
+        Self::text(text)
     }
 }
 
@@ -137,7 +180,7 @@ impl From<Advice> for Piece {
 }
 
 /// An [`Advice`] of a text with `{}` in it, and what stands there: a [`Setting`], a setting with the value that it
-/// should have, or text.
+/// should have, or text. `|` in it stands between ways out, which are told as "a, b, or c": those of them that can be said.
 #[macro_export]
 macro_rules! advice {
     ($template:literal $(, $piece:expr)* $(,)?) => {
@@ -191,6 +234,82 @@ mod tests {
         ] {
             assert_eq!(advice.in_words_of(Dialect::Flags), flags);
             assert_eq!(advice.to_string(), file);
+        }
+    }
+
+    #[test]
+    fn what_a_dialect_cannot_say_is_no_way_out() {
+        let less = || {
+            advice!(
+                "ask for less with {}|end others|add {}",
+                Setting::CpuQuota,
+                Setting::Initrd
+            )
+        };
+        for (advice, flags, service) in [
+            (
+                less(),
+                "ask for less with --cpu-quota, end others, or add --initrd",
+                "ask for less with --cpus, or end others",
+            ),
+            (
+                advice!("leave out {}", Setting::Initrd),
+                "leave out --initrd",
+                "",
+            ),
+            (
+                less().or(advice!("leave out {}", Setting::Pci)),
+                "ask for less with --cpu-quota, end others, or add --initrd; or leave out --pci",
+                "ask for less with --cpus, or end others",
+            ),
+            (
+                advice!("see it{}", advice!(" with {}", Setting::Pci)),
+                "see it with --pci",
+                "",
+            ),
+        ] {
+            assert_eq!(advice.in_words_of(Dialect::Flags), flags);
+            assert_eq!(advice.in_words_of(Dialect::Service), service);
+        }
+    }
+
+    #[test]
+    fn each_verb_has_words_of_its_own() {
+        let said = |dialect| {
+            let port = (Setting::Publish, "80");
+            let all = advice!(
+                "{}|{}|{}|{}|{}",
+                Setting::Vcpus,
+                (Setting::NetSubnet, "10.1.2.0/30"),
+                port,
+                Setting::Initrd,
+                (Setting::OvercommitCpus, "2")
+            );
+            all.in_words_of(dialect)
+        };
+        for (dialect, expected) in [
+            (
+                Dialect::Flags,
+                "--cpus, --net subnet=10.1.2.0/30, --publish 80, --initrd, or --overcommit cpus=2",
+            ),
+            (
+                Dialect::Service,
+                "--vcpus, --net=subnet=10.1.2.0/30, --publish 80, or --overcommit cpus=2",
+            ),
+            (
+                Dialect::Copy,
+                "`--vcpus` of `kvmlet run`, `--net=subnet=10.1.2.0/30` of `kvmlet run`, --publish 80, or `--overcommit cpus=2` of `kvmlet run`",
+            ),
+            (
+                Dialect::Again,
+                "`--vcpus` of `kvmlet run`, `--net=subnet=10.1.2.0/30` of `kvmlet run`, `--publish 80` of `kvmlet run`, or `--overcommit cpus=2` of `kvmlet run`",
+            ),
+            (
+                Dialect::Resume,
+                "--net subnet=10.1.2.0/30, --publish 80, or --overcommit cpus=2",
+            ),
+        ] {
+            assert_eq!(said(dialect), expected, "{dialect:?}");
         }
     }
 }

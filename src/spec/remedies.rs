@@ -10,12 +10,12 @@ impl Remedy for Error {
                 Setting::Kernel
             ),
             Error::BalloonReserved => advice!(
-                "take {}, or leave out {}",
+                "take {}|leave out {}",
                 (Setting::HugePages, "transparent"),
                 Setting::Balloon
             ),
             Error::BalloonPrefault => advice!(
-                "add {}, or leave out {}, {} or {}",
+                "add {}|leave out {}, {} or {}",
                 (Setting::BalloonReporting, "off"),
                 Setting::Balloon,
                 Setting::Prefault,
@@ -28,7 +28,7 @@ impl Remedy for Error {
                 advice!("add {} or {}", Setting::CpuQuota, Setting::Cpuset)
             }
             Error::CpuQuotaUnusable { .. } => advice!(
-                "ask for less with {}, or for more with {}",
+                "ask for less with {}|for more with {}",
                 Setting::CpuQuota,
                 Setting::Vcpus
             ),

@@ -11,8 +11,16 @@ pub enum Dialect {
     /// Keys of a configuration file: what an error says by itself.
     #[default]
     File,
-    /// Flags of a command line.
+    /// Flags of a command line that describes a machine.
     Flags,
+    /// Those by which a machine that was saved goes on.
+    Resume,
+    /// Those by which a service is run.
+    Service,
+    /// Those by which an instance goes on as another one, which has what the first was run with.
+    Copy,
+    /// An instance is started again, as it was run.
+    Again,
 }
 
 impl Setting {
@@ -59,6 +67,9 @@ impl Setting {
     }
 
     /// Writes its name, or what sets it to a value.
+    ///
+    /// # Errors
+    /// Where it cannot be said in that dialect.
     pub(super) fn write(
         self,
         out: &mut impl fmt::Write,
@@ -66,8 +77,20 @@ impl Setting {
         dialect: Dialect,
     ) -> fmt::Result {
         match dialect {
-            Dialect::Flags => self.write_flag(out, value),
             Dialect::File => self.write_key(out, value),
+            Dialect::Flags => self.write_flag(out, value, ' '),
+            Dialect::Resume if self.is_of_host() => self.write_flag(out, value, ' '),
+            Dialect::Resume => Err(fmt::Error),
+            Dialect::Service => self.write_word(out, value),
+            Dialect::Copy if self == Setting::Publish => self.write_word(out, value),
+            Dialect::Copy | Dialect::Again => {
+                let mut word = String::new();
+                self.write_word(&mut word, value)?;
+                match word.contains('`') {
+                    true => write!(out, "{word} of `kvmlet run`"),
+                    false => write!(out, "`{word}` of `kvmlet run`"),
+                }
+            }
         }
     }
 
@@ -76,18 +99,81 @@ impl Setting {
         ["N", "FACTOR", "CPUS", "SECONDS", "BYTES"].contains(&self.definition().value)
     }
 
-    fn write_flag(self, out: &mut impl fmt::Write, value: Option<&str>) -> fmt::Result {
+    /// Is it said anew when a machine goes on that was saved? All else is as it was.
+    fn is_of_host(self) -> bool {
+        const FLAGS: &[Setting] = &[
+            Setting::Disks,
+            Setting::Nets,
+            Setting::Publish,
+            Setting::Vsock,
+            Setting::CpuQuota,
+            Setting::Cpuset,
+            Setting::CpuWeight,
+            Setting::CpuScope,
+            Setting::MemoryMode,
+            Setting::CgroupParent,
+            Setting::Overcommit,
+            Setting::Stats,
+            Setting::Jail,
+            Setting::NoJail,
+            Setting::BestEffort,
+        ];
+        FLAGS.iter().any(|it| it.flag() == self.flag())
+    }
+
+    /// Writes how it is said of a service: by docker's names, and not at all where it is about machines only.
+    fn write_word(self, out: &mut impl fmt::Write, value: Option<&str>) -> fmt::Result {
+        let docker = match self {
+            Setting::Vcpus => "vcpus",
+            Setting::CpuQuota => "cpus",
+            Setting::Cpuset => "cpuset-cpus",
+            // Its values are others.
+            Setting::CpuWeight => return out.write_str("--cpu-shares"),
+            Setting::DiskReadOnly => return out.write_str("`:ro` of --volume"),
+            Setting::Root => return out.write_str("IMAGE"),
+            Setting::Command => return out.write_str("COMMAND"),
+            Setting::Kernel
+            | Setting::Memory
+            | Setting::CgroupParent
+            | Setting::ReadOnly
+            | Setting::Publish
+            | Setting::Dns
+            | Setting::Env
+            | Setting::Workdir
+            | Setting::Hostname
+            | Setting::StopTimeout
+            | Setting::BestEffort => return self.write_flag(out, value, ' '),
+            // A value of this one that stood alone would be the image.
+            _ if self.flag() == Setting::Nets.flag() => return self.write_flag(out, value, '='),
+            _ if [Setting::Overcommit.flag(), Setting::Scratch.flag()].contains(&self.flag()) => {
+                return self.write_flag(out, value, ' ');
+            }
+            _ => return Err(fmt::Error),
+        };
+        match value {
+            None => write!(out, "--{docker}"),
+            Some(value) => write!(out, "--{docker} {value}"),
+        }
+    }
+
+    /// Writes it as a flag, which has `before` between its name and its value.
+    fn write_flag(
+        self,
+        out: &mut impl fmt::Write,
+        value: Option<&str>,
+        before: char,
+    ) -> fmt::Result {
         let Definition { flag, name, .. } = self.definition();
         match (name, value) {
             (None, None) => write!(out, "--{flag}"),
-            (None, Some(value)) => write!(out, "--{flag} {value}"),
+            (None, Some(value)) => write!(out, "--{flag}{before}{value}"),
             (Some(name), None) => write!(out, "`{name}` of --{flag}"),
             // What comes first there has no key.
-            (Some("path"), Some(value)) => write!(out, "--{flag} {value}"),
+            (Some("path"), Some(value)) => write!(out, "--{flag}{before}{value}"),
             (Some(name), Some(value)) => {
                 let has_path = self.keys().any(|key| key.name() == "path");
                 let path = if has_path { "FILE," } else { "" };
-                write!(out, "--{flag} {path}{name}={value}")
+                write!(out, "--{flag}{before}{path}{name}={value}")
             }
         }
     }

@@ -11,6 +11,7 @@ pub const TESTS: &[Test] = &[
     ),
     ("an_instance_is_started_again_as_it_was_asked", restarts),
     ("a_start_that_fails_is_told", failure),
+    ("a_way_out_is_told_in_flags_of_the_verb", words),
     (
         "streams_and_the_end_of_a_service_come_over_the_channel",
         channel,
@@ -121,16 +122,66 @@ fn failure() {
     script(
         r#"
         echo no >kernel
-        ! $K run -d --name web --kernel kernel root 2>err && grep -c '^error: ' err
-        $K ps -a --format '{{.Names}} {{.State}}'
-        $K rm web
-        ! $K run -d --name web --rm --kernel kernel root 2>/dev/null
+        # What never had a VM is not kept, whoever waits for it, and its name is free.
+        for how in -d --rm '' '-d --restart always'; do
+            ! $K run $how --name web --kernel kernel -v /data root 2>err && grep -c '^error: ' err
+            $K ps -aq; $K volume ls -q
+        done
+        $K run -d --name web --kernel "$AGENT" root stay >/dev/null
+        # What was there before is kept when it cannot be started again.
+        $K stop web >/dev/null; cp "$AGENT" agent; $K rm web >/dev/null
+        $K run -d --name web --kernel agent root stay >/dev/null; $K stop web >/dev/null
+        echo no >agent; ! $K start web 2>err && $K ps -a --format '{{.Names}} {{.State}}'
+        # What had one is, with what its guest has said.
+        ! $K run -d --name panic --kernel "$PANIC" root 2>/dev/null; $K ps -a --filter name=panic --format '{{.State}}'
+        $K rm web panic >/dev/null
+        $K events --since '#0' --until 0s | sed 's/.*"event":"\([a-z]*\)".*/\1/' | head -n 12 | tr '\n' ' '
         ! $K run -d ./root/none 2>err && grep -o 'use `./root/none` as a root' err
         ! $K run -d --pull never root/none 2>err && grep -o 'root/none:latest' err | head -n 1
         ! $K run -d --name 'a b' root 2>err && grep -o 'is not a name of an instance' err
         $K ps -aq
         "#,
-        "1\nweb exited\nweb\nuse `./root/none` as a root\nroot/none:latest\nis not a name of an instance\n",
+        "1\n1\n1\n1\nweb exited\nexited\ncreate die destroy create die destroy create die destroy create die destroy use `./root/none` as a root\nroot/none:latest\nis not a name of an instance\n",
+    );
+}
+
+/// Two VMs are promised more than this host has: the second is refused, and told what can be said where it was asked for.
+fn words() {
+    let prelude = r#"
+        size=$(awk '/MemTotal/ {print int($2 * 6 / 10240)}' /proc/meminfo)m
+        help() { sed -n 's/^ *help: //p' err | tail -n 1 | sed 's/memory=[0-9.]*/memory=N/'; }
+        runs() { $K run -d --name $1 --kernel "$AGENT" -m $size "${@:2}" root stay >/dev/null; }
+        runs first
+    "#;
+    let script = |text: &str, expected: &str| script(&format!("{prelude}{text}"), expected);
+    script(
+        r#"
+        ! runs second 2>err; help
+        # Which is what helps.
+        runs second --overcommit memory=2
+        $K stop second first >/dev/null; runs third
+        sed -i 's/"overcommit":[^}]*},\?//' /var/lib/kvmlet/instances/*/asked.json 2>/dev/null || true
+        ! $K start first 2>err; help
+        code=0; $K boot --kernel "$AGENT" --memory ${size^^} 2>err || code=$?; echo $code; help
+        "#,
+        "ask for less with --memory, end other VMs, or let memory be promised more than once: --overcommit memory=N\n\
+         ask for less with `--memory` of `kvmlet run`, end other VMs, or let memory be promised more than once: \
+         `--overcommit memory=N` of `kvmlet run`\n\
+         125\n\
+         ask for less with --memory, end other VMs, or let memory be promised more than once: --overcommit memory=N\n",
+    );
+    // Another that goes on from the first has what that has.
+    script(
+        r#"
+        $K snapshot first snap >/dev/null 2>&1
+        ! $K restore -d --name second snap 2>err; help
+        ! $K clone first second 2>err; help
+        $K ps -a --format '{{.Names}}' | grep -c second || true
+        "#,
+        "ask for less with `--memory` of `kvmlet run`, end other VMs, or let memory be promised more than once: \
+         `--overcommit memory=N` of `kvmlet run`\n\
+         ask for less with `--memory` of `kvmlet run`, end other VMs, or let memory be promised more than once: \
+         `--overcommit memory=N` of `kvmlet run`\n0\n",
     );
 }
 

@@ -26,6 +26,7 @@ mod jail;
 mod lifecycle;
 mod limits;
 mod lists;
+mod live;
 mod machine;
 mod network;
 mod other_hosts;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         limits::TESTS,
         lists::TESTS,
+        live::TESTS,
         machine::TESTS,
         network::TESTS,
         other_hosts::TESTS,

@@ -17,7 +17,7 @@ pub(crate) use keys::explained;
 use kvmlet_control::{Channel, Report};
 use kvmlet_host::net::{self, Network};
 use kvmlet_run::{Attendant, ControlListener, StatsFile};
-use kvmlet_spec::{Dialect, PortMapping, Reason, VmConfig};
+use kvmlet_spec::{Dialect, PortMapping, Reason, Setting, VmConfig, advice};
 use kvmlet_sys::{process, standard_error};
 use kvmlet_vmm::snapshot::Saved;
 pub(crate) use restore::Resume;
@@ -58,6 +58,49 @@ struct Surroundings {
     /// Build the VM, and let its guest run when that is asked for.
     #[arg(long, hide = true, requires = "channel_fd")]
     paused: bool,
+    /// Whose flags messages name: those of whoever has started this for an instance.
+    #[arg(long, value_name = "VERB", hide = true)]
+    started_by: Option<String>,
+}
+
+/// The verb by which somebody has started an instance, by whose flags they know its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StartedBy {
+    Run,
+    Copy,
+    Again,
+}
+
+impl StartedBy {
+    /// As a process is told of it that does the verb's work.
+    pub const FLAG: &str = "--started-by";
+
+    /// What follows that.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Copy => "copy",
+            Self::Again => "again",
+        }
+    }
+
+    /// What its name says; whatever is not known is a verb of a later kvmlet.
+    pub fn of(name: &str) -> Self {
+        match name {
+            "run" => Self::Run,
+            "copy" => Self::Copy,
+            _ => Self::Again,
+        }
+    }
+
+    /// Has this process tell of settings so.
+    pub fn speak(self) {
+        kvmlet_command::speak(match self {
+            Self::Run => Dialect::Service,
+            Self::Copy => Dialect::Copy,
+            Self::Again => Dialect::Again,
+        });
+    }
 }
 
 /// The descriptor by which somebody wants to be told that a verb has come to the point.
@@ -123,6 +166,9 @@ pub(crate) struct Taken {
 
 impl Surroundings {
     fn take(&self, verb: &str) -> Result<Taken, Failed> {
+        if let Some(by) = &self.started_by {
+            StartedBy::of(by).speak();
+        }
         let ready = self.ready_fd.map(|number| inherited(number, verb));
         let control = self.control_fd.map(|number| {
             let listener = process::inherited(number).and_then(ControlListener::new);
@@ -174,7 +220,7 @@ impl Taken {
         attendant.control = self.control;
         attendant.dialect = match self.channel {
             Some(_) => Dialect::File,
-            None => Dialect::Flags,
+            None => kvmlet_command::dialect(),
         };
         attendant.upstream = self.channel;
         attendant.paused = self.paused;
@@ -194,13 +240,16 @@ fn with_holder(error: kvmlet_run::Error) -> Failed {
             holder: None | Some(net::Holder::Vm(_)),
             mapping,
             ..
-        }) => called_at(mapping),
+        }) => called_at(mapping).map(|called| (called, mapping.guest)),
         _ => None,
     };
     let failed = Failed::from(error);
     match instance {
-        Some(called) => failed.help(format!(
-            "it is instance `{called}`: `kvmlet stop {called}` gives the port back; or choose another port, or leave that to the host (`-p GUEST`)"
+        Some((called, guest)) => failed.help(advice!(
+            "it is instance `{}`: `kvmlet stop {}` gives the port back; or choose another port, or leave that to the host: {}",
+            called.clone(),
+            called,
+            (Setting::Publish, guest.to_string())
         )),
         None => failed,
     }

@@ -1,5 +1,6 @@
 //! An instance that goes on where another was saved.
 
+use crate::boot::StartedBy;
 use crate::instances::book;
 use crate::service::Made;
 use crate::session;
@@ -61,7 +62,14 @@ impl Wanted {
         if !detached {
             wanted.check()?;
         }
-        let made = Made::new(book, name.as_ref(), asked, wanted, detached)?;
+        let made = Made::new(
+            book,
+            name.as_ref(),
+            asked,
+            wanted,
+            detached,
+            StartedBy::Copy,
+        )?;
         if let Err(failed) = own.iter().try_for_each(Own::take_over) {
             made.forget()?;
             return Err(failed);

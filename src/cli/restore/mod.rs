@@ -8,6 +8,7 @@ use crate::boot::Resume;
 use clap::Args;
 pub(super) use instance::{Wanted as Another, refuse_changed};
 use kvmlet_manager::{Kept, Name, Snapshots};
+use kvmlet_spec::Dialect;
 use kvmlet_vmm::snapshot::Saved;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -44,6 +45,7 @@ impl Restore {
         let saved = taken.or_tell(self.open())?;
         let as_instance = self.name.is_some() || self.detach || self.rm;
         if self.resume.is_said() && !as_instance {
+            kvmlet_command::speak(Dialect::Resume);
             return self.resume.run(taken, saved, started);
         }
         if self.resume.is_said() {
@@ -52,7 +54,13 @@ impl Restore {
             )
             .help("leave out their flags, or --name, --detach and --rm"));
         }
-        match (noted(&saved)?, as_instance) {
+        let kept = noted(&saved)?;
+        // An instance has what the one that was saved was run with.
+        kvmlet_command::speak(match kept.is_some() || as_instance {
+            true => Dialect::Copy,
+            false => Dialect::Resume,
+        });
+        match (kept, as_instance) {
             (Some(kept), _) => instance::Wanted {
                 name: self.name,
                 remove: self.rm,

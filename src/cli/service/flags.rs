@@ -15,8 +15,8 @@ use kvmlet_image::config::{self as image, ImageConfig};
 use kvmlet_manager::{Asked, Book, InstanceId, LockedVolumes, LogLimits, Name};
 use kvmlet_spec::supervision::RestartPolicy;
 use kvmlet_spec::{
-    CpuQuota, CpuSet, CpuWeight, HostAddress, HostPort, Memory, NameServer, Net, PortMapping,
-    PortMappings, Protocol, VmConfig, VmConfigBuilder,
+    CgroupParent, CpuQuota, CpuSet, CpuWeight, HostAddress, HostPort, Memory, NameServer, Net,
+    Overcommit, PortMapping, PortMappings, Protocol, Setting, VmConfig, VmConfigBuilder,
 };
 use kvmlet_vmm::Error;
 use std::collections::BTreeMap;
@@ -51,6 +51,12 @@ pub(super) struct Flags {
     /// Its weight when CPUs are short, 2 to 262144; 1024 is usual.
     #[arg(short = 'c', long, value_name = "N", value_parser = weight)]
     cpu_shares: Option<CpuWeight>,
+    #[arg(long = Setting::CgroupParent.flag(), value_name = Setting::CgroupParent.value(), help = Setting::CgroupParent.help())]
+    cgroup_parent: Option<CgroupParent>,
+    #[arg(long = Setting::Overcommit.flag(), value_name = Setting::Overcommit.value(), help = Setting::Overcommit.help())]
+    overcommit: Option<Overcommit>,
+    #[arg(long = Setting::BestEffort.flag(), help = Setting::BestEffort.help())]
+    best_effort: bool,
     /// Guest memory: 512m, 1.5g [default: 128m].
     #[arg(short, long, value_name = "SIZE", value_parser = memory)]
     memory: Option<Memory>,
@@ -62,7 +68,7 @@ pub(super) struct Flags {
     publish_all: bool,
     /// An interface, with keys as for `kvmlet boot`. A published port has one without this.
     #[arg(long, value_name = "KEYS", num_args = 0..=1, default_missing_value = "", require_equals = true)]
-    net: Vec<Net>,
+    pub net: Vec<Net>,
     /// A name server that is asked for it; can be given again.
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<NameServer>,
@@ -178,6 +184,15 @@ impl Flags {
         }
         if let Some(weight) = self.cpu_shares {
             config = config.cpu_weight(weight);
+        }
+        if let Some(parent) = self.cgroup_parent {
+            config = config.cgroup_parent(parent);
+        }
+        if let Some(overcommit) = self.overcommit {
+            config = config.overcommit(overcommit);
+        }
+        if self.best_effort {
+            config = config.best_effort(true);
         }
         if let Some(memory) = self.memory {
             config = config.memory(memory);

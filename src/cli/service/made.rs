@@ -1,5 +1,6 @@
 //! An instance that was just made, and is started.
 
+use crate::boot::StartedBy;
 use crate::exit_code::ExitCode;
 use crate::instances::row::code;
 use crate::instances::{look, signal, tell_of};
@@ -58,10 +59,11 @@ impl<'a> Made<'a> {
         asked: Asked,
         wanted: Wanted,
         detached: bool,
+        by: StartedBy,
     ) -> Result<Self, Failed> {
         let then = Then::of(&asked, wanted, detached);
         // It begins while there is something to be made for it.
-        let supervisor = Waiting::begin(&asked.id, matches!(then, Then::Attend(_)))?;
+        let supervisor = Waiting::begin(&asked.id, matches!(then, Then::Attend(_)), by)?;
         let (instance, name, turn) = book.create_in_turn(name, asked.clone())?;
         let made = Self {
             book,
@@ -145,21 +147,27 @@ impl Unstarted<'_> {
 
     /// Takes it out of the book, for another to be made of the same.
     pub fn forget(self) -> Result<Failed, Failed> {
-        let owned = self.book.own(&self.instance)?;
-        self.book.remove(owned)?;
-        let name = Some(&self.name);
-        tell_of(self.book, "destroy", &self.asked.id, name, []);
+        // Its supervisor has done so already where there never was a VM.
+        if let Ok(owned) = self.instance.own() {
+            self.book.remove(owned)?;
+            let name = Some(&self.name);
+            tell_of(self.book, "destroy", &self.asked.id, name, []);
+        }
         Ok(self.why.failed)
     }
 
-    /// Tells why, and returns the exit code. As docker does: what was asked is kept, for who wants to look, unless that was not
-    /// wanted.
+    /// Tells why, and returns the exit code. What its guest has said is kept, for who wants to look, unless that was not wanted.
+    /// Of one that had no supervisor there is nothing.
     pub fn give_up(self) -> Outcome {
-        if self.asked.remove
+        let record = self.instance.record();
+        let never_was = record.is_ok_and(|record| record.run == 0);
+        if (self.asked.remove || never_was)
             && let Ok(owned) = self.instance.own()
         {
             self.book.remove(owned)?;
             forget(self.book, &self.asked)?;
+            let name = Some(&self.name);
+            tell_of(self.book, "destroy", &self.asked.id, name, []);
         }
         self.why.failed.print();
         Ok(self.why.code)

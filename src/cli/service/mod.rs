@@ -15,7 +15,8 @@ mod warm;
 use super::instances::book;
 use super::session::Wanted;
 use super::{Failed, Outcome};
-use crate::boot::{inheritable, inherited};
+use crate::boot::{StartedBy, inheritable, inherited};
+use crate::docker;
 use clap::{ArgAction, Args};
 pub(super) use described::{variable, variable_of};
 use flags::Flags;
@@ -72,12 +73,14 @@ pub(super) struct Run {
 
 impl Run {
     pub fn run(self) -> Outcome {
+        StartedBy::Run.speak();
         // Before anything is opened that could have its number.
         let ready = self.ready_fd.map(|number| inherited(number, "run"));
         let ready = ready.transpose()?;
         let book = book()?;
         let mut words = self.words.into_iter();
         let image = PathBuf::from(words.next().unwrap_or_default());
+        docker::refuse_networks(&image.to_string_lossy(), &self.flags.net)?;
         let root = Root::find(&image, self.flags.pull)?;
         let name = self.flags.name.clone();
         // From when they are found, or made, until the book says who has them.
@@ -107,7 +110,14 @@ impl Run {
         });
         let idfile = idfile.transpose()?;
         // Nobody else starts or removes it before it runs.
-        let made = Made::new(&book, name.as_ref(), asked.clone(), wanted, self.detach);
+        let made = Made::new(
+            &book,
+            name.as_ref(),
+            asked.clone(),
+            wanted,
+            self.detach,
+            StartedBy::Run,
+        );
         drop(held);
         if made.is_err() {
             // What was made for it is nobody's.

@@ -326,7 +326,7 @@ impl Error {
             )
             .into(),
             Error::TapSingleQueue { name, .. } => advice!(
-                "leave out {}, or make the tap with several: `sudo ip link del {}; sudo ip tuntap add \
+                "leave out {}|make the tap with several: `sudo ip link del {}; sudo ip tuntap add \
                  dev {} mode tap multi_queue user $(id -un)`",
                 Setting::NetQueues,
                 name.clone(),
@@ -344,7 +344,7 @@ impl Error {
             }
             Error::Passt(error) => return error.help(),
             Error::State(error) => return error.help().map(Into::into),
-            Error::NoNotes => advice!("make the runtime directory usable, or take a tap: {}", (Setting::NetTap, "NAME")),
+            Error::NoNotes => advice!("make the runtime directory usable|take a tap: {}", (Setting::NetTap, "NAME")),
             Error::Descriptors(_) => {
                 "let this process have more: `ulimit -n 1024` before kvmlet, or LimitNOFILE=1024 in its unit".into()
             }

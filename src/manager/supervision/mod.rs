@@ -69,6 +69,8 @@ pub struct Last {
     pub code: u8,
     /// What went wrong, if it has never run.
     pub error: Option<String>,
+    /// Whether there was a VM that ran, whatever has become of its service.
+    pub began: bool,
 }
 
 struct Supervisor<'a> {
@@ -355,9 +357,11 @@ impl Supervisor<'_> {
                 log::warn!("{lost} entries of the log are lost: its disk does not take them");
             }
         }
-        let Ran { code, error, .. } = ran;
+        let Ran {
+            code, error, began, ..
+        } = ran;
         let owned = self.keeper.end(code, error.as_deref())?;
-        Ok((owned, Last { code, error }))
+        Ok((owned, Last { code, error, began }))
     }
 
     /// An event that is not told is no reason to end a VM.

@@ -60,6 +60,7 @@ pub(super) fn not_started(
         Last {
             code: FAILED,
             error,
+            began: false,
         },
     ))
 }

@@ -36,7 +36,9 @@ const CUT: [(libc::c_int, Duration); 3] = [
 #[derive(Debug)]
 pub(super) struct Ran {
     pub code: u8,
-    /// Its VM ran.
+    /// Its VM ran, whatever has become of its service.
+    pub began: bool,
+    /// What it is for ran: its VM, or the service in it.
     pub started: bool,
     /// What it said, if it has failed.
     pub error: Option<String>,
@@ -46,6 +48,7 @@ impl Ran {
     pub fn failed(error: String) -> Self {
         Self {
             code: FAILED,
+            began: false,
             started: false,
             error: Some(error),
         }
@@ -59,6 +62,8 @@ pub(super) struct Running {
     ready: Option<PipeReader>,
     /// By which it tells what its VM is doing, if it does.
     control: Option<Control>,
+    /// Its VM runs.
+    began: bool,
     /// What it is for runs: its VM, or the service in it.
     started: bool,
     /// Its VM runs, which was not asked for yet.
@@ -122,6 +127,7 @@ impl Running {
             outputs: [(stdout, Some(out)), (Stream::Kvmlet, Some(err))],
             ready: program.ready.is_some().then_some(ready),
             control,
+            began: program.ready.is_none(),
             started: program.ready.is_none() && !has_channel,
             new: program.ready.is_none(),
             has_channel,
@@ -161,6 +167,7 @@ impl Running {
             // Who ends without a word has not run.
             let mut word = [0];
             self.new = read(&pipe, &mut word).is_ok_and(|count| count > 0);
+            self.began = self.new;
             self.started = self.new && !self.has_channel;
         }
         Ok(Woken { has_ended })
@@ -271,6 +278,7 @@ impl Running {
         };
         Ok(Ran {
             code,
+            began: self.began,
             started: self.started,
             error,
         })

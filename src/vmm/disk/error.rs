@@ -197,12 +197,12 @@ impl Error {
                 (Setting::ScratchSize, "1G")
             ),
             Error::Direct { .. } => advice!(
-                "leave out {}, or put the image on another file system",
+                "leave out {}|put the image on another file system",
                 Setting::DiskDirect
             ),
             Error::Locked { read_only, .. } => match read_only {
                 true => advice!(
-                    "stop whoever has it, or make it read-only there as well ({})",
+                    "stop whoever has it|make it read-only there as well ({})",
                     Setting::DiskReadOnly
                 ),
                 false => advice!(
@@ -261,11 +261,11 @@ fn open_help(source: &io::Error, read_only: bool) -> Advice {
         ),
         (Some(libc::EACCES), true) => "give this user read permission".into(),
         (Some(libc::EACCES), false) => advice!(
-            "give this user write permission, or add {} for a disk that is only read",
+            "give this user write permission|add {} for a disk that is only read",
             Setting::DiskReadOnly
         ),
         (Some(libc::EROFS), _) => advice!(
-            "add {} for a disk that is only read, or put it elsewhere",
+            "add {} for a disk that is only read|put it elsewhere",
             Setting::DiskReadOnly
         ),
         (Some(libc::EPERM), _) => {

@@ -230,14 +230,14 @@ impl Remedy for Error {
                 what: "guest kernel",
                 ..
             } => Some(advice!(
-                "build one with `kernels/build`, or name another with {}",
+                "build one with `kernels/build`|name another with {}",
                 Setting::Kernel
             )),
             Error::Memory(memory::Error::Map {
                 pages: config::HugePages::Reserved,
                 ..
             }) => Some(advice!(
-                "reserve pages of 2 MiB (`sysctl vm.nr_hugepages=N`), or take {}",
+                "reserve pages of 2 MiB (`sysctl vm.nr_hugepages=N`)|take {}",
                 (Setting::HugePages, "transparent")
             )),
             Error::Memory(_) | Error::HostMemory { .. } => {
@@ -248,7 +248,7 @@ impl Remedy for Error {
                 Some(kvmlet_sys::process::MORE_PROCESSES.into())
             }
             Error::Open { what: "initrd", .. } => Some(advice!(
-                "build one with `images/build minimal`, or leave out {}",
+                "build one with `images/build minimal`|leave out {}",
                 Setting::Initrd
             )),
             Error::Unsettled { .. } => Some(
@@ -256,15 +256,15 @@ impl Remedy for Error {
                     .into(),
             ),
             Error::KernelCpus { .. } => Some(advice!(
-                "ask for fewer {}, or boot a kernel with a larger NR_CPUS",
+                "ask for fewer {}|boot a kernel with a larger NR_CPUS",
                 Setting::Vcpus
             )),
             Error::NestedMissing => Some(advice!(
-                "load kvm_intel or kvm_amd with nested=1 where the processor has VT-x or SVM, or leave out {}",
+                "load kvm_intel or kvm_amd with nested=1 where the processor has VT-x or SVM|leave out {}",
                 Setting::Nested
             )),
             Error::PmuMissing => Some(advice!(
-                "load kvm with enable_pmu=1, or leave out {}",
+                "load kvm with enable_pmu=1|leave out {}",
                 Setting::Pmu
             )),
             Error::SavedPci => Some(advice!("start it without {}", Setting::Pci)),

@@ -90,12 +90,14 @@ impl fmt::Display for Failure {
 impl Remedy for Failure {
     fn remedy(&self) -> Option<Advice> {
         Some(match (&self.cause, instruction(&self.instruction)) {
-            (Cause::Emulation, Some(known)) => advice!(
-                "this host's KVM interprets guest kernel code and lacks {} there; boot a kernel made for such hosts \
-                 (`kernels/build software-kvm`){}",
-                name(&known),
-                without(&known)
-            ),
+            (Cause::Emulation, Some(known)) => {
+                let kernel = format!(
+                    "this host's KVM interprets guest kernel code and lacks {} there; boot a kernel made for such hosts \
+                     (`kernels/build software-kvm`)",
+                    name(&known)
+                );
+                without(&known, kernel)
+            }
             (Cause::Emulation, None) => {
                 "the guest probably jumped to a place that holds no code, or used an instruction on device \
                  memory that KVM does not emulate"
@@ -154,10 +156,10 @@ fn name(known: &Instruction) -> String {
     }
 }
 
-/// How the kernel at hand may do without an instruction set.
-fn without(known: &Instruction) -> Advice {
+/// How the kernel at hand may do without an instruction set, beside another way out.
+fn without(known: &Instruction, kernel: String) -> Advice {
     let Some(mask) = known.set.and_then(|set| set.mask) else {
-        return "".into();
+        return kernel.into();
     };
     let unpacking = match known.set {
         Some(set) if set.name.starts_with("BMI") => {
@@ -166,7 +168,8 @@ fn without(known: &Instruction) -> Advice {
         _ => "",
     };
     advice!(
-        ", or hide it from this one with {}{}",
+        "{}|hide it from this one with {}{}",
+        kernel,
         (Setting::CpuMask, mask),
         unpacking
     )

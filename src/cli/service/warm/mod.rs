@@ -8,6 +8,7 @@ mod refusal;
 
 use super::made::Made;
 use super::root::Root;
+use crate::boot::StartedBy;
 use crate::session::Wanted;
 use crate::snapshot::{has_place, remove};
 use crate::{Failed, Outcome};
@@ -139,6 +140,7 @@ impl WarmRun<'_> {
             asked.clone(),
             wanted,
             detached,
+            StartedBy::Run,
         )?;
         self.warm.has_failed(self.book, &why)?;
         self.boot(made, &asked.id, again)

@@ -143,7 +143,7 @@ impl Error {
                 cpus,
                 ..
             } => advice!(
-                "ask for less with {}, end other VMs, or let CPUs be promised more than once: {}",
+                "ask for less with {}|end other VMs|let CPUs be promised more than once: {}",
                 Setting::CpuQuota,
                 (
                     Setting::OvercommitCpus,
@@ -151,7 +151,7 @@ impl Error {
                 )
             ),
             Self::BoundCpus { promised, cpus, .. } => advice!(
-                "ask for less with {}, for other CPUs with {}, or let CPUs be promised more than once: {}",
+                "ask for less with {}|for other CPUs with {}|let CPUs be promised more than once: {}",
                 Setting::CpuQuota,
                 Setting::Cpuset,
                 (
@@ -165,7 +165,7 @@ impl Error {
                 host,
                 ..
             } => advice!(
-                "ask for less with {}, end other VMs, or let memory be promised more than once: {}",
+                "ask for less with {}|end other VMs|let memory be promised more than once: {}",
                 Setting::Memory,
                 (
                     Setting::OvercommitMemory,
@@ -173,13 +173,13 @@ impl Error {
                 )
             ),
             Self::Unavailable { .. } => advice!(
-                "ask for less with {}, end other programs, or do without {} and {}",
+                "ask for less with {}|end other programs|do without {} and {}",
                 Setting::Memory,
                 (Setting::MemoryMode, "reserved"),
                 Setting::Prefault
             ),
             Self::Reserved { .. } => advice!(
-                "ask for less with {}, end other VMs, or share with {}",
+                "ask for less with {}|end other VMs|share with {}",
                 Setting::Memory,
                 (Setting::MemoryMode, "shared")
             ),

@@ -130,10 +130,10 @@ impl Error {
                 _ => "give the VM fewer disks and interfaces".into(),
             }),
             Error::InitrdEmpty | Error::InitrdFormat(_) | Error::InitrdRead(_) => {
-                Some(advice!("build one with `images/build minimal`, or leave out {}", Setting::Initrd))
+                Some(advice!("build one with `images/build minimal`|leave out {}", Setting::Initrd))
             }
             Error::Memory(_) => None,
-            _ => Some(advice!("build one with `kernels/build`, or name another with {}", Setting::Kernel)),
+            _ => Some(advice!("build one with `kernels/build`|name another with {}", Setting::Kernel)),
         }
     }
 }
