@@ -21,6 +21,8 @@ mod instances;
 mod keep;
 mod kill;
 mod logs;
+#[cfg(test)]
+mod manual_tests;
 mod pause;
 mod port;
 mod ports;
