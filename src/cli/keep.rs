@@ -4,15 +4,12 @@ use super::instances::book;
 use super::{Failed, Outcome, beside};
 use crate::boot::{StartedBy, described, help_without_init, run_here};
 use clap::Args;
-use kvmlet_control::agent::Agent;
 use kvmlet_host::walls::rights;
-use kvmlet_manager::supervision::{
-    ChannelSpec, Handed, Here, Program, Step, VSOCK, attach, supervise,
-};
+use kvmlet_manager::starting::{LISTENS, NotStarted as Unstarted, READY, Starting};
+use kvmlet_manager::supervision::{ChannelSpec, Handed, Here, Program, Step, VSOCK, supervise};
 use kvmlet_manager::volumes::{Users, forget};
-use kvmlet_manager::{Book, Error, Given, Giving, Instance, InstanceId, Turn};
+use kvmlet_manager::{Book, Error, Given, Instance, InstanceId, Turn};
 use kvmlet_spec::ConsoleSize;
-use kvmlet_sys::descriptors;
 use kvmlet_sys::signals::{self, ENDING};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{chdir, setsid};
@@ -20,9 +17,8 @@ use rustix::stdio::{dup2_stdin, dup2_stdout};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::{self, Write};
+use std::process::Command;
 use std::time::Duration;
 
 /// How long a guest may take to start its service: a kernel that KVM interprets takes minutes on a busy host.
@@ -32,12 +28,6 @@ const USUAL_SIZE: ConsoleSize = ConsoleSize {
     columns: 80,
     rows: 24,
 };
-/// What says that whoever likes can be attached.
-const LISTENS: &str = "listens\n";
-/// What says that the service runs.
-const READY: &str = "ready\n";
-/// No message is longer.
-const MESSAGE_BYTES: u64 = 16 << 10;
 
 /// Supervise an instance: for kvmlet itself. On its standard input comes the turn in which that is started.
 #[derive(Args)]
@@ -71,136 +61,38 @@ impl From<NotStarted> for Failed {
     }
 }
 
+impl From<Unstarted> for NotStarted {
+    fn from(error: Unstarted) -> Self {
+        let (code, failed) = match error {
+            Unstarted::Told { said, code } => (code, Failed::new(said)),
+            Unstarted::NoSupervisor(why) => {
+                let what = "the supervisor cannot be started";
+                (kvmlet_command::FAILED, Failed::in_vain(what, why))
+            }
+            Unstarted::Silent(why) => {
+                let what = "its supervisor does not answer";
+                (kvmlet_command::FAILED, Failed::in_vain(what, why))
+            }
+            error => (kvmlet_command::FAILED, Failed::new(error)),
+        };
+        Self { failed, code }
+    }
+}
+
+/// What a supervisor is, whose messages name settings as that verb does.
+pub(super) fn keeper(by: StartedBy) -> Result<Command, Failed> {
+    let mut command = beside::machine()?;
+    command.arg("keep").args([StartedBy::FLAG, by.name()]);
+    Ok(command)
+}
+
 /// Starts an instance's supervisor, and returns when its service runs.
 ///
 /// # Errors
 /// Why it does not.
 pub(super) fn detach(id: &InstanceId, turn: Turn) -> Result<(), NotStarted> {
-    Starting::begin(id, turn)?.wait()
-}
-
-/// A supervisor that waits for its turn. Without one it ends.
-pub(super) struct Waiting {
-    giving: Giving,
-    starting: Starting,
-}
-
-impl Waiting {
-    /// Starts that of an instance, which need not be there yet: it takes as long to begin as the instance to be made. Its
-    /// service waits for somebody to be attached if it is attended.
-    pub fn begin(id: &InstanceId, attended: bool, by: StartedBy) -> Result<Self, NotStarted> {
-        let (giving, theirs) = Giving::pair().map_err(unstarted)?;
-        let mut command = beside::machine()?;
-        // It lives on, and would hold what whoever called has opened: a lock, or the end of a pipe.
-        descriptors::keep_from_programs();
-        command
-            .arg("keep")
-            .args(attended.then_some("--attended"))
-            .args([StartedBy::FLAG, by.name()])
-            .arg(id.as_str())
-            .stdin(theirs)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut keeper = command.spawn().map_err(unstarted)?;
-        let out = keeper.stdout.take();
-        let out = out.ok_or_else(|| unstarted(io::ErrorKind::BrokenPipe.into()))?;
-        let starting = Starting {
-            keeper,
-            out: BufReader::new(out),
-            said: String::new(),
-        };
-        Ok(Self { giving, starting })
-    }
-
-    /// The turn is the supervisor's until its service runs, or does not. Whoever waits for the service to be well is told by
-    /// `ready`.
-    pub fn go_on(self, turn: Turn, ready: Option<OwnedFd>) -> Starting {
-        // One that is gone has said why.
-        let _ = self.giving.give(turn, ready);
-        self.starting
-    }
-}
-
-fn unstarted(error: io::Error) -> NotStarted {
-    NotStarted {
-        failed: Failed::in_vain("the supervisor cannot be started", error),
-        code: kvmlet_command::FAILED,
-    }
-}
-
-/// A supervisor that was started.
-pub(super) struct Starting {
-    keeper: Child,
-    out: BufReader<ChildStdout>,
-    said: String,
-}
-
-impl Starting {
-    /// Starts that of an instance. The turn is the supervisor's until its service runs, or does not.
-    pub fn begin(id: &InstanceId, turn: Turn) -> Result<Self, NotStarted> {
-        Ok(Waiting::begin(id, false, StartedBy::Again)?.go_on(turn, None))
-    }
-
-    /// Waits until its service runs.
-    pub fn wait(mut self) -> Result<(), NotStarted> {
-        for expected in [LISTENS, READY] {
-            if self.next_word()? != expected {
-                return Err(self.failed());
-            }
-        }
-        Ok(())
-    }
-
-    /// What it says next.
-    fn next_word(&mut self) -> Result<String, NotStarted> {
-        self.said.clear();
-        let mut out = (&mut self.out).take(MESSAGE_BYTES);
-        // What it cannot say, it has not said.
-        let _ = out.read_line(&mut self.said);
-        Ok(self.said.clone())
-    }
-
-    /// Attaches to its service, before that runs.
-    pub fn attach(&mut self, instance: &Instance) -> Result<Agent, NotStarted> {
-        if self.next_word()? != LISTENS {
-            return Err(self.failed());
-        }
-        let mut agent = attach(instance.directory()).map_err(|error| NotStarted {
-            failed: Failed::in_vain("its supervisor does not answer", error),
-            code: kvmlet_command::FAILED,
-        })?;
-        agent.client().attach();
-        Ok(agent)
-    }
-
-    /// Waits until it has ended, and returns the exit code of its service, or why that has never run.
-    pub fn finish(mut self) -> Result<u8, NotStarted> {
-        match self.next_word()?.as_str() {
-            READY => Ok(self.code()),
-            _ => Err(self.failed()),
-        }
-    }
-
-    fn code(&mut self) -> u8 {
-        let ended = self.keeper.wait().ok();
-        let code = ended.and_then(|status| status.code());
-        code.map_or(137, |code| code as u8)
-    }
-
-    /// Why its service does not run: it has said so, and is about to end.
-    fn failed(&mut self) -> NotStarted {
-        let mut rest = (&mut self.out).take(MESSAGE_BYTES);
-        let _ = rest.read_to_string(&mut self.said);
-        let code = self.code();
-        let error = match self.said.trim_end() {
-            "" => "its supervisor has ended without a word",
-            said => said.strip_prefix("error: ").unwrap_or(said),
-        };
-        NotStarted {
-            failed: Failed::new(error.to_owned()),
-            code,
-        }
-    }
+    Starting::begin(keeper(StartedBy::Again)?, id, turn)?.wait()?;
+    Ok(())
 }
 
 impl Keep {

@@ -3,7 +3,6 @@
 use super::Outcome;
 use super::instances::{book, each, look, tell};
 use super::signal::signal_number;
-use super::stopping::ask;
 use clap::Args;
 use kvmlet_control::agent::channel::Request;
 
@@ -34,7 +33,7 @@ impl Kill {
             } else {
                 let (signal, group) = (self.signal, false);
                 let request = Request::Signal { signal, group };
-                ask(&instance, &view, &request)?;
+                instance.ask_supervisor(&view, &request)?;
                 told();
             }
             Ok(reference.into())

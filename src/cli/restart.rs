@@ -4,7 +4,7 @@ use super::boot::StartedBy;
 use super::instances::{book, each, look_again, tell};
 use super::keep::detach;
 use super::signal::signal_number;
-use super::stopping::{Ending, stop};
+use super::stopping::stop;
 use super::{Failed, Outcome};
 use clap::Args;
 
@@ -41,7 +41,7 @@ impl Restart {
                     Failed::new(format!("instance `{called}` is removed when it has ended"));
                 return Err(failed.help("run it anew, without --rm"));
             }
-            let ending = Ending {
+            let ending = kvmlet_manager::Ending {
                 cut: false,
                 seconds: self.time,
                 signal: self.signal,

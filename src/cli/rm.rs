@@ -1,12 +1,11 @@
 //! `kvmlet rm`.
 
-use super::instances::{book, each, is_alive, look, tell};
-use super::stopping::{Ending, stop};
+use super::instances::{book, each, look, tell};
 use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_command::LongVerbosity;
 use kvmlet_manager::volumes::forget;
-use kvmlet_manager::{Book, Error, Instance, View};
+use kvmlet_manager::{Book, Error, Instance};
 
 /// Remove instances, with all that is kept of them.
 #[derive(Args)]
@@ -56,13 +55,15 @@ fn remove(book: &Book, reference: &str, force: bool, volumes: bool) -> Result<()
         Err(failed) => return Err(failed),
     };
     let removed = match force {
-        true => end_and_remove(book, &instance),
-        false => remove_ended(book, &instance, &view).map_err(|error| match error {
-            Error::InUse { .. } => Failed::from(error).help(format!(
-                "stop it first (`kvmlet stop {reference}`), or --force"
-            )),
-            error => error.into(),
-        }),
+        true => book.end_and_remove(&instance).map_err(Failed::from),
+        false => book
+            .remove_ended(&instance, &view)
+            .map_err(|error| match error {
+                Error::InUse { .. } => Failed::from(error).help(format!(
+                    "stop it first (`kvmlet stop {reference}`), or --force"
+                )),
+                error => error.into(),
+            }),
     };
     match removed {
         Ok(()) => tell(book, "destroy", &view, []),
@@ -74,24 +75,6 @@ fn remove(book: &Book, reference: &str, force: bool, volumes: bool) -> Result<()
         forget(book, &view.asked)?;
     }
     Ok(())
-}
-
-fn remove_ended(book: &Book, instance: &Instance, view: &View) -> Result<(), Error> {
-    // Nobody waits for a turn to be told that it runs.
-    let _turn = (!is_alive(view)).then(|| instance.turn()).transpose()?;
-    book.remove(book.own(instance)?)
-}
-
-fn end_and_remove(book: &Book, instance: &Instance) -> Result<(), Failed> {
-    // Whoever is starting it has the turn until it runs, or has ended.
-    let ending = Ending {
-        cut: true,
-        ..Ending::default()
-    };
-    stop(book, instance, ending, false)?;
-    let _turn = instance.turn()?;
-    stop(book, instance, ending, false)?;
-    Ok(book.remove(book.own(instance)?)?)
 }
 
 fn is_gone(book: &Book, instance: &Instance) -> bool {

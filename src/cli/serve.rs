@@ -1,14 +1,15 @@
-//! Verbs by which programs of other makers drive VMs: their flags are those makers', and another program reads them.
+//! Verbs by which other programs drive VMs, by an API: another program reads their flags.
 
 use super::Outcome;
 use super::beside::{SERVE, become_program, help};
 use super::images::Words;
 use clap::Subcommand;
 use kvmlet_command::firecracker::{FIRECRACKER_LINE, JAILER_LINE, Line};
+use kvmlet_command::serve::SERVE_LINE;
 use std::ffi::OsString;
 
 /// All of these command lines.
-pub(super) const LINES: [Line; 2] = [FIRECRACKER_LINE, JAILER_LINE];
+pub(super) const LINES: [Line; 3] = [FIRECRACKER_LINE, JAILER_LINE, SERVE_LINE];
 
 /// What `kvmlet-serve` does.
 #[derive(Subcommand)]
@@ -17,6 +18,8 @@ pub(super) enum ServeVerb {
     Firecracker(Words),
     /// Start `kvmlet firecracker` as Firecracker's jailer does.
     Jailer(Words),
+    /// Serve an API for all VMs of this user.
+    Serve(Words),
 }
 
 impl ServeVerb {
@@ -25,6 +28,7 @@ impl ServeVerb {
         let (line, words) = match self {
             Self::Firecracker(words) => (FIRECRACKER_LINE, words),
             Self::Jailer(words) => (JAILER_LINE, words),
+            Self::Serve(words) => (SERVE_LINE, words),
         };
         become_line(&line, words.arguments)
     }

@@ -1,11 +1,13 @@
 //! `kvmlet service-unit`: what makes instances outlive a reboot of the host, without a daemon.
 
+use super::boot::StartedBy;
 use super::exit_code::ExitCode;
 use super::instances::{book, look, look_again, signal};
-use super::keep::Starting;
+use super::keep::{NotStarted, keeper};
 use super::{Failed, Outcome, beside};
 use clap::Args;
 use kvmlet_manager::restart::is_due_after_boot;
+use kvmlet_manager::starting::Starting;
 use kvmlet_manager::supervision::HOST_ENDS;
 use kvmlet_manager::{Book, Error, State, View};
 use kvmlet_sys::environment;
@@ -136,8 +138,8 @@ fn up(book: &Book) -> Outcome {
             return Ok(exit);
         };
         match one.wait() {
-            Ok(()) => kvmlet_command::print(format!("{called}\n"))?,
-            Err(error) => fail(error.failed),
+            Ok(_) => kvmlet_command::print(format!("{called}\n"))?,
+            Err(error) => fail(NotStarted::from(error).failed),
         }
     }
 }
@@ -152,7 +154,10 @@ fn begin(book: &Book, view: &View) -> Result<Option<Starting>, Failed> {
         Err(error) => return Err(error.into()),
     };
     match is_due(&look_again(book, &instance)?) {
-        true => Ok(Some(Starting::begin(&view.id, turn)?)),
+        true => {
+            let starting = Starting::begin(keeper(StartedBy::Again)?, &view.id, turn);
+            Ok(Some(starting.map_err(NotStarted::from)?))
+        }
         false => Ok(None),
     }
 }

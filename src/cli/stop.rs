@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::instances::{book, each};
 use super::signal::signal_number;
-use super::stopping::{Ending, stop};
+use super::stopping::stop;
 use clap::Args;
 use std::io::{self, IsTerminal};
 
@@ -32,7 +32,7 @@ impl Stop {
     pub fn run(self) -> Outcome {
         let book = book()?;
         each(&self.instances, |reference| {
-            let ending = Ending {
+            let ending = kvmlet_manager::Ending {
                 cut: false,
                 seconds: self.time,
                 signal: self.signal,

@@ -21,22 +21,34 @@ pub struct Flag {
     pub about: &'static str,
 }
 
-const fn switch(name: &'static str, about: &'static str) -> Flag {
-    Flag {
-        name,
-        value: None,
-        repeats: false,
-        about,
+impl Flag {
+    /// One without a value.
+    pub const fn switch(name: &'static str, about: &'static str) -> Self {
+        Self {
+            name,
+            value: None,
+            repeats: false,
+            about,
+        }
+    }
+
+    /// One with a value.
+    pub const fn valued(name: &'static str, value: &'static str, about: &'static str) -> Self {
+        Self {
+            name,
+            value: Some(value),
+            repeats: false,
+            about,
+        }
     }
 }
 
+const fn switch(name: &'static str, about: &'static str) -> Flag {
+    Flag::switch(name, about)
+}
+
 const fn valued(name: &'static str, value: &'static str, about: &'static str) -> Flag {
-    Flag {
-        name,
-        value: Some(value),
-        repeats: false,
-        about,
-    }
+    Flag::valued(name, value, about)
 }
 
 const fn list(name: &'static str, value: &'static str, about: &'static str) -> Flag {

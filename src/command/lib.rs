@@ -13,6 +13,7 @@ pub mod format;
 mod line;
 pub mod oci;
 pub mod plain;
+pub mod serve;
 pub mod shown;
 mod verbosity;
 

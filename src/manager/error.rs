@@ -4,6 +4,7 @@ use crate::name::{Name, NotAName};
 use crate::sealed::Broken;
 use crate::{InstanceId, State, VolumeName};
 use kvmlet_control::ConnectionError;
+use kvmlet_control::agent::AgentError;
 use kvmlet_spec::{Advice, Remedy};
 use kvmlet_sys::interrupt::Interrupted;
 use kvmlet_sys::lock::{Holder, PATIENCE};
@@ -111,6 +112,32 @@ pub enum Error {
         #[source]
         source: ConnectionError,
     },
+    /// Its supervisor cannot do it with its service.
+    #[error("instance `{called}` cannot {message}")]
+    Cannot {
+        /// Its name, or the beginning of its id.
+        called: String,
+        /// What, and why not.
+        message: String,
+    },
+    /// Its supervisor does not answer.
+    #[error("instance `{called}` cannot be asked")]
+    Unasked {
+        /// Its name, or the beginning of its id.
+        called: String,
+        /// Why.
+        #[source]
+        source: AgentError,
+    },
+    /// Its supervisor cannot be sent a signal.
+    #[error("instance `{called}` cannot be told")]
+    Untold {
+        /// Its name, or the beginning of its id.
+        called: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// No volume is called that.
     #[error("there is no volume `{name}`")]
     NoVolume {
@@ -203,7 +230,12 @@ impl Remedy for Error {
                 }
                 None => format!("`fuser {}` tells which one", path.display()).into(),
             }),
-            Self::Interrupted(_) | Self::Name(_) | Self::Already { .. } => None,
+            Self::Interrupted(_)
+            | Self::Name(_)
+            | Self::Already { .. }
+            | Self::Cannot { .. }
+            | Self::Unasked { .. }
+            | Self::Untold { .. } => None,
             Self::NotFound { .. } => Some(
                 "`kvmlet ps -a` lists all that there are; each user has a book of its own".into(),
             ),

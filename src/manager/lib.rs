@@ -7,6 +7,7 @@
 
 mod book;
 mod control;
+mod ending;
 mod error;
 pub mod events;
 mod filter;
@@ -24,6 +25,7 @@ mod rotated;
 mod sealed;
 mod slots;
 mod snapshots;
+pub mod starting;
 pub mod supervision;
 mod templates;
 pub mod volumes;
@@ -31,6 +33,7 @@ mod watch;
 
 pub use book::{Book, Damaged, Listing};
 pub use control::Control;
+pub use ending::Ending;
 pub use error::Error;
 pub use filter::{Filters, NotAFilter};
 pub use id::{InstanceId, NotAnId};

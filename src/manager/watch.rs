@@ -21,6 +21,12 @@ pub(crate) enum Woken {
     Other,
 }
 
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Watch {
     pub fn on(directory: &Directory) -> io::Result<Self> {
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
@@ -50,6 +56,11 @@ impl Watch {
     fn forget(&self) -> io::Result<()> {
         // A writer without end has one event after the other for us: let it write a little at a time.
         std::thread::sleep(Duration::from_millis(1));
+        self.take()
+    }
+
+    /// What was written by now is nothing new any more.
+    pub fn take(&self) -> io::Result<()> {
         let mut events = [0; 4096];
         loop {
             match rustix::io::read(&self.0, &mut events) {

@@ -1,4 +1,4 @@
-//! What programs of other makers drive microVMs by, each as it knows it: Firecracker's API and command line.
+//! What other programs drive microVMs by: kvmlet's own API, and Firecracker's API and command line.
 //!
 //! A VM is a process of `kvmlet`, which this one starts and talks to by a channel ([`kvmlet_control::Channel`]): no byte that a
 //! client sends is read in the process of a VM or in that of its supervisor.
@@ -9,8 +9,10 @@
 mod firecracker;
 pub mod http;
 mod jailer;
+pub mod v1;
 
 use kvmlet_command::firecracker::{FIRECRACKER, JAILER};
+use kvmlet_command::serve::SERVE;
 use kvmlet_sys::standard_error;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -28,7 +30,7 @@ pub fn run() -> u8 {
         return run(&words);
     }
     standard_error::say(format_args!(
-        "error: this program is run by `kvmlet firecracker` and `kvmlet jailer`, or under the names `firecracker` and `jailer`"
+        "error: this program is run by `kvmlet serve`, `kvmlet firecracker` and `kvmlet jailer`, or under the names `firecracker` and `jailer`"
     ));
     standard_error::finish();
     FAILED
@@ -39,6 +41,7 @@ fn verb(word: &OsStr) -> Option<fn(&[OsString]) -> u8> {
     match word.to_str()? {
         FIRECRACKER => Some(firecracker::run),
         JAILER => Some(jailer::run),
+        SERVE => Some(v1::run),
         _ => None,
     }
 }

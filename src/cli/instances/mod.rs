@@ -8,7 +8,7 @@ use crate::Failed;
 use crate::exit_code::ExitCode;
 use kvmlet_manager::{Book, Instance, InstanceId, Name, View};
 use kvmlet_sys::standard_error;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 
 /// The book of this user.
 pub(super) fn book() -> Result<Book, Failed> {
@@ -42,37 +42,17 @@ pub(super) fn look(book: &Book, reference: &str) -> Result<(Instance, View), Fai
 
 /// All that is known of an instance now.
 pub(super) fn look_again(book: &Book, instance: &Instance) -> Result<View, Failed> {
-    Ok(instance.view(book.name_of(instance.id())?)?)
+    Ok(book.view(instance)?)
 }
 
 /// Does its supervisor live?
 pub(super) fn is_alive(view: &View) -> bool {
-    view.end.is_none()
+    view.is_alive()
 }
 
 /// Sends the supervisor of an instance a signal; false if there is none.
 pub(super) fn signal(instance: &Instance, view: &View, signal: Signal) -> Result<bool, Failed> {
-    let Some(keeper) = view.record.keeper.as_ref().filter(|_| is_alive(view)) else {
-        return Ok(false);
-    };
-    let failed = |error: rustix::io::Errno| {
-        let what = format!("instance `{}` cannot be told", view.called());
-        Failed::in_vain(what, std::io::Error::from(error))
-    };
-    let pid = i32::try_from(keeper.pid).ok().and_then(Pid::from_raw);
-    let Some(process) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
-        return Ok(false);
-    };
-    // Whoever has the number now is the supervisor only if that lives still.
-    let again = instance.view(None)?;
-    if !is_alive(&again) || again.record.run != view.record.run {
-        return Ok(false);
-    }
-    match pidfd_send_signal(process, signal) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::SRCH) => Ok(false),
-        Err(error) => Err(failed(error)),
-    }
+    Ok(instance.tell_supervisor(view, signal)?)
 }
 
 /// Tells what has happened to an instance. One that is not told is no reason to fail.

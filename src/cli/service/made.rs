@@ -4,11 +4,12 @@ use crate::boot::StartedBy;
 use crate::exit_code::ExitCode;
 use crate::instances::row::code;
 use crate::instances::{look, signal, tell_of};
-use crate::keep::{NotStarted, Starting, Waiting};
+use crate::keep::{NotStarted, keeper};
 use crate::logs::{follow, print};
 use crate::session::{Left, MOST_SIGNALS, Session, SessionError, Wanted};
 use crate::{Failed, Outcome};
 use kvmlet_manager::logs::{Reader, Selection, Stream, Streams};
+use kvmlet_manager::starting::{Starting, Waiting};
 use kvmlet_manager::volumes::forget;
 use kvmlet_manager::{Asked, Book, Instance, Moment, Name, Turn};
 use kvmlet_spec::supervision::RestartPolicy;
@@ -63,7 +64,9 @@ impl<'a> Made<'a> {
     ) -> Result<Self, Failed> {
         let then = Then::of(&asked, wanted, detached);
         // It begins while there is something to be made for it.
-        let supervisor = Waiting::begin(&asked.id, matches!(then, Then::Attend(_)), by)?;
+        let attended = matches!(then, Then::Attend(_));
+        let supervisor = Waiting::begin(keeper(by)?, &asked.id, attended);
+        let supervisor = supervisor.map_err(NotStarted::from)?;
         let (instance, name, turn) = book.create_in_turn(name, asked.clone())?;
         let made = Self {
             book,
@@ -109,13 +112,14 @@ impl<'a> Made<'a> {
         } = self;
         let starting = supervisor.go_on(turn, ready);
         let ended = match then {
-            Then::Leave => starting.wait().and_then(|()| {
+            Then::Leave => starting.wait().map_err(NotStarted::from).and_then(|_| {
                 kvmlet_command::print(format!("{}\n", asked.id))?;
                 Ok(0)
             }),
             Then::Follow => starting
                 .wait()
-                .and_then(|()| Ok(follow_all(book, &instance)?)),
+                .map_err(NotStarted::from)
+                .and_then(|_| Ok(follow_all(book, &instance)?)),
             Then::Attend(wanted) => attend(&instance, starting, wanted),
         };
         ended.map_err(|why| {
@@ -181,7 +185,7 @@ fn attend(instance: &Instance, mut starting: Starting, wanted: Wanted) -> Result
     match Session::new(agent, wanted).and_then(Session::run) {
         Ok(Left::Detached) => Ok(0),
         Ok(Left::Signal(signal)) => Ok(ExitCode::Signal(signal).number()),
-        Ok(Left::Ended(_)) => starting.finish(),
+        Ok(Left::Ended(_)) => Ok(starting.finish()?),
         Err(error) => {
             let words = Words::of(instance, since);
             // What has never run says why itself.

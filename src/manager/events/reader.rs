@@ -5,7 +5,7 @@ use crate::rotated::Lines;
 use crate::watch::{Watch, Woken};
 use crate::{Book, Moment};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Which events are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,13 @@ pub struct EventReader {
     watch: Watch,
     lines: Lines,
     selection: EventSelection,
+}
+
+/// Readable when something was written, maybe an event.
+impl AsFd for EventReader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
 }
 
 impl EventReader {
@@ -64,6 +71,14 @@ impl EventReader {
             }
         }
         Ok(None)
+    }
+
+    /// Has it be [waited for](AsFd) anew: what was written by now is to be read behind this.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn take_notice(&self) -> io::Result<()> {
+        self.watch.take()
     }
 
     /// Waits for the next event; none when `end` can be read.

@@ -75,6 +75,7 @@ pub fn route(request: &Request) -> Result<Call, Fault> {
         Method::Put => put(&steps, &request.body),
         Method::Patch => patch(&steps, &request.body),
         Method::Delete => delete(&steps),
+        Method::Post | Method::Head | Method::Options | Method::Trace | Method::Query => None,
     };
     let call = call.unwrap_or_else(|| {
         Err(Fault(format!(

@@ -29,6 +29,7 @@ fn ask(vm: &mut Vm, method: Method, path: &str, body: &str) -> (u16, String) {
     let request = Request {
         method,
         path: path.into(),
+        query: String::new(),
         body: body.into(),
         closes: false,
     };

@@ -2,7 +2,7 @@
 
 use super::vm::Vm;
 use super::{Fault, SERVER, fault_message};
-use crate::http::{ClientId, Server};
+use crate::http::{Answer, ClientId, Manner, Peers, Server};
 use kvmlet_sys::signals::Signals;
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
@@ -11,6 +11,26 @@ use std::time::Instant;
 
 /// What ends this process, and the VM with it, at once.
 const ENDING: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+/// Programs that are served at a time, as Firecracker has it.
+const SEATS: usize = 10;
+
+fn manner(longest_body: usize) -> Manner {
+    Manner {
+        name: SERVER,
+        seats: SEATS,
+        longest_body,
+        // Whoever may write to the socket's file is meant to.
+        peers: Peers::All,
+        refuse: |status, why| {
+            let body = match status {
+                503 => serde_json::json!({ "error": why }).to_string(),
+                _ => fault_message(why),
+            };
+            Answer::new(status, Some(body))
+        },
+    }
+}
 
 /// A VM and those who ask it for something.
 pub struct Serving {
@@ -26,7 +46,7 @@ impl Serving {
     pub fn new(listener: Option<OwnedFd>, payload_bytes: usize, vm: Vm) -> Result<Self, Fault> {
         let server = listener.map(|listener| {
             let nonblocking = rustix::io::ioctl_fionbio(&listener, true);
-            nonblocking.map(|()| Server::new(listener, SERVER, fault_message, payload_bytes))
+            nonblocking.map(|()| Server::new(listener, manner(payload_bytes)))
         });
         let lost = |error: io::Error| Fault(format!("the host gives no events: {error}"));
         Ok(Self {

@@ -2,13 +2,20 @@
 
 use std::fmt::Write;
 
+/// What almost all answers are.
+pub const JSON: &str = "application/json";
+
 /// What a client is answered, as it goes over the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Three digits.
     pub status: u16,
-    /// JSON.
+    /// What there is to say.
     pub body: Option<String>,
+    /// What that is.
+    pub kind: &'static str,
+    /// Further fields of its head, which are no one's text but this program's.
+    pub fields: Vec<(&'static str, String)>,
     /// What was asked for will not be understood one day.
     pub is_deprecated: bool,
 }
@@ -29,8 +36,21 @@ impl Answer {
         Self {
             status,
             body,
+            kind: JSON,
+            fields: Vec::new(),
             is_deprecated: false,
         }
+    }
+
+    /// The same, as something else than JSON.
+    pub fn of_kind(self, kind: &'static str) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// With one more field in its head.
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.fields.push((name, value.into()));
+        self
     }
 
     /// As bytes, after which the connection is closed or not. Without a reason in words: Firecracker gives none.
@@ -46,11 +66,15 @@ impl Answer {
         if self.is_deprecated {
             text.push_str("Deprecation: true\r\n");
         }
-        if let Some(body) = &self.body {
+        for (name, value) in &self.fields {
             // Writing to a String cannot fail.
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+        if let Some(body) = &self.body {
             let _ = write!(
                 text,
-                "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                "Content-Type: {}\r\nContent-Length: {}\r\n\r\n{body}",
+                self.kind,
                 body.len()
             );
         } else if self.status == 204 {
@@ -59,6 +83,20 @@ impl Answer {
         } else {
             text.push_str("Content-Length: 0\r\n\r\n");
         }
+        text.into_bytes()
+    }
+
+    /// The head of an answer whose body has no length yet: it ends with the connection.
+    pub fn to_head(&self, server: &str) -> Vec<u8> {
+        let mut text = format!(
+            "HTTP/1.1 {} \r\nServer: {server}\r\nConnection: close\r\nContent-Type: {}\r\n",
+            self.status, self.kind
+        );
+        for (name, value) in &self.fields {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+        text.push_str("\r\n");
         text.into_bytes()
     }
 }

@@ -3,7 +3,7 @@
 //! What it can make this process hold is bounded: one request and one answer. Its next request is read when that was sent.
 
 use super::Answer;
-use super::request::{LONGEST_HEAD, Parsed, Request, parse};
+use super::request::{LONGEST_HEAD, Method, Parsed, Request, parse};
 use kvmlet_sys::wait::Slot;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -40,6 +40,10 @@ pub(super) struct Connection {
     waits: bool,
     /// It is closed when it has read its answer.
     closes: bool,
+    /// Its answer has no end yet.
+    streams: bool,
+    /// It wants no body.
+    is_head: bool,
     /// It was told to send the body.
     continued: bool,
     /// It has no seat: as many are served as may be, beside it.
@@ -59,6 +63,8 @@ impl Connection {
             sent: 0,
             waits: false,
             closes: false,
+            streams: false,
+            is_head: false,
             continued: false,
             surplus,
             answered: false,
@@ -68,6 +74,9 @@ impl Connection {
 
     /// What is waited for on its behalf.
     pub fn slot(&self) -> Slot<'_> {
+        if self.streams && !self.outgoing.is_empty() {
+            return Slot::usable(self.stream.as_fd());
+        }
         match (self.outgoing.is_empty(), self.waits) {
             (false, _) => Slot::writable(self.stream.as_fd()),
             (true, true) => Slot::NOTHING,
@@ -91,7 +100,7 @@ impl Connection {
             true => Duration::ZERO,
             false => GRACE,
         };
-        (!self.waits).then(|| self.since + grace)
+        (!self.waits && !self.streams).then(|| self.since + grace)
     }
 
     /// It has its answers, and asks for nothing more.
@@ -111,6 +120,9 @@ impl Connection {
 
     /// Reads what has come.
     pub fn listen(&mut self, longest_body: usize) -> Heard {
+        if self.streams {
+            return self.overhear();
+        }
         if self.waits || !self.outgoing.is_empty() {
             return Heard::Nothing;
         }
@@ -135,6 +147,15 @@ impl Connection {
         }
     }
 
+    /// Is it still there? What it says is not heard any more.
+    fn overhear(&mut self) -> Heard {
+        let mut bytes = [0; 512];
+        match recv(&self.stream, &mut bytes, RecvFlags::DONTWAIT) {
+            Ok((1.., _)) | Err(Errno::AGAIN | Errno::INTR) => Heard::Nothing,
+            Ok(_) | Err(_) => Heard::End,
+        }
+    }
+
     fn parse(&mut self, longest_body: usize) -> Heard {
         if self.incoming.is_empty() {
             return Heard::Nothing;
@@ -153,6 +174,7 @@ impl Connection {
                 // Of a long body nothing is kept.
                 self.incoming.shrink_to(READ_BYTES);
                 (self.waits, self.closes, self.continued) = (true, request.closes, false);
+                self.is_head = request.method == Method::Head;
                 Heard::Request(request)
             }
             Parsed::Bad(status, why) => {
@@ -167,7 +189,30 @@ impl Connection {
         self.closes |= self.surplus;
         (self.waits, self.answered) = (false, true);
         self.since = Instant::now();
-        self.outgoing.extend(answer.to_bytes(server, self.closes));
+        let mut bytes = answer.to_bytes(server, self.closes);
+        if std::mem::take(&mut self.is_head) {
+            bytes.truncate(bytes.len() - answer.body.as_ref().map_or(0, String::len));
+        }
+        self.outgoing.extend(bytes);
+    }
+
+    /// Begins an answer that has no end yet.
+    pub fn stream(&mut self, answer: &Answer, server: &str) {
+        (self.waits, self.answered, self.streams) = (false, true, true);
+        self.push(&answer.to_head(server));
+    }
+
+    /// That was all of it.
+    pub fn end(&mut self) {
+        (self.streams, self.closes) = (false, true);
+    }
+
+    /// Goes on with it.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.outgoing.is_empty() {
+            self.since = Instant::now();
+        }
+        self.outgoing.extend_from_slice(bytes);
     }
 
     /// Answers it for the last time. Whether it reads that is not waited for.
@@ -194,9 +239,9 @@ impl Connection {
                 Err(_) => return false,
             }
         }
-        let has_sent = self.sent > 0;
+        let has_sent = self.sent > 0 || (self.closes && self.answered);
         (self.outgoing, self.sent) = (Vec::new(), 0);
-        !(has_sent && self.closes && !self.waits)
+        !(has_sent && self.closes && !self.waits && !self.streams)
     }
 
     /// It has read all that it is told.

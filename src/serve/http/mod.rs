@@ -3,9 +3,12 @@
 
 mod answer;
 mod connection;
+mod percent;
 mod request;
 mod server;
 
-pub use answer::Answer;
+pub use answer::{Answer, JSON};
+pub use kvmlet_sys::acceptor::Peers;
+pub use percent::decoded;
 pub use request::{Method, Request};
-pub use server::{ClientId, Server};
+pub use server::{ClientId, Manner, Server};

@@ -18,6 +18,16 @@ pub enum Method {
     Patch,
     /// It is taken away.
     Delete,
+    /// Something is done with it.
+    Post,
+    /// It would be told.
+    Head,
+    /// What can be done with it is told.
+    Options,
+    /// The request is told again.
+    Trace,
+    /// It is asked what the body says.
+    Query,
 }
 
 impl Method {
@@ -28,12 +38,29 @@ impl Method {
             Self::Put => "PUT",
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
+            Self::Post => "POST",
+            Self::Head => "HEAD",
+            Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Query => "QUERY",
         }
     }
 
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Get,
+        Self::Put,
+        Self::Patch,
+        Self::Delete,
+        Self::Post,
+        Self::Head,
+        Self::Options,
+        Self::Trace,
+        Self::Query,
+    ];
+
     fn of(name: &str) -> Option<Self> {
-        let all = [Self::Get, Self::Put, Self::Patch, Self::Delete];
-        all.into_iter().find(|method| method.name() == name)
+        Self::ALL.into_iter().find(|method| method.name() == name)
     }
 }
 
@@ -44,6 +71,8 @@ pub struct Request {
     pub method: Method,
     /// Without what stands behind a `?`.
     pub path: String,
+    /// That.
+    pub query: String,
     /// As it was sent.
     pub body: Vec<u8>,
     /// The client wants no more of this connection.
@@ -82,7 +111,7 @@ pub fn parse(bytes: &[u8], longest_body: usize) -> Parsed {
         head.method.unwrap_or_default(),
         head.path.unwrap_or_default(),
     );
-    let path = target.split('?').next().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let Some(method) = Method::of(name) else {
         return Parsed::Bad(
             400,
@@ -112,6 +141,7 @@ pub fn parse(bytes: &[u8], longest_body: usize) -> Parsed {
     let request = Request {
         method,
         path: path.into(),
+        query: query.into(),
         body: body.into(),
         closes,
     };
@@ -172,6 +202,7 @@ mod tests {
             panic!("it is whole");
         };
         assert_eq!((request.method, &*request.path), (Method::Put, "/actions"));
+        assert_eq!(request.query, "x=1");
         assert_eq!((&*request.body, length), (&b"{ }"[..], end));
         assert!(!request.closes);
         let Parsed::Whole(next, 18) = parse(&text[end..], MOST) else {
@@ -185,9 +216,9 @@ mod tests {
         for (text, status, part) in [
             ("nonsense\r\n\r\n", 400, "Invalid HTTP request"),
             (
-                "POST / HTTP/1.1\r\n\r\n",
+                "COPY / HTTP/1.1\r\n\r\n",
                 400,
-                "method and/or path: POST /.",
+                "method and/or path: COPY /.",
             ),
             (
                 "PUT / HTTP/1.1\r\nContent-Length: 101\r\n\r\n",

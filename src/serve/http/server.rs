@@ -10,8 +10,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Programs that are served at a time.
-pub const MOST: usize = 10;
 /// Programs beside them that are about to be told so, or read that.
 const MOST_REFUSED: usize = 10;
 /// Accepted in a turn, after which those who are there already are heard again.
@@ -22,6 +20,21 @@ const LAST: Duration = Duration::from_millis(200);
 /// What a client is known by, as long as it is there.
 pub type ClientId = u32;
 
+/// How a server answers what is no request that anybody takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// What it calls itself.
+    pub name: &'static str,
+    /// Programs that are served at a time.
+    pub seats: usize,
+    /// The longest body.
+    pub longest_body: usize,
+    /// Who may connect: whoever may write to the socket's file, or only its user's programs.
+    pub peers: Peers,
+    /// What somebody is told who sends what is not understood, or is one too many (503).
+    pub refuse: fn(u16, &str) -> Answer,
+}
+
 /// A socket that listens, with those who are connected.
 #[derive(Debug)]
 pub struct Server {
@@ -31,31 +44,19 @@ pub struct Server {
     last: ClientId,
     /// Requests that nobody has taken yet, in the order in which they came.
     requests: VecDeque<(ClientId, Request)>,
-    /// What the server calls itself.
-    name: &'static str,
-    /// How bad requests are told, beside their status.
-    tell: fn(&str) -> String,
-    longest_body: usize,
+    manner: Manner,
 }
 
 impl Server {
     /// One that nobody has been accepted at. The socket does not block.
-    pub fn new(
-        listener: OwnedFd,
-        name: &'static str,
-        tell: fn(&str) -> String,
-        longest_body: usize,
-    ) -> Self {
+    pub fn new(listener: OwnedFd, manner: Manner) -> Self {
         Self {
             listener,
-            // Whoever may write to the socket's file is meant to.
-            acceptor: Acceptor::new(Peers::All),
+            acceptor: Acceptor::new(manner.peers),
             connections: BTreeMap::new(),
             last: 0,
             requests: VecDeque::new(),
-            name,
-            tell,
-            longest_body,
+            manner,
         }
     }
 
@@ -98,19 +99,19 @@ impl Server {
         let Some(client) = self.connections.get_mut(&id) else {
             return;
         };
-        let answer = match client.listen(self.longest_body) {
+        let answer = match client.listen(self.manner.longest_body) {
             Heard::Nothing => return,
             Heard::End => return drop(self.connections.remove(&id)),
             Heard::Request(request) if self.has_seat(id) => {
                 return self.requests.push_back((id, request));
             }
-            Heard::Request(_) => too_many(),
-            Heard::Bad(status, why) => Answer::new(status, Some((self.tell)(&why))),
+            Heard::Request(_) => self.too_many(),
+            Heard::Bad(status, why) => (self.manner.refuse)(status, &why),
         };
         let Some(client) = self.connections.get_mut(&id) else {
             return;
         };
-        client.answer(&answer, self.name);
+        client.answer(&answer, self.manner.name);
         if !client.send() {
             self.connections.remove(&id);
         }
@@ -126,12 +127,44 @@ impl Server {
         let Some(client) = self.connections.get_mut(&id) else {
             return;
         };
-        client.answer(answer, self.name);
+        client.answer(answer, self.manner.name);
         match client.send() {
             // What it has sent already is not told by the kernel again.
             true => self.listen(id),
             false => drop(self.connections.remove(&id)),
         }
+    }
+
+    /// Answers a request without an end: what there is to say is [pushed](Self::push) as it comes.
+    pub fn stream(&mut self, id: ClientId, answer: &Answer) {
+        if let Some(client) = self.connections.get_mut(&id) {
+            client.stream(answer, self.manner.name);
+        }
+    }
+
+    /// Goes on with such an answer. What there is no room for waits.
+    pub fn push(&mut self, id: ClientId, bytes: &[u8]) {
+        if let Some(client) = self.connections.get_mut(&id) {
+            client.push(bytes);
+            if !client.send() {
+                self.connections.remove(&id);
+            }
+        }
+    }
+
+    /// That was all of it: the connection is closed.
+    pub fn end(&mut self, id: ClientId) {
+        if let Some(client) = self.connections.get_mut(&id) {
+            client.end();
+            if !client.send() {
+                self.connections.remove(&id);
+            }
+        }
+    }
+
+    /// Has a client read all that it was told? None if it is gone.
+    pub fn has_read(&self, id: ClientId) -> Option<bool> {
+        self.connections.get(&id).map(Connection::is_told)
     }
 
     /// Has clients read what they were answered, for a short while.
@@ -170,7 +203,7 @@ impl Server {
     /// connections, and those that are slow, would take all.
     fn has_room(&mut self) -> bool {
         let served = || self.connections.iter().filter(|(_, it)| !it.surplus);
-        if served().count() < MOST {
+        if served().count() < self.manner.seats {
             return true;
         }
         let now = Instant::now();
@@ -190,11 +223,11 @@ impl Server {
             return;
         };
         let answer = match (client.is_refused(), client.surplus, client.has_begun()) {
-            (false, true, _) => too_many(),
-            (_, false, true) => late((self.tell)("The request was not whole in time.")),
+            (false, true, _) => self.too_many(),
+            (_, false, true) => (self.manner.refuse)(408, "The request was not whole in time."),
             _ => return,
         };
-        client.dismiss(&answer, self.name);
+        client.dismiss(&answer, self.manner.name);
     }
 
     fn accept(&mut self) {
@@ -224,15 +257,12 @@ impl Server {
             self.close(*first);
         }
     }
-}
 
-fn late(body: String) -> Answer {
-    Answer::new(408, Some(body))
-}
-
-fn too_many() -> Answer {
-    let text = format!("Too many open connections: {MOST} are served at a time. Try again.");
-    Answer::new(503, Some(serde_json::json!({ "error": text }).to_string()))
+    fn too_many(&self) -> Answer {
+        let seats = self.manner.seats;
+        let text = format!("Too many open connections: {seats} are served at a time. Try again.");
+        (self.manner.refuse)(503, &text)
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 mod memory;
 mod peer;
 
-use kvmlet_serve::http::{Answer, Server};
+use kvmlet_serve::http::{Answer, Manner, Peers, Server};
 use libfuzzer_sys::fuzz_target;
 use peer::{Address, Peer};
 
@@ -123,8 +123,16 @@ fuzz_target!(|input: &[u8]| {
         .set_nonblocking(true)
         .expect("a socket that does not wait");
     memory::begin();
-    let tell = |why: &str| format!("{{\"fault_message\":{why:?}}}");
-    let mut server = Server::new(listener.into(), "S", tell, BODY);
+    let manner = Manner {
+        name: "S",
+        seats: 10,
+        longest_body: BODY,
+        peers: Peers::All,
+        refuse: |status, why| {
+            Answer::new(status, Some(format!("{{\"fault_message\":{why:?}}}")))
+        },
+    };
+    let mut server = Server::new(listener.into(), manner);
     let mut peers: Vec<Peer> = Vec::new();
     let mut rest = input;
     while let Some(([what, which, a, b], behind)) = rest.split_first_chunk() {

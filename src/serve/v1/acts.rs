@@ -1,0 +1,31 @@
+//! What is done, by its name in the table.
+
+use super::call::Call;
+use super::problem::Problem;
+use super::route::Act;
+use super::{describe, openapi, vms};
+use crate::http::Answer;
+
+/// Work that ends with an answer.
+pub type Work = fn(&Call) -> Result<Answer, Problem>;
+
+/// The work of an act; none where it has no end.
+pub fn work(act: Act) -> Option<Work> {
+    Some(match act {
+        Act::Events => return None,
+        Act::Capabilities => vms::capabilities,
+        Act::OpenApi => openapi::tell,
+        Act::List => vms::list,
+        Act::Create => describe::create,
+        Act::Tell => vms::tell,
+        Act::Delete => vms::delete,
+        Act::Start => vms::start,
+        Act::Stop => vms::stop,
+        Act::Kill => vms::kill,
+        Act::Pause => vms::pause,
+        Act::Resume => vms::resume,
+        Act::Wait => vms::wait,
+        Act::Logs => vms::logs,
+        Act::Stats => vms::stats,
+    })
+}

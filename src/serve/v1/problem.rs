@@ -1,0 +1,172 @@
+//! Why something is not done, as RFC 9457 has it, and as Firecracker's clients look for it.
+
+use crate::http::Answer;
+use kvmlet_manager::Error;
+use kvmlet_manager::starting::NotStarted;
+use kvmlet_spec::Remedy;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::error::Error as StdError;
+
+/// What it is.
+pub const KIND: &str = "application/problem+json";
+
+/// Why something is not done (RFC 9457).
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Problem {
+    /// Which sort of problem it is: `urn:kvmlet:` and a word.
+    pub r#type: String,
+    /// That in a few words.
+    pub title: String,
+    /// The status of the answer.
+    #[schemars(range(min = 400, max = 599))]
+    pub status: u16,
+    /// What is wrong this time.
+    pub detail: String,
+    /// The same, by the name that Firecracker's clients look for.
+    pub fault_message: String,
+    /// What of the request it is about: a key of the body, with dots, or a parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// What has led to it, the last one first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// The way out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// Whether the same request may be answered otherwise a moment later.
+    pub retryable: bool,
+    /// Of the request: `Request-Id` in the head of each answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// The sorts of problems: word, title, status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sort(pub &'static str, pub &'static str, pub u16);
+
+/// What was sent is not understood.
+pub const BAD_REQUEST: Sort = Sort("bad-request", "The request is not understood", 400);
+/// There is nothing of that name.
+pub const NOT_FOUND: Sort = Sort("not-found", "There is no such thing", 404);
+/// That cannot be done with it.
+pub const NOT_ALLOWED: Sort = Sort("method-not-allowed", "That cannot be done with it", 405);
+/// It is not what it would have to be.
+pub const CONFLICT: Sort = Sort("conflict", "It is in another state", 409);
+/// It was tried, and does not run.
+pub const NOT_STARTED: Sort = Sort("not-started", "The VM does not run", 422);
+/// The host does not do it.
+pub const HOST: Sort = Sort("host", "This host cannot do it", 500);
+/// Another time.
+pub const BUSY: Sort = Sort("busy", "Too much is asked at a time", 503);
+/// Its other end does not answer.
+pub const NO_ANSWER: Sort = Sort("no-answer", "The VM does not answer", 504);
+
+impl Problem {
+    /// One of a sort.
+    pub fn new(sort: Sort, detail: impl Into<String>) -> Self {
+        let Sort(word, title, status) = sort;
+        let detail = detail.into();
+        Self {
+            r#type: format!("urn:kvmlet:{word}"),
+            title: title.into(),
+            status,
+            fault_message: detail.clone(),
+            detail,
+            field: None,
+            causes: Vec::new(),
+            help: None,
+            retryable: status == BUSY.2 || status == NO_ANSWER.2,
+            request_id: None,
+        }
+    }
+
+    /// With the causes of an error.
+    pub fn because(sort: Sort, error: &dyn StdError) -> Self {
+        let mut problem = Self::new(sort, error.to_string());
+        let causes = std::iter::successors(error.source(), |error| (**error).source());
+        problem.causes = causes.map(ToString::to_string).collect();
+        problem
+    }
+
+    /// Something in what was sent.
+    pub fn in_field(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(BAD_REQUEST, detail);
+        problem.field = Some(field.into());
+        problem
+    }
+
+    /// With a way out.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Of a request.
+    pub fn with_id(mut self, id: &str) -> Self {
+        self.request_id = Some(id.into());
+        self
+    }
+
+    /// What the client is told.
+    pub fn answer(&self) -> Answer {
+        let body = serde_json::to_string(self).unwrap_or_default();
+        Answer::new(self.status, Some(body)).of_kind(KIND)
+    }
+}
+
+/// What is told before anybody knows what was asked for.
+pub fn refuse(status: u16, why: &str) -> Answer {
+    let sort = match status {
+        503 => BUSY,
+        status => Sort("bad-request", BAD_REQUEST.1, status),
+    };
+    Problem::new(sort, why).answer()
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let sort = match &error {
+            Error::NotFound { .. } | Error::NoSnapshot { .. } | Error::NoVolume { .. } => NOT_FOUND,
+            Error::Name(_) | Error::Ambiguous { .. } => BAD_REQUEST,
+            Error::NameTaken { .. }
+            | Error::InUse { .. }
+            | Error::NotRunning { .. }
+            | Error::Already { .. }
+            | Error::Cannot { .. }
+            | Error::VolumeUsed { .. }
+            | Error::VolumeTaken { .. }
+            | Error::VolumeShrinks { .. }
+            | Error::RunsElsewhere { .. } => CONFLICT,
+            Error::Control { source, .. } => match source {
+                kvmlet_control::ConnectionError::Refused(_) => CONFLICT,
+                _ => NO_ANSWER,
+            },
+            Error::Unasked { .. } => NO_ANSWER,
+            Error::Locked { .. } | Error::Interrupted(_) => BUSY,
+            _ => HOST,
+        };
+        let mut problem = Self::because(sort, &error);
+        problem.help = error.remedy().map(|advice| advice.to_string());
+        problem
+    }
+}
+
+impl From<NotStarted> for Problem {
+    fn from(error: NotStarted) -> Self {
+        let NotStarted::Told { said, .. } = &error else {
+            return Self::because(HOST, &error);
+        };
+        // As commands print it: what, its causes, and the way out, a line each.
+        let mut lines = said.lines();
+        let mut problem = Self::new(NOT_STARTED, lines.next().unwrap_or_default());
+        for line in lines {
+            match line.trim_start().split_once(": ") {
+                Some(("caused by", cause)) => problem.causes.push(cause.into()),
+                Some(("help", help)) => problem.help = Some(help.into()),
+                _ => problem.causes.push(line.trim().into()),
+            }
+        }
+        problem
+    }
+}

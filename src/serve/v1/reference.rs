@@ -1,0 +1,184 @@
+//! `docs/api.md` is made of the document that the server tells, and is as that is.
+
+use super::document;
+use serde_json::Value;
+use std::fmt::Write;
+use std::path::Path;
+
+/// Set by whoever wants the file written anew.
+const WRITE: &str = "KVMLET_WRITE_REFERENCE";
+
+const HEAD: &str = "\
+# kvmlet's API
+
+`kvmlet serve` answers HTTP/1.1 on a Unix socket, for all VMs of the user that runs it. It is optional, and no supervisor: VMs
+that were made by it are those of `kvmlet ps`, and go on when it ends; those of `kvmlet run` are told, too.
+
+```sh
+kvmlet serve --socket /run/user/$UID/kvmlet.sock &
+ask() { curl --silent --unix-socket /run/user/$UID/kvmlet.sock \"$@\"; }
+ask -X PUT http://localhost/v1/vms/web -d '{\"config\": {\"root\": \"/srv/nginx.erofs\", \"memory\": \"256M\"}}'
+ask -X POST http://localhost/v1/vms/web/start
+ask http://localhost/v1/events?since=0
+```
+
+Without `--socket` it is `api.sock` in the directory of the user's instances: `/var/lib/kvmlet` for root,
+`$XDG_STATE_HOME/kvmlet` or `~/.local/state/kvmlet` for others.
+
+- **Who may**: the socket is its user's alone (mode 0600), and processes of other users but root's are closed unheard.
+- **How much**: 64 connections at a time, each with one request; who comes beside them gets the place of one that is idle, or
+  that has been silent or slow for a second, or is answered 503 at once. A body has 262144 bytes at most. 16 of them may be told events.
+- **Errors** are `application/problem+json` (RFC 9457) with more members: see `Problem` below. `retryable` says whether the same request may
+  succeed a moment later. Each answer has a `Request-Id`.
+- **Made twice**: `PUT` of the same description changes nothing and is answered 200, so that a client that was killed sends it again.
+  Another description of that name is answered 409.
+- **Nothing missed**: `GET /v1/events?since=N` tells what has happened since event N, and goes on.
+
+`GET /v1/openapi.json` is this page for programs (OpenAPI 3.1). Both are made from the table that requests are answered by:
+`KVMLET_WRITE_REFERENCE=1 cargo test -p kvmlet-serve --lib reference`.
+";
+
+/// A bar would end a cell, and an empty line the table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+fn type_of(schema: &Value) -> String {
+    if let Some(name) = schema["$ref"].as_str() {
+        let name = name.rsplit('/').next().unwrap();
+        return format!("[{name}](#{})", name.to_ascii_lowercase());
+    }
+    if let Some(any) = schema["anyOf"].as_array() {
+        let all: Vec<_> = any.iter().map(type_of).collect();
+        return all.join(" or ");
+    }
+    match &schema["type"] {
+        Value::String(kind) if kind == "array" => match schema["items"].is_null() {
+            true => "list".into(),
+            false => format!("list of {}", type_of(&schema["items"])),
+        },
+        Value::String(kind) if schema["additionalProperties"].is_object() => {
+            format!("{kind} of {}", type_of(&schema["additionalProperties"]))
+        }
+        Value::String(kind) => kind.clone(),
+        Value::Array(kinds) => kinds[0].as_str().unwrap().into(),
+        _ => "any".into(),
+    }
+}
+
+fn bounds(schema: &Value) -> String {
+    let mut text = String::new();
+    if let (Some(least), Some(most)) = (schema["minimum"].as_u64(), schema["maximum"].as_u64()) {
+        write!(text, ", {least} to {most}").unwrap();
+    }
+    if !schema["default"].is_null() {
+        write!(text, " [default: {}]", schema["default"]).unwrap();
+    }
+    text
+}
+
+fn operation(out: &mut String, method: &str, path: &str, told: &Value) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    writeln!(out, "\n### `{} {path}`\n", method.to_uppercase()).unwrap();
+    writeln!(
+        out,
+        "{}",
+        format!("{}. {}", text(&told["summary"]), text(&told["description"])).trim_end()
+    )
+    .unwrap();
+    for parameter in told["parameters"].as_array().unwrap() {
+        if parameter["in"] == "query" {
+            let schema = &parameter["schema"];
+            writeln!(
+                out,
+                "\n- `?{}=` ({}{}): {}",
+                text(&parameter["name"]),
+                type_of(schema),
+                bounds(schema),
+                text(&parameter["description"])
+            )
+            .unwrap();
+        }
+    }
+    let body = &told["requestBody"]["content"]["application/json"]["schema"];
+    if !body.is_null() {
+        writeln!(out, "\nBody: {}.", type_of(body)).unwrap();
+    }
+    let mut problems = Vec::new();
+    for (status, answer) in told["responses"].as_object().unwrap() {
+        let content = answer["content"].as_object();
+        let (kind, content) = match content.and_then(|all| all.iter().next()) {
+            Some((kind, _)) if kind.contains("problem") => {
+                problems.push(status.as_str());
+                continue;
+            }
+            Some((kind, content)) => (kind.as_str(), content),
+            None => ("", &Value::Null),
+        };
+        let lines = &content["x-line-schema"];
+        let shown = match (kind, lines.is_null()) {
+            ("", _) => String::new(),
+            (_, false) => format!(": one {} a line", type_of(lines)),
+            (_, true) => format!(": {}", type_of(&content["schema"])),
+        };
+        writeln!(
+            out,
+            "\n**{status}** {}{shown}",
+            text(&answer["description"])
+        )
+        .unwrap();
+    }
+    writeln!(out, "\nProblems: {}.", problems.join(", ")).unwrap();
+}
+
+fn schema(out: &mut String, name: &str, schema: &Value) {
+    writeln!(out, "\n### {name}\n").unwrap();
+    writeln!(
+        out,
+        "{}\n",
+        schema["description"].as_str().unwrap_or_default()
+    )
+    .unwrap();
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
+    writeln!(out, "| member | type | what it is |\n|---|---|---|").unwrap();
+    for (key, value) in schema["properties"].as_object().unwrap() {
+        let always = if required.iter().any(|name| name == key) {
+            ""
+        } else {
+            ", may be left out"
+        };
+        let about = cell(value["description"].as_str().unwrap_or_default());
+        let kind = cell(&(type_of(value) + &bounds(value)));
+        writeln!(out, "| `{key}` | {kind}{always} | {about} |").unwrap();
+    }
+}
+
+fn reference() -> String {
+    let document = document();
+    let mut out = String::from(HEAD);
+    out.push_str("\n## Requests\n");
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, told) in methods.as_object().unwrap() {
+            operation(&mut out, method, path, told);
+        }
+    }
+    out.push_str("\n## What is sent and told\n");
+    for (name, told) in document["components"]["schemas"].as_object().unwrap() {
+        schema(&mut out, name, told);
+    }
+    out
+}
+
+#[test]
+fn the_reference_is_as_the_document_is() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api.md");
+    let reference = reference();
+    if std::env::var_os(WRITE).is_some() {
+        std::fs::write(&path, &reference).unwrap();
+    }
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        there == reference,
+        "docs/api.md is stale: {WRITE}=1 cargo test -p kvmlet-serve --lib reference"
+    );
+}

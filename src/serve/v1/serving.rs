@@ -1,0 +1,202 @@
+//! The loop: clients, what is done for them, and events for those who are told of them. It waits for nobody alone: what takes
+//! longer than a look is done by a thread, of which there are no more than clients.
+
+use super::acts::{Work, work};
+use super::call::Call;
+use super::events::Watcher;
+use super::path::{Found, find};
+use super::problem::{self, BUSY, HOST, NOT_ALLOWED, NOT_FOUND, Problem};
+use super::route::{LINES, Route};
+use super::{BODY_BYTES, SEATS, SERVER, WATCHERS, keepers};
+use crate::http::{Answer, ClientId, Manner, Peers, Request, Server};
+use kvmlet_manager::Book;
+use kvmlet_sys::event::Event;
+use kvmlet_sys::signals::Signals;
+use kvmlet_sys::wait::{self, Slot, Until};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// What ends this process. VMs go on.
+const ENDING: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+const MANNER: Manner = Manner {
+    name: SERVER,
+    seats: SEATS,
+    longest_body: BODY_BYTES,
+    peers: Peers::OwnUser,
+    refuse: problem::refuse,
+};
+
+/// What a thread has come to.
+type Result = (ClientId, Answer);
+
+/// A socket, those who are connected to it, and what is being done for them.
+pub struct Serving {
+    server: Server,
+    signals: Signals,
+    book: Arc<Book>,
+    watchers: Vec<Watcher>,
+    tell: Sender<Result>,
+    results: Receiver<Result>,
+    /// Signalled when there is one.
+    done: Arc<Event>,
+    /// Requests so far, of which ids are made.
+    count: u64,
+}
+
+impl Serving {
+    /// At a socket.
+    pub fn new(listener: OwnedFd, book: Book) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&listener, true)?;
+        let (tell, results) = channel();
+        let heard = [&ENDING[..], &[libc::SIGCHLD]].concat();
+        Ok(Self {
+            server: Server::new(listener, MANNER),
+            signals: Signals::take(&heard)?,
+            book: Arc::new(book),
+            watchers: Vec::new(),
+            tell,
+            results,
+            done: Arc::new(Event::new()?),
+            count: 0,
+        })
+    }
+
+    /// Serves until a signal ends it, and returns that.
+    pub fn run(mut self) -> io::Result<libc::c_int> {
+        loop {
+            self.wait()?;
+            while let Some(signal) = self.signals.next()? {
+                if signal != libc::SIGCHLD {
+                    // Whoever is still there hears what was said.
+                    let _ = self.server.finish();
+                    return Ok(signal);
+                }
+                keepers::look();
+            }
+            self.server.turn();
+            self.done.take();
+            while let Ok((client, answer)) = self.results.try_recv() {
+                self.server.answer(client, &answer);
+            }
+            while let Some((client, request)) = self.server.next_request() {
+                self.take(client, request);
+            }
+            let server = &mut self.server;
+            self.watchers.retain_mut(|watcher| watcher.go_on(server));
+        }
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let mut slots = vec![
+            Slot::readable(self.signals.as_fd()),
+            Slot::readable((*self.done).as_fd()),
+        ];
+        let watchers = self.watchers.iter();
+        slots.extend(watchers.map(|watcher| watcher.slot(&self.server)));
+        slots.extend(self.server.slots());
+        wait::any_of(&mut slots, Until::from(self.server.due()))
+    }
+
+    /// Begins what is asked for.
+    fn take(&mut self, client: ClientId, request: Request) {
+        self.count += 1;
+        let id = format!("{:x}-{}", std::process::id(), self.count);
+        match self.begin(client, request, &id) {
+            Ok(()) => {}
+            Err((problem, fields)) => {
+                let mut answer = named(problem.with_id(&id).answer(), &id);
+                answer.fields.extend(fields);
+                self.server.answer(client, &answer);
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        client: ClientId,
+        request: Request,
+        id: &str,
+    ) -> std::result::Result<(), (Problem, Fields)> {
+        let (route, name) = match find(request.method, &request.path) {
+            Found::Route(route, name) => (route, name),
+            Found::Methods(methods) => {
+                let (method, path) = (request.method.name(), request.path.escape_debug());
+                let detail = format!("{method} is not done with `{path}`");
+                let allow = methods.join(", ");
+                let problem = Problem::new(NOT_ALLOWED, detail).help(format!("it has {allow}"));
+                return Err((problem, vec![("Allow", allow)]));
+            }
+            Found::Nothing => {
+                let detail = format!("there is no `{}`", request.path.escape_debug());
+                let help = "`GET /v1/openapi.json` tells all that there is";
+                return Err((Problem::new(NOT_FOUND, detail).help(help), Vec::new()));
+            }
+        };
+        let book = Arc::clone(&self.book);
+        let begun = Call::new(book, route, name, &request.query, request.body);
+        let begun = begun.and_then(|call| match work(route.act) {
+            Some(work) => self.work(client, call, route, work, id),
+            None => self.watch(client, &call, id),
+        });
+        begun.map_err(|problem| (problem, Vec::new()))
+    }
+
+    /// Does something in a thread of its own.
+    fn work(
+        &self,
+        client: ClientId,
+        call: Call,
+        route: &'static Route,
+        act: Work,
+        id: &str,
+    ) -> std::result::Result<(), Problem> {
+        let (tell, done, id) = (self.tell.clone(), Arc::clone(&self.done), id.to_owned());
+        let work = move || {
+            // A fault of ours is one client's, and not all clients'.
+            let acted = catch_unwind(AssertUnwindSafe(|| act(&call)));
+            let acted = acted.unwrap_or_else(|_| {
+                Err(Problem::new(
+                    HOST,
+                    "kvmlet has a fault: its standard error tells more",
+                ))
+            });
+            let answer = acted.unwrap_or_else(|problem| problem.with_id(&id).answer());
+            debug_assert!(route.has(&answer), "{}: {answer:?}", route.id);
+            // Nobody waits for it where the server has ended.
+            let _ = tell.send((client, named(answer, &id)));
+            done.signal();
+        };
+        let spawned = std::thread::Builder::new().spawn(work);
+        spawned
+            .map(drop)
+            .map_err(|error| Problem::because(BUSY, &error))
+    }
+
+    /// Begins to tell events.
+    fn watch(
+        &mut self,
+        client: ClientId,
+        call: &Call,
+        id: &str,
+    ) -> std::result::Result<(), Problem> {
+        if self.watchers.len() >= WATCHERS {
+            let detail = format!("{WATCHERS} programs are told events, as many as may be");
+            return Err(Problem::new(BUSY, detail));
+        }
+        let watcher = Watcher::new(client, call)?;
+        let head = Answer::new(200, None).of_kind(LINES);
+        self.server.stream(client, &named(head, id));
+        self.watchers.push(watcher);
+        Ok(())
+    }
+}
+
+type Fields = Vec<(&'static str, String)>;
+
+fn named(answer: Answer, id: &str) -> Answer {
+    answer.with("Request-Id", id)
+}

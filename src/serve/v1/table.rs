@@ -1,0 +1,310 @@
+//! All that can be asked for: one table, of which requests are dispatched and the documentation is made.
+
+use super::model::{Capabilities, CreateVm, Event, LogEntry, Vm, VmList, Waited};
+use super::route::{Act, LINES, Parameter, Route, SchemaOf, Told};
+use crate::http::{JSON, Method};
+use schemars::Schema;
+
+const fn json(status: u16, about: &'static str, schema: SchemaOf) -> Told {
+    Told {
+        status,
+        about,
+        kind: JSON,
+        schema: Some(schema),
+    }
+}
+
+const VM: SchemaOf = |all| all.subschema_for::<Vm>();
+const TOLD_VM: [Told; 1] = [json(200, "What is known of it now", VM)];
+
+/// One of a VM's.
+const fn of_vm(
+    method: Method,
+    path: &'static str,
+    id: &'static str,
+    about: &'static str,
+    more: &'static str,
+    act: Act,
+) -> Route {
+    Route {
+        method,
+        path,
+        id,
+        about,
+        more,
+        query: &[],
+        body: None,
+        told: &TOLD_VM,
+        problems: &[404],
+        act,
+    }
+}
+
+const SECONDS: &str = r#"{"type": "integer", "minimum": 0, "maximum": 300, "default": 30}"#;
+const BOOLEAN: &str = r#"{"type": "boolean", "default": false}"#;
+const NUMBER: &str = r#"{"type": "integer", "minimum": 0, "maximum": 9007199254740991}"#;
+
+/// All of them.
+pub const ROUTES: &[Route] = &[
+    Route {
+        told: &[json(200, "What this server can do", |all| {
+            all.subschema_for::<Capabilities>()
+        })],
+        problems: &[],
+        ..of_vm(
+            Method::Get,
+            "/v1/capabilities",
+            "getCapabilities",
+            "What this server can do",
+            "",
+            Act::Capabilities,
+        )
+    },
+    Route {
+        told: &[json(200, "This document", |_| Schema::from(true))],
+        problems: &[],
+        ..of_vm(
+            Method::Get,
+            "/v1/openapi.json",
+            "getOpenApi",
+            "This document",
+            "OpenAPI 3.1, made from the same table and types that requests are answered by.",
+            Act::OpenApi,
+        )
+    },
+    Route {
+        told: &[Told {
+            status: 200,
+            about: "Events, one JSON object a line",
+            kind: LINES,
+            schema: Some(|all| all.subschema_for::<Event>()),
+        }],
+        query: &[
+            Parameter {
+                name: "since",
+                about: "The number of the last event that is known: those behind it are told first, as far as they are kept. Without it only new ones are told",
+                schema: NUMBER,
+            },
+            Parameter {
+                name: "follow",
+                about: "Whether the answer goes on with what happens, until the client closes it. With `false` it ends with what has happened",
+                schema: r#"{"type": "boolean", "default": true}"#,
+            },
+        ],
+        problems: &[],
+        ..of_vm(
+            Method::Get,
+            "/v1/events",
+            "streamEvents",
+            "What happens to VMs",
+            "Each event has a number, one more than the one before. Whoever comes back with the number of the last one it has seen misses none, while they \
+             are kept: the last 4000 at least.",
+            Act::Events,
+        )
+    },
+    Route {
+        told: &[json(200, "All of them", |all| {
+            all.subschema_for::<VmList>()
+        })],
+        problems: &[],
+        ..of_vm(
+            Method::Get,
+            "/v1/vms",
+            "listVms",
+            "All VMs of this user",
+            "",
+            Act::List,
+        )
+    },
+    Route {
+        body: Some(|all| all.subschema_for::<CreateVm>()),
+        told: &[
+            json(201, "It was made", VM),
+            json(200, "It was there, and is the same", VM),
+        ],
+        problems: &[409],
+        ..of_vm(
+            Method::Put,
+            "/v1/vms/{name}",
+            "createVm",
+            "Make a VM of a description",
+            "It is not started by that. The same description again changes nothing, and another one of a name that is taken is a conflict.",
+            Act::Create,
+        )
+    },
+    of_vm(
+        Method::Get,
+        "/v1/vms/{name}",
+        "getVm",
+        "What is known of a VM",
+        "",
+        Act::Tell,
+    ),
+    Route {
+        query: &[Parameter {
+            name: "force",
+            about: "One that runs, too: its power is cut",
+            schema: BOOLEAN,
+        }],
+        told: &[Told {
+            status: 204,
+            about: "It is gone",
+            kind: JSON,
+            schema: None,
+        }],
+        problems: &[404, 409, 504],
+        ..of_vm(
+            Method::Delete,
+            "/v1/vms/{name}",
+            "deleteVm",
+            "Remove a VM, with all that is kept of it",
+            "",
+            Act::Delete,
+        )
+    },
+    Route {
+        problems: &[404, 409, 422],
+        ..of_vm(
+            Method::Post,
+            "/v1/vms/{name}/start",
+            "startVm",
+            "Start a VM, and wait until its service runs",
+            "One that runs is left as it is.",
+            Act::Start,
+        )
+    },
+    Route {
+        query: &[Parameter {
+            name: "timeout",
+            about: "How many seconds its service has to end, instead of what it was made with; with 0 the VM's power is cut at once",
+            schema: r#"{"type": "integer", "minimum": 0, "maximum": 4294967}"#,
+        }],
+        problems: &[404, 409, 504],
+        ..of_vm(
+            Method::Post,
+            "/v1/vms/{name}/stop",
+            "stopVm",
+            "Ask a VM to end, and wait until it has",
+            "It is not started again by itself. One that does not run is as good as stopped.",
+            Act::Stop,
+        )
+    },
+    Route {
+        query: &[Parameter {
+            name: "signal",
+            about: "The number of the signal: with 9 the VM's power is cut, and its end is waited for",
+            schema: r#"{"type": "integer", "minimum": 1, "maximum": 64, "default": 9}"#,
+        }],
+        problems: &[404, 409, 504],
+        ..of_vm(
+            Method::Post,
+            "/v1/vms/{name}/kill",
+            "killVm",
+            "Send a VM's service a signal",
+            "",
+            Act::Kill,
+        )
+    },
+    Route {
+        problems: &[404, 409, 504],
+        ..of_vm(
+            Method::Post,
+            "/v1/vms/{name}/pause",
+            "pauseVm",
+            "Have a VM stand still",
+            "Its vCPUs and devices do nothing until it is resumed. One that stands still already is left as it is.",
+            Act::Pause,
+        )
+    },
+    Route {
+        problems: &[404, 409, 504],
+        ..of_vm(
+            Method::Post,
+            "/v1/vms/{name}/resume",
+            "resumeVm",
+            "Have a VM go on that stands still",
+            "One that runs is left as it is.",
+            Act::Resume,
+        )
+    },
+    Route {
+        query: &[Parameter {
+            name: "timeout",
+            about: "How many seconds are waited at most",
+            schema: SECONDS,
+        }],
+        told: &[json(200, "What has come of it", |all| {
+            all.subschema_for::<Waited>()
+        })],
+        ..of_vm(
+            Method::Get,
+            "/v1/vms/{name}/wait",
+            "waitVm",
+            "Wait until a VM has ended",
+            "A long poll: it is answered when the run that there is has ended, or when the time is up.",
+            Act::Wait,
+        )
+    },
+    Route {
+        query: &[
+            Parameter {
+                name: "tail",
+                about: "How many entries, the last ones",
+                schema: r#"{"type": "integer", "minimum": 0, "maximum": 10000, "default": 1000}"#,
+            },
+            Parameter {
+                name: "console",
+                about: "What the guest's kernel and init have said as well, and kvmlet itself",
+                schema: BOOLEAN,
+            },
+        ],
+        told: &[Told {
+            status: 200,
+            about: "Entries, one JSON object a line",
+            kind: LINES,
+            schema: Some(|all| all.subschema_for::<LogEntry>()),
+        }],
+        ..of_vm(
+            Method::Get,
+            "/v1/vms/{name}/logs",
+            "getVmLogs",
+            "What a VM has written",
+            "",
+            Act::Logs,
+        )
+    },
+    Route {
+        told: &[json(200, "What it has done so far", |_| {
+            schemars::json_schema!({
+                "type": "object",
+                "description": "As `kvmlet boot --stats` writes it: docs/boot.md"
+            })
+        })],
+        problems: &[404, 409, 504],
+        ..of_vm(
+            Method::Get,
+            "/v1/vms/{name}/stats",
+            "getVmStats",
+            "What a VM that runs has done so far",
+            "",
+            Act::Stats,
+        )
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_parameters_are_said_once() {
+        let mut ids: Vec<_> = ROUTES.iter().map(|route| route.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), ROUTES.len());
+        for parameter in ROUTES.iter().flat_map(|route| route.query) {
+            let schema: serde_json::Value = serde_json::from_str(parameter.schema).unwrap();
+            assert!(schema["type"].is_string(), "{}", parameter.name);
+        }
+    }
+}

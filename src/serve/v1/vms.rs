@@ -1,0 +1,279 @@
+//! What is done with VMs that are there.
+
+use super::call::Call;
+use super::model::{Capabilities, Limits, LogEntry, Vm, VmList, Waited};
+use super::problem::{CONFLICT, HOST, NO_ANSWER, Problem};
+use super::route::{LINES, MOST_WAIT_S};
+use super::table::ROUTES;
+use super::{BODY_BYTES, SEATS, WATCHERS, keepers};
+use crate::http::{Answer, JSON};
+use kvmlet_command::beside::{self, KVMLET};
+use kvmlet_control::agent::channel::Request;
+use kvmlet_manager::logs::{Reader, Selection, Streams};
+use kvmlet_manager::starting::Starting;
+use kvmlet_manager::{Ending, Error, Instance, State, View};
+use rustix::fs::{Access, access};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// The verb of `kvmlet` that supervises.
+const KEEP: &str = "keep";
+/// Entries of a log if nothing is said, and the most.
+const LOG_ENTRIES: u64 = 1000;
+const MOST_LOG_ENTRIES: u64 = 10_000;
+/// No answer with a log is longer, in bytes.
+const LOG_BYTES: usize = 8 << 20;
+/// How long is waited if nothing is said, in seconds.
+const WAIT_S: u64 = 30;
+/// How often somebody who waits looks: at first, and later.
+const LOOKS: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
+/// What a service may be given to end, in seconds: its milliseconds have to fit into four bytes.
+const MOST_TIMEOUT_S: u64 = 4_294_967;
+
+type Done = Result<Answer, Problem>;
+
+/// What there is to say, as JSON.
+pub fn told(status: u16, what: &impl Serialize) -> Done {
+    let body = serde_json::to_string(what).map_err(|error| Problem::because(HOST, &error))?;
+    Ok(Answer::new(status, Some(body)).of_kind(JSON))
+}
+
+/// A VM as it is now.
+fn now(call: &Call, instance: &Instance) -> Done {
+    told(200, &Vm::from(call.book.view(instance)?))
+}
+
+pub fn capabilities(_: &Call) -> Done {
+    let usable = Access::READ_OK | Access::WRITE_OK;
+    told(
+        200,
+        &Capabilities {
+            version: env!("CARGO_PKG_VERSION").into(),
+            api: "v1".into(),
+            operations: ROUTES.iter().map(|route| route.id.into()).collect(),
+            user: rustix::process::geteuid().as_raw(),
+            kvm: access("/dev/kvm", usable).is_ok(),
+            limits: Limits {
+                body_bytes: BODY_BYTES,
+                connections: SEATS,
+                watchers: WATCHERS,
+                wait_seconds: MOST_WAIT_S,
+            },
+        },
+    )
+}
+
+pub fn list(call: &Call) -> Done {
+    let listing = call.book.list()?;
+    let damaged = listing.damaged.into_iter();
+    let all = VmList {
+        vms: listing.instances.into_iter().map(Vm::from).collect(),
+        damaged: damaged
+            .map(|one| (one.id.as_str().into(), one.error.to_string()))
+            .collect(),
+    };
+    told(200, &all)
+}
+
+pub fn tell(call: &Call) -> Done {
+    now(call, &call.instance()?)
+}
+
+/// What is not told is no reason to fail.
+pub fn note<const N: usize>(call: &Call, event: &str, view: &View, more: [(&str, String); N]) {
+    let _ = call.book.tell(event, &view.id, view.name.as_ref(), more);
+}
+
+pub fn delete(call: &Call) -> Done {
+    let force = call.flag("force")?;
+    let (instance, view) = call.look()?;
+    match force {
+        true => call.book.end_and_remove(&instance)?,
+        false => call
+            .book
+            .remove_ended(&instance, &view)
+            .map_err(|error| match error {
+                Error::InUse { .. } => {
+                    Problem::from(error).help("stop it first, or say `force=true`")
+                }
+                error => error.into(),
+            })?,
+    }
+    note(call, "destroy", &view, []);
+    Ok(Answer::done())
+}
+
+pub fn start(call: &Call) -> Done {
+    let instance = call.instance()?;
+    // Somebody may be starting it.
+    let turn = instance.turn()?;
+    let view = call.book.view(&instance)?;
+    match view.state {
+        State::Paused => {
+            let detail = format!("VM `{}` stands still", view.called());
+            return Err(Problem::new(CONFLICT, detail).help("resume it"));
+        }
+        _ if view.is_alive() => {}
+        _ => {
+            let kvmlet = beside::find(KVMLET);
+            let mut kvmlet = kvmlet.map_err(|failed| Problem::new(HOST, failed.first_line()))?;
+            kvmlet.arg(KEEP);
+            let starting = Starting::begin(kvmlet, instance.id(), turn)?;
+            keepers::keep(starting.wait()?);
+        }
+    }
+    now(call, &instance)
+}
+
+pub fn stop(call: &Call) -> Done {
+    let seconds = call.number("timeout", MOST_TIMEOUT_S)?;
+    let instance = call.instance()?;
+    let ending = Ending {
+        cut: seconds == Some(0),
+        seconds: seconds.map(|seconds| seconds as u32),
+        signal: None,
+    };
+    call.book.end(&instance, ending, || Ok::<(), Error>(()))?;
+    match now(call, &instance) {
+        // It was to be removed when it has ended.
+        Err(problem) if problem.status == 404 => gone(call),
+        done => done,
+    }
+}
+
+/// It was ended, and is removed by that.
+fn gone(call: &Call) -> Done {
+    let detail = format!("VM `{}` has ended, and is removed by that", call.name);
+    Err(Problem::new(super::problem::NOT_FOUND, detail))
+}
+
+pub fn kill(call: &Call) -> Done {
+    let signal = match call.number("signal", 64)? {
+        Some(0) => {
+            let detail = "`signal` is a whole number from 1 to 64";
+            return Err(Problem::in_field("signal", detail));
+        }
+        None => libc::SIGKILL as u8,
+        Some(signal) => signal as u8,
+    };
+    let (instance, view) = call.look()?;
+    let noted = || note(call, "kill", &view, [("signal", signal.to_string())]);
+    if i32::from(signal) != libc::SIGKILL {
+        let group = false;
+        instance.ask_supervisor(&view, &Request::Signal { signal, group })?;
+        noted();
+        return now(call, &instance);
+    }
+    let mut control = instance.control(view.called())?;
+    // Before the end is told that comes of it.
+    noted();
+    control.signal(signal)?;
+    instance.wait()?;
+    match now(call, &instance) {
+        Err(problem) if problem.status == 404 => gone(call),
+        done => done,
+    }
+}
+
+pub fn pause(call: &Call) -> Done {
+    move_to(call, State::Paused)
+}
+
+pub fn resume(call: &Call) -> Done {
+    move_to(call, State::Running)
+}
+
+fn move_to(call: &Call, wanted: State) -> Done {
+    let (instance, view) = call.look()?;
+    if view.state != wanted {
+        let mut control = instance.control(view.called())?;
+        let moved = match wanted {
+            State::Paused => control.pause(),
+            _ => control.unpause(),
+        };
+        match moved {
+            // Somebody else was faster.
+            Ok(()) | Err(Error::Already { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    now(call, &instance)
+}
+
+pub fn wait(call: &Call) -> Done {
+    let seconds = call.number("timeout", MOST_WAIT_S)?.unwrap_or(WAIT_S);
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let instance = call.instance()?;
+    let first = call.book.view(&instance)?;
+    let mut last = first.clone();
+    let [mut look, seldom] = LOOKS;
+    // One that was started again meanwhile has ended, too.
+    let ended = |view: &View| view.end.is_some() || view.record.run != first.record.run;
+    while !ended(&last) && Instant::now() < deadline {
+        std::thread::sleep(look.min(deadline.saturating_duration_since(Instant::now())));
+        look = seldom.min(look * 2);
+        last = match call.book.view(&instance) {
+            Ok(view) => view,
+            // It was to be removed when it has ended: this is the last that was known of it.
+            Err(Error::NotFound { .. }) => {
+                return told(
+                    200,
+                    &Waited {
+                        ended: true,
+                        vm: last.into(),
+                    },
+                );
+            }
+            Err(error) => return Err(error.into()),
+        };
+    }
+    let ended = ended(&last);
+    told(
+        200,
+        &Waited {
+            ended,
+            vm: last.into(),
+        },
+    )
+}
+
+pub fn logs(call: &Call) -> Done {
+    let tail = call
+        .number("tail", MOST_LOG_ENTRIES)?
+        .unwrap_or(LOG_ENTRIES);
+    let streams = match call.flag("console")? {
+        true => Streams::All,
+        false => Streams::Service,
+    };
+    let instance = call.instance()?;
+    let selection = Selection {
+        tail: Some(tail),
+        streams,
+        ..Selection::default()
+    };
+    let unread = |error: std::io::Error| Problem::because(HOST, &error);
+    let mut reader = Reader::open(instance.directory(), &selection).map_err(unread)?;
+    let mut lines = String::new();
+    while lines.len() < LOG_BYTES
+        && let Some(entry) = reader.next().map_err(unread)?
+    {
+        let line = serde_json::to_string(&LogEntry::from(entry));
+        lines.push_str(&line.map_err(|error| Problem::because(HOST, &error))?);
+        lines.push('\n');
+    }
+    Ok(Answer::told(lines).of_kind(LINES))
+}
+
+pub fn stats(call: &Call) -> Done {
+    let (instance, view) = call.look()?;
+    let stats = instance.control(view.called())?.stats();
+    let stats = stats.map_err(|error| match error {
+        Error::Control { source, .. }
+            if !matches!(source, kvmlet_control::ConnectionError::Refused(_)) =>
+        {
+            Problem::because(NO_ANSWER, &source)
+        }
+        error => error.into(),
+    })?;
+    told(200, &stats)
+}

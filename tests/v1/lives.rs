@@ -1,0 +1,187 @@
+//! VMs' lives by requests.
+
+use crate::harness::Test;
+use crate::served::{Served, agent, is_possible};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    ("a_vm_is_made_started_watched_and_removed", life),
+    ("the_same_description_is_the_same_vm", idempotent),
+    ("vms_go_on_without_their_server", outlives),
+    ("who_waits_is_told_the_end", waiting),
+    ("a_vm_that_does_not_start_says_why", failing),
+];
+
+fn life() {
+    if !is_possible() {
+        return;
+    }
+    let served = Served::new();
+    let told = served.get("/v1/capabilities");
+    assert_eq!((&told["api"], &told["kvm"]), (&json!("v1"), &json!(true)));
+    assert!(
+        told["operations"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("createVm"))
+    );
+    assert_eq!(served.get("/v1/vms"), json!({ "vms": [], "damaged": {} }));
+
+    let mut wanted = agent(&["out=ready", "stay"]);
+    wanted["labels"] = json!({ "tier": "front" });
+    let vm = served.done("PUT", "/v1/vms/web", &wanted);
+    assert_eq!(
+        (&vm["name"], &vm["state"]),
+        (&json!("web"), &json!("created"))
+    );
+    assert_eq!(vm["labels"], wanted["labels"]);
+    assert_eq!(vm["config"]["memory"], "64M");
+    served.refused(409, "POST", "/v1/vms/web/pause", "");
+    served.refused(409, "GET", "/v1/vms/web/stats", "");
+
+    assert_eq!(served.post("/v1/vms/web/start")["state"], "running");
+    assert_eq!(served.post("/v1/vms/web/start")["restarts"], 0);
+    served.has_written("web", "ready\n");
+    let id = vm["id"].as_str().unwrap();
+    assert_eq!(served.state(&id[..8]), "running");
+    let taken = served.refused(409, "DELETE", "/v1/vms/web", "");
+    assert!(
+        taken["help"].as_str().unwrap().contains("force=true"),
+        "{taken}"
+    );
+    assert_eq!(served.post("/v1/vms/web/pause")["state"], "paused");
+    assert_eq!(served.post("/v1/vms/web/pause")["state"], "paused");
+    let stands = served.refused(409, "POST", "/v1/vms/web/start", "");
+    assert_eq!(stands["help"], "resume it");
+    assert_eq!(served.post("/v1/vms/web/resume")["state"], "running");
+    let stats = served.get("/v1/vms/web/stats");
+    assert_eq!(stats["memory"]["bytes"], 64 << 20, "{stats}");
+
+    let stopped = served.post("/v1/vms/web/stop");
+    assert_eq!(stopped["state"], "exited");
+    assert_eq!(stopped["exit"]["code"], 143, "{stopped}");
+    assert_eq!(served.post("/v1/vms/web/stop")["exit"], stopped["exit"]);
+    // Once more, and by force.
+    assert_eq!(served.post("/v1/vms/web/start")["state"], "running");
+    assert_eq!(served.post("/v1/vms/web/kill")["exit"]["code"], 137);
+    served.post("/v1/vms/web/start");
+    assert_eq!(
+        served.done("DELETE", "/v1/vms/web?force=true", &json!(null)),
+        json!(null)
+    );
+    served.refused(404, "GET", "/v1/vms/web", "");
+    let told = served.ask("GET", "/v1/events?since=0&follow=false", "");
+    let events: Vec<_> = told
+        .lines()
+        .iter()
+        .map(|event| event["event"].clone())
+        .collect();
+    assert_eq!(
+        events[..5],
+        ["create", "start", "pause", "unpause", "stop"],
+        "{events:?}"
+    );
+    assert_eq!(events[events.len() - 1], "destroy", "{events:?}");
+}
+
+fn idempotent() {
+    if !is_possible() {
+        return;
+    }
+    let served = Served::new();
+    let wanted = agent(&["stay"]).to_string();
+    let first = served.ask("PUT", "/v1/vms/one", &wanted);
+    assert_eq!(first.status, 201);
+    let again = served.ask("PUT", "/v1/vms/one", &wanted);
+    assert_eq!((again.status, again.json()), (200, first.json()));
+    let other = agent(&["stay", "exit=1"]).to_string();
+    let problem = served.refused(409, "PUT", "/v1/vms/one", &other);
+    assert_eq!(problem["type"], "urn:kvmlet:conflict");
+    // Many at once: one makes it.
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let ask = || served.ask("PUT", "/v1/vms/two", &wanted).status;
+        let threads: Vec<_> = (0..20).map(|_| scope.spawn(ask)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    let made = statuses.iter().filter(|status| **status == 201);
+    assert_eq!(made.count(), 1, "{statuses:?}");
+    assert!(
+        statuses.iter().all(|status| matches!(status, 200 | 201)),
+        "{statuses:?}"
+    );
+    assert_eq!(served.get("/v1/vms")["vms"].as_array().unwrap().len(), 2);
+}
+
+fn outlives() {
+    if !is_possible() {
+        return;
+    }
+    let mut served = Served::new();
+    served.done("PUT", "/v1/vms/web", &agent(&["out=ready", "stay"]));
+    let running = served.post("/v1/vms/web/start");
+    for _ in 0..5 {
+        served.start_again();
+        assert_eq!(served.get("/v1/vms/web"), running);
+    }
+    served.post("/v1/vms/web/stop");
+    served.start_again();
+    assert_eq!(served.state("web"), "exited");
+}
+
+fn waiting() {
+    if !is_possible() {
+        return;
+    }
+    let served = Served::new();
+    served.done("PUT", "/v1/vms/web", &agent(&["out=ready", "stay"]));
+    assert_eq!(served.get("/v1/vms/web/wait")["ended"], true);
+    served.post("/v1/vms/web/start");
+    let told = served.get("/v1/vms/web/wait?timeout=0");
+    assert_eq!(
+        (&told["ended"], &told["vm"]["state"]),
+        (&json!(false), &json!("running"))
+    );
+    let since = Instant::now();
+    assert_eq!(served.get("/v1/vms/web/wait?timeout=1")["ended"], false);
+    assert!(since.elapsed() >= Duration::from_secs(1));
+    // Many wait, and keep nobody from ending it.
+    std::thread::scope(|scope| {
+        let wait = || served.get("/v1/vms/web/wait?timeout=120");
+        let threads: Vec<_> = (0..30).map(|_| scope.spawn(wait)).collect();
+        std::thread::sleep(Duration::from_millis(100));
+        served.post("/v1/vms/web/stop?timeout=0");
+        for thread in threads {
+            let told = thread.join().unwrap();
+            assert_eq!(
+                (&told["ended"], &told["vm"]["state"]),
+                (&json!(true), &json!("exited"))
+            );
+        }
+    });
+    served.refused(400, "GET", "/v1/vms/web/wait?timeout=301", "");
+}
+
+fn failing() {
+    if !is_possible() {
+        return;
+    }
+    let served = Served::new();
+    let mut wanted = agent(&["stay"]);
+    wanted["config"]["kernel"] = json!("/nowhere/vmlinux");
+    served.done("PUT", "/v1/vms/web", &wanted);
+    let problem = served.refused(422, "POST", "/v1/vms/web/start", "");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("/nowhere/vmlinux"),
+        "{problem}"
+    );
+    assert_eq!(problem["type"], "urn:kvmlet:not-started");
+    let vm = served.get("/v1/vms/web");
+    assert_eq!(vm["state"], "exited", "{vm}");
+}

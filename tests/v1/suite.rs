@@ -1,0 +1,19 @@
+//! kvmlet's own API, by real requests on a real socket, with bare-metal guests. Each answer is one that its document has.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed test
+
+use kvmlet_harness as harness;
+
+mod document;
+mod events;
+mod lives;
+mod problems;
+mod served;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let tests = [lives::TESTS, problems::TESTS, events::TESTS].concat();
+    let arguments = libtest_mimic::Arguments::from_args();
+    harness::run(arguments, &tests, harness::kvm)
+}
