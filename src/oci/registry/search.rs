@@ -5,7 +5,7 @@ use super::exchange::{self, Ask};
 use super::{Access, Error, Registry, token};
 use kvmlet_image::reference::{DEFAULT_REGISTRY, Reference};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 use ureq::Body;
 use ureq::http::{Response, StatusCode, header};
 
@@ -14,6 +14,8 @@ const MAX_LENGTH: usize = 4 << 20;
 /// How many names are asked for at once, and how many times: more than a million are in no list.
 const PAGE: usize = 1000;
 const MAX_PAGES: usize = 1000;
+/// And for how long.
+const LISTING: Duration = Duration::from_secs(60);
 /// Who searches for Docker Hub, which has no list of its repositories.
 const HUB: &str = "https://index.docker.io";
 
@@ -35,7 +37,7 @@ struct Answer {
     results: Vec<One>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct One {
     #[serde(default)]
     name: Option<String>,
@@ -45,6 +47,15 @@ struct One {
     star_count: Option<u64>,
     #[serde(default)]
     is_official: Option<bool>,
+}
+
+impl One {
+    fn called(name: String) -> Self {
+        Self {
+            name: Some(name),
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -114,7 +125,8 @@ impl Registry {
     fn by_list(&self, text: &str, most: usize, access: &Access) -> Result<Vec<Hit>, Error> {
         const WHAT: &str = "/v2/_catalog";
         let mut url = format!("{}{WHAT}?n={PAGE}", self.base);
-        let (mut seen, mut hits) = (BTreeSet::new(), Vec::new());
+        let mut hits: Vec<Hit> = Vec::new();
+        let since = Instant::now();
         for _ in 0..MAX_PAGES {
             let answer = self.ask(&Ask::get(url.clone()), access, WHAT)?;
             match answer.status().as_u16() {
@@ -129,26 +141,23 @@ impl Registry {
             let page = self.whole(answer, WHAT)?;
             let page: Page = serde_json::from_slice(&page).map_err(|_| self.tells_nothing())?;
             let names = page.repositories.unwrap_or_default();
-            let before = seen.len();
-            for name in names {
-                let fits = name.contains(text) && !seen.contains(&name);
-                let one = One {
-                    name: Some(name.clone()),
-                    description: None,
-                    star_count: None,
-                    is_official: None,
-                };
-                seen.insert(name);
-                hits.extend(self.hit(one).filter(|_| fits));
+            for name in names.into_iter().filter(|name| name.contains(text)) {
+                if hits.iter().all(|hit| hit.name != name) {
+                    hits.extend(self.hit(One::called(name)));
+                }
                 if hits.len() == most {
                     return Ok(hits);
                 }
             }
-            match next {
-                Some(next)
-                    if exchange::is_same_origin(&next, &self.base) && seen.len() > before =>
-                {
-                    url = next;
+            match next.filter(|next| exchange::is_same_origin(next, &self.base)) {
+                Some(next) if next != url && since.elapsed() < LISTING => url = next,
+                Some(next) if next != url => {
+                    log::warn!(
+                        "the registry `{}` has more than could be looked through in {} s",
+                        self.name,
+                        LISTING.as_secs()
+                    );
+                    break;
                 }
                 _ => break,
             }
