@@ -845,6 +845,13 @@ fn a_registry_that_is_away_is_told() {
     );
     let text = user.refused(&["pull", "no-such-host.invalid/app"]);
     assert!(text.contains("no-such-host.invalid"), "{text}");
+    // Who speaks HTTP, but not a registry's, is not said to need TLS, or to be asked without.
+    let other = Server::start(|_| Response::new(404, "<html>"));
+    let text = user.refused(&["pull", &format!("{}/app", other.host())]);
+    assert!(
+        text.contains("404 Not Found: it is not a registry") && !text.contains("TLS"),
+        "{text}"
+    );
     // What asks in passing is asked again.
     let times = AtomicUsize::new(0);
     let mut content = Content::default();

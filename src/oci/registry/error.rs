@@ -173,6 +173,24 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Whether who was asked does not speak that protocol: it hangs up, or what it says is of no form.
+    pub(super) fn is_of_another_protocol(&self) -> bool {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
+        let Self::Unreachable { source, .. } = self else {
+            return false;
+        };
+        let hangs_up = [
+            ConnectionAborted,
+            ConnectionRefused,
+            ConnectionReset,
+            UnexpectedEof,
+        ];
+        match &**source {
+            ureq::Error::Io(error) if hangs_up.contains(&error.kind()) => true,
+            other => other.to_string().contains("corrupt message"),
+        }
+    }
 }
 
 /// Whether an answer with this status may well be another one in a moment.

@@ -103,7 +103,7 @@ impl Registry {
             _ if options.is_insecure => &["https", "http"],
             _ => &["https"],
         };
-        let mut last = None;
+        let mut why = None;
         for protocol in protocols {
             let registry = Self {
                 name: name.into(),
@@ -115,10 +115,12 @@ impl Registry {
             };
             match registry.greet() {
                 Ok(()) => return Ok(registry),
-                Err(error) => last = Some(error),
+                // What was wrong in the protocol that it speaks says more.
+                Err(error) if why.is_some() && error.is_of_another_protocol() => {}
+                Err(error) => why = Some(error),
             }
         }
-        Err(last.unwrap_or_else(|| Error::Answer {
+        Err(why.unwrap_or_else(|| Error::Answer {
             registry: name.into(),
             what: "/v2/".into(),
             why: "nothing".into(),
