@@ -23,4 +23,4 @@ pub mod store;
 mod tarball;
 pub mod tree;
 
-pub use digest::Digest;
+pub use digest::{Digest, Digesting};

@@ -2,7 +2,7 @@
 //! is decompressed and taken apart is so in a process that can do nothing else.
 
 use crate::unpack;
-use kvmlet_image::Digest;
+use kvmlet_image::Digesting;
 use kvmlet_image::config::Platform;
 use kvmlet_image::pack;
 use kvmlet_image::reference::Reference;
@@ -10,9 +10,8 @@ use kvmlet_image::source::{self, Bundle, Loaded};
 use kvmlet_image::store::{self, Begun, LayerAddition, Store, StoredImage, StoredLayer};
 use kvmlet_spec::{Advice, Remedy};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
 /// Why images are not read.
@@ -177,9 +176,9 @@ pub fn import(
         }
         _ => source.plain(store)?,
     };
-    let mut digest = Sha256::new();
-    io::copy(&mut plain, &mut Summing(&mut digest)).map_err(failed)?;
-    let diff_id = Digest(digest.finalize().into());
+    let mut digesting = Digesting::default();
+    io::copy(&mut plain, &mut digesting).map_err(failed)?;
+    let diff_id = digesting.digest();
     let layer = match store.begin_layer(&diff_id)? {
         Begun::There(layer) => layer,
         Begun::Yours(addition) => {
@@ -196,19 +195,6 @@ pub fn import(
         "history": [{ "comment": format!("Imported from {}", source.name()) }],
     });
     Ok(store.add_image(config.to_string().as_bytes(), &[layer], names)?)
-}
-
-struct Summing<'a>(&'a mut Sha256);
-
-impl Write for Summing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

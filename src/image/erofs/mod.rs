@@ -18,12 +18,12 @@ mod format;
 mod layout;
 mod xattrs;
 
+use crate::digest::{Digest, Digesting};
 use crate::tree::{BLOCK, Content, Kind, Node, NodeId, Tree};
 use chunks::Chunks;
 use directory::Entry;
 use format::{Inode, Layout, Superblock};
 use layout::{Places, Split};
-use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 
 /// The most metadata that an image has, in bytes: a gigabyte is that of several million files.
@@ -100,15 +100,16 @@ impl<'a> Image<'a> {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, out: &mut impl Write) -> Result<(), Error> {
-        let mut digest = Fingerprint(Sha256::new_with_prefix(self.identity));
-        self.write_metadata(&mut digest)?;
+        let mut digesting = Digesting::default();
+        digesting.write_all(self.identity)?;
+        self.write_metadata(&mut digesting)?;
         let superblock = Superblock {
             // It is the first one.
             root: self.places.at(Tree::ROOT).inode as u16,
             inodes: self.places.order.len() as u64,
             blocks: self.blobs.last().copied().unwrap_or_default(),
             metadata: 1,
-            uuid: digest.uuid(),
+            uuid: uuid(&digesting.digest()),
         };
         out.write_all(&*superblock.encode())?;
         self.write_metadata(out)
@@ -281,29 +282,13 @@ impl<W: Write> Padded<'_, W> {
     }
 }
 
-/// The digest of what is written.
-struct Fingerprint(Sha256);
-
-impl Fingerprint {
-    /// A UUID of version 8, whose bits mean what its maker likes (RFC 9562).
-    fn uuid(self) -> [u8; 16] {
-        let mut uuid = [0; 16];
-        uuid.copy_from_slice(&self.0.finalize()[..16]);
-        uuid[6] = uuid[6] & 0x0f | 0x80;
-        uuid[8] = uuid[8] & 0x3f | 0x80;
-        uuid
-    }
-}
-
-impl Write for Fingerprint {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// A UUID of version 8, whose bits mean what its maker likes (RFC 9562).
+fn uuid(digest: &Digest) -> [u8; 16] {
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&digest.0[..16]);
+    uuid[6] = uuid[6] & 0x0f | 0x80;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
 }
 
 #[cfg(test)]
