@@ -3,7 +3,8 @@
 //! A bare-metal guest with a TCP stack of its own (smoltcp: 1514 bytes a frame, no offloads) sends, or takes, to a program that
 //! reads or writes 64 KiB at a time. Ways take turns, in an order of their own: at the guest's address, through the tap that
 //! kvmlet has made; through a port of this host's loopback that is published, which kvmlet carries to that tap; and through such
-//! a port that passt carries. Clocks run from the first byte to the last. All is in a network namespace of its own, for root.
+//! a port that passt carries. The guest's driver waits for each frame that it sends until that is taken, so that what it sends tells
+//! how long a frame takes, and no more. Clocks run from the first byte to the last. All is in a network namespace of its own, for root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure here is a failed benchmark
 
@@ -11,7 +12,7 @@ use kvmlet_harness as harness;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is read and written at a time.
 const PORTION: usize = 64 << 10;
@@ -140,17 +141,26 @@ fn through(net: &str, [sends, takes]: [&str; 2], mib: usize) -> [f64; 2] {
         );
     }
     let speeds = [take(sends, mib << 20), send(takes, mib << 20)];
-    TcpStream::connect("127.0.0.1:8080")
-        .unwrap()
-        .write_all(b"quit")
-        .unwrap();
+    connect("127.0.0.1:8080").write_all(b"quit").unwrap();
     let status = guest.wait().unwrap();
     assert!(status.success(), "{status}");
     speeds
 }
 
+/// A guest that has just said that it serves has its first turn to listen yet.
+fn connect(address: &str) -> TcpStream {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(Instant::now() < deadline, "{address}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn take(address: &str, bytes: usize) -> f64 {
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = connect(address);
     let mut buffer = vec![0; PORTION];
     let mut taken = stream.read(&mut buffer).unwrap();
     let begun = Instant::now();
@@ -163,7 +173,7 @@ fn take(address: &str, bytes: usize) -> f64 {
 }
 
 fn send(address: &str, bytes: usize) -> f64 {
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = connect(address);
     let buffer = vec![0; PORTION];
     let begun = Instant::now();
     for _ in 0..bytes / PORTION {

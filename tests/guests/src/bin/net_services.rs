@@ -3,7 +3,8 @@
 //!
 //! Port 80 answers every HTTP request with the client's address, and `quit` ends the program with 0; UDP port 53
 //! answers with the client's address. Prints `serving` when it is ready, and `name.test=ADDRESS` whenever the
-//! answer to that question changes.
+//! answer to that question changes. With `mib=N` on the command line, TCP port 81 sends that much and closes, and 82 takes what
+//! there is until its peer closes, and closes then.
 #![no_std]
 #![no_main]
 
@@ -151,7 +152,11 @@ fn run(info: &BootInfo) -> u8 {
         .routes_mut()
         .add_default_ipv4_route(addresses.gateway);
     let mut sockets = SocketSet::new(Vec::new());
-    let connections: Vec<SocketHandle> = (0..CONNECTIONS)
+    let mib = info.number("mib");
+    // A stack looks at all of its connections in each turn.
+    let count = mib.map_or(CONNECTIONS, |_| 1);
+    let mut bulk = mib.map_or(Vec::new(), |mib| Bulk::both(mib << 20, &mut sockets));
+    let connections: Vec<SocketHandle> = (0..count)
         .map(|_| {
             let buffer = || tcp::SocketBuffer::new(vec![0; 1024]);
             sockets.add(tcp::Socket::new(buffer(), buffer()))
@@ -173,6 +178,9 @@ fn run(info: &BootInfo) -> u8 {
             if serve(sockets.get_mut(*handle)) {
                 return 0;
             }
+        }
+        for bulk in &mut bulk {
+            bulk.go_on(&mut sockets);
         }
         let socket = sockets.get_mut::<udp::Socket>(datagrams);
         while let Ok((_, from)) = socket.recv().map(|(data, from)| (data.len(), from)) {
@@ -211,6 +219,64 @@ fn serve(socket: &mut tcp::Socket) -> bool {
         socket.close();
     }
     false
+}
+
+/// A port that as much as can be goes through, one connection at a time.
+struct Bulk {
+    socket: SocketHandle,
+    port: u16,
+    /// What is sent to each.
+    bytes: u64,
+    left: u64,
+}
+
+impl Bulk {
+    const SENDS: u16 = 81;
+    const TAKES: u16 = 82;
+    const BUFFER_BYTES: usize = 256 << 10;
+
+    fn both(bytes: u64, sockets: &mut SocketSet<'_>) -> Vec<Self> {
+        let one = |port| {
+            let buffer = || tcp::SocketBuffer::new(vec![0; Self::BUFFER_BYTES]);
+            let mut socket = tcp::Socket::new(buffer(), buffer());
+            socket.set_ack_delay(None);
+            let socket = sockets.add(socket);
+            let left = bytes;
+            Self {
+                socket,
+                port,
+                bytes,
+                left,
+            }
+        };
+        [Self::SENDS, Self::TAKES].map(one).into()
+    }
+
+    fn go_on(&mut self, sockets: &mut SocketSet<'_>) {
+        let socket = sockets.get_mut::<tcp::Socket>(self.socket);
+        if !socket.is_open() {
+            if let Err(error) = socket.listen(self.port) {
+                panic!("listen: {error:?}");
+            }
+            self.left = self.bytes;
+        }
+        if self.port == Self::SENDS && socket.can_send() && self.left > 0 {
+            let left = self.left;
+            let sent = socket.send(|room| {
+                let count = (room.len() as u64).min(left) as usize;
+                (count, count as u64)
+            });
+            self.left -= sent.unwrap_or_default();
+            if self.left == 0 {
+                socket.close();
+            }
+        }
+        if socket.can_recv() {
+            let _ = socket.recv(|data| (data.len(), ()));
+        } else if socket.state() == tcp::State::CloseWait {
+            socket.close();
+        }
+    }
 }
 
 /// One question, asked again and again.
