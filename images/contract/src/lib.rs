@@ -18,6 +18,16 @@
 //! # Ok::<(), kvmlet_contract::Error>(())
 //! ```
 //!
+//! # Types that grow
+//!
+//! Errors are `non_exhaustive`; structs, and the enums of what is sent, are not, though `kvmlet-spec` and `kvmlet-control` pass some
+//! of them on to other programs. Host and guest's init write each of them out whole, and a field or a message that is added is a
+//! change of what both have agreed on: the compiler is to show each place that does not know of it yet. Which
+//! messages there are, both sides have agreed on before any is sent ([`channel::agree`]), so that no program meets one that its own
+//! kvmlet does not know. What other programs make themselves ([`channel::ProcessSpec`], [`channel::MountSpec`],
+//! [`ServiceSpec`]) has a default, so that a literal which ends with `..Default::default()` compiles when there is a field more;
+//! `non_exhaustive` would forbid that very literal.
+//!
 //! The crate has no dependency and needs only `alloc`, because the guest's init runs without the
 //! standard library (its `main.rs` says why).
 

@@ -9,6 +9,14 @@ use super::description::{
 use crate::{ConsoleSize, NetworkSpec};
 
 /// A process in a guest, as the host describes it: the service, or one that is executed beside it.
+///
+/// ```
+/// use kvmlet_contract::channel::ProcessSpec;
+///
+/// // The rest is as it is by default, also what a later version adds.
+/// let spec = ProcessSpec { arguments: vec![b"/bin/true".to_vec()], ..Default::default() };
+/// assert!(spec.encode().is_ok());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProcessSpec {
     /// The program and its arguments, any bytes but NUL. A program without a slash is looked for in `PATH`.
