@@ -5,7 +5,7 @@ use super::{Failed, Outcome, beside};
 use crate::boot::{StartedBy, described, help_without_init, run_here};
 use clap::Args;
 use kvmlet_host::walls::rights;
-use kvmlet_manager::starting::{LISTENS, NotStarted as Unstarted, READY, Starting};
+use kvmlet_manager::starting::{LISTENS, NotStarted as Unstarted, READY, Starting, Waiting};
 use kvmlet_manager::supervision::{ChannelSpec, Handed, Here, Program, Step, VSOCK, supervise};
 use kvmlet_manager::volumes::{Users, forget};
 use kvmlet_manager::{Book, Error, Given, Instance, InstanceId, Turn};
@@ -32,9 +32,6 @@ const USUAL_SIZE: ConsoleSize = ConsoleSize {
 /// Supervise an instance: for kvmlet itself. On its standard input comes the turn in which that is started.
 #[derive(Args)]
 pub(super) struct Keep {
-    /// Its service is not started before somebody is attached to it.
-    #[arg(long)]
-    attended: bool,
     /// Whose flags messages name.
     #[arg(long, value_name = "VERB", default_value = "")]
     started_by: String,
@@ -79,6 +76,15 @@ impl From<Unstarted> for NotStarted {
     }
 }
 
+/// A supervisor that waits for its turn, and whose messages name settings as that verb does.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn waiting(id: &InstanceId, by: StartedBy) -> Result<Waiting, Failed> {
+    let waiting = Waiting::begin(keeper(by)?, id).map_err(NotStarted::from);
+    Ok(waiting?)
+}
+
 /// What a supervisor is, whose messages name settings as that verb does.
 pub(super) fn keeper(by: StartedBy) -> Result<Command, Failed> {
     let mut command = beside::machine()?;
@@ -116,13 +122,13 @@ impl Keep {
         started_by.speak();
         let book = book()?;
         let given = Given::wait(io::stdin()).map_err(Failed::new)?;
-        let Some(Given { turn, ready }) = given else {
+        let Some(given) = given else {
             // Nothing has come of it.
             return Ok(0);
         };
         // It is over when this is another file.
-        dup2_stdin(turn).map_err(|error| Failed::new(io::Error::from(error)))?;
-        let ready = Cell::new(ready);
+        dup2_stdin(given.turn).map_err(|error| Failed::new(io::Error::from(error)))?;
+        let ready = Cell::new(given.ready);
         let instance = book.find(&self.id)?;
         let asked = instance.asked()?;
         let service = asked.service.describe(&asked.command, USUAL_SIZE);
@@ -170,7 +176,7 @@ impl Keep {
             channel: Some(ChannelSpec {
                 service: &service,
                 patience: PATIENCE,
-                attended: self.attended,
+                attended: given.attended,
             }),
             control: Some("--control-fd"),
             well: &|| {
@@ -192,7 +198,7 @@ impl Keep {
             }
             Step::Fails(error) => tell(&explained(error, &config)),
         };
-        let (owned, last) = supervise(&book, keeper, &program, told)?;
+        let (owned, last) = supervise(&book, keeper, &asked, &program, told)?;
         // How it has ended survives a loss of power, unless nobody wants to know. Of one that never had a VM there is nothing
         // to look at but what was told, and its name is for the next attempt.
         let never_was = !last.began && started_by != StartedBy::Again;

@@ -45,17 +45,16 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Starts that of an instance, which need not be there yet: it takes as long to begin as the instance to be made. Its
-    /// service waits for somebody to be attached if it is attended. `keeper` is the program that supervises, with its verb.
+    /// Starts that of an instance, which need not be there yet: it takes as long to begin as the instance to be made.
+    /// `keeper` is the program that supervises, with its verb.
     ///
     /// # Errors
     /// When the host gives no process.
-    pub fn begin(mut keeper: Command, id: &InstanceId, attended: bool) -> Result<Self, NotStarted> {
+    pub fn begin(mut keeper: Command, id: &InstanceId) -> Result<Self, NotStarted> {
         let (giving, theirs) = Giving::pair().map_err(NotStarted::NoSupervisor)?;
         // It lives on, and would hold what whoever called has opened: a lock, or the end of a pipe.
         descriptors::keep_from_programs();
         keeper
-            .args(attended.then_some("--attended"))
             .arg(id.as_str())
             .stdin(theirs)
             .stdout(Stdio::piped())
@@ -71,11 +70,11 @@ impl Waiting {
         Ok(Self { giving, starting })
     }
 
-    /// The turn is the supervisor's until its service runs, or does not. Whoever waits for the service to be well is told by
-    /// `ready`.
-    pub fn go_on(self, turn: Turn, ready: Option<OwnedFd>) -> Starting {
+    /// The turn is the supervisor's until its service runs, or does not, which waits for somebody to be attached if it is
+    /// attended. Whoever waits for the service to be well is told by `ready`.
+    pub fn go_on(self, turn: Turn, attended: bool, ready: Option<OwnedFd>) -> Starting {
         // One that is gone has said why.
-        let _ = self.giving.give(turn, ready);
+        let _ = self.giving.give(turn, attended, ready);
         self.starting
     }
 }
@@ -94,7 +93,7 @@ impl Starting {
     /// # Errors
     /// As [`Waiting::begin`].
     pub fn begin(keeper: Command, id: &InstanceId, turn: Turn) -> Result<Self, NotStarted> {
-        Ok(Waiting::begin(keeper, id, false)?.go_on(turn, None))
+        Ok(Waiting::begin(keeper, id)?.go_on(turn, false, None))
     }
 
     /// Waits until its service runs. Its supervisor is left to itself.

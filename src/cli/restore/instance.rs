@@ -2,6 +2,7 @@
 
 use crate::boot::StartedBy;
 use crate::instances::book;
+use crate::keep::waiting;
 use crate::service::Made;
 use crate::session;
 use crate::snapshot::has_place;
@@ -62,14 +63,8 @@ impl Wanted {
         if !detached {
             wanted.check()?;
         }
-        let made = Made::new(
-            book,
-            name.as_ref(),
-            asked,
-            wanted,
-            detached,
-            StartedBy::Copy,
-        )?;
+        let supervisor = waiting(&asked.id, StartedBy::Copy)?;
+        let made = Made::new(book, name.as_ref(), asked, supervisor, wanted, detached)?;
         if let Err(failed) = own.iter().try_for_each(Own::take_over) {
             made.forget()?;
             return Err(failed);

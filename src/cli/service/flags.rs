@@ -98,13 +98,13 @@ impl Flags {
     /// What is asked of a new instance.
     pub fn asked(
         self,
+        id: InstanceId,
         book: &Book,
         image: &Path,
         root: &Root,
         command: Vec<OsString>,
         volumes: Option<&LockedVolumes<'_>>,
     ) -> Result<Asked, Failed> {
-        let id = InstanceId::random().map_err(Failed::new)?;
         let mut asked = Asked::new(id, image.display().to_string());
         let of_image = root.config();
         asked.image_id = root.image_id();

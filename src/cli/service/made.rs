@@ -1,10 +1,9 @@
 //! An instance that was just made, and is started.
 
-use crate::boot::StartedBy;
 use crate::exit_code::ExitCode;
 use crate::instances::row::code;
 use crate::instances::{look, signal, tell_of};
-use crate::keep::{NotStarted, keeper};
+use crate::keep::NotStarted;
 use crate::logs::{follow, print};
 use crate::session::{Left, MOST_SIGNALS, Session, SessionError, Wanted};
 use crate::{Failed, Outcome};
@@ -53,20 +52,17 @@ pub(crate) struct Made<'a> {
 }
 
 impl<'a> Made<'a> {
-    /// Puts one into the book, which is told. Unless it is detached, its streams are going to be those of this process.
+    /// Puts one into the book, which is told; its supervisor has begun. Unless it is detached, its streams are going to be
+    /// those of this process.
     pub fn new(
         book: &'a Book,
         name: Option<&Name>,
         asked: Asked,
+        supervisor: Waiting,
         wanted: Wanted,
         detached: bool,
-        by: StartedBy,
     ) -> Result<Self, Failed> {
         let then = Then::of(&asked, wanted, detached);
-        // It begins while there is something to be made for it.
-        let attended = matches!(then, Then::Attend(_));
-        let supervisor = Waiting::begin(keeper(by)?, &asked.id, attended);
-        let supervisor = supervisor.map_err(NotStarted::from)?;
         let (instance, name, turn) = book.create_in_turn(name, asked.clone())?;
         let made = Self {
             book,
@@ -110,7 +106,8 @@ impl<'a> Made<'a> {
             supervisor,
             then,
         } = self;
-        let starting = supervisor.go_on(turn, ready);
+        let attended = matches!(then, Then::Attend(_));
+        let starting = supervisor.go_on(turn, attended, ready);
         let ended = match then {
             Then::Leave => starting.wait().map_err(NotStarted::from).and_then(|_| {
                 kvmlet_command::print(format!("{}\n", asked.id))?;

@@ -17,10 +17,12 @@ use super::session::Wanted;
 use super::{Failed, Outcome};
 use crate::boot::{StartedBy, inheritable, inherited};
 use crate::docker;
+use crate::keep::waiting;
 use clap::{ArgAction, Args};
 pub(super) use described::{variable, variable_of};
 use flags::Flags;
 use kvmlet_command::LongVerbosity;
+use kvmlet_manager::InstanceId;
 use kvmlet_manager::volumes::{Volumes, forget};
 pub(super) use made::{Made, Words};
 use mounts::pack;
@@ -78,6 +80,9 @@ impl Run {
         let ready = self.ready_fd.map(|number| inherited(number, "run"));
         let ready = ready.transpose()?;
         let book = book()?;
+        let id = InstanceId::random().map_err(Failed::new)?;
+        // It begins while it is found out what is to be started; without a turn it ends.
+        let supervisor = waiting(&id, StartedBy::Run)?;
         let mut words = self.words.into_iter();
         let image = PathBuf::from(words.next().unwrap_or_default());
         docker::refuse_networks(&image.to_string_lossy(), &self.flags.net)?;
@@ -88,7 +93,7 @@ impl Run {
         let volumes = volumes.then(|| Volumes::of(&book)).transpose()?;
         let held = volumes.as_ref().map(Volumes::lock).transpose()?;
         let flags = self.flags;
-        let mut asked = flags.asked(&book, &image, &root, words.collect(), held.as_ref())?;
+        let mut asked = flags.asked(id, &book, &image, &root, words.collect(), held.as_ref())?;
         let warm = self.warm.then(|| Warm::find(&book, &asked, &root));
         let warm = warm.transpose()?;
         if let Some(warm) = &warm {
@@ -114,9 +119,9 @@ impl Run {
             &book,
             name.as_ref(),
             asked.clone(),
+            supervisor,
             wanted,
             self.detach,
-            StartedBy::Run,
         );
         drop(held);
         if made.is_err() {

@@ -43,15 +43,15 @@ impl Giving {
         Ok((Self(ours), theirs))
     }
 
-    /// Gives it the turn, which it has as long as it has open what comes, and where somebody waits for the service, if
-    /// somebody does.
+    /// Gives it the turn, which it has as long as it has open what comes; whether the service waits for somebody to be
+    /// attached; and where somebody waits for the service, if somebody does.
     ///
     /// # Errors
     /// When it is gone.
-    pub fn give(self, turn: Turn, ready: Option<OwnedFd>) -> io::Result<()> {
+    pub fn give(self, turn: Turn, attended: bool, ready: Option<OwnedFd>) -> io::Result<()> {
         let turn = [turn.0.as_fd()].into_iter();
         let all: Vec<_> = turn.chain(ready.as_ref().map(AsFd::as_fd)).collect();
-        passing::say(self.0, 0, &all)
+        passing::say(self.0, attended.into(), &all)
     }
 }
 
@@ -60,6 +60,8 @@ impl Giving {
 pub struct Given {
     /// The turn, as long as it is open.
     pub turn: OwnedFd,
+    /// The service is not started before somebody is attached to it.
+    pub attended: bool,
     /// Where somebody waits for the service.
     pub ready: Option<OwnedFd>,
 }
@@ -71,11 +73,13 @@ impl Given {
     /// When that is no such socket.
     pub fn wait(from: impl AsFd) -> io::Result<Option<Self>> {
         let said = passing::hear(from)?;
-        let mut descriptors = said.into_iter().flat_map(|(_, descriptors)| descriptors);
-        let turn = descriptors.next();
-        Ok(turn.map(|turn| Self {
-            turn,
-            ready: descriptors.next(),
+        Ok(said.and_then(|(attended, descriptors)| {
+            let mut descriptors = descriptors.into_iter();
+            Some(Self {
+                turn: descriptors.next()?,
+                attended: attended != 0,
+                ready: descriptors.next(),
+            })
         }))
     }
 }

@@ -31,7 +31,7 @@ use crate::health::Health;
 use crate::instance::{Keeper, Step as Noted};
 use crate::logs::{LogWriter, Stream};
 use crate::restart::{Decision, Restarts};
-use crate::{Book, Error, Moment, Name, Owned};
+use crate::{Asked, Book, Error, Moment, Name, Owned};
 use channel::Channel;
 use checks::{CheckSpec, Checks};
 use kvmlet_control::State as VmState;
@@ -107,23 +107,23 @@ struct Supervisor<'a> {
     unwanted: bool,
 }
 
-/// Runs an instance until it has ended for good. This process has nothing else to do, and one thread.
+/// Runs an instance, of which this is asked, until it has ended for good. This process has nothing else to do, and one thread.
 ///
 /// # Errors
 /// When nothing can be noted of it. What it could not be started by is no error of this: it is told.
 pub fn supervise(
     book: &Book,
     keeper: Keeper,
+    asked: &Asked,
     program: &Program<'_>,
     told: Told<'_>,
 ) -> Result<(Owned, Last), Error> {
     let Prepared {
         signals,
-        asked,
         starter,
         log,
         audience,
-    } = match Prepared::of(&keeper, program) {
+    } = match Prepared::of(&keeper, asked, program) {
         Ok(prepared) => prepared,
         Err(error) => return prepared::not_started(keeper, &error, told),
     };

@@ -13,7 +13,6 @@ use kvmlet_sys::signals::{ENDING, Signals};
 
 pub(super) struct Prepared {
     pub signals: Signals,
-    pub asked: Asked,
     /// Who starts the program.
     pub starter: Starter,
     pub log: LogWriter,
@@ -21,9 +20,8 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub fn of(keeper: &Keeper, program: &Program<'_>) -> Result<Self, Error> {
+    pub fn of(keeper: &Keeper, asked: &Asked, program: &Program<'_>) -> Result<Self, Error> {
         let path = keeper.directory().path().to_path_buf();
-        let asked = keeper.asked()?;
         // While there is one thread, and nobody is heard yet.
         let once = asked.restart == RestartPolicy::No;
         let starter = Starter::fork(program, once).map_err(Error::file(&path))?;
@@ -37,7 +35,6 @@ impl Prepared {
             .map(|_| Audience::listen(keeper.directory()));
         Ok(Self {
             signals,
-            asked,
             starter,
             log,
             audience: audience.transpose().map_err(Error::file(&path))?,

@@ -140,7 +140,9 @@ fn inside(text: &str) {
     let words: Vec<&str> = text.splitn(3, ' ').collect();
     let (ready, place, script) = (words[0] == "true", Path::new(words[1]), words[2]);
     let book = Book::at(&place.join("book")).unwrap();
-    let keeper = book.find("web").unwrap().own().unwrap().begin().unwrap();
+    let instance = book.find("web").unwrap();
+    let asked = instance.asked().unwrap();
+    let keeper = instance.own().unwrap().begin().unwrap();
     let command = || {
         // A small shell knows no descriptors above 9.
         let mut command = Command::new("bash");
@@ -161,7 +163,7 @@ fn inside(text: &str) {
     };
     let told =
         &mut |told: Step<'_>| std::fs::write(place.join("told"), format!("{told:?}")).unwrap();
-    supervise(&book, keeper, &program, told).unwrap();
+    supervise(&book, keeper, &asked, &program, told).unwrap();
 }
 
 /// What is executed where a process that was forked from the supervisor has run before.

@@ -9,6 +9,7 @@ mod refusal;
 use super::made::Made;
 use super::root::Root;
 use crate::boot::StartedBy;
+use crate::keep::waiting;
 use crate::session::Wanted;
 use crate::snapshot::{has_place, remove};
 use crate::{Failed, Outcome};
@@ -138,9 +139,9 @@ impl WarmRun<'_> {
             self.book,
             self.name.as_ref(),
             asked.clone(),
+            waiting(&asked.id, StartedBy::Run)?,
             wanted,
             detached,
-            StartedBy::Run,
         )?;
         self.warm.has_failed(self.book, &why)?;
         self.boot(made, &asked.id, again)
