@@ -7,7 +7,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
+    send, socket_with,
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -150,6 +151,44 @@ impl Connection {
         }
     }
 
+    /// The VM's statistics as OpenMetrics text, which is the last that is said here.
+    ///
+    /// # Errors
+    /// Why there are none, as far as that is known.
+    pub fn scrape(self, patience: Duration) -> Result<String, ConnectionError> {
+        let deadline = Instant::now() + patience;
+        let late = || ConnectionError::Late(patience);
+        if !self.send(b"GET /metrics HTTP/1.1\r\nHost: vm\r\n\r\n", deadline)? {
+            return Err(late());
+        }
+        let mut bytes = Vec::new();
+        let mut piece = [0; READ_BYTES];
+        loop {
+            match recv(&self.socket, &mut piece, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => break,
+                Ok((count, _)) if bytes.len() + count <= MOST_METRICS => {
+                    bytes.extend_from_slice(&piece[..count]);
+                }
+                Ok(_) => return Err(Malformed::Long.into()),
+                Err(Errno::AGAIN) if self.wait(PollFlags::IN, Some(deadline))? => {}
+                Err(Errno::AGAIN) => return Err(late()),
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET | Errno::PIPE) => return Err(ConnectionError::Closed),
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+        let text = String::from_utf8(bytes).map_err(|_| Malformed::Text)?;
+        let (head, body) = text.split_once("\r\n\r\n").ok_or(Malformed::Short)?;
+        match head.split(' ').nth(1) {
+            Some("200") => Ok(body.into()),
+            _ => {
+                let mut failure = Failure::default();
+                failure.message = body.trim_end().into();
+                Err(ConnectionError::Refused(failure))
+            }
+        }
+    }
+
     /// Asks for something, and returns the number that its answer will have.
     ///
     /// # Errors
@@ -251,6 +290,8 @@ impl Connection {
 const READ_BYTES: usize = 16 << 10;
 /// How long a supervisor may take until it accepts.
 const CONNECTING: Duration = Duration::from_secs(5);
+/// More than the statistics of any VM take as text.
+const MOST_METRICS: usize = 1 << 20;
 /// More than is told between a question and its answer.
 const MOST_TOLD: usize = 64;
 

@@ -109,6 +109,33 @@ impl Control<'_> {
         stats.ok_or_else(|| self.failed(io::Error::from(io::ErrorKind::InvalidData).into()))
     }
 
+    /// Changes something of its VM while that runs: a limit, the balloon.
+    ///
+    /// # Errors
+    /// Why that is not done.
+    pub fn change(&mut self, order: Order) -> Result<(), Error> {
+        self.ask(order).map(drop)
+    }
+
+    /// What its VM has done so far, as OpenMetrics text.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub fn metrics(self) -> Result<String, Error> {
+        let Self {
+            instance,
+            called,
+            connection,
+        } = self;
+        let scraped = connection.scrape(PATIENCE);
+        scraped.map_err(|source| match source {
+            ConnectionError::Closed => {
+                instance.unreached(called, io::ErrorKind::ConnectionReset.into())
+            }
+            source => Error::Control { called, source },
+        })
+    }
+
     /// Which ports of the host lead to it, as `-p` takes them. Its supervisor knows that itself, and has that long to say so.
     ///
     /// # Errors

@@ -96,7 +96,8 @@ impl Document {
         assert_eq!(told.field("Content-Type"), Some(kind), "{told:?}");
         let (schema, values) = match content.get("x-line-schema") {
             Some(schema) => (schema, told.lines()),
-            None => (&content["schema"], vec![told.json()]),
+            None if kind.contains("json") => (&content["schema"], vec![told.json()]),
+            None => (&content["schema"], vec![told.body.as_str().into()]),
         };
         let whole = json!({ "allOf": [schema], "components": self.0["components"] });
         let validator = jsonschema::validator_for(&whole).unwrap();

@@ -11,6 +11,7 @@ pub const TESTS: &[Test] = &[
     ("vms_go_on_without_their_server", outlives),
     ("who_waits_is_told_the_end", waiting),
     ("a_vm_that_does_not_start_says_why", failing),
+    ("limits_and_the_balloon_change_while_a_vm_runs", changes),
 ];
 
 fn life() {
@@ -184,4 +185,42 @@ fn failing() {
     assert_eq!(problem["type"], "urn:kvmlet:not-started");
     let vm = served.get("/v1/vms/web");
     assert_eq!(vm["state"], "exited", "{vm}");
+}
+
+fn changes() {
+    if !is_possible() {
+        return;
+    }
+    let served = Served::new();
+    let disk = tempfile::NamedTempFile::new().unwrap();
+    disk.as_file().set_len(8 << 20).unwrap();
+    let mut wanted = agent(&["out=ready", "stay"]);
+    wanted["config"]["disks"] = json!([{ "path": disk.path() }]);
+    served.done("PUT", "/v1/vms/web", &wanted);
+    let limit = json!({ "device": "disk", "index": 0, "bandwidth": { "per_second": 1 << 20, "burst": 4096 } });
+    served.refused(409, "PUT", "/v1/vms/web/limits", &limit.to_string());
+    served.post("/v1/vms/web/start");
+    served.done("PUT", "/v1/vms/web/limits", &limit);
+    served.done(
+        "PUT",
+        "/v1/vms/web/limits",
+        &json!({ "device": "disk", "index": 0 }),
+    );
+    let other = json!({ "device": "disk", "index": 7 }).to_string();
+    let problem = served.refused(409, "PUT", "/v1/vms/web/limits", &other);
+    assert!(
+        problem["detail"].as_str().unwrap().contains("no disk"),
+        "{problem}"
+    );
+    let none = json!({ "device": "transmit", "index": 0, "operations": { "per_second": 0 } });
+    let problem = served.refused(400, "PUT", "/v1/vms/web/limits", &none.to_string());
+    assert_eq!(problem["field"], "operations.per_second");
+    let problem = served.refused(409, "PUT", "/v1/vms/web/balloon", r#"{ "mib": 16 }"#);
+    assert!(
+        problem["detail"].as_str().unwrap().contains("balloon"),
+        "{problem}"
+    );
+    let text = served.ask("GET", "/v1/vms/web/metrics", "");
+    assert!(text.body.contains("kvmlet_vcpu_exits_total{"), "{text:?}");
+    assert!(text.body.ends_with("# EOF\n"), "{text:?}");
 }

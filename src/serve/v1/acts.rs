@@ -3,7 +3,7 @@
 use super::call::Call;
 use super::problem::Problem;
 use super::route::Act;
-use super::{describe, openapi, vms};
+use super::{changes, describe, openapi, vms};
 use crate::http::Answer;
 
 /// Work that ends with an answer.
@@ -27,5 +27,8 @@ pub fn work(act: Act) -> Option<Work> {
         Act::Wait => vms::wait,
         Act::Logs => vms::logs,
         Act::Stats => vms::stats,
+        Act::Metrics => changes::metrics,
+        Act::Limit => changes::limit,
+        Act::Balloon => changes::balloon,
     })
 }

@@ -3,9 +3,11 @@
 
 mod acts;
 mod call;
+mod changes;
 mod describe;
 mod events;
 mod keepers;
+mod limits;
 mod model;
 mod openapi;
 mod path;

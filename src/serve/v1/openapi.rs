@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::problem::{KIND as PROBLEM, Problem};
-use super::route::{LINES, OF_ALL, Route, Told};
+use super::route::{Act, LINES, OF_ALL, Route, Told};
 use super::table::ROUTES;
 use crate::http::{Answer, JSON};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
@@ -79,7 +79,7 @@ impl Schemas {
         let mut answers = Map::new();
         for told in route.told {
             let mut answer = self.told(told);
-            if route.body.is_some() {
+            if route.act == Act::Create {
                 answer["links"] = links();
             }
             answers.insert(told.status.to_string(), answer);
@@ -98,7 +98,10 @@ impl Schemas {
         }
         if let Some(body) = route.body {
             let schema = body(&mut self.sent);
-            let content = json!({ "schema": schema, "example": example() });
+            let mut content = json!({ "schema": schema });
+            if route.act == Act::Create {
+                content["example"] = example();
+            }
             operation["requestBody"] = json!({ "required": true, "content": { JSON: content } });
         }
         operation
@@ -112,7 +115,7 @@ fn request_id() -> Value {
 /// What can be done with what was made.
 fn links() -> Value {
     let routes = ROUTES.iter();
-    let routes = routes.filter(|route| route.path.contains("{name}") && route.body.is_none());
+    let routes = routes.filter(|route| route.path.contains("{name}") && route.act != Act::Create);
     let link = |route: &Route| {
         let link =
             json!({ "operationId": route.id, "parameters": { "name": "$request.path.name" } });

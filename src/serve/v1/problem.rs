@@ -146,7 +146,14 @@ impl From<Error> for Problem {
             Error::Locked { .. } | Error::Interrupted(_) => BUSY,
             _ => HOST,
         };
-        let mut problem = Self::because(sort, &error);
+        let mut problem = match &error {
+            // In the words of who says no.
+            Error::Control {
+                source: kvmlet_control::ConnectionError::Refused(why),
+                ..
+            } => Self::new(sort, why.message.clone()),
+            error => Self::because(sort, error),
+        };
         problem.help = error.remedy().map(|advice| advice.to_string());
         problem
     }

@@ -139,9 +139,17 @@ fn schema(out: &mut String, name: &str, schema: &Value) {
         schema["description"].as_str().unwrap_or_default()
     )
     .unwrap();
+    // One of some words, each with what it means.
+    for word in schema["oneOf"].as_array().into_iter().flatten() {
+        let about = word["description"].as_str().unwrap_or_default();
+        writeln!(out, "- `{}`: {about}", word["const"].as_str().unwrap()).unwrap();
+    }
+    let Some(properties) = schema["properties"].as_object() else {
+        return;
+    };
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     writeln!(out, "| member | type | what it is |\n|---|---|---|").unwrap();
-    for (key, value) in schema["properties"].as_object().unwrap() {
+    for (key, value) in properties {
         let always = if required.iter().any(|name| name == key) {
             ""
         } else {

@@ -6,6 +6,8 @@ use schemars::{Schema, SchemaGenerator};
 
 /// One JSON object a line.
 pub const LINES: &str = "application/x-ndjson";
+/// Statistics as scrapers read them (OpenMetrics 1.0).
+pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// How long one may wait at a time, in seconds.
 pub const MOST_WAIT_S: u64 = 300;
 
@@ -55,6 +57,9 @@ pub enum Act {
     Wait,
     Logs,
     Stats,
+    Metrics,
+    Limit,
+    Balloon,
 }
 
 /// Something that can be asked for.

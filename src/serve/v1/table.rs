@@ -1,7 +1,8 @@
 //! All that can be asked for: one table, of which requests are dispatched and the documentation is made.
 
+use super::limits::{BalloonVm, LimitVm};
 use super::model::{Capabilities, CreateVm, Event, LogEntry, Vm, VmList, Waited};
-use super::route::{Act, LINES, Parameter, Route, SchemaOf, Told};
+use super::route::{Act, LINES, OPEN_METRICS, Parameter, Route, SchemaOf, Told};
 use crate::http::{JSON, Method};
 use schemars::Schema;
 
@@ -15,6 +16,12 @@ const fn json(status: u16, about: &'static str, schema: SchemaOf) -> Told {
 }
 
 const VM: SchemaOf = |all| all.subschema_for::<Vm>();
+const DONE: [Told; 1] = [Told {
+    status: 204,
+    about: "It is done",
+    kind: JSON,
+    schema: None,
+}];
 const TOLD_VM: [Told; 1] = [json(200, "What is known of it now", VM)];
 
 /// One of a VM's.
@@ -146,12 +153,7 @@ pub const ROUTES: &[Route] = &[
             about: "One that runs, too: its power is cut",
             schema: BOOLEAN,
         }],
-        told: &[Told {
-            status: 204,
-            about: "It is gone",
-            kind: JSON,
-            schema: None,
-        }],
+        told: &DONE,
         problems: &[404, 409, 504],
         ..of_vm(
             Method::Delete,
@@ -288,6 +290,49 @@ pub const ROUTES: &[Route] = &[
             "What a VM that runs has done so far",
             "",
             Act::Stats,
+        )
+    },
+    Route {
+        told: &[Told {
+            status: 200,
+            about: "What it has done so far, as OpenMetrics text",
+            kind: OPEN_METRICS,
+            schema: Some(|_| schemars::json_schema!({ "type": "string" })),
+        }],
+        problems: &[404, 409, 504],
+        ..of_vm(
+            Method::Get,
+            "/v1/vms/{name}/metrics",
+            "getVmMetrics",
+            "What a VM that runs has done so far, for scrapers",
+            "",
+            Act::Metrics,
+        )
+    },
+    Route {
+        body: Some(|all| all.subschema_for::<LimitVm>()),
+        told: &DONE,
+        problems: &[404, 409, 504],
+        ..of_vm(
+            Method::Put,
+            "/v1/vms/{name}/limits",
+            "limitVm",
+            "Limit a disk or an interface of a VM that runs",
+            "It holds at once, until the VM ends.",
+            Act::Limit,
+        )
+    },
+    Route {
+        body: Some(|all| all.subschema_for::<BalloonVm>()),
+        told: &DONE,
+        problems: &[404, 409, 504],
+        ..of_vm(
+            Method::Put,
+            "/v1/vms/{name}/balloon",
+            "setVmBalloon",
+            "Have a VM that runs give memory back",
+            "Its guest is asked, by the balloon that it was made with, and does that when it can.",
+            Act::Balloon,
         )
     },
 ];

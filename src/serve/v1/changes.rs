@@ -1,0 +1,58 @@
+//! What of a VM can be changed while it runs, and how it is measured.
+
+use super::call::Call;
+use super::limits::{BalloonVm, LimitVm, Limited as Device, RateSpec};
+use super::problem::Problem;
+use super::route::OPEN_METRICS;
+use crate::http::Answer;
+use kvmlet_control::{Limited, Order};
+use kvmlet_spec::{Rate, RateLimit};
+
+type Done = Result<Answer, Problem>;
+
+pub fn metrics(call: &Call) -> Done {
+    let (instance, view) = call.look()?;
+    let text = instance.control(view.called())?.metrics()?;
+    Ok(Answer::told(text).of_kind(OPEN_METRICS))
+}
+
+pub fn limit(call: &Call) -> Done {
+    let wanted: LimitVm = call.read()?;
+    let place = wanted.index;
+    let device = match wanted.device {
+        Device::Disk => Limited::Disk(place),
+        Device::Receive => Limited::Receive(place),
+        Device::Transmit => Limited::Transmit(place),
+    };
+    let rate = |name: &str, rate: Option<RateSpec>| rate.map(|it| it.rate(name)).transpose();
+    let limit = RateLimit {
+        bandwidth: rate("bandwidth", wanted.bandwidth)?,
+        operations: rate("operations", wanted.operations)?,
+    };
+    change(call, Order::Limit { device, limit })
+}
+
+pub fn balloon(call: &Call) -> Done {
+    let BalloonVm { mib } = call.read()?;
+    change(call, Order::Balloon { mib })
+}
+
+fn change(call: &Call, order: Order) -> Done {
+    let (instance, view) = call.look()?;
+    instance.control(view.called())?.change(order)?;
+    Ok(Answer::done())
+}
+
+impl RateSpec {
+    fn rate(self, name: &str) -> Result<Rate, Problem> {
+        if self.burst == Some(0) {
+            let detail = "nothing would ever pass";
+            return Err(Problem::in_field(format!("{name}.burst"), detail));
+        }
+        let rate = Rate::per_second(self.per_second);
+        let rate = rate
+            .map_err(|error| Problem::in_field(format!("{name}.per_second"), error.to_string()))?;
+        let rate = self.burst.map_or(rate, |burst| rate.burst(burst));
+        Ok(rate.once(self.once))
+    }
+}
