@@ -106,7 +106,8 @@ impl Connection {
         }
     }
 
-    /// Has the VM be saved: it sleeps until all pieces are read, or nobody is there to read them.
+    /// Has the VM be saved: it sleeps for a moment once all but the last pieces are read, or, where its host cannot tell what it
+    /// writes meanwhile, until all are, or nobody is there to read them.
     ///
     /// # Errors
     /// Why it is not, as far as that is known.
@@ -133,17 +134,26 @@ impl Connection {
         }
     }
 
-    /// Waits until a VM that was saved says that all was told.
+    /// Waits until a VM that was saved says that all was told; returns how long it stood still, if it says that.
     ///
     /// # Errors
     /// Why not all was told.
-    pub fn saved(&mut self, number: u32, patience: Duration) -> Result<(), ConnectionError> {
+    pub fn saved(
+        &mut self,
+        number: u32,
+        patience: Duration,
+    ) -> Result<Option<Duration>, ConnectionError> {
         let deadline = Instant::now() + patience;
+        let mut stood_still = None;
         loop {
             let told = self.next(Some(deadline))?;
             match told.ok_or(ConnectionError::Late(patience))? {
                 Report::Answer { to, refused } if to == number => {
-                    return refused.map_or(Ok(()), |why| Err(ConnectionError::Refused(why)));
+                    return refused
+                        .map_or(Ok(stood_still), |why| Err(ConnectionError::Refused(why)));
+                }
+                Report::StoodStill { microseconds } => {
+                    stood_still = Some(Duration::from_micros(microseconds));
                 }
                 Report::Ended(outcome) => return Err(ConnectionError::Over(outcome)),
                 _ => {}

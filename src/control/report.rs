@@ -36,6 +36,11 @@ pub enum Report {
     /// Which addresses its interfaces have, of those that kvmlet has chosen them for, as a guest is told on its kernel command
     /// line: `eth0,10.0.0.2/30,gateway=10.0.0.1`. [Not more](Report::MOST_INTERFACES) are told.
     Interfaces(Vec<String>),
+    /// It was saved, and this is how long it stood still. It is told before [the answer](Report::Answer).
+    StoodStill {
+        /// In microseconds.
+        microseconds: u64,
+    },
 }
 
 const READY: u8 = 1;
@@ -46,6 +51,7 @@ const STATE: u8 = 5;
 const PUBLISHED: u8 = 6;
 const SAVING: u8 = 7;
 const INTERFACES: u8 = 8;
+const STOOD_STILL: u8 = 9;
 
 /// No published port takes more: two addresses at most, two ports, a protocol.
 const PORT_BYTES: usize = 120;
@@ -85,6 +91,9 @@ impl Report {
             Report::Stats(json) => Writer::new(STATS).bytes(json),
             Report::Ended(outcome) => put_outcome(Writer::new(ENDED), outcome),
             Report::State(state) => Writer::new(STATE).u8(state.number()),
+            Report::StoodStill { microseconds } => {
+                Writer::new(STOOD_STILL).bytes(&microseconds.to_le_bytes())
+            }
             Report::Saving { most_bytes } => Writer::new(SAVING).bytes(&most_bytes.to_le_bytes()),
             Report::Published(ports) => {
                 put_texts(PUBLISHED, ports, Self::MOST_PUBLISHED, PORT_BYTES)
@@ -114,7 +123,10 @@ impl Report {
             PUBLISHED => Report::Published(take_texts(&mut reader, Self::MOST_PUBLISHED)?),
             INTERFACES => Report::Interfaces(take_texts(&mut reader, Self::MOST_INTERFACES)?),
             SAVING => Report::Saving {
-                most_bytes: u64::from(reader.u32()?) | u64::from(reader.u32()?) << 32,
+                most_bytes: take_u64(&mut reader)?,
+            },
+            STOOD_STILL => Report::StoodStill {
+                microseconds: take_u64(&mut reader)?,
             },
             other => return Err(Malformed::Kind(other)),
         };
@@ -130,6 +142,10 @@ fn put_texts(kind: u8, texts: &[String], most: usize, longest: usize) -> Writer 
     texts
         .fold(Writer::new(kind), |writer, text| writer.u8(1).text(text))
         .u8(0)
+}
+
+fn take_u64(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
+    Ok(u64::from(reader.u32()?) | u64::from(reader.u32()?) << 32)
 }
 
 fn take_texts(reader: &mut Reader<'_>, most: usize) -> Result<Vec<String>, Malformed> {

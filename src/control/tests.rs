@@ -43,6 +43,7 @@ fn reports() -> impl Strategy<Value = Report> {
         proptest::sample::select(State::ALL.to_vec()).prop_map(Report::State),
         vec("[0-9a-f:./]{0,40}", 0..20).prop_map(Report::Published),
         vec("[0-9a-z:./,=]{0,60}", 0..16).prop_map(Report::Interfaces),
+        any::<u64>().prop_map(|microseconds| Report::StoodStill { microseconds }),
         outcome.prop_map(|(reason, code, signal, failure)| {
             let mut outcome = Outcome::new(reason);
             (outcome.code, outcome.signal, outcome.failure) = (code, signal, failure);

@@ -58,6 +58,12 @@ impl Contact {
         self.tell(&Report::Answer { to, refused });
     }
 
+    /// Tells how long the VM stood still while it was saved, before that is answered.
+    pub fn tell_pause(&self, pause: Duration) {
+        let microseconds = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
+        self.tell(&Report::StoodStill { microseconds });
+    }
+
     /// Tells how it has ended.
     pub fn tell_end(&self, outcome: Outcome) {
         self.tell(&Report::Ended(Box::new(outcome)));

@@ -5,8 +5,8 @@ use kvmlet_sys::wait::Slot;
 use kvmlet_vmm::vm::{Saving, VmHandle};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// Pieces of guest memory that are looked at before others have their turn: 8 MiB.
 const TURN: usize = 128;
@@ -19,7 +19,7 @@ pub(crate) enum Progress {
     Over(Result<(), Error>),
 }
 
-/// A VM that sleeps, on its way through a socket.
+/// A VM that is saved, on its way through a socket.
 pub(crate) struct Telling {
     /// The number of the request.
     pub number: u32,
@@ -30,7 +30,7 @@ pub(crate) struct Telling {
 }
 
 impl Telling {
-    /// Puts a VM to sleep, to be told to whoever is at the other end of a stream.
+    /// Begins to tell a VM to whoever is at the other end of a stream.
     pub fn begin(vm: &VmHandle, number: u32, to: OwnedFd) -> Result<Self, Error> {
         Ok(Self {
             number,
@@ -47,30 +47,26 @@ impl Telling {
     }
 
     /// Tells as much as there is room for, and no more than takes a moment.
-    pub fn go_on(&mut self) -> Progress {
+    pub fn go_on(&mut self, vm: &VmHandle) -> Progress {
         for _ in 0..TURN {
-            match self.step() {
+            match self.step(vm) {
                 Ok(Some(true)) => {}
                 Ok(Some(false)) => return Progress::More,
                 Ok(None) => return Progress::Over(Ok(())),
-                Err(source) => {
-                    let what = "room for what is saved";
-                    return Progress::Over(Err(Error::Host { what, source }));
-                }
+                Err(error) => return Progress::Over(Err(error)),
             }
         }
         Progress::More
     }
 
     /// False if there is no room; none when all is told.
-    fn step(&mut self) -> io::Result<Option<bool>> {
+    fn step(&mut self, vm: &VmHandle) -> Result<Option<bool>, Error> {
         if self.sent == self.piece.len() {
-            let Some(piece) = self.saving.next_piece()? else {
-                return Ok(None);
-            };
             self.piece.clear();
-            self.piece.extend_from_slice(piece);
             self.sent = 0;
+            if !vm.go_on_saving(&mut self.saving, &mut self.piece)? {
+                return Ok(None);
+            }
         }
         while self.sent < self.piece.len() {
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
@@ -78,14 +74,17 @@ impl Telling {
                 Ok(count) => self.sent += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(Some(false)),
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    let (what, source) = ("room for what is saved", error.into());
+                    return Err(Error::Host { what, source });
+                }
             }
         }
         Ok(Some(true))
     }
 
-    /// Has the VM go on, if it ran before.
-    pub fn end(self, vm: &VmHandle) {
-        vm.end_saving(self.saving);
+    /// Has the VM go on, if it ran before; returns how long it has stood still.
+    pub fn end(self, vm: &VmHandle) -> Duration {
+        vm.end_saving(self.saving)
     }
 }

@@ -201,6 +201,7 @@ impl Upstream {
     pub fn pass_on(&mut self, report: Report) {
         match report {
             Report::Answer { to, refused } => return self.answer(to, refused),
+            Report::StoodStill { .. } => return self.tell_saver(&report),
             Report::Ready => {
                 if let Some(ready) = self.ready.take() {
                     // Who does not wait any longer need not be told.
@@ -218,6 +219,17 @@ impl Upstream {
             _ => {}
         }
         self.tell_channel(&report);
+    }
+
+    /// Tells who has it be saved, which one at a time does.
+    fn tell_saver(&mut self, report: &Report) {
+        let mut waiting = self.waiting.iter();
+        let saver = waiting.find(|it| it.order == Order::Save);
+        match (saver.map(|it| &it.asker), &mut self.socket) {
+            (Some(Asker::Client(wanted)), Some(socket)) => socket.tell(wanted, report),
+            (Some(Asker::Channel(_)), _) => self.tell_channel(report),
+            _ => {}
+        }
     }
 
     fn tell_channel(&self, report: &Report) {

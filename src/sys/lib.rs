@@ -44,3 +44,4 @@ pub mod trusted;
 pub mod users;
 pub mod wait;
 pub mod whole_file;
+pub mod written;

@@ -319,11 +319,16 @@ fn saved() -> Vec<Seen> {
     let mut seen = vec![watch(command, 143, |child| {
         running_vm(child);
         std::thread::sleep(Duration::from_secs(2));
+        let save = |name: &str| {
+            let mut save = program();
+            save.arg("snapshot").arg(&socket).arg(file(name));
+            assert!(save.status().unwrap().success());
+        };
+        // While it runs, and as it stands still.
+        save("before");
         let mut control = Connection::to(&socket).unwrap();
         control.ask(Order::Pause, deadline()).unwrap();
-        let mut save = program();
-        save.arg("snapshot").arg(&socket).arg(file("saved"));
-        assert!(save.status().unwrap().success());
+        save("saved");
         std::fs::copy(disk, file("disk")).unwrap();
         end(child);
     })];

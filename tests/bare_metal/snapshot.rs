@@ -7,14 +7,14 @@ use crate::packets::enter_own_network;
 use kvmlet_control::{Connection, Order};
 use kvmlet_vmm::arch::x86_64::cpuid::Leaf;
 use kvmlet_vmm::arch::x86_64::msr::Msr;
-use kvmlet_vmm::snapshot::{VmState, decode, encode};
+use kvmlet_vmm::snapshot::{Sink, VmState, decode, encode};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub const TESTS: &[Test] = &[
@@ -29,6 +29,7 @@ pub const TESTS: &[Test] = &[
     ("what_is_no_snapshot_is_refused", refused),
     ("a_snapshot_that_lies_is_refused", lies),
     ("a_vm_that_stands_still_is_saved_and_stands_still", paused),
+    ("memory_is_of_one_moment_while_its_guest_writes", one_moment),
 ];
 
 const DISK: &str = "mmio=0xd0002000";
@@ -552,4 +553,55 @@ fn paused() {
     vm.ask(Order::Resume);
     vm.round();
     vm.end();
+}
+
+/// Some guests write to little, and sleep for a moment; others write more than is told, and sleep longer; what goes on from each
+/// file finds each page as it had left it, and so does who was saved.
+fn one_moment() {
+    let (_place, file) = place();
+    let watched = kvmlet_sys::written::Written::new().is_ok();
+    for (name, window, spins) in [("few", 100, 2000), ("many", 9000, 0)] {
+        let cmdline = format!("pages=20000 window={window} spins={spins}");
+        let socket = file(name);
+        let mut vm = Worker::boot("memory_writer", &cmdline, &["-m", "96M"], &socket);
+        let counts = |vm: &mut Worker, times: usize| {
+            for _ in 0..times {
+                let line = vm.line();
+                assert!(!line.contains("failed"), "{line}");
+            }
+        };
+        counts(&mut vm, 12);
+        for time in ["first", "second"] {
+            let begun = Instant::now();
+            let pause = save_with_pause(&socket, &file(time));
+            let took = begun.elapsed();
+            println!("{name}, {time}: {pause:?} of {took:?}");
+            if name == "few" && watched {
+                assert!(pause < took / 2, "{pause:?} of {took:?}");
+            }
+            let mut clone = Worker::restore(&file(time), &["--verify"], &file("clone"));
+            // All pages that are written to are looked at on the way.
+            counts(&mut clone, 12);
+            clone.end();
+        }
+        counts(&mut vm, 12);
+        vm.end();
+    }
+}
+
+/// Saves a VM; returns how long it says that it stood still.
+fn save_with_pause(socket: &Path, path: &Path) -> Duration {
+    let mut vm = Connection::to(socket).unwrap();
+    let saving = vm.save(deadline()).unwrap();
+    let options = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path);
+    let file = options.unwrap();
+    Sink::new(&file, saving.most_bytes)
+        .fill(std::fs::File::from(saving.pieces))
+        .unwrap();
+    vm.saved(saving.number, deadline()).unwrap().unwrap()
 }

@@ -171,7 +171,7 @@ impl Attendance<'_> {
         let Some(telling) = &mut self.telling else {
             return;
         };
-        if let Progress::Over(told) = telling.go_on() {
+        if let Progress::Over(told) = telling.go_on(self.vm) {
             self.end_telling(told);
         }
     }
@@ -189,9 +189,12 @@ impl Attendance<'_> {
         };
         let number = telling.number;
         // It goes on first: who hears that it is saved may ask it for something.
-        telling.end(self.vm);
+        let stood_still = telling.end(self.vm);
         self.silence.begin_again();
         let refused = told.err().map(|error| error.told_in(Dialect::File));
+        if refused.is_none() {
+            self.contact.tell_pause(stood_still);
+        }
         self.contact.answer(number, refused);
     }
 

@@ -3,8 +3,10 @@
 mod place;
 mod placement;
 mod resident;
+mod written;
 
 pub use resident::{PAGE_BYTES, populate};
+pub use written::Part;
 
 use crate::config::HugePages;
 use place::Place;

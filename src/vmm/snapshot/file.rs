@@ -1,10 +1,14 @@
 //! Files that VMs are kept in.
 
 use super::fault::Fault;
-use super::layout::{BLOCK, END_BYTES, HEAD_BYTES, MEMORY_START, blocks, end_mark, file_bytes};
+use super::layout::{
+    BLOCK, END_BYTES, HEAD_BYTES, MEMORY_START, blocks, end_mark, file_bytes, memory_of,
+};
 use super::sections::{decode, head, note, with_note};
 use super::state::VmState;
 use super::stream::{PIECE_BYTES, PIECE_HEAD};
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -164,7 +168,7 @@ fn exactly(file: &File, bytes: &mut [u8], place: u64) -> Result<(), Fault> {
         })
 }
 
-/// Writes a file from [pieces](super::Stream) that somebody tells, who need not be believed: no more than a file of that
+/// Writes a file from [pieces](super::put) that somebody tells, who need not be believed: no more than a file of that
 /// length.
 pub struct Sink<'a> {
     file: &'a File,
@@ -176,6 +180,8 @@ pub struct Sink<'a> {
 
 /// Written at once: pieces that follow each other.
 const WRITE_BYTES: usize = 1 << 20;
+/// What was told may be told again, as often on the average.
+const MOST_TIMES: u64 = 16;
 
 impl<'a> Sink<'a> {
     /// To an empty file that becomes no longer than `most`.
@@ -188,7 +194,8 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Writes all that is told until the last piece; returns the length of the file.
+    /// Writes all that is told until the last piece, and checksums of memory; returns the length of the file, which can be
+    /// read as well.
     ///
     /// # Errors
     /// When it ends before that ([`UnexpectedEof`](io::ErrorKind::UnexpectedEof)), tells of more than there can be, or the
@@ -201,12 +208,14 @@ impl<'a> Sink<'a> {
             let (place, count) = parse(head);
             let end = place.checked_add(count.into());
             let (count, fits) = (count as usize, end.is_some_and(|end| end <= self.most));
-            if count > PIECE_BYTES || !fits || self.written + count as u64 > self.most {
+            let most = self.most.saturating_mul(MOST_TIMES);
+            if count > PIECE_BYTES || !fits || self.written + count as u64 > most {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             if count == 0 {
                 self.flush()?;
                 self.file.set_len(place)?;
+                finish(self.file, place)?;
                 return Ok(place);
             }
             from.read_exact(&mut piece[..count])?;
@@ -232,6 +241,40 @@ impl<'a> Sink<'a> {
         pending.clear();
         Ok(())
     }
+}
+
+/// Writes what is behind the memory of a file of that length.
+fn finish(file: &File, length: u64) -> io::Result<()> {
+    let memory = memory_of(length).ok_or(io::ErrorKind::InvalidData)?;
+    let mut table = Vec::new();
+    let mut block = vec![0; BLOCK];
+    let zeros = crc32fast::hash(&block);
+    // What is a hole is not read.
+    let mut data = MEMORY_START;
+    for start in (0..memory).step_by(BLOCK) {
+        let (place, count) = (MEMORY_START + start, (memory - start).min(BLOCK as u64));
+        if data < place + 1 {
+            data = match seek(file, SeekFrom::Data(place)) {
+                Ok(data) => data,
+                Err(Errno::NXIO) => length,
+                // A file system that does not know.
+                Err(_) => place,
+            };
+        }
+        let is_whole = count == BLOCK as u64;
+        let checksum = match is_whole && data >= place + count {
+            true => zeros,
+            false => {
+                let block = &mut block[..count as usize];
+                file.read_exact_at(block, place)?;
+                crc32fast::hash(block)
+            }
+        };
+        table.extend(checksum.to_le_bytes());
+    }
+    let checksum = crc32fast::hash(&table);
+    table.extend(end_mark(length, checksum));
+    file.write_all_at(&table, MEMORY_START + memory)
 }
 
 /// Place and length.

@@ -35,6 +35,13 @@ pub(super) fn file_bytes(memory: u64) -> u64 {
     MEMORY_START + memory + 4 * blocks(memory) + END_BYTES as u64
 }
 
+/// The size of the memory in a file of that length, if there are such files.
+pub(super) fn memory_of(file: u64) -> Option<u64> {
+    let both = file.checked_sub(MEMORY_START + END_BYTES as u64)?;
+    let memory = both.checked_sub(4 * both.div_ceil(BLOCK as u64 + 4))?;
+    (file_bytes(memory) == file && memory.is_multiple_of(4096)).then_some(memory)
+}
+
 /// The most that a file takes of a disk, of a VM with that much memory.
 pub fn most_bytes(memory: Memory) -> u64 {
     file_bytes(memory.bytes())

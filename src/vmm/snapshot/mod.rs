@@ -28,4 +28,4 @@ pub use file::{Error, Saved, Sink, annotate, noted};
 pub use layout::{MEMORY_START, VERSION, most_bytes};
 pub use sections::{decode, encode};
 pub use state::{BalloonRecord, DiskRecord, MachineState, NetRecord, VcpuState, VmState};
-pub use stream::Stream;
+pub use stream::{put, put_rest, put_unless_zero};

@@ -3,6 +3,7 @@
 
 use crate::thread::ThreadKind;
 use kvmlet_sys::seccomp::{Check, Rule, elsewhere};
+use kvmlet_sys::written::{PAGEMAP_SCAN, UFFDIO_REGISTER};
 
 /// The list for a kind of thread.
 pub fn rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
@@ -61,13 +62,15 @@ const THREAD_END: &[Rule] = &[
 
 /// Attends the VM: polls, moves input to the serial port, sends statistics (with how much guest memory is
 /// resident), takes orders, presses the power button, pauses and stops vCPUs, leaves code to the page cache, tells of a VM
-/// that is saved, wakes the devices of one that was, and looks how large a disk has become.
+/// that is saved, with what its guest writes meanwhile, wakes the devices of one that was, and looks how large a disk has become.
 const EVENT_LOOP: &[Rule] = &[
     Rule::any(libc::SYS_fdatasync),
     Rule::any(libc::SYS_fstat),
     Rule::any(libc::SYS_getpid),
     ioctl(BLKGETSIZE64),
     ioctl(KVM_GET_CLOCK),
+    ioctl(PAGEMAP_SCAN),
+    ioctl(UFFDIO_REGISTER),
     ioctl(KVM_IOEVENTFD),
     ioctl(KVM_SIGNAL_MSI),
     ioctl(libc::TUNSETOFFLOAD as u32),

@@ -5,6 +5,7 @@ use super::slots::SharedTransport;
 use super::vcpu::{Shared, Vcpu};
 use crate::snapshot::MachineState;
 use kvm_ioctls::VmFd;
+use kvmlet_sys::written::Written;
 use std::any::Any;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub(super) struct Built {
     pub machine: MachineState,
     /// Its devices are on a PCI bus.
     pub has_pci: bool,
+    /// What is written to of its memory, if it can be told while it runs.
+    pub written: Option<Written>,
     /// It goes on as another was: its devices sleep.
     pub resumes: bool,
     /// What goes when the VM has gone.

@@ -21,6 +21,7 @@ use crate::snapshot::MachineState;
 use crate::thread::{self, Beginning, OnStart, ThreadKind};
 use kvm_ioctls::VmFd;
 use kvmlet_sys::thread::lock;
+use kvmlet_sys::written::Written;
 use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -46,6 +47,8 @@ pub struct VmHandle {
     pub(super) moves: Mutex<bool>,
     pub(super) machine: MachineState,
     pub(super) has_pci: bool,
+    /// What is written to of its memory, if it can be told while it runs.
+    pub(super) written: Option<Written>,
     // Given back when the VM is gone.
     _kept: Vec<Box<dyn Any + Send + Sync>>,
     // Keeps the VM alive until the last vCPU is gone.
@@ -88,6 +91,7 @@ impl VmHandle {
             transports,
             machine,
             has_pci,
+            written,
             resumes: _,
             kept,
         } = vm;
@@ -101,6 +105,7 @@ impl VmHandle {
             _kept: kept,
             machine,
             has_pci,
+            written,
             fd,
         };
         Ok((handle, vcpus))

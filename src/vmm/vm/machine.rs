@@ -19,16 +19,31 @@ use super::lifecycle::Lifecycle;
 use super::processors;
 use super::restoring;
 use super::vcpu::Shared;
-use crate::config::VmConfig;
+use crate::config::{HugePages, VmConfig};
 use crate::devices::outlet::{Outlet, Recall};
 use crate::snapshot::Saved;
 use crate::thread::ThreadKind;
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::kvm;
 use kvmlet_sys::thread::lock;
+use kvmlet_sys::written::Written;
 use std::any::Any;
 use std::io::{self, Write};
 use std::sync::Arc;
+
+/// What tells which pages are written to, where it tells of all: what a disk is read to without the page cache the kernel has pinned,
+/// and large pages of the pool's are one page each.
+fn written(config: &VmConfig) -> Option<Written> {
+    let is_direct = config.disks.iter().any(|disk| disk.direct);
+    if is_direct || config.pci || config.huge_pages == HugePages::Reserved {
+        return None;
+    }
+    let written = Written::new();
+    if let Err(error) = &written {
+        log::debug!("what its guest writes cannot be watched: {error}");
+    }
+    written.ok()
+}
 
 /// A microVM that is built and has not run yet.
 pub struct Vm(Built);
@@ -144,6 +159,7 @@ impl Vm {
             transports,
             machine,
             has_pci: config.pci,
+            written: written(&config),
             resumes,
             kept: Vec::new(),
         }))
