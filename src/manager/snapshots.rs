@@ -4,10 +4,10 @@
 //! the book of who has taken it: so nobody else's file says which files of this host its VM has.
 
 use crate::id::is_beginning;
+use crate::locked::locked;
 use crate::sealed;
 use crate::templates::Template;
 use crate::{Asked, Book, Error, InstanceId, Moment, Name};
-use kvmlet_sys::byte_lock;
 use kvmlet_sys::directory::Directory;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -60,17 +60,14 @@ impl Snapshots {
             .map_err(|error| Error::file(&around.path().join(SNAPSHOTS))(error))
     }
 
-    /// Waits until nobody else is between a note and the name of its file. It is over when what is returned is dropped.
+    /// Waits until nobody else is between a note and the name of its file, which is told where it takes long. It is over when what
+    /// is returned is dropped.
     ///
     /// # Errors
-    /// When there can be no lock.
+    /// When there can be no lock, or whoever has it keeps it.
     pub fn lock(&self) -> Result<SnapshotsLock, Error> {
-        let file = self.0.open_or_make(GATE).and_then(|file| {
-            byte_lock::lock_in_turn(&file, 0)?;
-            Ok(file)
-        });
-        let file = file.map_err(Error::file(&self.0.path().join(GATE)))?;
-        Ok(SnapshotsLock { _file: file })
+        let _file = locked(&self.0, GATE)?;
+        Ok(SnapshotsLock { _file })
     }
 
     /// Notes one, before its file has its name, by who has locked them.

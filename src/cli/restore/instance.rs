@@ -130,6 +130,9 @@ fn another(
     // Unless somebody has said what it is.
     if service.hostname.as_deref() == Some(asked.id.short()) {
         service.hostname = Some(id.short().into());
+        if let Some(name) = config.get_mut("hostname") {
+            *name = json!(id.short());
+        }
     }
     let asked = Asked {
         id,
@@ -209,11 +212,12 @@ mod tests {
         asked.service.hostname = Some(asked.id.short().into());
         let instances = place.path().join("book/instances");
         let old = instances.join(asked.id.as_str()).join("root.erofs");
-        asked.config = json!({"root": old, "disks": [{"path": "/srv/x", "read_only": true}], "nets": [{"tap": "t"}, {}]});
+        asked.config = json!({"hostname": asked.id.short(), "root": old, "disks": [{"path": "/srv/x", "read_only": true}], "nets": [{"tap": "t"}, {}]});
         let ports = ["8081:80".parse().unwrap()];
         let (new, own) = another(&book, asked.clone(), "/tmp/file".into(), false, &ports).unwrap();
         assert_ne!(new.id, asked.id);
         assert_eq!(new.service.hostname.as_deref(), Some(new.id.short()));
+        assert_eq!(new.config["hostname"], json!(new.id.short()));
         let to = instances.join(new.id.as_str()).join("root.erofs");
         assert_eq!((&own[0].from, &own[0].to, own.len()), (&old, &to, 1));
         assert_eq!(new.config["root"], json!(to));
