@@ -55,12 +55,10 @@ pub(super) struct Client {
     told: Option<State>,
     /// Since when it has kept this process waiting.
     since: Instant,
-    /// As many are served as may be, beside it.
-    surplus: bool,
 }
 
 impl Client {
-    pub fn new(stream: OwnedFd, surplus: bool) -> Self {
+    pub fn new(stream: OwnedFd) -> Self {
         Self {
             stream,
             talk: Talk::Frames,
@@ -72,17 +70,12 @@ impl Client {
             watches: false,
             told: None,
             since: Instant::now(),
-            surplus,
         }
     }
 
-    pub fn is_surplus(&self) -> bool {
-        self.surplus
-    }
-
-    /// It is one of those who are served from now on; true if that is new.
-    pub fn serve(&mut self) -> bool {
-        std::mem::take(&mut self.surplus)
+    /// It waits for an answer, or watches.
+    pub fn is_served(&self) -> bool {
+        self.waits || self.watches
     }
 
     /// Tells it that what it has asked is not done, which is the last that it is told.

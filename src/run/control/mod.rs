@@ -113,7 +113,7 @@ impl ControlSocket {
         let clients = clients.filter_map(|client| client.due(self.patience));
         let room = match self.has_room(Instant::now()) {
             true => self.acceptor.due(),
-            false => self.silent(false).map(|(from, _)| from).min(),
+            false => self.silent().map(|(from, _)| from).min(),
         };
         clients.chain(room).min()
     }
@@ -123,10 +123,6 @@ impl ControlSocket {
         let now = Instant::now();
         let mut wanted = Vec::new();
         let mut served = self.served();
-        // Of those who have a seat and do not ask, the ones that have done so longest give it to others that do.
-        let mut silent: Vec<_> = self.silent(true).filter(|(from, _)| *from <= now).collect();
-        silent.sort_unstable();
-        let mut gone = Vec::new();
         self.clients.retain(|id, client| {
             if !client.send() || client.due(self.patience).is_some_and(|due| due <= now) {
                 return false;
@@ -140,19 +136,11 @@ impl ControlSocket {
                 Heard::Request(request) => (request, false),
                 Heard::Scrape => (SCRAPE, true),
             };
-            silent.retain(|(_, other)| other != id);
-            if client.is_surplus() && served >= MOST {
-                // Of the others it is not known yet whether they say something now.
-                if let Some(place) = silent.iter().position(|(_, other)| other < id) {
-                    gone.push(silent.remove(place).1);
-                    served -= 1;
-                }
-            }
-            if client.is_surplus() && served >= MOST {
+            if !client.watches() && served >= MOST {
                 client.refuse(&request, is_scrape, too_many());
                 return client.send();
             }
-            served += usize::from(client.serve());
+            served += usize::from(!client.watches());
             let client = *id;
             wanted.push(Wanted {
                 client,
@@ -161,7 +149,6 @@ impl ControlSocket {
             });
             true
         });
-        self.clients.retain(|id, _| !gone.contains(id));
         self.accept();
         wanted
     }
@@ -257,25 +244,25 @@ impl ControlSocket {
         }
     }
 
+    /// Those who wait for an answer, or watch. Who is silent takes nobody's place.
     fn served(&self) -> usize {
         let clients = self.clients.values();
-        clients.filter(|client| !client.is_surplus()).count()
+        clients.filter(|client| client.is_served()).count()
     }
 
     fn is_full(&self) -> bool {
         self.clients.len() >= MOST + MOST_REFUSED
     }
 
-    /// Those who ask for nothing, and from when on they make room for others; of those with a seat alone, if that is said.
-    fn silent(&self, seated: bool) -> impl Iterator<Item = (Instant, ClientId)> {
+    /// Those who ask for nothing, and from when on they make room for others.
+    fn silent(&self) -> impl Iterator<Item = (Instant, ClientId)> {
         let clients = self.clients.iter();
-        let clients = clients.filter(move |(_, client)| !(seated && client.is_surplus()));
         clients.filter_map(|(id, client)| Some((client.yields_from(self.grace)?, *id)))
     }
 
     /// Can one more be accepted, if somebody makes room for it?
     fn has_room(&self, now: Instant) -> bool {
-        !self.is_full() || self.silent(false).any(|(from, _)| from <= now)
+        !self.is_full() || self.silent().any(|(from, _)| from <= now)
     }
 
     fn accept(&mut self) {
@@ -284,14 +271,12 @@ impl ControlSocket {
             && let Some(stream) = self.acceptor.accept(self.listener.as_fd())
         {
             if self.is_full()
-                && let Some((_, id)) = self.silent(false).min()
+                && let Some((_, id)) = self.silent().min()
             {
                 self.clients.remove(&id);
             }
             self.last = self.last.wrapping_add(1);
-            let is_surplus = self.served() >= MOST;
-            self.clients
-                .insert(self.last, Client::new(stream, is_surplus));
+            self.clients.insert(self.last, Client::new(stream));
         }
     }
 }
