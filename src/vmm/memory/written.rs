@@ -43,7 +43,7 @@ impl GuestRam {
         };
         let to_place = |address: u64| address - host.start + place;
         let end = written.take(host.clone(), |it| {
-            taken.extend([to_place(it.start)..to_place(it.end)]);
+            taken.extend(std::iter::once(to_place(it.start)..to_place(it.end)));
         })?;
         Ok(to_place(end))
     }
