@@ -223,6 +223,10 @@ impl Supervisor<'_> {
             for _ in 0..MOST {
                 self.hear(running, channel, told)?;
                 self.pass_on(running, channel)?;
+                // Whoever could write more is gone.
+                if wait::any(channel.slots(), Until::Now).unwrap_or_default() == [false; 2] {
+                    break;
+                }
             }
             if let (Some(audience), Some(why)) = (&mut self.audience, channel.broken()) {
                 audience.broken(why);

@@ -241,7 +241,7 @@ impl Connection {
         }
         let has_sent = self.sent > 0 || (self.closes && self.answered);
         (self.outgoing, self.sent) = (Vec::new(), 0);
-        !(has_sent && self.closes && !self.waits && !self.streams)
+        !has_sent || !self.closes || self.waits || self.streams
     }
 
     /// It has read all that it is told.

@@ -1,6 +1,8 @@
 //! kvmlet's own API, for all VMs of a user: HTTP on a Unix socket, over the book of instances. It is no supervisor: VMs are as they
 //! are without it, and go on when it ends.
 
+#![allow(clippy::result_large_err)] // one a request
+
 mod acts;
 mod call;
 mod changes;
