@@ -35,8 +35,7 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// For tests: as long whatever the thread waits for.
-    #[cfg(test)]
+    /// As long whatever the thread waits for.
     pub fn of(long: Duration) -> Self {
         Self {
             until: Instant::now() + long,

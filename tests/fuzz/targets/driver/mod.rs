@@ -17,7 +17,7 @@ use accounts::{AVAIL, ENTRIES, Queue, USED};
 use kvmlet_sys::event::Event;
 use kvmlet_sys::wait::{self, Slot, Until};
 use kvmlet_vmm::devices::Device;
-use kvmlet_vmm::devices::virtio::{MmioTransport, Transport, VirtioDevice};
+use kvmlet_vmm::devices::virtio::{MmioTransport, Patience, Transport, VirtioDevice};
 use other_vcpu::OtherVcpu;
 use shadow::Shadow;
 use std::os::fd::AsFd;
@@ -190,7 +190,7 @@ impl<'a> Driver<'a> {
         self.other_vcpu.halt();
         self.transport.session().pause();
         assert!(
-            self.transport.session().is_still(Instant::now() + NEVER),
+            self.transport.session().is_still(Patience::of(NEVER)),
             "no pause"
         );
         if self.manners.watches {
