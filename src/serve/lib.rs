@@ -11,14 +11,12 @@ pub mod http;
 mod jailer;
 pub mod v1;
 
+use kvmlet_command::FAILED;
 use kvmlet_command::firecracker::{FIRECRACKER, JAILER};
 use kvmlet_command::serve::SERVE;
 use kvmlet_sys::standard_error;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-
-/// The exit code for a command line that cannot be: kvmlet's own.
-const FAILED: u8 = 125;
 
 /// Runs the command line of this process, and returns its exit code.
 pub fn run() -> u8 {

@@ -1,5 +1,5 @@
 //! Generated stacks of layers, as a guest's kernel shows them and as this host's does. (What podman makes of such stacks is
-//! compared with the latter, in `tests/images/stacks`.)
+//! compared with the latter, in `tests/images/stacks`.) `KVMLET_STACKS=N` has as many from `KVMLET_SEED` on, eight a boot.
 
 use crate::harness::Test;
 use crate::{boot, ours, seen};
@@ -66,10 +66,18 @@ fn same() {
     if !rustix::process::geteuid().is_root() {
         return println!("SKIPPED: only root mounts");
     }
-    let seed = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let first = number("KVMLET_SEED").unwrap_or_else(|| now().as_secs());
+    let count = number("KVMLET_STACKS").unwrap_or(1);
+    (first..first + count).step_by(COUNT).for_each(same_from);
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().expect(variable))
+}
+
+fn same_from(seed: u64) {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
     let mut disks = Vec::new();

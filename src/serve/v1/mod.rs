@@ -21,8 +21,8 @@ mod serving;
 mod table;
 mod vms;
 
-use kvmlet_command::Failed;
 use kvmlet_command::serve::SERVE_LINE;
+use kvmlet_command::{FAILED, Failed};
 use kvmlet_manager::Book;
 use kvmlet_run::vsock::SocketName;
 use kvmlet_sys::output::write_whole;
@@ -43,8 +43,6 @@ const SEATS: usize = 64;
 const WATCHERS: usize = 16;
 /// The socket's name, in the directory of the book.
 const SOCKET: &str = "api.sock";
-/// The exit code where nothing came of it: kvmlet's own.
-const FAILED: u8 = 125;
 
 /// The document that describes all of it.
 pub fn document() -> serde_json::Value {
