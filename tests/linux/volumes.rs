@@ -81,7 +81,7 @@ fn run() {
         $K run -d --name one --hostname web -v data:/srv/data -v /anonymous -v ./src:/copy:ro --tmpfs /memory --shm-size 2m \
             root /test --with-volumes 300 >/dev/null
         until $K logs one | grep -q web; do sleep 0.2; done
-        code=0; $K run --name two -v data:/x root /test 2>err || code=$?; echo "$code $(grep -o 'in use by instance.*' err)"; $K rm two >/dev/null
+        code=0; $K run --name two -v data:/x root /test 2>err || code=$?; echo "$code $(grep -o 'in use by instance.*' err)"
         ! $K volume rm data 2>err; grep -o 'in use by.*' err
         $K stop -t 1 one >/dev/null; $K logs one | grep 'srv/data \[\|before'; $K volume ls -q | wc -l; $K rm -v one; $K volume ls -q
         $K volume rm data >/dev/null; $K volume ls -q
