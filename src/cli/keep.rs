@@ -13,7 +13,7 @@ use kvmlet_spec::ConsoleSize;
 use kvmlet_sys::signals::{self, ENDING};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{chdir, setsid};
-use rustix::stdio::{dup2_stdin, dup2_stdout};
+use rustix::stdio::{dup2_stdin, dup2_stdout, stdout};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -117,13 +117,32 @@ impl Keep {
         }
     }
 
+    /// Takes out of the book what was made to be started, and never was.
+    fn forget_made(&self, book: &Book) {
+        let forget_it = || -> Result<(), Error> {
+            let instance = book.find(&self.id)?;
+            let asked = instance.asked()?;
+            let owned = book.own(&instance)?;
+            if instance.record()?.started.is_none() {
+                remove(book, &instance, owned)?;
+                forget(book, &asked)?;
+            }
+            Ok(())
+        };
+        // It was not made, or somebody else has it.
+        let _ = forget_it();
+    }
+
     fn keep(&self) -> Outcome {
         let started_by = StartedBy::of(&self.started_by);
         started_by.speak();
         let book = book()?;
         let given = Given::wait(io::stdin()).map_err(Failed::new)?;
         let Some(given) = given else {
-            // Nothing has come of it.
+            // Nothing has come of it, or whoever has made it was killed.
+            if started_by != StartedBy::Again {
+                self.forget_made(&book);
+            }
             return Ok(0);
         };
         // It is over when this is another file.
@@ -176,7 +195,7 @@ impl Keep {
             channel: Some(ChannelSpec {
                 service: &service,
                 patience: PATIENCE,
-                attended: given.attended,
+                attended: given.attended.then(stdout),
             }),
             control: Some("--control-fd"),
             well: &|| {

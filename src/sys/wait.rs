@@ -43,6 +43,11 @@ impl<'fd> Slot<'fd> {
         Self::new(fd.as_raw_fd(), libc::POLLIN | libc::POLLOUT)
     }
 
+    /// That nobody is left at the other end of a pipe or socket.
+    pub fn broken(fd: BorrowedFd<'fd>) -> Self {
+        Self::new(fd.as_raw_fd(), 0)
+    }
+
     /// Has it come? An error of the descriptor's counts, for whoever uses it is told then.
     pub fn is_ready(&self) -> bool {
         self.0.revents != 0

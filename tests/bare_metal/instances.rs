@@ -9,6 +9,10 @@ pub const TESTS: &[Test] = &[
         "an_instance_in_the_foreground_ends_with_its_code",
         foreground,
     ),
+    (
+        "who_is_killed_while_it_starts_an_instance_leaves_none",
+        killed,
+    ),
     ("an_instance_is_started_again_as_it_was_asked", restarts),
     ("a_start_that_fails_is_told", failure),
     ("a_way_out_is_told_in_flags_of_the_verb", words),
@@ -102,6 +106,21 @@ fn foreground() {
         echo $code; $K ps -a --format '{{.Names}} {{.State}}'
         "#,
         "134\nready\n143\nweb exited\n",
+    );
+}
+
+/// In the foreground, at any time of it: a service that has begun goes on, and ends by itself here.
+fn killed() {
+    script(
+        r#"
+        for i in $(seq 60); do
+            $K run --rm --kernel "$AGENT" root exit=0 >/dev/null 2>&1 & run=$!
+            sleep $(printf 0.%03d $i); kill -9 $run || true; wait $run || true
+        done 2>/dev/null
+        for _ in $(seq 400); do [ -n "$($K ps -aq)" ] || break; sleep 0.05; done
+        $K ps -a --format '{{.Names}} {{.State}}'
+        "#,
+        "",
     );
 }
 

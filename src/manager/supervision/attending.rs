@@ -1,6 +1,6 @@
 //! What a supervisor does for a VM that runs: it takes what that writes, and joins its service and those who are attached.
 
-use super::audience::Wish;
+use super::audience::{Audience, Wish};
 use super::channel::{Channel, Told as Word};
 use super::running::Running;
 use super::stopping::Manner;
@@ -12,7 +12,7 @@ use crate::{Error, Moment};
 use kvmlet_control::agent::channel::StopStep;
 use kvmlet_sys::signals::{self, ENDING};
 use kvmlet_sys::wait::{self, Slot, Until};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// How long whoever is attached may take for the last of what a service wrote.
@@ -43,6 +43,19 @@ impl Supervisor<'_> {
             log.give_up_waiting(now);
         }
         Ok(())
+    }
+
+    /// Whoever is expected may have been killed, and never be attached: the VM ends then.
+    pub(super) fn expect(&mut self, who: &mut Option<BorrowedFd<'_>>, running: &mut Running) {
+        if self.audience.as_ref().is_some_and(Audience::is_there) {
+            *who = None;
+        }
+        let is_gone = |fd| wait::one(Slot::broken(fd), Until::Now).unwrap_or(true);
+        if who.is_some_and(is_gone) {
+            *who = None;
+            self.say("kvmlet: the VM is ended: who has started it was gone before its service was to begin");
+            running.cut();
+        }
     }
 
     fn hear(

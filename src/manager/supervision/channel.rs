@@ -17,6 +17,7 @@ use kvmlet_sys::directory::Directory;
 use kvmlet_sys::wait::Slot;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 /// How long a guest has to power off once its service has ended, or to end once its agent is gone.
@@ -33,8 +34,8 @@ pub struct ChannelSpec<'a> {
     pub service: &'a ProcessSpec,
     /// How long the guest may take until its service runs.
     pub patience: Duration,
-    /// The service is not started before somebody is attached to it.
-    pub attended: bool,
+    /// The service is not started before somebody is attached to it: who is expected reads from this.
+    pub attended: Option<BorrowedFd<'a>>,
 }
 
 /// Something that a guest has told, in the order in which it did.
@@ -105,7 +106,7 @@ impl Channel {
             agent: None,
             description: spec.service.clone(),
             patience: spec.patience,
-            held: spec.attended,
+            held: spec.attended.is_some(),
             course: Course::Awaited,
             deadline: None,
             timekeeping: Timekeeping::new(),

@@ -41,7 +41,7 @@ use prepared::Prepared;
 use running::{Ran, Running};
 use starter::Starter;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 use stopping::Manner;
 
@@ -92,7 +92,7 @@ struct Supervisor<'a> {
     /// It was not well, and is ended to be started again.
     unwell: bool,
     /// The service is not started before somebody is attached to it.
-    attended: bool,
+    attended: Option<BorrowedFd<'a>>,
     /// How long the service has to end.
     stop_timeout: Duration,
     /// The number of the signal that asks it to.
@@ -130,7 +130,7 @@ pub fn supervise(
     if audience.is_some() {
         told(Step::Listens);
     }
-    let attended = program.channel.as_ref().is_some_and(|spec| spec.attended);
+    let attended = program.channel.as_ref().and_then(|spec| spec.attended);
     let check = asked.health.clone().filter(|_| audience.is_some());
     let mut supervisor = Supervisor {
         well: Some(program.well),
@@ -196,7 +196,8 @@ impl Supervisor<'_> {
             }
         };
         // Only its first start is waited with: who was there then may be gone.
-        if !std::mem::take(&mut self.attended)
+        let mut expected = self.attended.take();
+        if expected.is_none()
             && let Some(channel) = &mut channel
         {
             channel.release();
@@ -212,6 +213,7 @@ impl Supervisor<'_> {
             let due = due.into_iter().chain(checks.and_then(Checks::due));
             let meets = self.audience.as_ref().and_then(Audience::due);
             let due = due.chain(log).chain(meets).min();
+            let slots = slots.chain(expected.map(Slot::broken));
             let woken = running
                 .wait(&self.signals, slots, due)
                 .map_err(Error::file(&path))?;
@@ -234,6 +236,7 @@ impl Supervisor<'_> {
                 self.stop(sent.into(), Manner::Usual, &mut running, channel.as_mut())?;
             }
             self.attend(&mut running, channel.as_mut(), told)?;
+            self.expect(&mut expected, &mut running);
             running.go_on_cutting();
             if woken.has_ended {
                 break;
