@@ -1,7 +1,7 @@
 //! VMs' lives by requests.
 
-use crate::harness::Test;
-use crate::served::{Served, agent, is_possible};
+use crate::harness::{Test, deadline};
+use crate::served::{Served, agent, is_possible, send};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -149,6 +149,23 @@ fn waiting() {
     let since = Instant::now();
     assert_eq!(served.get("/v1/vms/web/wait?timeout=1")["ended"], false);
     assert!(since.elapsed() >= Duration::from_secs(1));
+    // Those who have gone while they waited keep nobody waiting.
+    for _ in 0..2 {
+        let gone: Vec<_> = (0..64)
+            .map(|_| {
+                let mut stream = served.connect();
+                send(&mut stream, "GET", "/v1/vms/web/wait?timeout=300", "");
+                stream
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(100));
+        drop(gone);
+        let since = Instant::now();
+        while served.raw("GET", "/v1/vms/web", "").status == 503 {
+            assert!(since.elapsed() < deadline(), "they have their seats still");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
     // Many wait, and keep nobody from ending it.
     std::thread::scope(|scope| {
         let wait = || served.get("/v1/vms/web/wait?timeout=120");

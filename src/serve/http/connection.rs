@@ -4,7 +4,7 @@
 
 use super::Answer;
 use super::request::{LONGEST_HEAD, Method, Parsed, Request, parse};
-use kvmlet_sys::wait::Slot;
+use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::os::fd::{AsFd, OwnedFd};
@@ -79,9 +79,15 @@ impl Connection {
         }
         match (self.outgoing.is_empty(), self.waits) {
             (false, _) => Slot::writable(self.stream.as_fd()),
-            (true, true) => Slot::NOTHING,
+            (true, true) => Slot::broken(self.stream.as_fd()),
             (true, false) => Slot::readable(self.stream.as_fd()),
         }
+    }
+
+    /// Has it closed its end while it is to be answered? One that has only said its last word waits for the answer.
+    pub fn is_gone(&self) -> bool {
+        let end = Slot::broken(self.stream.as_fd());
+        self.waits && wait::one(end, Until::Now).unwrap_or(true)
     }
 
     /// Until when it has to have sent, or read, more. One that is served may be silent between two requests.

@@ -81,7 +81,7 @@ impl Server {
             let Some(client) = self.connections.get_mut(&id) else {
                 continue;
             };
-            if !client.send() {
+            if client.is_gone() || !client.send() {
                 self.connections.remove(&id);
                 continue;
             }
@@ -160,6 +160,11 @@ impl Server {
                 self.connections.remove(&id);
             }
         }
+    }
+
+    /// Is a client there?
+    pub fn has(&self, id: ClientId) -> bool {
+        self.connections.contains_key(&id)
     }
 
     /// Has a client read all that it was told? None if it is gone.

@@ -7,6 +7,7 @@ use kvmlet_manager::{Book, Instance, Name, View};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Call {
     query: BTreeMap<&'static str, String>,
     /// As it was sent.
     pub body: Vec<u8>,
+    /// Nobody waits for the answer any more.
+    pub gone: Arc<AtomicBool>,
 }
 
 impl Call {
@@ -36,6 +39,7 @@ impl Call {
             name,
             query,
             body,
+            gone: Arc::default(),
         })
     }
 

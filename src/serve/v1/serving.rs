@@ -17,6 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// What ends this process. VMs go on.
@@ -30,6 +31,9 @@ const MANNER: Manner = Manner {
     refuse: problem::refuse,
 };
 
+/// What is done at a time, for those who are there and those who are not any more.
+const MOST_AT_WORK: usize = 2 * SEATS;
+
 /// What a thread has come to.
 type Result = (ClientId, Answer);
 
@@ -39,6 +43,8 @@ pub struct Serving {
     signals: Signals,
     book: Arc<Book>,
     watchers: Vec<Watcher>,
+    /// For whom threads do something, and who are told there when they are gone.
+    at_work: Vec<(ClientId, Arc<AtomicBool>)>,
     tell: Sender<Result>,
     results: Receiver<Result>,
     /// Signalled when there is one.
@@ -58,6 +64,7 @@ impl Serving {
             signals: Signals::take(&heard)?,
             book: Arc::new(book),
             watchers: Vec::new(),
+            at_work: Vec::new(),
             tell,
             results,
             done: Arc::new(Event::new()?),
@@ -80,7 +87,11 @@ impl Serving {
             self.server.turn();
             self.done.take();
             while let Ok((client, answer)) = self.results.try_recv() {
+                self.at_work.retain(|(id, _)| *id != client);
                 self.server.answer(client, &answer);
+            }
+            for (client, gone) in &self.at_work {
+                gone.store(!self.server.has(*client), Ordering::Relaxed);
             }
             while let Some((client, request)) = self.server.next_request() {
                 self.take(client, request);
@@ -147,13 +158,18 @@ impl Serving {
 
     /// Does something in a thread of its own.
     fn work(
-        &self,
+        &mut self,
         client: ClientId,
         call: Call,
         route: &'static Route,
         act: Work,
         id: &str,
     ) -> std::result::Result<(), Problem> {
+        if self.at_work.len() >= MOST_AT_WORK {
+            let detail = "what others have asked for, and do not wait for any more, is being done";
+            return Err(Problem::new(BUSY, detail));
+        }
+        self.at_work.push((client, Arc::clone(&call.gone)));
         let (tell, done, id) = (self.tell.clone(), Arc::clone(&self.done), id.to_owned());
         let work = move || {
             // A fault of ours is one client's, and not all clients'.
@@ -170,10 +186,11 @@ impl Serving {
             let _ = tell.send((client, named(answer, &id)));
             done.signal();
         };
-        let spawned = std::thread::Builder::new().spawn(work);
-        spawned
-            .map(drop)
-            .map_err(|error| Problem::because(BUSY, &error))
+        let spawned = std::thread::Builder::new().spawn(work).map(drop);
+        if spawned.is_err() {
+            self.at_work.pop();
+        }
+        spawned.map_err(|error| Problem::because(BUSY, &error))
     }
 
     /// Begins to tell events.

@@ -14,6 +14,7 @@ use kvmlet_manager::starting::Starting;
 use kvmlet_manager::{Ending, Error, Instance, State, View};
 use rustix::fs::{Access, access};
 use serde::Serialize;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The verb of `kvmlet` that supervises.
@@ -209,7 +210,7 @@ pub fn wait(call: &Call) -> Done {
     let [mut look, seldom] = LOOKS;
     // One that was started again meanwhile has ended, too.
     let ended = |view: &View| view.end.is_some() || view.record.run != first.record.run;
-    while !ended(&last) && Instant::now() < deadline {
+    while !ended(&last) && Instant::now() < deadline && !call.gone.load(Ordering::Relaxed) {
         std::thread::sleep(look.min(deadline.saturating_duration_since(Instant::now())));
         look = seldom.min(look * 2);
         last = match call.book.view(&instance) {
