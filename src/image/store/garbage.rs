@@ -166,18 +166,9 @@ impl Store {
 
     /// Removes layers that no image has, that nobody uses, and that nobody is adding.
     fn remove_layers(&self, _gate: &Gate, removed: &mut Removed) -> Result<(), Error> {
-        let mut wanted = BTreeSet::new();
-        for id in self.image_ids()? {
-            match self.open_image(&id) {
-                Ok(None) => {}
-                Ok(Some(opened)) => wanted.extend(opened.parts.iter().map(|part| part.0)),
-                Err(error @ (Error::Broken { .. } | Error::Config(_))) => {
-                    log::warn!("layers stay as long as it is not known whose they are: {error}");
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let Some(wanted) = self.wanted_layers()? else {
+            return Ok(());
+        };
         for digest in digests_in(&self.layers)? {
             if wanted.contains(&digest) {
                 continue;
@@ -186,11 +177,33 @@ impl Store {
                 continue;
             };
             if let Some(alone) = Alone::with(&self.layers, &digest)? {
+                // Whoever had it until now may have made an image of it, and been killed.
+                match self.wanted_layers()? {
+                    Some(wanted) if !wanted.contains(&digest) => {}
+                    _ => continue,
+                }
                 removed.bytes += alone.remove(&self.layers)?;
                 removed.layers.push(digest);
             }
         }
         Ok(())
+    }
+
+    /// The layers of images; nothing if that is not known of one.
+    fn wanted_layers(&self) -> Result<Option<BTreeSet<Digest>>, Error> {
+        let mut wanted = BTreeSet::new();
+        for id in self.image_ids()? {
+            match self.open_image(&id) {
+                Ok(None) => {}
+                Ok(Some(opened)) => wanted.extend(opened.parts.iter().map(|part| part.0)),
+                Err(error @ (Error::Broken { .. } | Error::Config(_))) => {
+                    log::warn!("layers stay as long as it is not known whose they are: {error}");
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(wanted))
     }
 
     /// Removes what killed processes have left, if nobody is at work.

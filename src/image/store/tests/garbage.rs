@@ -116,3 +116,23 @@ fn names_go_as_with_docker() {
     let error = remove(&pair[0][..1], false).unwrap_err().to_string();
     assert!(error.contains("is the beginning of"), "{error}");
 }
+
+/// A prune waits a moment for who has a layer, and that one may make an image of it then.
+#[test]
+fn a_layer_of_which_an_image_was_just_made_stays() {
+    let place = place();
+    for round in 0..5 {
+        let layers = [place.layer(&archive(&format!("layer {round}")))];
+        let json = config(&[layers[0].diff_id], "");
+        std::thread::scope(|scope| {
+            let prune = scope.spawn(|| place.store.prune(false, &|_| false).unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            // Without a name, which would be waited for until the prune has ended.
+            drop(place.store.add_image(&json, &layers, &[]).unwrap());
+            drop(layers);
+            prune.join().unwrap();
+        });
+        let checked = place.store.check().unwrap();
+        assert!(checked.broken.is_empty(), "{:?}", checked.broken);
+    }
+}
