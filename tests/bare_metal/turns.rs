@@ -44,7 +44,7 @@ fn waits() {
         $K run -d --name mute --kernel "$AGENT" root mute 2>/dev/null & run=$!
         until $K inspect mute >/dev/null 2>&1; do sleep 0.05; done
         $K start mute 2>err & start=$!
-        $K rm mute 2>err || grep -o 'is in use by another command' err
+        $K rm mute 2>refused || grep -o 'is in use by another command' refused
         sleep 0.3; kill -0 $start; kill $start; wait $start || echo $?; cat err | head -c 0
         # Whoever waits for a start is killed, and it is going on.
         kill -9 $run; wait $run || true
