@@ -11,12 +11,12 @@ use super::vcpu::{Counters, Shared, Vcpu};
 use super::workers::Workers;
 use crate::config::{MemoryStats, VcpuStats, VmStats};
 use crate::devices::serial::SerialInput;
-use crate::devices::virtio::Patience;
 use crate::devices::virtio::balloon::BalloonHandle;
 use crate::devices::virtio::block::BlockHandle;
 use crate::devices::virtio::net::NetHandle;
 use crate::devices::virtio::rng::RngHandle;
 use crate::devices::virtio::vsock::VsockHandle;
+use crate::devices::virtio::{PATIENCE, Patience};
 use crate::snapshot::MachineState;
 use crate::thread::{self, Beginning, OnStart, ThreadKind};
 use kvm_ioctls::VmFd;
@@ -29,10 +29,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long a pause waits for the threads of devices. Only on a busy host does one wait that long for its turn.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// How long it waits for the host then, as for a disk that does not answer.
-const PATIENCE_WITH_HOST: Duration = Duration::from_millis(100);
+/// How long a pause waits for the threads of devices. Only on a busy host does one wait that long for its turn; what one asks of
+/// the host is waited for as at an end.
+const TURN: Duration = Duration::from_millis(500);
 
 /// A running VM. Dropping it stops the VM and waits for its threads.
 ///
@@ -137,8 +136,8 @@ impl VmHandle {
             return Err(Error::BeingSaved);
         }
         let patience = Patience {
-            until: Instant::now() + PATIENCE,
-            host: PATIENCE_WITH_HOST,
+            until: Instant::now() + TURN,
+            host: PATIENCE,
         };
         let verb = "pause";
         let wrong = |from| Error::Transition { verb, from };
