@@ -8,7 +8,7 @@ use kvmlet_host::walls::rights;
 use kvmlet_manager::starting::{LISTENS, NotStarted as Unstarted, READY, Starting, Waiting};
 use kvmlet_manager::supervision::{ChannelSpec, Handed, Here, Program, Step, VSOCK, supervise};
 use kvmlet_manager::volumes::{Users, forget};
-use kvmlet_manager::{Book, Error, Given, Instance, InstanceId, Turn};
+use kvmlet_manager::{Asked, Book, Error, Given, Instance, InstanceId, Owned, Turn};
 use kvmlet_spec::ConsoleSize;
 use kvmlet_sys::signals::{self, ENDING};
 use rustix::fs::{Mode, OFlags, open};
@@ -122,10 +122,11 @@ impl Keep {
         let forget_it = || -> Result<(), Error> {
             let instance = book.find(&self.id)?;
             let asked = instance.asked()?;
+            // Somebody else may be starting it.
+            let _turn = instance.turn()?;
             let owned = book.own(&instance)?;
             if instance.record()?.started.is_none() {
-                remove(book, &instance, owned)?;
-                forget(book, &asked)?;
+                remove(book, &instance, &asked, owned)?;
             }
             Ok(())
         };
@@ -223,8 +224,7 @@ impl Keep {
         let never_was = !last.began && started_by != StartedBy::Again;
         match asked.remove || never_was {
             true => {
-                remove(&book, &instance, owned)?;
-                forget(&book, &asked)?;
+                remove(&book, &instance, &asked, owned)?;
             }
             false => owned.sync()?,
         }
@@ -265,11 +265,12 @@ fn settle(instance: &Instance) {
     }
 }
 
-fn remove(book: &Book, instance: &Instance, owned: kvmlet_manager::Owned) -> Result<(), Error> {
+/// Takes an instance out of the book, which is told, with what was made for it alone.
+fn remove(book: &Book, instance: &Instance, asked: &Asked, owned: Owned) -> Result<(), Error> {
     let name = book.name_of(instance.id())?;
     book.remove(owned)?;
     if let Err(error) = book.tell("destroy", instance.id(), name.as_ref(), []) {
         log::warn!("the event `destroy` is not told: {error}");
     }
-    Ok(())
+    forget(book, asked)
 }
