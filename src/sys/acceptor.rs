@@ -3,9 +3,9 @@
 //! A process that has no number left for one more socket is told so at once, each time, and the socket stays readable: a
 //! loop that only waits and accepts would take all of a CPU. So nobody is accepted for a while then.
 
+use crate::kin::Peer;
 use crate::wait::Slot;
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::geteuid;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -80,7 +80,7 @@ impl Acceptor {
 
 /// Is it of this process's user, or root?
 fn is_own(stream: BorrowedFd<'_>) -> bool {
-    socket_peercred(stream).is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid())
+    Peer::of(stream).is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid())
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub mod first_thread;
 pub mod frames;
 pub mod heap;
 pub mod interrupt;
+pub mod kin;
 pub mod kvm;
 pub mod lack;
 pub mod lock;

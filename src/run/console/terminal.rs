@@ -1,14 +1,12 @@
 //! The terminal in raw mode, and back on every way out.
 
 use kvmlet_spec::ConsoleSize;
+use kvmlet_sys::kin;
 use kvmlet_sys::thread::lock;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::process::getpgrp;
 use rustix::stdio::{stderr, stdin, stdout};
-use rustix::termios::{
-    OptionalActions, OutputModes, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
-};
+use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::null_mut;
@@ -117,9 +115,9 @@ fn controls_us(terminal: BorrowedFd<'_>) -> bool {
     unsafe { libc::tcgetsid(terminal.as_raw_fd()) != -1 }
 }
 
-/// Only there may a terminal be read and set. Where it controls no process of ours, it has no foreground.
+/// Only there may a terminal be read and set.
 pub(crate) fn in_foreground() -> bool {
-    tcgetpgrp(stdin()).map_or(true, |group| group == getpgrp())
+    kin::is_in_foreground(stdin())
 }
 
 fn saved() -> MutexGuard<'static, Option<Termios>> {

@@ -4,9 +4,10 @@ use super::link::Link;
 use crate::Error;
 use kvmlet_control::{Channel, Connection, Order, Report};
 use kvmlet_spec::{Outcome, Reason, Stats};
+use kvmlet_sys::kin::Peer;
 use kvmlet_sys::wait::{self, Slot, Until};
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -36,8 +37,11 @@ impl Running {
 
     /// The one whose supervisor is at the other end.
     pub(super) fn at(connection: Connection, patience: Duration) -> Result<Self, Error> {
-        let listens = socket_peercred(&connection);
-        let process = listens.map_err(|error| Error::Lost(error.into()))?.pid;
+        let listens = Peer::of(&connection).map_err(Error::Lost)?;
+        let process = listens.process.ok_or_else(|| Error::Host {
+            what: "a handle of the supervisor",
+            source: io::Error::other("it is in a PID namespace that this process does not see"),
+        })?;
         let mut running = Self::of(process, None, Link::Socket(Box::new(connection)))?;
         // Whoever answers has not ended, so that its number was nobody else's when the handle of its process was made.
         let held = match running.link.ask(Order::Watch) {

@@ -4,12 +4,12 @@ use super::Refused;
 use super::flags::{Flags, Limits};
 use super::made::Made;
 use kvmlet_command::firecracker::FIRECRACKER;
-use kvmlet_sys::{clock, process};
+use kvmlet_sys::{clock, kin, process};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit, setsid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_no_new_privs};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -88,13 +88,22 @@ pub fn go_on_elsewhere(flags: &Flags, root: &OwnedFd, made: &mut Made) -> Result
         return Ok(true);
     }
     // Who leads a session takes it along when it ends.
-    let leads = rustix::process::getsid(None).is_ok_and(|session| session == getpid());
+    let leads = kin::leads_session();
+    // Whoever finds the program at work finds the file written.
+    let (is_written, mut tell) = io::pipe().map_err(|error| Refused::by_host("a pipe", error))?;
     match process::fork_apart(libc::CLONE_NEWPID).map_err(no_process)? {
         Some(child) => {
             write(child.pid().as_raw_nonzero().to_string())?;
+            let told = tell.write_all(&[1]);
+            told.map_err(|error| Refused::by_host("a pipe", error))?;
             Ok(false)
         }
         None => {
+            drop(tell);
+            // Who could not write it tells of that.
+            if let Err(_unwritten) = (&is_written).read_exact(&mut [0]) {
+                std::process::exit(1);
+            }
             if leads {
                 setsid().map_err(|error| Refused::by_host("no session", error))?;
             }
