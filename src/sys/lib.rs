@@ -34,6 +34,7 @@ pub mod lock;
 pub mod obituary;
 pub mod output;
 pub mod process;
+pub mod regular;
 pub mod ring;
 pub mod seccomp;
 pub mod signals;

@@ -5,6 +5,7 @@ use crate::bounded;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kvmlet_sys::directory::Directory;
+use kvmlet_sys::regular;
 use kvmlet_sys::temporary::Temporary;
 use serde_json::{Map, Value, json};
 use std::fs::DirBuilder;
@@ -26,7 +27,7 @@ impl File {
             path: path.into(),
             source,
         };
-        let file = match std::fs::File::open(path) {
+        let file = match regular::open(path) {
             Ok(file) => file,
             Err(error)
                 if matches!(

@@ -1,4 +1,5 @@
 use super::*;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -98,6 +99,19 @@ fn what_is_no_file_of_passwords_is_told() {
     assert_eq!(
         fs::read_to_string(place.path().join("config.json")).unwrap(),
         "[1]"
+    );
+}
+
+#[test]
+fn a_fifo_in_its_place_is_not_waited_for() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("config.json");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let error = Keyring::in_file(&path).find("quay.io", "a/b").unwrap_err();
+    let text = kvmlet_sys::causes::in_a_line(&error);
+    assert!(
+        text.contains("config.json") && text.contains("not a regular file"),
+        "{text}"
     );
 }
 

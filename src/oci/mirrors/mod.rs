@@ -5,8 +5,8 @@ mod written;
 use crate::bounded;
 use kvmlet_image::reference::Reference;
 use kvmlet_spec::{Advice, Remedy};
-use kvmlet_sys::environment;
-use std::fs::{self, File};
+use kvmlet_sys::{environment, regular};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use written::{Registry, Written};
@@ -114,7 +114,7 @@ impl Registries {
             path: path.into(),
             source,
         };
-        let file = match File::open(path) {
+        let file = match regular::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(failed)?,
         };

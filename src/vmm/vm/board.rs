@@ -17,9 +17,10 @@ use crate::snapshot::{MEMORY_START, Saved};
 use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use kvmlet_sys::kvm::Execution;
+use kvmlet_sys::regular;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
@@ -138,18 +139,8 @@ fn open(what: &'static str, path: &Path) -> Result<File, Error> {
         path: path.into(),
         source,
     };
-    // A FIFO would wait for a writer, while the signals that end a start wait for the VM.
-    let mut options = File::options();
-    options.read(true).custom_flags(libc::O_NONBLOCK);
-    let file = options.open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if metadata.is_dir() {
-        return Err(failed(std::io::ErrorKind::IsADirectory.into()));
-    }
-    if !metadata.is_file() {
-        return Err(failed(io::Error::other("not a regular file")));
-    }
-    Ok(file)
+    // Nothing is waited for: the signals that end a start wait for the VM.
+    regular::open(path).map_err(failed)
 }
 
 /// Where KVM interprets guest kernel code, a kernel unpacks an initrd in minutes, or fails at an instruction that
