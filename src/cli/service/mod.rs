@@ -91,7 +91,8 @@ impl Run {
         // From when they are found, or made, until the book says who has them.
         let volumes = self.flags.mounts.takes_volumes(root.config());
         let volumes = volumes.then(|| Volumes::of(&book)).transpose()?;
-        let held = volumes.as_ref().map(Volumes::lock).transpose()?;
+        let held = volumes.as_ref().map(|volumes| volumes.lock(&book));
+        let held = held.transpose()?;
         let flags = self.flags;
         let mut asked = flags.asked(id, &book, &image, &root, words.collect(), held.as_ref())?;
         let warm = self.warm.then(|| Warm::find(&book, &asked, &root));

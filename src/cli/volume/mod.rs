@@ -70,8 +70,9 @@ struct Create {
 
 impl Create {
     fn run(self) -> Outcome {
-        let volumes = Volumes::of(&book()?)?;
-        let locked = volumes.lock()?;
+        let book = book()?;
+        let volumes = Volumes::of(&book)?;
+        let locked = volumes.lock(&book)?;
         let name = match self.name {
             Some(name) => name,
             None => VolumeName::random().map_err(Failed::new)?,
@@ -240,7 +241,7 @@ impl Rm {
     fn run(self) -> Outcome {
         let book = book()?;
         let volumes = Volumes::of(&book)?;
-        let locked = volumes.lock()?;
+        let locked = volumes.lock(&book)?;
         let users = Users::of(&book)?;
         each(&self.names, |text| {
             let name: VolumeName = text.parse().map_err(Failed::new)?;

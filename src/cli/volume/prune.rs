@@ -27,7 +27,7 @@ impl Prune {
         if !self.force && !self.agreed()? {
             return Ok(0);
         }
-        let locked = volumes.lock()?;
+        let locked = volumes.lock(&book)?;
         let users = Users::of(&book)?;
         let mut unused = volumes.list()?;
         unused.retain(|volume| self.all || volume.note.anonymous);

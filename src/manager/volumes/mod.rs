@@ -9,6 +9,7 @@
 //! upon, volumes are made and removed, and instances that mount some are put into the book, with the [lock](Volumes::lock).
 
 mod name;
+mod turn;
 mod users;
 
 pub use name::{NotAVolumeName, VolumeName};
@@ -49,6 +50,7 @@ pub struct Volumes {
 #[derive(Debug)]
 pub struct LockedVolumes<'a> {
     volumes: &'a Volumes,
+    book: &'a Book,
     _lock: File,
 }
 
@@ -109,17 +111,20 @@ impl Volumes {
         })
     }
 
-    /// Keeps others from making, removing and taking volumes.
+    /// Keeps others from making, removing and taking volumes of this book.
     ///
     /// # Errors
     /// When somebody does not let go of the lock.
-    pub fn lock(&self) -> Result<LockedVolumes<'_>, Error> {
+    pub fn lock<'a>(&'a self, book: &'a Book) -> Result<LockedVolumes<'a>, Error> {
         let file = locked(&self.around, LOCK)?;
         clear_away(&self.pending);
-        Ok(LockedVolumes {
+        let locked = LockedVolumes {
             volumes: self,
+            book,
             _lock: file,
-        })
+        };
+        locked.clear_made()?;
+        Ok(locked)
     }
 
     /// All of them, by their names.
@@ -182,7 +187,8 @@ impl Deref for LockedVolumes<'_> {
 }
 
 impl LockedVolumes<'_> {
-    /// Makes a volume, whose disk is made by `make` at the path that it is given. All of it is there then, or nothing.
+    /// Makes a volume, whose disk is made by `make` at the path that it is given. All of it is there then, or nothing. One
+    /// without a name is gone again if no instance of the book has it when the lock is let go of.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -195,6 +201,9 @@ impl LockedVolumes<'_> {
         let Volumes {
             pending, volumes, ..
         } = self.volumes;
+        if note.anonymous {
+            self.note(name)?;
+        }
         let made = self.make(name, note, make).and_then(|()| {
             let (file, new) = (name.as_str(), RenameFlags::NOREPLACE);
             let path = volumes.path().join(file);
@@ -276,7 +285,7 @@ pub fn forget(book: &Book, asked: &Asked) -> Result<(), Error> {
         return Ok(());
     }
     let volumes = Volumes::of(book)?;
-    let locked = volumes.lock()?;
+    let locked = volumes.lock(book)?;
     let users = Users::of(book)?;
     for name in names {
         match volumes.find(name) {

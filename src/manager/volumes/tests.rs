@@ -12,13 +12,15 @@ fn name(text: &str) -> VolumeName {
 }
 
 /// A volume whose disk has that many bytes.
-fn create(volumes: &Volumes, text: &str, bytes: u64) -> Result<Volume, Error> {
-    let make = |path: &Path| {
-        let file = File::create_new(path).and_then(|file| file.set_len(bytes));
-        file.map_err(Error::file(path))
-    };
-    let locked = volumes.lock()?;
-    locked.create(&name(text), &Note::new(false), make)
+fn create(book: &Book, text: &str, bytes: u64) -> Result<Volume, Error> {
+    let volumes = Volumes::of(book)?;
+    let locked = volumes.lock(book)?;
+    locked.create(&name(text), &Note::new(false), |path| disk(path, bytes))
+}
+
+fn disk(path: &Path, bytes: u64) -> Result<(), Error> {
+    let file = File::create_new(path).and_then(|file| file.set_len(bytes));
+    file.map_err(Error::file(path))
 }
 
 /// An instance that mounts a volume.
@@ -40,7 +42,7 @@ fn a_volume_is_there_whole_or_not_at_all() {
     let (_place, book) = book();
     let volumes = Volumes::of(&book).unwrap();
     let failed = volumes
-        .lock()
+        .lock(&book)
         .unwrap()
         .create(&name("data"), &Note::new(false), |path| {
             std::fs::write(path, "half").unwrap();
@@ -48,13 +50,13 @@ fn a_volume_is_there_whole_or_not_at_all() {
         });
     assert!(matches!(failed, Err(Error::Homeless)));
     assert!(volumes.list().unwrap().is_empty());
-    let made = create(&volumes, "data", 1 << 20).unwrap();
+    let made = create(&book, "data", 1 << 20).unwrap();
     assert_eq!((made.bytes, made.stored_bytes), (1 << 20, 0));
-    assert!(create(&volumes, "data", 1).is_err());
+    assert!(create(&book, "data", 1).is_err());
     assert_eq!(volumes.find(&name("data")).unwrap().note, made.note);
     // What somebody has left who was killed is cleared away by the next.
     std::fs::create_dir(volumes.pending.path().join("left")).unwrap();
-    create(&volumes, "more", 1).unwrap();
+    create(&book, "more", 1).unwrap();
     assert!(volumes.pending.names().unwrap().is_empty());
     let names: Vec<String> = volumes
         .list()
@@ -69,8 +71,8 @@ fn a_volume_is_there_whole_or_not_at_all() {
 fn a_volume_grows_and_does_not_shrink() {
     let (_place, book) = book();
     let volumes = Volumes::of(&book).unwrap();
-    let volume = create(&volumes, "data", 1 << 20).unwrap();
-    let locked = volumes.lock().unwrap();
+    let volume = create(&book, "data", 1 << 20).unwrap();
+    let locked = volumes.lock(&book).unwrap();
     locked.grow(&volume, 2 << 20).unwrap();
     let volume = volumes.find(&name("data")).unwrap();
     assert_eq!(volume.bytes, 2 << 20);
@@ -82,11 +84,11 @@ fn a_volume_grows_and_does_not_shrink() {
 fn what_an_instance_has_is_not_removed() {
     let (_place, book) = book();
     let volumes = Volumes::of(&book).unwrap();
-    create(&volumes, "data", 1).unwrap();
+    create(&book, "data", 1).unwrap();
     let (id, _) = mounting(&book, "data", true);
     let remove = || {
         let users = Users::of(&book).unwrap();
-        volumes.lock().unwrap().remove(&name("data"), &users)
+        volumes.lock(&book).unwrap().remove(&name("data"), &users)
     };
     let error = remove().unwrap_err();
     assert!(matches!(error, Error::VolumeUsed { .. }), "{error}");
@@ -126,4 +128,41 @@ fn names_are_dockers() {
     }
     let random = VolumeName::random().unwrap();
     assert_eq!(random.as_str().parse(), Ok(random));
+}
+
+#[test]
+fn a_volume_without_a_name_is_an_instances_or_gone() {
+    let (_place, book) = book();
+    let volumes = Volumes::of(&book).unwrap();
+    let make = |locked: &LockedVolumes<'_>, text| {
+        let made = locked.create(&name(text), &Note::new(true), |path| disk(path, 1));
+        made.unwrap();
+    };
+    let names = || -> Vec<String> {
+        let all = volumes.list().unwrap().into_iter();
+        all.map(|volume| volume.name.to_string()).collect()
+    };
+    let locked = volumes.lock(&book).unwrap();
+    make(&locked, "used");
+    make(&locked, "failed");
+    let (id, _) = mounting(&book, "used", false);
+    assert_eq!(names(), ["failed", "used"]);
+    drop(locked);
+    assert_eq!(names(), ["used"]);
+
+    // Who is killed lets go of the lock, and does nothing else.
+    let locked = volumes.lock(&book).unwrap();
+    make(&locked, "killed");
+    let lock = locked._lock.try_clone().unwrap();
+    std::mem::forget(locked);
+    kvmlet_sys::lock::release(&lock).unwrap();
+    assert_eq!(names(), ["killed", "used"]);
+    drop(volumes.lock(&book).unwrap());
+    assert_eq!(names(), ["used"]);
+
+    // It may stay when its instance goes, as docker's may, until somebody prunes.
+    let instance = book.find(id.as_str()).unwrap();
+    book.remove(instance.own().unwrap()).unwrap();
+    drop(volumes.lock(&book).unwrap());
+    assert_eq!(names(), ["used"]);
 }
