@@ -4,16 +4,25 @@
 
 use kvmlet_harness as harness;
 
+mod cases;
 mod client;
 mod command_line;
+mod description;
 mod jailer;
 mod lives;
+mod operations;
 mod running;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // For `tests/clients/schemathesis_firecracker.py`: what requests are made from.
+    if std::env::args().any(|word| word == "--openapi") {
+        println!("{}", description::description());
+        return ExitCode::SUCCESS;
+    }
     let tests = [
+        cases::TESTS,
         command_line::TESTS,
         jailer::TESTS,
         lives::TESTS,

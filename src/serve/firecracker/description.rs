@@ -94,9 +94,6 @@ pub fn net(interface: &NetworkInterface) -> Result<Net, Fault> {
     if let Some(mac) = &interface.guest_mac {
         net.mac = Some(mac.parse().map_err(wrong)?);
     }
-    if let Some(mtu) = interface.mtu {
-        net.mtu = Some(u64::from(mtu).try_into().map_err(wrong)?);
-    }
     net.rx = limit(interface.rx_rate_limiter)?;
     net.tx = limit(interface.tx_rate_limiter)?;
     Ok(net)

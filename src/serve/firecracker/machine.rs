@@ -208,6 +208,9 @@ impl Machine {
     }
 
     fn set_interface(&mut self, interface: NetworkInterface) -> Result<(), Fault> {
+        if interface.mtu.is_some() {
+            return Err(Fault::unsupported("mtu of an interface", TAP_MTU));
+        }
         let id = &interface.iface_id;
         let mut others = self
             .network_interfaces
@@ -269,6 +272,7 @@ const HINTING: &str = "the guest reports free pages by free_page_reporting";
 const ENTROPY_LIMIT: &str = "entropy has a limit of its own, which all guests have";
 const SERIAL_LIMIT: &str = "the serial port has none";
 const LOGGER_MODULE: &str = "messages have levels, and no modules";
+const TAP_MTU: &str = "the guest is told the tap's own, which who makes that sets up";
 const VHOST_USER: &str = "a drive is a file or a block device (path_on_host)";
 
 #[cfg(test)]

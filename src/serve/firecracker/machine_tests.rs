@@ -92,6 +92,11 @@ fn what_cannot_be_honoured_is_named_and_changes_nothing() {
         ),
         ("net", net("eth1", "tap0"), "`eth0` has that"),
         (
+            "net",
+            json!({ "iface_id": "eth1", "host_dev_name": "tap1", "mtu": 1400 }),
+            "mtu of an interface is not supported: the guest is told the tap's own",
+        ),
+        (
             "balloon",
             json!({ "amount_mib": 129, "deflate_on_oom": true }),
             "larger than the memory of 128",
