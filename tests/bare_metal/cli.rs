@@ -1,6 +1,6 @@
 //! `kvmlet boot` with bare-metal guests: exit codes, signals, input from pipes and terminals.
 
-use crate::harness::{Test, deadline, patience::eventually, program};
+use crate::harness::{Test, deadline, has_ended, patience::eventually, program};
 use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
@@ -249,9 +249,7 @@ fn killed_supervisor() {
         .unwrap()
         .read_to_end(&mut rest)
         .unwrap();
-    eventually("the VM's process is gone", || {
-        !std::path::Path::new(&format!("/proc/{vm}/fd")).exists()
-    });
+    eventually("the VM's process has ended", || has_ended(vm as u32));
 }
 
 fn ignored_signals() {

@@ -2,7 +2,7 @@
 
 use crate::cli::{Running, kill, kvmlet};
 use crate::harness::patience::{self, eventually};
-use crate::harness::{Test, program};
+use crate::harness::{Test, has_ended, program};
 use crate::ports::on_own_host;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
@@ -359,7 +359,7 @@ fn disk() {
             eventually("the disk is being made", || maker().is_some());
             let maker = maker().unwrap();
             ends_at_once(child, libc::SIGTERM);
-            assert!(!Path::new(&format!("/proc/{maker}")).exists());
+            assert!(has_ended(maker as u32));
             assert_eq!(left(pid), [] as [String; 0]);
             assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
         }

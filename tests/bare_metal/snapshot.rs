@@ -2,7 +2,7 @@
 
 use crate::cli::{Running, run, text, vm_process};
 use crate::harness::control::with_control;
-use crate::harness::{Test, deadline, patience::eventually, program};
+use crate::harness::{Test, deadline, has_ended, patience::eventually, program};
 use crate::packets::enter_own_network;
 use kvmlet_control::{Connection, Order};
 use kvmlet_vmm::arch::x86_64::cpuid::Leaf;
@@ -354,10 +354,10 @@ fn load() {
     for time in 0..10 {
         vm.ask(Order::Pause);
         vm.save(&file("saved"));
-        // Its tap is free when the VM's process is gone, which is soon after its supervisor.
-        let process = format!("/proc/{}", vm_process(&vm.vm));
+        // Its tap is free when the VM's process has ended, which is soon after its supervisor.
+        let process = vm_process(&vm.vm);
         drop(vm);
-        eventually("the VM is gone", || !Path::new(&process).exists());
+        eventually("the VM has ended", || has_ended(process as u32));
         let socket = file(&time.to_string());
         let disk = ["--disk", &disk, "--net", "tap=saved0,queues=2"];
         vm = Worker::restore(&file("saved"), &disk, &socket);

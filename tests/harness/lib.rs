@@ -178,10 +178,14 @@ fn build(directory: &str, package: &str, features: &[&str]) -> PathBuf {
     programs
 }
 
-/// Has that process ended? One that nobody has waited for yet has: an orphan is there until PID 1 comes to it, if ever.
+/// Has that process ended, with all of its threads and all that they had open? One that nobody has waited for yet has: an
+/// orphan is there until PID 1 comes to it, if ever.
 pub fn has_ended(process: u32) -> bool {
     let pid = Pid::from_raw(process as i32).expect("a process has a number");
-    !Path::new(&format!("/proc/{process}")).exists() || first_thread::has_ended(pid)
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else {
+        return true;
+    };
+    threads.count() <= 1 && first_thread::has_ended(pid)
 }
 
 /// The CPU time that all threads of a process have used.
