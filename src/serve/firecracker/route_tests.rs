@@ -33,6 +33,7 @@ fn ask(vm: &mut Vm, method: Method, path: &str, body: &str) -> (u16, String) {
         query: String::new(),
         body: body.into(),
         closes: false,
+        is_old: false,
     };
     let answer = vm.handle(&request).expect("nothing was asked of a VM");
     let body = answer.body.unwrap_or_default();

@@ -20,6 +20,8 @@ fn manner(longest_body: usize) -> Manner {
         name: SERVER,
         seats: SEATS,
         longest_body,
+        // Clients rely on it: Firecracker's server never closes.
+        old_go_on: true,
         // Whoever may write to the socket's file is meant to.
         peers: Peers::All,
         refuse: |status, why| {

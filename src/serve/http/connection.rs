@@ -3,6 +3,7 @@
 //! What it can make this process hold is bounded: one request and one answer. Its next request is read when that was sent.
 
 use super::Answer;
+use super::manner::Manner;
 use super::request::{LONGEST_HEAD, Method, Parsed, Request, parse};
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::io::Errno;
@@ -125,7 +126,7 @@ impl Connection {
     }
 
     /// Reads what has come.
-    pub fn listen(&mut self, longest_body: usize) -> Heard {
+    pub fn listen(&mut self, manner: &Manner) -> Heard {
         if self.streams {
             return self.overhear();
         }
@@ -133,11 +134,11 @@ impl Connection {
             return Heard::Nothing;
         }
         // What has come with the request before is a request already, maybe.
-        match self.parse(longest_body) {
+        match self.parse(manner) {
             Heard::Nothing => {}
             heard => return heard,
         }
-        let room = (LONGEST_HEAD + longest_body).saturating_sub(self.incoming.len());
+        let room = (LONGEST_HEAD + manner.longest_body).saturating_sub(self.incoming.len());
         let mut bytes = [0; READ_BYTES];
         let read = bytes.len().min(room);
         match recv(&self.stream, &mut bytes[..read], RecvFlags::DONTWAIT) {
@@ -146,7 +147,7 @@ impl Connection {
                     self.since = Instant::now();
                 }
                 self.incoming.extend_from_slice(&bytes[..count]);
-                self.parse(longest_body)
+                self.parse(manner)
             }
             Err(Errno::AGAIN | Errno::INTR) => Heard::Nothing,
             Ok(_) | Err(_) => Heard::End,
@@ -162,11 +163,11 @@ impl Connection {
         }
     }
 
-    fn parse(&mut self, longest_body: usize) -> Heard {
+    fn parse(&mut self, manner: &Manner) -> Heard {
         if self.incoming.is_empty() {
             return Heard::Nothing;
         }
-        match parse(&self.incoming, longest_body) {
+        match parse(&self.incoming, manner.longest_body) {
             Parsed::Partial { expects } => {
                 if expects && !self.continued {
                     self.continued = true;
@@ -179,7 +180,8 @@ impl Connection {
                 self.incoming.drain(..length);
                 // Of a long body nothing is kept.
                 self.incoming.shrink_to(READ_BYTES);
-                (self.waits, self.closes, self.continued) = (true, request.closes, false);
+                let closes = request.closes || (request.is_old && !manner.old_go_on);
+                (self.waits, self.closes, self.continued) = (true, closes, false);
                 self.is_head = request.method == Method::Head;
                 Heard::Request(request)
             }

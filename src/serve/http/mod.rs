@@ -3,12 +3,14 @@
 
 mod answer;
 mod connection;
+mod manner;
 mod percent;
 mod request;
 mod server;
 
 pub use answer::{Answer, JSON};
 pub use kvmlet_sys::acceptor::Peers;
+pub use manner::Manner;
 pub use percent::decoded;
 pub use request::{Method, Request};
-pub use server::{ClientId, Manner, Server};
+pub use server::{ClientId, Server};

@@ -1,6 +1,7 @@
 //! What a client sends.
 
 use httparse::{EMPTY_HEADER, Header, Status};
+use std::borrow::Cow;
 
 /// No request's head is longer.
 pub const LONGEST_HEAD: usize = 8 << 10;
@@ -77,6 +78,8 @@ pub struct Request {
     pub body: Vec<u8>,
     /// The client wants no more of this connection.
     pub closes: bool,
+    /// It speaks HTTP/1.0, whose connections end with an answer, and does not say that it goes on.
+    pub is_old: bool,
 }
 
 /// What has come so far.
@@ -111,7 +114,8 @@ pub fn parse(bytes: &[u8], longest_body: usize) -> Parsed {
         head.method.unwrap_or_default(),
         head.path.unwrap_or_default(),
     );
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let target = origin_form(target);
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let Some(method) = Method::of(name) else {
         return Parsed::Bad(
             400,
@@ -136,16 +140,33 @@ pub fn parse(bytes: &[u8], longest_body: usize) -> Parsed {
             expects: expects && bytes.len() == start,
         };
     };
-    // Also by HTTP/1.0: clients go on after that, since Firecracker's server never closes.
-    let closes = says(head.headers, "Connection", "close");
+    let says = |word| says(head.headers, "Connection", word);
     let request = Request {
         method,
         path: path.into(),
         query: query.into(),
         body: body.into(),
-        closes,
+        closes: says("close"),
+        is_old: head.version == Some(0) && !says("keep-alive"),
     };
     Parsed::Whole(request, end)
+}
+
+/// What is asked for, without the scheme and the authority that those who speak as to a proxy put before it (RFC 9112 §3.2.2):
+/// there is one server here, whatever it is called.
+fn origin_form(target: &str) -> Cow<'_, str> {
+    let (scheme, rest) = match target.split_at_checked(7) {
+        Some((scheme, rest)) => (scheme, rest),
+        None => return target.into(),
+    };
+    if !scheme.eq_ignore_ascii_case("http://") {
+        return target.into();
+    }
+    match rest.find(['/', '?']) {
+        Some(start) if rest[start..].starts_with('/') => rest[start..].into(),
+        Some(start) => format!("/{}", &rest[start..]).into(),
+        None => "/".into(),
+    }
 }
 
 /// How long a body is, and whether the client waits to be told to send it.
@@ -265,11 +286,40 @@ mod tests {
     }
 
     #[test]
+    fn a_target_may_name_its_server() {
+        for (target, path, query) in [
+            ("/a?b", "/a", "b"),
+            ("http://localhost/v1/vms?x=1", "/v1/vms", "x=1"),
+            ("HTTP://a:80/b", "/b", ""),
+            ("http://a", "/", ""),
+            ("http://a?x=/", "/", "x=/"),
+            ("http://", "/", ""),
+            ("http:/", "http:/", ""),
+            ("ftp://a/b", "ftp://a/b", ""),
+            ("*", "*", ""),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\n\r\n");
+            let Parsed::Whole(request, _) = parse(text.as_bytes(), MOST) else {
+                panic!("{target}");
+            };
+            assert_eq!((&*request.path, &*request.query), (path, query), "{target}");
+        }
+    }
+
+    #[test]
     fn clients_say_how_they_go_on() {
-        let whole = |text: &str| match parse(text.as_bytes(), MOST) {
-            Parsed::Whole(request, _) => request.closes,
+        let request = |text: &str| match parse(text.as_bytes(), MOST) {
+            Parsed::Whole(request, _) => request,
             other => panic!("{other:?}"),
         };
+        let whole = |text: &str| request(text).closes;
+        for (text, old) in [
+            ("GET / HTTP/1.0\r\n\r\n", true),
+            ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\n\r\n", false),
+        ] {
+            assert_eq!(request(text).is_old, old, "{text}");
+        }
         assert!(!whole("GET / HTTP/1.0\r\n\r\n"));
         assert!(whole("GET / HTTP/1.0\r\nConnection: close\r\n\r\n"));
         assert!(whole(

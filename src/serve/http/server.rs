@@ -2,8 +2,9 @@
 
 use super::Answer;
 use super::connection::{Connection, Heard};
+use super::manner::Manner;
 use super::request::Request;
-use kvmlet_sys::acceptor::{Acceptor, Peers};
+use kvmlet_sys::acceptor::Acceptor;
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -19,21 +20,6 @@ const LAST: Duration = Duration::from_millis(200);
 
 /// What a client is known by, as long as it is there.
 pub type ClientId = u32;
-
-/// How a server answers what is no request that anybody takes.
-#[derive(Clone, Copy, Debug)]
-pub struct Manner {
-    /// What it calls itself.
-    pub name: &'static str,
-    /// Programs that are served at a time.
-    pub seats: usize,
-    /// The longest body.
-    pub longest_body: usize,
-    /// Who may connect: whoever may write to the socket's file, or only its user's programs.
-    pub peers: Peers,
-    /// What somebody is told who sends what is not understood, or is one too many (503).
-    pub refuse: fn(u16, &str) -> Answer,
-}
 
 /// A socket that listens, with those who are connected.
 #[derive(Debug)]
@@ -99,7 +85,7 @@ impl Server {
         let Some(client) = self.connections.get_mut(&id) else {
             return;
         };
-        let answer = match client.listen(self.manner.longest_body) {
+        let answer = match client.listen(&self.manner) {
             Heard::Nothing => return,
             Heard::End => return drop(self.connections.remove(&id)),
             Heard::Request(request) if self.has_seat(id) => {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::http::Method;
+use crate::http::Peers;
 use crate::http::connection::GRACE;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,6 +14,7 @@ const MANNER: Manner = Manner {
     name: "S",
     seats: MOST,
     longest_body: 100,
+    old_go_on: false,
     peers: Peers::All,
     refuse: |status, why| Answer::new(status, Some(format!("[{why}]"))),
 };

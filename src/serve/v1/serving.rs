@@ -27,6 +27,7 @@ const MANNER: Manner = Manner {
     name: SERVER,
     seats: SEATS,
     longest_body: BODY_BYTES,
+    old_go_on: false,
     peers: Peers::OwnUser,
     refuse: problem::refuse,
 };

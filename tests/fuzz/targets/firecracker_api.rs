@@ -127,6 +127,7 @@ fuzz_target!(|input: &[u8]| {
         name: "S",
         seats: 10,
         longest_body: BODY,
+        old_go_on: true,
         peers: Peers::All,
         refuse: |status, why| {
             Answer::new(status, Some(format!("{{\"fault_message\":{why:?}}}")))
