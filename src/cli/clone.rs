@@ -1,12 +1,13 @@
 //! `kvmlet clone`.
 
 use super::boot::StartedBy;
+use super::chosen_id::id;
 use super::instances::{book, look};
 use super::restore::{Another, refuse_changed};
 use super::snapshot::fill;
 use super::{Failed, Outcome};
 use clap::Args;
-use kvmlet_manager::{Error, Name};
+use kvmlet_manager::{Error, InstanceId, Name};
 use kvmlet_spec::{HostPort, PortMapping, PortMappings};
 use kvmlet_sys::standard_error;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -29,6 +30,12 @@ pub(super) struct Clone {
     /// Remove it when it has ended.
     #[arg(long)]
     rm: bool,
+    /// Whose words messages are in.
+    #[arg(long, value_name = "VERB", hide = true)]
+    started_by: Option<String>,
+    /// The id of the other.
+    #[arg(long, hide = true, value_parser = id)]
+    id: Option<InstanceId>,
     /// The one that runs, by its name, its id, or a beginning of that.
     #[arg(value_name = "INSTANCE")]
     instance: String,
@@ -39,7 +46,9 @@ pub(super) struct Clone {
 
 impl Clone {
     pub fn run(self) -> Outcome {
-        StartedBy::Copy.speak();
+        let by = self.started_by.as_deref();
+        let by = by.map_or(StartedBy::Copy, StartedBy::of);
+        by.speak();
         let book = book()?;
         let (instance, view) = look(&book, &self.instance)?;
         refuse_changed(&view.asked)?;
@@ -68,6 +77,8 @@ impl Clone {
         let other = Another {
             name: self.name,
             remove: self.rm,
+            id: self.id,
+            by,
             publish: self.publish.into_iter().flatten().collect(),
         };
         // As long as this process lives, which waits until the other runs, and boots whenever that is started again.

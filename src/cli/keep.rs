@@ -141,7 +141,7 @@ impl Keep {
         let given = Given::wait(io::stdin()).map_err(Failed::new)?;
         let Some(given) = given else {
             // Nothing has come of it, or whoever has made it was killed.
-            if started_by != StartedBy::Again {
+            if started_by.makes() {
                 self.forget_made(&book);
             }
             return Ok(0);
@@ -221,7 +221,7 @@ impl Keep {
         let (owned, last) = supervise(&book, keeper, &asked, &program, told)?;
         // How it has ended survives a loss of power, unless nobody wants to know. Of one that never had a VM there is nothing
         // to look at but what was told, and its name is for the next attempt.
-        let never_was = !last.began && started_by != StartedBy::Again;
+        let never_was = !last.began && started_by.makes();
         match asked.remove || never_was {
             true => {
                 remove(&book, &instance, &asked, owned)?;

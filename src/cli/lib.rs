@@ -7,6 +7,7 @@ mod attach;
 mod bench;
 mod beside;
 mod boot;
+mod chosen_id;
 mod clone;
 mod cp;
 mod docker;

@@ -39,6 +39,20 @@ pub enum ConnectionError {
     Io(#[from] io::Error),
 }
 
+/// What a supervisor says, with how long, of a VM that has not answered it.
+pub const UNANSWERED: &str = "the VM has not answered within";
+
+impl ConnectionError {
+    /// Was an answer waited for in vain: the supervisor's, or by that the VM's own?
+    pub fn is_late(&self) -> bool {
+        match self {
+            Self::Refused(failure) => failure.message.starts_with(UNANSWERED),
+            Self::Late(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// A connection to the supervisor of a VM.
 #[derive(Debug)]
 pub struct Connection {

@@ -41,7 +41,7 @@ mod tests;
 mod wire;
 
 pub use channel::{Channel, Received};
-pub use connection::{Connection, ConnectionError, Saving};
+pub use connection::{Connection, ConnectionError, Saving, UNANSWERED};
 pub use frame::{Frame, framed};
 pub use passing::send_with;
 pub use report::Report;

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(40);
 /// How long it may take until what it has done is noted.
 const NOTING: Duration = Duration::from_secs(10);
+/// How long that is waited for where it is not known whether it was done.
+const SOON: Duration = Duration::from_secs(1);
 
 /// A connection to the supervisor of an instance's VM.
 #[derive(Debug)]
@@ -175,11 +177,35 @@ impl Control<'_> {
                 state: before,
             });
         }
-        self.ask(order)?;
+        let asked = self.ask(order);
+        let is_refused = |error: &Error| match error {
+            Error::Control { source, .. } => matches!(source, ConnectionError::Refused(_)),
+            _ => false,
+        };
+        // Who has asked for the same a moment before may have it already.
+        if asked.as_ref().err().is_some_and(is_refused) && self.becomes(wanted)? {
+            return Err(Error::Already {
+                called: self.called.clone(),
+                state: wanted,
+            });
+        }
+        asked?;
         let deadline = Instant::now() + NOTING;
         while self.instance.state()? == before && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
+    }
+
+    /// Is it noted soon that its VM does that?
+    fn becomes(&self, wanted: State) -> Result<bool, Error> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            match self.instance.state()? == wanted {
+                true => return Ok(true),
+                false if Instant::now() >= deadline => return Ok(false),
+                false => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
     }
 }

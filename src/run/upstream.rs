@@ -3,7 +3,7 @@
 
 use crate::Error;
 use crate::control::{ControlListener, ControlSocket, Wanted, failure};
-use kvmlet_control::{Channel, Order, REQUEST_BYTES, Received, Report, Request, State};
+use kvmlet_control::{Channel, Order, REQUEST_BYTES, Received, Report, Request, State, UNANSWERED};
 use kvmlet_spec::{Dialect, Failure, Outcome};
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::process::Pid;
@@ -187,7 +187,7 @@ impl Upstream {
         let now = Instant::now();
         let is_late = |it: &&Waiting| it.due().is_some_and(|due| due <= now);
         while let Some(late) = self.waiting.iter().find(is_late) {
-            let why = format!("the VM has not answered within {} s", ANSWER.as_secs());
+            let why = format!("{UNANSWERED} {} s", ANSWER.as_secs());
             self.answer(late.number, Some(failure(&why)));
         }
     }

@@ -44,7 +44,7 @@ impl Document {
             known.len() == steps.len()
                 && same
                     .into_iter()
-                    .all(|(known, step)| known == step || *known == "{name}")
+                    .all(|(known, step)| known == step || known.starts_with('{'))
         };
         let paths = self.0["paths"].as_object().unwrap();
         paths

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 pub const TESTS: &[Test] = &[
     ("a_vm_is_made_started_watched_and_removed", life),
     ("the_same_description_is_the_same_vm", idempotent),
+    ("what_is_told_of_a_vm_can_be_asked_again", again),
+    ("many_pause_and_resume_at_once", at_once),
     ("vms_go_on_without_their_server", outlives),
     ("who_waits_is_told_the_end", waiting),
     ("a_vm_that_does_not_start_says_why", failing),
@@ -115,6 +117,62 @@ fn idempotent() {
         "{statuses:?}"
     );
     assert_eq!(served.get("/v1/vms")["vms"].as_array().unwrap().len(), 2);
+}
+
+fn again() {
+    if !is_possible() {
+        return;
+    }
+    let served = Served::new();
+    let mut wanted = agent(&["stay"]);
+    wanted["service"] =
+        json!({ "env": { "A": "1" }, "workdir": "/srv", "stop_timeout": 3, "stop_signal": 2 });
+    wanted["restart"] = json!("on-failure:2");
+    wanted["log"] = json!({ "files": 2 });
+    let first = served.done("PUT", "/v1/vms/one", &wanted);
+    let mut told = json!({});
+    for key in [
+        "config", "command", "service", "restart", "remove", "labels", "log",
+    ] {
+        told[key] = first[key].clone();
+    }
+    let same = served.ask("PUT", "/v1/vms/one", &told.to_string());
+    assert_eq!((same.status, same.json()), (200, first.clone()));
+    let mut second = served.done("PUT", "/v1/vms/two", &told);
+    for key in ["id", "name", "created"] {
+        assert_ne!(second[key], first[key]);
+        second[key] = first[key].clone();
+    }
+    assert_eq!(second, first);
+    wanted["service"]["hostname"] = json!("tenant");
+    let named = served.done("PUT", "/v1/vms/three", &wanted);
+    assert_eq!(named["service"]["hostname"], "tenant");
+}
+
+fn at_once() {
+    if !is_possible() {
+        return;
+    }
+    let served = Served::new();
+    served.done("PUT", "/v1/vms/web", &agent(&["out=ready", "stay"]));
+    served.post("/v1/vms/web/start");
+    for (verb, state) in [("pause", "paused"), ("resume", "running")].repeat(3) {
+        std::thread::scope(|scope| {
+            let ask = || served.post(&format!("/v1/vms/web/{verb}"));
+            let threads: Vec<_> = (0..20).map(|_| scope.spawn(ask)).collect();
+            for thread in threads {
+                assert_eq!(thread.join().unwrap()["state"], state);
+            }
+        });
+    }
+    // More than a supervisor serves at a time have their turns.
+    std::thread::scope(|scope| {
+        let ask = || served.get("/v1/vms/web/stats");
+        let threads: Vec<_> = (0..40).map(|_| scope.spawn(ask)).collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap()["memory"]["bytes"], 64 << 20);
+        }
+    });
 }
 
 fn outlives() {

@@ -1,7 +1,7 @@
 //! What is refused, and how that is told.
 
 use crate::harness::Test;
-use crate::served::{Served, agent, is_possible, receive};
+use crate::served::{Served, agent, is_possible, receive, send};
 use serde_json::json;
 use std::io::Write;
 
@@ -10,6 +10,8 @@ pub const TESTS: &[Test] = &[
     ("what_there_is_not_is_told_apart", missing),
     ("who_breaks_http_is_told_so", broken),
     ("another_user_is_not_heard", stranger),
+    ("settings_are_named_as_clients_set_them", words),
+    ("who_cannot_serve_says_why", unserved),
 ];
 
 fn fields() {
@@ -58,6 +60,25 @@ fn fields() {
             .contains("did you mean `memory`"),
         "{near}"
     );
+    // Of two that are said, a reader could take either.
+    for (body, field) in [
+        (
+            r#"{"config": {"memory": "64M", "memory": "32M"}}"#,
+            "config.memory",
+        ),
+        (
+            r#"{"config": {}, "labels": {"a": "", "b": "", "a": ""}}"#,
+            "labels.a",
+        ),
+        (r#"{"config": {}, "config": {}}"#, "config"),
+    ] {
+        assert_eq!(put(body)["field"], field);
+    }
+    for signal in [0, 65] {
+        let path = format!("/v1/vms/web/kill?signal={signal}");
+        let problem = served.refused(400, "POST", &path, "");
+        assert_eq!(problem["detail"], "`signal` is a whole number from 1 to 64");
+    }
     let name = served.refused(400, "PUT", "/v1/vms/-x", &agent(&[]).to_string());
     assert_eq!(name["field"], "name");
     for path in [
@@ -134,6 +155,17 @@ fn broken() {
         assert_eq!(told.field("Content-Type"), Some("application/problem+json"));
         assert_eq!(told.json()["status"], status);
     }
+    // The target may name the server. Of HTTP/1.0 a connection ends with its answer, unless its client goes on.
+    let mut stream = served.connect();
+    send(&mut stream, "GET", "http://localhost/v1/vms", "");
+    assert_eq!(receive(stream).status, 200);
+    let mut stream = served.connect();
+    stream.write_all(b"GET /v1/vms HTTP/1.0\r\n\r\n").unwrap();
+    let told = receive(stream);
+    assert_eq!(
+        (told.status, told.field("Connection")),
+        (200, Some("close"))
+    );
     // As many silent clients as there are seats, and more, are in nobody's way for long.
     let silent: Vec<_> = (0..200).map(|_| served.connect()).collect();
     std::thread::sleep(std::time::Duration::from_secs(1));
@@ -167,4 +199,37 @@ fn stranger() {
         "{output:?}"
     );
     served.get("/v1/vms");
+}
+
+fn words() {
+    if !is_possible() {
+        return;
+    }
+    let served = Served::new();
+    let mut wanted = agent(&["stay"]);
+    wanted["config"]["memory"] = json!("900G");
+    served.done("PUT", "/v1/vms/web", &wanted);
+    let problem = served.refused(422, "POST", "/v1/vms/web/start", "");
+    let help = problem["help"].as_str().unwrap();
+    assert!(
+        help.contains("`memory`") && !help.contains("--"),
+        "{problem}"
+    );
+    let nobody = served.refused(404, "GET", "/v1/vms/nobody", "");
+    assert_eq!(nobody["help"], "`GET /v1/vms` lists all that there are");
+}
+
+fn unserved() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvmlet-serve"));
+    let output = command.args(["serve", "--socket", "/nowhere/api"]).output();
+    let output = output.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{told}");
+    for part in [
+        "`/nowhere/api`",
+        "caused by: no such file",
+        "help: make the directory",
+    ] {
+        assert!(told.to_lowercase().contains(part), "{told}");
+    }
 }

@@ -4,6 +4,7 @@
 
 use kvmlet_harness as harness;
 
+mod copies;
 mod document;
 mod events;
 mod lives;
@@ -13,7 +14,7 @@ mod served;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let tests = [lives::TESTS, problems::TESTS, events::TESTS].concat();
+    let tests = [lives::TESTS, problems::TESTS, events::TESTS, copies::TESTS].concat();
     let arguments = libtest_mimic::Arguments::from_args();
     harness::run(arguments, &tests, harness::kvm)
 }

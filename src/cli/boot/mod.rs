@@ -69,6 +69,10 @@ pub(crate) enum StartedBy {
     Run,
     Copy,
     Again,
+    /// A client of kvmlet's API, who has keys instead.
+    Api,
+    /// The same, of which this one is made.
+    ApiMade,
 }
 
 impl StartedBy {
@@ -81,6 +85,8 @@ impl StartedBy {
             Self::Run => "run",
             Self::Copy => "copy",
             Self::Again => "again",
+            Self::Api => "api",
+            Self::ApiMade => "api-made",
         }
     }
 
@@ -89,8 +95,15 @@ impl StartedBy {
         match name {
             "run" => Self::Run,
             "copy" => Self::Copy,
+            "api" => Self::Api,
+            "api-made" => Self::ApiMade,
             _ => Self::Again,
         }
+    }
+
+    /// Is the instance made for this start alone, and gone if nothing comes of it?
+    pub const fn makes(self) -> bool {
+        matches!(self, Self::Run | Self::Copy | Self::ApiMade)
     }
 
     /// Has this process tell of settings so.
@@ -99,6 +112,7 @@ impl StartedBy {
             Self::Run => Dialect::Service,
             Self::Copy => Dialect::Copy,
             Self::Again => Dialect::Again,
+            Self::Api | Self::ApiMade => Dialect::File,
         });
     }
 }

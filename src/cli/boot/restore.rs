@@ -3,7 +3,7 @@
 use super::flags::read_config;
 use super::quota::QuotaFlags;
 use super::walls::WallFlags;
-use super::{Surroundings, Taken, tell_chosen_ports};
+use super::{StartedBy, Surroundings, Taken, tell_chosen_ports};
 use crate::{Failed, Outcome};
 use clap::Args;
 use kvmlet_host::net::Network;
@@ -42,6 +42,11 @@ impl Resume {
     /// What was opened for this process. Before anything else is that could have their numbers.
     pub fn take(&self) -> Result<Taken, Failed> {
         self.surroundings.take("restore")
+    }
+
+    /// By whom messages are read.
+    pub fn started_by(&self) -> Option<StartedBy> {
+        self.surroundings.started_by.as_deref().map(StartedBy::of)
     }
 
     /// Does it say what the VM has?

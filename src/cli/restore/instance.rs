@@ -22,6 +22,10 @@ pub(crate) struct Wanted {
     pub remove: bool,
     /// Instead of the ports that the other one had, if there are any.
     pub publish: Vec<PortMapping>,
+    /// Its id, if whoever wants it knows that.
+    pub id: Option<InstanceId>,
+    /// By whom messages are read.
+    pub by: StartedBy,
 }
 
 impl Wanted {
@@ -53,8 +57,13 @@ impl Wanted {
             name,
             remove,
             publish,
+            id,
+            by,
         } = self;
-        let (asked, own) = another(book, asked, file, remove, &publish)?;
+        let id = id
+            .map_or_else(InstanceId::random, Ok)
+            .map_err(Failed::new)?;
+        let (asked, own) = another(book, id, asked, file, remove, &publish)?;
         let wanted = session::Wanted {
             input: asked.service.input,
             terminal: asked.service.terminal,
@@ -63,7 +72,7 @@ impl Wanted {
         if !detached {
             wanted.check()?;
         }
-        let supervisor = waiting(&asked.id, StartedBy::Copy)?;
+        let supervisor = waiting(&asked.id, by)?;
         let made = Made::new(book, name.as_ref(), asked, supervisor, wanted, detached)?;
         if let Err(failed) = own.iter().try_for_each(Own::take_over) {
             made.forget()?;
@@ -109,12 +118,12 @@ impl Own {
 /// What is asked of another instance that goes on from a file, and which files it takes over.
 fn another(
     book: &Book,
+    id: InstanceId,
     asked: Asked,
     file: PathBuf,
     remove: bool,
     publish: &[PortMapping],
 ) -> Result<(Asked, Vec<Own>), Failed> {
-    let id = InstanceId::random().map_err(Failed::new)?;
     let instances = book.directory().path().join("instances");
     let mut config = asked.config;
     let mut own = Vec::new();
@@ -204,6 +213,10 @@ pub(crate) fn refuse_changed(asked: &Asked) -> Result<(), Failed> {
 mod tests {
     use super::*;
 
+    fn id() -> InstanceId {
+        InstanceId::random().unwrap()
+    }
+
     #[test]
     fn what_was_its_own_is_the_new_ones() {
         let place = tempfile::tempdir().unwrap();
@@ -214,7 +227,15 @@ mod tests {
         let old = instances.join(asked.id.as_str()).join("root.erofs");
         asked.config = json!({"hostname": asked.id.short(), "root": old, "disks": [{"path": "/srv/x", "read_only": true}], "nets": [{"tap": "t"}, {}]});
         let ports = ["8081:80".parse().unwrap()];
-        let (new, own) = another(&book, asked.clone(), "/tmp/file".into(), false, &ports).unwrap();
+        let (new, own) = another(
+            &book,
+            id(),
+            asked.clone(),
+            "/tmp/file".into(),
+            false,
+            &ports,
+        )
+        .unwrap();
         assert_ne!(new.id, asked.id);
         assert_eq!(new.service.hostname.as_deref(), Some(new.id.short()));
         assert_eq!(new.config["hostname"], json!(new.id.short()));
@@ -230,12 +251,12 @@ mod tests {
         // A name that somebody has given stays.
         asked.service.hostname = Some("tenant".into());
         asked.config = json!({});
-        let named = another(&book, asked.clone(), "/f".into(), true, &[])
+        let named = another(&book, id(), asked.clone(), "/f".into(), true, &[])
             .unwrap()
             .0;
         assert_eq!(named.service.hostname.as_deref(), Some("tenant"));
         assert!(named.remove);
-        assert!(another(&book, asked, "/f".into(), true, &ports).is_err());
+        assert!(another(&book, id(), asked, "/f".into(), true, &ports).is_err());
     }
 
     #[test]

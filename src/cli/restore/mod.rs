@@ -2,12 +2,13 @@
 
 mod instance;
 
+use super::chosen_id::id;
 use super::instances::book;
 use super::{Failed, Outcome};
-use crate::boot::Resume;
+use crate::boot::{Resume, StartedBy};
 use clap::Args;
 pub(super) use instance::{Wanted as Another, refuse_changed};
-use kvmlet_manager::{Kept, Name, Snapshots};
+use kvmlet_manager::{InstanceId, Kept, Name, Snapshots};
 use kvmlet_spec::Dialect;
 use kvmlet_vmm::snapshot::Saved;
 use std::path::PathBuf;
@@ -34,6 +35,9 @@ pub(super) struct Restore {
     /// Read all of guest memory first, and refuse a file in which it has changed.
     #[arg(long)]
     verify: bool,
+    /// The id of the instance.
+    #[arg(long, hide = true, value_parser = id)]
+    id: Option<InstanceId>,
     /// The file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -64,6 +68,8 @@ impl Restore {
             (Some(kept), _) => instance::Wanted {
                 name: self.name,
                 remove: self.rm,
+                id: self.id,
+                by: self.resume.started_by().unwrap_or(StartedBy::Copy),
                 publish: self.resume.publish.into_iter().flatten().collect(),
             }
             .start(kept, &saved, taken.ready, self.detach),

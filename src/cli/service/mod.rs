@@ -12,6 +12,7 @@ mod packing;
 mod root;
 mod warm;
 
+use super::chosen_id::id;
 use super::instances::book;
 use super::session::Wanted;
 use super::{Failed, Outcome};
@@ -61,6 +62,12 @@ pub(super) struct Run {
     /// template for others once the service is healthy, serves a published port, or runs.
     #[arg(long)]
     warm: bool,
+    /// Whose words messages are in.
+    #[arg(long, value_name = "VERB", hide = true)]
+    started_by: Option<String>,
+    /// The id of the instance.
+    #[arg(long, hide = true, value_parser = id)]
+    id: Option<InstanceId>,
     /// Image, by its name or id; or the file of a root file system (erofs or ext4); or a directory, of which one is made.
     /// What stands behind it is the service to run, with its arguments, instead of the image's own.
     // One argument, so that nothing behind the image is taken for a flag of this command.
@@ -75,18 +82,25 @@ pub(super) struct Run {
 
 impl Run {
     pub fn run(self) -> Outcome {
-        StartedBy::Run.speak();
+        let by = self.started_by.as_deref();
+        let by = by.map_or(StartedBy::Run, StartedBy::of);
+        by.speak();
         // Before anything is opened that could have its number.
         let ready = self.ready_fd.map(|number| inherited(number, "run"));
         let ready = ready.transpose()?;
         let book = book()?;
-        let id = InstanceId::random().map_err(Failed::new)?;
+        let id = self.id.map_or_else(InstanceId::random, Ok);
+        let id = id.map_err(Failed::new)?;
         // It begins while it is found out what is to be started; without a turn it ends.
-        let supervisor = waiting(&id, StartedBy::Run)?;
+        let supervisor = waiting(&id, by)?;
         let mut words = self.words.into_iter();
         let image = PathBuf::from(words.next().unwrap_or_default());
         docker::refuse_networks(&image.to_string_lossy(), &self.flags.net)?;
-        let root = Root::find(&image, self.flags.pull)?;
+        let root = match by {
+            // Its own directory is not that of whoever has named something.
+            StartedBy::ApiMade if image.is_relative() => Root::stored(&image, self.flags.pull)?,
+            _ => Root::find(&image, self.flags.pull)?,
+        };
         let name = self.flags.name.clone();
         // From when they are found, or made, until the book says who has them.
         let volumes = self.flags.mounts.takes_volumes(root.config());

@@ -43,6 +43,12 @@ impl Root {
         }
     }
 
+    /// What an image's name does, whatever file there is of that name.
+    pub fn stored(name: &Path, pull: Pull) -> Result<Self, Failed> {
+        let found = image::find(&name.to_string_lossy(), pull)?;
+        Ok(Self::Stored(Box::new(found)))
+    }
+
     fn at(path: &Path, found: io::Result<Metadata>) -> Result<Self, Failed> {
         let failed = |error: io::Error| {
             let help = Meant::by(path).help();

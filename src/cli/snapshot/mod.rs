@@ -8,8 +8,10 @@ mod rm;
 mod save;
 
 use super::Outcome;
+use super::chosen_id::id;
 use clap::{Args, Subcommand};
 pub(super) use found::has_place;
+use kvmlet_manager::InstanceId;
 pub(super) use rm::remove;
 pub(super) use save::{Target, fill, save_instance};
 use std::path::PathBuf;
@@ -23,6 +25,9 @@ use std::path::PathBuf;
 pub(super) struct Snapshot {
     #[command(subcommand)]
     verb: Option<Verb>,
+    /// The id under which it is noted.
+    #[arg(long, hide = true, value_parser = id)]
+    id: Option<InstanceId>,
     /// A name, an id, or the beginning of one; or the path of a control socket, with a `/` in it. One that is called as what else
     /// can stand here is named by its id.
     #[arg(value_name = "INSTANCE", required = true)]
@@ -53,6 +58,7 @@ impl Snapshot {
             None => save::save(
                 &self.instance.unwrap_or_default(),
                 &self.file.unwrap_or_default(),
+                self.id,
             ),
         }
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Saves a VM that runs to a file: an instance, or who has a control socket.
-pub(super) fn save(vm: &str, file: &Path) -> Outcome {
+pub(super) fn save(vm: &str, file: &Path, id: Option<InstanceId>) -> Outcome {
     let target = Target::of(file)?;
     match vm.contains('/') {
         true => {
@@ -30,25 +30,28 @@ pub(super) fn save(vm: &str, file: &Path) -> Outcome {
         false => {
             let book = book()?;
             let (instance, view) = look(&book, vm)?;
-            save_instance(&book, &instance, &view, &target, None)?;
+            save_instance(&book, &instance, &view, &target, None, id)?;
         }
     }
     Ok(0)
 }
 
-/// Saves an instance, which is noted in its book.
+/// Saves an instance, which is noted in its book, under that id if there is one.
 pub(crate) fn save_instance(
     book: &Book,
     instance: &Instance,
     view: &View,
     target: &Target,
     template: Option<Template>,
+    id: Option<InstanceId>,
 ) -> Result<Kept, Failed> {
     let snapshots = Snapshots::of(book)?;
     let mut control = instance.control(view.called())?;
     let mut whole = target.fill(control.connection(), view.called())?;
     let kept = Kept {
-        id: InstanceId::random().map_err(Failed::new)?,
+        id: id
+            .map_or_else(InstanceId::random, Ok)
+            .map_err(Failed::new)?,
         path: target.path.clone(),
         made: Moment::now(),
         name: view.name.clone(),

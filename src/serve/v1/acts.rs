@@ -3,7 +3,7 @@
 use super::call::Call;
 use super::problem::Problem;
 use super::route::Act;
-use super::{changes, describe, openapi, vms};
+use super::{changes, copies, describe, openapi, runs, vms};
 use crate::http::Answer;
 
 /// Work that ends with an answer.
@@ -30,5 +30,13 @@ pub fn work(act: Act) -> Option<Work> {
         Act::Metrics => changes::metrics,
         Act::Limit => changes::limit,
         Act::Balloon => changes::balloon,
+        Act::Snapshot => copies::snapshot,
+        Act::Clone => copies::clone,
+        Act::Restore => copies::restore,
+        Act::Run => runs::run,
+        Act::Operations => copies::list,
+        Act::Operation => copies::tell,
+        Act::AwaitOperation => copies::wait,
+        Act::CancelOperation => copies::cancel,
     })
 }

@@ -2,10 +2,12 @@
 
 use super::problem::{BAD_REQUEST, Problem};
 use super::route::{Parameter, Route};
+use super::unique::said_twice;
 use crate::http::decoded;
 use kvmlet_manager::{Book, Instance, Name, View};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -48,18 +50,22 @@ impl Call {
         self.query.get(name).map(String::as_str)
     }
 
-    /// One that is a whole number, no greater than that.
-    pub fn number(&self, name: &str, most: u64) -> Result<Option<u64>, Problem> {
+    /// One that is a whole number of those.
+    pub fn number(&self, name: &str, all: RangeInclusive<u64>) -> Result<Option<u64>, Problem> {
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
         let number = text.bytes().all(|byte| byte.is_ascii_digit());
         let number = number.then(|| text.parse().ok()).flatten();
-        match number.filter(|number| *number <= most) {
+        match number.filter(|number| all.contains(number)) {
             Some(number) => Ok(Some(number)),
             None => Err(Problem::in_field(
                 name,
-                format!("`{name}` is a whole number from 0 to {most}"),
+                format!(
+                    "`{name}` is a whole number from {} to {}",
+                    all.start(),
+                    all.end()
+                ),
             )),
         }
     }
@@ -78,6 +84,10 @@ impl Call {
 
     /// The body, as what it is to be.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        if let Some(key) = said_twice(&self.body) {
+            let detail = format!("the body has the key `{}` twice", key.escape_debug());
+            return Err(Problem::in_field(key, detail).help("say it once"));
+        }
         let mut json = serde_json::Deserializer::from_slice(&self.body);
         let read = serde_path(&mut json);
         read.map_err(|error| {

@@ -4,6 +4,7 @@ use super::call::Call;
 use super::limits::{BalloonVm, LimitVm, Limited as Device, RateSpec};
 use super::problem::Problem;
 use super::route::OPEN_METRICS;
+use super::turns::ask;
 use crate::http::Answer;
 use kvmlet_control::{Limited, Order};
 use kvmlet_spec::{Rate, RateLimit};
@@ -12,7 +13,7 @@ type Done = Result<Answer, Problem>;
 
 pub fn metrics(call: &Call) -> Done {
     let (instance, view) = call.look()?;
-    let text = instance.control(view.called())?.metrics()?;
+    let text = ask(&instance, &view)?.control.metrics()?;
     Ok(Answer::told(text).of_kind(OPEN_METRICS))
 }
 
@@ -39,7 +40,7 @@ pub fn balloon(call: &Call) -> Done {
 
 fn change(call: &Call, order: Order) -> Done {
     let (instance, view) = call.look()?;
-    instance.control(view.called())?.change(order)?;
+    ask(&instance, &view)?.control.change(order)?;
     Ok(Answer::done())
 }
 

@@ -1,7 +1,8 @@
 //! From what a client describes to what the book has.
 
 use super::call::Call;
-use super::model::{Config, CreateVm, NOT_IN_CONFIG, Vm};
+use super::config::{Config, NOT_IN_CONFIG};
+use super::model::{CreateVm, Vm};
 use super::problem::{CONFLICT, HOST, Problem};
 use super::vms::{note, told};
 use crate::http::Answer;

@@ -26,7 +26,7 @@ impl Watcher {
     /// What is asked for.
     pub fn new(client: ClientId, call: &Call) -> Result<Self, Problem> {
         let follows = call.text("follow").is_none() || call.flag("follow")?;
-        let selection = match call.number("since", 9_007_199_254_740_991)? {
+        let selection = match call.number("since", 0..=9_007_199_254_740_991)? {
             Some(number) => EventSelection::After(number),
             // Without an end there would be nothing to tell.
             None if !follows => EventSelection::All,

@@ -6,19 +6,27 @@
 mod acts;
 mod call;
 mod changes;
+mod config;
+mod copies;
 mod describe;
 mod events;
 mod keepers;
 mod limits;
 mod model;
 mod openapi;
+mod operations;
+mod parts;
 mod path;
 mod problem;
 #[cfg(test)]
 mod reference;
 mod route;
+mod runs;
 mod serving;
 mod table;
+mod table_copies;
+mod turns;
+mod unique;
 mod vms;
 
 use kvmlet_command::serve::SERVE_LINE;
@@ -75,7 +83,10 @@ fn serve(words: &[OsString]) -> Result<u8, Failed> {
         None => book.directory().path().join(SOCKET),
     };
     let made = SocketName::make(&socket);
-    let (listener, _name) = made.map_err(|error| Failed::new(error.to_string()))?;
+    let (listener, _name) = made.map_err(|error| {
+        let help = error.help();
+        Failed::with(error, help)
+    })?;
     let lost = |error| Failed::in_vain("the host gives no events", error);
     let serving = Serving::new(listener, book).map_err(lost)?;
     standard_error::say(format_args!("kvmlet: serves at {}", socket.display()));

@@ -1,13 +1,12 @@
 //! What clients send and are told. The documentation of the API is made of these types.
 
+use super::config::Config;
 use kvmlet_manager::events::Event as Told;
 use kvmlet_manager::logs::Entry;
-use kvmlet_manager::{End, LogLimits, View};
-use kvmlet_spec::Setting;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use kvmlet_manager::{Asked, End, LogLimits, View};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-use std::borrow::Cow;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What a VM is to be: all of it, at once.
@@ -43,26 +42,50 @@ fn no() -> String {
 }
 
 /// How a service runs.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServiceSpec {
     /// Environment variables.
     pub env: BTreeMap<String, String>,
     /// Where it starts, absolute.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
     /// Whom it runs as, `USER[:GROUP]`, by names or numbers of the root's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The guest's host name [default: the beginning of the id].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// The number of the signal that asks it to end [default: 15].
     #[schemars(range(min = 1, max = 64))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<u8>,
     /// How many seconds it has then, before it is killed [default: 10].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout: Option<u32>,
 }
 
+impl ServiceSpec {
+    /// What was asked of one, so that it can be asked again.
+    fn of(asked: &Asked) -> Self {
+        let service = &asked.service;
+        let text = |text: &kvmlet_manager::Text| text.to_string_lossy().into_owned();
+        let env = service.env.iter();
+        // Another one is called by its own id.
+        let own = |name: &String| name != asked.id.short();
+        Self {
+            env: env.map(|(name, value)| (text(name), text(value))).collect(),
+            workdir: service.workdir.clone(),
+            user: service.user.clone(),
+            hostname: service.hostname.clone().filter(own),
+            stop_signal: service.stop_signal,
+            stop_timeout: service.stop_timeout,
+        }
+    }
+}
+
 /// How much of what a VM writes is kept.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSpec {
     /// The size at which a file is put aside, in bytes.
@@ -77,73 +100,6 @@ impl Default for LogSpec {
     fn default() -> Self {
         let LogLimits { file_bytes, files } = LogLimits::default();
         Self { file_bytes, files }
-    }
-}
-
-/// The keys of a configuration file.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Config(pub Map<String, Value>);
-
-/// What is said elsewhere in the description of a VM, or by kvmlet itself.
-pub const NOT_IN_CONFIG: [(&str, &str); 8] = [
-    ("command", "say it as `command` beside `config`"),
-    ("env", "say it as `service.env`"),
-    ("workdir", "say it as `service.workdir`"),
-    ("hostname", "say it as `service.hostname`"),
-    ("stop_timeout", "say it as `service.stop_timeout`"),
-    ("vsock", "kvmlet speaks with the guest by it"),
-    ("stats", "`GET /v1/vms/{name}/stats` tells them"),
-    ("jail", "it is as strict as this host can make it"),
-];
-
-impl JsonSchema for Config {
-    fn schema_name() -> Cow<'static, str> {
-        "Config".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // The keys at the top, with what is said of them: what is below is checked by what reads it.
-        let mut properties = Map::new();
-        for setting in Setting::of_flags() {
-            let definition = setting.definition();
-            let key = definition.key.split(['.', '[']).next().unwrap_or_default();
-            if key.is_empty() || NOT_IN_CONFIG.iter().any(|(name, _)| *name == key) {
-                continue;
-            }
-            let entry = properties
-                .entry(key)
-                .or_insert_with(|| json!({ "description": definition.help }));
-            let more = match definition.value {
-                _ if definition.key.ends_with("[]") => json!({ "type": "array" }),
-                _ if ["disks", "nets"].contains(&key) => json!({ "type": "array" }),
-                "" => json!({ "type": "boolean" }),
-                "N" => json!({ "type": "integer", "minimum": 1, "maximum": 10000 }),
-                "SIZE" => json!({ "type": "string", "pattern": "^[1-9][0-9]{0,3}[KMG]$" }),
-                "FILE" => json!({ "type": "string", "pattern": "^/[^\u{0}]*$" }),
-                "TEXT" => json!({ "type": "string" }),
-                _ => continue,
-            };
-            // What a device is made of is said in the places below its key.
-            if definition.key == key || more["type"] == "array" {
-                entry
-                    .as_object_mut()
-                    .into_iter()
-                    .zip(more.as_object())
-                    .for_each(|(entry, more)| entry.extend(more.clone()));
-            }
-        }
-        let mut schema = Schema::default();
-        schema.insert("type".into(), "object".into());
-        schema.insert(
-            "description".into(),
-            "The machine: the keys of a configuration file, as docs/reference.md lists them. Paths are absolute. Without `kernel` it is the one \
-             that `kernels/build` has made."
-                .into(),
-        );
-        schema.insert("properties".into(), properties.into());
-        schema.insert("additionalProperties".into(), false.into());
-        schema
     }
 }
 
@@ -180,8 +136,12 @@ pub struct Vm {
     pub remove: bool,
     /// What is noted about it.
     pub labels: BTreeMap<String, String>,
-    /// The machine.
+    /// The machine, by what it can be made of again.
     pub config: Value,
+    /// How the service runs.
+    pub service: ServiceSpec,
+    /// How much of what it writes is kept.
+    pub log: LogSpec,
 }
 
 /// How a run has ended.
@@ -235,8 +195,13 @@ impl From<View> for Vm {
             health: view.record.health,
             restart: view.asked.restart.to_string(),
             remove: view.asked.remove,
+            config: Config::of(&view.asked),
+            service: ServiceSpec::of(&view.asked),
+            log: LogSpec {
+                file_bytes: view.asked.log.file_bytes,
+                files: view.asked.log.files,
+            },
             labels: view.asked.labels,
-            config: view.asked.config,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::call::Call;
 use super::problem::{KIND as PROBLEM, Problem};
 use super::route::{Act, LINES, OF_ALL, Route, Told};
-use super::table::ROUTES;
+use super::table::routes;
 use crate::http::{Answer, JSON};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -68,6 +68,13 @@ impl Schemas {
                 "schema": { "type": "string", "maxLength": 200, "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]*$" },
             }));
         }
+        if route.path.contains("{id}") {
+            parameters.push(json!({
+                "name": "id", "in": "path", "required": true,
+                "description": "Its id",
+                "schema": { "type": "string", "maxLength": 200, "pattern": "^[0-9a-f]+$" },
+            }));
+        }
         for parameter in route.query {
             // The table's own text, which a test has read.
             let schema: Value = serde_json::from_str(parameter.schema).unwrap_or(true.into());
@@ -114,8 +121,7 @@ fn request_id() -> Value {
 
 /// What can be done with what was made.
 fn links() -> Value {
-    let routes = ROUTES.iter();
-    let routes = routes.filter(|route| route.path.contains("{name}") && route.act != Act::Create);
+    let routes = routes().filter(|route| route.path.contains("{name}") && route.act != Act::Create);
     let link = |route: &Route| {
         let link =
             json!({ "operationId": route.id, "parameters": { "name": "$request.path.name" } });
@@ -138,7 +144,7 @@ fn example() -> Value {
 fn meaning(status: u16) -> &'static str {
     match status {
         400 => "It is not understood",
-        404 => "There is no VM of that name",
+        404 => "There is no such thing",
         408 => "It was not whole in time",
         409 => "The VM is in another state, or is another one",
         413 => "Its body is too long",
@@ -155,7 +161,7 @@ fn meaning(status: u16) -> &'static str {
 pub fn document() -> Value {
     let mut schemas = Schemas::new();
     let mut paths = Map::new();
-    for route in ROUTES {
+    for route in routes() {
         let operation = schemas.operation(route);
         let method = route.method.name().to_ascii_lowercase();
         let path = paths.entry(route.path).or_insert_with(|| json!({}));

@@ -1,13 +1,13 @@
 //! What a path leads to.
 
 use super::route::Route;
-use super::table::ROUTES;
+use super::table::routes;
 use crate::http::{Method, decoded};
 
 /// What was found of a path.
 #[derive(Debug)]
 pub enum Found {
-    /// A route, and the step that stands for `{name}`.
+    /// A route, and the step that stands for `{name}` or `{id}`.
     Route(&'static Route, String),
     /// The path is there, and has other methods.
     Methods(Vec<&'static str>),
@@ -18,7 +18,7 @@ pub enum Found {
 /// What a request asks for.
 pub fn find(method: Method, path: &str) -> Found {
     let mut methods = Vec::new();
-    for route in ROUTES {
+    for route in routes() {
         let Some(name) = matching(route.path, path) else {
             continue;
         };
@@ -33,14 +33,16 @@ pub fn find(method: Method, path: &str) -> Found {
     }
 }
 
-/// The step that stands for `{name}`, if the path is one of these.
+/// The step that stands for `{name}` or `{id}`, if the path is one of these.
 fn matching(pattern: &str, path: &str) -> Option<String> {
     let mut name = String::new();
     let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
     loop {
         match (pattern.next(), path.next()) {
             (None, None) => return Some(name),
-            (Some("{name}"), Some(step)) if !step.is_empty() => name = decoded(step)?,
+            (Some(known), Some(step)) if known.starts_with('{') && !step.is_empty() => {
+                name = decoded(step)?;
+            }
             (Some(known), Some(step)) if known == step => {}
             _ => return None,
         }

@@ -55,6 +55,10 @@ pub const NOT_ALLOWED: Sort = Sort("method-not-allowed", "That cannot be done wi
 pub const CONFLICT: Sort = Sort("conflict", "It is in another state", 409);
 /// It was tried, and does not run.
 pub const NOT_STARTED: Sort = Sort("not-started", "The VM does not run", 422);
+/// It was tried in vain.
+pub const NOT_DONE: Sort = Sort("not-done", "It was tried, and is not done", 422);
+/// Somebody did not want it any more.
+pub const CANCELLED: Sort = Sort("cancelled", "It was cancelled", 409);
 /// The host does not do it.
 pub const HOST: Sort = Sort("host", "This host cannot do it", 500);
 /// Another time.
@@ -93,6 +97,25 @@ impl Problem {
     pub fn in_field(field: impl Into<String>, detail: impl Into<String>) -> Self {
         let mut problem = Self::new(BAD_REQUEST, detail);
         problem.field = Some(field.into());
+        problem
+    }
+
+    /// As commands print it: what, its causes, and the way out, a line each; other things may stand before.
+    pub fn in_words(sort: Sort, said: &str) -> Self {
+        let begins = |line: &&str| line.starts_with("error: ");
+        let before = said.lines().take_while(|line| !begins(line)).count();
+        let all = said.lines().count();
+        let mut lines = said.lines().skip(if before < all { before } else { 0 });
+        let first = lines.next();
+        let first = first.map(|line| line.strip_prefix("error: ").unwrap_or(line));
+        let mut problem = Self::new(sort, first.unwrap_or("its process was killed"));
+        for line in lines {
+            match line.trim_start().split_once(": ") {
+                Some(("caused by", cause)) => problem.causes.push(cause.into()),
+                Some(("help", help)) => problem.help = Some(help.into()),
+                _ => problem.causes.push(line.trim().into()),
+            }
+        }
         problem
     }
 
@@ -139,7 +162,7 @@ impl From<Error> for Problem {
             | Error::VolumeShrinks { .. }
             | Error::RunsElsewhere { .. } => CONFLICT,
             Error::Control { source, .. } => match source {
-                kvmlet_control::ConnectionError::Refused(_) => CONFLICT,
+                kvmlet_control::ConnectionError::Refused(_) if !source.is_late() => CONFLICT,
                 _ => NO_ANSWER,
             },
             Error::Unasked { .. } => NO_ANSWER,
@@ -154,7 +177,11 @@ impl From<Error> for Problem {
             } => Self::new(sort, why.message.clone()),
             error => Self::because(sort, error),
         };
-        problem.help = error.remedy().map(|advice| advice.to_string());
+        problem.help = match &error {
+            // By what clients of this API have.
+            Error::NotFound { .. } => Some("`GET /v1/vms` lists all that there are".into()),
+            error => error.remedy().map(|advice| advice.to_string()),
+        };
         problem
     }
 }
@@ -164,16 +191,28 @@ impl From<NotStarted> for Problem {
         let NotStarted::Told { said, .. } = &error else {
             return Self::because(HOST, &error);
         };
-        // As commands print it: what, its causes, and the way out, a line each.
-        let mut lines = said.lines();
-        let mut problem = Self::new(NOT_STARTED, lines.next().unwrap_or_default());
-        for line in lines {
-            match line.trim_start().split_once(": ") {
-                Some(("caused by", cause)) => problem.causes.push(cause.into()),
-                Some(("help", help)) => problem.help = Some(help.into()),
-                _ => problem.causes.push(line.trim().into()),
-            }
-        }
-        problem
+        Self::in_words(NOT_STARTED, said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvmlet_control::{ConnectionError, UNANSWERED};
+    use kvmlet_spec::Failure;
+
+    #[test]
+    fn who_does_not_answer_is_told_from_who_says_no() {
+        let refused = |message: &str| {
+            let mut failure = Failure::default();
+            failure.message = message.into();
+            let called = "web".into();
+            let source = ConnectionError::Refused(failure);
+            Problem::from(Error::Control { called, source })
+        };
+        let late = refused(&format!("{UNANSWERED} 30 s"));
+        assert_eq!((late.status, late.retryable), (504, true));
+        assert_eq!(late.detail, "the VM has not answered within 30 s");
+        assert_eq!(refused("the VM has no balloon").status, 409);
     }
 }

@@ -19,7 +19,8 @@ kvmlet serve --socket /run/user/$UID/kvmlet.sock &
 ask() { curl --silent --unix-socket /run/user/$UID/kvmlet.sock \"$@\"; }
 ask -X PUT http://localhost/v1/vms/web -d '{\"config\": {\"root\": \"/srv/nginx.erofs\", \"memory\": \"256M\"}}'
 ask -X POST http://localhost/v1/vms/web/start
-ask http://localhost/v1/events?since=0
+ask -X POST http://localhost/v1/vms/shop/run -d '{\"image\": \"nginx\", \"publish\": [\"8080:80\"], \"volumes\": [\"data:/srv\"]}'
+ask 'http://localhost/v1/events?since=0&follow=false'
 ```
 
 Without `--socket` it is `api.sock` in the directory of the user's instances: `/var/lib/kvmlet` for root,
@@ -32,7 +33,10 @@ Without `--socket` it is `api.sock` in the directory of the user's instances: `/
   succeed a moment later. Each answer has a `Request-Id`.
 - **Made twice**: `PUT` of the same description changes nothing and is answered 200, so that a client that was killed sends it again.
   Another description of that name is answered 409.
-- **Nothing missed**: `GET /v1/events?since=N` tells what has happened since event N, and goes on.
+- **What takes long** is answered 202 with an operation, which a process of `kvmlet` does as if its verb had been typed: it is watched
+  (`GET /v1/operations/{id}/wait`) and cancelled, and then nothing of it is left. It goes on when the server ends, which
+  does not know it any more then. 8 are done at a time.
+- **Nothing missed**: `GET /v1/events?since=N` tells what has happened since event N, and goes on; with `&follow=false` it ends there.
 
 `GET /v1/openapi.json` is this page for programs (OpenAPI 3.1). Both are made from the table that requests are answered by:
 `KVMLET_WRITE_REFERENCE=1 cargo test -p kvmlet-serve --lib reference`.

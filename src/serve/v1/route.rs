@@ -60,6 +60,14 @@ pub enum Act {
     Metrics,
     Limit,
     Balloon,
+    Snapshot,
+    Clone,
+    Restore,
+    Run,
+    Operations,
+    Operation,
+    AwaitOperation,
+    CancelOperation,
 }
 
 /// Something that can be asked for.
@@ -67,7 +75,7 @@ pub enum Act {
 pub struct Route {
     /// What is to be done.
     pub method: Method,
-    /// With what: `{name}` stands for one step.
+    /// With what: `{name}` or `{id}` stands for one step.
     pub path: &'static str,
     /// What generated clients call it.
     pub id: &'static str,

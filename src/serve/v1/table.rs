@@ -1,58 +1,28 @@
 //! All that can be asked for: one table, of which requests are dispatched and the documentation is made.
 
 use super::limits::{BalloonVm, LimitVm};
-use super::model::{Capabilities, CreateVm, Event, LogEntry, Vm, VmList, Waited};
-use super::route::{Act, LINES, OPEN_METRICS, Parameter, Route, SchemaOf, Told};
+use super::model::{Capabilities, CreateVm, Event, LogEntry, VmList, Waited};
+use super::parts::{SECONDS, VM, json, of_vm};
+use super::route::{Act, LINES, OPEN_METRICS, Parameter, Route, Told};
+use super::table_copies::COPIES;
 use crate::http::{JSON, Method};
 use schemars::Schema;
 
-const fn json(status: u16, about: &'static str, schema: SchemaOf) -> Told {
-    Told {
-        status,
-        about,
-        kind: JSON,
-        schema: Some(schema),
-    }
-}
-
-const VM: SchemaOf = |all| all.subschema_for::<Vm>();
 const DONE: [Told; 1] = [Told {
     status: 204,
     about: "It is done",
     kind: JSON,
     schema: None,
 }];
-const TOLD_VM: [Told; 1] = [json(200, "What is known of it now", VM)];
-
-/// One of a VM's.
-const fn of_vm(
-    method: Method,
-    path: &'static str,
-    id: &'static str,
-    about: &'static str,
-    more: &'static str,
-    act: Act,
-) -> Route {
-    Route {
-        method,
-        path,
-        id,
-        about,
-        more,
-        query: &[],
-        body: None,
-        told: &TOLD_VM,
-        problems: &[404],
-        act,
-    }
-}
-
-const SECONDS: &str = r#"{"type": "integer", "minimum": 0, "maximum": 300, "default": 30}"#;
 const BOOLEAN: &str = r#"{"type": "boolean", "default": false}"#;
 const NUMBER: &str = r#"{"type": "integer", "minimum": 0, "maximum": 9007199254740991}"#;
 
 /// All of them.
-pub const ROUTES: &[Route] = &[
+pub fn routes() -> impl Iterator<Item = &'static Route> + Clone {
+    ROUTES.iter().chain(COPIES)
+}
+
+const ROUTES: &[Route] = &[
     Route {
         told: &[json(200, "What this server can do", |all| {
             all.subschema_for::<Capabilities>()
@@ -148,11 +118,18 @@ pub const ROUTES: &[Route] = &[
         Act::Tell,
     ),
     Route {
-        query: &[Parameter {
-            name: "force",
-            about: "One that runs, too: its power is cut",
-            schema: BOOLEAN,
-        }],
+        query: &[
+            Parameter {
+                name: "force",
+                about: "One that runs, too: its power is cut",
+                schema: BOOLEAN,
+            },
+            Parameter {
+                name: "volumes",
+                about: "With the volumes that nobody has named, unless another VM has them",
+                schema: BOOLEAN,
+            },
+        ],
         told: &DONE,
         problems: &[404, 409, 504],
         ..of_vm(
@@ -343,11 +320,11 @@ mod tests {
 
     #[test]
     fn ids_and_parameters_are_said_once() {
-        let mut ids: Vec<_> = ROUTES.iter().map(|route| route.id).collect();
+        let mut ids: Vec<_> = routes().map(|route| route.id).collect();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), ROUTES.len());
-        for parameter in ROUTES.iter().flat_map(|route| route.query) {
+        assert_eq!(ids.len(), routes().count());
+        for parameter in routes().flat_map(|route| route.query) {
             let schema: serde_json::Value = serde_json::from_str(parameter.schema).unwrap();
             assert!(schema["type"].is_string(), "{}", parameter.name);
         }

@@ -2,23 +2,25 @@
 
 use super::call::Call;
 use super::model::{Capabilities, Limits, LogEntry, Vm, VmList, Waited};
-use super::problem::{CONFLICT, HOST, NO_ANSWER, Problem};
+use super::problem::{CONFLICT, HOST, Problem};
 use super::route::{LINES, MOST_WAIT_S};
-use super::table::ROUTES;
+use super::table::routes;
+use super::turns::{InTurn, ask};
 use super::{BODY_BYTES, SEATS, WATCHERS, keepers};
 use crate::http::{Answer, JSON};
 use kvmlet_command::beside::{self, KVMLET};
 use kvmlet_control::agent::channel::Request;
 use kvmlet_manager::logs::{Reader, Selection, Streams};
 use kvmlet_manager::starting::Starting;
+use kvmlet_manager::volumes::forget;
 use kvmlet_manager::{Ending, Error, Instance, State, View};
 use rustix::fs::{Access, access};
 use serde::Serialize;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// The verb of `kvmlet` that supervises.
-const KEEP: &str = "keep";
+/// The verb of `kvmlet` that supervises, whose messages name settings by their keys.
+const KEEP: [&str; 3] = ["keep", "--started-by", "api"];
 /// Entries of a log if nothing is said, and the most.
 const LOG_ENTRIES: u64 = 1000;
 const MOST_LOG_ENTRIES: u64 = 10_000;
@@ -51,7 +53,7 @@ pub fn capabilities(_: &Call) -> Done {
         &Capabilities {
             version: env!("CARGO_PKG_VERSION").into(),
             api: "v1".into(),
-            operations: ROUTES.iter().map(|route| route.id.into()).collect(),
+            operations: routes().map(|route| route.id.into()).collect(),
             user: rustix::process::geteuid().as_raw(),
             kvm: access("/dev/kvm", usable).is_ok(),
             limits: Limits {
@@ -86,10 +88,14 @@ pub fn note<const N: usize>(call: &Call, event: &str, view: &View, more: [(&str,
 }
 
 pub fn delete(call: &Call) -> Done {
-    let force = call.flag("force")?;
+    let (force, volumes) = (call.flag("force")?, call.flag("volumes")?);
     let (instance, view) = call.look()?;
     match force {
-        true => call.book.end_and_remove(&instance)?,
+        true => match call.book.end_and_remove(&instance) {
+            // It was to be removed when it has ended, or somebody was faster.
+            Err(_) if is_gone(call, &instance) => return Ok(Answer::done()),
+            removed => removed?,
+        },
         false => call
             .book
             .remove_ended(&instance, &view)
@@ -101,7 +107,15 @@ pub fn delete(call: &Call) -> Done {
             })?,
     }
     note(call, "destroy", &view, []);
+    if volumes {
+        forget(&call.book, &view.asked)?;
+    }
     Ok(Answer::done())
+}
+
+fn is_gone(call: &Call, instance: &Instance) -> bool {
+    let found = call.book.find(instance.id().as_str());
+    matches!(found, Err(Error::NotFound { .. }))
 }
 
 pub fn start(call: &Call) -> Done {
@@ -118,7 +132,7 @@ pub fn start(call: &Call) -> Done {
         _ => {
             let kvmlet = beside::find(KVMLET);
             let mut kvmlet = kvmlet.map_err(|failed| Problem::new(HOST, failed.first_line()))?;
-            kvmlet.arg(KEEP);
+            kvmlet.args(KEEP);
             let starting = Starting::begin(kvmlet, instance.id(), turn)?;
             keepers::keep(starting.wait()?);
         }
@@ -127,7 +141,7 @@ pub fn start(call: &Call) -> Done {
 }
 
 pub fn stop(call: &Call) -> Done {
-    let seconds = call.number("timeout", MOST_TIMEOUT_S)?;
+    let seconds = call.number("timeout", 0..=MOST_TIMEOUT_S)?;
     let instance = call.instance()?;
     let ending = Ending {
         cut: seconds == Some(0),
@@ -149,14 +163,8 @@ fn gone(call: &Call) -> Done {
 }
 
 pub fn kill(call: &Call) -> Done {
-    let signal = match call.number("signal", 64)? {
-        Some(0) => {
-            let detail = "`signal` is a whole number from 1 to 64";
-            return Err(Problem::in_field("signal", detail));
-        }
-        None => libc::SIGKILL as u8,
-        Some(signal) => signal as u8,
-    };
+    let signal = call.number("signal", 1..=64)?;
+    let signal = signal.map_or(libc::SIGKILL as u8, |signal| signal as u8);
     let (instance, view) = call.look()?;
     let noted = || note(call, "kill", &view, [("signal", signal.to_string())]);
     if i32::from(signal) != libc::SIGKILL {
@@ -165,10 +173,11 @@ pub fn kill(call: &Call) -> Done {
         noted();
         return now(call, &instance);
     }
-    let mut control = instance.control(view.called())?;
+    let mut asking = ask(&instance, &view)?;
     // Before the end is told that comes of it.
     noted();
-    control.signal(signal)?;
+    asking.control.signal(signal)?;
+    drop(asking);
     instance.wait()?;
     match now(call, &instance) {
         Err(problem) if problem.status == 404 => gone(call),
@@ -186,7 +195,9 @@ pub fn resume(call: &Call) -> Done {
 
 fn move_to(call: &Call, wanted: State) -> Done {
     let (instance, view) = call.look()?;
-    if view.state != wanted {
+    let _turn = InTurn::of(&instance, view.called())?;
+    // Whoever had the turn before may have done it.
+    if instance.state()? != wanted {
         let mut control = instance.control(view.called())?;
         let moved = match wanted {
             State::Paused => control.pause(),
@@ -202,7 +213,7 @@ fn move_to(call: &Call, wanted: State) -> Done {
 }
 
 pub fn wait(call: &Call) -> Done {
-    let seconds = call.number("timeout", MOST_WAIT_S)?.unwrap_or(WAIT_S);
+    let seconds = call.number("timeout", 0..=MOST_WAIT_S)?.unwrap_or(WAIT_S);
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let instance = call.instance()?;
     let first = call.book.view(&instance)?;
@@ -240,7 +251,7 @@ pub fn wait(call: &Call) -> Done {
 
 pub fn logs(call: &Call) -> Done {
     let tail = call
-        .number("tail", MOST_LOG_ENTRIES)?
+        .number("tail", 0..=MOST_LOG_ENTRIES)?
         .unwrap_or(LOG_ENTRIES);
     let streams = match call.flag("console")? {
         true => Streams::All,
@@ -267,14 +278,5 @@ pub fn logs(call: &Call) -> Done {
 
 pub fn stats(call: &Call) -> Done {
     let (instance, view) = call.look()?;
-    let stats = instance.control(view.called())?.stats();
-    let stats = stats.map_err(|error| match error {
-        Error::Control { source, .. }
-            if !matches!(source, kvmlet_control::ConnectionError::Refused(_)) =>
-        {
-            Problem::because(NO_ANSWER, &source)
-        }
-        error => error.into(),
-    })?;
-    told(200, &stats)
+    told(200, &ask(&instance, &view)?.control.stats()?)
 }

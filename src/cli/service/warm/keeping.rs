@@ -58,6 +58,7 @@ pub(super) fn keep(id: &InstanceId, template: &Template, told: bool) -> Result<b
     };
     let view = readiness::wait(&book, &instance, told)?;
     let target = Target::of(&templates.path(template))?;
-    save_instance(&book, &instance, &view, &target, Some(template.clone()))?;
+    let template = Some(template.clone());
+    save_instance(&book, &instance, &view, &target, template, None)?;
     Ok(true)
 }

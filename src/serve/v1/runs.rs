@@ -1,0 +1,316 @@
+//! VMs that are made of images of the store, as `kvmlet run --detach` makes them.
+
+use super::call::Call;
+use super::copies::{MOST, Made, program};
+use super::operations::Kind;
+use super::problem::Problem;
+use crate::http::Answer;
+use kvmlet_command::beside::KVMLET;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What a VM is to run, and how: what is not said is as the image has it. Texts are as the flags of `kvmlet run` take them, which are docker's.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunVm {
+    /// An image, by its name or id; or the absolute path of a root file system or of a directory.
+    #[schemars(length(min = 1, max = 4096))]
+    pub image: String,
+    /// The service, with its arguments, instead of the image's own.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub command: Vec<String>,
+    /// The program that is run, with `command` as its arguments, instead of the image's own.
+    pub entrypoint: Option<String>,
+    /// When the image is pulled from its registry: `missing`, `always`, `never` [default: `missing`].
+    pub pull: Option<Pull>,
+    /// Environment variables.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Ports of the host that lead to it: `[ADDRESS:][HOST:]GUEST[/tcp|udp]`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub publish: Vec<String>,
+    /// What is mounted: `[NAME|DIR:]/PATH[:ro|nocopy]`. Directories of the host are absolute, and copied.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub volumes: Vec<String>,
+    /// Memory that is mounted: `/PATH[:size=64m,mode=1777]`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub tmpfs: Vec<String>,
+    /// How its health is asked for.
+    pub health: Option<Health>,
+    /// When it is started again by itself: `no`, `on-failure`, `on-failure:N`, `always`, `unless-stopped`.
+    pub restart: Option<String>,
+    /// It is removed when it has ended.
+    #[serde(default)]
+    pub remove: bool,
+    /// What is noted about it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// CPU time that it may use, in CPUs.
+    #[schemars(range(min = 0.001, max = 1024.0))]
+    pub cpus: Option<f64>,
+    /// Number of vCPUs [default: as many as `cpus` takes, or 1].
+    #[schemars(range(min = 1, max = 1024))]
+    pub vcpus: Option<u32>,
+    /// Guest memory: `512m`, `1.5g` [default: 128m].
+    pub memory: Option<String>,
+    /// The service cannot change its root.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Whom it runs as, `USER[:GROUP]`.
+    pub user: Option<String>,
+    /// Where it starts.
+    pub workdir: Option<String>,
+    /// The guest's host name [default: the beginning of the id].
+    pub hostname: Option<String>,
+    /// Which signal asks the service to end: its number or its name.
+    pub stop_signal: Option<String>,
+    /// How many seconds it has then.
+    pub stop_timeout: Option<u32>,
+    /// Guest kernel, by its absolute path.
+    pub kernel: Option<String>,
+}
+
+/// When an image is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Pull {
+    /// If it is not here.
+    Missing,
+    /// Each time: it may have changed there.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// How its health is asked for. Times are as `30s` or `1m30s`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// What the guest's /bin/sh runs again and again; without it the image's own.
+    pub command: Option<String>,
+    /// From the end of one check to the start of the next.
+    pub interval: Option<String>,
+    /// How long a check may take.
+    pub timeout: Option<String>,
+    /// How many failures in a row make the service unhealthy.
+    pub retries: Option<u32>,
+    /// Time after the start in which failures do not count.
+    pub start_period: Option<String>,
+    /// What is done when it is unhealthy: `none`, `restart`, `stop`, `kill`.
+    pub on_failure: Option<String>,
+}
+
+/// Makes a VM of an image, and starts it.
+pub fn run(call: &Call) -> Result<Answer, Problem> {
+    let wanted: RunVm = call.read()?;
+    wanted.check()?;
+    let made = Made::new(call, call.new_name()?)?;
+    let mut command = program(KVMLET)?;
+    command.args(["run", "--detach"]);
+    made.name(&mut command);
+    made.describe(&mut command, &wanted.publish, wanted.remove)?;
+    for (flag, value) in wanted.flags() {
+        command.arg(format!("--{flag}={value}"));
+    }
+    command.args(wanted.read_only.then_some("--read-only"));
+    command.arg("--").arg(&wanted.image).args(&wanted.command);
+    made.begin(Kind::Run, command)
+}
+
+impl RunVm {
+    /// What the verb would not refuse, or by the words of somebody who types.
+    fn check(&self) -> Result<(), Problem> {
+        let absolute = |field: &str, path: &str, help: &str| match Path::new(path).is_absolute() {
+            true => Ok(()),
+            false => {
+                let detail = format!("`{}` is not an absolute path", path.escape_debug());
+                Err(Problem::in_field(field, detail).help(help))
+            }
+        };
+        if let Some(kernel) = &self.kernel {
+            absolute("kernel", kernel, "say where it is from the root on")?;
+        }
+        // As for the command line: a path is what has a dot first.
+        if self.image.starts_with('.') {
+            let help = "name an image, or say where it is from the root on";
+            absolute("image", &self.image, help)?;
+        }
+        for (place, volume) in self.volumes.iter().enumerate() {
+            if volume.starts_with('.') {
+                let help = "name a volume, or say where the directory is from the root on";
+                absolute(&format!("volumes[{place}]"), volume, help)?;
+            }
+        }
+        for (field, names) in [("env", &self.env), ("labels", &self.labels)] {
+            let is_none = |name: &&String| name.is_empty() || name.contains('=');
+            if let Some(name) = names.keys().find(is_none) {
+                let detail = format!("`{}` is not the name of anything", name.escape_debug());
+                return Err(Problem::in_field(field, detail));
+            }
+        }
+        self.check_bounds()?;
+        let mut all = self.flags().into_iter().map(|(_, value)| value);
+        let words = self
+            .command
+            .iter()
+            .chain([&self.image])
+            .chain(&self.publish);
+        match all.any(|value| value.contains('\0')) || { words }.any(|it| it.contains('\0')) {
+            true => Err(Problem::in_field(
+                "command",
+                "no text has a zero byte in it",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    fn check_bounds(&self) -> Result<(), Problem> {
+        let vcpus = self.vcpus.unwrap_or(1);
+        let cpus = self.cpus.unwrap_or(1.0);
+        for (field, is_within, bounds) in [
+            (
+                "image",
+                (1..=4096).contains(&self.image.len()),
+                "has 1 to 4096 bytes",
+            ),
+            (
+                "command",
+                self.command.len() <= 1024,
+                "has 1024 words at most",
+            ),
+            ("volumes", self.volumes.len() <= MOST, "are 64 at most"),
+            ("tmpfs", self.tmpfs.len() <= MOST, "are 64 at most"),
+            ("vcpus", (1..=1024).contains(&vcpus), "are 1 to 1024"),
+            (
+                "cpus",
+                (0.001..=1024.0).contains(&cpus),
+                "are 0.001 to 1024",
+            ),
+        ] {
+            if !is_within {
+                return Err(Problem::in_field(field, format!("`{field}` {bounds}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is said of it, as the verb takes it.
+    fn flags(&self) -> Vec<(&'static str, String)> {
+        let mut flags = Vec::new();
+        let pull = self.pull.map(|pull| match pull {
+            Pull::Missing => "missing",
+            Pull::Always => "always",
+            Pull::Never => "never",
+        });
+        let pairs = |pairs: &BTreeMap<String, String>| {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect()
+        };
+        let all: [(_, Vec<String>); 4] = [
+            ("env", pairs(&self.env)),
+            ("label", pairs(&self.labels)),
+            ("volume", self.volumes.clone()),
+            ("tmpfs", self.tmpfs.clone()),
+        ];
+        for (flag, values) in all {
+            flags.extend(values.into_iter().map(|value| (flag, value)));
+        }
+        let health = self.health.as_ref();
+        let one = [
+            ("entrypoint", self.entrypoint.clone()),
+            ("pull", pull.map(Into::into)),
+            ("restart", self.restart.clone()),
+            ("cpus", self.cpus.map(|it| it.to_string())),
+            ("vcpus", self.vcpus.map(|it| it.to_string())),
+            ("memory", self.memory.clone()),
+            ("user", self.user.clone()),
+            ("workdir", self.workdir.clone()),
+            ("hostname", self.hostname.clone()),
+            ("stop-signal", self.stop_signal.clone()),
+            ("stop-timeout", self.stop_timeout.map(|it| it.to_string())),
+            ("kernel", self.kernel.clone()),
+            ("health-cmd", health.and_then(|it| it.command.clone())),
+            ("health-interval", health.and_then(|it| it.interval.clone())),
+            ("health-timeout", health.and_then(|it| it.timeout.clone())),
+            (
+                "health-retries",
+                health.and_then(|it| it.retries).map(|it| it.to_string()),
+            ),
+            (
+                "health-start-period",
+                health.and_then(|it| it.start_period.clone()),
+            ),
+            (
+                "health-on-failure",
+                health.and_then(|it| it.on_failure.clone()),
+            ),
+        ];
+        let said = one.into_iter();
+        flags.extend(said.filter_map(|(flag, value)| Some((flag, value?))));
+        flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn read(body: Value) -> RunVm {
+        serde_json::from_value(body).unwrap()
+    }
+
+    #[test]
+    fn what_is_wanted_is_said_by_flags() {
+        let wanted = read(json!({
+            "image": "nginx", "env": { "A": "-b" }, "volumes": ["data:/srv"], "cpus": 1.5,
+            "health": { "command": "true", "retries": 2 }, "restart": "always", "pull": "never"
+        }));
+        wanted.check().unwrap();
+        let flags: Vec<_> = wanted
+            .flags()
+            .iter()
+            .map(|(flag, value)| format!("{flag}={value}"))
+            .collect();
+        assert_eq!(
+            flags,
+            [
+                "env=A=-b",
+                "volume=data:/srv",
+                "pull=never",
+                "restart=always",
+                "cpus=1.5",
+                "health-cmd=true",
+                "health-retries=2"
+            ]
+        );
+        for (body, field) in [
+            (json!({ "image": "./root" }), "image"),
+            (json!({ "image": "i", "kernel": "vmlinux" }), "kernel"),
+            (
+                json!({ "image": "i", "volumes": ["a:/b", "./c:/d"] }),
+                "volumes[1]",
+            ),
+            (json!({ "image": "i", "env": { "A=B": "" } }), "env"),
+            (json!({ "image": "i", "labels": { "": "" } }), "labels"),
+            (json!({ "image": "i", "command": ["a\u{0}"] }), "command"),
+            (json!({ "image": "" }), "image"),
+            (json!({ "image": "i", "vcpus": 0 }), "vcpus"),
+            (json!({ "image": "i", "cpus": 0 }), "cpus"),
+        ] {
+            let problem = read(body).check().unwrap_err();
+            assert_eq!(
+                (problem.status, problem.field.as_deref()),
+                (400, Some(field))
+            );
+        }
+    }
+}
