@@ -5,7 +5,7 @@ use super::model::{
     Balloon, BootSource, Drive, Entropy, Logger, MachineConfig, MachinePatch, Metrics,
     NetworkInterface, Serial, Vsock, readable,
 };
-use kvmlet_spec::VcpuCount;
+use kvmlet_spec::{Cid, MacAddress, VcpuCount};
 use serde::{Deserialize, Serialize};
 
 /// All that was described, as a file has it and as `GET /vm/config` tells it. Unknown keys are refused at the top, too.
@@ -116,7 +116,10 @@ impl Machine {
             }
             Component::Drive(drive) => self.set_drive(drive)?,
             Component::Network(interface) => self.set_interface(interface)?,
-            Component::Vsock(vsock) => self.vsock = Some(vsock),
+            Component::Vsock(vsock) => {
+                Cid::try_from(vsock.guest_cid).map_err(|error| Fault::of(&error))?;
+                self.vsock = Some(vsock);
+            }
             Component::Balloon(balloon) => {
                 if balloon.free_page_hinting {
                     return Err(Fault::unsupported("free_page_hinting", HINTING));
@@ -210,6 +213,10 @@ impl Machine {
     fn set_interface(&mut self, interface: NetworkInterface) -> Result<(), Fault> {
         if interface.mtu.is_some() {
             return Err(Fault::unsupported("mtu of an interface", TAP_MTU));
+        }
+        if let Some(mac) = &interface.guest_mac {
+            mac.parse::<MacAddress>()
+                .map_err(|error| Fault::of(&error))?;
         }
         let id = &interface.iface_id;
         let mut others = self

@@ -9,6 +9,7 @@ use super::model::{
 use super::snapshot::{CreateSnapshot, LoadSnapshot};
 use crate::http::{Method, Request};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Something that a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,11 +186,29 @@ fn read<T: DeserializeOwned>(method: &str, body: &[u8]) -> Result<T, Fault> {
     if body.is_empty() {
         return Err(Fault(format!("Empty {method} request.")));
     }
-    serde_json::from_slice(body).map_err(|error| {
+    let wrong = |why: &dyn std::fmt::Display| {
         Fault(format!(
-            "An error occurred when deserializing the json body of a request: {error}."
+            "An error occurred when deserializing the json body of a request: {why}."
         ))
-    })
+    };
+    let read = serde_json::from_slice(body).map_err(|error| wrong(&error))?;
+    match serde_json::from_slice(body).map(|body| list("body", &body)) {
+        Ok(Some(name)) => Err(wrong(&format_args!("{name} is a list, and no object"))),
+        _ => Ok(read),
+    }
+}
+
+/// What can be a list; all else that may have fields is taken for one of them by serde, too, in their order.
+const LISTS: [&str; 2] = ["network_overrides", "drive_overrides"];
+
+/// The first list that is to be something else, by its name.
+fn list(name: &str, value: &Value) -> Option<String> {
+    match value {
+        Value::Array(all) if LISTS.contains(&name) => all.iter().find_map(|it| list("", it)),
+        Value::Array(_) => Some(format!("`{name}`")),
+        Value::Object(fields) => fields.iter().find_map(|(name, it)| list(name, it)),
+        _ => None,
+    }
 }
 
 /// A body that has the id which is in the path.

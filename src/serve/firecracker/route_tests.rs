@@ -163,6 +163,11 @@ fn fields_of_fields_are_looked_at_as_well() {
             };
             refused_with(&|it| it["no_such"] = json!(1), "unknown field `no_such`");
             refused_with(&|it| *it = json!(7), "deserializing the json body");
+            // Even one with as many values as it has fields, of their types.
+            refused_with(
+                &|it| *it = it.as_object().unwrap().values().cloned().collect(),
+                "deserializing the json body",
+            );
             let fields = asked.body.pointer(&at).unwrap().as_object().unwrap();
             for (field, value) in fields {
                 let wrong = if value.is_string() {
@@ -243,6 +248,8 @@ fn a_field_of_another_type_is_refused() {
             ("", "Empty "),
             ("{", "deserializing"),
             ("[]", "deserializing"),
+            ("[null]", "deserializing"),
+            ("[null, null]", "deserializing"),
         ] {
             let mut vm = vm(Phase::NotStarted);
             let (status, told) = ask(&mut vm, method(asked.method), asked.path, body);
