@@ -81,6 +81,9 @@ pub mod vm {
     }
 }
 
+#[cfg(feature = "control")]
+pub mod control;
+
 pub use config::{Memory, MemorySize, Outcome, VmConfig};
 pub use instance::{Instance, Running, Surroundings, init};
 pub use vm::{Error, ExitReason, Vm, VmHandle};

@@ -5,11 +5,12 @@ use crate::ports::on_own_host;
 use kvmlet_run::Error;
 use kvmlet_run::instance::{Instance, Running, Surroundings};
 use kvmlet_spec::{JailMode, MemorySize, Reason, VmConfig, VmConfigBuilder};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
@@ -25,6 +26,7 @@ pub const TESTS: &[Test] = &[
     ("an_instance_is_found_again_by_its_socket", found),
     ("who_finds_an_instance_holds_it", held),
     ("examples_do_what_they_say", examples),
+    ("an_agent_that_is_killed_misses_nothing", killed_agent),
     ("a_program_outside_needs_ten_lines", outside),
 ];
 
@@ -355,12 +357,116 @@ fn examples() {
         assert_eq!(count(&again, ": found, process"), 10, "{again}");
         let ended = run("agent", &agent[..1]);
         assert_eq!(count(&ended, "Shutdown, code Some(3)"), 10, "{ended}");
+        assert_eq!(count(&ended, ": had ended: {"), 10, "{ended}");
         let anew = run("agent", &agent);
-        assert_eq!(count(&anew, ": had ended: {"), 10, "{anew}");
         assert_eq!(count(&anew, ": started, process"), 10, "{anew}");
         run("agent", &agent[..1]);
     };
     std::thread::spawn(agents).join().unwrap();
+}
+
+/// A hundred lives of an agent, each ended by force: some when all is quiet, others in the middle of something. Meanwhile
+/// VMs end and are followed by others.
+fn killed_agent() {
+    let agent = built_examples().join("agent").canonicalize().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let tenants = directory.path().join("tenants");
+    let lives = move || {
+        crate::ports::enter_own_host();
+        let begin = |words: &[&std::ffi::OsStr]| {
+            let mut command = Command::new(&agent);
+            command.arg(&tenants).args(words);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let kernel = program("power_button");
+        let words = [kernel.as_ref(), "code=3".as_ref()];
+        let holds = |child: &mut Child| {
+            let mut said = BufReader::new(child.stdout.take().unwrap());
+            let mut text = String::new();
+            while !text.contains("holds ") && said.read_line(&mut text).unwrap() > 0 {}
+            assert!(text.contains("holds 10 VMs"), "{text}");
+            // It is to say more without being held up, and to somebody.
+            std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+        };
+        let mut ended = 0;
+        for life in 0..100u32 {
+            let mut child = begin(&words);
+            match life % 3 {
+                0 => holds(&mut child),
+                _ => std::thread::sleep(Duration::from_millis(u64::from(life * 37 % 101))),
+            }
+            ended += u32::from(cut(&tenants, life % 10));
+            std::thread::sleep(Duration::from_millis(u64::from(life * 53 % 23)));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        // Not all had a VM at that moment.
+        assert!(ended >= 30, "{ended}");
+        let mut last = begin(&words);
+        holds(&mut last);
+        drop(last.stdin.take());
+        assert!(last.wait().unwrap().success());
+        let vms = told(&tenants.join("events"));
+        assert_eq!(vms.len() as u32, 10 + ended, "{vms:?}");
+        let running: Vec<_> = vms.iter().filter(|(_, told)| **told == 1).collect();
+        assert_eq!(running.len(), 10, "{vms:?}");
+        for ((tenant, vm), _) in &running {
+            let socket = tenants.join(tenant).join(format!("{vm}.sock"));
+            drop(Instance::attach(&socket).unwrap());
+        }
+        let output = begin(&[]).wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let vms = told(&tenants.join("events"));
+        assert!(vms.values().all(|told| *told == 2), "{vms:?}");
+        // Nobody runs who is known to no one.
+        eventually("all have ended", || {
+            let processes = std::fs::read_dir("/proc").unwrap().flatten();
+            let programs =
+                processes.filter_map(|it| std::fs::read_link(it.path().join("exe")).ok());
+            programs.filter(|program| *program == agent).count() == 0
+        });
+    };
+    std::thread::spawn(lives).join().unwrap();
+}
+
+/// Cuts the power of a tenant's VM, if it has one.
+fn cut(tenants: &Path, number: u32) -> bool {
+    let directory = tenants.join(format!("tenant{number}"));
+    let found = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sockets = found.map(|it| it.path());
+    let mut sockets = sockets.filter(|it| it.extension().is_some_and(|it| it == "sock"));
+    sockets.any(|socket| {
+        let Ok(mut connection) = kvmlet_control::Connection::to(&socket) else {
+            return false;
+        };
+        let patience_ms = Some(0);
+        // It may have ended before it has answered.
+        let _ = connection.ask(kvmlet_control::Order::Stop { patience_ms }, deadline());
+        let outcome = socket.with_extension("outcome");
+        eventually("it has ended", || outcome.exists());
+        true
+    })
+}
+
+/// How much an agent has told of each VM that has started: its start, and its end, each once.
+fn told(events: &Path) -> BTreeMap<(String, u64), usize> {
+    let text = std::fs::read_to_string(events).unwrap();
+    let mut vms = BTreeMap::new();
+    for line in text.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).expect(line);
+        let vm = (
+            event["tenant"].as_str().unwrap().to_owned(),
+            event["vm"].as_u64().unwrap(),
+        );
+        let what = &event["what"];
+        let known = vms.entry(vm).or_insert(0);
+        match (*known, what == "started", what["ended"].is_object()) {
+            (0, true, _) | (1, _, true) => *known += 1,
+            _ => assert!(*known == 0 && what == "wanted", "{line} in {text}"),
+        }
+    }
+    vms
 }
 
 /// A program that is no part of this workspace, and knows `kvmlet` by its path.
