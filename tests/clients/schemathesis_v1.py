@@ -72,7 +72,7 @@ try:
         "--continue-on-failure", "--checks", "all",
         # What is well-formed may still name a file that there is not.
         "--exclude-checks", "positive_data_acceptance",
-        *more]).returncode
+        *more], cwd=place).returncode
     assert server.poll() is None, "it has ended"
     memory = next(line for line in open(f"/proc/{server.pid}/status") if line.startswith("VmRSS"))
     print(f"the server is there: {len(ask('/v1/vms')['vms'])} VMs, {memory.split()[1]} KiB")
