@@ -60,6 +60,7 @@ pub struct VmConfigBuilder {
     pub(super) vsock: Option<Vsock>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rng: Option<bool>,
+    pub(super) poll: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) command: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -261,6 +262,13 @@ impl VmConfigBuilder {
     /// kernel trusts it, can do without, and starts with 45 exits and a thread less.
     pub fn rng(mut self, rng: bool) -> Self {
         self.rng = Some(rng);
+        self
+    }
+
+    /// Whether the threads of disks look for requests for a moment before they sleep for them, where that has paid. They do
+    /// unless this says no, or there is a CPU quota: waking a thread takes longer than many requests do.
+    pub fn poll(mut self, poll: bool) -> Self {
+        self.poll = Some(poll);
         self
     }
 

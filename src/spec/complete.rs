@@ -77,6 +77,7 @@ impl VmConfigBuilder {
             balloon: self.balloon,
             vsock: self.vsock,
             rng: self.rng.unwrap_or(true),
+            poll: self.poll.unwrap_or(true),
             jail: self.jail,
             best_effort: self.best_effort,
             stats: self.stats,

@@ -117,6 +117,7 @@ settings! {
     VsockCid: "vsock", "cid"; "N"; "vsock.cid"; "the guest's address, 3 to 4294967294 [default: 3]"
     VsockAgent: "vsock", "agent"; "on|off"; "vsock.agent"; "the guest's init asks the program at PATH_1023 which service it is to run, and hands its streams over there [default: off]"
     Rng: "no-rng"; ""; "rng"; "Leave out the entropy source: for guests that trust their processor's"
+    Poll: "no-poll"; ""; "poll"; "Have the threads of disks sleep as soon as nothing is asked of them, instead of looking for a moment first: slower, and cheaper in CPU time"
     Publish: "publish"; "PORTS"; "nets[].publish[]"; "Make a port of the host lead to the guest: [ADDRESS:][HOST:]GUEST[/tcp|udp], where ADDRESS is an IPv4 address, an IPv6 address in brackets or `localhost`, and ports may be ranges (8000-8010:80-90); there is an interface then. Without HOST the host chooses one, which is printed"
     Dns: "dns"; "ADDRESS"; "dns[]"; "A name server that the host asks for the guest, instead of its own; can be given again"
     Env: "env"; "NAME[=VALUE]"; "env"; "Set an environment variable of the service; without a value, pass on the one set here"

@@ -48,7 +48,7 @@ mod tests {
         let config = VmConfig::from_json(
             r#"{"kernel": "vmlinux", "initrd": "root.cpio", "cmdline": "quiet", "memory": "256M",
                 "huge_pages": "transparent", "prefault": true, "vcpus": 3, "cpu_mask": ["cx16"], "nested": true, "pmu": true, "pci": true,
-                "balloon": {"size": "8M", "reporting": false}, "vsock": {"path": "v.sock", "cid": 5}, "rng": false, "command": ["redis-server"], "env": {"TZ": "UTC"}, "workdir": "/data", "hostname": "a", "stop_timeout": 30}"#,
+                "balloon": {"size": "8M", "reporting": false}, "vsock": {"path": "v.sock", "cid": 5}, "rng": false, "poll": false, "command": ["redis-server"], "env": {"TZ": "UTC"}, "workdir": "/data", "hostname": "a", "stop_timeout": 30}"#,
         )
         .unwrap();
         assert_eq!(config.kernel.to_str(), Some("vmlinux"));
@@ -61,7 +61,7 @@ mod tests {
         assert!(config.prefault);
         assert_eq!(config.cpu_mask.bits().count(), 1);
         assert!(config.nested && config.pmu && config.pci);
-        assert!(!config.rng);
+        assert!(!config.rng && !config.poll);
         assert_eq!(config.vsock.map(|vsock| vsock.cid.get()), Some(5));
         assert_eq!(config.balloon.map(|balloon| balloon.size), Some(8.mib()));
         assert_eq!(

@@ -158,6 +158,8 @@ pub struct VmConfig {
     pub vsock: Option<Vsock>,
     /// Whether there is an entropy source.
     pub rng: bool,
+    /// Whether the threads of disks look for requests for a moment before they sleep, where there is no CPU quota.
+    pub poll: bool,
     /// What is to be done about the walls around the VM's process.
     pub jail: JailMode,
     /// Whether the VM runs, with a warning, where its host cannot hold it to what is asked for.

@@ -107,6 +107,8 @@ pub struct BlockStats {
     pub throttled_us: u64,
     /// Times that the driver notified the device; each may cost an exit.
     pub notifications: u64,
+    /// CPU time that was spent looking for requests before sleeping for them, in microseconds.
+    pub poll_us: u64,
     /// Times that the device interrupted the driver.
     pub interrupts: u64,
 }

@@ -70,6 +70,7 @@ impl VmConfig {
             balloon: self.balloon,
             vsock: self.vsock.clone(),
             rng: Some(self.rng),
+            poll: Some(self.poll),
             command: guest.service.command.clone(),
             env: guest.service.env.iter().cloned().collect(),
             workdir: guest.service.workdir.clone(),

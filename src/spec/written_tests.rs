@@ -108,6 +108,7 @@ fn shares(config: VmConfigBuilder) -> impl Strategy<Value = VmConfigBuilder> {
             .clone()
             .pmu(on[0])
             .rng(on[1])
+            .poll(on[2])
             .best_effort(on[2])
             .pci(on[4]);
         config.cpu_quota = quota.and_then(|milli| CpuQuota::from_milli(milli).ok());
@@ -184,7 +185,7 @@ fn what_is_written_is_what_people_write() {
         .publish("localhost:8080:80".parse().unwrap());
     let json = config.build().unwrap().to_json().unwrap();
     let mut expected = r#"{"kernel":"vmlinux","cmdline":"console=ttyS0 reboot=k panic=-1 quiet","memory":"128M","huge_pages":"off","prefault":false,"vcpus":1,"cpu_mask":[],"nested":false,"pmu":false,"pci":false,"cpu_quota":0.5,"cpu_scope":"vm","#.to_string();
-    write!(expected, r#""overcommit":{{"cpus":1,"memory":1}},"read_only":false,"disks":[{{"path":"d","read_only":false,"direct":false,"cache":"writeback","queues":1,"io":"auto","rate_limit":{{"bandwidth":"3M","burst":1,"operations":100,"operations_burst":10}}}}],"nets":[{{"queues":1,"publish":["localhost:8080:80/tcp"]}}],"rng":true,"jail":"auto","best_effort":false}}"#).unwrap();
+    write!(expected, r#""overcommit":{{"cpus":1,"memory":1}},"read_only":false,"disks":[{{"path":"d","read_only":false,"direct":false,"cache":"writeback","queues":1,"io":"auto","rate_limit":{{"bandwidth":"3M","burst":1,"operations":100,"operations_burst":10}}}}],"nets":[{{"queues":1,"publish":["localhost:8080:80/tcp"]}}],"rng":true,"poll":true,"jail":"auto","best_effort":false}}"#).unwrap();
     assert_eq!(json, expected);
 }
 

@@ -62,6 +62,8 @@ pub(super) struct Flags {
     vsock: Option<Vsock>,
     #[arg(long = Setting::Rng.flag(), help = Setting::Rng.help())]
     no_rng: bool,
+    #[arg(long = Setting::Poll.flag(), help = Setting::Poll.help())]
+    no_poll: bool,
     #[arg(short, long = Setting::Publish.flag(), value_name = Setting::Publish.value(), help = Setting::Publish.help())]
     publish: Vec<PortMappings>,
     #[arg(long = Setting::Dns.flag(), value_name = Setting::Dns.value(), help = Setting::Dns.help())]
@@ -169,6 +171,9 @@ impl Flags {
         }
         if self.no_rng {
             config = config.rng(false);
+        }
+        if self.no_poll {
+            config = config.poll(false);
         }
         for mapping in self.publish.into_iter().flatten() {
             config = config.publish(mapping);

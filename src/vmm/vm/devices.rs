@@ -27,6 +27,10 @@ use crate::memory::GuestRam;
 use kvm_ioctls::VmFd;
 use kvmlet_sys::event::Event;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// The longest that a disk's thread looks for requests before it sleeps: what it takes to wake it, some times over.
+const MOST_POLLED: Duration = Duration::from_micros(50);
 
 /// The far end of a network interface: a tap's queues, for example.
 #[derive(Clone)]
@@ -159,11 +163,15 @@ pub(super) fn event(what: &'static str) -> Result<Event, Error> {
 }
 
 fn disks(config: &VmConfig) -> impl Iterator<Item = DiskSpec<'_>> {
+    // A share of the CPUs is the guest's to use.
+    let polls = config.poll && config.quota.cpu.is_none();
+    let poll = if polls { MOST_POLLED } else { Duration::ZERO };
     let disks = config.disks.iter().enumerate();
-    disks.map(|(index, disk)| DiskSpec {
+    disks.map(move |(index, disk)| DiskSpec {
         disk,
         index,
         mount: guest_mount(config, index),
+        poll,
     })
 }
 

@@ -236,6 +236,12 @@ impl Virtqueue {
         self.parts.rings.driver_index()
     }
 
+    /// Whether the driver has made a request available that was not popped yet, as far as that can be told without a look
+    /// at the rules.
+    pub fn has_more(&self) -> bool {
+        self.offered() != self.next_avail
+    }
+
     /// Puts the request that was popped last back: the next [`pop`](Self::pop) returns it again.
     pub fn unpop(&mut self) {
         self.next_avail = self.next_avail.wrapping_sub(1);

@@ -11,6 +11,7 @@ use crate::disk::Stamp;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 /// Counters behind [`BlockStats`].
 #[derive(Debug, Default)]
@@ -24,6 +25,7 @@ pub(super) struct Counters {
     pub written_bytes: AtomicU64,
     pub errors: AtomicU64,
     pub notifications: AtomicU64,
+    pub poll_ns: AtomicU64,
 }
 
 pub(super) fn count(counter: &AtomicU64, by: u64) {
@@ -43,6 +45,8 @@ pub(super) struct Shared {
     pub writeback: AtomicBool,
     pub limiter: RateLimiter,
     pub counters: Counters,
+    /// The longest that a worker looks for requests before it sleeps.
+    pub poll: Duration,
     /// The transport's, from the first activation on.
     pub interrupt: OnceLock<Arc<Interrupt>>,
 }
@@ -111,6 +115,7 @@ impl BlockHandle {
         stats.throttled = throttled.events;
         stats.throttled_us = u64::try_from(throttled.time.as_micros()).unwrap_or(u64::MAX);
         stats.notifications = get(&counters.notifications);
+        stats.poll_us = get(&counters.poll_ns) / 1000;
         stats.interrupts = self.0.interrupt.get().map_or(0, |line| line.raised());
         stats
     }

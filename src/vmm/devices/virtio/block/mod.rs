@@ -32,6 +32,7 @@ use request::ID_BYTES;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use worker::QueueServer;
 
 /// Entries of a queue. Each may be a request in flight, with a list of as many segments at worst: 256 KiB.
@@ -90,6 +91,8 @@ pub struct DiskSpec<'a> {
     pub index: usize,
     /// What the guest's init is to mount it as.
     pub mount: Option<GuestMount>,
+    /// The longest that its threads look for requests before they sleep for them.
+    pub poll: Duration,
 }
 
 impl DeviceSpec for DiskSpec<'_> {
@@ -100,7 +103,12 @@ impl DeviceSpec for DiskSpec<'_> {
     /// Opens and locks the disk's file, which can be in use elsewhere, be empty, have nothing on it that the guest could
     /// mount as it should, or want what the host lacks.
     fn build(self) -> Result<(BlockDevice, BlockHandle), Error> {
-        let Self { disk, index, mount } = self;
+        let Self {
+            disk,
+            index,
+            mount,
+            poll,
+        } = self;
         let medium = match &disk.source {
             DiskSource::Path(path) => {
                 let file = DiskFile::open(path, disk.read_only, disk.direct)?;
@@ -119,7 +127,7 @@ impl DeviceSpec for DiskSpec<'_> {
             }
         };
         let limiter = RateLimiter::new(disk.rate_limit);
-        BlockDevice::on(medium, limiter, disk, index)
+        BlockDevice::on(medium, limiter, disk, index, poll)
     }
 }
 
@@ -163,6 +171,7 @@ impl BlockDevice {
         limiter: RateLimiter,
         config: &Disk,
         index: usize,
+        poll: Duration,
     ) -> Result<(Self, BlockHandle), Error> {
         let bytes = medium.bytes()?;
         let name = name(index);
@@ -201,6 +210,7 @@ impl BlockDevice {
             writeback: AtomicBool::new(config.cache == Cache::WriteBack),
             limiter,
             counters: Counters::default(),
+            poll,
             interrupt: OnceLock::new(),
         });
         let device = Self {

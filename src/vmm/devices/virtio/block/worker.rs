@@ -6,12 +6,14 @@ use super::flight::Flight;
 use super::handle::{Shared, count};
 use super::request::{Command, Request, Status};
 use crate::devices::virtio::rate_limiter::{Gate, Take};
-use crate::devices::virtio::{Broken, Drained, Fate, Order, Orders, QueueState, Server, Virtqueue};
+use crate::devices::virtio::{
+    Broken, Drained, Fate, Order, Orders, Polling, QueueState, Server, Virtqueue,
+};
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a worker that is to stand still waits for the kernel before it looks whether it still is.
 const SLEEPER_LOOKS: Duration = Duration::from_millis(5);
@@ -43,6 +45,7 @@ pub(super) struct QueueServer {
     flight: Flight,
     /// Answers since the driver was last told.
     unsignalled: bool,
+    polling: Polling,
 }
 
 impl QueueServer {
@@ -54,12 +57,14 @@ impl QueueServer {
     ) -> io::Result<Self> {
         let memory = queue.memory().clone();
         let gate = shared.limiter.gate()?;
+        let polling = Polling::new(shared.poll);
         let flight = Flight::new(memory, shared, medium, shelf, queue.size());
         Ok(Self {
             queue,
             gate,
             flight,
             unsignalled: false,
+            polling,
         })
     }
 
@@ -80,7 +85,7 @@ impl QueueServer {
         let again = self.advance(orders)?;
         let more = match pause {
             None => true,
-            Some(Pause::Empty) => self.queue.unmute()?,
+            Some(Pause::Empty) => again || self.finds_more(orders) || self.queue.unmute()?,
             Some(Pause::Full) => self.flight.room() > 0,
             Some(Pause::Throttled) => false,
         };
@@ -95,6 +100,7 @@ impl QueueServer {
             gate,
             flight,
             unsignalled,
+            polling: _,
         } = self;
         if flight.room() == 0 {
             return Ok(Some(Pause::Full));
@@ -134,6 +140,19 @@ impl QueueServer {
         })
     }
 
+    /// Looks for a request for as long as that pays, before the driver is asked to notify of it.
+    fn finds_more(&mut self, orders: &Orders) -> bool {
+        if !self.flight.is_empty() {
+            return false;
+        }
+        let queue = &self.queue;
+        let (found, took) = self
+            .polling
+            .look(|| queue.has_more() || !orders.are_to_work());
+        count(&self.flight.shared.counters.poll_ns, took.as_nanos() as u64);
+        found
+    }
+
     /// Starts what was submitted, answers what has ended, and tells the driver; true if jobs were submitted for their
     /// next operation.
     fn advance(&mut self, orders: &Orders) -> Result<bool, Failure> {
@@ -151,7 +170,7 @@ impl QueueServer {
     }
 
     /// Waits until there is something to do, or only looks if nothing keeps it.
-    fn wait(&self, pause: Option<Pause>, orders: &Orders) {
+    fn wait(&mut self, pause: Option<Pause>, orders: &Orders) {
         let notified = self.queue.notified();
         let (next, until) = match pause {
             Some(Pause::Throttled) => (Slot::readable(self.gate.timer()), Until::Forever),
@@ -165,10 +184,12 @@ impl QueueServer {
             next,
             progress.map_or(Slot::NOTHING, Slot::readable),
         ];
+        let since = Instant::now();
         let [_, next, _] = wait::any(slots, until).unwrap_or_default();
         if pause == Some(Pause::Empty) && next {
             // How often the driver has notified since it was looked last.
             count(&self.flight.shared.counters.notifications, notified.take());
+            self.polling.slept(since.elapsed());
         }
     }
 

@@ -55,6 +55,7 @@ pub fn block(header: [u8; 8]) -> (Box<dyn VirtioDevice>, Block) {
         disk: &disk,
         index: 0,
         mount: None,
+        poll: std::time::Duration::ZERO,
     }
     .build()
     .expect("an image that opens");

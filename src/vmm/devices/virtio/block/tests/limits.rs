@@ -234,7 +234,7 @@ fn statistics_are_plain_json() {
         (&json["reads"], &json["read_bytes"]),
         (&1.into(), &2048.into())
     );
-    assert_eq!(json.as_object().unwrap().len(), 12);
+    assert_eq!(json.as_object().unwrap().len(), 13);
 }
 
 #[test]

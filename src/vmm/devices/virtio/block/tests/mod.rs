@@ -38,6 +38,9 @@ const HEADER: u64 = BUFFERS;
 const OUTGOING: u64 = BUFFERS + 0x1000;
 const INCOMING: u64 = BUFFERS + 0x20_0000;
 
+/// As VMs have it.
+const POLL: Duration = Duration::from_micros(50);
+
 const SECTOR: usize = 512;
 const DISK_SECTORS: u64 = 2048;
 
@@ -60,7 +63,13 @@ fn pattern() -> Vec<u8> {
 
 fn open(disk: &Disk, index: usize) -> Result<(BlockDevice, BlockHandle), Error> {
     let mount = None;
-    DiskSpec { disk, index, mount }.build()
+    DiskSpec {
+        disk,
+        index,
+        mount,
+        poll: POLL,
+    }
+    .build()
 }
 
 /// A driver and the disk that it drives.
@@ -106,7 +115,8 @@ impl Rig {
     }
 
     fn in_memory(medium: &MemoryMedium, limiter: RateLimiter, disk: &Disk, features: u64) -> Self {
-        let (device, handle) = BlockDevice::on(Arc::new(medium.clone()), limiter, disk, 0).unwrap();
+        let (device, handle) =
+            BlockDevice::on(Arc::new(medium.clone()), limiter, disk, 0, POLL).unwrap();
         Self {
             driver: FakeDriver::ready_with(Box::new(device), features),
             handle,
