@@ -56,7 +56,8 @@ struct Waiting {
 impl Waiting {
     /// Until when it is to be answered. A VM that is being saved takes as long as whoever writes that.
     fn due(&self) -> Option<Instant> {
-        (self.order != Order::Save).then(|| self.since + ANSWER)
+        let waits = self.order != Order::Save && !matches!(self.asker, Asker::Nobody);
+        waits.then(|| self.since + ANSWER)
     }
 }
 
@@ -64,6 +65,8 @@ enum Asker {
     /// The program at the channel, by its number.
     Channel(u32),
     Client(Wanted),
+    /// Whoever has asked was told that there is no answer.
+    Nobody,
 }
 
 impl Default for Upstream {
@@ -182,13 +185,18 @@ impl Upstream {
         Some(Request { number, order })
     }
 
-    /// Answers those whom the VM does not.
+    /// Answers those whom the VM does not. What it does all the same, later, changes its state then.
     fn give_up(&mut self) {
         let now = Instant::now();
-        let is_late = |it: &&Waiting| it.due().is_some_and(|due| due <= now);
-        while let Some(late) = self.waiting.iter().find(is_late) {
+        let is_late = |it: &Waiting| it.due().is_some_and(|due| due <= now);
+        while let Some(place) = self.waiting.iter().position(is_late) {
+            let late = &mut self.waiting[place];
+            let asker = std::mem::replace(&mut late.asker, Asker::Nobody);
+            if !matches!(late.order, Order::Pause | Order::Resume) {
+                self.waiting.swap_remove(place);
+            }
             let why = format!("{UNANSWERED} {} s", ANSWER.as_secs());
-            self.answer(late.number, Some(failure(&why)));
+            self.answer_to(&asker, Some(failure(&why)));
         }
     }
 
@@ -300,7 +308,7 @@ impl Upstream {
                 let watches = socket.is_some_and(|socket| socket.watch(wanted));
                 (!watches).then(|| failure("the VM is watched by as many as it tells"))
             }
-            (Order::Watch, Asker::Channel(_)) => {
+            (Order::Watch, Asker::Channel(_) | Asker::Nobody) => {
                 self.tell_channel(&Report::State(self.state));
                 None
             }
@@ -329,7 +337,7 @@ impl Upstream {
             (Asker::Client(wanted), Some(socket), Some(vm)) => {
                 socket.answer(wanted, refused, vm, self.state);
             }
-            (Asker::Client(_), _, _) => {}
+            (Asker::Client(_) | Asker::Nobody, _, _) => {}
         }
     }
 
@@ -354,4 +362,36 @@ fn busy() -> Failure {
     let mut busy = failure("the VM does not take any more requests for now");
     busy.help = Some("try again".into());
     busy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_late_changes_the_state() {
+        let (here, there) = Channel::pair().unwrap();
+        let mut upstream = Upstream::new(here, false);
+        upstream.set_state(State::Running);
+        let asked = upstream.take(Asker::Channel(7), Order::Pause).unwrap();
+        upstream.waiting[0].since -= ANSWER;
+        upstream.give_up();
+        let Received::One(told) = there.receive(REQUEST_BYTES) else {
+            panic!("nothing is told");
+        };
+        let told = Report::decode(&told).unwrap();
+        assert!(matches!(
+            told,
+            Report::Answer {
+                to: 7,
+                refused: Some(_)
+            }
+        ));
+        assert_eq!((upstream.state, upstream.due()), (State::Running, None));
+        upstream.answer(asked.number, None);
+        assert_eq!(upstream.state, State::Paused);
+        assert!(upstream.waiting.is_empty());
+        // Nobody is told a second time.
+        assert!(matches!(there.receive(REQUEST_BYTES), Received::None));
+    }
 }
