@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("vcpus_start_by_the_mp_table", || smp("via=mptable")),
     ("vcpus_start_by_acpi", || smp("via=acpi")),
     ("cpuid_tells_topology_and_hypervisor", cpuid),
+    ("registers_are_saved_and_restored_by_ports", fpu_ports),
     ("masked_cpuid_bits_are_hidden", masked),
     ("nothing_of_the_host_is_shown", withheld),
     (
@@ -134,6 +135,20 @@ fn cpuid() {
     assert!((500_000..10_000_000).contains(&tsc_khz), "{tsc_khz} kHz");
     let [shift, count, kind, id] = leaf(&output, "cpuid 0000000b 1:");
     assert_eq!((shift, count, kind >> 8, id), (3, 5, 2, 0));
+}
+
+/// Where guest kernels cannot do that themselves, they have ports for it, and nowhere else.
+fn fpu_ports() {
+    let output = success(Guest::boot("fpu_ports"));
+    let said: Vec<&str> = output.lines().collect();
+    match Execution::detect().unwrap() {
+        Execution::Hardware => assert_eq!(said, ["none"]),
+        Execution::Interpreted if !is_x86_feature_detected!("avx") => println!("SKIPPED: no AVX"),
+        Execution::Interpreted => {
+            assert!(said[0].starts_with("bytes="), "{output}");
+            assert_eq!(said[1..], ["restored", "begun anew", "nothing else"]);
+        }
+    }
 }
 
 fn masked() {

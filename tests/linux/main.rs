@@ -17,6 +17,7 @@ mod tarball;
 mod balloon;
 mod images;
 mod instances;
+mod registers;
 mod restored;
 mod script;
 mod services;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     if let Some(code) = tree::program()
         .or_else(images::program)
         .or_else(instances::program)
+        .or_else(registers::program)
         .or_else(restored::program)
         .or_else(stacks::program)
         .or_else(volumes::program)
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         balloon::TESTS,
         images::TESTS,
         instances::TESTS,
+        registers::TESTS,
         restored::TESTS,
         services::TESTS,
         snapshots::TESTS,

@@ -30,9 +30,9 @@ fn execution() -> Finding {
         ),
         Ok(Execution::Interpreted) => warning(
             "execution",
-            "guest kernel code is interpreted, about a thousand times slower than on hardware, and AVX registers are not kept apart",
-            "boot times here say nothing about other hosts; a kernel of the `software-kvm` flavour is needed; use this host for tests, not for \
-             services whose processes use AVX",
+            "guest kernel code is interpreted, about a thousand times slower than on hardware",
+            "boot times here say nothing about other hosts; a kernel of the `software-kvm` flavour is needed, by `kernels/build` of this version: \
+             earlier ones mix up AVX registers of a guest's processes",
         ),
         Err(cause) => warning(
             "execution",

@@ -84,8 +84,8 @@ const EVENT_LOOP: &[Rule] = &[
     Rule::any(libc::SYS_timerfd_create),
 ];
 
-/// Runs the guest, sets interrupt routes, connects and disconnects queues, looks at a guest that failed, and tells all of
-/// one that is saved.
+/// Runs the guest, sets interrupt routes, connects and disconnects queues, saves and restores registers for kernels that cannot,
+/// looks at a guest that failed, and tells all of one that is saved.
 const VCPU: &[Rule] = &[
     Rule::equal(libc::SYS_fcntl, 1, libc::F_DUPFD_CLOEXEC as u32),
     Rule::any(libc::SYS_getpid),
@@ -99,6 +99,7 @@ const VCPU: &[Rule] = &[
     ioctl(KVM_GET_MP_STATE),
     ioctl(KVM_GET_CPUID2),
     ioctl(KVM_GET_XSAVE),
+    ioctl(KVM_SET_XSAVE),
     ioctl(KVM_GET_XCRS),
     ioctl(KVM_GET_DEBUGREGS),
     ioctl(KVM_GET_LAPIC),
@@ -184,6 +185,7 @@ const KVM_GET_CLOCK: u32 = 0x8030_ae7c;
 const KVM_GET_MP_STATE: u32 = 0x8004_ae98;
 const KVM_GET_CPUID2: u32 = 0xc008_ae91;
 const KVM_GET_XSAVE: u32 = 0x9000_aea4;
+const KVM_SET_XSAVE: u32 = 0x5000_aea5;
 const KVM_GET_XCRS: u32 = 0x8188_aea6;
 const KVM_GET_DEBUGREGS: u32 = 0x8080_aea1;
 const KVM_GET_LAPIC: u32 = 0x8400_ae8e;

@@ -13,6 +13,7 @@ use super::built::Built;
 use super::devices::{Devices, FarEnds, event, make_scratch};
 use super::error::Error;
 use super::fitting::FittingConfig;
+use super::fpu_ports::FpuPorts;
 use super::generation;
 use super::handle::{Starting, VmHandle};
 use super::lifecycle::Lifecycle;
@@ -118,6 +119,7 @@ impl Vm {
         let vcpus = processors::all(&kvm, &board.fd, &board.begins, &cpuid)?;
         trace.mark(Phase::VcpusReady);
         let resumes = matches!(board.begins, Begins::Resumed(_));
+        let fpu = FpuPorts::of(&board.begins, &cpuid, config.memory);
         if resumes {
             let devices = &board.devices;
             let ioapic = devices.power_button.ioapic();
@@ -144,6 +146,7 @@ impl Vm {
             ram,
             ports,
             mmio,
+            fpu,
             power_button,
             power,
             generation,

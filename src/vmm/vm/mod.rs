@@ -11,6 +11,7 @@ mod error;
 mod exit;
 mod failure;
 mod fitting;
+mod fpu_ports;
 mod generation;
 mod handle;
 mod irq;

@@ -4,6 +4,7 @@ use super::boot_trace::BootTrace;
 use super::error::Error;
 use super::exit::ExitReason;
 use super::failure::{Cause, Failure};
+use super::fpu_ports::FpuPorts;
 use super::kick;
 use super::lifecycle::{Lifecycle, Outcome};
 use super::power_button::PowerButton;
@@ -30,6 +31,8 @@ pub(super) type Told = Result<VcpuState, Error>;
 pub(super) struct Shared {
     pub ports: Bus,
     pub mmio: Bus,
+    /// How its kernel saves registers, where it cannot itself.
+    pub fpu: Option<FpuPorts>,
     pub power_button: PowerButton,
     pub power: Arc<Mutex<Power>>,
     pub generation: Arc<Mutex<Generation>>,
@@ -149,12 +152,23 @@ impl Vcpu {
         match shared.trace.around_entry(is_first, move || fd.run()) {
             Ok(VcpuExit::IoOut(port, data)) => {
                 count(&counters.port_writes);
+                if let Some(ports) = &shared.fpu
+                    && let Some(order) = FpuPorts::order(port, data)
+                {
+                    ports.carry_out(order, &self.fd, &shared.ram);
+                    return Next::Enter;
+                }
                 each_access(run, data.len())
                     .find_map(|part| act(shared.ports.write(port.into(), &data[part])))
                     .unwrap_or(Next::Enter)
             }
             Ok(VcpuExit::IoIn(port, data)) => {
                 count(&counters.port_reads);
+                if let Some(ports) = &shared.fpu
+                    && ports.read(port, data)
+                {
+                    return Next::Enter;
+                }
                 for part in each_access(run, data.len()) {
                     shared.ports.read(port.into(), &mut data[part]);
                 }

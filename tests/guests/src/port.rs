@@ -1,6 +1,7 @@
 //! Port I/O, open to CPL3 through the TSS's I/O permission bitmap.
 //!
-//! These are safe functions: no port of a kvmlet guest makes a device write to memory.
+//! These are safe functions: no port of a kvmlet guest makes a device write to memory, but for the one that
+//! saves registers, which only `fpu_ports` writes to.
 
 use core::arch::asm;
 

@@ -73,6 +73,11 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 pub const COM1: u16 = 0x3f8;
 /// Interrupt of the first serial port.
 pub const COM1_IRQ: u32 = 4;
+/// Port that tells the size of an XSAVE area, and has one written; see [`FPU_RESTORE`].
+pub const FPU_SAVE: u16 = 0x508;
+/// Port that has registers taken from an XSAVE area, where KVM interprets a kernel that cannot execute XRSTOR. Kernels of
+/// kvmlet's own know both from `kernels/patches`.
+pub const FPU_RESTORE: u16 = 0x50c;
 /// Keyboard controller: data at +0, status and command at +4.
 pub const I8042: u16 = 0x60;
 

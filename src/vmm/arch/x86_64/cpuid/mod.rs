@@ -3,8 +3,10 @@
 mod compare;
 mod topology;
 mod withheld;
+mod xsave;
 
 pub use compare::missing;
+pub use xsave::xsave_area;
 
 use crate::config::{CpuMask, Register, VcpuCount};
 
