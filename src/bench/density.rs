@@ -5,21 +5,21 @@ use super::contestant::{Kind, Presence, Service, named};
 use super::error::{Error, Halt};
 use super::facts::HostFacts;
 use super::launch::Launch;
-use super::memory::{self, Memory};
+use super::memory::{self, GUEST_BYTES, Memory};
 use super::running::Running;
 use super::startup::{ENDING, command};
 use super::workshop::{Programs, Workshop, own_mounts};
+use kvmlet_command::beside::VERBS;
 use kvmlet_host::available_memory_bytes;
 use kvmlet_sys::signals::Signals;
 use kvmlet_sys::thread::lock;
 use serde::Serialize;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// What every VM is promised: kvmlet's default.
-const GUEST_BYTES: u64 = 128 << 20;
 /// This much of the host's memory stays free.
 const RESERVE: f64 = 0.2;
 
@@ -102,7 +102,7 @@ pub struct Level {
     pub host_each: f64,
 }
 
-const METHOD: &str = "The service stays once it is ready. Instances are added until there are 1, 2, 4, 8 and so on; after each \
+const METHOD: &str = "The service stays once it is ready. Instances are added until there are 1, 2, 4, 8 and so on, and as many as were asked for; after each \
     doubling the proportional set sizes (a page that n processes share counts 1/n) of all processes of all instances are \
     added up, launchers that stay included, daemons that serve all containers not. What the kernel keeps for an instance \
     is in no process; it shows in what the host's available memory fell by.";
@@ -145,14 +145,20 @@ impl Density {
     }
 }
 
-/// The programs with a copy of kvmlet: the benchmark runs from the same file, and would share its pages.
+/// The programs with a copy of kvmlet, and of what it executes for its verbs: the benchmark runs from the same file, and would
+/// share its pages.
 fn apart(programs: &Programs, workshop: &Workshop) -> Result<Programs, Error> {
     let kvmlet = workshop.path().join("kvmlet");
-    let copied = std::fs::copy(&programs.kvmlet, &kvmlet);
-    copied.map_err(|source| Error::Directory {
-        path: kvmlet.clone(),
-        source,
-    })?;
+    let copy = |from: &Path, path: PathBuf| match std::fs::copy(from, &path) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(Error::Directory { path, source }),
+    };
+    copy(&programs.kvmlet, kvmlet.clone())?;
+    let verbs = programs.kvmlet.with_file_name(VERBS);
+    // Where it is not, they say so themselves.
+    if verbs.exists() {
+        copy(&verbs, workshop.path().join(VERBS))?;
+    }
     Ok(Programs {
         kvmlet,
         ..programs.clone()
@@ -180,7 +186,7 @@ impl Crowd {
         if !matches!(crowd.presence, Presence::Present { .. }) {
             return Ok(crowd);
         }
-        let tag = format!("kvmlet-bench-{}-", std::process::id());
+        let tag = memory::tag();
         let mut instances = Instances::default();
         let before = memory::settled_bytes();
         let begun = Instant::now();
@@ -215,8 +221,8 @@ impl Crowd {
                 each: memory::of(&memory::processes(&tag), GUEST_BYTES) / n,
                 host_each: kept / n / f64::from(1 << 20),
             });
-            // The next doubling starts as many as there are, and keeps as much as they do.
-            if next * 2 > plan.limit {
+            // The next doubling starts as many as there are, and keeps as much as they do; the last may be less than one.
+            if next >= plan.limit {
                 break format!("the limit of {} instances", plan.limit);
             }
             let total = kvmlet_host::total_memory_bytes() as f64;
@@ -229,7 +235,7 @@ impl Crowd {
             {
                 break format!("the time: {} s for each contestant", plan.budget.as_secs());
             }
-            next *= 2;
+            next = (next * 2).min(plan.limit);
         };
         Ok(crowd)
     }

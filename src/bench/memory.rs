@@ -8,11 +8,16 @@ use std::fs;
 use std::ops::{AddAssign, Div};
 use std::time::Duration;
 
+/// What every VM is promised: kvmlet's default.
+pub(super) const GUEST_BYTES: u64 = 128 << 20;
+
 /// Proportional set sizes in MiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Memory {
     /// Guest RAM that was touched.
     pub guest_ram: f64,
+    /// Of it, what is in no file: all that a guest has that was booted, and what one has written that goes on from a snapshot.
+    pub guest_own: f64,
     /// Memory of the launcher's own (anonymous or written to), and for processes and containers the service's.
     pub private: f64,
     /// Pages of files that are mapped: programs and libraries. All instances share them.
@@ -29,6 +34,7 @@ impl Memory {
 impl AddAssign for Memory {
     fn add_assign(&mut self, other: Self) {
         self.guest_ram += other.guest_ram;
+        self.guest_own += other.guest_own;
         self.private += other.private;
         self.page_cache += other.page_cache;
     }
@@ -40,6 +46,7 @@ impl Div<f64> for Memory {
     fn div(self, by: f64) -> Self {
         Self {
             guest_ram: self.guest_ram / by,
+            guest_own: self.guest_own / by,
             private: self.private / by,
             page_cache: self.page_cache / by,
         }
@@ -76,14 +83,18 @@ fn parse(smaps: &str, guest_bytes: u64) -> Memory {
             .unwrap_or(0.0)
             / 1024.0;
         match first {
-            "Pss:" if is_guest => memory.guest_ram += mib,
+            "Pss:" if is_guest => {
+                pss = mib;
+                memory.guest_ram += mib;
+            }
             "Pss:" if is_file => {
                 pss = mib;
                 memory.page_cache += mib;
             }
             "Pss:" => memory.private += mib,
+            "Anonymous:" if is_guest => memory.guest_own += mib.min(pss),
             // Pages of a file that were written to are the process's own.
-            "Anonymous:" if is_file && !is_guest => {
+            "Anonymous:" if is_file => {
                 let own = mib.min(pss);
                 memory.page_cache -= own;
                 memory.private += own;
@@ -101,6 +112,11 @@ fn size(range: &str) -> Option<u64> {
             .ok()?
             .wrapping_sub(u64::from_str_radix(start, 16).ok()?),
     )
+}
+
+/// What is on the command lines of whatever works in this process's workshop.
+pub(super) fn tag() -> String {
+    format!("kvmlet-bench-{}-", std::process::id())
 }
 
 /// Names of daemons that serve all containers; a shim of containerd's belongs to one container.
@@ -192,6 +208,10 @@ Pss:                4096 kB
 Anonymous:          4096 kB
 20000000-20001000 rw-p 00000000 00:00 0  [anon:guest-ram]
 Pss:                1024 kB
+Anonymous:          1024 kB
+30000000-38000000 rw-p 01000000 fe:00 99  /tmp/some snapshot
+Pss:                 512 kB
+Anonymous:           256 kB
 ";
 
     #[test]
@@ -200,13 +220,14 @@ Pss:                1024 kB
         assert_eq!(
             memory,
             Memory {
-                guest_ram: 5.0,
+                guest_ram: 5.5,
+                guest_own: 5.25,
                 private: 0.5,
                 page_cache: 1.25
             }
         );
-        assert_eq!(memory.sum(), 6.75);
-        assert_eq!((memory / 2.0).guest_ram, 2.5);
+        assert_eq!(memory.sum(), 7.25);
+        assert_eq!((memory / 2.0).guest_own, 2.625);
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Cache {
         fs::create_dir_all(built.join("guests")).unwrap();
         fs::copy(service, built.join("ready")).unwrap();
         fs::write(built.join("ready.cpio"), "").unwrap();
-        for guest in ["ready", "ready_stay", "ready_again"] {
+        for guest in ["ready", "ready_stay", "ready_again", "ready_again_stay"] {
             fs::copy(
                 harness::ready_guest(guest),
                 built.join("guests").join(guest),

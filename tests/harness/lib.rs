@@ -146,6 +146,8 @@ pub fn ready_guest(name: &str) -> PathBuf {
         "ready_stay",
         "--bin",
         "ready_again",
+        "--bin",
+        "ready_again_stay",
     ];
     build("guests-pvh", "kvmlet-guests", &features).join(name)
 }

@@ -43,6 +43,7 @@ fn text(result: &kvmlet_bench::Density) -> String {
         "instances",
         "starts/s",
         "guest RAM",
+        "its own",
         "private",
         "page cache",
         "sum",
@@ -54,6 +55,7 @@ fn text(result: &kvmlet_bench::Density) -> String {
             let each = &level.each;
             let sizes = [
                 each.guest_ram,
+                each.guest_own,
                 each.private,
                 each.page_cache,
                 each.sum(),

@@ -87,7 +87,15 @@ fn times(contestants: &[Contender]) -> String {
 
 /// What starts took of the VMMs.
 fn efforts(contestants: &[Contender]) -> String {
-    let head = ["", "n", "exits", "VMM CPU ms", "guest CPU ms"];
+    let head = [
+        "",
+        "n",
+        "exits",
+        "VMM CPU ms",
+        "guest CPU ms",
+        "pages",
+        "its own",
+    ];
     let (mut table, mut reasons) = (Table::new(head), String::new());
     for one in contestants {
         match &one.effort {
@@ -97,12 +105,15 @@ fn efforts(contestants: &[Contender]) -> String {
                 exits,
                 guest_cpu_ms,
                 vmm_cpu_ms,
+                guest_pages,
+                guest_own_pages,
             }) => {
                 let cpu = [*vmm_cpu_ms, *guest_cpu_ms].map(short);
                 table.row(
                     [one.name.into(), n.to_string(), format!("{exits:.0}")]
                         .into_iter()
-                        .chain(cpu),
+                        .chain(cpu)
+                        .chain([guest_pages, guest_own_pages].map(|pages| format!("{pages:.0}"))),
                 );
             }
             Some(Effort::Unavailable { reason }) => {
@@ -117,7 +128,7 @@ fn efforts(contestants: &[Contender]) -> String {
         return reasons;
     }
     format!(
-        "\nFrom spawn to ready: exits to the VMM, its CPU time outside of KVM_RUN, and CPU time in KVM_RUN\n{}{reasons}",
+        "\nFrom spawn to ready: exits to the VMM, its CPU time outside of KVM_RUN, CPU time in KVM_RUN, and pages of guest RAM that are mapped then (its own: in no file)\n{}{reasons}",
         table.text()
     )
 }

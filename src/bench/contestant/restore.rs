@@ -15,8 +15,10 @@ use std::process::{Child, Command, Stdio};
 pub(super) struct Restore {
     jailed: bool,
     kvmlet: PathBuf,
-    guest: PathBuf,
-    saved: Option<PathBuf>,
+    /// The guest that ends, and the one that stays.
+    guests: [PathBuf; 2],
+    /// Their files.
+    saved: Vec<PathBuf>,
 }
 
 impl Restore {
@@ -24,13 +26,13 @@ impl Restore {
         Self {
             jailed,
             kvmlet: programs.kvmlet.clone(),
-            guest: programs.guest("ready_again"),
-            saved: None,
+            guests: ["ready_again", "ready_again_stay"].map(|name| programs.guest(name)),
+            saved: Vec::new(),
         }
     }
 
-    /// Runs the guest, and saves it there as soon as it waits for that.
-    fn save(&self, socket: &Path, saved: &Path) -> Result<(), String> {
+    /// Runs a guest, and saves it there as soon as it waits for that.
+    fn save(&self, guest: &Path, socket: &Path, saved: &Path) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("the guest cannot be run: {error}");
         let listener = UnixListener::bind(socket).map_err(failed)?;
         // A descriptor of that number, which this process cannot give a child, and a shell can.
@@ -40,7 +42,7 @@ impl Restore {
             .arg(&self.kvmlet)
             .args(["boot", "--no-jail", "--no-rng", "--control-fd", "3"])
             .arg("--kernel")
-            .arg(&self.guest)
+            .arg(guest)
             .stdin(OwnedFd::from(listener))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -91,26 +93,35 @@ impl Contestant for Restore {
     }
 
     fn probe(&self) -> Presence {
-        match self.guest.exists() {
-            true => probe(),
-            false => Presence::Unusable {
-                message: format!("there is no `{}`: images/build bench", self.guest.display()),
+        match self.guests.iter().find(|guest| !guest.exists()) {
+            None => probe(),
+            Some(guest) => Presence::Unusable {
+                message: format!("there is no `{}`: images/build bench", guest.display()),
             },
         }
     }
 
     fn prepare(&mut self, workshop: &Workshop) -> Result<(), String> {
-        let saved = workshop.path().join(format!("{}.snapshot", self.name()));
-        self.save(&workshop.path().join(self.name()), &saved)?;
-        self.saved = Some(saved);
+        let place = |extension: &str| {
+            let name = format!("{}.{extension}", self.name());
+            workshop.path().join(name)
+        };
+        let ways = self.guests.iter().zip(["ends", "stays"]);
+        let saved = ways.map(|(guest, way)| {
+            let saved = place(&format!("{way}.snapshot"));
+            self.save(guest, &place(way), &saved)?;
+            Ok(saved)
+        });
+        self.saved = saved.collect::<Result<_, String>>()?;
         Ok(())
     }
 
     fn launch(&self, _number: usize, service: Service) -> Result<Launch, String> {
-        if service == Service::Stays {
-            return Err("the guest of the snapshot ends".into());
-        }
-        let saved = self.saved.as_ref().ok_or("nothing was saved")?;
+        let saved = match service {
+            Service::Ends => self.saved.first(),
+            Service::Stays => self.saved.get(1),
+        };
+        let saved = saved.ok_or("nothing was saved")?;
         let words = [
             self.kvmlet.as_os_str(),
             OsStr::new("restore"),

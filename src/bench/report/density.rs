@@ -25,7 +25,7 @@ pub fn density(result: &Density) -> String {
 
 fn memory(all: &[&Crowd]) -> String {
     let text = "Proportional set size, with as many instances as the number behind the dot says. Guest RAM is what the \
-        guest has touched; private is the launcher's and, in containers, the service's; pages of programs and libraries are \
+        guest has touched, its own what of that is in no file; private is the launcher's and, in containers, the service's; pages of programs and libraries are \
         shared by all instances.";
     picture(text, growth::bars(all))
 }
@@ -64,6 +64,7 @@ fn figures(all: &[&Crowd]) -> String {
             );
             for mib in [
                 each.guest_ram,
+                each.guest_own,
                 each.private,
                 each.page_cache,
                 each.sum(),
@@ -79,7 +80,7 @@ fn figures(all: &[&Crowd]) -> String {
     }
     format!(
         "<p class=\"quiet\">MiB for each instance.</p><div class=\"scroll\"><table><tr><th></th><th>instances</th>\
-         <th>starts/s</th><th>guest RAM</th><th>private</th><th>page cache</th><th>sum</th><th>from host</th></tr>{rows}\
+         <th>starts/s</th><th>guest RAM</th><th>its own</th><th>private</th><th>page cache</th><th>sum</th><th>from host</th></tr>{rows}\
          </table></div>"
     )
 }

@@ -92,13 +92,15 @@ fn efforts(all: &[&Contender]) -> String {
                 exits,
                 guest_cpu_ms,
                 vmm_cpu_ms,
+                guest_pages,
+                guest_own_pages,
             } => format!(
-                "<td>{n}</td><td>{exits:.0}</td><td>{}</td><td>{}</td>",
+                "<td>{n}</td><td>{exits:.0}</td><td>{}</td><td>{}</td><td>{guest_pages:.0}</td><td>{guest_own_pages:.0}</td>",
                 short(*vmm_cpu_ms),
                 short(*guest_cpu_ms)
             ),
             Effort::Unavailable { reason } => {
-                format!("<td colspan=\"4\">not available: {}</td>", escape(reason))
+                format!("<td colspan=\"6\">not available: {}</td>", escape(reason))
             }
         };
         let (class, name) = (class(one.kind), escape(one.name));
@@ -114,8 +116,9 @@ fn efforts(all: &[&Contender]) -> String {
         "<p class=\"quiet\">From spawn to ready, started apart from all rounds. Exits: returns of KVM_RUN to user space. CPU \
          time in milliseconds, of all threads, counted by the kernel’s tracepoints: the VMM’s is all outside of KVM_RUN, its \
          exec and its system calls included; the guest’s is all in KVM_RUN, which on a host that interprets guest kernels is \
-         mostly KVM’s interpreter.</p><div class=\"scroll\"><table><tr><th></th><th>n</th><th>exits</th><th>VMM CPU</th>\
-         <th>guest CPU</th></tr>{rows}</table></div>"
+         mostly KVM’s interpreter. Pages are those of guest RAM that are mapped once it is ready, and of these, those that \
+         are in no file.</p><div class=\"scroll\"><table><tr><th></th><th>n</th><th>exits</th><th>VMM CPU</th>\
+         <th>guest CPU</th><th>pages</th><th>its own</th></tr>{rows}</table></div>"
     )
 }
 

@@ -89,6 +89,7 @@ fn crowd(name: &'static str, levels: &[(usize, f64)]) -> Crowd {
         starts_per_second: 100.0,
         each: Memory {
             guest_ram: mib / 2.0,
+            guest_own: mib / 2.0,
             private: mib / 4.0,
             page_cache: mib / 4.0,
         },
