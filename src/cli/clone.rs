@@ -4,12 +4,11 @@ use super::boot::StartedBy;
 use super::chosen_id::id;
 use super::instances::{book, look};
 use super::restore::{Another, refuse_changed};
-use super::snapshot::fill;
+use super::snapshot::{fill, tell_pause};
 use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_manager::{Error, InstanceId, Name};
 use kvmlet_spec::{HostPort, PortMapping, PortMappings};
-use kvmlet_sys::standard_error;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -67,11 +66,7 @@ impl Clone {
         // Nobody changes it under the one that goes on from it.
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
         fcntl_add_seals(&memory, seals).map_err(|error| Failed::new(io::Error::from(error)))?;
-        standard_error::say(format_args!(
-            "kvmlet: `{}` stood still for {:.1} ms",
-            view.called(),
-            pause.as_secs_f64() * 1000.0
-        ));
+        tell_pause(view.called(), pause);
         let mut asked = view.asked.clone();
         leave_to_host(&mut asked.config);
         let other = Another {

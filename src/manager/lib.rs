@@ -45,5 +45,5 @@ pub use moment::{Moment, NotAMoment};
 pub use name::{Name, NotAName};
 pub use sealed::Broken;
 pub use snapshots::{Kept, Snapshots, SnapshotsLock};
-pub use templates::{Template, TemplateLock, Templates};
+pub use templates::{MOST_TEMPLATE_BYTES, MOST_TEMPLATES, Template, TemplateLock, Templates};
 pub use volumes::{LockedVolumes, NotAVolumeName, Note, Users, Volume, VolumeName, Volumes};

@@ -6,7 +6,7 @@
 use crate::id::is_beginning;
 use crate::locked::locked;
 use crate::sealed;
-use crate::templates::Template;
+use crate::templates::{Template, Templates, staying};
 use crate::{Asked, Book, Error, InstanceId, Moment, Name};
 use kvmlet_sys::directory::Directory;
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,21 @@ impl Snapshots {
         Ok(all)
     }
 
+    /// Those that are more templates than there may be, or take more of the disk.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn surplus(&self, templates: &Templates) -> Result<Vec<Kept>, Error> {
+        let all = self.list()?.into_iter();
+        let all = all.filter(|kept| kept.template.is_some());
+        let used = all.filter_map(|kept| Some((templates.use_of(&kept.path)?, kept)));
+        let mut used: Vec<_> = used.collect();
+        used.sort_by_key(|((at, _), _)| std::cmp::Reverse(*at));
+        let stay = staying(used.iter().map(|((_, bytes), _)| *bytes));
+        used.drain(..stay.min(used.len()));
+        Ok(used.into_iter().map(|(_, kept)| kept).collect())
+    }
+
     /// The one of an id, or of the beginning of one.
     ///
     /// # Errors
@@ -140,6 +155,9 @@ impl Snapshots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MOST_TEMPLATES;
+    use std::collections::BTreeMap;
+    use std::time::{Duration, SystemTime};
 
     #[test]
     fn what_was_noted_is_found_until_it_is_forgotten() {
@@ -171,5 +189,48 @@ mod tests {
         std::fs::write(&file, "{}").unwrap();
         assert!(snapshots.find(&second.id).is_err());
         assert_eq!(snapshots.list().unwrap(), []);
+    }
+
+    #[test]
+    fn those_go_that_were_not_used_for_the_longest_time() {
+        let place = tempfile::tempdir().unwrap();
+        let book = Book::at(&place.path().join("book")).unwrap();
+        let templates = Templates::of(&book).unwrap();
+        let snapshots = Snapshots::of(&book).unwrap();
+        let kept = |number: u32| {
+            let template = Template {
+                request: format!("{number:02x}").repeat(32),
+                facts: BTreeMap::new(),
+            };
+            let path = templates.path(&template);
+            let file = File::create(&path).unwrap();
+            // A later one was made later, and all before this test.
+            let age = Duration::from_secs(u64::from(1000 - number));
+            let times = std::fs::FileTimes::new().set_accessed(SystemTime::now() - age);
+            file.set_times(times).unwrap();
+            Kept {
+                id: InstanceId::random().unwrap(),
+                path,
+                made: Moment::now(),
+                name: None,
+                asked: Asked::new(InstanceId::random().unwrap(), "nginx"),
+                template: Some(template),
+            }
+        };
+        let mut all: Vec<Kept> = (0..MOST_TEMPLATES as u32 + 2).map(kept).collect();
+        let surplus = |all: &[Kept]| {
+            all.iter().for_each(|kept| snapshots.note(kept).unwrap());
+            let surplus = snapshots.surplus(&templates).unwrap();
+            surplus.into_iter().map(|kept| kept.id).collect::<Vec<_>>()
+        };
+        assert_eq!(surplus(&all), [all[1].id.clone(), all[0].id.clone()]);
+        templates
+            .use_now(all[0].template.as_ref().unwrap())
+            .unwrap();
+        assert_eq!(surplus(&all), [all[2].id.clone(), all[1].id.clone()]);
+        // Other snapshots have no limit, wherever they are.
+        all[1].template = None;
+        all[2].path = place.path().join("elsewhere");
+        assert_eq!(surplus(&all), []);
     }
 }

@@ -6,10 +6,17 @@
 use crate::{Book, Error};
 use kvmlet_sys::byte_lock;
 use kvmlet_sys::directory::Directory;
+use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A user has no more templates: those that were not used for the longest time go.
+pub const MOST_TEMPLATES: usize = 32;
+/// No more of a disk is taken by all of them together, but for the one that was used last.
+pub const MOST_TEMPLATE_BYTES: u64 = 8 << 30;
 
 const TEMPLATES: &str = "templates";
 /// What is locked by who makes one: no digest, so no template.
@@ -65,6 +72,42 @@ impl Templates {
         self.0.path().join(&template.request)
     }
 
+    /// Something goes on from it, or it was made: it is the last that goes.
+    ///
+    /// # Errors
+    /// When that cannot be noted, at the file itself.
+    pub fn use_now(&self, template: &Template) -> Result<(), Error> {
+        let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+        let times = Timestamps {
+            last_access: time(UTIME_NOW),
+            last_modification: time(UTIME_OMIT),
+        };
+        let noted = utimensat(
+            &self.0,
+            &template.request,
+            &times,
+            AtFlags::SYMLINK_NOFOLLOW,
+        );
+        noted.map_err(|error| Error::file(&self.path(template))(error.into()))
+    }
+
+    /// Is it this user's own file? Nobody goes on from what somebody else has put there, or from what only looks like a file.
+    pub fn is_own(&self, template: &Template) -> bool {
+        let found = self.path(template).symlink_metadata();
+        let own = rustix::process::geteuid().as_raw();
+        found.is_ok_and(|found| found.is_file() && found.uid() == own)
+    }
+
+    /// When the one of that file was used last, and what it takes of the disk; none if it is no template that is here.
+    pub(crate) fn use_of(&self, file: &Path) -> Option<((i64, i64), u64)> {
+        let found = match file.parent() == Some(self.0.path()) {
+            true => file.symlink_metadata().ok()?,
+            false => return None,
+        };
+        let used = (found.atime(), found.atime_nsec());
+        Some((used, found.blocks() * 512))
+    }
+
     /// Keeps others from making that one; none if somebody does so.
     ///
     /// # Errors
@@ -78,6 +121,16 @@ impl Templates {
         });
         file.map_err(|error| Error::file(&self.0.path().join(LOCK))(error))
     }
+}
+
+/// How many of those of such sizes may stay, of which the first was used last.
+pub(crate) fn staying(bytes: impl Iterator<Item = u64>) -> usize {
+    let mut sum = 0u64;
+    let fits = |bytes: &u64| {
+        sum = sum.saturating_add(*bytes);
+        sum <= MOST_TEMPLATE_BYTES
+    };
+    bytes.take(MOST_TEMPLATES).take_while(fits).count().max(1)
 }
 
 #[cfg(test)]
@@ -101,6 +154,41 @@ mod tests {
         let changed: Vec<&str> = then.changed(&now).collect();
         assert_eq!(changed, ["image", "new", "gone"]);
         assert_eq!(then.changed(&then).next(), None);
+    }
+
+    #[test]
+    fn as_many_stay_as_there_is_room_for_and_always_the_last() {
+        const GIB: u64 = 1 << 30;
+        for (sizes, expected) in [
+            (vec![], 1),
+            (vec![1; 40], MOST_TEMPLATES),
+            (vec![4 * GIB, 4 * GIB, 1], 2),
+            (vec![9 * GIB, 1, 1], 1),
+            (vec![u64::MAX, u64::MAX], 1),
+        ] {
+            assert_eq!(staying(sizes.iter().copied()), expected, "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn a_template_is_a_file_of_its_user() {
+        let place = tempfile::tempdir().unwrap();
+        let book = Book::at(&place.path().join("book")).unwrap();
+        let templates = Templates::of(&book).unwrap();
+        let one = template("0a", &[]);
+        let path = templates.path(&one);
+        assert!(!templates.is_own(&one));
+        std::fs::write(&path, "").unwrap();
+        assert!(templates.is_own(&one));
+        let other = place.path().join("other");
+        std::fs::rename(&path, &other).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(!templates.is_own(&one));
+        if rustix::process::geteuid().is_root() {
+            std::fs::rename(&other, &path).unwrap();
+            std::os::unix::fs::chown(&path, Some(4_000_000), None).unwrap();
+            assert!(!templates.is_own(&one));
+        }
     }
 
     #[test]

@@ -26,6 +26,10 @@ pub const TESTS: &[Test] = &[
     ("a_disk_goes_on_as_it_was_or_not_at_all", disks),
     ("disks_and_interfaces_go_on_under_load", load),
     ("a_snapshot_that_is_given_up_leaves_nothing", given_up),
+    (
+        "who_saves_a_vm_beside_another_is_told_to_wait",
+        beside_another,
+    ),
     ("what_is_no_snapshot_is_refused", refused),
     ("a_snapshot_that_lies_is_refused", lies),
     ("a_vm_that_stands_still_is_saved_and_stands_still", paused),
@@ -381,6 +385,36 @@ fn load() {
         // A guest that misses an answer, or gets one twice, panics.
         assert!(vm.vm.try_wait().unwrap().is_none());
     }
+}
+
+fn beside_another() {
+    let (_place, file) = place();
+    let mut vm = Worker::boot("orders", "", &["-m", "256M"], &file("a"));
+    assert_eq!(vm.line(), "ready");
+    vm.input.write_all(b"t").unwrap();
+    assert!(vm.line().starts_with("touched="));
+    // The first does not read what it is told.
+    let mut first = Connection::to(&vm.socket).unwrap();
+    let saving = first.save(deadline()).unwrap();
+    let said = failure(command("snapshot").arg(&vm.socket).arg(file("saved")));
+    assert!(said.contains("the VM is being saved"), "{said}");
+    assert!(said.contains("help: try again when it is"), "{said}");
+    assert!(!file("saved").exists());
+    // Once it has given up, another may.
+    drop(saving);
+    drop(first);
+    eventually("it is saved", || {
+        let mut saving = command("snapshot");
+        let saving = saving.arg(&vm.socket).arg(file("saved")).output().unwrap();
+        let said = String::from_utf8_lossy(&saving.stderr).into_owned();
+        assert_eq!(
+            saving.status.success(),
+            said.contains("stood still for"),
+            "{said}"
+        );
+        saving.status.success()
+    });
+    vm.end();
 }
 
 /// Of one that is killed, and one whose disk is full, nothing is left, and the VM runs on.

@@ -8,7 +8,17 @@ pub const TESTS: &[Test] = &[
     ("the_second_run_goes_on_where_the_first_was_ready", warm),
     ("a_template_of_what_has_changed_is_thrown_away", changed),
     ("a_template_that_cannot_be_restored_is_thrown_away", broken),
+    (
+        "what_is_no_template_of_this_users_is_not_gone_on_from",
+        foreign,
+    ),
+    ("there_are_no_more_templates_than_may_be", limited),
     ("two_first_runs_at_once_keep_one_template", at_once),
+    ("no_file_is_replaced_that_is_no_snapshot", replaced),
+    (
+        "a_signal_that_comes_before_a_service_is_taken_over_is_the_services",
+        signalled,
+    ),
     ("a_clone_of_one_that_runs_is_another", cloned),
     ("what_cannot_be_warm_is_refused", refused),
     ("a_snapshot_that_is_cut_short_is_why_its_vm_ends", cut),
@@ -125,6 +135,77 @@ fn broken() {
         run four; grep -o 'is taken' err; run five; boots five
         "#,
         "1\nis thrown away\nis cut short\ntwo running\none running\n0\n1\nfour ready\nfailed\nis taken\n0\n",
+    );
+}
+
+fn foreign() {
+    script(
+        r#"
+        mkfs.ext4 -q root.img 4M >/dev/null
+        run() { $K run -d --rm --warm --kernel "$AGENT" --name $1 root.img stay 2>err >/dev/null || echo failed; }
+        boots() { $K logs --console $1 | grep -c 'an agent on its console' || true; }
+        run one; template=/var/lib/kvmlet/templates/$(ls /var/lib/kvmlet/templates | grep -v lock)
+        run two; boots two
+        # The same file, of another user; a new one takes its place.
+        chown 4000000 $template; run three; boots three; cat err; stat -c %u $template; run four; boots four
+        # What would wait for a writer, or has no end; both stay.
+        rm $template; mkfifo $template; run five; boots five; grep -o 'no template is kept' err; stat -c %F $template
+        rm $template; mknod $template c 1 5; run six; boots six; grep -o 'not a regular file' err; stat -c %F $template
+        # A name for something else.
+        rm $template; $K snapshot six saved 2>/dev/null; ln -s $PWD/saved $template; run seven; boots seven
+        "#,
+        "0\n1\n0\n0\n1\nno template is kept\nfifo\n1\nnot a regular file\ncharacter special file\n1\n",
+    );
+}
+
+fn limited() {
+    script(
+        r#"
+        mkfs.ext4 -q root.img 4M >/dev/null
+        run() { $K run -d --rm --warm --kernel "$AGENT" -m 16m --name n$1 -e A=$1 root.img stay 2>>err >/dev/null; $K kill n$1 >/dev/null; $K wait n$1 >/dev/null 2>&1 || true; }
+        for i in $(seq 32); do run $i; done; cat err; $K snapshot ls -q | wc -l
+        # The first is used once more, and so it is the second that goes.
+        name() { $K snapshot ls --format '{{.Instance}}' | grep -x n$1 || echo no n$1; }
+        $K run -d --rm --warm --kernel "$AGENT" -m 16m --name again -e A=1 root.img stay >/dev/null
+        $K logs --console again | grep -c 'an agent on its console' || true
+        run 33; grep -o 'there may be 32' err; $K snapshot ls -q | wc -l; ls /var/lib/kvmlet/templates | grep -vc lock
+        name 1; name 2; name 3; name 33
+        "#,
+        "32\n0\nthere may be 32\n32\n32\nn1\nno n2\nn3\nn33\n",
+    );
+}
+
+fn replaced() {
+    script(
+        r#"
+        $K run -d --name web --kernel "$AGENT" root stay >/dev/null
+        no() { ! $K snapshot web $1 2>err && grep -o "$2" err && grep -c 'help: name another file' err; }
+        echo text >short; no short 'is there, and is no snapshot'; cat short
+        seq 9999 >long; no long 'is there, and is no snapshot'; tail -n 1 long
+        mkfifo fifo; ! $K snapshot web fifo 2>err && grep -o 'not a regular file' err
+        # Nothing is lost by these: what is empty, an older one, and what is left of one.
+        : >empty; for file in empty empty new new; do $K snapshot web $file 2>err; sed 's/[0-9.]* ms/N ms/' err; done
+        truncate -s 100K new; $K snapshot web new 2>/dev/null; $K restore new -d --name two >/dev/null
+        $K snapshot ls --format '{{.Instance}} {{.Status}}'; $K ps -q | wc -l
+        "#,
+        "is there, and is no snapshot\n1\ntext\nis there, and is no snapshot\n1\n9999\nnot a regular file\n\
+         kvmlet: `web` stood still for N ms\nkvmlet: `web` stood still for N ms\nkvmlet: `web` stood still for N ms\n\
+         kvmlet: `web` stood still for N ms\nweb ready\nweb ready\n2\n",
+    );
+}
+
+/// Its guest does not answer at first, as one whose kernel is interpreted.
+fn signalled() {
+    script(
+        r#"
+        $K run -d --name web --kernel "$AGENT" root shy stay >/dev/null
+        $K snapshot web web.snap 2>/dev/null
+        env --default-signal=INT $K restore web.snap --name two >/dev/null 2>&1 & restore=$!
+        until $K logs --console two 2>/dev/null | grep -q shy; do sleep 0.02; done
+        kill -INT $restore; wait $restore || echo $?
+        $K logs --console two | grep -o 'sent signal 2'; $K inspect --format '{{.State.ExitCode}}' two
+        "#,
+        "130\nsent signal 2\n130\n",
     );
 }
 

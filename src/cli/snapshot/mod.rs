@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 pub(super) use found::has_place;
 use kvmlet_manager::InstanceId;
 pub(super) use rm::remove;
-pub(super) use save::{Target, fill, save_instance};
+pub(super) use save::{Target, fill, save_instance, tell_pause};
 use std::path::PathBuf;
 
 /// Save a VM that runs to a file, from which `kvmlet restore` has it go on; or list, look at and remove what was saved.
@@ -32,7 +32,7 @@ pub(super) struct Snapshot {
     /// can stand here is named by its id.
     #[arg(value_name = "INSTANCE", required = true)]
     instance: Option<String>,
-    /// The file, which replaces one of that name when it is whole.
+    /// The file, which takes the place of an older snapshot of that name when it is whole.
     #[arg(value_name = "FILE", required = true)]
     file: Option<PathBuf>,
 }

@@ -5,8 +5,9 @@ use crate::{Failed, Outcome};
 use kvmlet_control::{Connection, ConnectionError, Saving};
 use kvmlet_manager::{Book, Instance, InstanceId, Kept, Moment, Snapshots, Template, View};
 use kvmlet_sys::directory::Directory;
+use kvmlet_sys::standard_error;
 use kvmlet_sys::temporary::{Temporary, check_place};
-use kvmlet_vmm::snapshot::{Sink, annotate};
+use kvmlet_vmm::snapshot::{Fault, Sink, annotate, is_foreign};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,25 +19,37 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// Saves a VM that runs to a file: an instance, or who has a control socket.
 pub(super) fn save(vm: &str, file: &Path, id: Option<InstanceId>) -> Outcome {
     let target = Target::of(file)?;
-    match vm.contains('/') {
+    target.refuse_foreign()?;
+    let (called, pause) = match vm.contains('/') {
         true => {
             let connection = Connection::to(Path::new(vm));
             let mut connection = connection.map_err(|error| {
                 Failed::in_vain(format!("control socket `{vm}` cannot be reached"), error)
             })?;
             let whole = target.fill(&mut connection, vm)?;
-            whole.publish(&target)?;
+            target.refuse_foreign()?;
+            (vm.to_owned(), whole.publish(&target)?)
         }
         false => {
             let book = book()?;
             let (instance, view) = look(&book, vm)?;
-            save_instance(&book, &instance, &view, &target, None, id)?;
+            let pause = save_instance(&book, &instance, &view, &target, None, id)?;
+            (view.called().to_owned(), pause)
         }
-    }
+    };
+    tell_pause(&called, pause);
     Ok(0)
 }
 
-/// Saves an instance, which is noted in its book, under that id if there is one.
+/// Tells how long a VM has stood still that is called so.
+pub(crate) fn tell_pause(called: &str, pause: Duration) {
+    standard_error::say(format_args!(
+        "kvmlet: `{called}` stood still for {:.1} ms",
+        pause.as_secs_f64() * 1000.0
+    ));
+}
+
+/// Saves an instance, which is noted in its book, under that id if there is one; returns how long it has stood still.
 pub(crate) fn save_instance(
     book: &Book,
     instance: &Instance,
@@ -44,7 +57,7 @@ pub(crate) fn save_instance(
     target: &Target,
     template: Option<Template>,
     id: Option<InstanceId>,
-) -> Result<Kept, Failed> {
+) -> Result<Duration, Failed> {
     let snapshots = Snapshots::of(book)?;
     let mut control = instance.control(view.called())?;
     let mut whole = target.fill(control.connection(), view.called())?;
@@ -59,22 +72,27 @@ pub(crate) fn save_instance(
         template,
     };
     let id = kept.id.as_str().as_bytes();
-    let noted = annotate(whole.0.file(), id).and_then(|()| whole.0.file().sync_all());
+    let noted = annotate(whole.file.file(), id).and_then(|()| whole.file.file().sync_all());
     noted.map_err(|error| target.unwritten(error))?;
     let _lock = snapshots.lock()?;
+    // Whatever has the place of a template is none that anybody has put there for himself.
+    if kept.template.is_none() {
+        target.refuse_foreign()?;
+    }
     // Before there is a file that says so.
     snapshots.note(&kept)?;
-    if let Err(failed) = whole.publish(target) {
+    let published = whole.publish(target);
+    if published.is_err() {
         snapshots.forget(&kept.id)?;
-        return Err(failed);
     }
+    let pause = published?;
     // What was there is not any more.
     for old in snapshots.list()? {
         if old.path == kept.path && old.id != kept.id {
             snapshots.forget(&old.id)?;
         }
     }
-    Ok(kept)
+    Ok(pause)
 }
 
 /// Where a file is to be.
@@ -86,7 +104,11 @@ pub(crate) struct Target {
 }
 
 /// One without a name, in which a VM is saved.
-struct Whole<'a>(Temporary<'a>);
+struct Whole<'a> {
+    file: Temporary<'a>,
+    /// How long the VM has stood still for it.
+    pause: Duration,
+}
 
 impl Target {
     pub fn of(path: &Path) -> Result<Self, Failed> {
@@ -107,11 +129,32 @@ impl Target {
     /// Saves a VM that is called so.
     fn fill(&self, vm: &mut Connection, called: &str) -> Result<Whole<'_>, Failed> {
         // It has no name until it is whole, and nobody else can open it.
-        let new = Temporary::private(&self.directory).map_err(|error| self.unwritten(error))?;
-        let mut new = Whole(new);
+        let mut file =
+            Temporary::private(&self.directory).map_err(|error| self.unwritten(error))?;
         check_place(&self.directory, &self.name).map_err(|error| self.unwritten(error))?;
-        fill(new.0.file(), vm, called, &self.path)?;
-        Ok(new)
+        let pause = fill(file.file(), vm, called, &self.path)?;
+        Ok(Whole { file, pause })
+    }
+
+    /// Refuses a place that has something which is neither an older snapshot nor empty: a slip of the keyboard is not to cost a file.
+    fn refuse_foreign(&self) -> Result<(), Failed> {
+        let error = match is_foreign(&self.path) {
+            Ok(false) => return Ok(()),
+            Ok(true) => None,
+            Err(error) => match error.fault {
+                // What is no file has words of its own.
+                Fault::Kind => return Ok(()),
+                Fault::Read(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                fault => Some(fault),
+            },
+        };
+        let path = self.path.display();
+        let what = format!("`{path}` is there, and is no snapshot that could be replaced");
+        let failed = match error {
+            Some(error) => Failed::in_vain(what, error),
+            None => Failed::new(what),
+        };
+        Err(failed.help("name another file, or remove that one first"))
     }
 }
 
@@ -122,8 +165,17 @@ pub(crate) fn fill(
     called: &str,
     path: &Path,
 ) -> Result<Duration, Failed> {
-    let unsaved =
-        |error: ConnectionError| Failed::in_vain(format!("cannot save VM `{called}`"), error);
+    let unsaved = |error: ConnectionError| {
+        let help = match &error {
+            ConnectionError::Refused(failure) => failure.help.clone(),
+            _ => None,
+        };
+        let failed = Failed::in_vain(format!("cannot save VM `{called}`"), error);
+        match help {
+            Some(help) => failed.help(help),
+            None => failed,
+        }
+    };
     let begun = Instant::now();
     let Saving {
         pieces,
@@ -145,12 +197,13 @@ pub(crate) fn fill(
 }
 
 impl Whole<'_> {
-    /// Gives it its name, once it is on the disk.
-    fn publish(mut self, target: &Target) -> Result<(), Failed> {
-        let synced = self.0.file().sync_all();
-        let published = synced.and_then(|()| self.0.publish(&target.name));
+    /// Gives it its name, once it is on the disk; returns how long the VM has stood still.
+    fn publish(mut self, target: &Target) -> Result<Duration, Failed> {
+        let synced = self.file.file().sync_all();
+        let published = synced.and_then(|()| self.file.publish(&target.name));
         let published = published.and_then(|()| Ok(rustix::fs::fsync(&target.directory)?));
-        published.map_err(|error| target.unwritten(error))
+        published.map_err(|error| target.unwritten(error))?;
+        Ok(self.pause)
     }
 }
 

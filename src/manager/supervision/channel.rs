@@ -272,13 +272,14 @@ impl Channel {
         self.agent.as_mut().map(Agent::client)
     }
 
-    /// Sends the service a signal; false if there is no service.
+    /// Sends the service a signal, once it is taken over; false if there is no service.
     pub fn signal(&mut self, signal: u8, group: bool) -> bool {
-        let (Course::Runs, Some(agent)) = (&self.course, &mut self.agent) else {
-            return false;
-        };
-        let asked = agent.client().request(&Request::Signal { signal, group });
-        asked.is_ok()
+        let request = Request::Signal { signal, group };
+        match (&self.course, &mut self.agent, &mut self.renewal) {
+            (Course::Runs, Some(agent), _) => agent.client().request(&request).is_ok(),
+            (Course::Awaited, _, Some(renewal)) => renewal.hold(signal, group),
+            _ => false,
+        }
     }
 
     /// How the service has ended, as far as its guest tells.
@@ -349,7 +350,9 @@ impl Channel {
                 Some(Event::Started { .. }) => {
                     self.course = Course::Runs;
                     self.deadline = None;
-                    self.renewal = None;
+                    if let Some(renewal) = self.renewal.take() {
+                        renewal.pass_signal_on(client);
+                    }
                     told(Told::Started);
                 }
                 Some(Event::Output { output, bytes }) => {

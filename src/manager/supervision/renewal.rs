@@ -3,7 +3,7 @@
 
 use super::dial::Dialling;
 use kvmlet_control::agent::Agent;
-use kvmlet_control::agent::channel::{ProcessSpec, Request};
+use kvmlet_control::agent::channel::{Client, ProcessSpec, Request};
 use kvmlet_spec::NetworkSpec;
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::wait::Slot;
@@ -27,6 +27,8 @@ pub(super) struct Renewal {
     /// When it is dialled next, unless it has answered all before; none before its interfaces are known.
     due: Option<Instant>,
     patience: Duration,
+    /// What the service is to be sent once it is taken over, to whom, or to its group.
+    signal: Option<(u8, bool)>,
 }
 
 impl Renewal {
@@ -42,7 +44,24 @@ impl Renewal {
             dialling: None,
             due: None,
             patience: PATIENCE,
+            signal: None,
         })
+    }
+
+    /// Keeps a signal for the service, which runs and cannot be told yet. One only: who sends another does not want to wait.
+    pub fn hold(&mut self, signal: u8, group: bool) -> bool {
+        let is_first = self.signal.is_none();
+        self.signal.get_or_insert((signal, group));
+        is_first
+    }
+
+    /// The service was taken over.
+    pub fn pass_signal_on(self, client: &mut Client) {
+        if let Some((signal, group)) = self.signal
+            && let Err(error) = client.request(&Request::Signal { signal, group })
+        {
+            log::warn!("the service is not sent signal {signal}: {error}");
+        }
     }
 
     /// Its VM runs, and has these interfaces.

@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::layout::{
-    BLOCK, END_BYTES, HEAD_BYTES, MEMORY_START, blocks, end_mark, file_bytes, memory_of,
+    BLOCK, END_BYTES, HEAD_BYTES, MAGIC, MEMORY_START, blocks, end_mark, file_bytes, memory_of,
 };
 use super::sections::{decode, head, note, with_note};
 use super::state::VmState;
@@ -90,6 +90,22 @@ pub fn annotate(file: &File, note: &[u8]) -> io::Result<()> {
 pub fn noted(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let read = open(path).and_then(|file| note(&first_part(&file)?));
     read.map_err(|fault| Error {
+        path: path.into(),
+        fault,
+    })
+}
+
+/// Is that something else than a snapshot, or the beginning of one? A file that is empty is nothing yet.
+///
+/// # Errors
+/// When it cannot be looked at, or is not there.
+pub fn is_foreign(path: &Path) -> Result<bool, Error> {
+    let looked = open(path).and_then(|file| {
+        let mut begin = Vec::new();
+        file.take(MAGIC.len() as u64).read_to_end(&mut begin)?;
+        Ok(!begin.is_empty() && begin != MAGIC)
+    });
+    looked.map_err(|fault| Error {
         path: path.into(),
         fault,
     })

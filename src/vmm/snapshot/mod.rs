@@ -24,7 +24,7 @@ mod stream;
 mod tests;
 
 pub use fault::Fault;
-pub use file::{Error, Saved, Sink, annotate, noted};
+pub use file::{Error, Saved, Sink, annotate, is_foreign, noted};
 pub use layout::{MEMORY_START, VERSION, most_bytes};
 pub use sections::{decode, encode};
 pub use state::{BalloonRecord, DiskRecord, MachineState, NetRecord, VcpuState, VmState};

@@ -4,9 +4,12 @@ use super::readiness;
 use crate::Failed;
 use crate::beside::verbs;
 use crate::instances::book;
-use crate::snapshot::{Target, save_instance};
+use crate::snapshot::{Target, remove, save_instance};
 use clap::Args;
-use kvmlet_manager::{InstanceId, Template, Templates};
+use kvmlet_manager::{
+    Book, InstanceId, MOST_TEMPLATE_BYTES, MOST_TEMPLATES, Snapshots, Template, Templates,
+};
+use kvmlet_sys::standard_error;
 use rustix::process::setsid;
 use std::io::{Read, Write, stdin};
 use std::process::Stdio;
@@ -58,7 +61,24 @@ pub(super) fn keep(id: &InstanceId, template: &Template, told: bool) -> Result<b
     };
     let view = readiness::wait(&book, &instance, told)?;
     let target = Target::of(&templates.path(template))?;
-    let template = Some(template.clone());
-    save_instance(&book, &instance, &view, &target, template, None)?;
+    let kept = Some(template.clone());
+    save_instance(&book, &instance, &view, &target, kept, None)?;
+    templates.use_now(template)?;
+    make_room(&book, &templates)?;
     Ok(true)
+}
+
+/// Throws away what is more than there may be.
+fn make_room(book: &Book, templates: &Templates) -> Result<(), Failed> {
+    let snapshots = Snapshots::of(book)?;
+    let _lock = snapshots.lock()?;
+    for kept in snapshots.surplus(templates)? {
+        let image = kept.asked.image_name().escape_debug();
+        let gib = MOST_TEMPLATE_BYTES >> 30;
+        standard_error::say(format_args!(
+            "kvmlet: the template of `{image}` is thrown away, which was not used for the longest time: there may be {MOST_TEMPLATES}, of {gib} GiB in all"
+        ));
+        remove(&snapshots, &kept)?;
+    }
+    Ok(())
 }

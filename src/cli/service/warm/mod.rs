@@ -43,7 +43,12 @@ impl Warm {
             let was = kept.template.as_ref();
             let changed = was.map(|was| was.changed(&warm.template).collect::<Vec<_>>());
             match changed.unwrap_or_default().join(", ") {
-                changed if changed.is_empty() => warm.kept = Some(kept),
+                changed if changed.is_empty() => {
+                    warm.kept = Some(kept);
+                    // One that cannot be noted as used goes sooner.
+                    let used = Templates::of(book)?.use_now(&warm.template);
+                    used.unwrap_or_else(|error| log::info!("{error}"));
+                }
                 changed => {
                     let why = format_args!("since it was made, there has changed: {changed}");
                     warm.throw_away(book, &kept, &why)?;
@@ -79,6 +84,10 @@ impl Warm {
     }
 
     fn there(&self, book: &Book) -> Result<Option<Kept>, Failed> {
+        // What somebody else has put there is no template of this user's.
+        if !Templates::of(book)?.is_own(&self.template) {
+            return Ok(None);
+        }
         let note = noted(&self.path).ok().flatten();
         let id = note.and_then(|note| String::from_utf8(note).ok()?.try_into().ok());
         let Some(id) = id else {
@@ -86,7 +95,6 @@ impl Warm {
         };
         let id: InstanceId = id;
         let kept = Snapshots::of(book)?.find(&id)?;
-        // What somebody else has put there is no template of this user's.
         Ok(kept.filter(|kept| kept.path == self.path && kept.template.is_some()))
     }
 

@@ -11,6 +11,7 @@
 //! * `flood`: writes without credit, `torrent`: without end; `noise`: sends no frames; `twice`: ends again and again; `vanish`: closes the
 //!   connection; `hang`: ends with 0, and does not power off
 //!
+//! * `shy`: does not answer the first that wants to take over the service
 //! * `turns=CODES`: ends with the first digit when that is asked for the first time, and so on; the last one stays
 //!
 //! A host that attaches to its service, as one does that has it go on from a snapshot, takes that over with all that is left of it.
@@ -28,7 +29,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use kvmlet_contract::channel::{
     AGENT_PORT, Description, Ended, Event, Fault, Message, Output, Request, StopStep, VERSION,
@@ -60,6 +61,8 @@ const FRAME_BYTES: usize = 4096;
 
 /// How often `turns` was asked for.
 static TURNS: AtomicUsize = AtomicUsize::new(0);
+/// Who takes over the service is not heard, once.
+static SHY: AtomicBool = AtomicBool::new(false);
 /// What its clock was set to, in nanoseconds; 1970 before.
 static CLOCK: AtomicU64 = AtomicU64::new(1);
 
@@ -150,6 +153,10 @@ fn take_over(sessions: &mut Vec<Session>) {
         return;
     };
     sessions[new].attaches = false;
+    if SHY.swap(false, Ordering::Relaxed) {
+        println!("shy");
+        return;
+    }
     let serves = |(at, it): (usize, &Session)| (at != new && it.is_service).then_some(at);
     let Some(old) = sessions.iter().enumerate().find_map(serves) else {
         return;
@@ -374,6 +381,7 @@ impl Session {
                 let digit = digits.get(turn).or(digits.last()).unwrap_or(&b'0');
                 self.end(Ended::Code(digit - b'0'));
             }
+            "shy" => SHY.store(true, Ordering::Relaxed),
             "off" => power::off(number(step) as u8),
             "flood" => (0..20).for_each(|_| self.tell_more()),
             "torrent" => {
