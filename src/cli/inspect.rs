@@ -74,7 +74,8 @@ fn inspected(instance: &Instance, view: &View, ports: Vec<String>) -> Value {
             "Paused": view.state == State::Paused,
             "Restarting": view.state == State::Restarting,
             "Dead": view.state == State::Dead,
-            "Pid": keeper.map_or(0, |keeper| keeper.pid),
+            // In another PID namespace its number is somebody else's here.
+            "Pid": keeper.filter(|it| it.lives()).map_or(0, |it| it.pid),
             "ExitCode": view.end.as_ref().map_or(0, code),
             "Error": error,
             "StartedAt": view.record.started,

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long whoever begins to run an instance may take until that is seen.
 const BEGINNING: Duration = Duration::from_secs(5);
+/// Between two looks.
+const LOOKS: Duration = Duration::from_millis(1);
 /// How long a supervisor may take to be connected to, and to do what takes no time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -43,23 +45,37 @@ impl Instance {
             seconds,
             signal: by,
         } = ending;
-        if cut {
-            return self.tell_supervisor(view, Signal::QUIT);
+        let seconds = if cut { Some(0) } else { seconds };
+        let request = Request::Stop {
+            signal: by,
+            timeout_ms: seconds.map(|seconds| seconds.saturating_mul(1000)),
+        };
+        if !cut
+            && (seconds.is_some() || by.is_some())
+            && let Some(done) = self.ask_to_stop(view, &request)
+        {
+            return done.map(|()| true);
         }
+        match self.tell_supervisor(view, if cut { Signal::QUIT } else { Signal::TERM }) {
+            Err(elsewhere @ Error::Elsewhere { .. }) => match self.ask_to_stop(view, &request) {
+                Some(Ok(())) => Ok(true),
+                Some(Err(_)) | None => Err(elsewhere),
+            },
+            told => told,
+        }
+    }
+
+    /// Has the supervisor end its service, by its socket. Nothing if that does not run, or has ended by itself.
+    fn ask_to_stop(&self, view: &View, request: &Request<'_>) -> Option<Result<(), Error>> {
         let runs = |view: &View| matches!(view.state, State::Running | State::Paused);
-        if (seconds.is_some() || by.is_some()) && runs(view) {
-            let request = Request::Stop {
-                signal: by,
-                timeout_ms: seconds.map(|seconds| seconds.saturating_mul(1000)),
-            };
-            match self.ask_supervisor(view, &request) {
-                Ok(()) => return Ok(true),
-                Err(error) if runs(&self.view(None)?) => return Err(error),
-                // It has ended by itself, or is going to be started again.
-                Err(_) => {}
-            }
+        if !runs(view) {
+            return None;
         }
-        self.tell_supervisor(view, Signal::TERM)
+        match (self.ask_supervisor(view, request), self.view(None)) {
+            (Err(_), Ok(view)) if !runs(&view) => None,
+            (Err(_), Err(error)) => Some(Err(error)),
+            (asked, _) => Some(asked),
+        }
     }
 
     /// Has its supervisor do something with its service, which runs.
@@ -81,25 +97,30 @@ impl Instance {
     /// Sends its supervisor a signal; false if there is none.
     ///
     /// # Errors
-    /// When that is not allowed.
+    /// When that is not allowed; [`Error::Elsewhere`] when it is in a PID namespace that this process does not see.
     pub fn tell_supervisor(&self, view: &View, signal: Signal) -> Result<bool, Error> {
         let Some(keeper) = view.record.keeper.as_ref().filter(|_| view.is_alive()) else {
             return Ok(false);
         };
+        let called = view.called();
         let pid = i32::try_from(keeper.pid).ok().and_then(Pid::from_raw);
-        let Some(process) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
-            return Ok(false);
-        };
-        // Whoever has the number now is the supervisor only if that lives still.
+        let process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        // Whoever has the number now is the supervisor only if that lives still, and began when it did: in another PID
+        // namespace the number is somebody else's, or nobody's.
+        let is_it = keeper.lives();
         let again = self.view(None)?;
         if !again.is_alive() || again.record.run != view.record.run {
             return Ok(false);
         }
+        let Some(process) = process.filter(|_| is_it) else {
+            let called = called.into();
+            return Err(Error::Elsewhere { called });
+        };
         match pidfd_send_signal(process, signal) {
             Ok(()) => Ok(true),
             Err(Errno::SRCH) => Ok(false),
             Err(error) => Err(Error::Untold {
-                called: view.called().into(),
+                called: called.into(),
                 source: io::Error::from(error),
             }),
         }
@@ -129,10 +150,19 @@ impl Book {
         let deadline = Instant::now() + BEGINNING;
         loop {
             let view = self.view(instance)?;
-            if instance.ask_to_end(&view, ending)? {
-                asked()?;
-                instance.wait()?;
-                return Ok(());
+            match instance.ask_to_end(&view, ending) {
+                Ok(true) => {
+                    asked()?;
+                    instance.wait()?;
+                    return Ok(());
+                }
+                // It ends, perhaps: its lock is let go of last.
+                Err(Error::Elsewhere { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(LOOKS);
+                    continue;
+                }
+                Ok(false) => {}
+                Err(error) => return Err(error.into()),
             }
             if view.state == State::Created {
                 return Ok(());
@@ -141,7 +171,7 @@ impl Book {
                 Ok(mut owned) => return Ok(owned.set_stopped(true)?),
                 // It was started at this moment.
                 Err(Error::InUse { .. }) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(1));
+                    std::thread::sleep(LOOKS);
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -129,6 +129,14 @@ pub enum Error {
         #[source]
         source: AgentError,
     },
+    /// Its supervisor is in a PID namespace that this process does not see, and cannot be asked otherwise for now.
+    #[error(
+        "the process that attends instance `{called}` is in another PID namespace, or is ending"
+    )]
+    Elsewhere {
+        /// Its name, or the beginning of its id.
+        called: String,
+    },
     /// Its supervisor cannot be sent a signal.
     #[error("instance `{called}` cannot be told")]
     Untold {
@@ -236,6 +244,9 @@ impl Remedy for Error {
             | Self::Cannot { .. }
             | Self::Unasked { .. }
             | Self::Untold { .. } => None,
+            Self::Elsewhere { .. } => {
+                Some("try again when it runs, or there where it was started".into())
+            }
             Self::NotFound { .. } => Some(
                 "`kvmlet ps -a` lists all that there are; each user has a book of its own".into(),
             ),

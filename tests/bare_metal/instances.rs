@@ -28,6 +28,7 @@ pub const TESTS: &[Test] = &[
     ("a_socket_that_is_left_over_is_in_nobodys_way", left_over),
     ("an_instance_has_nothing_of_who_has_started_it", strays),
     ("an_instance_whose_power_is_cut_is_not_asked", cut),
+    ("an_instance_of_another_pid_namespace_is_ended", elsewhere),
 ];
 
 /// Runs a script in which `K` is kvmlet, and whose book is in a file system that goes with it. What it prints is compared.
@@ -413,5 +414,28 @@ fn cut() {
         ! $K logs --console web 2>&1 | grep 'was sent SIG'
         "#,
         "power is cut: it was asked for (SIGQUIT)\n",
+    );
+}
+
+/// There the number of its supervisor is somebody else's here, or nobody's.
+fn elsewhere() {
+    script(
+        r#"
+        unshare --pid --fork --kill-child --mount-proc sh -c '
+            for name in stopped removed; do "$K" run -d --name $name --kernel "$AGENT" ./root out=ready stay; done
+            exec sleep 1000' >/dev/null 2>&1 &
+        there=$!
+        trap 'kill -KILL $there' EXIT
+        for name in stopped removed; do
+            until [ -n "$($K ps -q --filter name=$name)" ]; do sleep 0.05; done
+            wait_for $name running
+        done
+        $K inspect --format '{{.State.Pid}}' stopped
+        timeout 60 $K stop stopped
+        $K inspect --format '{{.State.Status}} {{.State.ExitCode}}' stopped
+        timeout 60 $K rm -f removed
+        $K ps -a --format '{{.Names}}'
+        "#,
+        "0\nstopped\nexited 143\nremoved\nstopped\n",
     );
 }

@@ -3,7 +3,7 @@
 use super::{Finding, error, ok, warning};
 use kvm_ioctls::{Cap, Kvm};
 use kvmlet_host::total_memory_bytes;
-use kvmlet_spec::Memory;
+use kvmlet_spec::{Memory, VcpuCount};
 use kvmlet_sys::facts::{self, ReservedPages};
 use kvmlet_sys::kvm::{self, Execution};
 
@@ -79,7 +79,10 @@ fn capabilities(kvm: &Kvm) -> Vec<Finding> {
     }
     findings.push(ok(
         "vcpus",
-        format!("up to {} in a VM", kvm.get_max_vcpus()),
+        format!(
+            "up to {} in a VM",
+            kvm.get_max_vcpus().min(VcpuCount::MAX.into())
+        ),
     ));
     findings
 }

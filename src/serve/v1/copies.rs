@@ -30,7 +30,7 @@ type Done = Result<Answer, Problem>;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotVm {
-    /// The file, absolute. It replaces one of that name when it is whole.
+    /// The file, absolute. It replaces a snapshot of that name when it is whole, and no other file.
     #[schemars(regex(pattern = r"^/[^\x00]*[^/\x00]$"))]
     pub file: String,
 }
