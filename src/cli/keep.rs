@@ -7,7 +7,7 @@ use clap::Args;
 use kvmlet_host::walls::rights;
 use kvmlet_manager::starting::{LISTENS, NotStarted as Unstarted, READY, Starting, Waiting};
 use kvmlet_manager::supervision::{ChannelSpec, Handed, Here, Program, Step, VSOCK, supervise};
-use kvmlet_manager::volumes::{Users, forget};
+use kvmlet_manager::volumes::{Users, remove_with};
 use kvmlet_manager::{Asked, Book, Error, Given, Instance, InstanceId, Owned, Turn};
 use kvmlet_spec::ConsoleSize;
 use kvmlet_sys::signals::{self, ENDING};
@@ -268,9 +268,9 @@ fn settle(instance: &Instance) {
 /// Takes an instance out of the book, which is told, with what was made for it alone.
 fn remove(book: &Book, instance: &Instance, asked: &Asked, owned: Owned) -> Result<(), Error> {
     let name = book.name_of(instance.id())?;
-    book.remove(owned)?;
+    remove_with(book, asked, || book.remove(owned))?;
     if let Err(error) = book.tell("destroy", instance.id(), name.as_ref(), []) {
         log::warn!("the event `destroy` is not told: {error}");
     }
-    forget(book, asked)
+    Ok(())
 }

@@ -9,7 +9,7 @@ use crate::session::{Left, MOST_SIGNALS, Session, SessionError, Wanted};
 use crate::{Failed, Outcome};
 use kvmlet_manager::logs::{Reader, Selection, Stream, Streams};
 use kvmlet_manager::starting::{Starting, Waiting};
-use kvmlet_manager::volumes::forget;
+use kvmlet_manager::volumes::remove_with;
 use kvmlet_manager::{Asked, Book, Instance, Moment, Name, Turn};
 use kvmlet_spec::supervision::RestartPolicy;
 use kvmlet_sys::signals::{ENDING, Signals};
@@ -81,10 +81,9 @@ impl<'a> Made<'a> {
     /// Takes it out of the book again, with what was made for it alone.
     pub fn forget(&self) -> Result<(), Failed> {
         match self.instance.own() {
-            Ok(owned) => {
-                self.book.remove(owned)?;
-                Ok(forget(self.book, &self.asked)?)
-            }
+            Ok(owned) => Ok(remove_with(self.book, &self.asked, || {
+                self.book.remove(owned)
+            })?),
             Err(_) => Ok(()),
         }
     }
@@ -165,8 +164,7 @@ impl Unstarted<'_> {
         if (self.asked.remove || never_was)
             && let Ok(owned) = self.instance.own()
         {
-            self.book.remove(owned)?;
-            forget(self.book, &self.asked)?;
+            remove_with(self.book, &self.asked, || self.book.remove(owned))?;
             let name = Some(&self.name);
             tell_of(self.book, "destroy", &self.asked.id, name, []);
         }

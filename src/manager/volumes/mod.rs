@@ -275,29 +275,38 @@ impl LockedVolumes<'_> {
     }
 }
 
+/// Has `remove` take an instance out of the book, and removes the volumes that it has and nobody has named, unless another
+/// one has them. Whoever is killed in between leaves them to whoever makes or removes volumes next.
+///
+/// # Errors
+/// What `remove` says, and when volumes cannot be removed.
+pub fn remove_with<E: From<Error>>(
+    book: &Book,
+    asked: &Asked,
+    remove: impl FnOnce() -> Result<(), E>,
+) -> Result<(), E> {
+    if users::volumes(asked).next().is_none() {
+        return remove();
+    }
+    let volumes = Volumes::of(book)?;
+    let locked = volumes.lock(book)?;
+    for (name, _) in users::volumes(asked) {
+        match volumes.find(name) {
+            Ok(volume) if volume.note.anonymous => locked.note(name)?,
+            Ok(_) | Err(Error::NoVolume { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    remove()?;
+    Ok(locked.clear_made()?)
+}
+
 /// Removes the volumes of an instance that is gone that nobody has named, unless another one has them.
 ///
 /// # Errors
 /// When they cannot be removed.
 pub fn forget(book: &Book, asked: &Asked) -> Result<(), Error> {
-    let mut names = users::volumes(asked).map(|(name, _)| name).peekable();
-    if names.peek().is_none() {
-        return Ok(());
-    }
-    let volumes = Volumes::of(book)?;
-    let locked = volumes.lock(book)?;
-    let users = Users::of(book)?;
-    for name in names {
-        match volumes.find(name) {
-            Ok(volume) if volume.note.anonymous => match locked.remove(name, &users) {
-                Err(Error::VolumeUsed { .. }) => {}
-                other => other?,
-            },
-            Ok(_) | Err(Error::NoVolume { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+    remove_with(book, asked, || Ok(()))
 }
 
 #[cfg(test)]

@@ -166,3 +166,31 @@ fn a_volume_without_a_name_is_an_instances_or_gone() {
     drop(volumes.lock(&book).unwrap());
     assert_eq!(names(), ["used"]);
 }
+
+#[test]
+fn an_instance_takes_its_volumes_without_a_name_along() {
+    let (_place, book) = book();
+    let volumes = Volumes::of(&book).unwrap();
+    for anonymous in [true, false] {
+        let text = if anonymous { "without" } else { "named" };
+        let locked = volumes.lock(&book).unwrap();
+        let note = Note::new(anonymous);
+        locked
+            .create(&name(text), &note, |path| disk(path, 1))
+            .unwrap();
+        let (id, asked) = mounting(&book, text, false);
+        drop(locked);
+        let owned = || book.find(id.as_str()).unwrap().own().unwrap();
+        // Who does not take it out leaves it all.
+        let kept = remove_with(&book, &asked, || Err(Error::Homeless));
+        assert!(matches!(kept, Err(Error::Homeless)));
+        assert!(volumes.find(&name(text)).is_ok());
+        // Who fails later has taken it out.
+        let failed = remove_with(&book, &asked, || {
+            book.remove(owned())?;
+            Err(Error::Homeless)
+        });
+        assert!(matches!(failed, Err(Error::Homeless)));
+        assert_eq!(volumes.find(&name(text)).is_ok(), !anonymous);
+    }
+}

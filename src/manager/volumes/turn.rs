@@ -1,6 +1,6 @@
-//! The volumes without a name that somebody has made who has the lock: they are an instance's, which the book does not know
-//! yet. Whoever fails or is killed before it does leaves them to nobody; they go at the end of the turn, or when the next one
-//! begins.
+//! The volumes without a name that belong to an instance which the book does not know yet, or not any more, while somebody
+//! has the lock. Whoever fails or is killed meanwhile leaves them to nobody; they go at the end of the turn, or when the next
+//! one begins.
 
 use super::{LockedVolumes, Users, VolumeName};
 use crate::{Error, sealed};
@@ -11,7 +11,7 @@ const MADE: &str = "volumes.made";
 const MADE_BYTES: u64 = 1 << 20;
 
 impl LockedVolumes<'_> {
-    /// Notes that a volume is going to be made which is for nobody else.
+    /// Notes a volume that goes unless an instance has it in the end.
     pub(super) fn note(&self, name: &VolumeName) -> Result<(), Error> {
         let mut made = self.made()?;
         made.push(name.clone());
