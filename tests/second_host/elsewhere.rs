@@ -33,6 +33,7 @@ const OPEN: &[&str] = &[
     // They are built, and there is no compiler.
     "a_program_outside_needs_ten_lines",
     "examples_do_what_they_say",
+    "an_agent_that_is_killed_misses_nothing",
     // A minute and more each, to show what the first host shows. (This ring has a test of kills of its own.)
     "memory_beyond_4_gib_is_saved",
     "a_guest_that_writes_to_its_disk_stays_within_its_limit",
