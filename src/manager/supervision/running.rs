@@ -168,7 +168,8 @@ impl Running {
             let mut word = [0];
             self.new = read(&pipe, &mut word).is_ok_and(|count| count > 0);
             self.began = self.new;
-            self.started = self.new && !self.has_channel;
+            // A guest's word may have come first.
+            self.started |= self.new && !self.has_channel;
         }
         Ok(Woken { has_ended })
     }
