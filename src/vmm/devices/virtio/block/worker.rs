@@ -184,9 +184,11 @@ impl QueueServer {
             next,
             progress.map_or(Slot::NOTHING, Slot::readable),
         ];
-        let since = Instant::now();
+        let since = (pause == Some(Pause::Empty)).then(Instant::now);
         let [_, next, _] = wait::any(slots, until).unwrap_or_default();
-        if pause == Some(Pause::Empty) && next {
+        if let Some(since) = since
+            && next
+        {
             // How often the driver has notified since it was looked last.
             count(&self.flight.shared.counters.notifications, notified.take());
             self.polling.slept(since.elapsed());
