@@ -16,6 +16,7 @@ use crate::memory::GuestRam;
 use kvm_bindings::kvm_xsave;
 use kvm_ioctls::VcpuFd;
 use kvmlet_sys::kvm::Execution;
+use std::sync::LazyLock;
 use vm_memory::{Bytes, GuestAddress};
 
 /// How much of an address is not written.
@@ -48,29 +49,40 @@ pub(super) struct FpuPorts {
     components: u64,
     /// The size of an area.
     bytes: usize,
+    /// Its guest may have found them elsewhere, so that they are there on each host.
+    brought: bool,
 }
+
+/// Looked at when a guest asks for the ports: each CPUID is a trap where the host is a VM itself, and few guests do.
+static INTERPRETED: LazyLock<bool> =
+    LazyLock::new(|| Execution::of_processor() == Execution::Interpreted);
 
 impl FpuPorts {
     /// Those of a VM whose vCPUs begin with that. There are none where guest kernels run on the processor, too, but for a
     /// guest that comes from elsewhere: it may have found them there.
     pub fn of(begins: &Begins, cpuid: &CpuidPlan, memory: Memory) -> Option<Self> {
-        let leaves = match begins {
-            Begins::Booted(_) => match Execution::of_processor() {
-                Execution::Hardware => return None,
-                Execution::Interpreted => cpuid.for_vcpu(0),
-            },
-            Begins::Resumed(saved) => saved.state.vcpus.first()?.cpuid.clone(),
+        let (leaves, brought) = match begins {
+            Begins::Booted(_) => (cpuid.for_vcpu(0), false),
+            Begins::Resumed(saved) => (saved.state.vcpus.first()?.cpuid.clone(), true),
         };
         let reached = map::ram_end(memory) <= 1 << (u32::BITS + SHIFT);
         let (components, bytes) = cpuid::xsave_area(&leaves).filter(|_| reached)?;
         let components = components.into();
-        Some(Self { components, bytes })
+        Some(Self {
+            components,
+            bytes,
+            brought,
+        })
+    }
+
+    fn are_there(&self) -> bool {
+        self.brought || *INTERPRETED
     }
 
     /// The size of an area, to whom reads the first port.
     pub fn read(&self, port: u16, data: &mut [u8]) -> bool {
         match <&mut [u8; 4]>::try_from(data) {
-            Ok(data) if port == map::FPU_SAVE => {
+            Ok(data) if port == map::FPU_SAVE && self.are_there() => {
                 *data = (self.bytes as u32).to_le_bytes();
                 true
             }
@@ -79,13 +91,14 @@ impl FpuPorts {
     }
 
     /// What a write to a port asks for, if it is one of these.
-    pub fn order(port: u16, data: &[u8]) -> Option<Order> {
+    pub fn order(&self, port: u16, data: &[u8]) -> Option<Order> {
         let address = u64::from(u32::from_le_bytes(data.try_into().ok()?)) << SHIFT;
-        match port {
-            map::FPU_SAVE => Some(Order::Save(GuestAddress(address))),
-            map::FPU_RESTORE => Some(Order::Restore(GuestAddress(address))),
-            _ => None,
-        }
+        let order = match port {
+            map::FPU_SAVE => Order::Save(GuestAddress(address)),
+            map::FPU_RESTORE => Order::Restore(GuestAddress(address)),
+            _ => return None,
+        };
+        self.are_there().then_some(order)
     }
 
     /// Does it, by the vCPU's own thread, which has come out of KVM_RUN by that write.
@@ -157,6 +170,7 @@ mod tests {
     const PORTS: FpuPorts = FpuPorts {
         components: 0b111,
         bytes: 832,
+        brought: true,
     };
 
     /// What kvmlet's own guest kernels are patched with.
@@ -185,13 +199,13 @@ mod tests {
         let written = [1, 2, 3, 4];
         let save = Some(Order::Save(GuestAddress(address)));
         let restore = Some(Order::Restore(GuestAddress(address)));
-        assert_eq!(FpuPorts::order(map::FPU_SAVE, &written), save);
-        assert_eq!(FpuPorts::order(map::FPU_RESTORE, &written), restore);
+        assert_eq!(PORTS.order(map::FPU_SAVE, &written), save);
+        assert_eq!(PORTS.order(map::FPU_RESTORE, &written), restore);
         for port in [map::FPU_SAVE + 1, map::FPU_RESTORE + 4, 0] {
-            assert_eq!(FpuPorts::order(port, &written), None, "{port:#x}");
+            assert_eq!(PORTS.order(port, &written), None, "{port:#x}");
         }
         for data in [&written[..1], &written[..2], &[0; 8], &[]] {
-            assert_eq!(FpuPorts::order(map::FPU_SAVE, data), None);
+            assert_eq!(PORTS.order(map::FPU_SAVE, data), None);
             let mut data = data.to_vec();
             assert!(!PORTS.read(map::FPU_SAVE, &mut data));
         }

@@ -153,7 +153,7 @@ impl Vcpu {
             Ok(VcpuExit::IoOut(port, data)) => {
                 count(&counters.port_writes);
                 if let Some(ports) = &shared.fpu
-                    && let Some(order) = FpuPorts::order(port, data)
+                    && let Some(order) = ports.order(port, data)
                 {
                     ports.carry_out(order, &self.fd, &shared.ram);
                     return Next::Enter;
