@@ -126,8 +126,21 @@ impl Connection {
     /// # Errors
     /// Why it is not, as far as that is known.
     pub fn save(&mut self, patience: Duration) -> Result<Saving, ConnectionError> {
+        self.be_told(Order::Save, patience)
+    }
+
+    /// The same, but the VM sleeps from the end of that on, until what is told is closed here, or it is [asked](Order::Suspended)
+    /// to sleep for good.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn suspend(&mut self, patience: Duration) -> Result<Saving, ConnectionError> {
+        self.be_told(Order::Suspend, patience)
+    }
+
+    fn be_told(&mut self, order: Order, patience: Duration) -> Result<Saving, ConnectionError> {
         let deadline = Instant::now() + patience;
-        let number = self.request(Order::Save, patience)?;
+        let number = self.request(order, patience)?;
         loop {
             let told = self.next(Some(deadline))?;
             match told.ok_or(ConnectionError::Late(patience))? {

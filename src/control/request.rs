@@ -61,6 +61,10 @@ pub enum Order {
     },
     /// To tell which addresses its interfaces have, as kvmlet has chosen them.
     Interfaces,
+    /// To be [saved](Self::Save), and to stand still when all is told, until the descriptor is closed; then it goes on.
+    Suspend,
+    /// To stand still for good: what [was told](Self::Suspend) is whole and kept. It goes on only if that is asked for.
+    Suspended,
 }
 
 /// What has limits, by its place among those of its kind, from 0.
@@ -91,6 +95,8 @@ const BALLOON: u8 = 10;
 const LIMIT: u8 = 11;
 const RESIZE: u8 = 12;
 const INTERFACES: u8 = 13;
+const SUSPEND: u8 = 14;
+const SUSPENDED: u8 = 15;
 
 impl Request {
     /// As a message.
@@ -110,6 +116,8 @@ impl Request {
             Order::Limit { device, limit } => put_limit(begin(LIMIT), device, limit),
             Order::Resize { disk } => begin(RESIZE).u8(disk),
             Order::Interfaces => begin(INTERFACES),
+            Order::Suspend => begin(SUSPEND),
+            Order::Suspended => begin(SUSPENDED),
         }
         .finish()
     }
@@ -120,7 +128,7 @@ impl Request {
     /// When it is not one.
     pub fn decode(message: &[u8]) -> Result<Self, Malformed> {
         let (kind, mut reader) = Reader::new(message)?;
-        if !(PAUSE..=INTERFACES).contains(&kind) {
+        if !(PAUSE..=SUSPENDED).contains(&kind) {
             return Err(Malformed::Kind(kind));
         }
         let number = reader.u32()?;
@@ -141,7 +149,9 @@ impl Request {
             BALLOON => Order::Balloon { mib: reader.u32()? },
             LIMIT => take_limit(&mut reader)?,
             RESIZE => Order::Resize { disk: reader.u8()? },
-            _ => Order::Interfaces,
+            INTERFACES => Order::Interfaces,
+            SUSPEND => Order::Suspend,
+            _ => Order::Suspended,
         };
         reader.finish()?;
         Ok(Self { number, order })

@@ -14,11 +14,19 @@ pub enum State {
     Paused,
     /// Its end is wanted: the guest was asked to power off, until its time is up and its power is cut.
     Ending,
+    /// It was saved, and stands still until its power is cut, which comes at once.
+    Suspended,
 }
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Starting, Self::Running, Self::Paused, Self::Ending];
+    pub const ALL: [Self; 5] = [
+        Self::Starting,
+        Self::Running,
+        Self::Paused,
+        Self::Ending,
+        Self::Suspended,
+    ];
 
     /// The word: `running`, say.
     pub const fn name(self) -> &'static str {
@@ -27,6 +35,7 @@ impl State {
             Self::Running => "running",
             Self::Paused => "paused",
             Self::Ending => "ending",
+            Self::Suspended => "suspended",
         }
     }
 
@@ -36,6 +45,7 @@ impl State {
             Self::Running => 1,
             Self::Paused => 2,
             Self::Ending => 3,
+            Self::Suspended => 4,
         }
     }
 

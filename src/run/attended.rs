@@ -258,7 +258,7 @@ impl<'a> Attended<'a> {
             Order::Watch | Order::Published | Order::Interfaces => {
                 self.upstream.answer_self(number)
             }
-            Order::Save => self.save(number),
+            Order::Save | Order::Suspend => self.save(request),
             _ if !self.reports.ask(request) => self.upstream.refuse(number),
             _ => {}
         }
@@ -266,7 +266,8 @@ impl<'a> Attended<'a> {
 
     /// Joins the VM, which is to be saved, and whoever writes that: neither has anything of the other but the end of a
     /// stream.
-    fn save(&mut self, number: u32) {
+    fn save(&mut self, request: Request) {
+        let number = request.number;
         let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
         let (theirs, pieces) = match socketpair(AddressFamily::UNIX, kind, flags, None) {
             Ok(pair) => pair,
@@ -275,9 +276,7 @@ impl<'a> Attended<'a> {
                 return self.upstream.answer(number, Some(failure(&why)));
             }
         };
-        let order = Order::Save;
-        let asked = self.reports.is_ready()
-            && (self.reports).ask_with(Request { number, order }, theirs.as_fd());
+        let asked = self.reports.is_ready() && self.reports.ask_with(request, theirs.as_fd());
         if !asked || !self.upstream.hand(number, self.most_saved, pieces) {
             self.upstream.refuse(number);
         }

@@ -67,6 +67,9 @@ pub enum Error {
     /// An instance that has ended was asked for something.
     #[error("the VM has ended")]
     Over,
+    /// It was not saved, or goes on since.
+    #[error("the VM does not stand still for what was saved")]
+    NotSaved,
     /// Nobody hears the power button.
     #[error("no driver of the guest hears the machine's power button")]
     Unlistening,

@@ -24,18 +24,33 @@ pub(crate) struct Telling {
     /// The number of the request.
     pub number: u32,
     to: OwnedFd,
+    then: Then,
     saving: Saving,
     piece: Vec<u8>,
     sent: usize,
 }
 
+/// What the VM does when all is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// It goes on.
+    GoesOn,
+    /// It is to stand still, once that is so.
+    Stays,
+    /// It stands still, until whoever was told is gone.
+    Waits,
+    /// It stands still for good.
+    Sleeps,
+}
+
 impl Telling {
-    /// Begins to tell a VM to whoever is at the other end of a stream.
-    pub fn begin(vm: &VmHandle, number: u32, to: OwnedFd) -> Result<Self, Error> {
+    /// Begins to tell a VM to whoever is at the other end of a stream. One that `stays` stands still from the end of that on.
+    pub fn begin(vm: &VmHandle, number: u32, to: OwnedFd, stays: bool) -> Result<Self, Error> {
         Ok(Self {
             number,
             to,
-            saving: vm.begin_saving()?,
+            then: if stays { Then::Stays } else { Then::GoesOn },
+            saving: vm.begin_saving(stays)?,
             piece: Vec::new(),
             sent: 0,
         })
@@ -43,7 +58,40 @@ impl Telling {
 
     /// What is waited for on its behalf.
     pub fn slot(&self) -> Slot<'_> {
-        Slot::writable(self.to.as_fd())
+        match self.then {
+            Then::GoesOn | Then::Stays => Slot::writable(self.to.as_fd()),
+            // Nothing is said there: it is closed.
+            Then::Waits => Slot::readable(self.to.as_fd()),
+            Then::Sleeps => Slot::NOTHING,
+        }
+    }
+
+    /// All is told. Does the VM stand still from now on?
+    pub fn stands_still(&mut self) -> bool {
+        let stays = self.then == Then::Stays;
+        if stays {
+            self.then = Then::Waits;
+        }
+        stays
+    }
+
+    /// It stands still, and whoever was told is gone if anything comes of them.
+    pub fn waits(&self) -> bool {
+        self.then == Then::Waits
+    }
+
+    /// What was told is kept: the VM stands still whatever becomes of whoever was told. False if it does not yet, or not any more.
+    pub fn sleep(&mut self) -> bool {
+        let waits = self.waits();
+        if waits {
+            self.then = Then::Sleeps;
+        }
+        waits
+    }
+
+    /// Does it stand still for good?
+    pub fn sleeps(&self) -> bool {
+        self.then == Then::Sleeps
     }
 
     /// Tells as much as there is room for, and no more than takes a moment.

@@ -54,10 +54,13 @@ struct Waiting {
 }
 
 impl Waiting {
+    fn is_saving(&self) -> bool {
+        matches!(self.order, Order::Save | Order::Suspend)
+    }
+
     /// Until when it is to be answered. A VM that is being saved takes as long as whoever writes that.
     fn due(&self) -> Option<Instant> {
-        let waits = self.order != Order::Save && !matches!(self.asker, Asker::Nobody);
-        waits.then(|| self.since + ANSWER)
+        (!self.is_saving() && !matches!(self.asker, Asker::Nobody)).then(|| self.since + ANSWER)
     }
 }
 
@@ -192,7 +195,7 @@ impl Upstream {
         while let Some(place) = self.waiting.iter().position(is_late) {
             let late = &mut self.waiting[place];
             let asker = std::mem::replace(&mut late.asker, Asker::Nobody);
-            if !matches!(late.order, Order::Pause | Order::Resume) {
+            if !matches!(late.order, Order::Pause | Order::Resume | Order::Suspended) {
                 self.waiting.swap_remove(place);
             }
             let why = format!("{UNANSWERED} {} s", ANSWER.as_secs());
@@ -232,7 +235,7 @@ impl Upstream {
     /// Tells who has it be saved, which one at a time does.
     fn tell_saver(&mut self, report: &Report) {
         let mut waiting = self.waiting.iter();
-        let saver = waiting.find(|it| it.order == Order::Save);
+        let saver = waiting.find(|it| it.is_saving());
         match (saver.map(|it| &it.asker), &mut self.socket) {
             (Some(Asker::Client(wanted)), Some(socket)) => socket.tell(wanted, report),
             (Some(Asker::Channel(_)), _) => self.tell_channel(report),
@@ -266,6 +269,7 @@ impl Upstream {
         match waiting.order {
             Order::Pause if refused.is_none() => self.set_state(State::Paused),
             Order::Resume if refused.is_none() => self.set_state(State::Running),
+            Order::Suspended if refused.is_none() => self.set_state(State::Suspended),
             _ => {}
         }
         self.answer_to(&waiting.asker, refused);
@@ -282,10 +286,9 @@ impl Upstream {
                 socket.tell_with(wanted, &report, pieces);
                 true
             }
-            (Some(Asker::Channel(_)), _, Some(channel)) => {
-                let sent = channel.try_send_with(&report.encode(), pieces.as_fd());
-                sent.is_ok()
-            }
+            (Some(Asker::Channel(_)), _, Some(channel)) => channel
+                .try_send_with(&report.encode(), pieces.as_fd())
+                .is_ok(),
             _ => false,
         }
     }
@@ -297,11 +300,10 @@ impl Upstream {
 
     /// Answers a request for what this process knows itself.
     pub fn answer_self(&mut self, number: u32) {
-        let place = self.waiting.iter().position(|it| it.number == number);
-        let Some(place) = place else {
+        let mut waiting = self.waiting.iter();
+        let Some(waiting) = waiting.find(|it| it.number == number) else {
             return;
         };
-        let waiting = &self.waiting[place];
         let refused = match (waiting.order, &waiting.asker) {
             (Order::Watch, Asker::Client(wanted)) => {
                 let socket = self.socket.as_mut();
@@ -313,9 +315,10 @@ impl Upstream {
                 None
             }
             (order @ (Order::Published | Order::Interfaces), asker) => {
-                let report = match order {
-                    Order::Published => Report::Published(self.published.clone()),
-                    _ => Report::Interfaces(self.interfaces.clone()),
+                let report = if order == Order::Published {
+                    Report::Published(self.published.clone())
+                } else {
+                    Report::Interfaces(self.interfaces.clone())
                 };
                 match (asker, &mut self.socket) {
                     (Asker::Client(wanted), Some(socket)) => socket.tell(wanted, &report),

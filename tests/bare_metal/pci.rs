@@ -62,7 +62,7 @@ fn jailed() {
 
 fn saved() {
     let guest = Guest::boot_with("spin", |config| config.pci(true));
-    let error = guest.vm.begin_saving().err().unwrap();
+    let error = guest.vm.begin_saving(false).err().unwrap();
     assert!(error.to_string().contains("PCI bus"), "{error}");
     guest.vm.stop();
 }

@@ -68,6 +68,16 @@ enum Wanted {
     Now(End),
 }
 
+impl Wanted {
+    /// Of a guest that is not asked any more.
+    fn at_once(self) -> Self {
+        match self {
+            Self::Asked(end) => Self::Now(end),
+            other => other,
+        }
+    }
+}
+
 impl Attendance<'_> {
     fn until_end(mut self) -> Result<End, Error> {
         let vm = self.vm;
@@ -116,7 +126,10 @@ impl Attendance<'_> {
             if room {
                 self.tell();
             }
-            if !matches!(wanted, Wanted::Nothing) {
+            if self.telling.as_ref().is_some_and(Telling::sleeps) {
+                // It would do what nobody has saved.
+                wanted = wanted.at_once();
+            } else if !matches!(wanted, Wanted::Nothing) {
                 self.tell_no_more();
             }
             self.silence.look(vm);
@@ -171,15 +184,32 @@ impl Attendance<'_> {
         let Some(telling) = &mut self.telling else {
             return;
         };
-        if let Progress::Over(told) = telling.go_on(self.vm) {
-            self.end_telling(told);
+        if telling.waits() {
+            return self.wake();
+        }
+        let Progress::Over(told) = telling.go_on(self.vm) else {
+            return;
+        };
+        if told.is_ok() && telling.stands_still() {
+            return self.contact.answer(telling.number, None);
+        }
+        self.end_telling(told);
+    }
+
+    /// Has a VM go on that has stood still since all of it was told.
+    fn wake(&mut self) {
+        if let Some(telling) = self.telling.take() {
+            telling.end(self.vm);
+            self.silence.begin_again();
         }
     }
 
     /// Whoever wants the end of a VM does not wait until it is saved.
     fn tell_no_more(&mut self) {
-        if self.telling.is_some() {
-            self.end_telling(Err(Error::Unwanted));
+        match &self.telling {
+            Some(telling) if telling.waits() => self.wake(),
+            Some(_) => self.end_telling(Err(Error::Unwanted)),
+            None => {}
         }
     }
 
@@ -199,9 +229,9 @@ impl Attendance<'_> {
     }
 
     /// Begins to tell of the VM, through that stream.
-    fn begin_to_tell(&mut self, number: u32, to: OwnedFd) {
+    fn begin_to_tell(&mut self, number: u32, to: OwnedFd, stays: bool) {
         let begun = match &self.telling {
-            None => Telling::begin(self.vm, number, to),
+            None => Telling::begin(self.vm, number, to, stays),
             Some(_) => Err(kvmlet_vmm::Error::BeingSaved.into()),
         };
         match begun {
@@ -233,13 +263,24 @@ impl Attendance<'_> {
                 Ok(())
             }
             Order::Pause => self.vm.pause().map_err(Error::from),
+            Order::Resume if self.telling.as_ref().is_some_and(Telling::sleeps) => {
+                self.wake();
+                Ok(())
+            }
             Order::Resume => {
                 self.silence.begin_again();
                 self.vm.resume().map_err(Error::from)
             }
+            Order::Suspended => {
+                let sleeps = self.telling.as_mut().is_some_and(Telling::sleep);
+                sleeps.then_some(()).ok_or(Error::NotSaved)
+            }
             Order::Stop {
                 patience_ms: Some(0),
             } => return Wanted::Now(End::Ordered),
+            Order::Stop { .. } if self.telling.as_ref().is_some_and(Telling::sleeps) => {
+                return Wanted::Now(End::Ordered);
+            }
             Order::Stop { patience_ms } => {
                 self.tell_no_more();
                 if self.vm.state() == State::Paused {
@@ -252,9 +293,9 @@ impl Attendance<'_> {
                 }
                 return Wanted::Asked(End::Ordered);
             }
-            Order::Save => {
+            Order::Save | Order::Suspend => {
                 if let Some(to) = descriptor {
-                    self.begin_to_tell(number, to);
+                    self.begin_to_tell(number, to, order == Order::Suspend);
                 }
                 return Wanted::Nothing;
             }

@@ -33,6 +33,8 @@ pub struct Saving {
     asleep: Option<(Instant, Vec<u8>)>,
     /// It is to run when it does not sleep.
     runs: bool,
+    /// It sleeps on when all is told.
+    stays: bool,
     stood_still: Duration,
     /// What was written to, and is told again.
     again: VecDeque<Part>,
@@ -56,12 +58,13 @@ enum Next {
 
 impl super::VmHandle {
     /// Begins to tell all of the VM, which can be paused or run. It sleeps then, or sleeps at the end of that for a moment: no vCPU
-    /// executes guest code, devices have nothing in flight and disks have on them what was written, at the moment that is told.
+    /// executes guest code, devices have nothing in flight and disks have on them what was written, at the moment that is told. One
+    /// that `stays` sleeps on until [the end of that](Self::end_saving).
     ///
     /// # Errors
     /// [`Error::Transition`] when the VM has ended, [`Error::Unsettled`] when a disk does not answer in time, and what KVM
     /// does not tell. The VM goes on then.
-    pub fn begin_saving(&self) -> Result<Saving, Error> {
+    pub fn begin_saving(&self, stays: bool) -> Result<Saving, Error> {
         let mut moves = lock(&self.moves);
         if *moves {
             return Err(Error::BeingSaved);
@@ -76,6 +79,7 @@ impl super::VmHandle {
             next: Next::Memory(0),
             asleep: None,
             runs: self.state() == State::Running,
+            stays,
             stood_still: Duration::ZERO,
             again: VecDeque::new(),
             looked: 0,
@@ -246,7 +250,9 @@ impl Saving {
         if let Some((_, state)) = &self.asleep {
             put_rest(state, ram.bytes(), pieces);
         }
-        self.wake(vm);
+        if !self.stays {
+            self.wake(vm);
+        }
         self.next = Next::Nothing;
         Ok(())
     }
