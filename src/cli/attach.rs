@@ -7,7 +7,7 @@ use super::service::Words;
 use super::session::{Left, Session, SessionError, Wanted};
 use super::{Failed, Outcome};
 use clap::Args;
-use kvmlet_manager::{Moment, supervision};
+use kvmlet_manager::{Moment, State, supervision};
 
 /// Connect this terminal to the service of an instance, and end with its exit code.
 ///
@@ -26,6 +26,10 @@ impl Attach {
     pub fn run(self) -> Outcome {
         let (instance, view) = look(&book()?, &self.instance)?;
         let called = view.called().to_owned();
+        if view.state == State::Suspended {
+            let failed = Failed::new(format!("instance `{called}` is suspended"));
+            return Err(failed.help(format!("`kvmlet resume {called}` has it go on")));
+        }
         if !is_alive(&view) {
             let failed = Failed::new(format!("instance `{called}` does not run"));
             return Err(failed.help(format!("`kvmlet start {called}` starts it")));
@@ -50,7 +54,7 @@ impl Attach {
             Ok(Left::Ended(ended)) => Ok(ended.exit_code()),
             Err(error) => {
                 let words = Words::of(&instance, since);
-                let end = instance.wait()?;
+                let end = instance.wait_for_run()?;
                 match error {
                     SessionError::Agent(_) => words.tell(),
                     error => drop(error.tell(&called)),

@@ -59,6 +59,12 @@ fn inspected(instance: &Instance, view: &View, ports: Vec<String>) -> Value {
     let outcome = view.record.outcome.as_ref();
     let error = match &view.end {
         Some(end) if view.state == State::Dead => end.to_string(),
+        _ if view.state == State::Suspended => {
+            let suspended = view.record.suspended.as_ref();
+            suspended
+                .and_then(|it| it.error.clone())
+                .unwrap_or_default()
+        }
         _ => outcome
             .and_then(|outcome| outcome.error.clone())
             .unwrap_or_default(),
@@ -72,6 +78,7 @@ fn inspected(instance: &Instance, view: &View, ports: Vec<String>) -> Value {
             "Status": view.state,
             "Running": matches!(view.state, State::Running | State::Paused),
             "Paused": view.state == State::Paused,
+            "Suspended": view.state == State::Suspended,
             "Restarting": view.state == State::Restarting,
             "Dead": view.state == State::Dead,
             // In another PID namespace its number is somebody else's here.

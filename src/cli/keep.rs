@@ -8,7 +8,9 @@ use kvmlet_host::walls::rights;
 use kvmlet_manager::starting::{LISTENS, NotStarted as Unstarted, READY, Starting, Waiting};
 use kvmlet_manager::supervision::{ChannelSpec, Handed, Here, Program, Step, VSOCK, supervise};
 use kvmlet_manager::volumes::{Users, remove_with};
-use kvmlet_manager::{Asked, Book, Error, Given, Instance, InstanceId, Owned, Turn};
+use kvmlet_manager::{
+    Asked, Book, Error, Given, Instance, InstanceId, Owned, SUSPENDED, Step as Noted, Turn,
+};
 use kvmlet_spec::ConsoleSize;
 use kvmlet_sys::signals::{self, ENDING};
 use rustix::fs::{Mode, OFlags, open};
@@ -167,13 +169,16 @@ impl Keep {
                 .current_dir(&place);
             command
         };
+        let record = instance.record()?;
+        let resumes = record.step == Noted::Suspended;
         let restore = || {
             let mut command = Command::new(&own);
-            command
-                .args(["restore", "--config", "-"])
-                .args(by)
-                .args(&asked.snapshot)
-                .current_dir(&place);
+            command.args(["restore", "--config", "-"]).args(by);
+            match resumes {
+                true => command.args(["--paused", SUSPENDED]),
+                false => command.args(&asked.snapshot),
+            };
+            command.current_dir(&place);
             command
         };
         let here: &dyn Fn() -> Here = &|| {
@@ -185,11 +190,12 @@ impl Keep {
             })
         };
         // Whoever has run before boots: what it went on from is past.
-        let goes_on = asked.snapshot.is_some() && instance.record()?.started.is_none();
+        let goes_on = resumes || (asked.snapshot.is_some() && record.started.is_none());
         let first: &dyn Fn() -> Command = &restore;
         let program = Program {
             command: &command,
             first: goes_on.then_some(first),
+            resumes,
             input: input.as_bytes(),
             here: Some(here),
             ready: Some("--ready-fd"),
@@ -216,13 +222,14 @@ impl Keep {
                 tell(READY);
                 settle(&instance);
             }
+            Step::Fails(error) if resumes => tell(error),
             Step::Fails(error) => tell(&explained(error, &config)),
         };
         let (owned, last) = supervise(&book, keeper, &asked, &program, told)?;
         // How it has ended survives a loss of power, unless nobody wants to know. Of one that never had a VM there is nothing
         // to look at but what was told, and its name is for the next attempt.
         let never_was = !last.began && started_by.makes();
-        match asked.remove || never_was {
+        match !last.suspended && (asked.remove || never_was) {
             true => {
                 remove(&book, &instance, &asked, owned)?;
             }

@@ -1,10 +1,11 @@
 //! `kvmlet kill`.
 
-use super::Outcome;
 use super::instances::{book, each, look, tell};
 use super::signal::signal_number;
+use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_control::agent::channel::Request;
+use kvmlet_manager::{Ending, State};
 
 /// Send the services of instances a signal. KILL cuts the power of their VMs, and nothing is written to disks any more.
 #[derive(Args)]
@@ -24,12 +25,19 @@ impl Kill {
             let (instance, view) = look(&book, reference)?;
             let is_end = i32::from(self.signal) == libc::SIGKILL;
             let told = || tell(&book, "kill", &view, [("signal", self.signal.to_string())]);
-            if is_end {
+            if is_end && view.state == State::Suspended {
+                told();
+                let cut = Ending {
+                    cut: true,
+                    ..Ending::default()
+                };
+                book.end(&instance, cut, || Ok::<(), Failed>(()))?;
+            } else if is_end {
                 let mut control = instance.control(view.called())?;
                 // Before the end is told that comes of it; others may be refused.
                 told();
                 control.signal(self.signal)?;
-                instance.wait()?;
+                instance.wait_for_run()?;
             } else {
                 let (signal, group) = (self.signal, false);
                 let request = Request::Signal { signal, group };

@@ -32,6 +32,7 @@ mod ps;
 mod rename;
 mod restart;
 mod restore;
+mod resume;
 mod rm;
 mod serve;
 mod service;
@@ -44,6 +45,7 @@ mod start;
 mod stats;
 mod stop;
 mod stopping;
+mod suspend;
 mod top;
 mod unpause;
 mod volume;
@@ -111,6 +113,8 @@ enum InstanceVerb {
     Kill(kill::Kill),
     Pause(pause::Pause),
     Unpause(unpause::Unpause),
+    Suspend(suspend::Suspend),
+    Resume(resume::Resume),
     Stats(stats::Stats),
     Port(port::Port),
     Wait(wait::Wait),
@@ -143,6 +147,8 @@ impl InstanceVerb {
             Self::Kill(verb) => verb.run(),
             Self::Pause(verb) => verb.run(),
             Self::Unpause(verb) => verb.run(),
+            Self::Suspend(verb) => verb.run(),
+            Self::Resume(verb) => verb.run(),
             Self::Stats(verb) => verb.run(),
             Self::Port(verb) => verb.run(),
             Self::Wait(verb) => verb.run(),

@@ -6,7 +6,7 @@ use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_host::walls::jail;
-use kvmlet_manager::{Book, Error, View};
+use kvmlet_manager::{Book, Error, State, View};
 
 /// Remove all instances that do not run.
 #[derive(Args)]
@@ -29,7 +29,8 @@ impl Prune {
         let book = book()?;
         let filters = filters(&self.filter)?;
         let listing = book.list()?;
-        let wanted = |view: &&View| !is_alive(view) && filters.pass(view);
+        let has_ended = |view: &View| !is_alive(view) && view.state != State::Suspended;
+        let wanted = |view: &&View| has_ended(view) && filters.pass(view);
         let views: Vec<&View> = listing.instances.iter().filter(wanted).collect();
         if !self.force && !views.is_empty() && !wants(views.len())? {
             return Ok(0);

@@ -80,7 +80,8 @@ impl Ps {
 }
 
 fn runs(view: &View) -> bool {
-    is_alive(view) && view.state != State::Created
+    // One that is suspended has not ended, and is not to be forgotten.
+    view.state == State::Suspended || is_alive(view) && view.state != State::Created
 }
 
 /// All filters of a command line.

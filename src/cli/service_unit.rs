@@ -187,7 +187,7 @@ fn down(book: &Book) -> Outcome {
         }
     }
     for (instance, view) in told {
-        instance.wait()?;
+        instance.wait_for_run()?;
         kvmlet_command::print(format!("{}\n", view.called()))?;
     }
     Ok(exit)

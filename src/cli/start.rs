@@ -30,6 +30,13 @@ impl Start {
                     let failed = Failed::new(format!("instance `{called}` is paused"));
                     return Err(failed.help(format!("`kvmlet unpause {called}` has it go on")));
                 }
+                State::Suspended => {
+                    let called = view.called();
+                    let failed = Failed::new(format!("instance `{called}` is suspended"));
+                    return Err(failed.help(format!(
+                        "`kvmlet resume {called}` has it go on, `kvmlet restart {called}` boots it anew"
+                    )));
+                }
                 _ if is_alive(&view) => {}
                 _ => detach(instance.id(), turn)?,
             }

@@ -1,7 +1,8 @@
 //! Ending instances.
 
 use crate::supervision::ask;
-use crate::{Book, Error, Instance, State, View};
+use crate::volumes::remove_with;
+use crate::{Book, End, Error, Instance, Owned, State, Step, View};
 use kvmlet_control::agent::AgentError;
 use kvmlet_control::agent::channel::Request;
 use rustix::io::Errno;
@@ -153,7 +154,9 @@ impl Book {
             match instance.ask_to_end(&view, ending) {
                 Ok(true) => {
                     asked()?;
-                    instance.wait()?;
+                    if instance.wait_for_run()? == End::Suspended {
+                        continue;
+                    }
                     return Ok(());
                 }
                 // It ends, perhaps: its lock is let go of last.
@@ -168,7 +171,7 @@ impl Book {
                 return Ok(());
             }
             match self.own(instance) {
-                Ok(mut owned) => return Ok(owned.set_stopped(true)?),
+                Ok(owned) => return Ok(self.stop_ended(instance, owned)?),
                 // It was started at this moment.
                 Err(Error::InUse { .. }) if Instant::now() < deadline => {
                     std::thread::sleep(LOOKS);
@@ -178,11 +181,41 @@ impl Book {
         }
     }
 
+    /// Notes that somebody has stopped one that has no VM. What a suspended one was to go on from goes with that.
+    fn stop_ended(&self, instance: &Instance, mut owned: Owned) -> Result<(), Error> {
+        let was_suspended = owned.record().step == Step::Suspended;
+        owned.give_up_saved()?;
+        owned.set_stopped(true)?;
+        if !was_suspended {
+            return Ok(());
+        }
+        let name = self.name_of(instance.id())?;
+        let code = owned.record().outcome.as_ref();
+        let code = code.map_or(String::new(), |outcome| outcome.code.to_string());
+        for (event, attributes) in [("stop", None), ("die", Some(("exitCode", code)))] {
+            // One that is not told is no reason to fail.
+            let _ = match attributes {
+                Some(code) => self.tell(event, instance.id(), name.as_ref(), [code]),
+                None => self.tell(event, instance.id(), name.as_ref(), []),
+            };
+        }
+        let asked = instance.asked()?;
+        if asked.remove {
+            remove_with(self, &asked, || self.remove(owned))?;
+            let _ = self.tell("destroy", instance.id(), name.as_ref(), []);
+        }
+        Ok(())
+    }
+
     /// Removes an instance that does not run.
     ///
     /// # Errors
     /// When it does, or somebody else has it.
     pub fn remove_ended(&self, instance: &Instance, view: &View) -> Result<(), Error> {
+        if view.state == State::Suspended {
+            let (called, state) = (view.called().into(), view.state);
+            return Err(Error::InUse { called, state });
+        }
         // Nobody waits for a turn to be told that it runs.
         let _turn = (!view.is_alive()).then(|| instance.turn()).transpose()?;
         self.remove(self.own(instance)?)

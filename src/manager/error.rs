@@ -256,6 +256,7 @@ impl Remedy for Error {
             Self::Ambiguous { .. } => Some("say more of it".into()),
             Self::NotRunning { state, .. } => match state {
                 State::Restarting => Some("wait until it runs".into()),
+                State::Suspended => Some("resume it first".into()),
                 _ => Some("start it first".into()),
             },
             Self::Control { source, .. } => match source {

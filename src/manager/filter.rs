@@ -59,7 +59,7 @@ impl Filters {
                 let mut states = State::ALL.into_iter();
                 let found = states.find(|state| state.name() == value);
                 One::Status(found.ok_or_else(|| {
-                    wrong("a state (created, running, paused, restarting, exited, dead)")
+                    wrong("a state (created, running, paused, suspended, restarting, exited, dead)")
                 })?)
             }
             "exited" => One::Exited(

@@ -39,7 +39,7 @@ pub use filter::{Filters, NotAFilter};
 pub use id::{InstanceId, NotAnId};
 pub use instance::{
     Asked, End, Given, Giving, Instance, Keeper, LogLimits, Mount, Outcome, Owned, Process, Record,
-    Service, State, Step, Text, Turn, View,
+    SUSPENDED, Service, State, Step, Suspended, Text, Turn, View,
 };
 pub use moment::{Moment, NotAMoment};
 pub use name::{Name, NotAName};

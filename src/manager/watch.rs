@@ -53,6 +53,12 @@ impl Watch {
         Ok(Woken::Changed)
     }
 
+    /// Waits until somebody has written something since the last time.
+    pub fn wait_for_change(&self) -> io::Result<()> {
+        wait::one(Slot::readable(self.0.as_fd()), Until::Forever)?;
+        self.forget()
+    }
+
     fn forget(&self) -> io::Result<()> {
         // A writer without end has one event after the other for us: let it write a little at a time.
         std::thread::sleep(Duration::from_millis(1));

@@ -42,6 +42,7 @@ mod stats;
 mod stop;
 mod supervisor;
 mod supervisor_memory;
+mod suspended;
 mod templates;
 mod terminal;
 mod turns;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         stats::TESTS,
         supervisor::TESTS,
         supervisor_memory::TESTS,
+        suspended::TESTS,
         stop::TESTS,
         templates::TESTS,
         terminal::TESTS,

@@ -38,6 +38,7 @@ const OPEN: &[&str] = &[
     "memory_beyond_4_gib_is_saved",
     "a_guest_that_writes_to_its_disk_stays_within_its_limit",
     "pause_stands_still_and_resume_goes_on",
+    "a_hundred_suspensions_beside_kills_leave_the_book_true",
     "vms_killed_at_random_leave_nothing_behind",
     "a_signal_ends_a_vm_at_any_instant",
 ];

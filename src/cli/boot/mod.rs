@@ -4,6 +4,7 @@ mod announcement;
 mod ending;
 mod flags;
 mod keys;
+mod place;
 mod quota;
 mod restore;
 mod walls;
@@ -20,6 +21,7 @@ use kvmlet_run::{Attendant, ControlListener, StatsFile};
 use kvmlet_spec::{Dialect, PortMapping, Reason, Setting, VmConfig, advice};
 use kvmlet_sys::{process, standard_error};
 use kvmlet_vmm::snapshot::Saved;
+pub(crate) use place::Place;
 pub(crate) use restore::Resume;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
@@ -56,7 +58,7 @@ struct Surroundings {
     #[arg(long, value_name = "FD", value_parser = inheritable, hide = true)]
     channel_fd: Option<i32>,
     /// Build the VM, and let its guest run when that is asked for.
-    #[arg(long, hide = true, requires = "channel_fd")]
+    #[arg(long, hide = true)]
     paused: bool,
     /// Whose flags messages name: those of whoever has started this for an instance.
     #[arg(long, value_name = "VERB", hide = true)]

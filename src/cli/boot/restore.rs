@@ -3,14 +3,14 @@
 use super::flags::read_config;
 use super::quota::QuotaFlags;
 use super::walls::WallFlags;
-use super::{StartedBy, Surroundings, Taken, tell_chosen_ports};
+use super::{Place, StartedBy, Surroundings, Taken, tell_chosen_ports};
 use crate::{Failed, Outcome};
 use clap::Args;
 use kvmlet_host::net::Network;
 use kvmlet_spec::{
     Balloon, Cache, Disk, Memory, Net, PortMappings, Serial, Setting, VmConfig, Vsock,
 };
-use kvmlet_vmm::snapshot::{DiskRecord, MachineState, NetRecord, Saved};
+use kvmlet_vmm::snapshot::{DiskRecord, NetRecord, Saved};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -60,7 +60,7 @@ impl Resume {
     /// Has it go on, in the foreground.
     pub fn run(self, taken: Taken, saved: Saved, started: Instant) -> Outcome {
         let config = match &self.config {
-            Some(path) => described(path, &saved.state.machine),
+            Some(path) => described(path, &saved),
             None => self.config(&saved),
         };
         let config = taken.or_tell(config)?;
@@ -129,7 +129,8 @@ impl Resume {
 }
 
 /// The machine that a configuration describes, in which what the guest knows of its devices is as it was.
-fn described(path: &Path, machine: &MachineState) -> Result<VmConfig, Failed> {
+fn described(path: &Path, saved: &Saved) -> Result<VmConfig, Failed> {
+    let machine = &saved.state.machine;
     let config = read_config(path)?.build();
     let mut config = config.map_err(kvmlet_vmm::Error::from)?;
     for (disk, record) in config.disks.iter_mut().zip(&machine.disks) {
@@ -141,6 +142,7 @@ fn described(path: &Path, machine: &MachineState) -> Result<VmConfig, Failed> {
     if let (Some(vsock), Some(cid)) = (&mut config.vsock, machine.vsock) {
         vsock.cid = u64::from(cid).try_into().map_err(Failed::new)?;
     }
+    Place::of(saved.note.as_deref()).put(&mut config);
     Ok(config)
 }
 

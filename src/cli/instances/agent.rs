@@ -14,6 +14,10 @@ pub(in super::super) const PATIENCE: Duration = Duration::from_secs(30);
 /// An instance, and a connection to the agent of its guest. An error starts with `vain`: what is then not done, up to the name.
 pub(in super::super) fn reach(reference: &str, vain: &str) -> Result<(View, Agent), Failed> {
     let (instance, view) = look(&book()?, reference)?;
+    if view.state == State::Suspended {
+        let help = format!("`kvmlet resume {}` has it go on", view.called());
+        return Err(failed(&view, vain, "it is suspended").help(help));
+    }
     if !is_alive(&view) {
         let help = format!("`kvmlet start {}` starts it", view.called());
         return Err(failed(&view, vain, "it does not run").help(help));

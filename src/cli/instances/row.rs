@@ -3,7 +3,7 @@
 use super::kernel;
 use crate::ports::{ends, guest};
 use kvmlet_command::shown::span;
-use kvmlet_manager::{End, Moment, State, Text, View};
+use kvmlet_manager::{End, Moment, State, Step, Text, View};
 use kvmlet_spec::PortMapping;
 use serde_json::{Value, json};
 
@@ -109,7 +109,12 @@ fn status(view: &View, now: Moment) -> String {
         (State::Running, Some(health)) => format!("{} ({health})", up()),
         (State::Running, None) => up(),
         (State::Paused, _) => format!("{} (Paused)", up()),
+        (State::Suspended, _) => match &view.record.suspended {
+            Some(suspended) => format!("Suspended {} ago", span(now.since(suspended.since))),
+            None => "Suspended".into(),
+        },
         (State::Created, _) => "Created".into(),
+        (State::Restarting, _) if view.record.step == Step::Starting => "Resuming".into(),
         (State::Restarting, _) => ended("Restarting"),
         (State::Exited, _) => ended("Exited"),
         (State::Dead, _) => match &view.end {
@@ -126,6 +131,6 @@ pub(in super::super) fn code(end: &End) -> u8 {
         End::Told(outcome) => outcome.code,
         End::Killed | End::Copied => 137,
         End::HostRestarted => 255,
-        End::NeverRan => 0,
+        End::NeverRan | End::Suspended => 0,
     }
 }

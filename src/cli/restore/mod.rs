@@ -84,6 +84,15 @@ impl Restore {
 
 impl Restore {
     fn open(&self) -> Result<Saved, Failed> {
+        let unusable = |error| {
+            match self.resume.started_by() {
+            // It was suspended, and its user knows no file.
+            Some(StartedBy::Again) => Failed::new(error).help(
+                "what cannot be resumed can be booted anew (`kvmlet restart`), without what it had in memory",
+            ),
+            _ => unusable(error),
+        }
+        };
         let saved = Saved::open(&self.file).map_err(unusable)?;
         if self.verify {
             saved.verify().map_err(unusable)?;

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 pub(super) use found::has_place;
 use kvmlet_manager::InstanceId;
 pub(super) use rm::remove;
-pub(super) use save::{Target, fill, save_instance, tell_pause};
+pub(super) use save::{Target, fill, fill_from, save_instance, tell_pause, unwritten};
 use std::path::PathBuf;
 
 /// Save a VM that runs to a file, from which `kvmlet restore` has it go on; or list, look at and remove what was saved.

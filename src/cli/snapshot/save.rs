@@ -165,35 +165,45 @@ pub(crate) fn fill(
     called: &str,
     path: &Path,
 ) -> Result<Duration, Failed> {
-    let unsaved = |error: ConnectionError| {
-        let help = match &error {
-            ConnectionError::Refused(failure) => failure.help.clone(),
-            _ => None,
-        };
-        let failed = Failed::in_vain(format!("cannot save VM `{called}`"), error);
-        match help {
-            Some(help) => failed.help(help),
-            None => failed,
-        }
-    };
     let begun = Instant::now();
-    let Saving {
-        pieces,
-        most_bytes,
-        number,
-        ..
-    } = vm.save(PATIENCE).map_err(unsaved)?;
-    let told = Sink::new(file, most_bytes).fill(File::from(pieces));
+    let saving = vm.save(PATIENCE).map_err(|error| unsaved(called, error))?;
+    let stood_still = fill_from(file, vm, &saving, called, path)?;
+    // One of an earlier kvmlet has stood still all the time.
+    Ok(stood_still.unwrap_or_else(|| begun.elapsed()))
+}
+
+/// Writes what is told of a VM; returns how long that has stood still, if it says so.
+pub(crate) fn fill_from(
+    file: &File,
+    vm: &mut Connection,
+    saving: &Saving,
+    called: &str,
+    path: &Path,
+) -> Result<Option<Duration>, Failed> {
+    let unsaved = |error| unsaved(called, error);
+    // It may be a file or a socket: it is read.
+    let pieces = saving.pieces.try_clone().map(File::from);
+    let told = pieces.and_then(|pieces| Sink::new(file, saving.most_bytes).fill(pieces));
     if let Err(error) = told {
         // The VM knows why it has told no more, if that is what is wrong.
         if error.kind() == io::ErrorKind::UnexpectedEof {
-            vm.saved(number, PATIENCE).map_err(unsaved)?;
+            vm.saved(saving.number, PATIENCE).map_err(unsaved)?;
         }
         return Err(unwritten(path, error));
     }
-    // One of an earlier kvmlet has stood still all the time.
-    let stood_still = vm.saved(number, PATIENCE).map_err(unsaved)?;
-    Ok(stood_still.unwrap_or_else(|| begun.elapsed()))
+    vm.saved(saving.number, PATIENCE).map_err(unsaved)
+}
+
+fn unsaved(called: &str, error: ConnectionError) -> Failed {
+    let help = match &error {
+        ConnectionError::Refused(failure) => failure.help.clone(),
+        _ => None,
+    };
+    let failed = Failed::in_vain(format!("cannot save VM `{called}`"), error);
+    match help {
+        Some(help) => failed.help(help),
+        None => failed,
+    }
 }
 
 impl Whole<'_> {
@@ -207,6 +217,15 @@ impl Whole<'_> {
     }
 }
 
-fn unwritten(path: &Path, error: io::Error) -> Failed {
-    Failed::in_vain(format!("cannot write `{}`", path.display()), error)
+pub(crate) fn unwritten(path: &Path, error: io::Error) -> Failed {
+    let is_full = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    );
+    let failed = Failed::in_vain(format!("cannot write `{}`", path.display()), error);
+    match is_full {
+        true => failed
+            .help("make room on that file system: a VM takes as much as its guest has in memory"),
+        false => failed,
+    }
 }

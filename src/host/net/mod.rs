@@ -16,6 +16,7 @@
 //! the guest's frames on the other, and a relay between it and the VM keeps the guest to the same rules.
 
 mod addresses;
+mod again;
 mod conntrack;
 mod departure;
 mod error;
@@ -45,6 +46,7 @@ mod thread;
 mod turn;
 mod watch;
 
+pub use again::is_free;
 pub use departure::take_down;
 pub use error::{Error, Holder};
 pub use link::set_up;

@@ -5,6 +5,7 @@
 //! - `spec.json`: what was asked, [sealed](crate::sealed), written once.
 //! - `control.sock`: where its VM's supervisor [can be asked](crate::Control), while it runs.
 //! - `name`: a link that says what it is called, so that not all names have to be read; it may be missing, or wrong.
+//! - [`suspended`](SUSPENDED): its VM, while that is in a file.
 //! - `state`: how far the supervisor has come, and how the last run has ended, in [slots](crate::slots).
 //!
 //! Whether it runs is what the lock says, and never what is written: a supervisor that is killed takes its lock along.
@@ -19,12 +20,13 @@ mod turn;
 pub use asked::{Asked, LogLimits};
 pub use mount::Mount;
 pub use owned::{Keeper, Owned};
-pub use record::{End, Outcome, Process, Record, State, Step};
+pub use record::{End, Outcome, Process, Record, State, Step, Suspended};
 pub use service::{Service, Text};
 pub use turn::{Given, Giving, Turn};
 
 use crate::sealed::{self, Broken};
 use crate::slots::{self, Slots};
+use crate::watch::Watch;
 use crate::{Error, InstanceId, Name};
 use kvmlet_sys::byte_lock;
 use kvmlet_sys::directory::Directory;
@@ -37,6 +39,8 @@ use std::sync::Arc;
 const LOCK: &str = "lock";
 const SPEC: &str = "spec.json";
 const STATE: &str = "state";
+/// The name of the file in its directory that the VM of a suspended one is in. It is believed only if the record says so.
+pub const SUSPENDED: &str = "suspended";
 /// No text of what was asked is longer: an environment of a hundred variables, one of them of 128 KiB.
 const SPEC_BYTES: u64 = 4 << 20;
 /// The byte that its owner locks.
@@ -193,12 +197,30 @@ impl Instance {
         })
     }
 
-    /// Waits for the end of the run that there is now, however long that takes, and tells how it has ended. One that does
-    /// not run has ended already.
+    /// Waits until it has ended, however long that takes, and tells how. One that does not run has ended already, and one that is
+    /// suspended has not.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn wait(&self) -> Result<End, Error> {
+        loop {
+            let end = self.wait_for_run()?;
+            if end != End::Suspended {
+                return Ok(end);
+            }
+            let path = self.directory.path();
+            let watch = Watch::on(&self.directory).map_err(Error::file(path))?;
+            while self.record()?.step == Step::Suspended {
+                watch.wait_for_change().map_err(Error::file(path))?;
+            }
+        }
+    }
+
+    /// The same of the run that there is now, which a suspension ends, too.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn wait_for_run(&self) -> Result<End, Error> {
         let run = self.record()?.run;
         let path = self.path(LOCK);
         if run > 0 {
@@ -210,6 +232,7 @@ impl Instance {
             Some(outcome) if outcome.run >= run && record.run > run => {
                 Ok(End::Told(outcome.clone()))
             }
+            _ if record.run > run && record.resumed => Ok(End::Suspended),
             _ if record.run > run => Ok(End::Killed),
             _ => self.end_of(&record),
         }
@@ -263,6 +286,7 @@ impl Instance {
         let this_boot = record.keeper.as_ref().is_none_or(Process::is_of_this_boot);
         Ok(match &record.outcome {
             Some(outcome) if record.step == Step::Exited => End::Told(outcome.clone()),
+            _ if record.step == Step::Suspended => End::Suspended,
             _ if record.run == 0 => End::NeverRan,
             _ if !this_boot => End::HostRestarted,
             _ if self.is_copy(record)? => End::Copied,
@@ -283,6 +307,12 @@ impl Instance {
     fn is_there(&self) -> Result<bool, Error> {
         let there = is_entry(&self.around, &self.id, &self.directory);
         there.map_err(Error::file(self.directory.path()))
+    }
+
+    /// Removes the file that its VM was saved in, if there is one.
+    fn forget_saved(&self) -> Result<(), Error> {
+        let removed = self.directory.remove(SUSPENDED);
+        removed.map_err(Error::file(&self.path(SUSPENDED)))
     }
 
     fn open_lock(&self) -> Result<File, Error> {

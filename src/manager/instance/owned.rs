@@ -1,7 +1,7 @@
 //! An instance that this process alone does something with.
 
-use super::record::{Outcome, Process, Record, State, Step};
-use super::{Instance, OWNER, STATE};
+use super::record::{Outcome, Process, Record, State, Step, Suspended};
+use super::{Instance, OWNER, STATE, SUSPENDED};
 use crate::slots::Slots;
 use crate::{Error, Moment};
 use kvmlet_sys::byte_lock;
@@ -10,6 +10,8 @@ use std::fs::File;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
+/// The code of one that nobody will resume: that of a process that was killed.
+const CUT: u8 = 137;
 /// How long a supervisor may take that has told the end, or a VM whose supervisor was killed, until it is gone itself.
 const ENDING: Duration = Duration::from_secs(5);
 
@@ -30,7 +32,7 @@ impl Owned {
         let deadline = Instant::now() + ENDING;
         while !byte_lock::try_lock(&lock, OWNER).map_err(Error::file(&path))? {
             let state = instance.state()?;
-            let ends = matches!(state, State::Exited | State::Dead);
+            let ends = matches!(state, State::Exited | State::Dead | State::Suspended);
             if !ends || Instant::now() >= deadline {
                 let called = instance.called();
                 return Err(Error::InUse { called, state });
@@ -81,9 +83,15 @@ impl Owned {
         let run = self.record.run + 1;
         // Before it is noted, so that nobody sees a run without its supervisor. Nobody else has a reason to lock this byte.
         byte_lock::try_lock(&self.lock, run).map_err(Error::file(&path))?;
+        let resumed = self.record.step == Step::Suspended;
         let record = Record {
             run,
-            step: Step::Starting,
+            // It can be resumed until its VM has run again.
+            step: if resumed {
+                Step::Suspended
+            } else {
+                Step::Starting
+            },
             keeper: Some(Process::this()),
             lock: Some((stat.st_dev, stat.st_ino)),
             started: self.record.started,
@@ -91,9 +99,29 @@ impl Owned {
             stopped: false,
             health: None,
             outcome: self.record.outcome.clone(),
+            suspended: self.record.suspended.clone(),
+            resumed,
         };
         self.write(record)?;
+        if !resumed {
+            // What was saved of a run whose supervisor was killed before it had noted that.
+            self.instance.forget_saved()?;
+        }
         Ok(Keeper(self))
+    }
+
+    /// Gives up what a suspended one was to go on from: it has ended, as if its power had been cut. Nothing of another one.
+    ///
+    /// # Errors
+    /// When it cannot be written; it is suspended then.
+    pub fn give_up_saved(&mut self) -> Result<(), Error> {
+        if self.record.step != Step::Suspended {
+            return Ok(());
+        }
+        let mut record = self.record.clone();
+        record.ends(Step::Exited, CUT, None);
+        self.write(record)?;
+        self.instance.forget_saved()
     }
 
     /// The supervisor of an instance whose book was copied while it ran.
@@ -156,6 +184,60 @@ impl Keeper {
         self.change(|record| record.step = Step::Paused)
     }
 
+    /// Tells that its VM is in its file, and does not run any more; that survives a loss of power, as the file does.
+    ///
+    /// # Errors
+    /// When it cannot be written, or there is no file: what was noted before is then.
+    pub fn suspended(&mut self) -> Result<(), Error> {
+        let path = self.path(SUSPENDED);
+        self.directory
+            .open_existing(SUSPENDED)
+            .map_err(Error::file(&path))?;
+        let before = self.record().clone();
+        let since = Moment::now();
+        self.change(|record| {
+            record.step = Step::Suspended;
+            record.suspended = Some(Suspended { since, error: None });
+            record.health = None;
+        })?;
+        self.sync().or_else(|error| {
+            self.0.write(before)?;
+            Err(error)
+        })
+    }
+
+    /// Tells that the VM of a suspended one is about to run, which then has no file any more, whatever becomes of this host.
+    ///
+    /// # Errors
+    /// When it cannot be written: its VM must not run then.
+    pub fn goes_on(&mut self) -> Result<(), Error> {
+        self.change(|record| (record.step, record.suspended) = (Step::Starting, None))?;
+        self.sync()?;
+        // It is in the VM's memory, and for nobody else.
+        self.forget_saved_if_possible();
+        Ok(())
+    }
+
+    /// Tells why it cannot be resumed, and stays suspended.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn not_resumed(&mut self, error: &str) -> Result<(), Error> {
+        self.change(|record| {
+            if let Some(suspended) = &mut record.suspended {
+                suspended.error = Some(cut(error).into());
+            }
+        })
+    }
+
+    /// The supervisor's turn is over, and its VM is in its file.
+    ///
+    /// # Errors
+    /// As [`end`](Self::end).
+    pub fn stay_suspended(self) -> Result<Owned, Error> {
+        self.leave()
+    }
+
     /// Tells how the VM has ended, which is going to be started once more.
     ///
     /// # Errors
@@ -187,6 +269,10 @@ impl Keeper {
     /// When it cannot be written: then all others see a supervisor that was killed.
     pub fn end(mut self, code: u8, error: Option<&str>) -> Result<Owned, Error> {
         self.ended(Step::Exited, code, error)?;
+        self.leave()
+    }
+
+    fn leave(self) -> Result<Owned, Error> {
         let Self(owned) = self;
         let path = owned.instance.path(super::LOCK);
         byte_lock::unlock(&owned.lock, owned.record.run).map_err(Error::file(&path))?;
@@ -203,21 +289,35 @@ impl Keeper {
     }
 
     fn ended(&mut self, step: Step, code: u8, error: Option<&str>) -> Result<(), Error> {
-        let outcome = Outcome {
-            run: self.record().run,
-            code,
-            ended: Moment::now(),
-            error: error.map(|text| cut(text).into()),
-        };
-        self.change(|record| {
-            (record.step, record.outcome, record.health) = (step, Some(outcome), None);
-        })
+        self.change(|record| record.ends(step, code, error))?;
+        // Of a save that nobody has brought to its end.
+        self.forget_saved_if_possible();
+        Ok(())
+    }
+
+    fn forget_saved_if_possible(&self) {
+        if let Err(error) = self.forget_saved() {
+            log::warn!("what was saved is left over: {error}");
+        }
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), Error> {
         let mut record = self.0.record.clone();
         change(&mut record);
         self.0.write(record)
+    }
+}
+
+impl Record {
+    /// The last run has ended.
+    fn ends(&mut self, step: Step, code: u8, error: Option<&str>) {
+        let outcome = Outcome {
+            run: self.run,
+            code,
+            ended: Moment::now(),
+            error: error.map(|text| cut(text).into()),
+        };
+        (self.step, self.outcome, self.health, self.suspended) = (step, Some(outcome), None, None);
     }
 }
 

@@ -15,7 +15,9 @@ pub enum State {
     Running,
     /// Its VM stands still.
     Paused,
-    /// Its VM has ended and is going to be started again.
+    /// Its VM is in a file, and has nothing else of the host.
+    Suspended,
+    /// Its VM has ended and is going to be started again, or its service is taken over from where it was suspended.
     Restarting,
     /// Its VM has ended, and how is known.
     Exited,
@@ -25,10 +27,11 @@ pub enum State {
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Created,
         Self::Running,
         Self::Paused,
+        Self::Suspended,
         Self::Restarting,
         Self::Exited,
         Self::Dead,
@@ -40,6 +43,7 @@ impl State {
             Self::Created => "created",
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::Suspended => "suspended",
             Self::Restarting => "restarting",
             Self::Exited => "exited",
             Self::Dead => "dead",
@@ -47,11 +51,12 @@ impl State {
     }
 
     /// What it does instead of running, behind "it".
-    pub(crate) const fn instead(self) -> &'static str {
+    pub const fn instead(self) -> &'static str {
         match self {
             Self::Created => "has not run yet",
             Self::Running => "runs by now",
             Self::Paused => "is paused",
+            Self::Suspended => "is suspended",
             Self::Restarting => "is about to be started again",
             Self::Exited => "has ended",
             Self::Dead => "has died with its supervisor",
@@ -61,7 +66,7 @@ impl State {
     /// What keeps others from doing something with it.
     pub(crate) const fn in_use(self) -> &'static str {
         match self {
-            Self::Running | Self::Paused | Self::Restarting => self.name(),
+            Self::Running | Self::Paused | Self::Suspended | Self::Restarting => self.name(),
             Self::Created | Self::Exited | Self::Dead => "in use by another command",
         }
     }
@@ -85,6 +90,8 @@ pub enum Step {
     Running,
     /// It stands still.
     Paused,
+    /// It is in a file, in the directory of the instance, and has not run since.
+    Suspended,
     /// It has ended and is going to be started again.
     Restarting,
     /// It has ended for good.
@@ -157,6 +164,16 @@ impl Outcome {
     pub const ERROR_BYTES: usize = 1024;
 }
 
+/// Since when an instance is in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspended {
+    /// When its VM was saved.
+    pub since: Moment,
+    /// Why it could not be resumed the last time that somebody wanted that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// What is noted of an instance beside what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -178,6 +195,12 @@ pub struct Record {
     pub health: Option<String>,
     /// How the last run of which that is known has ended.
     pub outcome: Option<Outcome>,
+    /// Since when it is suspended, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Suspended>,
+    /// The last run went on where the one before was suspended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
 }
 
 impl Record {
@@ -191,14 +214,18 @@ impl Record {
         stopped: false,
         health: None,
         outcome: None,
+        suspended: None,
+        resumed: false,
     };
 
     /// What the instance is doing, where it is known whether its supervisor lives.
     pub(crate) fn state(&self, keeper_lives: bool) -> State {
         match (self.step, keeper_lives) {
+            (Step::Starting, true) if self.resumed => State::Restarting,
             (Step::Created, _) | (Step::Starting, true) => State::Created,
             (Step::Running, true) => State::Running,
             (Step::Paused, true) => State::Paused,
+            (Step::Suspended, _) => State::Suspended,
             (Step::Restarting, true) => State::Restarting,
             (Step::Exited, _) => State::Exited,
             (Step::Starting | Step::Running | Step::Paused | Step::Restarting, false) => {
@@ -221,6 +248,8 @@ pub enum End {
     Copied,
     /// It has never run.
     NeverRan,
+    /// It has none: its VM is in a file.
+    Suspended,
 }
 
 impl fmt::Display for End {
@@ -231,6 +260,7 @@ impl fmt::Display for End {
             Self::HostRestarted => f.write_str("the host was restarted"),
             Self::Copied => f.write_str("the book was copied while it ran"),
             Self::NeverRan => f.write_str("it has never run"),
+            Self::Suspended => f.write_str("it is suspended"),
         }
     }
 }
@@ -286,6 +316,7 @@ mod tests {
         assert_eq!(state(Step::Starting, true), State::Created);
         for (step, same) in [
             (Step::Created, State::Created),
+            (Step::Suspended, State::Suspended),
             (Step::Exited, State::Exited),
         ] {
             assert_eq!([state(step, true), state(step, false)], [same; 2]);

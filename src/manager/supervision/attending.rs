@@ -241,7 +241,11 @@ impl Supervisor<'_> {
                     break;
                 }
             }
-            if let (Some(audience), Some(why)) = (&mut self.audience, channel.broken()) {
+            let why = match self.suspended {
+                true => Some("it is suspended"),
+                false => channel.broken(),
+            };
+            if let (Some(audience), Some(why)) = (&mut self.audience, why) {
                 audience.broken(why);
             }
         }

@@ -18,6 +18,7 @@ mod running;
 mod socket;
 mod starter;
 mod stopping;
+mod suspending;
 mod timekeeping;
 
 pub use audience::{Audience, Wish};
@@ -34,7 +35,6 @@ use crate::restart::{Decision, Restarts};
 use crate::{Asked, Book, Error, Moment, Name, Owned};
 use channel::Channel;
 use checks::{CheckSpec, Checks};
-use kvmlet_control::State as VmState;
 use kvmlet_sys::signals::Signals;
 use kvmlet_sys::wait::{self, Slot, Until};
 use prepared::Prepared;
@@ -71,6 +71,8 @@ pub struct Last {
     pub error: Option<String>,
     /// Whether there was a VM that ran, whatever has become of its service.
     pub began: bool,
+    /// It has not ended: its VM is in a file.
+    pub suspended: bool,
 }
 
 struct Supervisor<'a> {
@@ -99,6 +101,10 @@ struct Supervisor<'a> {
     stop_signal: u8,
     /// The next start is one from a snapshot.
     restores: bool,
+    /// That is the instance itself, which is suspended until its VM is about to run.
+    resumes: bool,
+    /// Its VM is in a file, and has its power cut.
+    suspended: bool,
     /// Somebody wants the end.
     stopped: bool,
     /// The service had no time to end, and was killed with its VM.
@@ -148,6 +154,8 @@ pub fn supervise(
         stop_timeout: Duration::from_secs(asked.service.stop_timeout_s().into()),
         stop_signal: asked.service.stop_signal(),
         restores: program.first.is_some(),
+        resumes: program.resumes,
+        suspended: false,
         stopped: false,
         killed: false,
         unwanted: false,
@@ -158,6 +166,9 @@ pub fn supervise(
         let since = Instant::now();
         let ran = supervisor.once(program, &mut told)?;
         supervisor.checks = None;
+        if supervisor.resumes || supervisor.suspended {
+            return supervisor.finish(ran);
+        }
         supervisor.tell("die", [("exitCode", ran.code.to_string())]);
         // Whoever was ended for not being well has failed, whatever it says.
         let failed = std::mem::take(&mut supervisor.unwell);
@@ -189,9 +200,7 @@ impl Supervisor<'_> {
         let (mut running, mut channel) = match self.start(program) {
             Ok(started) => started,
             Err(error) => {
-                if let Some(told) = told.take() {
-                    told(Step::Fails(&error));
-                }
+                self.fails(&error, told)?;
                 return Ok(Ran::failed(error));
             }
         };
@@ -218,6 +227,7 @@ impl Supervisor<'_> {
                 .wait(&self.signals, slots, due)
                 .map_err(Error::file(&path))?;
             if running.is_new() {
+                self.go_on(&mut running)?;
                 match &mut channel {
                     Some(channel) => {
                         channel.vm_runs();
@@ -227,7 +237,7 @@ impl Supervisor<'_> {
                 }
             }
             while let Some(state) = running.next_state() {
-                self.heed(state, channel.as_mut())?;
+                self.heed(state, &mut running, channel.as_mut())?;
             }
             if let (Some(channel), Some(interfaces)) = (&mut channel, running.interfaces()) {
                 channel.renew(&interfaces);
@@ -258,9 +268,7 @@ impl Supervisor<'_> {
         if !ran.started {
             ran.error.get_or_insert_with(|| why.into());
         }
-        if let Some(told) = told.take() {
-            told(Step::Fails(ran.error.as_deref().unwrap_or(why)));
-        }
+        self.fails(ran.error.as_deref().unwrap_or(why), told)?;
         Ok(ran)
     }
 
@@ -322,37 +330,6 @@ impl Supervisor<'_> {
         Ok(!self.stopped)
     }
 
-    /// Notes what the VM is doing. Whoever wants its end by the control socket tells that itself.
-    fn heed(&mut self, state: VmState, channel: Option<&mut Channel>) -> Result<(), Error> {
-        let step = self.keeper.record().step;
-        match state {
-            VmState::Paused if step == Noted::Running => {
-                self.stand_still(true);
-                self.keeper.paused()?;
-                self.tell("pause", []);
-            }
-            VmState::Running if step == Noted::Paused => {
-                self.stand_still(false);
-                if let Some(channel) = channel {
-                    channel.stood_still();
-                }
-                self.keeper.running()?;
-                self.tell("unpause", []);
-            }
-            VmState::Ending => {
-                self.is_stopped(false)?;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn stand_still(&mut self, still: bool) {
-        if let Some(checks) = &mut self.checks {
-            checks.stand_still(still);
-        }
-    }
-
     fn finish(mut self, ran: Ran) -> Result<(Owned, Last), Error> {
         if let Some(log) = self.log.take() {
             let lost = log.finish(LOG_PATIENCE);
@@ -363,8 +340,19 @@ impl Supervisor<'_> {
         let Ran {
             code, error, began, ..
         } = ran;
-        let owned = self.keeper.end(code, error.as_deref())?;
-        Ok((owned, Last { code, error, began }))
+        let suspended = self.resumes || self.suspended;
+        let owned = match suspended {
+            true => self.keeper.stay_suspended()?,
+            false => self.keeper.end(code, error.as_deref())?,
+        };
+        let last = Last {
+            // It has not failed, if nobody wanted it to go on.
+            code: if self.suspended { 0 } else { code },
+            error,
+            began,
+            suspended,
+        };
+        Ok((owned, last))
     }
 
     /// An event that is not told is no reason to end a VM.

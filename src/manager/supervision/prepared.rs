@@ -4,7 +4,7 @@ use super::audience::Audience;
 use super::ending::{FAILED, HOST_ENDS};
 use super::starter::Starter;
 use super::{Last, Program, Step, Told};
-use crate::instance::Keeper;
+use crate::instance::{Keeper, Step as Noted};
 use crate::logs::LogWriter;
 use crate::{Asked, Error, Owned};
 use kvmlet_spec::supervision::RestartPolicy;
@@ -44,13 +44,20 @@ impl Prepared {
 
 /// What cannot be prepared is the end of a run, which is told: not that of a supervisor that was killed.
 pub(super) fn not_started(
-    keeper: Keeper,
+    mut keeper: Keeper,
     error: &Error,
     told: Told<'_>,
 ) -> Result<(Owned, Last), Error> {
     let text = causes::in_a_line(error);
+    let suspended = keeper.record().step == Noted::Suspended;
+    if suspended {
+        keeper.not_resumed(&text)?;
+    }
     told(Step::Fails(&text));
-    let owned = keeper.end(FAILED, Some(&text))?;
+    let owned = match suspended {
+        true => keeper.stay_suspended()?,
+        false => keeper.end(FAILED, Some(&text))?,
+    };
     let error = Some(text);
     Ok((
         owned,
@@ -58,6 +65,7 @@ pub(super) fn not_started(
             code: FAILED,
             error,
             began: false,
+            suspended,
         },
     ))
 }

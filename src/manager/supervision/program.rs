@@ -12,6 +12,8 @@ pub struct Program<'a> {
     pub command: &'a dyn Fn() -> Command,
     /// Makes that of the first start, where the VM goes on from a snapshot.
     pub first: Option<&'a dyn Fn() -> Command>,
+    /// That one is the instance itself, which was suspended: its VM is built, and stands still until it is noted that it goes on.
+    pub resumes: bool,
     /// What it reads: the configuration.
     pub input: &'a [u8],
     /// Makes what does the same as that command the first time, in a process that was forked for it: it spares a start the

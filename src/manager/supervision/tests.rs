@@ -151,6 +151,7 @@ fn inside(text: &str) {
     };
     let here: &dyn Fn() -> Here = &|| Box::new(run_here);
     let program = Program {
+        resumes: false,
         command: &command,
         first: None,
         input: b"the configuration\n",

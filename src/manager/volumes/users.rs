@@ -1,7 +1,7 @@
 //! Who has volumes mounted.
 
 use super::VolumeName;
-use crate::{Asked, Book, Error, InstanceId, Mount};
+use crate::{Asked, Book, Error, InstanceId, Mount, State};
 use std::collections::BTreeMap;
 
 /// An instance that has a volume.
@@ -11,7 +11,7 @@ pub struct User {
     pub id: InstanceId,
     /// Its name, or the beginning of its id.
     pub called: String,
-    /// It has a VM, or is about to.
+    /// It has a VM, or is about to, or will have the one that is in its file.
     pub runs: bool,
     /// It only reads.
     pub reads: bool,
@@ -33,7 +33,7 @@ impl Users {
                 users.0.entry(name.clone()).or_default().push(User {
                     id: view.id.clone(),
                     called: view.called().into(),
-                    runs: view.end.is_none(),
+                    runs: view.is_alive() || view.state == State::Suspended,
                     reads,
                 });
             }

@@ -21,6 +21,11 @@ fn reach(name: &str, vain: &str) -> Result<(View, Agent), Failed> {
     let view = instance.view(book.name_of(instance.id())?)?;
     let called = view.called().to_string();
     let vain = |why: String| Failed::in_vain(format!("{vain} instance `{called}`"), why);
+    if view.state == State::Suspended {
+        return Err(
+            vain("it is suspended".into()).help(format!("`kvmlet resume {called}` has it go on"))
+        );
+    }
     if view.end.is_some() {
         return Err(
             vain("it does not run, and what is in its memory went with it".into())

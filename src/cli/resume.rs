@@ -1,0 +1,52 @@
+//! `kvmlet resume`.
+
+use super::boot::StartedBy;
+use super::instances::{book, each, look, look_again};
+use super::keep::detach;
+use super::{Failed, Outcome};
+use clap::Args;
+use kvmlet_manager::{Error, State};
+
+/// Have instances go on that were suspended, where they were.
+///
+/// The time that has passed is made known to their guests, and connections of theirs are gone. One that cannot go on stays suspended.
+#[derive(Args)]
+pub(super) struct Resume {
+    /// Names, ids, or beginnings of ids.
+    #[arg(value_name = "INSTANCE", required = true)]
+    instances: Vec<String>,
+}
+
+impl Resume {
+    pub fn run(self) -> Outcome {
+        StartedBy::Again.speak();
+        let book = book()?;
+        each(&self.instances, |reference| {
+            let (instance, before) = look(&book, reference)?;
+            // Somebody may be suspending it, or resuming.
+            let turn = instance.turn()?;
+            let view = look_again(&book, &instance)?;
+            match (view.state, before.state) {
+                (State::Suspended, _) => detach(instance.id(), turn)?,
+                // Somebody else was faster.
+                (State::Running, State::Suspended) => {}
+                (state, _) => return Err(not_suspended(view.called(), state)),
+            }
+            Ok(reference.into())
+        })
+    }
+}
+
+fn not_suspended(called: &str, state: State) -> Failed {
+    let called = called.to_owned();
+    match state {
+        State::Running => Error::Already { called, state }.into(),
+        State::Paused => Failed::new(format!("instance `{called}` is paused"))
+            .help(format!("`kvmlet unpause {called}` has it go on")),
+        _ => Failed::new(format!(
+            "instance `{called}` is not suspended: it {}",
+            state.instead()
+        ))
+        .help(format!("`kvmlet start {called}` starts it")),
+    }
+}
