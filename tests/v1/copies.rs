@@ -10,11 +10,16 @@ pub const TESTS: &[Test] = &[
     ("what_cannot_be_copied_is_refused_at_once", refused),
     ("a_cancelled_operation_leaves_nothing", cancelled),
     ("a_vm_is_made_of_a_root_as_run_does", run),
+    ("a_vm_is_suspended_and_resumed", suspended),
 ];
 
 /// Begins an operation, and returns what it has come to.
 fn over(served: &Served, path: &str, body: &Value) -> Value {
-    let begun = served.ask("POST", path, &body.to_string());
+    let body = match body {
+        Value::Null => String::new(),
+        body => body.to_string(),
+    };
+    let begun = served.ask("POST", path, &body);
     assert_eq!(begun.status, 202, "{begun:?}");
     let place = begun.field("Location").unwrap();
     let since = Instant::now();
@@ -88,6 +93,36 @@ fn copied() {
     let id = saved["id"].as_str().unwrap();
     let late = served.post(&format!("/v1/operations/{id}/cancel"));
     assert_eq!(late, saved);
+}
+
+fn suspended() {
+    if !is_possible() {
+        return;
+    }
+    let served = Served::new();
+    served.done("PUT", "/v1/vms/web", &agent(&["out=ready", "stay"]));
+    served.refused(409, "POST", "/v1/vms/web/suspend", "");
+    served.post("/v1/vms/web/start");
+    let state = || served.get("/v1/vms/web")["state"].clone();
+    for _ in 0..2 {
+        let told = done(&served, "/v1/vms/web/suspend", &Value::Null);
+        assert_eq!(
+            (&told["kind"], &told["makes"]),
+            (&json!("suspend"), &json!("web"))
+        );
+        assert_eq!(state(), "suspended");
+        // It has not ended, and is not started.
+        let waited = served.get("/v1/vms/web/wait?timeout=0");
+        assert_eq!(waited["ended"], false, "{waited}");
+        served.refused(409, "POST", "/v1/vms/web/start", "");
+        served.refused(409, "POST", "/v1/vms/web/suspend", "");
+        served.refused(409, "DELETE", "/v1/vms/web", "");
+        assert_eq!(served.post("/v1/vms/web/resume")["state"], "running");
+        assert_eq!(served.post("/v1/vms/web/resume")["state"], "running");
+    }
+    done(&served, "/v1/vms/web/suspend", &Value::Null);
+    assert_eq!(served.post("/v1/vms/web/kill")["state"], "exited");
+    assert_eq!(served.post("/v1/vms/web/start")["state"], "running");
 }
 
 fn refused() {

@@ -31,6 +31,7 @@ pub fn work(act: Act) -> Option<Work> {
         Act::Limit => changes::limit,
         Act::Balloon => changes::balloon,
         Act::Snapshot => copies::snapshot,
+        Act::Suspend => copies::suspend,
         Act::Clone => copies::clone,
         Act::Restore => copies::restore,
         Act::Run => runs::run,

@@ -88,6 +88,16 @@ pub fn snapshot(call: &Call) -> Done {
     )?)
 }
 
+/// Has a VM become a file. Whoever is killed while it does that has the VM go on.
+pub fn suspend(call: &Call) -> Done {
+    let (instance, view) = call.look()?;
+    refuse_ended(view.called(), view.state)?;
+    let mut command = program(VERBS)?;
+    command.args(["suspend", "--", instance.id().as_str()]);
+    let made = view.called().to_owned();
+    begun_with(operations::begin(Kind::Suspend, made, command, || {})?)
+}
+
 /// Has another VM go on from where one is.
 pub fn clone(call: &Call) -> Done {
     let wanted: CloneVm = call.read()?;

@@ -111,7 +111,7 @@ pub struct Vm {
     /// Its name; none while it is being removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What it is doing: `created`, `running`, `paused`, `restarting`, `exited`, `dead`.
+    /// What it is doing: `created`, `running`, `paused`, `suspended`, `restarting`, `exited`, `dead`.
     pub state: String,
     /// What it runs, as its user has named it.
     pub image: String,
@@ -174,7 +174,7 @@ impl Exit {
             }),
             End::Killed | End::Copied => untold(137),
             End::HostRestarted => untold(255),
-            End::NeverRan => None,
+            End::NeverRan | End::Suspended => None,
         }
     }
 }

@@ -57,6 +57,8 @@ pub struct Operation {
 pub enum Kind {
     /// A VM is saved to a file.
     Snapshot,
+    /// A VM becomes a file, from which it is resumed.
+    Suspend,
     /// Another VM goes on from where one is.
     Clone,
     /// A VM goes on from a file.

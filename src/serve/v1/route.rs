@@ -61,6 +61,7 @@ pub enum Act {
     Limit,
     Balloon,
     Snapshot,
+    Suspend,
     Clone,
     Restore,
     Run,

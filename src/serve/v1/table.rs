@@ -201,8 +201,8 @@ const ROUTES: &[Route] = &[
             Method::Post,
             "/v1/vms/{name}/resume",
             "resumeVm",
-            "Have a VM go on that stands still",
-            "One that runs is left as it is.",
+            "Have a VM go on that stands still, or is suspended",
+            "One that runs is left as it is, and one that cannot go on stays suspended.",
             Act::Resume,
         )
     },

@@ -47,6 +47,19 @@ pub const COPIES: &[Route] = &[
         )
     },
     Route {
+        told: &BEGUN,
+        problems: &[404, 409],
+        ..of_vm(
+            Method::Post,
+            "/v1/vms/{name}/suspend",
+            "suspendVm",
+            "Put a VM that runs into a file, and give back what it has of the host",
+            "The file is kvmlet's own, and goes when the VM is resumed or stopped. It has not ended: its name, disks and volumes are its own. One that \
+             cannot be saved runs on, as it does when this is cancelled before it is done.",
+            Act::Suspend,
+        )
+    },
+    Route {
         body: Some(|all| all.subschema_for::<CloneVm>()),
         told: &BEGUN,
         problems: &[404, 409],

@@ -13,7 +13,7 @@ use kvmlet_control::agent::channel::Request;
 use kvmlet_manager::logs::{Reader, Selection, Streams};
 use kvmlet_manager::starting::Starting;
 use kvmlet_manager::volumes::forget;
-use kvmlet_manager::{Ending, Error, Instance, State, View};
+use kvmlet_manager::{Ending, Error, Instance, State, Turn, View};
 use rustix::fs::{Access, access};
 use serde::Serialize;
 use std::sync::atomic::Ordering;
@@ -128,16 +128,24 @@ pub fn start(call: &Call) -> Done {
             let detail = format!("VM `{}` stands still", view.called());
             return Err(Problem::new(CONFLICT, detail).help("resume it"));
         }
-        _ if view.is_alive() => {}
-        _ => {
-            let kvmlet = beside::find(KVMLET);
-            let mut kvmlet = kvmlet.map_err(|failed| Problem::new(HOST, failed.first_line()))?;
-            kvmlet.args(KEEP);
-            let starting = Starting::begin(kvmlet, instance.id(), turn)?;
-            keepers::keep(starting.wait()?);
+        State::Suspended => {
+            let detail = format!("VM `{}` is suspended", view.called());
+            return Err(Problem::new(CONFLICT, detail).help("resume it"));
         }
+        _ if view.is_alive() => {}
+        _ => have_kept(&instance, turn)?,
     }
     now(call, &instance)
+}
+
+/// Starts its supervisor, and waits until its service runs.
+fn have_kept(instance: &Instance, turn: Turn) -> Result<(), Problem> {
+    let kvmlet = beside::find(KVMLET);
+    let mut kvmlet = kvmlet.map_err(|failed| Problem::new(HOST, failed.first_line()))?;
+    kvmlet.args(KEEP);
+    let starting = Starting::begin(kvmlet, instance.id(), turn)?;
+    keepers::keep(starting.wait()?);
+    Ok(())
 }
 
 pub fn stop(call: &Call) -> Done {
@@ -173,12 +181,21 @@ pub fn kill(call: &Call) -> Done {
         noted();
         return now(call, &instance);
     }
+    if view.state == State::Suspended {
+        noted();
+        let cut = Ending {
+            cut: true,
+            ..Ending::default()
+        };
+        call.book.end(&instance, cut, || Ok::<(), Error>(()))?;
+        return now(call, &instance);
+    }
     let mut asking = ask(&instance, &view)?;
     // Before the end is told that comes of it.
     noted();
     asking.control.signal(signal)?;
     drop(asking);
-    instance.wait()?;
+    instance.wait_for_run()?;
     match now(call, &instance) {
         Err(problem) if problem.status == 404 => gone(call),
         done => done,
@@ -190,7 +207,16 @@ pub fn pause(call: &Call) -> Done {
 }
 
 pub fn resume(call: &Call) -> Done {
-    move_to(call, State::Running)
+    let instance = call.instance()?;
+    if instance.state()? != State::Suspended {
+        return move_to(call, State::Running);
+    }
+    let turn = instance.turn()?;
+    // Whoever had the turn before may have done it.
+    if instance.state()? == State::Suspended {
+        have_kept(&instance, turn)?;
+    }
+    now(call, &instance)
 }
 
 fn move_to(call: &Call, wanted: State) -> Done {
@@ -220,7 +246,9 @@ pub fn wait(call: &Call) -> Done {
     let mut last = first.clone();
     let [mut look, seldom] = LOOKS;
     // One that was started again meanwhile has ended, too.
-    let ended = |view: &View| view.end.is_some() || view.record.run != first.record.run;
+    let is_another = |view: &View| view.record.run != first.record.run && !view.record.resumed;
+    let has_ended = |view: &View| view.end.is_some() && view.state != State::Suspended;
+    let ended = |view: &View| has_ended(view) || is_another(view);
     while !ended(&last) && Instant::now() < deadline && !call.gone.load(Ordering::Relaxed) {
         std::thread::sleep(look.min(deadline.saturating_duration_since(Instant::now())));
         look = seldom.min(look * 2);
