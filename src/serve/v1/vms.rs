@@ -11,7 +11,7 @@ use crate::http::{Answer, JSON};
 use kvmlet_command::beside::{self, KVMLET};
 use kvmlet_control::agent::channel::Request;
 use kvmlet_manager::logs::{Reader, Selection, Streams};
-use kvmlet_manager::starting::Starting;
+use kvmlet_manager::starting::{Keeper, Starting};
 use kvmlet_manager::volumes::forget;
 use kvmlet_manager::{Ending, Error, Instance, State, Turn, View};
 use rustix::fs::{Access, access};
@@ -143,7 +143,7 @@ fn have_kept(instance: &Instance, turn: Turn) -> Result<(), Problem> {
     let kvmlet = beside::find(KVMLET);
     let mut kvmlet = kvmlet.map_err(|failed| Problem::new(HOST, failed.first_line()))?;
     kvmlet.args(KEEP);
-    let starting = Starting::begin(kvmlet, instance.id(), turn)?;
+    let starting = Starting::begin(Keeper::Program(kvmlet), instance.id(), turn)?;
     keepers::keep(starting.wait()?);
     Ok(())
 }
