@@ -167,7 +167,7 @@ impl Connection {
         if self.incoming.is_empty() {
             return Heard::Nothing;
         }
-        match parse(&self.incoming, manner.longest_body) {
+        match parse(&self.incoming, manner.longest_body, manner.comes) {
             Parsed::Partial { expects } => {
                 if expects && !self.continued {
                     self.continued = true;
@@ -190,6 +190,11 @@ impl Connection {
                 Heard::Bad(status, why)
             }
         }
+    }
+
+    /// What it is connected by, and what it has sent behind its request: somebody else speaks with it from now on.
+    pub fn part(self) -> (OwnedFd, Vec<u8>) {
+        (self.stream, self.incoming)
     }
 
     /// Answers its request.

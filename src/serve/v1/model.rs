@@ -300,7 +300,9 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Programs that are served at a time.
     pub connections: usize,
-    /// Of those, how many may be told events.
+    /// Programs and archives on their way at a time, beside those.
+    pub streams: usize,
+    /// Of those who are served, how many may be told events.
     pub watchers: usize,
     /// How long one may wait at a time, in seconds.
     pub wait_seconds: u64,

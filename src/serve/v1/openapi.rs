@@ -4,7 +4,7 @@ use super::call::Call;
 use super::problem::{KIND as PROBLEM, Problem};
 use super::route::{Act, LINES, OF_ALL, Route, Told};
 use super::table::routes;
-use crate::http::{Answer, JSON};
+use crate::http::Answer;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
@@ -79,7 +79,7 @@ impl Schemas {
             // The table's own text, which a test has read.
             let schema: Value = serde_json::from_str(parameter.schema).unwrap_or(true.into());
             parameters.push(json!({
-                "name": parameter.name, "in": "query", "required": false,
+                "name": parameter.name, "in": "query", "required": parameter.required,
                 "description": parameter.about, "schema": schema,
             }));
         }
@@ -109,7 +109,8 @@ impl Schemas {
             if route.act == Act::Create {
                 content["example"] = example();
             }
-            operation["requestBody"] = json!({ "required": true, "content": { JSON: content } });
+            operation["requestBody"] =
+                json!({ "required": true, "content": { route.body_kind: content } });
         }
         operation
     }

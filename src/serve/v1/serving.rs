@@ -1,14 +1,15 @@
 //! The loop: clients, what is done for them, and events for those who are told of them. It waits for nobody alone: what takes
 //! longer than a look is done by a thread, of which there are no more than clients.
 
-use super::acts::{Work, work};
+use super::acts::{Way, Work, way};
 use super::call::Call;
 use super::events::Watcher;
 use super::path::{Found, find};
 use super::problem::{self, BUSY, HOST, NOT_ALLOWED, NOT_FOUND, Problem};
-use super::route::{LINES, Route};
+use super::route::{Act, LINES, Route};
+use super::streams::{Manners, Peer, Stream, Streams};
 use super::{BODY_BYTES, SEATS, SERVER, WATCHERS, keepers};
-use crate::http::{Answer, ClientId, Manner, Peers, Request, Server};
+use crate::http::{Answer, ClientId, Manner, Method, Peers, Request, Server};
 use kvmlet_manager::Book;
 use kvmlet_sys::event::Event;
 use kvmlet_sys::signals::Signals;
@@ -28,9 +29,15 @@ const MANNER: Manner = Manner {
     seats: SEATS,
     longest_body: BODY_BYTES,
     old_go_on: false,
+    comes: comes_as_it_likes,
     peers: Peers::OwnUser,
     refuse: problem::refuse,
 };
+
+/// The body of a request is passed on while it comes.
+fn comes_as_it_likes(method: Method, path: &str) -> bool {
+    matches!(find(method, path), Found::Route(route, _) if route.act == Act::WriteFiles)
+}
 
 /// What is done at a time, for those who are there and those who are not any more.
 const MOST_AT_WORK: usize = 2 * SEATS;
@@ -44,6 +51,7 @@ pub struct Serving {
     signals: Signals,
     book: Arc<Book>,
     watchers: Vec<Watcher>,
+    streams: Streams,
     /// For whom threads do something, and who are told there when they are gone.
     at_work: Vec<(ClientId, Arc<AtomicBool>)>,
     tell: Sender<Result>,
@@ -65,6 +73,7 @@ impl Serving {
             signals: Signals::take(&heard)?,
             book: Arc::new(book),
             watchers: Vec::new(),
+            streams: Streams::default(),
             at_work: Vec::new(),
             tell,
             results,
@@ -149,10 +158,17 @@ impl Serving {
             }
         };
         let book = Arc::clone(&self.book);
+        let manners = Manners {
+            id: id.into(),
+            chunks: request.chunks,
+            upgrade: request.upgrade,
+            coming: request.coming,
+        };
         let begun = Call::new(book, route, name, &request.query, request.body);
-        let begun = begun.and_then(|call| match work(route.act) {
-            Some(work) => self.work(client, call, route, work, id),
-            None => self.watch(client, &call, id),
+        let begun = begun.and_then(|call| match way(route.act) {
+            Way::Work(work) => self.work(client, call, route, work, id),
+            Way::Stream(stream) => self.stream(client, call, stream, manners),
+            Way::Watch => self.watch(client, &call, id),
         });
         begun.map_err(|problem| (problem, Vec::new()))
     }
@@ -192,6 +208,22 @@ impl Serving {
             self.at_work.pop();
         }
         spawned.map_err(|error| Problem::because(BUSY, &error))
+    }
+
+    /// Leaves a client to a thread of its own.
+    fn stream(
+        &mut self,
+        client: ClientId,
+        call: Call,
+        act: Stream,
+        manners: Manners,
+    ) -> std::result::Result<(), Problem> {
+        let begun = self.streams.begin(call, act)?;
+        if let Some((stream, sent)) = self.server.part(client) {
+            // It waits for nothing else.
+            let _ = begun.send(Peer::new(stream, sent, manners));
+        }
+        Ok(())
     }
 
     /// Begins to tell events.

@@ -4,6 +4,7 @@ use super::call::Call;
 use super::model::{Capabilities, Limits, LogEntry, Vm, VmList, Waited};
 use super::problem::{CONFLICT, HOST, Problem};
 use super::route::{LINES, MOST_WAIT_S};
+use super::streams::STREAMS;
 use super::table::routes;
 use super::turns::{InTurn, ask};
 use super::{BODY_BYTES, SEATS, WATCHERS, keepers};
@@ -60,6 +61,7 @@ pub fn capabilities(_: &Call) -> Done {
                 body_bytes: BODY_BYTES,
                 connections: SEATS,
                 watchers: WATCHERS,
+                streams: STREAMS,
                 wait_seconds: MOST_WAIT_S,
             },
         },
