@@ -153,6 +153,11 @@ impl Server {
         }
     }
 
+    /// The number of the user whose process a client is.
+    pub fn user(&self, id: ClientId) -> Option<u32> {
+        self.connections.get(&id)?.user()
+    }
+
     /// Is a client there?
     pub fn has(&self, id: ClientId) -> bool {
         self.connections.contains_key(&id)

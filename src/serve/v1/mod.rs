@@ -18,6 +18,7 @@ mod operations;
 mod parts;
 mod path;
 mod problem;
+mod rate;
 #[cfg(test)]
 mod reference;
 mod route;

@@ -33,6 +33,7 @@ Without `--socket` it is `api.sock` in the directory of the user's instances: `/
 - **How much**: 64 connections at a time, each with one request; who comes beside them gets the place of one that is idle, or
   that has been silent or slow for a second, or is answered 503 at once. A body has 262144 bytes at most, but for archives.
   16 of them may be told events. Beside them 32 programs and archives are on their way at a time, each with a connection of its own.
+- **How often**: 2000 requests a second of each user, and 4000 at once after a pause; more are answered 429, with `Retry-After` in seconds.
 - **Errors** are `application/problem+json` (RFC 9457) with more members: see `Problem` below. `retryable` says whether the same request may
   succeed a moment later. Each answer has a `Request-Id`.
 - **Made twice**: `PUT` of the same description changes nothing and is answered 200, so that a client that was killed sends it again.

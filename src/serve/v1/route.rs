@@ -103,8 +103,8 @@ pub struct Route {
     pub act: Act,
 }
 
-/// Problems that any request may have: not understood, not in time, too much, too many, the host.
-pub const OF_ALL: [u16; 6] = [400, 408, 413, 431, 500, 503];
+/// Problems that any request may have: not understood, not in time, too much, too often, too many, the host.
+pub const OF_ALL: [u16; 7] = [400, 408, 413, 429, 431, 500, 503];
 
 impl Route {
     /// May it be answered like this?

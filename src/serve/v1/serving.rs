@@ -6,6 +6,7 @@ use super::call::Call;
 use super::events::Watcher;
 use super::path::{Found, find};
 use super::problem::{self, BUSY, HOST, NOT_ALLOWED, NOT_FOUND, Problem};
+use super::rate::{Rates, too_often};
 use super::route::{Act, LINES, Route};
 use super::streams::{Manners, Peer, Stream, Streams};
 use super::{BODY_BYTES, SEATS, SERVER, WATCHERS, keepers};
@@ -20,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 /// What ends this process. VMs go on.
 const ENDING: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
@@ -52,6 +54,7 @@ pub struct Serving {
     book: Arc<Book>,
     watchers: Vec<Watcher>,
     streams: Streams,
+    rates: Rates,
     /// For whom threads do something, and who are told there when they are gone.
     at_work: Vec<(ClientId, Arc<AtomicBool>)>,
     tell: Sender<Result>,
@@ -74,6 +77,7 @@ impl Serving {
             book: Arc::new(book),
             watchers: Vec::new(),
             streams: Streams::default(),
+            rates: Rates::default(),
             at_work: Vec::new(),
             tell,
             results,
@@ -94,21 +98,26 @@ impl Serving {
                 }
                 keepers::look();
             }
-            self.server.turn();
-            self.done.take();
-            while let Ok((client, answer)) = self.results.try_recv() {
-                self.at_work.retain(|(id, _)| *id != client);
-                self.server.answer(client, &answer);
-            }
-            for (client, gone) in &self.at_work {
-                gone.store(!self.server.has(*client), Ordering::Relaxed);
-            }
-            while let Some((client, request)) = self.server.next_request() {
-                self.take(client, request);
-            }
-            let server = &mut self.server;
-            self.watchers.retain_mut(|watcher| watcher.go_on(server));
+            self.turn();
         }
+    }
+
+    /// Does what there is to do now.
+    fn turn(&mut self) {
+        self.server.turn();
+        self.done.take();
+        while let Ok((client, answer)) = self.results.try_recv() {
+            self.at_work.retain(|(id, _)| *id != client);
+            self.server.answer(client, &answer);
+        }
+        for (client, gone) in &self.at_work {
+            gone.store(!self.server.has(*client), Ordering::Relaxed);
+        }
+        while let Some((client, request)) = self.server.next_request() {
+            self.take(client, request);
+        }
+        let server = &mut self.server;
+        self.watchers.retain_mut(|watcher| watcher.go_on(server));
     }
 
     fn wait(&self) -> io::Result<()> {
@@ -126,7 +135,10 @@ impl Serving {
     fn take(&mut self, client: ClientId, request: Request) {
         self.count += 1;
         let id = format!("{:x}-{}", std::process::id(), self.count);
-        match self.begin(client, request, &id) {
+        let user = self.server.user(client);
+        let heard = self.rates.take(user.unwrap_or_default(), Instant::now());
+        let heard = heard.map_err(too_often);
+        match heard.and_then(|()| self.begin(client, request, &id)) {
             Ok(()) => {}
             Err((problem, fields)) => {
                 let mut answer = named(problem.with_id(&id).answer(), &id);
@@ -250,3 +262,7 @@ type Fields = Vec<(&'static str, String)>;
 fn named(answer: Answer, id: &str) -> Answer {
     answer.with("Request-Id", id)
 }
+
+#[cfg(test)]
+#[path = "serving_tests.rs"]
+mod tests;

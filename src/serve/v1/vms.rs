@@ -3,6 +3,7 @@
 use super::call::Call;
 use super::model::{Capabilities, Limits, LogEntry, Vm, VmList, Waited};
 use super::problem::{CONFLICT, HOST, Problem};
+use super::rate::{A_SECOND, AT_ONCE};
 use super::route::{LINES, MOST_WAIT_S};
 use super::streams::STREAMS;
 use super::table::routes;
@@ -61,6 +62,8 @@ pub fn capabilities(_: &Call) -> Done {
                 body_bytes: BODY_BYTES,
                 connections: SEATS,
                 watchers: WATCHERS,
+                requests_per_second: A_SECOND,
+                requests_at_once: AT_ONCE,
                 streams: STREAMS,
                 wait_seconds: MOST_WAIT_S,
             },
