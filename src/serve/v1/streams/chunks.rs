@@ -17,7 +17,7 @@ enum At {
     /// A line with a length.
     #[default]
     Length,
-    /// In a chunk, of which so much is left.
+    /// In a chunk, of which that many bytes are left.
     Chunk(u64),
     /// The end of its line.
     Behind,

@@ -133,7 +133,7 @@ pub fn put(call: &Call, peer: &mut Peer) -> Result<(), Problem> {
 enum Body {
     /// It has come with the request.
     Whole(Vec<u8>),
-    /// So much is left.
+    /// That many bytes are left.
     Length(u64),
     Chunks(Chunks),
 }
