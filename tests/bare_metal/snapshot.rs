@@ -49,7 +49,7 @@ fn command(verb: &str) -> Command {
 }
 
 /// A guest that tells how far it has come.
-struct Worker {
+pub struct Worker {
     vm: Running,
     input: ChildStdin,
     lines: Receiver<String>,
@@ -78,7 +78,7 @@ impl Worker {
         }
     }
 
-    fn boot(name: &str, cmdline: &str, arguments: &[&str], socket: &Path) -> Self {
+    pub fn boot(name: &str, cmdline: &str, arguments: &[&str], socket: &Path) -> Self {
         let mut boot = command("boot");
         boot.arg("--kernel").arg(program(name));
         boot.args(["--cmdline", cmdline]).args(arguments);
@@ -90,7 +90,7 @@ impl Worker {
         Self::spawn(restore.args(arguments).arg(file), socket)
     }
 
-    fn line(&mut self) -> String {
+    pub fn line(&mut self) -> String {
         match self.lines.recv_timeout(deadline()) {
             Ok(line) => line,
             Err(_) => panic!("it says nothing; it has ended: {:?}", self.vm.try_wait()),
@@ -128,13 +128,13 @@ impl Worker {
         control.ask(order, deadline()).unwrap();
     }
 
-    fn save(&self, file: &Path) {
+    pub fn save(&self, file: &Path) {
         let output = save(&self.socket, file);
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
 
     /// Returns what it said that nobody has read.
-    fn end(mut self) -> Vec<String> {
+    pub fn end(mut self) -> Vec<String> {
         self.input.write_all(b"q").unwrap();
         let ended = self.vm.wait().unwrap();
         let rest: Vec<_> = self.lines.iter().collect();
