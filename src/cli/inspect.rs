@@ -59,12 +59,7 @@ fn inspected(instance: &Instance, view: &View, ports: Vec<String>) -> Value {
     let outcome = view.record.outcome.as_ref();
     let error = match &view.end {
         Some(end) if view.state == State::Dead => end.to_string(),
-        _ if view.state == State::Suspended => {
-            let suspended = view.record.suspended.as_ref();
-            suspended
-                .and_then(|it| it.error.clone())
-                .unwrap_or_default()
-        }
+        _ if view.state == State::Suspended => view.record.unresumed.clone().unwrap_or_default(),
         _ => outcome
             .and_then(|outcome| outcome.error.clone())
             .unwrap_or_default(),

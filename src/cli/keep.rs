@@ -5,9 +5,7 @@ use super::{Failed, Outcome, beside};
 use crate::boot::{StartedBy, described, help_without_init, run_here};
 use clap::Args;
 use kvmlet_host::walls::rights;
-use kvmlet_manager::starting::{
-    Keeper, LISTENS, NotStarted as Unstarted, READY, Starting, Waiting,
-};
+use kvmlet_manager::starting::{LISTENS, NotStarted as Unstarted, READY, Starting, Waiting};
 use kvmlet_manager::supervision::{ChannelSpec, Handed, Here, Program, Step, VSOCK, supervise};
 use kvmlet_manager::volumes::{Users, remove_with};
 use kvmlet_manager::{
@@ -15,7 +13,6 @@ use kvmlet_manager::{
 };
 use kvmlet_spec::ConsoleSize;
 use kvmlet_sys::signals::{self, ENDING};
-use kvmlet_sys::{arguments, process};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{chdir, setsid};
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdout};
@@ -40,6 +37,9 @@ pub(super) struct Keep {
     /// Whose flags messages name.
     #[arg(long, value_name = "VERB", default_value = "")]
     started_by: String,
+    /// The interfaces of one that is resumed, instead of those that were asked for.
+    #[arg(long, value_name = "JSON")]
+    nets: Option<String>,
     /// Its id.
     id: String,
 }
@@ -90,24 +90,11 @@ pub(super) fn waiting(id: &InstanceId, by: StartedBy) -> Result<Waiting, Failed>
     Ok(waiting?)
 }
 
-/// What supervises an instance, and names settings in messages as that verb does: a fork of this process if that can be.
-pub(super) fn keeper(by: StartedBy) -> Result<Keeper<'static>, Failed> {
-    let own = beside::is_machine()?;
-    if own && process::has_one_thread().map_err(Failed::new)? {
-        return Ok(Keeper::Here(Box::new(move |id| {
-            arguments::show(&["keep", id.as_str()]);
-            // What `-v` asks for is for whoever waits, and no message of the service.
-            log::set_max_level(log::max_level().min(log::LevelFilter::Warn));
-            let keep = Keep {
-                started_by: by.name().into(),
-                id: id.to_string(),
-            };
-            kvmlet_command::run(|| keep.run())
-        })));
-    }
+/// What a supervisor is, whose messages name settings as that verb does.
+pub(super) fn keeper(by: StartedBy) -> Result<Command, Failed> {
     let mut command = beside::machine()?;
     command.arg("keep").args([StartedBy::FLAG, by.name()]);
-    Ok(Keeper::Program(command))
+    Ok(command)
 }
 
 /// Starts an instance's supervisor, and returns when its service runs.
@@ -171,6 +158,9 @@ impl Keep {
         let asked = instance.asked()?;
         let service = asked.service.describe(&asked.command, USUAL_SIZE);
         let mut config = asked.config.clone();
+        if let Some(nets) = &self.nets {
+            config["nets"] = serde_json::from_str(nets).map_err(Failed::new)?;
+        }
         config["vsock"] = json!({ "path": VSOCK, "agent": true });
         let input = serde_json::to_string(&config).map_err(Failed::new)?;
         // The name of its socket has little room, and its directory takes much of it.

@@ -2,10 +2,14 @@
 
 use super::boot::StartedBy;
 use super::instances::{book, each, look, look_again};
-use super::keep::detach;
+use super::keep::{NotStarted, keeper};
 use super::{Failed, Outcome};
 use clap::Args;
-use kvmlet_manager::{Error, State};
+use kvmlet_host::net::is_free;
+use kvmlet_host::state::runtime::RuntimeDirectory;
+use kvmlet_manager::starting::Starting;
+use kvmlet_manager::{Asked, Error, Instance, SUSPENDED, State, Whereabouts};
+use kvmlet_vmm::snapshot::noted;
 
 /// Have instances go on that were suspended, where they were.
 ///
@@ -27,7 +31,12 @@ impl Resume {
             let turn = instance.turn()?;
             let view = look_again(&book, &instance)?;
             match (view.state, before.state) {
-                (State::Suspended, _) => detach(instance.id(), turn)?,
+                (State::Suspended, _) => {
+                    let mut keeper = keeper(StartedBy::Again)?;
+                    keeper.args(nets(&instance, &view.asked).into_iter().flatten());
+                    let begun = Starting::begin(keeper, instance.id(), turn);
+                    begun.and_then(Starting::wait).map_err(NotStarted::from)?;
+                }
                 // Somebody else was faster.
                 (State::Running, State::Suspended) => {}
                 (state, _) => return Err(not_suspended(view.called(), state)),
@@ -35,6 +44,15 @@ impl Resume {
             Ok(reference.into())
         })
     }
+}
+
+/// Says where its interfaces were, if they can be there again.
+fn nets(instance: &Instance, asked: &Asked) -> Option<[String; 2]> {
+    let mut nets = asked.config.get("nets")?.clone();
+    let runtime = RuntimeDirectory::of_user().ok()?;
+    let note = noted(&instance.directory().path().join(SUSPENDED)).ok()?;
+    Whereabouts::of(note.as_deref()).put(&mut nets, &|subnet| is_free(subnet, &runtime));
+    Some(["--nets".into(), nets.to_string()])
 }
 
 fn not_suspended(called: &str, state: State) -> Failed {

@@ -1,12 +1,11 @@
 //! `kvmlet suspend`.
 
-use super::boot::Place;
 use super::instances::{book, each, look_again};
 use super::snapshot::{fill_from, unwritten};
 use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_control::{Connection, ConnectionError, Order, Report};
-use kvmlet_manager::{Book, Error, Instance, SUSPENDED, State};
+use kvmlet_manager::{Book, Error, Instance, SUSPENDED, State, Whereabouts};
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::temporary::Temporary;
 use kvmlet_vmm::snapshot::annotate;
@@ -79,10 +78,10 @@ fn suspend(book: &Book, instance: &Instance) -> Result<(), Failed> {
 }
 
 /// Where it is in the network. What it does not tell, it does not come back to.
-fn place(vm: &mut Connection) -> Place {
+fn place(vm: &mut Connection) -> Whereabouts {
     let mut ask = |order| vm.ask(order, PATIENCE).unwrap_or_default();
     let told = [ask(Order::Interfaces), ask(Order::Published)];
-    let mut place = Place::default();
+    let mut place = Whereabouts::default();
     for report in told.into_iter().flatten() {
         match report {
             Report::Interfaces(interfaces) => place.interfaces = interfaces,

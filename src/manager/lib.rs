@@ -20,7 +20,6 @@ mod moment;
 mod name;
 mod passing;
 mod place;
-mod pools;
 pub mod restart;
 mod rotated;
 mod sealed;
@@ -31,6 +30,7 @@ pub mod supervision;
 mod templates;
 pub mod volumes;
 mod watch;
+mod whereabouts;
 
 pub use book::{Book, Damaged, Listing};
 pub use control::Control;
@@ -40,12 +40,12 @@ pub use filter::{Filters, NotAFilter};
 pub use id::{InstanceId, NotAnId};
 pub use instance::{
     Asked, End, Given, Giving, Instance, Keeper, LogLimits, Mount, Outcome, Owned, Process, Record,
-    SUSPENDED, Service, State, Step, Suspended, Text, Turn, View,
+    SUSPENDED, Service, State, Step, Text, Turn, View,
 };
 pub use moment::{Moment, NotAMoment};
 pub use name::{Name, NotAName};
-pub use pools::{Holder, PoolLock, PoolNote, PoolView, Pools, Told};
 pub use sealed::Broken;
 pub use snapshots::{Kept, Snapshots, SnapshotsLock};
 pub use templates::{MOST_TEMPLATE_BYTES, MOST_TEMPLATES, Template, TemplateLock, Templates};
 pub use volumes::{LockedVolumes, NotAVolumeName, Note, Users, Volume, VolumeName, Volumes};
+pub use whereabouts::Whereabouts;

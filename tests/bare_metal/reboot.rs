@@ -6,6 +6,10 @@ use crate::instances::script;
 pub const TESTS: &[Test] = &[
     ("instances_come_back_after_a_loss_of_power", power),
     ("instances_come_back_after_a_shutdown", shutdown),
+    (
+        "what_was_suspended_is_after_a_restart_of_the_host",
+        suspended,
+    ),
 ];
 
 const RUN: &str = r#"
@@ -32,6 +36,27 @@ fn power() {
         "#),
         "always-stopped\nnothing runs that did not\nDead (the host was restarted)\naa\nbb\nalways-stopped\n\
          aa running,always-stopped running,bb running,failing dead,once dead,stopped exited,\n",
+    );
+}
+
+/// Its file is as good, and no policy starts it.
+fn suspended() {
+    script(
+        &(RUN.to_owned()
+            + r#"
+        run aa always; run bb always
+        $K exec aa turns=012 || true; $K suspend aa >/dev/null
+        kill -9 $(pid bb); wait_for bb dead
+        echo 00000000-0000-4000-8000-000000000000 >boot; mount --bind boot /proc/sys/kernel/random/boot_id
+        unshare --mount bash -eu -c '
+            mount -t tmpfs tmpfs /run
+            $K service-unit --up; $K ps -a --format "{{.Names}} {{.State}}"
+            $K resume aa; $K exec aa turns=012 || echo turn $?
+            # Stopped in order while it is suspended, and resumed.
+            $K suspend aa >/dev/null; $K service-unit --down; $K resume aa; $K exec aa turns=012 || echo turn $?
+            $K rm -f aa bb >/dev/null'
+        "#),
+        "bb\nbb running\naa suspended\naa\nturn 1\nbb\naa\nturn 2\n",
     );
 }
 

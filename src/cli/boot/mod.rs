@@ -4,7 +4,6 @@ mod announcement;
 mod ending;
 mod flags;
 mod keys;
-mod place;
 mod quota;
 mod restore;
 mod walls;
@@ -21,7 +20,6 @@ use kvmlet_run::{Attendant, ControlListener, StatsFile};
 use kvmlet_spec::{Dialect, PortMapping, Reason, Setting, VmConfig, advice};
 use kvmlet_sys::{process, standard_error};
 use kvmlet_vmm::snapshot::Saved;
-pub(crate) use place::Place;
 pub(crate) use restore::Resume;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
@@ -247,11 +245,6 @@ impl Taken {
         let unwritten = written.is_some_and(|written| written.has_failed());
         Ok(ending::code(&outcome, unwritten).number())
     }
-}
-
-/// The exit code of a VM whose end another process tells, once what went wrong is told.
-pub(crate) fn end_code(outcome: &kvmlet_spec::Outcome) -> u8 {
-    ending::code(outcome, false).number()
 }
 
 /// An error, with the instance that has what this VM wants, if it is one of this user's.

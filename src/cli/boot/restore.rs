@@ -3,14 +3,14 @@
 use super::flags::read_config;
 use super::quota::QuotaFlags;
 use super::walls::WallFlags;
-use super::{Place, StartedBy, Surroundings, Taken, tell_chosen_ports};
+use super::{StartedBy, Surroundings, Taken, tell_chosen_ports};
 use crate::{Failed, Outcome};
 use clap::Args;
 use kvmlet_host::net::Network;
 use kvmlet_spec::{
     Balloon, Cache, Disk, Memory, Net, PortMappings, Serial, Setting, VmConfig, Vsock,
 };
-use kvmlet_vmm::snapshot::{DiskRecord, NetRecord, Saved};
+use kvmlet_vmm::snapshot::{DiskRecord, MachineState, NetRecord, Saved};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -57,21 +57,10 @@ impl Resume {
         machine || self.config.is_some() || is_asked
     }
 
-    /// Does it have something that only one VM can have: a descriptor, or standard input?
-    pub fn is_for_one(&self) -> bool {
-        let others = &self.surroundings;
-        let descriptors = [others.ready_fd, others.control_fd, others.channel_fd];
-        let stdin = Some(Path::new("-"));
-        descriptors.iter().any(Option::is_some)
-            || others.paused
-            || others.started_by.is_some()
-            || self.config.as_deref() == stdin
-    }
-
     /// Has it go on, in the foreground.
     pub fn run(self, taken: Taken, saved: Saved, started: Instant) -> Outcome {
         let config = match &self.config {
-            Some(path) => described(path, &saved),
+            Some(path) => described(path, &saved.state.machine),
             None => self.config(&saved),
         };
         let config = taken.or_tell(config)?;
@@ -140,8 +129,7 @@ impl Resume {
 }
 
 /// The machine that a configuration describes, in which what the guest knows of its devices is as it was.
-fn described(path: &Path, saved: &Saved) -> Result<VmConfig, Failed> {
-    let machine = &saved.state.machine;
+fn described(path: &Path, machine: &MachineState) -> Result<VmConfig, Failed> {
     let config = read_config(path)?.build();
     let mut config = config.map_err(kvmlet_vmm::Error::from)?;
     for (disk, record) in config.disks.iter_mut().zip(&machine.disks) {
@@ -153,7 +141,6 @@ fn described(path: &Path, saved: &Saved) -> Result<VmConfig, Failed> {
     if let (Some(vsock), Some(cid)) = (&mut config.vsock, machine.vsock) {
         vsock.cid = u64::from(cid).try_into().map_err(Failed::new)?;
     }
-    Place::of(saved.note.as_deref()).put(&mut config);
     Ok(config)
 }
 

@@ -109,8 +109,8 @@ fn status(view: &View, now: Moment) -> String {
         (State::Running, Some(health)) => format!("{} ({health})", up()),
         (State::Running, None) => up(),
         (State::Paused, _) => format!("{} (Paused)", up()),
-        (State::Suspended, _) => match &view.record.suspended {
-            Some(suspended) => format!("Suspended {} ago", span(now.since(suspended.since))),
+        (State::Suspended, _) => match view.record.suspended {
+            Some(since) => format!("Suspended {} ago", span(now.since(since))),
             None => "Suspended".into(),
         },
         (State::Created, _) => "Created".into(),

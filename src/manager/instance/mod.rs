@@ -20,7 +20,7 @@ mod turn;
 pub use asked::{Asked, LogLimits};
 pub use mount::Mount;
 pub use owned::{Keeper, Owned};
-pub use record::{End, Outcome, Process, Record, State, Step, Suspended};
+pub use record::{End, Outcome, Process, Record, State, Step};
 pub use service::{Service, Text};
 pub use turn::{Given, Giving, Turn};
 

@@ -1,6 +1,6 @@
 //! An instance that this process alone does something with.
 
-use super::record::{Outcome, Process, Record, State, Step, Suspended};
+use super::record::{Outcome, Process, Record, State, Step};
 use super::{Instance, OWNER, STATE, SUSPENDED};
 use crate::slots::Slots;
 use crate::{Error, Moment};
@@ -99,7 +99,8 @@ impl Owned {
             stopped: false,
             health: None,
             outcome: self.record.outcome.clone(),
-            suspended: self.record.suspended.clone(),
+            suspended: self.record.suspended,
+            unresumed: None,
             resumed,
         };
         self.write(record)?;
@@ -197,8 +198,8 @@ impl Keeper {
         let since = Moment::now();
         self.change(|record| {
             record.step = Step::Suspended;
-            record.suspended = Some(Suspended { since, error: None });
-            record.health = None;
+            record.suspended = Some(since);
+            (record.unresumed, record.health) = (None, None);
         })?;
         self.sync().or_else(|error| {
             self.0.write(before)?;
@@ -223,11 +224,7 @@ impl Keeper {
     /// # Errors
     /// When it cannot be written.
     pub fn not_resumed(&mut self, error: &str) -> Result<(), Error> {
-        self.change(|record| {
-            if let Some(suspended) = &mut record.suspended {
-                suspended.error = Some(cut(error).into());
-            }
-        })
+        self.change(|record| record.unresumed = Some(cut(error).into()))
     }
 
     /// The supervisor's turn is over, and its VM is in its file.

@@ -164,16 +164,6 @@ impl Outcome {
     pub const ERROR_BYTES: usize = 1024;
 }
 
-/// Since when an instance is in a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Suspended {
-    /// When its VM was saved.
-    pub since: Moment,
-    /// Why it could not be resumed the last time that somebody wanted that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
 /// What is noted of an instance beside what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -196,10 +186,13 @@ pub struct Record {
     /// How the last run of which that is known has ended.
     pub outcome: Option<Outcome>,
     /// Since when it is suspended, if it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub suspended: Option<Suspended>,
+    #[serde(default)]
+    pub suspended: Option<Moment>,
+    /// Why it could not be resumed the last time that somebody wanted that.
+    #[serde(default)]
+    pub unresumed: Option<String>,
     /// The last run went on where the one before was suspended.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub resumed: bool,
 }
 
@@ -215,6 +208,7 @@ impl Record {
         health: None,
         outcome: None,
         suspended: None,
+        unresumed: None,
         resumed: false,
     };
 

@@ -3,19 +3,20 @@
 use super::call::Call;
 use super::model::{Capabilities, Limits, LogEntry, Vm, VmList, Waited};
 use super::problem::{CONFLICT, HOST, Problem};
-use super::rate::{A_SECOND, AT_ONCE};
 use super::route::{LINES, MOST_WAIT_S};
-use super::streams::STREAMS;
 use super::table::routes;
 use super::turns::{InTurn, ask};
 use super::{BODY_BYTES, SEATS, WATCHERS, keepers};
 use crate::http::{Answer, JSON};
 use kvmlet_command::beside::{self, KVMLET};
 use kvmlet_control::agent::channel::Request;
+use kvmlet_host::net::is_free;
+use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_manager::logs::{Reader, Selection, Streams};
-use kvmlet_manager::starting::{Keeper, Starting};
+use kvmlet_manager::starting::Starting;
 use kvmlet_manager::volumes::forget;
-use kvmlet_manager::{Ending, Error, Instance, State, Turn, View};
+use kvmlet_manager::{Asked, Ending, Error, Instance, SUSPENDED, State, Turn, View, Whereabouts};
+use kvmlet_vmm::snapshot::noted;
 use rustix::fs::{Access, access};
 use serde::Serialize;
 use std::sync::atomic::Ordering;
@@ -62,9 +63,6 @@ pub fn capabilities(_: &Call) -> Done {
                 body_bytes: BODY_BYTES,
                 connections: SEATS,
                 watchers: WATCHERS,
-                requests_per_second: A_SECOND,
-                requests_at_once: AT_ONCE,
-                streams: STREAMS,
                 wait_seconds: MOST_WAIT_S,
             },
         },
@@ -138,17 +136,29 @@ pub fn start(call: &Call) -> Done {
             return Err(Problem::new(CONFLICT, detail).help("resume it"));
         }
         _ if view.is_alive() => {}
-        _ => have_kept(&instance, turn)?,
+        _ => have_kept(&instance, turn, &[])?,
     }
     now(call, &instance)
 }
 
+/// Says where the interfaces of a suspended one were, if they can be there again.
+fn again(instance: &Instance, asked: &Asked) -> Vec<String> {
+    let place = || {
+        let mut nets = asked.config.get("nets")?.clone();
+        let runtime = RuntimeDirectory::of_user().ok()?;
+        let note = noted(&instance.directory().path().join(SUSPENDED)).ok()?;
+        Whereabouts::of(note.as_deref()).put(&mut nets, &|subnet| is_free(subnet, &runtime));
+        Some(["--nets".into(), nets.to_string()])
+    };
+    place().into_iter().flatten().collect()
+}
+
 /// Starts its supervisor, and waits until its service runs.
-fn have_kept(instance: &Instance, turn: Turn) -> Result<(), Problem> {
+fn have_kept(instance: &Instance, turn: Turn, more: &[String]) -> Result<(), Problem> {
     let kvmlet = beside::find(KVMLET);
     let mut kvmlet = kvmlet.map_err(|failed| Problem::new(HOST, failed.first_line()))?;
-    kvmlet.args(KEEP);
-    let starting = Starting::begin(Keeper::Program(kvmlet), instance.id(), turn)?;
+    kvmlet.args(KEEP).args(more);
+    let starting = Starting::begin(kvmlet, instance.id(), turn)?;
     keepers::keep(starting.wait()?);
     Ok(())
 }
@@ -219,7 +229,8 @@ pub fn resume(call: &Call) -> Done {
     let turn = instance.turn()?;
     // Whoever had the turn before may have done it.
     if instance.state()? == State::Suspended {
-        have_kept(&instance, turn)?;
+        let asked = instance.asked()?;
+        have_kept(&instance, turn, &again(&instance, &asked))?;
     }
     now(call, &instance)
 }
