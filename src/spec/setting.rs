@@ -2,6 +2,7 @@
 
 pub use super::definitions::{Definition, Setting};
 use super::nearest;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Whose words a setting is named in.
@@ -42,6 +43,15 @@ impl Setting {
     /// What it does.
     pub const fn help(self) -> &'static str {
         self.definition().help
+    }
+
+    /// What its key does: a flag that begins with `no-` says the opposite of the key that it is for.
+    pub fn help_of_key(self) -> Cow<'static, str> {
+        let definition = self.definition();
+        match definition.flag.strip_prefix("no-") {
+            Some(flag) if flag == definition.key => format!("`false`: {}", definition.help).into(),
+            _ => definition.help.into(),
+        }
     }
 
     /// The settings whose flags are their own, in the order in which they are told.

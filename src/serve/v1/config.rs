@@ -53,7 +53,7 @@ impl JsonSchema for Config {
             let first = definition.key.split(['.', '[']).next().unwrap_or_default();
             if !first.is_empty() && !is_elsewhere(first) {
                 let steps: Vec<_> = definition.key.split('.').collect();
-                let leaf = leaf(definition.help, definition.value, steps.len() == 1);
+                let leaf = leaf(&setting.help_of_key(), definition.value, steps.len() == 1);
                 put(&mut schema, &steps, leaf);
             }
         }
