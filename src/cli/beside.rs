@@ -38,12 +38,16 @@ pub(super) fn run_program(program: &str, arguments: &[&str]) -> Result<ExitStatu
     status.map_err(|error| not_run(program, &command, &error))
 }
 
+/// Is this the program that runs VMs?
+pub(super) fn is_machine() -> Result<bool, Failed> {
+    Ok(!own()?.ends_with(VERBS))
+}
+
 /// A command of what runs VMs: this program, whatever it is called, unless it is the other one.
 pub(super) fn machine() -> Result<Command, Failed> {
-    let own = own()?;
-    match own.ends_with(VERBS) {
-        true => find(KVMLET),
-        false => Ok(Command::new(own)),
+    match is_machine()? {
+        true => Ok(Command::new(own()?)),
+        false => find(KVMLET),
     }
 }
 

@@ -5,7 +5,9 @@ use super::{Failed, Outcome, beside};
 use crate::boot::{StartedBy, described, help_without_init, run_here};
 use clap::Args;
 use kvmlet_host::walls::rights;
-use kvmlet_manager::starting::{LISTENS, NotStarted as Unstarted, READY, Starting, Waiting};
+use kvmlet_manager::starting::{
+    Keeper, LISTENS, NotStarted as Unstarted, READY, Starting, Waiting,
+};
 use kvmlet_manager::supervision::{ChannelSpec, Handed, Here, Program, Step, VSOCK, supervise};
 use kvmlet_manager::volumes::{Users, remove_with};
 use kvmlet_manager::{
@@ -13,6 +15,7 @@ use kvmlet_manager::{
 };
 use kvmlet_spec::ConsoleSize;
 use kvmlet_sys::signals::{self, ENDING};
+use kvmlet_sys::{arguments, process};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{chdir, setsid};
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdout};
@@ -90,8 +93,27 @@ pub(super) fn waiting(id: &InstanceId, by: StartedBy) -> Result<Waiting, Failed>
     Ok(waiting?)
 }
 
-/// What a supervisor is, whose messages name settings as that verb does.
-pub(super) fn keeper(by: StartedBy) -> Result<Command, Failed> {
+/// What supervises an instance, and names settings in messages as that verb does: a fork of this process if that can be.
+pub(super) fn keeper(by: StartedBy) -> Result<Keeper<'static>, Failed> {
+    let own = beside::is_machine()?;
+    if own && process::has_one_thread().map_err(Failed::new)? {
+        return Ok(Keeper::Here(Box::new(move |id| {
+            arguments::show(&["keep", id.as_str()]);
+            // What `-v` asks for is for whoever waits, and no message of the service.
+            log::set_max_level(log::max_level().min(log::LevelFilter::Warn));
+            let keep = Keep {
+                started_by: by.name().into(),
+                nets: None,
+                id: id.to_string(),
+            };
+            kvmlet_command::run(|| keep.run())
+        })));
+    }
+    Ok(Keeper::Program(program(by)?))
+}
+
+/// That as a program.
+pub(super) fn program(by: StartedBy) -> Result<Command, Failed> {
     let mut command = beside::machine()?;
     command.arg("keep").args([StartedBy::FLAG, by.name()]);
     Ok(command)

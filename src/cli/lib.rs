@@ -25,6 +25,7 @@ mod logs;
 #[cfg(test)]
 mod manual_tests;
 mod pause;
+mod pool;
 mod port;
 mod ports;
 mod prune;
@@ -128,6 +129,7 @@ enum InstanceVerb {
     Events(events::Events),
     ServiceUnit(service_unit::ServiceUnit),
     Volume(volume::VolumeVerbs),
+    Pool(pool::PoolVerbs),
 }
 
 impl InstanceVerb {
@@ -161,6 +163,7 @@ impl InstanceVerb {
             Self::Events(verb) => verb.run(),
             Self::ServiceUnit(verb) => verb.run(),
             Self::Volume(verb) => verb.run(),
+            Self::Pool(verb) => verb.run(),
         };
         outcome.or_else(|failed| {
             failed.print();

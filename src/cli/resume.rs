@@ -2,12 +2,12 @@
 
 use super::boot::StartedBy;
 use super::instances::{book, each, look, look_again};
-use super::keep::{NotStarted, keeper};
+use super::keep::{NotStarted, program};
 use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_host::net::is_free;
 use kvmlet_host::state::runtime::RuntimeDirectory;
-use kvmlet_manager::starting::Starting;
+use kvmlet_manager::starting::{Keeper, Starting};
 use kvmlet_manager::{Asked, Error, Instance, SUSPENDED, State, Whereabouts};
 use kvmlet_vmm::snapshot::noted;
 
@@ -32,9 +32,9 @@ impl Resume {
             let view = look_again(&book, &instance)?;
             match (view.state, before.state) {
                 (State::Suspended, _) => {
-                    let mut keeper = keeper(StartedBy::Again)?;
+                    let mut keeper = program(StartedBy::Again)?;
                     keeper.args(nets(&instance, &view.asked).into_iter().flatten());
-                    let begun = Starting::begin(keeper, instance.id(), turn);
+                    let begun = Starting::begin(Keeper::Program(keeper), instance.id(), turn);
                     begun.and_then(Starting::wait).map_err(NotStarted::from)?;
                 }
                 // Somebody else was faster.

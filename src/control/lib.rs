@@ -33,6 +33,7 @@ mod channel;
 mod connection;
 mod frame;
 mod passing;
+mod pool;
 mod report;
 mod request;
 mod state;
@@ -43,7 +44,10 @@ mod wire;
 pub use channel::{Channel, Received};
 pub use connection::{Connection, ConnectionError, Saving, UNANSWERED};
 pub use frame::{Frame, framed};
-pub use passing::send_with;
+pub use passing::{send_all, send_with};
+pub use pool::{
+    POOL_BYTES, POOL_DESCRIPTORS, Pool, PoolAnswer, PoolError, PoolRequest, PoolStatus, Taken,
+};
 pub use report::Report;
 pub use request::{Limited, Order, REQUEST_BYTES, Request};
 pub use state::State;

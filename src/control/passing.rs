@@ -26,6 +26,38 @@ pub fn send_with(
     sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)
 }
 
+/// Sends a message, and several descriptors with it.
+///
+/// # Errors
+/// As sendmsg(2).
+pub fn send_all<const MOST: usize>(
+    socket: impl AsFd,
+    bytes: &[u8],
+    descriptors: [BorrowedFd<'_>; MOST],
+    flags: SendFlags,
+) -> Result<usize, Errno> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)
+}
+
+/// Receives a message, and the descriptors that came with it, `MOST` of them at the most.
+pub(crate) fn receive_all<const MOST: usize>(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+) -> Result<(usize, Vec<OwnedFd>), Errno> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let received = recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
+    let descriptors = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    Ok((received.bytes, descriptors.flatten().collect()))
+}
+
 /// Receives bytes, and the descriptor that came with them, if one did. Of several the first counts, and none of the
 /// others stays open.
 pub(crate) fn receive_with(

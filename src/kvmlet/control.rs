@@ -3,7 +3,9 @@
 //! The VM is an [`Instance`](crate::Instance) with such a [socket](crate::Surroundings::control), of this program or another
 //! one, or one of `kvmlet run`. Whoever is to hold it, so that it ends with this program's word, [attaches](crate::Instance::attach).
 
-pub use kvmlet_control::{Connection, ConnectionError, Limited, Order, Report, State};
+pub use kvmlet_control::{
+    Connection, ConnectionError, Limited, Order, Pool, PoolError, PoolStatus, Report, State, Taken,
+};
 
 use kvmlet_spec::{Memory, Outcome, RateLimit, Stats};
 use kvmlet_sys::directory::Directory;

@@ -33,7 +33,7 @@ pub use kvmlet_spec as config;
 /// A VM in processes of its own, with everything that the command has: walls, a share of the host, networks.
 pub mod instance {
     pub use kvmlet_run::Error;
-    pub use kvmlet_run::instance::{Instance, Running, Surroundings, Verbosity, init};
+    pub use kvmlet_run::instance::{Instance, Running, Streams, Surroundings, Verbosity, init};
     /// An allocator for the processes of VMs, which may map no memory in their jail. A program that is built for musl has to
     /// choose it to have jailed VMs; one with glibc need not.
     ///

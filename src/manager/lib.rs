@@ -20,6 +20,7 @@ mod moment;
 mod name;
 mod passing;
 mod place;
+mod pools;
 pub mod restart;
 mod rotated;
 mod sealed;
@@ -44,6 +45,7 @@ pub use instance::{
 };
 pub use moment::{Moment, NotAMoment};
 pub use name::{Name, NotAName};
+pub use pools::{Holder, PoolLock, PoolNote, PoolView, Pools, Told};
 pub use sealed::Broken;
 pub use snapshots::{Kept, Snapshots, SnapshotsLock};
 pub use templates::{MOST_TEMPLATE_BYTES, MOST_TEMPLATES, Template, TemplateLock, Templates};

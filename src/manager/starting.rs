@@ -1,12 +1,19 @@
-//! Starting the supervisor of an instance: a program of kvmlet's (`keep`), which says how far it is on its standard output.
+//! Starting the supervisor of an instance: a program of kvmlet's (`keep`), or a process forked from this one that does the
+//! same. It says how far it is on its standard output.
 
 use crate::supervision::attach;
 use crate::{Giving, Instance, InstanceId, Turn};
 use kvmlet_control::agent::Agent;
-use kvmlet_sys::descriptors;
+use kvmlet_sys::process::{self, Child, Ended};
+use kvmlet_sys::{descriptors, standard_error};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use std::fmt;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::fd::OwnedFd;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Command, Stdio};
 
 /// What a supervisor says when whoever likes can be attached to its service.
 pub const LISTENS: &str = "listens\n";
@@ -16,6 +23,58 @@ pub const READY: &str = "ready\n";
 const MESSAGE_BYTES: u64 = 16 << 10;
 /// The code of a process that was killed, as nobody else can tell it.
 const KILLED: u8 = 137;
+
+/// What supervises an instance, whose id it is given.
+pub enum Keeper<'a> {
+    /// A program, with its verb.
+    Program(Command),
+    /// What this process does in one that is forked from it; returns the exit code. It spares a start the execution of a program.
+    Here(Box<dyn FnOnce(&InstanceId) -> u8 + 'a>),
+}
+
+impl fmt::Debug for Keeper<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program(command) => f.debug_tuple("Program").field(command).finish(),
+            Self::Here(_) => f.debug_tuple("Here").finish_non_exhaustive(),
+        }
+    }
+}
+
+impl Keeper<'_> {
+    /// Begins it, with these streams.
+    fn begin(self, id: &InstanceId, input: OwnedFd, output: OwnedFd) -> io::Result<Child> {
+        let keep = match self {
+            Self::Program(mut command) => {
+                // It lives on, and would hold what whoever called has opened: a lock, or the end of a pipe.
+                descriptors::keep_from_programs();
+                command
+                    .arg(id.as_str())
+                    .stdin(input)
+                    .stdout(output)
+                    .stderr(Stdio::null());
+                return process::spawn(&mut command);
+            }
+            Self::Here(keep) => keep,
+        };
+        if let Some(child) = process::fork_apart(0)? {
+            return Ok(child);
+        }
+        let set_up = || -> io::Result<()> {
+            let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+            dup2_stdin(&input)?;
+            dup2_stdout(&output)?;
+            dup2_stderr(&null)?;
+            standard_error::is_another();
+            let (stdin, stdout) = (io::stdin(), io::stdout());
+            // SAFETY: this process never comes back to what owns them.
+            unsafe { descriptors::close_all_but(&[stdin.as_fd(), stdout.as_fd()]) };
+            std::mem::forget((input, output, null));
+            Ok(())
+        };
+        process::end(set_up().map_or(KILLED, |()| keep(id)))
+    }
+}
 
 /// Why a service does not run.
 #[derive(Debug, thiserror::Error)]
@@ -46,28 +105,21 @@ pub struct Waiting {
 
 impl Waiting {
     /// Starts that of an instance, which need not be there yet: it takes as long to begin as the instance to be made.
-    /// `keeper` is the program that supervises, with its verb.
     ///
     /// # Errors
     /// When the host gives no process.
-    pub fn begin(mut keeper: Command, id: &InstanceId) -> Result<Self, NotStarted> {
-        let (giving, theirs) = Giving::pair().map_err(NotStarted::NoSupervisor)?;
-        // It lives on, and would hold what whoever called has opened: a lock, or the end of a pipe.
-        descriptors::keep_from_programs();
-        keeper
-            .arg(id.as_str())
-            .stdin(theirs)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut keeper = keeper.spawn().map_err(NotStarted::NoSupervisor)?;
-        let out = keeper.stdout.take();
-        let out = out.ok_or_else(|| NotStarted::NoSupervisor(io::ErrorKind::BrokenPipe.into()))?;
-        let starting = Starting {
-            keeper,
-            out: BufReader::new(out),
-            said: String::new(),
+    pub fn begin(keeper: Keeper<'_>, id: &InstanceId) -> Result<Self, NotStarted> {
+        let begin = || {
+            let (giving, theirs) = Giving::pair()?;
+            let (out, output) = pipe_with(PipeFlags::CLOEXEC)?;
+            let starting = Starting {
+                keeper: keeper.begin(id, theirs, output)?,
+                out: BufReader::new(out.into()),
+                said: String::new(),
+            };
+            Ok(Self { giving, starting })
         };
-        Ok(Self { giving, starting })
+        begin().map_err(NotStarted::NoSupervisor)
     }
 
     /// The turn is the supervisor's until its service runs, or does not, which waits for somebody to be attached if it is
@@ -83,7 +135,7 @@ impl Waiting {
 #[derive(Debug)]
 pub struct Starting {
     keeper: Child,
-    out: BufReader<ChildStdout>,
+    out: BufReader<File>,
     said: String,
 }
 
@@ -92,7 +144,7 @@ impl Starting {
     ///
     /// # Errors
     /// As [`Waiting::begin`].
-    pub fn begin(keeper: Command, id: &InstanceId, turn: Turn) -> Result<Self, NotStarted> {
+    pub fn begin(keeper: Keeper<'_>, id: &InstanceId, turn: Turn) -> Result<Self, NotStarted> {
         Ok(Waiting::begin(keeper, id)?.go_on(turn, false, None))
     }
 
@@ -122,13 +174,13 @@ impl Starting {
     ///
     /// # Errors
     /// Why that is not possible.
-    pub fn attach(&mut self, instance: &Instance) -> Result<Agent, NotStarted> {
+    pub fn attach(mut self, instance: &Instance) -> Result<(Self, Agent), NotStarted> {
         if self.next_word() != LISTENS {
             return Err(self.failed());
         }
         let mut agent = attach(instance.directory()).map_err(NotStarted::Silent)?;
         agent.client().attach();
-        Ok(agent)
+        Ok((self, agent))
     }
 
     /// Waits until it has ended, and returns the exit code of its service.
@@ -142,18 +194,20 @@ impl Starting {
         }
     }
 
-    fn code(&mut self) -> u8 {
-        let ended = self.keeper.wait().ok();
-        let code = ended.and_then(|status| status.code());
-        code.map_or(KILLED, |code| code as u8)
+    fn code(self) -> u8 {
+        match self.keeper.wait() {
+            Ok(Ended::Exited(code)) => code,
+            _ => KILLED,
+        }
     }
 
     /// Why its service does not run: it has said so, and is about to end.
-    fn failed(&mut self) -> NotStarted {
+    fn failed(mut self) -> NotStarted {
         let mut rest = (&mut self.out).take(MESSAGE_BYTES);
         let _ = rest.read_to_string(&mut self.said);
+        let said = std::mem::take(&mut self.said);
         let code = self.code();
-        let said = match self.said.trim_end() {
+        let said = match said.trim_end() {
             "" => "its supervisor has ended without a word",
             said => said.strip_prefix("error: ").unwrap_or(said),
         };

@@ -1,7 +1,7 @@
 //! A VM that is being saved, between its guest's memory and whoever has asked for that.
 
 use crate::Error;
-use kvmlet_sys::wait::Slot;
+use kvmlet_sys::wait::{self, Slot, Until};
 use kvmlet_vmm::vm::{Saving, VmHandle};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
@@ -96,6 +96,10 @@ impl Telling {
 
     /// Tells as much as there is room for, and no more than takes a moment.
     pub fn go_on(&mut self, vm: &VmHandle) -> Progress {
+        // Of memory that nobody has written to nothing is sent, which would say so.
+        if wait::one(Slot::broken(self.to.as_fd()), Until::Now).unwrap_or(true) {
+            return Progress::Over(Err(no_room(Errno::PIPE)));
+        }
         for _ in 0..TURN {
             match self.step(vm) {
                 Ok(Some(true)) => {}
@@ -122,10 +126,7 @@ impl Telling {
                 Ok(count) => self.sent += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(Some(false)),
-                Err(error) => {
-                    let (what, source) = ("room for what is saved", error.into());
-                    return Err(Error::Host { what, source });
-                }
+                Err(error) => return Err(no_room(error)),
             }
         }
         Ok(Some(true))
@@ -134,5 +135,12 @@ impl Telling {
     /// Has the VM go on, if it ran before; returns how long it has stood still.
     pub fn end(self, vm: &VmHandle) -> Duration {
         vm.end_saving(self.saving)
+    }
+}
+
+fn no_room(error: Errno) -> Error {
+    Error::Host {
+        what: "room for what is saved",
+        source: error.into(),
     }
 }

@@ -3,7 +3,7 @@
 use super::wait::{self, Slot, Until};
 use rustix::fs::{FileType, fstat, makedev};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal,
     set_parent_process_death_signal, waitid,
 };
 use std::fs::read_to_string;
@@ -105,24 +105,35 @@ impl Child {
     /// # Errors
     /// When it is not there to be waited for.
     pub fn wait(self) -> io::Result<Ended> {
-        let status = loop {
-            match waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED) {
-                Err(rustix::io::Errno::INTR) => {}
-                // Linux 5.3 cannot wait by a handle. A child that was not waited for keeps its number.
-                Err(rustix::io::Errno::INVAL) => {
-                    match waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED) {
-                        Err(rustix::io::Errno::INTR) => {}
-                        result => break result?,
-                    }
-                }
-                result => break result?,
-            }
-        };
+        let status = self.status(WaitIdOptions::EXITED)?;
         match status.as_ref().and_then(|status| status.exit_status()) {
             Some(code) => Ok(Ended::Exited(code as u8)),
             None => {
                 let signal = status.and_then(|status| status.terminating_signal());
                 Ok(Ended::Killed(signal.unwrap_or(0)))
+            }
+        }
+    }
+
+    /// Waits for the process if it has ended, and is not there any more then.
+    ///
+    /// # Errors
+    /// When it is not there to be waited for.
+    pub fn reap(&self) -> io::Result<bool> {
+        let status = self.status(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
+        Ok(status.is_some())
+    }
+
+    fn status(&self, options: WaitIdOptions) -> rustix::io::Result<Option<WaitIdStatus>> {
+        loop {
+            match waitid(WaitId::PidFd(self.fd.as_fd()), options) {
+                Err(rustix::io::Errno::INTR) => {}
+                // Linux 5.3 cannot wait by a handle. A child that was not waited for keeps its number.
+                Err(rustix::io::Errno::INVAL) => match waitid(WaitId::Pid(self.pid), options) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    result => return result,
+                },
+                result => return result,
             }
         }
     }

@@ -33,6 +33,7 @@ mod other_hosts;
 mod passt;
 mod pauses;
 mod pci;
+mod pools;
 mod ports;
 mod quota;
 mod random;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         passt::TESTS,
         pauses::TESTS,
         pci::TESTS,
+        pools::TESTS,
         ports::TESTS,
         departures::TESTS,
         quota::cpu::TESTS,

@@ -16,10 +16,13 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub const TESTS: &[Test] = &[(
-    "supervisors_stay_small_whatever_guest_and_clients_do",
-    hostile,
-)];
+pub const TESTS: &[Test] = &[
+    (
+        "supervisors_stay_small_whatever_guest_and_clients_do",
+        hostile,
+    ),
+    ("what_a_service_is_given_is_in_no_list_of_processes", shown),
+];
 
 /// All that a supervisor may have that is its own, in KiB: the pages of its program are shared by all.
 const MOST_KIB: u64 = 4096;
@@ -28,11 +31,12 @@ const TIME: Duration = Duration::from_secs(2);
 /// Who is attached, and may be.
 const ATTACHED: usize = 4;
 
-fn hostile() {
-    if !rustix::process::geteuid().is_root() {
-        return println!("SKIPPED: only root has a book that can be put elsewhere by a mount");
-    }
-    on_own_host(|| {
+/// An empty root file system in the directory where commands run, and a book of their own.
+struct OwnBook(tempfile::TempDir);
+
+impl OwnBook {
+    /// On a host of one's own.
+    fn new() -> Self {
         let mode = Some(c"mode=755");
         mount("book", "/var/lib", "tmpfs", MountFlags::empty(), mode).unwrap();
         let place = tempfile::tempdir().unwrap();
@@ -40,23 +44,76 @@ fn hostile() {
         std::fs::create_dir(&files).unwrap();
         let made = run(Command::new("mkfs.erofs").args([place.path().join("root"), files]));
         assert!(made.status.success(), "{}", text(&made.stderr));
-        let kvmlet = |arguments: &[&str]| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_kvmlet"));
-            command.args(arguments).current_dir(place.path());
-            let output = run(command.stdin(Stdio::null()));
-            assert!(output.status.success(), "{}", text(&output.stderr));
-        };
+        Self(place)
+    }
+
+    /// A command that succeeds.
+    fn kvmlet(&self, arguments: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvmlet"));
+        command.args(arguments).current_dir(self.0.path());
+        let output = run(command.stdin(Stdio::null()));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+}
+
+fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        println!("SKIPPED: only root has a book that can be put elsewhere by a mount");
+    }
+    is_root
+}
+
+fn hostile() {
+    if !is_root() {
+        return;
+    }
+    on_own_host(|| {
+        let book = OwnBook::new();
         let kernel = program("agent").display().to_string();
         for service in ["torrent", "many=4000000000", "stay"] {
             let flags = ["run", "-d", "--name", "web", "-m", "16m"];
             let log = ["--log-opt", "max-size=1m", "--kernel", &kernel];
-            kvmlet(&[&flags[..], &log, &["root", "out=begun", service]].concat());
+            book.kvmlet(&[&flags[..], &log, &["root", "out=begun", service]].concat());
             let most = watch();
             println!("{service}: {most:?} KiB");
-            kvmlet(&["rm", "-f", "web"]);
+            book.kvmlet(&["rm", "-f", "web"]);
             let fits = most.iter().all(|kib| *kib <= MOST_KIB);
             assert!(fits, "{service}: {most:?} KiB");
         }
+    });
+}
+
+/// Its supervisors are forked from the command that was given it, and live as long as the service.
+fn shown() {
+    if !is_root() {
+        return;
+    }
+    on_own_host(|| {
+        let book = OwnBook::new();
+        let kernel = program("agent").display().to_string();
+        let flags = [
+            "run", "-d", "--name", "web", "-m", "16m", "--kernel", &kernel,
+        ];
+        book.kvmlet(&[&flags[..], &["-e", "PASSWORD=hunter2", "root", "stay"]].concat());
+        let instance = Book::of_user().unwrap().find("web").unwrap();
+        let keeper = instance.record().unwrap().keeper.unwrap().pid;
+        let path = format!("/proc/{keeper}/task/{keeper}/children");
+        let vm: u32 = read_to_string(path)
+            .unwrap()
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let id = instance.id().to_string();
+        for process in [keeper, vm] {
+            let line = read_to_string(format!("/proc/{process}/cmdline")).unwrap();
+            let words: Vec<&str> = line.split('\0').take(3).collect();
+            assert_eq!(words[1..], ["keep", &id], "{line}");
+            assert!(!line.contains("hunter2"), "{line}");
+        }
+        book.kvmlet(&["rm", "-f", "web"]);
     });
 }
 

@@ -100,6 +100,7 @@ fn run() {
         for copy in out-of-it new; do diff -r tree $copy; echo $(readlink $copy/link) $(stat -c %a $copy/big); done
         mkdir untar; $K cp web:/tmp/in - | tar -x -C untar; diff -r tree untar/in
         tar -c tree | $K cp - web:/tmp/tarred; $K cp web:/tmp/tarred/tree again; diff -r tree again; stat -c %a again/big
+        ! $K cp 'web:/nothing' - >none 2>err; stat -c %s none; grep -o 'no such file' err
         for wrong in 'tree/big web:/no/where' 'web:/nothing here' 'a b' 'web:/a web:/b'; do
             ! $K cp $wrong 2>err; grep -o 'no such file\|neither path\|both paths' err
         done
@@ -117,6 +118,7 @@ fn run() {
     assert_eq!(id.len(), 64, "{out}");
     let expected = "[\"a b\", \"\"] as (7, 8) on tenant with 100000 bytes\nto standard error\n3\na\nb3 bytes\n\
                     size=100x30\n127\nrun \"/nothing\": no such file\nbig 640\nbig 640\n640\n\
+                    0\nno such file\n\
                     no such file\nno such file\nneither path\nboth paths\n1\n7 /test --in-an-instance serve a b\n\
                     PID PPID USER TIME RSS COMMAND\nA /new\nA /new/link\nruns no image of the store\n\
                     web\n5\nit does not run\n2\nstopped\nsent SIGUSR1\n";

@@ -14,6 +14,7 @@ mod seen;
 #[allow(dead_code)]
 mod tarball;
 
+mod api;
 mod balloon;
 mod images;
 mod instances;
@@ -47,6 +48,7 @@ const DEADLINE: Duration = Duration::from_secs(200);
 
 fn main() -> ExitCode {
     if let Some(code) = tree::program()
+        .or_else(api::program)
         .or_else(images::program)
         .or_else(instances::program)
         .or_else(registers::program)
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let tests = [
         TESTS,
+        api::TESTS,
         balloon::TESTS,
         images::TESTS,
         instances::TESTS,

@@ -190,9 +190,28 @@ pub fn receive(mut stream: UnixStream) -> Told {
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").expect(&text);
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Told {
+    let mut told = Told {
         status,
         head: head.into(),
         body: body.into(),
+    };
+    if told.field("Transfer-Encoding").is_some() {
+        told.body = whole(body);
+    }
+    told
+}
+
+/// A body that has come in chunks, to its last one.
+fn whole(mut rest: &str) -> String {
+    let mut body = String::new();
+    loop {
+        let (length, behind) = rest.split_once("\r\n").expect(rest);
+        let length = usize::from_str_radix(length, 16).expect(length);
+        body += &behind[..length];
+        rest = behind[length..].strip_prefix("\r\n").expect(behind);
+        if length == 0 {
+            assert_eq!(rest, "");
+            return body;
+        }
     }
 }

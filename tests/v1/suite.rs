@@ -10,11 +10,19 @@ mod events;
 mod lives;
 mod problems;
 mod served;
+mod streams;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let tests = [lives::TESTS, problems::TESTS, events::TESTS, copies::TESTS].concat();
+    let tests = [
+        lives::TESTS,
+        problems::TESTS,
+        events::TESTS,
+        copies::TESTS,
+        streams::TESTS,
+    ]
+    .concat();
     let arguments = libtest_mimic::Arguments::from_args();
     harness::run(arguments, &tests, harness::kvm)
 }

@@ -247,6 +247,11 @@ impl Taken {
     }
 }
 
+/// The exit code of a VM whose end another process tells, once what went wrong is told.
+pub(crate) fn end_code(outcome: &kvmlet_spec::Outcome) -> u8 {
+    ending::code(outcome, false).number()
+}
+
 /// An error, with the instance that has what this VM wants, if it is one of this user's.
 fn with_holder(error: kvmlet_run::Error) -> Failed {
     let instance = match &error {

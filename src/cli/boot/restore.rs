@@ -57,6 +57,17 @@ impl Resume {
         machine || self.config.is_some() || is_asked
     }
 
+    /// Does it have something that only one VM can have: a descriptor, or standard input?
+    pub fn is_for_one(&self) -> bool {
+        let others = &self.surroundings;
+        let descriptors = [others.ready_fd, others.control_fd, others.channel_fd];
+        let stdin = Some(Path::new("-"));
+        descriptors.iter().any(Option::is_some)
+            || others.paused
+            || others.started_by.is_some()
+            || self.config.as_deref() == stdin
+    }
+
     /// Has it go on, in the foreground.
     pub fn run(self, taken: Taken, saved: Saved, started: Instant) -> Outcome {
         let config = match &self.config {

@@ -59,7 +59,11 @@ pub(super) fn pack(
     std::thread::scope(|scope| {
         let archiving = scope.spawn(move || {
             let mut builder = Builder::new(BufWriter::new(output));
-            archive(&mut Records::new(from), content, &mut builder)?;
+            if let Err(error) = archive(&mut Records::new(from), content, &mut builder) {
+                // Dropped it would write an end, and one that is cut off would look whole.
+                std::mem::forget(builder);
+                return Err(error);
+            }
             let mut output = builder.into_inner()?;
             output.flush()
         });
@@ -203,7 +207,11 @@ impl NotUnpacked {
 
     /// The guest does not listen any more.
     fn is_deaf(&self) -> bool {
-        self.0.kind() == io::ErrorKind::BrokenPipe
+        // Reset: what was written before was not read.
+        matches!(
+            self.0.kind(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+        )
     }
 }
 

@@ -83,6 +83,25 @@ impl Restore {
 }
 
 impl Restore {
+    /// Can there be many of it that nobody has yet?
+    pub fn check_for_pool(&self) -> Result<(), Failed> {
+        let as_instance = self.name.is_some() || self.detach || self.rm || self.id.is_some();
+        if as_instance || self.resume.is_for_one() {
+            return Err(Failed::new(
+                "VMs of a pool are no instances, and have no descriptors of whoever makes it",
+            )
+            .help("say what disks, interfaces and limits each has"));
+        }
+        let saved = self.open()?;
+        match saved.note.is_some() && !self.resume.is_said() {
+            false => Ok(()),
+            true => Err(Failed::new(
+                "this is the snapshot of an instance, and VMs of a pool are no instances",
+            )
+            .help("boot the same machine with `kvmlet boot --control-fd`, and save that")),
+        }
+    }
+
     fn open(&self) -> Result<Saved, Failed> {
         let unusable = |error| {
             match self.resume.started_by() {

@@ -174,8 +174,8 @@ impl Unstarted<'_> {
 }
 
 /// Runs it with its streams on those of this process, until it has ended or is left to itself.
-fn attend(instance: &Instance, mut starting: Starting, wanted: Wanted) -> Result<u8, NotStarted> {
-    let agent = starting.attach(instance)?;
+fn attend(instance: &Instance, starting: Starting, wanted: Wanted) -> Result<u8, NotStarted> {
+    let (starting, agent) = starting.attach(instance)?;
     let since = Moment::now();
     match Session::new(agent, wanted).and_then(Session::run) {
         Ok(Left::Detached) => Ok(0),

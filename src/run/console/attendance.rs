@@ -28,6 +28,7 @@ pub(crate) fn attend(
 ) -> Result<End, Error> {
     let attendance = Attendance {
         vm,
+        untouched: vm.state() == State::Paused,
         console,
         stopping,
         silence,
@@ -46,6 +47,8 @@ pub(crate) fn attend(
 
 struct Attendance<'a> {
     vm: &'a VmHandle,
+    /// It was made to stand still, and has not run: its guest has nothing to bring to an end.
+    untouched: bool,
     console: &'a mut Console,
     stopping: Stopping,
     silence: Silence,
@@ -269,6 +272,7 @@ impl Attendance<'_> {
             }
             Order::Resume => {
                 self.silence.begin_again();
+                self.untouched = false;
                 self.vm.resume().map_err(Error::from)
             }
             Order::Suspended => {
@@ -281,6 +285,7 @@ impl Attendance<'_> {
             Order::Stop { .. } if self.telling.as_ref().is_some_and(Telling::sleeps) => {
                 return Wanted::Now(End::Ordered);
             }
+            Order::Stop { .. } if self.untouched => return Wanted::Now(End::Ordered),
             Order::Stop { patience_ms } => {
                 self.tell_no_more();
                 if self.vm.state() == State::Paused {

@@ -11,12 +11,12 @@ mod running;
 mod surroundings;
 
 pub use running::Running;
-pub use surroundings::{Surroundings, Verbosity};
+pub use surroundings::{Streams, Surroundings, Verbosity};
 
 use crate::vsock::SocketName;
 use crate::{Attendant, ControlListener, Error, StatsFile, run};
 use handover::{Handover, Received};
-use kvmlet_control::{Channel, Connection, Report};
+use kvmlet_control::{Channel, Connection, Pool, PoolError, Report};
 use kvmlet_spec::{Dialect, Outcome, Reason, Remedy, VmConfig};
 use kvmlet_sys::whole_file::WholeFile;
 use kvmlet_sys::{environment, process, standard_error};
@@ -81,6 +81,15 @@ impl Instance {
             source,
         })?;
         Running::at(connection, PATIENCE)
+    }
+
+    /// Takes a VM of a pool (`kvmlet pool create`), which was restored before: its guest runs on when this returns. It is held as
+    /// if it had been started here, and outlives the pool, which has started it.
+    ///
+    /// # Errors
+    /// Why the pool gives none.
+    pub fn take(pool: &mut Pool, patience: Duration) -> Result<(Running, Streams), PoolError> {
+        Ok(Running::taken(pool.take(patience)?))
     }
 }
 

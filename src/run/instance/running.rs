@@ -1,8 +1,9 @@
 //! An instance that runs, as the program that holds it sees it.
 
 use super::link::Link;
+use super::surroundings::Streams;
 use crate::Error;
-use kvmlet_control::{Channel, Connection, Order, Report};
+use kvmlet_control::{Channel, Connection, Order, Report, Taken};
 use kvmlet_spec::{Outcome, Reason, Stats};
 use kvmlet_sys::kin::Peer;
 use kvmlet_sys::wait::{self, Slot, Until};
@@ -33,6 +34,24 @@ impl Running {
     pub(super) fn new(child: Child, channel: Channel) -> Result<Self, Error> {
         let process = Pid::from_child(&child);
         Self::of(process, Some(child), Link::Channel(channel, 0))
+    }
+
+    /// One that was taken of a pool.
+    pub(super) fn taken(taken: Taken) -> (Self, Streams) {
+        let running = Self {
+            process: i32::try_from(taken.process).ok().and_then(Pid::from_raw),
+            pidfd: taken.supervisor,
+            child: None,
+            link: Link::Channel(taken.channel, 0),
+            stats: None,
+            ended: None,
+        };
+        let streams = Streams {
+            input: taken.input,
+            output: taken.output,
+            log: taken.log,
+        };
+        (running, streams)
     }
 
     /// The one whose supervisor is at the other end.

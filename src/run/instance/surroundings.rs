@@ -29,6 +29,18 @@ pub struct Surroundings {
     pub control: Option<PathBuf>,
 }
 
+/// The streams of an instance that was made before anybody wanted it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Streams {
+    /// What is written here the guest reads from its console.
+    pub input: OwnedFd,
+    /// What the guest's console says. A reader that stands still holds up the guest.
+    pub output: OwnedFd,
+    /// Messages of kvmlet, a line each. Nobody waits for its reader.
+    pub log: OwnedFd,
+}
+
 /// How much is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

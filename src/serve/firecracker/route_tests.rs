@@ -34,6 +34,9 @@ fn ask(vm: &mut Vm, method: Method, path: &str, body: &str) -> (u16, String) {
         body: body.into(),
         closes: false,
         is_old: false,
+        chunks: true,
+        upgrade: None,
+        coming: None,
     };
     let answer = vm.handle(&request).expect("nothing was asked of a VM");
     let body = answer.body.unwrap_or_default();

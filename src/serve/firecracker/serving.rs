@@ -2,7 +2,7 @@
 
 use super::vm::Vm;
 use super::{Fault, SERVER, fault_message};
-use crate::http::{Answer, ClientId, Manner, Peers, Server};
+use crate::http::{Answer, ClientId, Manner, NOTHING_COMES, Peers, Server};
 use kvmlet_sys::signals::Signals;
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::io;
@@ -22,6 +22,7 @@ fn manner(longest_body: usize) -> Manner {
         longest_body,
         // Clients rely on it: Firecracker's server never closes.
         old_go_on: true,
+        comes: NOTHING_COMES,
         // Whoever may write to the socket's file is meant to.
         peers: Peers::All,
         refuse: |status, why| {

@@ -5,6 +5,7 @@
 use super::Answer;
 use super::manner::Manner;
 use super::request::{LONGEST_HEAD, Method, Parsed, Request, parse};
+use kvmlet_sys::kin::Peer;
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -51,13 +52,17 @@ pub(super) struct Connection {
     pub surplus: bool,
     /// It was answered once at least.
     answered: bool,
+    /// The number of the user whose process it is, if the kernel says.
+    user: Option<u32>,
     /// Since when it has kept this process waiting, or been idle.
     since: Instant,
 }
 
 impl Connection {
     pub fn new(stream: OwnedFd, surplus: bool) -> Self {
+        let user = Peer::of(&stream).ok().map(|peer| peer.uid.as_raw());
         Self {
+            user,
             stream,
             incoming: Vec::new(),
             outgoing: Vec::new(),
@@ -71,6 +76,11 @@ impl Connection {
             answered: false,
             since: Instant::now(),
         }
+    }
+
+    /// The number of the user whose process it is.
+    pub const fn user(&self) -> Option<u32> {
+        self.user
     }
 
     /// What is waited for on its behalf.
@@ -167,7 +177,7 @@ impl Connection {
         if self.incoming.is_empty() {
             return Heard::Nothing;
         }
-        match parse(&self.incoming, manner.longest_body) {
+        match parse(&self.incoming, manner.longest_body, manner.comes) {
             Parsed::Partial { expects } => {
                 if expects && !self.continued {
                     self.continued = true;
@@ -190,6 +200,11 @@ impl Connection {
                 Heard::Bad(status, why)
             }
         }
+    }
+
+    /// What it is connected by, and what it has sent behind its request: somebody else speaks with it from now on.
+    pub fn part(self) -> (OwnedFd, Vec<u8>) {
+        (self.stream, self.incoming)
     }
 
     /// Answers its request.

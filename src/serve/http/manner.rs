@@ -1,6 +1,6 @@
 //! How servers differ.
 
-use super::Answer;
+use super::{Answer, Method};
 use kvmlet_sys::acceptor::Peers;
 
 /// How a server answers what is no request that anybody takes.
@@ -16,6 +16,8 @@ pub struct Manner {
     pub old_go_on: bool,
     /// Who may connect: whoever may write to the socket's file, or only its user's programs.
     pub peers: Peers,
+    /// Of which requests a long body is taken as it comes, by [`Server::part`](super::Server::part).
+    pub comes: fn(Method, &str) -> bool,
     /// What somebody is told who sends what is not understood, or is one too many (503).
     pub refuse: fn(u16, &str) -> Answer,
 }

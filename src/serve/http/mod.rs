@@ -12,5 +12,5 @@ pub use answer::{Answer, JSON};
 pub use kvmlet_sys::acceptor::Peers;
 pub use manner::Manner;
 pub use percent::decoded;
-pub use request::{Method, Request};
+pub use request::{Coming, Method, NOTHING_COMES, Request};
 pub use server::{ClientId, Server};

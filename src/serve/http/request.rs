@@ -80,6 +80,21 @@ pub struct Request {
     pub closes: bool,
     /// It speaks HTTP/1.0, whose connections end with an answer, and does not say that it goes on.
     pub is_old: bool,
+    /// It understands an answer in chunks (RFC 9112 §7.1).
+    pub chunks: bool,
+    /// What it wants to speak instead of HTTP from the answer on.
+    pub upgrade: Option<String>,
+    /// How the body comes of which nothing is read yet: one that is taken as it comes.
+    pub coming: Option<Coming>,
+}
+
+/// A body that is still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coming {
+    /// How long it is; none where it comes in chunks.
+    pub length: Option<usize>,
+    /// The client waits to be told to send it.
+    pub expects: bool,
 }
 
 /// What has come so far.
@@ -93,8 +108,11 @@ pub enum Parsed {
     Bad(u16, String),
 }
 
-/// Reads the request that these bytes begin with, whose body is no longer than that.
-pub fn parse(bytes: &[u8], longest_body: usize) -> Parsed {
+/// Of no request the body is taken as it comes.
+pub const NOTHING_COMES: fn(Method, &str) -> bool = |_, _| false;
+
+/// Reads the request that these bytes begin with, whose body is no longer than that; but those that come as they like are read without.
+pub fn parse(bytes: &[u8], longest_body: usize, comes: fn(Method, &str) -> bool) -> Parsed {
     let mut fields = [EMPTY_HEADER; MOST_FIELDS];
     let mut head = httparse::Request::new(&mut fields);
     let start = match head.parse(bytes) {
@@ -126,6 +144,18 @@ pub fn parse(bytes: &[u8], longest_body: usize) -> Parsed {
         Ok(body) => body,
         Err(why) => return Parsed::Bad(400, why.into()),
     };
+    let coming = length.is_none_or(|length| length > longest_body);
+    if coming && comes(method, path) {
+        let mut request = request_of(&head, method, path, query);
+        request.coming = Some(Coming { length, expects });
+        // Where it ends is known to whoever takes it.
+        request.closes = true;
+        return Parsed::Whole(request, start);
+    }
+    let Some(length) = length else {
+        let why = "Transfer-Encoding is not understood: say Content-Length.";
+        return Parsed::Bad(400, why.into());
+    };
     if length > longest_body {
         return Parsed::Bad(
             413,
@@ -140,16 +170,34 @@ pub fn parse(bytes: &[u8], longest_body: usize) -> Parsed {
             expects: expects && bytes.len() == start,
         };
     };
+    let mut request = request_of(&head, method, path, query);
+    request.body = body.into();
+    Parsed::Whole(request, end)
+}
+
+/// What a head says, without a body.
+fn request_of(
+    head: &httparse::Request<'_, '_>,
+    method: Method,
+    path: &str,
+    query: &str,
+) -> Request {
     let says = |word| says(head.headers, "Connection", word);
-    let request = Request {
+    let mut fields = head.headers.iter();
+    let upgrade = fields.find(|field| field.name.eq_ignore_ascii_case("Upgrade"));
+    let upgrade = upgrade.filter(|_| says("upgrade") && head.version == Some(1));
+    let upgrade = upgrade.and_then(|field| str::from_utf8(field.value).ok());
+    Request {
         method,
         path: path.into(),
         query: query.into(),
-        body: body.into(),
+        body: Vec::new(),
         closes: says("close"),
         is_old: head.version == Some(0) && !says("keep-alive"),
-    };
-    Parsed::Whole(request, end)
+        chunks: head.version == Some(1),
+        upgrade: upgrade.map(|text| text.trim().to_ascii_lowercase()),
+        coming: None,
+    }
 }
 
 /// What is asked for, without the scheme and the authority that those who speak as to a proxy put before it (RFC 9112 §3.2.2):
@@ -169,14 +217,24 @@ fn origin_form(target: &str) -> Cow<'_, str> {
     }
 }
 
-/// How long a body is, and whether the client waits to be told to send it.
-fn body_of(fields: &[Header<'_>]) -> Result<(usize, bool), &'static str> {
+/// How long a body is, if that is known before, and whether the client waits to be told to send it.
+fn body_of(fields: &[Header<'_>]) -> Result<(Option<usize>, bool), &'static str> {
     let named = |name: &'static str| {
         let named = move |field: &&Header<'_>| field.name.eq_ignore_ascii_case(name);
         fields.iter().filter(named)
     };
-    if named("Transfer-Encoding").next().is_some() {
-        return Err("Transfer-Encoding is not understood: say Content-Length.");
+    let expects = says(fields, "Expect", "100-continue");
+    let mut codings = named("Transfer-Encoding");
+    if let Some(coding) = codings.next() {
+        // Who says both may mean either (RFC 9112 §6.1).
+        let is_chunked = coding.value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+        return match is_chunked
+            && codings.next().is_none()
+            && named("Content-Length").next().is_none()
+        {
+            true => Ok((None, expects)),
+            false => Err("Transfer-Encoding is not understood: say Content-Length."),
+        };
     }
     let mut lengths = named("Content-Length").map(|field| length(field.value));
     let length = lengths
@@ -186,7 +244,7 @@ fn body_of(fields: &[Header<'_>]) -> Result<(usize, bool), &'static str> {
     if lengths.any(|other| other != Some(length)) {
         return Err("Content-Length says two things.");
     }
-    Ok((length, says(fields, "Expect", "100-continue")))
+    Ok((Some(length), expects))
 }
 
 /// Digits and nothing else (RFC 9110 §8.6).
@@ -206,127 +264,5 @@ fn says(fields: &[Header<'_>], name: &str, word: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MOST: usize = 100;
-
-    #[test]
-    fn a_request_is_whole_at_its_last_byte() {
-        let text = b"PUT /actions?x=1 HTTP/1.1\r\nHost: localhost\r\ncontent-length: 3\r\n\r\n{ }GET / HTTP/1.1\r\n\r\n";
-        let end = text.len() - 18;
-        for length in 0..end {
-            let parsed = parse(&text[..length], MOST);
-            assert_eq!(parsed, Parsed::Partial { expects: false }, "{length}");
-        }
-        let Parsed::Whole(request, length) = parse(text, MOST) else {
-            panic!("it is whole");
-        };
-        assert_eq!((request.method, &*request.path), (Method::Put, "/actions"));
-        assert_eq!(request.query, "x=1");
-        assert_eq!((&*request.body, length), (&b"{ }"[..], end));
-        assert!(!request.closes);
-        let Parsed::Whole(next, 18) = parse(&text[end..], MOST) else {
-            panic!("so is the next one");
-        };
-        assert_eq!((next.method, next.body.len()), (Method::Get, 0));
-    }
-
-    #[test]
-    fn what_is_not_understood_is_told_apart() {
-        for (text, status, part) in [
-            ("nonsense\r\n\r\n", 400, "Invalid HTTP request"),
-            (
-                "COPY / HTTP/1.1\r\n\r\n",
-                400,
-                "method and/or path: COPY /.",
-            ),
-            (
-                "PUT / HTTP/1.1\r\nContent-Length: 101\r\n\r\n",
-                413,
-                "limit of 100",
-            ),
-            (
-                "PUT / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n",
-                413,
-                "limit",
-            ),
-            (
-                "PUT / HTTP/1.1\r\nContent-Length: +1\r\n\r\nx",
-                400,
-                "Content-Length",
-            ),
-            (
-                "PUT / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-                400,
-                "Content-Length",
-            ),
-            (
-                "PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
-                400,
-                "two things",
-            ),
-            (
-                "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-                400,
-                "Transfer-Encoding",
-            ),
-        ] {
-            let Parsed::Bad(was, why) = parse(text.as_bytes(), MOST) else {
-                panic!("{text}");
-            };
-            assert_eq!(was, status, "{text}");
-            assert!(why.contains(part), "{text}: {why}");
-        }
-        let long = vec![b'a'; LONGEST_HEAD];
-        assert!(matches!(parse(&long, MOST), Parsed::Bad(_, _)));
-        let mut endless = b"GET / HTTP/1.1\r\nA: ".to_vec();
-        endless.resize(LONGEST_HEAD, b'a');
-        assert!(matches!(parse(&endless, MOST), Parsed::Bad(431, _)));
-    }
-
-    #[test]
-    fn a_target_may_name_its_server() {
-        for (target, path, query) in [
-            ("/a?b", "/a", "b"),
-            ("http://localhost/v1/vms?x=1", "/v1/vms", "x=1"),
-            ("HTTP://a:80/b", "/b", ""),
-            ("http://a", "/", ""),
-            ("http://a?x=/", "/", "x=/"),
-            ("http://", "/", ""),
-            ("http:/", "http:/", ""),
-            ("ftp://a/b", "ftp://a/b", ""),
-            ("*", "*", ""),
-        ] {
-            let text = format!("GET {target} HTTP/1.1\r\n\r\n");
-            let Parsed::Whole(request, _) = parse(text.as_bytes(), MOST) else {
-                panic!("{target}");
-            };
-            assert_eq!((&*request.path, &*request.query), (path, query), "{target}");
-        }
-    }
-
-    #[test]
-    fn clients_say_how_they_go_on() {
-        let request = |text: &str| match parse(text.as_bytes(), MOST) {
-            Parsed::Whole(request, _) => request,
-            other => panic!("{other:?}"),
-        };
-        let whole = |text: &str| request(text).closes;
-        for (text, old) in [
-            ("GET / HTTP/1.0\r\n\r\n", true),
-            ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", false),
-            ("GET / HTTP/1.1\r\n\r\n", false),
-        ] {
-            assert_eq!(request(text).is_old, old, "{text}");
-        }
-        assert!(!whole("GET / HTTP/1.0\r\n\r\n"));
-        assert!(whole("GET / HTTP/1.0\r\nConnection: close\r\n\r\n"));
-        assert!(whole(
-            "GET / HTTP/1.1\r\nConnection: Keep-Alive, Close\r\n\r\n"
-        ));
-        assert!(!whole("GET / HTTP/1.1\r\nConnection: closed\r\n\r\n"));
-        let expecting = b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n";
-        assert_eq!(parse(expecting, MOST), Parsed::Partial { expects: true });
-    }
-}
+#[path = "request_tests.rs"]
+mod tests;

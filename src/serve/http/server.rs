@@ -121,6 +121,11 @@ impl Server {
         }
     }
 
+    /// Leaves a client that waits for an answer to somebody else, with what it has sent behind its request. It has no seat any more.
+    pub fn part(&mut self, id: ClientId) -> Option<(OwnedFd, Vec<u8>)> {
+        self.connections.remove(&id).map(Connection::part)
+    }
+
     /// Answers a request without an end: what there is to say is [pushed](Self::push) as it comes.
     pub fn stream(&mut self, id: ClientId, answer: &Answer) {
         if let Some(client) = self.connections.get_mut(&id) {
@@ -146,6 +151,11 @@ impl Server {
                 self.connections.remove(&id);
             }
         }
+    }
+
+    /// The number of the user whose process a client is.
+    pub fn user(&self, id: ClientId) -> Option<u32> {
+        self.connections.get(&id)?.user()
     }
 
     /// Is a client there?

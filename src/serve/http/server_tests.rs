@@ -15,6 +15,7 @@ const MANNER: Manner = Manner {
     seats: MOST,
     longest_body: 100,
     old_go_on: false,
+    comes: |_, path| path == "/as-it-comes",
     peers: Peers::All,
     refuse: |status, why| Answer::new(status, Some(format!("[{why}]"))),
 };
@@ -217,4 +218,24 @@ fn who_keeps_a_connection_for_later_gives_its_seat() {
     served.send(&mut kept[1], "GET /c HTTP/1.1\r\n\r\n");
     assert!(read(&mut kept[1]).ends_with("/c"));
     assert_eq!(served.server.connections.len(), MOST);
+}
+
+#[test]
+fn who_is_left_to_somebody_else_has_no_seat() {
+    let mut served = Served::new();
+    let mut client = served.connect();
+    let text = b"PUT /as-it-comes HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc";
+    client.write_all(text).unwrap();
+    served.server.turn();
+    let (id, request) = served.server.next_request().unwrap();
+    assert!(request.coming.is_some_and(|coming| coming.length.is_none()));
+    // What comes now is not for this server.
+    client.write_all(b"\r\n").unwrap();
+    served.server.turn();
+    let (stream, sent) = served.server.part(id).unwrap();
+    assert_eq!(sent, b"3\r\nabc");
+    assert!(served.server.connections.is_empty());
+    let mut rest = [0; 8];
+    let rest = rustix::io::read(&stream, &mut rest).unwrap();
+    assert_eq!(rest, 2);
 }

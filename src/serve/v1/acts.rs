@@ -1,18 +1,33 @@
-//! What is done, by its name in the table.
+//! What is done, by its name in the table, and how its client is answered.
 
 use super::call::Call;
 use super::problem::Problem;
 use super::route::Act;
+use super::streams::{self, Stream};
 use super::{changes, copies, describe, openapi, runs, vms};
 use crate::http::Answer;
 
 /// Work that ends with an answer.
 pub type Work = fn(&Call) -> Result<Answer, Problem>;
 
-/// The work of an act; none where it has no end.
-pub fn work(act: Act) -> Option<Work> {
-    Some(match act {
-        Act::Events => return None,
+/// How an act is done.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// By a thread, which comes back with an answer.
+    Work(Work),
+    /// By a thread that has the client for itself.
+    Stream(Stream),
+    /// With all others that are told the same.
+    Watch,
+}
+
+/// How it is done.
+pub fn way(act: Act) -> Way {
+    Way::Work(match act {
+        Act::Events => return Way::Watch,
+        Act::Exec => return Way::Stream(streams::exec),
+        Act::ReadFiles => return Way::Stream(streams::get),
+        Act::WriteFiles => return Way::Stream(streams::put),
         Act::Capabilities => vms::capabilities,
         Act::OpenApi => openapi::tell,
         Act::List => vms::list,

@@ -175,6 +175,7 @@ mod tests {
             name: "since",
             about: "",
             schema: "{}",
+            required: false,
         }];
         let read = read_query("since=a+b&", KNOWN).unwrap();
         assert_eq!(read["since"], "a b");

@@ -1,6 +1,6 @@
 //! Supervisors that this process has started: they live on, and are waited for when they have ended.
 
-use std::process::Child;
+use kvmlet_sys::process::Child;
 use std::sync::Mutex;
 
 static KEEPERS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
@@ -19,7 +19,7 @@ pub fn look() {
 }
 
 fn reap(keepers: &mut Vec<Child>) {
-    keepers.retain_mut(|keeper| matches!(keeper.try_wait(), Ok(None)));
+    keepers.retain(|keeper| matches!(keeper.reap(), Ok(false)));
 }
 
 #[cfg(test)]
@@ -30,8 +30,8 @@ mod tests {
 
     #[test]
     fn who_has_ended_is_waited_for() {
-        let child = std::process::Command::new("true").spawn().unwrap();
-        let process = PathBuf::from(format!("/proc/{}", child.id()));
+        let child = kvmlet_sys::process::spawn(&mut std::process::Command::new("true")).unwrap();
+        let process = PathBuf::from(format!("/proc/{}", child.pid()));
         keep(child);
         while process.exists() {
             std::thread::sleep(Duration::from_millis(1));

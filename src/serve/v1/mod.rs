@@ -18,13 +18,16 @@ mod operations;
 mod parts;
 mod path;
 mod problem;
+mod rate;
 #[cfg(test)]
 mod reference;
 mod route;
 mod runs;
 mod serving;
+mod streams;
 mod table;
 mod table_copies;
+mod table_streams;
 mod turns;
 mod unique;
 mod vms;

@@ -300,7 +300,13 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Programs that are served at a time.
     pub connections: usize,
-    /// Of those, how many may be told events.
+    /// Requests of a user's that are heard in a second.
+    pub requests_per_second: u32,
+    /// As many at once, after a pause.
+    pub requests_at_once: u32,
+    /// Programs and archives on their way at a time, beside those.
+    pub streams: usize,
+    /// Of those who are served, how many may be told events.
     pub watchers: usize,
     /// How long one may wait at a time, in seconds.
     pub wait_seconds: u64,

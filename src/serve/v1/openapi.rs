@@ -1,10 +1,10 @@
 //! The documentation of the API, made from the table of routes and from the types that are sent.
 
 use super::call::Call;
-use super::problem::{KIND as PROBLEM, Problem};
+use super::problem::{KIND as PROBLEM, Problem, TOO_OFTEN};
 use super::route::{Act, LINES, OF_ALL, Route, Told};
 use super::table::routes;
-use crate::http::{Answer, JSON};
+use crate::http::Answer;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
@@ -37,9 +37,14 @@ impl Schemas {
 
     fn problem(&mut self, status: u16) -> Value {
         let schema = self.told.subschema_for::<Problem>();
+        let mut headers = request_id();
+        if status == TOO_OFTEN.2 {
+            let seconds = json!({ "type": "integer", "minimum": 1 });
+            headers["Retry-After"] = json!({ "description": "Seconds", "schema": seconds });
+        }
         json!({
             "description": meaning(status),
-            "headers": request_id(),
+            "headers": headers,
             "content": { PROBLEM: { "schema": schema } },
         })
     }
@@ -79,7 +84,7 @@ impl Schemas {
             // The table's own text, which a test has read.
             let schema: Value = serde_json::from_str(parameter.schema).unwrap_or(true.into());
             parameters.push(json!({
-                "name": parameter.name, "in": "query", "required": false,
+                "name": parameter.name, "in": "query", "required": parameter.required,
                 "description": parameter.about, "schema": schema,
             }));
         }
@@ -109,7 +114,8 @@ impl Schemas {
             if route.act == Act::Create {
                 content["example"] = example();
             }
-            operation["requestBody"] = json!({ "required": true, "content": { JSON: content } });
+            operation["requestBody"] =
+                json!({ "required": true, "content": { route.body_kind: content } });
         }
         operation
     }
@@ -149,6 +155,7 @@ fn meaning(status: u16) -> &'static str {
         409 => "The VM is in another state, or is another one",
         413 => "Its body is too long",
         422 => "The VM was started, and does not run",
+        429 => "Too much was asked in the last second: wait as `Retry-After` says",
         431 => "Its head is too long",
         500 => "This host cannot do it",
         503 => "Too much is asked at a time: try again",

@@ -18,6 +18,9 @@ pub const fn json(status: u16, about: &'static str, schema: SchemaOf) -> Told {
 pub const VM: SchemaOf = |all| all.subschema_for::<Vm>();
 const TOLD_VM: [Told; 1] = [json(200, "What is known of it now", VM)];
 
+/// Problems of what is asked of a guest.
+pub const VAIN: &[u16] = &[404, 409, 422, 504];
+
 /// One of a VM's.
 pub const fn of_vm(
     method: Method,
@@ -35,6 +38,7 @@ pub const fn of_vm(
         more,
         query: &[],
         body: None,
+        body_kind: JSON,
         told: &TOLD_VM,
         problems: &[404],
         act,

@@ -61,6 +61,8 @@ pub const NOT_DONE: Sort = Sort("not-done", "It was tried, and is not done", 422
 pub const CANCELLED: Sort = Sort("cancelled", "It was cancelled", 409);
 /// The host does not do it.
 pub const HOST: Sort = Sort("host", "This host cannot do it", 500);
+/// Later.
+pub const TOO_OFTEN: Sort = Sort("too-many-requests", "Too much is asked in a time", 429);
 /// Another time.
 pub const BUSY: Sort = Sort("busy", "Too much is asked at a time", 503);
 /// Its other end does not answer.
@@ -80,7 +82,7 @@ impl Problem {
             field: None,
             causes: Vec::new(),
             help: None,
-            retryable: status == BUSY.2 || status == NO_ANSWER.2,
+            retryable: [BUSY.2, NO_ANSWER.2, TOO_OFTEN.2].contains(&status),
             request_id: None,
         }
     }

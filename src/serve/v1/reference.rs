@@ -21,6 +21,9 @@ ask -X PUT http://localhost/v1/vms/web -d '{\"config\": {\"root\": \"/srv/nginx.
 ask -X POST http://localhost/v1/vms/web/start
 ask -X POST http://localhost/v1/vms/shop/run -d '{\"image\": \"nginx\", \"publish\": [\"8080:80\"], \"volumes\": [\"data:/srv\"]}'
 ask 'http://localhost/v1/events?since=0&follow=false'
+ask -X POST http://localhost/v1/vms/shop/exec -d '{\"command\": [\"nginx\", \"-t\"]}'
+ask 'http://localhost/v1/vms/shop/files?path=/etc/nginx' | tar -t
+tar -c site | ask -T - 'http://localhost/v1/vms/shop/files?path=/srv'
 ```
 
 Without `--socket` it is `api.sock` in the directory of the user's instances: `/var/lib/kvmlet` for root,
@@ -28,7 +31,9 @@ Without `--socket` it is `api.sock` in the directory of the user's instances: `/
 
 - **Who may**: the socket is its user's alone (mode 0600), and processes of other users but root's are closed unheard.
 - **How much**: 64 connections at a time, each with one request; who comes beside them gets the place of one that is idle, or
-  that has been silent or slow for a second, or is answered 503 at once. A body has 262144 bytes at most. 16 of them may be told events.
+  that has been silent or slow for a second, or is answered 503 at once. A body has 262144 bytes at most, but for archives.
+  16 of them may be told events. Beside them 32 programs and archives are on their way at a time, each with a connection of its own.
+- **How often**: 2000 requests a second of each user, and 4000 at once after a pause; more are answered 429, with `Retry-After` in seconds.
 - **Errors** are `application/problem+json` (RFC 9457) with more members: see `Problem` below. `retryable` says whether the same request may
   succeed a moment later. Each answer has a `Request-Id`.
 - **Made twice**: `PUT` of the same description changes nothing and is answered 200, so that a client that was killed sends it again.
@@ -40,6 +45,25 @@ Without `--socket` it is `api.sock` in the directory of the user's instances: `/
 
 `GET /v1/openapi.json` is this page for programs (OpenAPI 3.1). Both are made from the table that requests are answered by:
 `KVMLET_WRITE_REFERENCE=1 cargo test -p kvmlet-serve --lib reference`.
+
+## Programs with input
+
+`POST /v1/vms/{name}/exec` with `Connection: Upgrade` and `Upgrade: kvmlet-exec` is answered 101 when the program runs, and anything else when it does
+not. From then on both sides send frames: a byte that says what, three zeros, four bytes with the length (big endian), and as many bytes.
+Frames of outputs are docker's, so that what reads those reads these.
+
+| what | from | content |
+|---|---|---|
+| 0 | client | input; empty at its end, as which the end of what the client sends counts, too |
+| 1 | server | standard output; all that is written to a terminal |
+| 2 | server | standard error |
+| 3 | client | the terminal's size: columns and rows, two bytes each (big endian) |
+| 4 | client | a signal for the program and all of its process group, a byte |
+| 5 | server | how it has ended, the last one: an [ExecLine](#execline), with `exit_code` and perhaps `signal` |
+| 6 | server | why nobody knows that, the last one: a [Problem](#problem) |
+
+A frame of a client has 65528 bytes at most. What the client does not read waits, and so does the program, as with a pipe. When the client closes the
+connection the program is hung up (SIGHUP), as when a terminal's line is cut.
 ";
 
 /// A bar would end a cell, and an empty line the table.
@@ -98,15 +122,26 @@ fn operation(out: &mut String, method: &str, path: &str, told: &Value) {
                 "\n- `?{}=` ({}{}): {}",
                 text(&parameter["name"]),
                 type_of(schema),
-                bounds(schema),
+                bounds(schema)
+                    + match parameter["required"] == true {
+                        true => ", required",
+                        false => "",
+                    },
                 text(&parameter["description"])
             )
             .unwrap();
         }
     }
-    let body = &told["requestBody"]["content"]["application/json"]["schema"];
-    if !body.is_null() {
-        writeln!(out, "\nBody: {}.", type_of(body)).unwrap();
+    for (kind, content) in told["requestBody"]["content"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
+        let kind = match kind.as_str() {
+            "application/json" => String::new(),
+            kind => format!(", `{kind}`"),
+        };
+        writeln!(out, "\nBody: {}{kind}.", type_of(&content["schema"])).unwrap();
     }
     let mut problems = Vec::new();
     for (status, answer) in told["responses"].as_object().unwrap() {

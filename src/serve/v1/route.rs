@@ -20,6 +20,8 @@ pub struct Parameter {
     pub about: &'static str,
     /// What it can be, as a JSON schema.
     pub schema: &'static str,
+    /// It is to be said.
+    pub required: bool,
 }
 
 /// A type, as a schema.
@@ -65,6 +67,9 @@ pub enum Act {
     Clone,
     Restore,
     Run,
+    Exec,
+    ReadFiles,
+    WriteFiles,
     Operations,
     Operation,
     AwaitOperation,
@@ -88,6 +93,8 @@ pub struct Route {
     pub query: &'static [Parameter],
     /// What the body is to be.
     pub body: Option<SchemaOf>,
+    /// What that is.
+    pub body_kind: &'static str,
     /// What is answered when it is done.
     pub told: &'static [Told],
     /// Statuses of the problems that there may be, beside those of all.
@@ -96,8 +103,8 @@ pub struct Route {
     pub act: Act,
 }
 
-/// Problems that any request may have: not understood, not in time, too much, too many, the host.
-pub const OF_ALL: [u16; 6] = [400, 408, 413, 431, 500, 503];
+/// Problems that any request may have: not understood, not in time, too much, too often, too many, the host.
+pub const OF_ALL: [u16; 7] = [400, 408, 413, 429, 431, 500, 503];
 
 impl Route {
     /// May it be answered like this?

@@ -1,14 +1,16 @@
 //! The loop: clients, what is done for them, and events for those who are told of them. It waits for nobody alone: what takes
 //! longer than a look is done by a thread, of which there are no more than clients.
 
-use super::acts::{Work, work};
+use super::acts::{Way, Work, way};
 use super::call::Call;
 use super::events::Watcher;
 use super::path::{Found, find};
 use super::problem::{self, BUSY, HOST, NOT_ALLOWED, NOT_FOUND, Problem};
-use super::route::{LINES, Route};
+use super::rate::{Rates, too_often};
+use super::route::{Act, LINES, Route};
+use super::streams::{Manners, Peer, Stream, Streams};
 use super::{BODY_BYTES, SEATS, SERVER, WATCHERS, keepers};
-use crate::http::{Answer, ClientId, Manner, Peers, Request, Server};
+use crate::http::{Answer, ClientId, Manner, Method, Peers, Request, Server};
 use kvmlet_manager::Book;
 use kvmlet_sys::event::Event;
 use kvmlet_sys::signals::Signals;
@@ -19,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 /// What ends this process. VMs go on.
 const ENDING: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
@@ -28,9 +31,15 @@ const MANNER: Manner = Manner {
     seats: SEATS,
     longest_body: BODY_BYTES,
     old_go_on: false,
+    comes: comes_as_it_likes,
     peers: Peers::OwnUser,
     refuse: problem::refuse,
 };
+
+/// The body of a request is passed on while it comes.
+fn comes_as_it_likes(method: Method, path: &str) -> bool {
+    matches!(find(method, path), Found::Route(route, _) if route.act == Act::WriteFiles)
+}
 
 /// What is done at a time, for those who are there and those who are not any more.
 const MOST_AT_WORK: usize = 2 * SEATS;
@@ -44,6 +53,8 @@ pub struct Serving {
     signals: Signals,
     book: Arc<Book>,
     watchers: Vec<Watcher>,
+    streams: Streams,
+    rates: Rates,
     /// For whom threads do something, and who are told there when they are gone.
     at_work: Vec<(ClientId, Arc<AtomicBool>)>,
     tell: Sender<Result>,
@@ -65,6 +76,8 @@ impl Serving {
             signals: Signals::take(&heard)?,
             book: Arc::new(book),
             watchers: Vec::new(),
+            streams: Streams::default(),
+            rates: Rates::default(),
             at_work: Vec::new(),
             tell,
             results,
@@ -85,21 +98,26 @@ impl Serving {
                 }
                 keepers::look();
             }
-            self.server.turn();
-            self.done.take();
-            while let Ok((client, answer)) = self.results.try_recv() {
-                self.at_work.retain(|(id, _)| *id != client);
-                self.server.answer(client, &answer);
-            }
-            for (client, gone) in &self.at_work {
-                gone.store(!self.server.has(*client), Ordering::Relaxed);
-            }
-            while let Some((client, request)) = self.server.next_request() {
-                self.take(client, request);
-            }
-            let server = &mut self.server;
-            self.watchers.retain_mut(|watcher| watcher.go_on(server));
+            self.turn();
         }
+    }
+
+    /// Does what there is to do now.
+    fn turn(&mut self) {
+        self.server.turn();
+        self.done.take();
+        while let Ok((client, answer)) = self.results.try_recv() {
+            self.at_work.retain(|(id, _)| *id != client);
+            self.server.answer(client, &answer);
+        }
+        for (client, gone) in &self.at_work {
+            gone.store(!self.server.has(*client), Ordering::Relaxed);
+        }
+        while let Some((client, request)) = self.server.next_request() {
+            self.take(client, request);
+        }
+        let server = &mut self.server;
+        self.watchers.retain_mut(|watcher| watcher.go_on(server));
     }
 
     fn wait(&self) -> io::Result<()> {
@@ -117,7 +135,10 @@ impl Serving {
     fn take(&mut self, client: ClientId, request: Request) {
         self.count += 1;
         let id = format!("{:x}-{}", std::process::id(), self.count);
-        match self.begin(client, request, &id) {
+        let user = self.server.user(client);
+        let heard = self.rates.take(user.unwrap_or_default(), Instant::now());
+        let heard = heard.map_err(too_often);
+        match heard.and_then(|()| self.begin(client, request, &id)) {
             Ok(()) => {}
             Err((problem, fields)) => {
                 let mut answer = named(problem.with_id(&id).answer(), &id);
@@ -149,10 +170,17 @@ impl Serving {
             }
         };
         let book = Arc::clone(&self.book);
+        let manners = Manners {
+            id: id.into(),
+            chunks: request.chunks,
+            upgrade: request.upgrade,
+            coming: request.coming,
+        };
         let begun = Call::new(book, route, name, &request.query, request.body);
-        let begun = begun.and_then(|call| match work(route.act) {
-            Some(work) => self.work(client, call, route, work, id),
-            None => self.watch(client, &call, id),
+        let begun = begun.and_then(|call| match way(route.act) {
+            Way::Work(work) => self.work(client, call, route, work, id),
+            Way::Stream(stream) => self.stream(client, call, stream, manners),
+            Way::Watch => self.watch(client, &call, id),
         });
         begun.map_err(|problem| (problem, Vec::new()))
     }
@@ -194,6 +222,22 @@ impl Serving {
         spawned.map_err(|error| Problem::because(BUSY, &error))
     }
 
+    /// Leaves a client to a thread of its own.
+    fn stream(
+        &mut self,
+        client: ClientId,
+        call: Call,
+        act: Stream,
+        manners: Manners,
+    ) -> std::result::Result<(), Problem> {
+        let begun = self.streams.begin(call, act)?;
+        if let Some((stream, sent)) = self.server.part(client) {
+            // It waits for nothing else.
+            let _ = begun.send(Peer::new(stream, sent, manners));
+        }
+        Ok(())
+    }
+
     /// Begins to tell events.
     fn watch(
         &mut self,
@@ -218,3 +262,7 @@ type Fields = Vec<(&'static str, String)>;
 fn named(answer: Answer, id: &str) -> Answer {
     answer.with("Request-Id", id)
 }
+
+#[cfg(test)]
+#[path = "serving_tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@ use super::model::{Capabilities, CreateVm, Event, LogEntry, VmList, Waited};
 use super::parts::{SECONDS, VM, json, of_vm};
 use super::route::{Act, LINES, OPEN_METRICS, Parameter, Route, Told};
 use super::table_copies::COPIES;
+use super::table_streams::STREAMS;
 use crate::http::{JSON, Method};
 use schemars::Schema;
 
@@ -19,7 +20,7 @@ const NUMBER: &str = r#"{"type": "integer", "minimum": 0, "maximum": 90071992547
 
 /// All of them.
 pub fn routes() -> impl Iterator<Item = &'static Route> + Clone {
-    ROUTES.iter().chain(COPIES)
+    ROUTES.iter().chain(COPIES).chain(STREAMS)
 }
 
 const ROUTES: &[Route] = &[
@@ -61,11 +62,13 @@ const ROUTES: &[Route] = &[
                 name: "since",
                 about: "The number of the last event that is known: those behind it are told first, as far as they are kept. Without it only new ones are told",
                 schema: NUMBER,
+                required: false,
             },
             Parameter {
                 name: "follow",
                 about: "Whether the answer goes on with what happens, until the client closes it. With `false` it ends with what has happened",
                 schema: r#"{"type": "boolean", "default": true}"#,
+                required: false,
             },
         ],
         problems: &[],
@@ -123,11 +126,13 @@ const ROUTES: &[Route] = &[
                 name: "force",
                 about: "One that runs, too: its power is cut",
                 schema: BOOLEAN,
+                required: false,
             },
             Parameter {
                 name: "volumes",
                 about: "With the volumes that nobody has named, unless another VM has them",
                 schema: BOOLEAN,
+                required: false,
             },
         ],
         told: &DONE,
@@ -157,6 +162,7 @@ const ROUTES: &[Route] = &[
             name: "timeout",
             about: "How many seconds its service has to end, instead of what it was made with; with 0 the VM's power is cut at once",
             schema: r#"{"type": "integer", "minimum": 0, "maximum": 4294967}"#,
+            required: false,
         }],
         problems: &[404, 409, 504],
         ..of_vm(
@@ -173,6 +179,7 @@ const ROUTES: &[Route] = &[
             name: "signal",
             about: "The number of the signal: with 9 the VM's power is cut, and its end is waited for",
             schema: r#"{"type": "integer", "minimum": 1, "maximum": 64, "default": 9}"#,
+            required: false,
         }],
         problems: &[404, 409, 504],
         ..of_vm(
@@ -211,6 +218,7 @@ const ROUTES: &[Route] = &[
             name: "timeout",
             about: "How many seconds are waited at most",
             schema: SECONDS,
+            required: false,
         }],
         told: &[json(200, "What has come of it", |all| {
             all.subschema_for::<Waited>()
@@ -230,11 +238,13 @@ const ROUTES: &[Route] = &[
                 name: "tail",
                 about: "How many entries, the last ones",
                 schema: r#"{"type": "integer", "minimum": 0, "maximum": 10000, "default": 1000}"#,
+                required: false,
             },
             Parameter {
                 name: "console",
                 about: "What the guest's kernel and init have said as well, and kvmlet itself",
                 schema: BOOLEAN,
+                required: false,
             },
         ],
         told: &[Told {

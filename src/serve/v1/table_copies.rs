@@ -125,6 +125,7 @@ pub const COPIES: &[Route] = &[
             name: "timeout",
             about: "How many seconds are waited at most",
             schema: SECONDS,
+            required: false,
         }],
         ..of_operation(
             Method::Get,

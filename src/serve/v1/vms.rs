@@ -3,7 +3,9 @@
 use super::call::Call;
 use super::model::{Capabilities, Limits, LogEntry, Vm, VmList, Waited};
 use super::problem::{CONFLICT, HOST, Problem};
+use super::rate::{A_SECOND, AT_ONCE};
 use super::route::{LINES, MOST_WAIT_S};
+use super::streams::STREAMS;
 use super::table::routes;
 use super::turns::{InTurn, ask};
 use super::{BODY_BYTES, SEATS, WATCHERS, keepers};
@@ -13,7 +15,7 @@ use kvmlet_control::agent::channel::Request;
 use kvmlet_host::net::is_free;
 use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_manager::logs::{Reader, Selection, Streams};
-use kvmlet_manager::starting::Starting;
+use kvmlet_manager::starting::{Keeper, Starting};
 use kvmlet_manager::volumes::forget;
 use kvmlet_manager::{Asked, Ending, Error, Instance, SUSPENDED, State, Turn, View, Whereabouts};
 use kvmlet_vmm::snapshot::noted;
@@ -63,6 +65,9 @@ pub fn capabilities(_: &Call) -> Done {
                 body_bytes: BODY_BYTES,
                 connections: SEATS,
                 watchers: WATCHERS,
+                requests_per_second: A_SECOND,
+                requests_at_once: AT_ONCE,
+                streams: STREAMS,
                 wait_seconds: MOST_WAIT_S,
             },
         },
@@ -158,7 +163,7 @@ fn have_kept(instance: &Instance, turn: Turn, more: &[String]) -> Result<(), Pro
     let kvmlet = beside::find(KVMLET);
     let mut kvmlet = kvmlet.map_err(|failed| Problem::new(HOST, failed.first_line()))?;
     kvmlet.args(KEEP).args(more);
-    let starting = Starting::begin(kvmlet, instance.id(), turn)?;
+    let starting = Starting::begin(Keeper::Program(kvmlet), instance.id(), turn)?;
     keepers::keep(starting.wait()?);
     Ok(())
 }

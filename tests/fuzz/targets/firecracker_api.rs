@@ -5,7 +5,7 @@
 mod memory;
 mod peer;
 
-use kvmlet_serve::http::{Answer, Manner, Peers, Server};
+use kvmlet_serve::http::{Answer, Manner, NOTHING_COMES, Peers, Server};
 use libfuzzer_sys::fuzz_target;
 use peer::{Address, Peer};
 
@@ -128,6 +128,7 @@ fuzz_target!(|input: &[u8]| {
         seats: 10,
         longest_body: BODY,
         old_go_on: true,
+        comes: NOTHING_COMES,
         peers: Peers::All,
         refuse: |status, why| {
             Answer::new(status, Some(format!("{{\"fault_message\":{why:?}}}")))

@@ -36,6 +36,11 @@ pub(super) trait Backend: Send {
     /// Readable when there may be something to hand back; `None` if nothing ever comes later.
     fn progress(&self) -> Option<BorrowedFd<'_>>;
 
+    /// Whether there may be something to hand back, found out without asking the kernel.
+    fn shows_progress(&self) -> bool {
+        false
+    }
+
     /// Asks the kernel to end what it works on, waits until it works on nothing any more, however long that takes, and
     /// forgets all jobs: what comes next is new. False if that cannot be known, and this back end is not to be used
     /// again.

@@ -272,6 +272,11 @@ impl Flight {
         self.backend.as_ref().and_then(|backend| backend.progress())
     }
 
+    /// Whether there may be something to [advance](Self::advance), found out without asking the kernel.
+    pub fn shows_progress(&self) -> bool {
+        (self.backend.as_ref()).is_some_and(|backend| backend.shows_progress())
+    }
+
     /// Waits for the back end, and not long.
     pub fn await_progress(&self, patience: Duration, orders: &Orders) {
         if let Some(progress) = self.progress() {

@@ -45,7 +45,10 @@ pub(super) struct QueueServer {
     flight: Flight,
     /// Answers since the driver was last told.
     unsignalled: bool,
+    /// For requests where there are none.
     polling: Polling,
+    /// For what the host has ended.
+    awaiting: Polling,
 }
 
 impl QueueServer {
@@ -57,7 +60,7 @@ impl QueueServer {
     ) -> io::Result<Self> {
         let memory = queue.memory().clone();
         let gate = shared.limiter.gate()?;
-        let polling = Polling::new(shared.poll);
+        let [polling, awaiting] = [(); 2].map(|()| Polling::new(shared.poll));
         let flight = Flight::new(memory, shared, medium, shelf, queue.size());
         Ok(Self {
             queue,
@@ -65,6 +68,7 @@ impl QueueServer {
             flight,
             unsignalled: false,
             polling,
+            awaiting,
         })
     }
 
@@ -100,7 +104,7 @@ impl QueueServer {
             gate,
             flight,
             unsignalled,
-            polling: _,
+            ..
         } = self;
         if flight.room() == 0 {
             return Ok(Some(Pause::Full));
@@ -153,6 +157,17 @@ impl QueueServer {
         found
     }
 
+    /// Looks for what the host has ended for as long as that pays, before it is waited for; true if there is something to do.
+    fn finds_progress(&mut self, pause: Pause, orders: &Orders) -> bool {
+        let (queue, flight) = (&self.queue, &self.flight);
+        let takes_more = pause == Pause::Empty;
+        let (found, took) = self.awaiting.look(|| {
+            flight.shows_progress() || !orders.are_to_work() || (takes_more && queue.has_more())
+        });
+        count(&self.flight.shared.counters.poll_ns, took.as_nanos() as u64);
+        found
+    }
+
     /// Starts what was submitted, answers what has ended, and tells the driver; true if jobs were submitted for their
     /// next operation.
     fn advance(&mut self, orders: &Orders) -> Result<bool, Failure> {
@@ -171,6 +186,13 @@ impl QueueServer {
 
     /// Waits until there is something to do, or only looks if nothing keeps it.
     fn wait(&mut self, pause: Option<Pause>, orders: &Orders) {
+        let since = Instant::now();
+        if let Some(pause) = pause
+            && self.flight.progress().is_some()
+            && self.finds_progress(pause, orders)
+        {
+            return;
+        }
         let notified = self.queue.notified();
         let (next, until) = match pause {
             Some(Pause::Throttled) => (Slot::readable(self.gate.timer()), Until::Forever),
@@ -184,11 +206,11 @@ impl QueueServer {
             next,
             progress.map_or(Slot::NOTHING, Slot::readable),
         ];
-        let since = (pause == Some(Pause::Empty)).then(Instant::now);
-        let [_, next, _] = wait::any(slots, until).unwrap_or_default();
-        if let Some(since) = since
-            && next
-        {
+        let [_, next, progressed] = wait::any(slots, until).unwrap_or_default();
+        if progressed {
+            self.awaiting.slept(since.elapsed());
+        }
+        if next && pause == Some(Pause::Empty) {
             // How often the driver has notified since it was looked last.
             count(&self.flight.shared.counters.notifications, notified.take());
             self.polling.slept(since.elapsed());

@@ -104,6 +104,10 @@ impl<G: Ground> Backend for Cached<G> {
         self.ring.progress()
     }
 
+    fn shows_progress(&self) -> bool {
+        self.ring.shows_progress()
+    }
+
     fn settle(&mut self) -> bool {
         self.done.clear();
         self.alone = None;

@@ -142,6 +142,10 @@ impl Backend for MemoryBackend {
     fn progress(&self) -> Option<BorrowedFd<'_>> {
         self.held()
     }
+
+    fn shows_progress(&self) -> bool {
+        self.held().is_some_and(ready)
+    }
 }
 
 impl MemoryBackend {

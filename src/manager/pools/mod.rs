@@ -1,0 +1,299 @@
+//! Pools: VMs that were restored and stand still, until somebody takes one.
+//!
+//! A pool is a process, and three files in `pools` of the book: `NAME.lock`, which the process has locked as long as it lives;
+//! `NAME.note`, what the pool is of; `NAME.socket`, where VMs are taken ([`kvmlet_control::Pool`]). Its VMs are their
+//! supervisors' own, as any others: each ends with the channel that its supervisor has to the pool, or to whoever has taken it.
+
+mod clients;
+mod holder;
+mod parked;
+
+pub use holder::{Holder, Told};
+
+use crate::locked::locked;
+use crate::sealed;
+use crate::{Book, Error, Moment, Name};
+use kvmlet_control::{Pool, PoolError, PoolStatus};
+use kvmlet_sys::directory::Directory;
+use kvmlet_sys::lock;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const POOLS: &str = "pools";
+/// What is locked by who makes, lists or removes one: no name, so no pool.
+const GATE: &str = "gate";
+const LOCK: &str = ".lock";
+const NOTE: &str = ".note";
+const SOCKET: &str = ".socket";
+/// No note is longer.
+const NOTE_BYTES: u64 = 64 << 10;
+/// How long a pool has to say how it is.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long its VMs have to be gone, beyond what it gives them itself.
+const ENDING: Duration = Duration::from_secs(60);
+
+/// What a pool is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolNote {
+    /// What it is called.
+    pub name: Name,
+    /// The snapshot, where it was when the pool was made.
+    pub file: PathBuf,
+    /// How many VMs are to be ready.
+    pub size: u32,
+    /// When it was made.
+    pub made: Moment,
+}
+
+/// A pool that is noted, and how it is.
+#[derive(Debug)]
+pub struct PoolView {
+    /// What is noted.
+    pub note: PoolNote,
+    /// How it is; none if its process has ended without having been told to, or does not answer.
+    pub status: Option<PoolStatus>,
+}
+
+/// Where the pools of a book are.
+#[derive(Debug)]
+pub struct Pools(Directory);
+
+/// A pool's name is its as long as somebody has this open, or what was made of it.
+#[derive(Debug)]
+pub struct PoolLock(File);
+
+impl From<PoolLock> for OwnedFd {
+    fn from(lock: PoolLock) -> Self {
+        lock.0.into()
+    }
+}
+
+impl Pools {
+    /// Those of a book.
+    ///
+    /// # Errors
+    /// When their place cannot be made.
+    pub fn of(book: &Book) -> Result<Self, Error> {
+        let around = book.directory();
+        let made = around.subdirectory(POOLS);
+        made.map(Self)
+            .map_err(|error| Error::file(&around.path().join(POOLS))(error))
+    }
+
+    /// Where VMs of a pool are taken.
+    pub fn socket(&self, name: &Name) -> PathBuf {
+        self.0.path().join(format!("{name}{SOCKET}"))
+    }
+
+    /// Notes a pool, for the process that gets the lock. What another one of that name has left behind, whose process was killed, goes.
+    ///
+    /// # Errors
+    /// [`Error::PoolTaken`], and when it cannot be noted.
+    pub fn make(&self, note: &PoolNote) -> Result<PoolLock, Error> {
+        let _gate = locked(&self.0, GATE)?;
+        let lock = self.lock(&note.name)?;
+        let lock = lock.ok_or_else(|| Error::PoolTaken {
+            name: note.name.clone(),
+        })?;
+        self.remove_file(&note.name, SOCKET)?;
+        let name = format!("{}{NOTE}", note.name);
+        let text = sealed::seal(note).map_err(io::Error::from);
+        let written = text.and_then(|text| self.0.write(&name, &text));
+        written.map_err(|error| Error::file(&self.0.path().join(name))(error))?;
+        Ok(lock)
+    }
+
+    /// A pool's lock; none if its process lives.
+    fn lock(&self, name: &Name) -> Result<Option<PoolLock>, Error> {
+        let name = format!("{name}{LOCK}");
+        let file = self.0.open_or_make(&name);
+        let taken = file.and_then(|file| {
+            let is_ours = lock::try_acquire(&file)?;
+            Ok(is_ours.then_some(PoolLock(file)))
+        });
+        taken.map_err(|error| Error::file(&self.0.path().join(name))(error))
+    }
+
+    /// All of them, by their names.
+    ///
+    /// # Errors
+    /// When they cannot be listed. One whose note cannot be believed is left out.
+    pub fn list(&self) -> Result<Vec<PoolView>, Error> {
+        let names = self.0.names().map_err(Error::file(self.0.path()))?;
+        let names = names.iter().filter_map(|name| name.strip_suffix(NOTE));
+        let mut names: Vec<Name> = names.filter_map(|name| name.parse().ok()).collect();
+        names.sort();
+        let notes = names.into_iter().filter_map(|name| {
+            let text = self.0.read(&format!("{name}{NOTE}"), NOTE_BYTES).ok()??;
+            sealed::open::<PoolNote>(&text).ok()
+        });
+        let view = |note: PoolNote| PoolView {
+            status: self.status(&note.name),
+            note,
+        };
+        Ok(notes.map(view).collect())
+    }
+
+    fn status(&self, name: &Name) -> Option<PoolStatus> {
+        let mut pool = Pool::to(&self.socket(name)).ok()?;
+        pool.status(PATIENCE).ok()
+    }
+
+    /// Whoever takes VMs of a pool.
+    ///
+    /// # Errors
+    /// [`Error::NoPool`], [`Error::PoolDead`].
+    pub fn connect(&self, name: &Name) -> Result<Pool, Error> {
+        Pool::to(&self.socket(name)).map_err(|_| match self.is_noted(name) {
+            false => Error::NoPool { name: name.clone() },
+            true => Error::PoolDead { name: name.clone() },
+        })
+    }
+
+    fn is_noted(&self, name: &Name) -> bool {
+        let note = self.0.read(&format!("{name}{NOTE}"), NOTE_BYTES);
+        note.is_ok_and(|note| note.is_some())
+    }
+
+    /// Has a pool end, with all VMs that nobody has taken, and forgets it. When this returns they are gone.
+    ///
+    /// # Errors
+    /// [`Error::NoPool`], and when it does not end.
+    pub fn remove(&self, name: &Name) -> Result<(), Error> {
+        if !self.is_noted(name) {
+            return Err(Error::NoPool { name: name.clone() });
+        }
+        let failed = |source: PoolError| Error::Pool {
+            name: name.clone(),
+            source,
+        };
+        if let Ok(pool) = Pool::to(&self.socket(name)) {
+            pool.end(ENDING).map_err(failed)?;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let _gate = locked(&self.0, GATE)?;
+            match self.lock(name)? {
+                Some(_lock) => return self.forget(name),
+                // It has told that it ends, and is about to.
+                None if Instant::now() < deadline => sleep(Duration::from_millis(1)),
+                // Or another one of that name was made meanwhile.
+                None => return Err(failed(PoolError::Late(PATIENCE))),
+            }
+        }
+    }
+
+    /// Takes out of the book what has ended, by whoever has its lock.
+    fn forget(&self, name: &Name) -> Result<(), Error> {
+        [SOCKET, NOTE, LOCK]
+            .iter()
+            .try_for_each(|what| self.remove_file(name, what))
+    }
+
+    fn remove_file(&self, name: &Name, what: &str) -> Result<(), Error> {
+        let name = format!("{name}{what}");
+        let removed = self.0.remove(&name);
+        removed.map_err(|error| Error::file(&self.0.path().join(name))(error))
+    }
+
+    /// Serves a pool of that lock, in this process, until it is told to end; then it is forgotten.
+    ///
+    /// # Errors
+    /// When it cannot be served, or none of its VMs could be restored at first.
+    pub fn hold(
+        &self,
+        name: &Name,
+        lock: PoolLock,
+        holder: Holder,
+        told: &mut dyn FnMut(Told<'_>),
+    ) -> Result<(), Error> {
+        let path = self.socket(name);
+        let listener = holder::listen(&self.0, &format!("{name}{SOCKET}"));
+        let listener = listener.map_err(|error| Error::file(&path)(error))?;
+        let served = holder.serve(&listener, told);
+        drop(listener);
+        // No gate is waited for: who has the lock is alone with these files.
+        let forgotten = self.forget(name);
+        drop(lock);
+        served.map_err(|error: io::Error| Error::file(&path)(error))?;
+        forgotten
+    }
+}
+
+impl PoolLock {
+    /// The one that this process was started with.
+    ///
+    /// # Errors
+    /// When it is not locked by whoever has started this process.
+    pub fn inherited(file: OwnedFd) -> io::Result<Self> {
+        match lock::try_acquire(&file)? {
+            true => Ok(Self(file.into())),
+            false => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pools() -> (tempfile::TempDir, Pools, PoolNote) {
+        let place = tempfile::tempdir().unwrap();
+        let book = Book::at(&place.path().join("book")).unwrap();
+        let note = PoolNote {
+            name: "web".parse().unwrap(),
+            file: "/srv/web.snapshot".into(),
+            size: 3,
+            made: Moment::now(),
+        };
+        (place, Pools::of(&book).unwrap(), note)
+    }
+
+    #[test]
+    fn a_name_is_one_pools_as_long_as_that_lives() {
+        let (_place, pools, note) = pools();
+        let lock = pools.make(&note).unwrap();
+        assert!(matches!(pools.make(&note), Err(Error::PoolTaken { .. })));
+        let mut all = pools.list().unwrap();
+        let found = all.pop().unwrap();
+        assert_eq!((all.len(), &found.note), (0, &note));
+        assert!(found.status.is_none());
+        assert!(matches!(
+            pools.connect(&note.name),
+            Err(Error::PoolDead { .. })
+        ));
+        // One that lives and does not answer is not forgotten.
+        assert!(pools.remove(&note.name).is_err());
+        drop(lock);
+        pools.make(&note).unwrap();
+        pools.remove(&note.name).unwrap();
+        assert!(matches!(
+            pools.remove(&note.name),
+            Err(Error::NoPool { .. })
+        ));
+        assert!(matches!(
+            pools.connect(&note.name),
+            Err(Error::NoPool { .. })
+        ));
+        assert_eq!(pools.0.names().unwrap(), [GATE]);
+    }
+
+    #[test]
+    fn a_lock_is_passed_on() {
+        let (_place, pools, note) = pools();
+        let lock = pools.make(&note).unwrap();
+        let file = OwnedFd::from(lock);
+        let theirs = PoolLock::inherited(file.try_clone().unwrap()).unwrap();
+        drop(file);
+        assert!(pools.make(&note).is_err());
+        let other = File::open(pools.0.path().join("web.lock")).unwrap();
+        assert!(PoolLock::inherited(other.into()).is_err());
+        drop(theirs);
+        pools.make(&note).unwrap();
+    }
+}
