@@ -322,6 +322,7 @@ mod tests {
             "started-by",
             "verbose",
             "help",
+            "metadata",
             "version",
         ];
         let flags = command.get_arguments().filter_map(|arg| arg.get_long());

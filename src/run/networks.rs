@@ -5,7 +5,7 @@ use super::vsock::Sockets;
 use kvmlet_host::net::Network;
 use kvmlet_host::state::runtime::RuntimeDirectory;
 use kvmlet_spec::{NetworkSpec, VmConfig};
-use kvmlet_vmm::devices::virtio::net::Port;
+use kvmlet_vmm::devices::virtio::net::{Port, WithMetadata};
 use kvmlet_vmm::vm::{Endpoint, FarEnds, network_specs};
 use std::sync::Arc;
 
@@ -34,11 +34,15 @@ pub fn endpoints(networks: &[Network]) -> Vec<Endpoint> {
     let endpoint = |network: &Network| {
         let queues = network.queues().iter().cloned();
         let socket = network.socket().cloned();
+        let ports = queues
+            .map(|queue| queue as Arc<dyn Port>)
+            .chain(socket.map(|socket| socket as Arc<dyn Port>));
+        let port = |port| match network.metadata().cloned() {
+            Some(metadata) => Arc::new(WithMetadata::new(port, metadata)),
+            None => port,
+        };
         Endpoint {
-            ports: queues
-                .map(|queue| queue as Arc<dyn Port>)
-                .chain(socket.map(|socket| socket as Arc<dyn Port>))
-                .collect(),
+            ports: ports.map(port).collect(),
             interface: network.interface().clone(),
         }
     };

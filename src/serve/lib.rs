@@ -9,6 +9,7 @@
 mod firecracker;
 pub mod http;
 mod jailer;
+pub mod metadata;
 pub mod v1;
 
 use kvmlet_command::FAILED;
@@ -40,6 +41,7 @@ fn verb(word: &OsStr) -> Option<fn(&[OsString]) -> u8> {
         FIRECRACKER => Some(firecracker::run),
         JAILER => Some(jailer::run),
         SERVE => Some(v1::run),
+        metadata::WORD => Some(metadata::run),
         _ => None,
     }
 }

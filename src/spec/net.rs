@@ -3,7 +3,7 @@
 use super::flag::{Flag, NET};
 use super::json_text::text_in_json;
 use super::rate_limit::Written;
-use super::{Egress, Error, NetBackend, PortMapping, PortMappings, RateLimit, Setting};
+use super::{Egress, Error, Metadata, NetBackend, PortMapping, PortMappings, RateLimit, Setting};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
@@ -56,6 +56,9 @@ pub struct Net {
     /// [whole VM](super::VmConfigBuilder::dns).
     #[serde(skip)]
     pub dns: Vec<IpAddr>,
+    /// Who answers the guest at one address, instead of the network: for programs that start a VM and are that themselves.
+    #[serde(skip)]
+    pub metadata: Option<Metadata>,
 }
 
 impl Net {
@@ -167,6 +170,7 @@ impl FromStr for Net {
             tx: tx.limit("tx-bandwidth", "tx-packets")?,
             publish: Vec::new(),
             dns: Vec::new(),
+            metadata: None,
         };
         net.check()?;
         Ok(net)

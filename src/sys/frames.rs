@@ -21,6 +21,12 @@ impl FrameSocket {
     }
 }
 
+impl From<FrameSocket> for OwnedFd {
+    fn from(socket: FrameSocket) -> Self {
+        socket.0
+    }
+}
+
 impl AsFd for FrameSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

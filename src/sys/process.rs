@@ -8,7 +8,7 @@ use rustix::process::{
 };
 use std::fs::read_to_string;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -61,6 +61,18 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     }
     // SAFETY: it is open, and nobody else in this process knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Has a descriptor stay open in the program that is executed next. It makes no other system call, and takes no memory.
+///
+/// # Errors
+/// When it is not open.
+pub fn keep(number: RawFd) -> io::Result<()> {
+    // SAFETY: sets a flag of a descriptor, if there is one.
+    match unsafe { libc::fcntl(number, libc::F_SETFD, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// What helps where no further process or thread is given (EAGAIN in clone(2)): each counts.

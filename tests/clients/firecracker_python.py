@@ -56,7 +56,8 @@ api.machine_config.put(vcpu_count=1, mem_size_mib=32)
 assert api.machine_config.get().json()["mem_size_mib"] == 32
 api.boot.put(kernel_image_path=kernel, boot_args="console=ttyS0")
 api.drive.put(drive_id="rootfs", path_on_host=disk, is_root_device=True, is_read_only=False)
-refused(lambda: api.mmds.put(a=1), "MMDS is not supported")
+api.mmds.put(a=1)
+assert api.mmds.get().json() == {"a": 1}
 refused(lambda: api.vsock.put(guest_cid=3), "missing field `uds_path`")
 api.actions.put(action_type="InstanceStart")
 first = round_of(process)

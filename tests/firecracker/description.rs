@@ -4,7 +4,9 @@ use crate::operations::{Operation, When, operations};
 use serde_json::{Map, Value, json};
 
 /// Fields that have a value even where they are left out: null is none.
-const NEVER_NULL: [&str; 16] = [
+const NEVER_NULL: [&str; 18] = [
+    "version",
+    "imds_compat",
     "smt",
     "track_dirty_pages",
     "huge_pages",
@@ -49,6 +51,7 @@ fn words(field: &str, operation: &Operation) -> Option<Value> {
         "level" => &["Off", "Trace", "Debug", "Info", "Warn", "Warning", "Error"],
         "snapshot_type" => &["Full", "Diff"],
         "backend_type" => &["File", "Uffd"],
+        "version" => &["V1", "V2"],
         _ => return None,
     };
     Some(json!(words))
@@ -97,13 +100,20 @@ fn described(operation: &Operation) -> Value {
     answers.insert("400".into(), told(fault));
     match (operation.when, operation.method) {
         (When::Never(_), _) => {}
+        (_, "GET") if operation.path == "/mmds" => {
+            answers.insert("200".into(), told(json!({})));
+        }
         (_, "GET") => drop(answers.insert("200".into(), told(json!({ "type": "object" })))),
         _ => drop(answers.insert("204".into(), json!({ "description": "" }))),
+    }
+    if operation.is_free() {
+        answers.insert("413".into(), answers["400"].clone());
     }
     let mut described = json!({ "responses": answers });
     if operation.body.is_object() {
         let schema = match operation.when {
             When::Never(_) => json!({}),
+            _ if operation.is_free() => json!({}),
             _ => schema("", &operation.body, operation.needs, operation),
         };
         described["requestBody"] =

@@ -293,7 +293,7 @@ fn background() {
 
 fn namespace() {
     let place = Place::new();
-    place.give("vm", &[(&program("ready_stay"), "kernel")]);
+    place.give("vm", &[(&program("metadata"), "kernel")]);
     let script =
         format!("ip tuntap add jtap0 mode tap user {USER} && echo there && exec sleep 1000");
     let mut holder = Running::start(Command::new("unshare").args(["--net", "sh", "-c", &script]));
@@ -305,8 +305,11 @@ fn namespace() {
     describe(&socket);
     let interface = json!({ "iface_id": "eth0", "host_dev_name": "jtap0" });
     done(&socket, "PUT", "/network-interfaces/eth0", &interface);
+    let metadata = json!({ "network_interfaces": ["eth0"] });
+    done(&socket, "PUT", "/mmds/config", &metadata);
+    done(&socket, "PUT", "/mmds", &json!({ "name": "jailed" }));
     start(&socket);
-    assert_eq!(vm.line(), "ready\n");
+    assert_eq!(vm.line(), "told=200 jailed\n");
     let bucket = json!({ "size": 1000, "refill_time": 1000 });
     let limits = json!({ "iface_id": "eth0", "rx_rate_limiter": { "bandwidth": bucket } });
     done(&socket, "PATCH", "/network-interfaces/eth0", &limits);
@@ -440,7 +443,7 @@ fn nothing() {
             &["--resource-limit", "no-file=99999999"],
             "--resource-limit no-file=99999999",
         ),
-        (&["--", "--metadata", "f"], "--metadata is not supported"),
+        (&["--", "--module", "m"], "--module is not supported"),
     ] {
         let told = text(words);
         assert!(told.contains(part), "{words:?}: {told}");

@@ -100,6 +100,14 @@ fn before() -> Vec<Operation> {
             }),
         ),
         put(
+            "/mmds/config",
+            &["network_interfaces"],
+            json!({
+                "network_interfaces": ["eth0"], "version": "V2", "ipv4_address": "169.254.169.254",
+                "imds_compat": true,
+            }),
+        ),
+        put(
             "/vsock",
             &["guest_cid", "uds_path"],
             json!({ "guest_cid": 3, "uds_path": "v.sock", "vsock_id": "v" }),
@@ -182,25 +190,47 @@ fn after() -> Vec<Operation> {
 }
 
 fn always() -> Vec<Operation> {
-    let paths = ["/", "/version", "/vm/config", "/machine-config", "/balloon"];
+    let paths = [
+        "/",
+        "/version",
+        "/vm/config",
+        "/machine-config",
+        "/balloon",
+        "/mmds",
+    ];
     let told = |path| Operation {
         method: "GET",
         when: When::Always,
         ..put(path, &[], Value::Null)
     };
-    paths.into_iter().map(told).collect()
+    let stored = |method, body| Operation {
+        method,
+        when: When::Always,
+        ..put("/mmds", &[], body)
+    };
+    let stored = [
+        stored("PUT", json!({ "latest": { "name": "vm" }, "list": [1] })),
+        stored("PATCH", json!({ "latest": { "name": null } })),
+    ];
+    stored
+        .into_iter()
+        .chain(paths.into_iter().map(told))
+        .collect()
+}
+
+impl Operation {
+    /// Is its body any JSON there is?
+    pub fn is_free(&self) -> bool {
+        self.path == "/mmds" && !self.body.is_null()
+    }
 }
 
 fn never() -> Vec<Operation> {
-    let (mmds, pmem) = ("MMDS is not supported: ", "pmem is not supported: ");
+    let pmem = "pmem is not supported: ";
     let hotplug = "memory-hotplug is not supported: ";
     let hinting = "balloon hinting is not supported: ";
     let all = [
         ("PUT", "/cpu-config", "cpu-config is not supported: "),
-        ("PUT", "/mmds", mmds),
-        ("PATCH", "/mmds", mmds),
-        ("GET", "/mmds", mmds),
-        ("PUT", "/mmds/config", mmds),
         ("PUT", "/pmem/p0", pmem),
         ("PATCH", "/pmem/p0", pmem),
         ("PUT", "/hotplug/memory", hotplug),

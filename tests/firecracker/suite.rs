@@ -10,6 +10,7 @@ mod command_line;
 mod description;
 mod jailer;
 mod lives;
+mod metadata;
 mod operations;
 mod running;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         command_line::TESTS,
         jailer::TESTS,
         lives::TESTS,
+        metadata::TESTS,
         running::TESTS,
     ]
     .concat();

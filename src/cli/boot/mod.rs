@@ -17,13 +17,14 @@ pub(crate) use keys::explained;
 use kvmlet_control::{Channel, Report};
 use kvmlet_host::net::{self, Network};
 use kvmlet_run::{Attendant, ControlListener, StatsFile};
-use kvmlet_spec::{Dialect, PortMapping, Reason, Setting, VmConfig, advice};
+use kvmlet_spec::{Dialect, Metadata, PortMapping, Reason, Setting, VmConfig, advice};
 use kvmlet_sys::{process, standard_error};
 use kvmlet_vmm::snapshot::Saved;
 pub(crate) use restore::Resume;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 use std::io::{self, IsTerminal, stderr};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -58,6 +59,10 @@ struct Surroundings {
     /// Build the VM, and let its guest run when that is asked for.
     #[arg(long, hide = true)]
     paused: bool,
+    /// Have a program answer the guest at an address, on the interface of this number, by a socket that the caller has
+    /// opened: `0,5,169.254.169.254`.
+    #[arg(long, value_name = "NUMBER,FD,ADDRESS", value_parser = answered, hide = true)]
+    metadata: Vec<(usize, i32, Ipv4Addr)>,
     /// Whose flags messages name: those of whoever has started this for an instance.
     #[arg(long, value_name = "VERB", hide = true)]
     started_by: Option<String>,
@@ -131,6 +136,16 @@ pub(crate) fn inheritable(text: &str) -> Result<i32, String> {
     number.ok_or_else(|| "a descriptor is a whole number from 3".into())
 }
 
+/// An interface, a descriptor, and an address.
+fn answered(text: &str) -> Result<(usize, i32, Ipv4Addr), String> {
+    let mut parts = text.splitn(3, ',');
+    let mut next = || parts.next().unwrap_or_default();
+    let number = next().parse().map_err(|_| "the first part is no number")?;
+    let descriptor = inheritable(next())?;
+    let address = next().parse().map_err(|_| "the last part is no address")?;
+    Ok((number, descriptor, address))
+}
+
 /// A socket that keeps the bounds of messages.
 fn packets(socket: OwnedFd) -> io::Result<Channel> {
     match socket_type(&socket)? {
@@ -165,6 +180,7 @@ pub(crate) fn run_here(config: VmConfig, ready: OwnedFd, control: Option<OwnedFd
         ready: Some(ready),
         control: control.map_err(Failed::new)?,
         channel: None,
+        metadata: Vec::new(),
         paused: false,
     };
     taken.run(config, None, Instant::now(), announce)
@@ -175,6 +191,7 @@ pub(crate) struct Taken {
     pub ready: Option<OwnedFd>,
     control: Option<ControlListener>,
     channel: Option<Channel>,
+    metadata: Vec<(usize, Metadata)>,
     paused: bool,
 }
 
@@ -195,10 +212,16 @@ impl Surroundings {
             let channel = process::inherited(number).and_then(packets);
             channel.map_err(|error| unusable(number, error))
         });
+        let metadata = self.metadata.iter().map(|(interface, number, address)| {
+            let socket = process::inherited(*number).and_then(packets);
+            let socket = socket.map_err(|error| unusable(*number, error))?;
+            Ok((*interface, Metadata::new(*address, socket.into())))
+        });
         Ok(Taken {
             ready: ready.transpose()?,
             control: control.transpose()?,
             channel: channel.transpose()?,
+            metadata: metadata.collect::<Result<_, Failed>>()?,
             paused: self.paused,
         })
     }
@@ -224,6 +247,11 @@ impl Taken {
         announce: fn(&VmConfig, &[Network]),
     ) -> Outcome {
         config.guest.console = kvmlet_run::terminal_size();
+        for (number, metadata) in self.metadata {
+            if let Some(net) = config.nets.get_mut(number) {
+                net.metadata = Some(metadata);
+            }
+        }
         let stats = config.stats.as_deref().map(StatsFile::open).transpose();
         let stats = stats.map_err(Failed::of_file)?;
         let mut attendant = Attendant::default();

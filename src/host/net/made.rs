@@ -93,6 +93,7 @@ impl Network {
             .flatten()
             .collect(),
             made: None,
+            metadata: None,
             carrier: Carrier::Tap(tap),
         };
         let guarded = network.open_ways(&leases, &lease.record, &others);

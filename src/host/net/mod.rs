@@ -56,7 +56,7 @@ pub use reap::reap_stale;
 pub use tap::Tap;
 pub use watch::Watch;
 
-use crate::config::{Interface, MacAddress, Net, NetBackend, PortMapping};
+use crate::config::{Interface, MacAddress, Metadata, Net, NetBackend, PortMapping};
 use crate::state::runtime::RuntimeDirectory;
 use kvmlet_sys::environment;
 use kvmlet_sys::frames::FrameSocket;
@@ -71,6 +71,7 @@ pub struct Network {
     interface: Interface,
     warnings: Vec<String>,
     made: Option<Made>,
+    metadata: Option<Metadata>,
 }
 
 /// What the guest's frames go through.
@@ -98,6 +99,12 @@ impl Network {
     /// That the guest reaches only the host is not an error but a [warning](Self::warnings). Clients on this host are
     /// not [served](Self::proxy) yet: they wait.
     pub fn set_up(config: &Net, runtime: Option<&RuntimeDirectory>) -> Result<Self, Error> {
+        let mut network = Self::carried(config, runtime)?;
+        network.metadata.clone_from(&config.metadata);
+        Ok(network)
+    }
+
+    fn carried(config: &Net, runtime: Option<&RuntimeDirectory>) -> Result<Self, Error> {
         let make = || Self::make(config, runtime.ok_or(Error::NoNotes)?);
         match (&config.tap, config.backend) {
             (Some(name), _) => Self::open(name, config),
@@ -150,6 +157,7 @@ impl Network {
             interface,
             warnings,
             made: None,
+            metadata: None,
         })
     }
 
@@ -225,6 +233,11 @@ impl Network {
             Carrier::Tap(_) => None,
             Carrier::Passt(passt) => Some(&passt.port),
         }
+    }
+
+    /// Who answers the guest at one address. It may be served by another process.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
     }
 
     /// The tap's name, if there is one.

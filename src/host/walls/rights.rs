@@ -90,6 +90,17 @@ pub fn take_apart() -> io::Result<()> {
     hold(|| Program::refusing(unpackers::rules()))
 }
 
+/// Leaves this process, which has one thread and speaks TCP and HTTP with a guest, its sockets and no more: no capability, no
+/// path, and few system calls.
+///
+/// # Errors
+/// What the kernel says, if not that it knows no such walls.
+pub fn answer_guests() -> io::Result<()> {
+    become_stranger()?;
+    name_no_paths()?;
+    hold(|| Program::refusing(strangers::rules_of_responders()))
+}
+
 /// Who becomes the user that [takes apart](take_apart).
 const OF_ANOTHER_USER: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
 

@@ -21,6 +21,18 @@ pub fn rules_of_relays() -> impl Iterator<Item = &'static Rule> {
     all([FEWEST, MESSAGES, RELAYS])
 }
 
+/// All rules for who answers a guest from data that come by a descriptor: it has all its sockets when it begins.
+pub fn rules_of_responders() -> impl Iterator<Item = &'static Rule> {
+    all([FEWEST, MESSAGES, RESPONDERS])
+}
+
+const RESPONDERS: &[Rule] = &[
+    // How much there is to read.
+    Rule::any(libc::SYS_fstat),
+    Rule::any(libc::SYS_statx),
+    Rule::any(libc::SYS_lseek),
+];
+
 const RELAYS: &[Rule] = &[
     // What passt has not read yet.
     Rule::equal(libc::SYS_ioctl, 1, libc::TIOCOUTQ as u32),

@@ -28,6 +28,10 @@ pub struct Flags {
     pub metrics_path: Option<PathBuf>,
     pub no_walls: bool,
     pub payload_bytes: usize,
+    /// A file of what the guest is told of itself.
+    pub metadata: Option<PathBuf>,
+    /// How much that may be.
+    pub metadata_bytes: usize,
     /// When the process was wanted, by the clock that never stops, in microseconds.
     pub start_time_us: Option<u64>,
 }
@@ -76,6 +80,15 @@ pub fn read(words: &[OsString]) -> Result<Wanted, String> {
     let payload_bytes = payload.ok_or(format!(
         "--http-api-max-payload-size is a number from 1 to {MOST_PAYLOAD_BYTES}"
     ))?;
+    let metadata_bytes = match number("mmds-size-limit")? {
+        None => payload_bytes,
+        Some(bytes) => usize::try_from(bytes)
+            .ok()
+            .filter(|it| (1..=MOST_PAYLOAD_BYTES).contains(it))
+            .ok_or(format!(
+                "--mmds-size-limit is a number from 1 to {MOST_PAYLOAD_BYTES}"
+            ))?,
+    };
     // They are for measurements, where they are no more than numbers.
     number("start-time-cpu-us")?;
     number("parent-cpu-time-us")?;
@@ -91,6 +104,8 @@ pub fn read(words: &[OsString]) -> Result<Wanted, String> {
         metrics_path: value("metrics-path").map(Into::into),
         no_walls: has("no-seccomp"),
         payload_bytes,
+        metadata: value("metadata").map(Into::into),
+        metadata_bytes,
         start_time_us: number("start-time-us")?,
     })))
 }
@@ -109,8 +124,6 @@ const REFUSED: &[(&str, &str)] = &[
         "seccomp-filter",
         "each thread of a VM is held to a list of its own, which is built in",
     ),
-    ("metadata", "there is no metadata service (MMDS)"),
-    ("mmds-size-limit", "there is no metadata service (MMDS)"),
     ("module", "messages have levels, and no modules"),
     ("enable-pci", PCI),
     (
@@ -164,8 +177,10 @@ mod tests {
         let all = flags(
             "--api-sock /a --id my-vm --config-file=c.json --boot-timer --log-path l --level warning --show-level \
              --show-log-origin --metrics-path m --no-seccomp --start-time-us 5 --start-time-cpu-us 6 \
-             --parent-cpu-time-us 7 --http-api-max-payload-size 100",
+             --parent-cpu-time-us 7 --http-api-max-payload-size 100 --metadata d.json --mmds-size-limit 200",
         );
+        assert_eq!(all.metadata, Some("d.json".into()));
+        assert_eq!(all.metadata_bytes, 200);
         assert_eq!(all.api_socket, Some("/a".into()));
         assert_eq!((&*all.id, all.level), ("my-vm", Some(Level::Warn)));
         assert_eq!((all.payload_bytes, all.start_time_us), (100, Some(5)));
@@ -176,6 +191,9 @@ mod tests {
             (&*none.id, none.payload_bytes),
             ("anonymous-instance", 51200)
         );
+        assert_eq!((none.metadata, none.metadata_bytes), (None, 51200));
+        let longer = flags("--http-api-max-payload-size 60000");
+        assert_eq!(longer.metadata_bytes, 60000);
         assert_eq!(flags("--no-api --config-file c").api_socket, None);
     }
 
@@ -210,7 +228,8 @@ mod tests {
             ("--start-time-us soon", "a whole number"),
             ("--http-api-max-payload-size 0", "from 1 to"),
             ("--seccomp-filter f", "built in"),
-            ("--metadata f", "MMDS"),
+            ("--mmds-size-limit 0", "from 1 to"),
+            ("--mmds-size-limit 1048577", "from 1 to"),
             ("--enable-pci", "not supported"),
         ] {
             let error = read_text(text).unwrap_err();

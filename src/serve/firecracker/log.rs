@@ -71,6 +71,13 @@ impl Log {
     }
 
     /// Something that goes wrong.
+    pub fn warn(&self, text: &str) {
+        if !matches!(self.level, Level::Off | Level::Error) {
+            self.write("WARN", text);
+        }
+    }
+
+    /// Something has failed.
     pub fn error(&self, text: &str) {
         if self.level != Level::Off {
             self.write("ERROR", text);

@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::model::{
-    Balloon, BootSource, Drive, Entropy, Logger, MachineConfig, MachinePatch, Metrics,
+    Balloon, BootSource, Drive, Entropy, Logger, MachineConfig, MachinePatch, Metrics, MmdsConfig,
     NetworkInterface, Serial, Vsock, readable,
 };
 use kvmlet_spec::{Cid, MacAddress, VcpuCount};
@@ -19,7 +19,7 @@ pub struct Machine {
     pub logger: Option<Logger>,
     pub machine_config: MachineConfig,
     pub metrics: Option<Metrics>,
-    pub mmds_config: Option<serde_json::Value>,
+    pub mmds_config: Option<MmdsConfig>,
     pub network_interfaces: Vec<NetworkInterface>,
     pub vsock: Option<Vsock>,
     pub entropy: Option<Entropy>,
@@ -41,6 +41,7 @@ pub enum Component {
     Serial(Serial),
     Logger(Logger),
     Metrics(Metrics),
+    Mmds(MmdsConfig),
 }
 
 /// Firecracker's own limit, which clients know.
@@ -52,7 +53,6 @@ impl Machine {
         let file: Self = serde_json::from_str(text).map_err(|error| Fault(error.to_string()))?;
         for (given, what) in [
             (file.cpu_config.is_some(), CPU_CONFIG),
-            (file.mmds_config.is_some(), MMDS),
             (!file.pmem.is_empty(), PMEM),
             (file.memory_hotplug.is_some(), HOTPLUG),
         ] {
@@ -72,7 +72,8 @@ impl Machine {
             .chain(file.entropy.map(Component::Entropy))
             .chain(file.serial.map(Component::Serial))
             .chain(file.logger.map(Component::Logger))
-            .chain(file.metrics.map(Component::Metrics));
+            .chain(file.metrics.map(Component::Metrics))
+            .chain(file.mmds_config.map(Component::Mmds));
         for component in all {
             machine.set(component)?;
         }
@@ -89,6 +90,7 @@ impl Machine {
             vsock,
             entropy,
             machine_config,
+            mmds_config,
             ..
         } = self;
         !drives.is_empty()
@@ -97,6 +99,7 @@ impl Machine {
             || balloon.is_some()
             || vsock.is_some()
             || entropy.is_some()
+            || mmds_config.is_some()
             || *machine_config != MachineConfig::default()
     }
 
@@ -163,6 +166,7 @@ impl Machine {
                 }
                 self.metrics = Some(metrics);
             }
+            Component::Mmds(config) => self.set_metadata(config)?,
         }
         Ok(())
     }
@@ -241,6 +245,43 @@ impl Machine {
     }
 }
 
+impl Machine {
+    fn set_metadata(&mut self, config: MmdsConfig) -> Result<(), Fault> {
+        let [first, second, third, _] = config.address().octets();
+        // RFC 3927 §2.1: the first and the last 256 are for nobody.
+        if (first, second) != (169, 254) || [0, 255].contains(&third) {
+            return Err(Fault("The MMDS IPv4 address is not link local.".into()));
+        }
+        let interfaces = &config.network_interfaces;
+        if interfaces.is_empty() {
+            return Err(Fault(
+                "The list of network interface IDs that allow forwarding MMDS requests is empty."
+                    .into(),
+            ));
+        }
+        let known = |id: &String| self.network_interfaces.iter().any(|it| it.iface_id == *id);
+        if let Some(id) = interfaces.iter().find(|id| !known(id)) {
+            return Err(Fault(format!(
+                "MMDS is to be found on `{id}`, which is no network interface (PUT /network-interfaces/{id} makes one)."
+            )));
+        }
+        self.mmds_config = Some(config);
+        Ok(())
+    }
+
+    /// The places of the interfaces on which a guest finds metadata.
+    pub fn with_metadata(&self) -> impl Iterator<Item = usize> {
+        let ids = self
+            .mmds_config
+            .iter()
+            .flat_map(|it| &it.network_interfaces);
+        let ids: Vec<&String> = ids.collect();
+        let nets = self.network_interfaces.iter().enumerate();
+        let found = nets.filter(move |(_, it)| ids.contains(&&it.iface_id));
+        found.map(|(place, _)| place)
+    }
+}
+
 fn check_machine(machine: &MachineConfig) -> Result<(), Fault> {
     const LARGEST: u8 = match VcpuCount::MAX < MOST_VCPUS {
         true => VcpuCount::MAX,
@@ -271,7 +312,6 @@ pub const SMT: &str = "the guest has a core for each vCPU, and no hyperthreads";
 pub const DIFF: &str = "a snapshot is always whole";
 pub const CPU_TEMPLATE: &str = "the guest sees the host's processor without what KVM does not offer, and `None` is the one template";
 pub const CPU_CONFIG: (&str, &str) = ("cpu-config", CPU_TEMPLATE);
-pub const MMDS: (&str, &str) = ("MMDS", "there is no metadata service");
 pub const PMEM: (&str, &str) = ("pmem", "there are no virtio-pmem devices");
 pub const HOTPLUG: (&str, &str) = ("memory-hotplug", "guest memory has one size");
 pub const PCI: &str = "devices are there when the guest boots, or never";

@@ -138,6 +138,43 @@ fn what_cannot_be_honoured_is_named_and_changes_nothing() {
 }
 
 #[test]
+fn metadata_are_found_on_interfaces_at_an_address_of_a_link() {
+    let mut machine = Machine::default();
+    for (id, tap) in [("eth0", "tap0"), ("eth1", "tap1")] {
+        let interface = json!({ "iface_id": id, "host_dev_name": tap });
+        let interface = serde_json::from_value(interface).unwrap();
+        machine.set(Component::Network(interface)).unwrap();
+    }
+    let mut set = |config: serde_json::Value| {
+        let config = serde_json::from_value(config).unwrap();
+        let set = machine.set(Component::Mmds(config));
+        (set.map_err(|Fault(why)| why), machine.clone())
+    };
+    for address in ["10.0.0.1", "169.254.0.255", "169.254.255.0", "169.253.1.1"] {
+        let config = json!({ "network_interfaces": ["eth0"], "ipv4_address": address });
+        let why = set(config).0.unwrap_err();
+        assert_eq!(why, "The MMDS IPv4 address is not link local.");
+    }
+    let why = set(json!({ "network_interfaces": [] })).0.unwrap_err();
+    assert!(why.contains("is empty"), "{why}");
+    let why = set(json!({ "network_interfaces": ["eth1", "eth2"] })).0;
+    assert!(why.unwrap_err().contains("`eth2`, which is no"));
+    let (taken, now) = set(json!({ "network_interfaces": ["eth1"] }));
+    assert_eq!(taken, Ok(()));
+    assert_eq!(now.with_metadata().collect::<Vec<_>>(), [1]);
+    assert!(now.has_devices());
+    let told = serde_json::to_value(&now).unwrap();
+    assert_eq!(told["mmds-config"]["version"], "V1");
+    let config = json!({ "network_interfaces": ["eth0", "eth1", "eth0"], "version": "V2" });
+    let (_, now) = set(config);
+    assert_eq!(now.with_metadata().collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(
+        now.mmds_config.unwrap().address().to_string(),
+        "169.254.169.254"
+    );
+}
+
+#[test]
 fn a_file_says_no_more_and_no_less_than_requests() {
     let boot = json!({ "kernel_image_path": "/dev/null" });
     let read =
@@ -151,7 +188,11 @@ fn a_file_says_no_more_and_no_less_than_requests() {
         ),
         (
             json!({ "boot-source": boot, "mmds-config": {} }),
-            "MMDS is not supported",
+            "missing field `network_interfaces`",
+        ),
+        (
+            json!({ "boot-source": boot, "mmds-config": { "network_interfaces": ["eth0"] } }),
+            "which is no network interface",
         ),
         (
             json!({ "boot-source": boot, "pmem": [{}] }),

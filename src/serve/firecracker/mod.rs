@@ -7,6 +7,7 @@ mod flags;
 mod hearing;
 mod log;
 mod machine;
+mod metadata;
 mod metrics;
 mod model;
 mod pending;
@@ -29,6 +30,7 @@ use kvmlet_sys::output::write_whole;
 use kvmlet_sys::{environment, standard_error};
 use log::Log;
 use machine::{Component, Machine};
+use metadata::Metadata;
 use model::Metrics;
 use serving::Serving;
 use std::ffi::OsString;
@@ -116,6 +118,10 @@ fn serve(flags: Flags) -> Result<u8, (u8, String)> {
         false => JailMode::Auto,
     };
     let mut vm = Vm::new(flags.id, log, machine, jail, flags.start_time_us);
+    let given = flags.metadata.map(|path| text(&path));
+    let given = given.transpose().map_err(failed(code::CONFIGURATION))?;
+    vm.metadata = Metadata::new(flags.metadata_bytes, given.as_deref())
+        .map_err(failed(code::CONFIGURATION))?;
     if let Some(described) = described {
         vm.describe(described)
             .map_err(failed(code::CONFIGURATION))?;
@@ -127,12 +133,18 @@ fn serve(flags: Flags) -> Result<u8, (u8, String)> {
 }
 
 fn read(path: &Path) -> Result<Machine, Fault> {
-    let fault = |why: &dyn std::fmt::Display| Fault(format!("`{}`: {why}", path.display()));
+    Machine::of_file(&text(path)?).map_err(|Fault(why)| of_file(path, &why))
+}
+
+fn text(path: &Path) -> Result<String, Fault> {
     let text = std::fs::File::open(path).and_then(|file| {
         let mut text = String::new();
         io::Read::read_to_string(&mut io::Read::take(file, CONFIG_BYTES), &mut text)?;
         Ok(text)
     });
-    let text = text.map_err(|error| fault(&error))?;
-    Machine::of_file(&text).map_err(|Fault(why)| fault(&why))
+    text.map_err(|error| of_file(path, &error))
+}
+
+fn of_file(path: &Path, why: &dyn std::fmt::Display) -> Fault {
+    Fault(format!("`{}`: {why}", path.display()))
 }

@@ -1,9 +1,11 @@
 //! What clients describe, as they write it. What has no place here is refused by name.
 
 use super::fault::Fault;
+use crate::metadata::Version;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -270,6 +272,27 @@ pub enum VmState {
 #[serde(deny_unknown_fields)]
 pub struct VmPatch {
     pub state: VmState,
+}
+
+/// Where a guest finds what it is told of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MmdsConfig {
+    #[serde(default)]
+    pub version: Version,
+    pub network_interfaces: Vec<String>,
+    pub ipv4_address: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub imds_compat: bool,
+}
+
+impl MmdsConfig {
+    /// Where it is if nothing is said.
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+    pub fn address(&self) -> Ipv4Addr {
+        self.ipv4_address.unwrap_or(Self::ADDRESS)
+    }
 }
 
 /// An id, as it stands in a path: letters, digits and underscores.

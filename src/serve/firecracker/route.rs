@@ -1,7 +1,7 @@
 //! What a request asks for, by its path and its body.
 
 use super::fault::Fault;
-use super::machine::{CPU_CONFIG, Component, HOTPLUG, MMDS, PCI, PMEM};
+use super::machine::{CPU_CONFIG, Component, HOTPLUG, PCI, PMEM};
 use super::model::{
     Action, ActionType, BalloonPatch, BalloonStatsPatch, DrivePatch, MachinePatch, NetworkPatch,
     VmPatch, VmState, id, same_id,
@@ -28,6 +28,9 @@ pub enum Call {
     Move(VmState),
     Save(CreateSnapshot),
     Load(LoadSnapshot),
+    /// To give the guest other metadata.
+    PutMetadata(Value),
+    PatchMetadata(Value),
 }
 
 /// What this process knows itself.
@@ -38,6 +41,7 @@ pub enum Told {
     Config,
     Machine,
     Balloon,
+    Metadata,
 }
 
 /// When something can be asked for.
@@ -52,7 +56,7 @@ impl Call {
     /// When this can be asked for.
     pub fn when(&self) -> When {
         match self {
-            Self::Tell(_) => When::Always,
+            Self::Tell(_) | Self::PutMetadata(_) | Self::PatchMetadata(_) => When::Always,
             Self::Set(_) | Self::PatchMachine(_) | Self::Load(_) => When::Before,
             Self::Act(ActionType::InstanceStart) => When::Before,
             Self::Act(ActionType::FlushMetrics | ActionType::SendCtrlAltDel)
@@ -105,7 +109,7 @@ fn tell(steps: &[&str]) -> Routed {
         ["balloon"] => Call::Tell(Told::Balloon),
         ["balloon", "statistics"] => Call::BalloonStats,
         ["balloon", "hinting", "status"] => return hinting(),
-        ["mmds"] => return unsupported(MMDS),
+        ["mmds"] => Call::Tell(Told::Metadata),
         ["hotplug", "memory"] => return unsupported(HOTPLUG),
         _ => return None,
     }))
@@ -135,7 +139,8 @@ fn put(steps: &[&str], body: &[u8]) -> Routed {
         ["snapshot", "create"] => Some(read("PUT", body).map(Call::Save)),
         ["snapshot", "load"] => Some(read("PUT", body).map(Call::Load)),
         ["cpu-config"] => unsupported(CPU_CONFIG),
-        ["mmds"] | ["mmds", "config"] => unsupported(MMDS),
+        ["mmds"] => Some(read_any("PUT", body).map(Call::PutMetadata)),
+        ["mmds", "config"] => set(read("PUT", body).map(Component::Mmds)),
         ["pmem", _] => unsupported(PMEM),
         ["hotplug", "memory"] => unsupported(HOTPLUG),
         _ => None,
@@ -153,7 +158,7 @@ fn patch(steps: &[&str], body: &[u8]) -> Routed {
         ["balloon", "statistics"] => read("PATCH", body).map(Call::PatchBalloonStats),
         ["balloon", "hinting", "start" | "stop"] => return hinting(),
         ["vm"] => read("PATCH", body).map(|it: VmPatch| Call::Move(it.state)),
-        ["mmds"] => return unsupported(MMDS),
+        ["mmds"] => read_any("PATCH", body).map(Call::PatchMetadata),
         ["pmem", _] => return unsupported(PMEM),
         ["hotplug", "memory"] => return unsupported(HOTPLUG),
         _ => return None,
@@ -183,23 +188,29 @@ fn hinting() -> Routed {
 
 /// A body, as what it has to be.
 fn read<T: DeserializeOwned>(method: &str, body: &[u8]) -> Result<T, Fault> {
-    if body.is_empty() {
-        return Err(Fault(format!("Empty {method} request.")));
-    }
-    let wrong = |why: &dyn std::fmt::Display| {
-        Fault(format!(
-            "An error occurred when deserializing the json body of a request: {why}."
-        ))
-    };
-    let read = serde_json::from_slice(body).map_err(|error| wrong(&error))?;
+    let read = read_any(method, body)?;
     match serde_json::from_slice(body).map(|body| list("body", &body)) {
         Ok(Some(name)) => Err(wrong(&format_args!("{name} is a list, and no object"))),
         _ => Ok(read),
     }
 }
 
+/// A body of any form.
+fn read_any<T: DeserializeOwned>(method: &str, body: &[u8]) -> Result<T, Fault> {
+    if body.is_empty() {
+        return Err(Fault(format!("Empty {method} request.")));
+    }
+    serde_json::from_slice(body).map_err(|error| wrong(&error))
+}
+
+fn wrong(why: &dyn std::fmt::Display) -> Fault {
+    Fault(format!(
+        "An error occurred when deserializing the json body of a request: {why}."
+    ))
+}
+
 /// What can be a list; all else that may have fields is taken for one of them by serde, too, in their order.
-const LISTS: [&str; 2] = ["network_overrides", "drive_overrides"];
+const LISTS: [&str; 3] = ["network_overrides", "drive_overrides", "network_interfaces"];
 
 /// The first list that is to be something else, by its name.
 fn list(name: &str, value: &Value) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use super::super::log::Log;
 use super::super::machine::Machine;
+use super::super::metadata::Metadata;
 use super::super::phase::Phase;
 use super::super::vm::Vm;
 use super::*;
@@ -48,7 +49,7 @@ fn ask(vm: &mut Vm, method: Method, path: &str, body: &str) -> (u16, String) {
 /// What is taken with a body.
 fn bodies() -> Vec<Operation> {
     let mut all = operations();
-    all.retain(|it| it.body.is_object() && !matches!(it.when, Time::Never(_)));
+    all.retain(|it| it.body.is_object() && !it.is_free() && !matches!(it.when, Time::Never(_)));
     all
 }
 
@@ -315,17 +316,49 @@ fn what_is_asked_for_always_is_told_in_every_phase() {
 }
 
 #[test]
+fn metadata_are_stored_changed_and_told() {
+    let mut vm = vm(Phase::NotStarted);
+    vm.metadata = Metadata::new(60, None).unwrap();
+    let long = format!(r#"{{"a": "{}"}}"#, "x".repeat(60));
+    let mut try_it = |method, body| ask(&mut vm, method, "/mmds", body);
+    let none = (
+        400,
+        "MMDS error: The MMDS data store is not initialized.".into(),
+    );
+    assert_eq!(try_it(Method::Get, ""), (200, "{}".into()));
+    assert_eq!(try_it(Method::Patch, "{}"), none);
+    assert_eq!(try_it(Method::Put, ""), (400, "Empty PUT request.".into()));
+    assert_eq!(try_it(Method::Put, "{").0, 400);
+    // Whatever it is, a list, too.
+    assert_eq!(try_it(Method::Put, "[1, [2]]").0, 204);
+    assert_eq!(try_it(Method::Get, ""), (200, "[1,[2]]".into()));
+    assert_eq!(try_it(Method::Put, r#"{"a": {"b": 1}, "c": 2}"#).0, 204);
+    assert_eq!(
+        try_it(Method::Patch, r#"{"a": {"d": []}, "c": null}"#).0,
+        204
+    );
+    let (status, why) = try_it(Method::Patch, &long);
+    assert_eq!(status, 413);
+    assert!(why.contains("doesn't fit"), "{why}");
+    let told = (200, r#"{"a":{"b":1,"d":[]}}"#.to_owned());
+    assert_eq!(try_it(Method::Get, ""), told);
+    // Once the guest runs, there are some, or never.
+    vm.phase = Phase::Running;
+    assert_eq!(ask(&mut vm, Method::Put, "/mmds", "{}").0, 204);
+    vm.metadata = Metadata::new(60, None).unwrap();
+    for (method, body) in [
+        (Method::Get, ""),
+        (Method::Put, "{}"),
+        (Method::Patch, "{}"),
+    ] {
+        assert_eq!(ask(&mut vm, method, "/mmds", body), none);
+    }
+}
+
+#[test]
 fn what_cannot_be_had_is_refused_with_the_reason() {
     let mut vm = vm(Phase::NotStarted);
     for (method, path, part) in [
-        (
-            Method::Get,
-            "/mmds",
-            "MMDS is not supported: there is no metadata service.",
-        ),
-        (Method::Put, "/mmds", "MMDS is not"),
-        (Method::Put, "/mmds/config", "MMDS is not"),
-        (Method::Patch, "/mmds", "MMDS is not"),
         (
             Method::Put,
             "/cpu-config",

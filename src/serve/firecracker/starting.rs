@@ -16,8 +16,11 @@ impl Vm {
         let config = describe(&self.machine, self.jail)?;
         let mut process = match self.process.take() {
             Some(process) => process,
-            None => Vmm::prepare(&self.surroundings()?)?,
+            None => Vmm::prepare(&self.connected()?)?,
         };
+        if let Some(warning) = self.metadata.warning(&self.machine) {
+            self.log.warn(warning);
+        }
         let told = process.configure(&config);
         self.process = Some(process);
         self.pending = Some(Pending::Start {
@@ -43,7 +46,8 @@ impl Vm {
         if let Some(process) = self.process.take() {
             process.end();
         }
-        let around = self.surroundings()?;
+        let mut around = self.surroundings()?;
+        around.answered = self.metadata.serve(&machine, self.log.file())?;
         self.process = Some(Vmm::restore(&memory, words, !asked.resume_vm, &around)?);
         // Where messages and measurements go is not saved.
         machine.logger = self.machine.logger.take();

@@ -6,6 +6,7 @@ use super::fault::Fault;
 use super::flags::VERSION;
 use super::log::{self, Log};
 use super::machine::{Component, Machine};
+use super::metadata::Metadata;
 use super::metrics;
 use super::model::{ActionType, BalloonStatsPatch, VmState};
 use super::pending::Pending;
@@ -13,6 +14,7 @@ use super::phase::Phase;
 use super::route::{Call, Told, When, route};
 use super::vmm::{Surroundings, Vmm};
 use crate::http::{Answer, Request};
+use crate::metadata::Version;
 use kvmlet_control::Order;
 use kvmlet_spec::{JailMode, Outcome, Reason, Stats};
 use kvmlet_sys::wait::Slot;
@@ -34,6 +36,8 @@ pub struct Vm {
     start_us: Option<u64>,
     pub(super) phase: Phase,
     pub(super) process: Option<Vmm>,
+    /// What its guest is told of itself.
+    pub(super) metadata: Metadata,
     pub(super) pending: Option<Pending>,
     /// What it has told of itself last.
     pub(super) stats: Option<Stats>,
@@ -62,6 +66,7 @@ impl Vm {
             start_us,
             phase: Phase::NotStarted,
             process: None,
+            metadata: Metadata::default(),
             pending: None,
             stats: None,
             outcome: None,
@@ -95,7 +100,8 @@ impl Vm {
         if let Some(process) = self.process.take() {
             process.end();
         }
-        match self.surroundings().and_then(|around| Vmm::prepare(&around)) {
+        let around = self.connected();
+        match around.and_then(|around| Vmm::prepare(&around)) {
             Ok(process) => self.process = Some(process),
             Err(Fault(why)) => self.log.error(&why),
         }
@@ -107,7 +113,15 @@ impl Vm {
             log: self.log.file(),
             output: output.map_err(|error| Fault(error.to_string()))?,
             verbosity: self.log.verbosity(),
+            answered: Vec::new(),
         })
+    }
+
+    /// The same, with who answers the guest that is described.
+    pub(super) fn connected(&mut self) -> Result<Surroundings, Fault> {
+        let mut around = self.surroundings()?;
+        around.answered = self.metadata.serve(&self.machine, self.log.file())?;
+        Ok(around)
     }
 
     /// The exit code of this process, once the VM has ended.
@@ -186,6 +200,8 @@ impl Vm {
             Call::Move(state) => return self.go(state),
             Call::Save(asked) => self.save(asked)?,
             Call::Load(asked) => self.load(&asked)?,
+            Call::PutMetadata(data) => return self.metadata.put(data, self.phase).map(Some),
+            Call::PatchMetadata(data) => return self.metadata.merge(data, self.phase).map(Some),
         }
         Ok(None)
     }
@@ -204,6 +220,7 @@ impl Vm {
                 Told::Config => json!(self.machine),
                 Told::Machine => json!(self.machine.machine_config),
                 Told::Balloon => json!(self.machine.balloon.ok_or_else(none)?),
+                Told::Metadata => self.metadata.told(self.phase)?,
             }
             .to_string(),
         ))
@@ -214,9 +231,17 @@ impl Vm {
             component,
             Component::Logger(_) | Component::Metrics(_) | Component::Serial(_)
         );
-        let is_deprecated = matches!(&component, Component::Vsock(it) if it.vsock_id.is_some());
+        let is_deprecated = match &component {
+            Component::Vsock(vsock) => vsock.vsock_id.is_some(),
+            Component::Mmds(config) => config.version == Version::V1,
+            _ => false,
+        };
+        let connects = matches!(component, Component::Mmds(_));
         if !opens {
             self.machine.set(component)?;
+            if connects && self.process.is_some() {
+                self.prepare();
+            }
         } else {
             let before = self.machine.clone();
             let opened = self.machine.set(component).and_then(|()| self.open());

@@ -5,11 +5,12 @@ use super::fault::Fault;
 use kvmlet_command::beside;
 use kvmlet_control::{Channel, LONGEST, Order, Received, Report, Request};
 use kvmlet_spec::VmConfig;
-use kvmlet_sys::process::{self, Child, Ended};
+use kvmlet_sys::process::{self, Child, Ended, keep};
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -27,6 +28,8 @@ pub struct Surroundings {
     pub output: Option<File>,
     /// How much is said, as kvmlet's flags: 0 for warnings, 1 for what happens, 2 for details.
     pub verbosity: u8,
+    /// Who answers the guest at an address, by the number of its interface.
+    pub answered: Vec<(usize, Ipv4Addr, OwnedFd)>,
 }
 
 /// A process that runs a VM, or is going to.
@@ -93,6 +96,7 @@ impl Vmm {
         let theirs = OwnedFd::from(theirs);
         let kept: Vec<RawFd> = std::iter::once(&theirs)
             .chain(&input)
+            .chain(surroundings.answered.iter().map(|(.., socket)| socket))
             .map(AsRawFd::as_raw_fd)
             .collect();
         let mut words = words(input.as_ref().map_or(-1, AsRawFd::as_raw_fd)).into_iter();
@@ -105,8 +109,13 @@ impl Vmm {
         command.args(words.next());
         command
             .arg("--channel-fd")
-            .arg(theirs.as_raw_fd().to_string())
-            .args(words);
+            .arg(theirs.as_raw_fd().to_string());
+        for (interface, address, socket) in &surroundings.answered {
+            let socket = socket.as_raw_fd();
+            command.arg("--metadata");
+            command.arg(format!("{interface},{socket},{address}"));
+        }
+        command.args(words);
         if let Some(file) = &surroundings.output {
             command.stdout(file.try_clone().map_err(no_host)?);
         }
@@ -190,13 +199,4 @@ impl Vmm {
 
 fn no_host(error: io::Error) -> Fault {
     Fault(format!("The host gives no process for the VM: {error}"))
-}
-
-/// Has a descriptor stay open in the program that is executed next.
-fn keep(fd: RawFd) -> io::Result<()> {
-    // SAFETY: it only changes a flag, of a descriptor that the caller owns.
-    match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
 }

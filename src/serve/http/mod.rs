@@ -12,5 +12,5 @@ pub use answer::{Answer, JSON};
 pub use kvmlet_sys::acceptor::Peers;
 pub use manner::Manner;
 pub use percent::decoded;
-pub use request::{Coming, Method, NOTHING_COMES, Request};
+pub use request::{Coming, LONGEST_HEAD, Method, NOTHING_COMES, Parsed, Request, parse_with};
 pub use server::{ClientId, Server};

@@ -101,11 +101,27 @@ pub struct Coming {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// Not all of a request. The client may wait to be told to go on.
-    Partial { expects: bool },
+    Partial {
+        /// It does.
+        expects: bool,
+    },
     /// A request, and how many bytes it took.
     Whole(Request, usize),
     /// Nothing that is understood: how that is answered, and why. What follows it cannot be told from it.
     Bad(u16, String),
+}
+
+/// The same of requests that all have their body, and tells the fields of the head of one that is whole.
+pub fn parse_with(bytes: &[u8], longest_body: usize, mut field: impl FnMut(&str, &[u8])) -> Parsed {
+    let parsed = parse(bytes, longest_body, NOTHING_COMES);
+    if let Parsed::Whole(..) = parsed {
+        let mut fields = [EMPTY_HEADER; MOST_FIELDS];
+        let mut head = httparse::Request::new(&mut fields);
+        if head.parse(bytes).is_ok() {
+            head.headers.iter().for_each(|it| field(it.name, it.value));
+        }
+    }
+    parsed
 }
 
 /// Of no request the body is taken as it comes.

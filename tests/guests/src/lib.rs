@@ -15,6 +15,9 @@
 //! ELF files by PVH only (QEMU).
 #![no_std]
 
+#[cfg(feature = "virtio")]
+extern crate alloc;
+
 /// What a host and its guests agree on. Of the contract this file alone: all of it needs an allocator, which not every
 /// program here has.
 #[path = "../../../images/contract/src/machine.rs"]
@@ -44,6 +47,8 @@ pub mod serial;
 pub mod smp;
 #[cfg(feature = "virtio")]
 pub mod virtio;
+#[cfg(feature = "virtio")]
+pub mod wire;
 
 use boot_info::{BootInfo, Protocol};
 

@@ -150,6 +150,7 @@ pub(super) fn set_up(config: &Net) -> Result<Network, super::Error> {
         interface,
         warnings,
         made: None,
+        metadata: None,
     })
 }
 

@@ -71,6 +71,21 @@ impl<'a> Iovecs<'a> {
         self.bytes
     }
 
+    /// Copies what the buffers begin with, and returns how much that is.
+    pub fn copy_beginning(&self, into: &mut [u8]) -> usize {
+        let bytes = self.list.iter().flat_map(|buffer| {
+            let start: *const u8 = buffer.iov_base.cast();
+            // SAFETY: it is within the buffer, which is mapped and lent to this value. Of guest memory, which others may
+            // change at any time, each byte is read once.
+            (0..buffer.iov_len).map(move |place| unsafe { start.add(place).read_volatile() })
+        });
+        let copied = into
+            .iter_mut()
+            .zip(bytes)
+            .map(|(place, byte)| *place = byte);
+        copied.count()
+    }
+
     /// Fills the buffers by one `readv`, which a datagram socket or a tap answers with one frame.
     ///
     /// # Errors

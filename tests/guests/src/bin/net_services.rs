@@ -11,93 +11,29 @@
 extern crate alloc;
 
 use alloc::format;
-use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
-use core::cell::RefCell;
 use core::str::FromStr;
 
 use kvmlet_guests::boot_info::BootInfo;
-use kvmlet_guests::virtio::{self, Identity};
+use kvmlet_guests::virtio;
+use kvmlet_guests::wire::Wire;
 use kvmlet_guests::{cpu, println};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::{dns, tcp, udp};
 use smoltcp::time::Instant;
-use smoltcp::wire::{DnsQueryType, EthernetAddress, IpAddress, IpCidr, Ipv4Address};
-use virtio_drivers::Error;
-use virtio_drivers::device::net::{RxBuffer, VirtIONet};
+use smoltcp::wire::{DnsQueryType, IpAddress, IpCidr, Ipv4Address};
 use virtio_drivers::transport::DeviceType;
-use virtio_drivers::transport::mmio::MmioTransport;
 
 kvmlet_guests::program!(run);
 
-const QUEUE_SIZE: usize = 64;
-/// A virtio_net_hdr and a frame.
-const BUFFER_BYTES: usize = 2048;
 /// Connections at a time: more than kvmlet proxies.
 const CONNECTIONS: usize = 300;
 /// Between two questions, in microseconds.
 const PAUSE: i64 = 200_000;
 /// Assumed where the VMM does not tell, in kHz; nothing here needs exact times.
 const TSC_KHZ: u32 = 2_000_000;
-
-type Net = Rc<RefCell<VirtIONet<Identity, MmioTransport<'static>, QUEUE_SIZE>>>;
-
-/// The interface as the stack sees it.
-struct Wire(Net);
-
-struct Received(RxBuffer, Net);
-
-struct Sending(Net);
-
-impl Device for Wire {
-    type RxToken<'a> = Received;
-    type TxToken<'a> = Sending;
-
-    fn receive(&mut self, _: Instant) -> Option<(Received, Sending)> {
-        let received = self.0.borrow_mut().receive();
-        match received {
-            Ok(buffer) => Some((Received(buffer, self.0.clone()), Sending(self.0.clone()))),
-            Err(Error::NotReady) => None,
-            Err(error) => panic!("receive: {error}"),
-        }
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Sending> {
-        Some(Sending(self.0.clone()))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = 1514;
-        capabilities
-    }
-}
-
-impl RxToken for Received {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        let result = f(self.0.packet());
-        if let Err(error) = self.1.borrow_mut().recycle_rx_buffer(self.0) {
-            panic!("recycle: {error}");
-        }
-        result
-    }
-}
-
-impl TxToken for Sending {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
-        let mut net = self.0.borrow_mut();
-        let mut buffer = net.new_tx_buffer(length);
-        let result = f(buffer.packet_mut());
-        if let Err(error) = net.send(buffer) {
-            panic!("send: {error}");
-        }
-        result
-    }
-}
 
 /// What kvmlet's init is told of its interface.
 struct Addresses {
@@ -135,15 +71,14 @@ fn run(info: &BootInfo) -> u8 {
     };
     let khz = cpu::tsc_khz().unwrap_or(TSC_KHZ);
     let device = virtio::device(info, DeviceType::Network);
-    let net = match VirtIONet::new(device, BUFFER_BYTES) {
-        Ok(net) => net,
+    let mut wire = match Wire::new(device) {
+        Ok(wire) => wire,
         Err(error) => {
             println!("failed: {error}");
             return 1;
         }
     };
-    let mac = EthernetAddress(net.mac_address());
-    let mut wire = Wire(Rc::new(RefCell::new(net)));
+    let mac = wire.hardware_address();
     let mut interface = Interface::new(Config::new(mac.into()), &mut wire, now(khz));
     interface.update_ip_addrs(|own| {
         let _ = own.push(addresses.own);

@@ -7,6 +7,7 @@
 mod control;
 mod header;
 mod lane;
+mod metadata;
 mod port;
 mod receive;
 mod socket;
@@ -17,6 +18,7 @@ mod transmit;
 mod worker;
 
 pub use super::Iovecs;
+pub use metadata::{WithMetadata, concerns};
 pub use port::{Offloads, Port};
 pub use stats::{Direction, NetHandle};
 

@@ -2,7 +2,7 @@
 
 use crate::devices::virtio::Iovecs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// What frames are sent to and received from: a queue of a tap, or a socket whose other end is another process's.
 ///
@@ -24,6 +24,11 @@ pub trait Port: AsFd + Send + Sync {
     /// `WouldBlock` when the far side takes none now; what else is wrong concerns this frame.
     fn send(&self, frame: &Iovecs) -> io::Result<()> {
         frame.write_to(self).map(drop)
+    }
+
+    /// Another descriptor that is readable when frames wait, if there is one.
+    fn beside(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     /// Whether frames may leave checksums and segmentation to the far side, and it may leave them to the guest. A frame

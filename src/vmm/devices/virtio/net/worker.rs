@@ -114,6 +114,10 @@ impl Pair {
             _ => Slot::NOTHING,
         });
         let lane = self.lane();
+        let beside = match waits.receive {
+            Wait::Port => lane.port.beside().map(Slot::readable),
+            _ => None,
+        };
         let port = lane.port.as_fd();
         // A port that nobody waits for is left out: its errors would be reported all the time.
         let port = match parts.map(|part| part.is_some_and(|part| part.0 == Wait::Port)) {
@@ -123,8 +127,9 @@ impl Pair {
             [false, false, _] => Slot::NOTHING,
         };
         let [called, changed] = [orders.as_fd(), lane.changed.as_fd()].map(Slot::readable);
-        let slots = [called, changed, port, receive, transmit, control];
-        let [_, changed, _, came @ ..] = wait::any(slots, self.until(waits)).unwrap_or_default();
+        let beside = beside.unwrap_or(Slot::NOTHING);
+        let slots = [called, changed, port, beside, receive, transmit, control];
+        let [_, changed, _, _, came @ ..] = wait::any(slots, self.until(waits)).unwrap_or_default();
         if changed {
             lane.changed.take();
         }

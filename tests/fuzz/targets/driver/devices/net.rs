@@ -2,10 +2,13 @@
 
 use super::super::Manners;
 use super::super::subject::{Limit, Part, Subject};
-use kvmlet_spec::{MacAddress, RateLimit};
-use kvmlet_vmm::devices::virtio::net::{Direction, NetHandle, NetParams, NetSpec, Offloads, Port};
+use kvmlet_spec::{MacAddress, Metadata, RateLimit};
+use kvmlet_vmm::devices::virtio::net::{
+    Direction, NetHandle, NetParams, NetSpec, Offloads, Port, WithMetadata,
+};
 use kvmlet_vmm::devices::virtio::{DeviceSpec, VirtioDevice};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
@@ -20,6 +23,18 @@ const MULTI_QUEUE: u64 = 1 << 22;
 
 /// What is chosen to ask for a receive buffer of 65563 bytes and another of 16.
 const LARGE_BUFFER: [u8; 8] = [5 | 1 << 3, 0, 0, 2, 0, 0, 0, 0];
+
+/// Whom some interfaces have a metadata service at.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// What a frame for it begins with, of TCP, and what a question for it does.
+const SEGMENT: [u8; 34] = [
+    6, 1, 2, 3, 4, 5, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 2,
+    169, 254, 169, 254,
+];
+const QUESTION: [u8; 42] = [
+    255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1,
+    10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 169, 254, 169, 254,
+];
 
 struct Socket(UnixDatagram);
 
@@ -45,6 +60,8 @@ pub struct Net {
     limits: [Limit; 2],
     /// The other ends of the queue pairs.
     peers: Vec<UnixDatagram>,
+    /// The other end of the metadata service's socket, if there is one.
+    service: Option<UnixDatagram>,
     /// Pairs that are served, and where the control queue is.
     pairs: u32,
     control: Option<u32>,
@@ -69,6 +86,17 @@ pub fn net(header: [u8; 8], frames: &[u8]) -> (Box<dyn VirtioDevice>, Net) {
             .expect("a socket that does not wait");
         peers.push(ours);
         ports.push(Arc::new(Socket(theirs)));
+    }
+    let mut service = None;
+    if kind & 8 != 0 {
+        let (ours, theirs) = UnixDatagram::pair().expect("a pair of sockets");
+        for socket in [&ours, &theirs] {
+            let set = socket.set_nonblocking(true);
+            set.expect("a socket that does not wait");
+        }
+        let metadata = Metadata::new(ADDRESS, theirs.into());
+        ports[0] = Arc::new(WithMetadata::new(ports[0].clone(), metadata));
+        service = Some(ours);
     }
     // Some that wait already, of each size that makes a difference.
     let sizes = [
@@ -107,6 +135,7 @@ pub fn net(header: [u8; 8], frames: &[u8]) -> (Box<dyn VirtioDevice>, Net) {
             handle,
             limits,
             peers,
+            service,
             pairs,
             control,
             buffer: vec![0; 1 << 17],
@@ -153,7 +182,14 @@ impl Subject for Net {
             1 => LONGEST + 1 - usize::from(low & 1),
             _ => usize::from(u16::from_le_bytes([low, high & 0xf])),
         };
-        let contents = vec![what; length];
+        let mut contents = vec![what; length];
+        let known: &[u8] = match what & 7 {
+            3 => &SEGMENT,
+            4 => &QUESTION,
+            _ => &[],
+        };
+        let known = &known[..known.len().min(length)];
+        contents[..known.len()].copy_from_slice(known);
         let (front, back) = contents.split_at(usize::from(cut).min(length));
         match what & 8 {
             0 => {
@@ -199,7 +235,11 @@ impl Subject for Net {
             _ => {
                 let bytes = usize::from(u16::from_le_bytes([value, choice[3]]));
                 let count = self.peers.len();
-                let _ = self.peers[usize::from(pair) % count].send(&frame(bytes, &choice[4..]));
+                let frame = frame(bytes, &choice[4..]);
+                let _ = match &self.service {
+                    Some(service) if pair & 0x80 != 0 => service.send(&frame),
+                    _ => self.peers[usize::from(pair) % count].send(&frame),
+                };
             }
         }
     }
@@ -217,7 +257,7 @@ impl Subject for Net {
 
     /// What comes out has a header that the host can rely on, whatever the guest does to it meanwhile.
     fn look(&mut self) {
-        for peer in &self.peers {
+        for peer in self.peers.iter().chain(&self.service) {
             while let Ok(bytes) = peer.recv(&mut self.buffer) {
                 let (header, frame) = self.buffer[..bytes].split_at(HEADER_BYTES);
                 let field =

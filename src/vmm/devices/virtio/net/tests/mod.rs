@@ -2,6 +2,7 @@
 
 mod contract;
 mod control;
+mod metadata;
 mod receive;
 mod socket;
 mod tap;

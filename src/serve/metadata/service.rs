@@ -1,0 +1,97 @@
+//! The service as whoever attends a VM has it.
+
+use super::answers::Version;
+use super::process::WORD;
+use kvmlet_control::Channel;
+use kvmlet_sys::process::{self, Child, keep};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+/// What a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Where a guest finds it.
+    pub address: Ipv4Addr,
+    /// How a guest asks it.
+    pub version: Version,
+    /// All is told as text.
+    pub imds_compat: bool,
+}
+
+/// A process that answers a guest. It ends with this.
+#[derive(Debug)]
+pub struct Service {
+    child: Option<Child>,
+    channel: Channel,
+}
+
+impl Service {
+    /// Starts one, for the guest's interfaces at the other ends of these sockets. Its messages go to the log, or to standard error.
+    ///
+    /// # Errors
+    /// When the host gives no process.
+    pub fn start(config: &Config, sockets: &[OwnedFd], log: Option<File>) -> io::Result<Self> {
+        let (channel, theirs) = Channel::pair()?;
+        let theirs = OwnedFd::from(theirs);
+        let kept: Vec<RawFd> = std::iter::once(&theirs)
+            .chain(sockets)
+            .map(AsRawFd::as_raw_fd)
+            .collect();
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg(WORD)
+            .arg(serde_json::to_string(config)?)
+            .args(kept.iter().map(RawFd::to_string))
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        if let Some(log) = log {
+            command.stderr(log);
+        }
+        let prepare = move || {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            kept.iter().try_for_each(|fd| keep(*fd))
+        };
+        // SAFETY: between fork and exec it makes system calls, and touches no memory but its own.
+        unsafe { command.pre_exec(prepare) };
+        let child = Some(process::spawn(&mut command)?);
+        Ok(Self { child, channel })
+    }
+
+    /// Has it tell this from now on: a guest that asks after that finds it.
+    ///
+    /// # Errors
+    /// When it has ended, or stands still.
+    pub fn tell(&self, data: &Value) -> io::Result<()> {
+        tell(&self.channel, data)
+    }
+}
+
+/// Tells the process at the other end what there is.
+pub(super) fn tell(channel: &Channel, data: &Value) -> io::Result<()> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(memfd_create("metadata", flags)?);
+    file.write_all(data.to_string().as_bytes())?;
+    file.rewind()?;
+    // It is not theirs to change.
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    fcntl_add_seals(&file, seals)?;
+    channel.try_send_with(&[1], file.as_fd())
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(child) = self.child.take() {
+            let _ = child.signal(Signal::KILL);
+            let _ = child.wait();
+        }
+    }
+}
