@@ -4,6 +4,7 @@ use super::tokens::Tokens;
 use crate::http::{Answer, JSON, Method, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// How a guest asks.
@@ -14,6 +15,17 @@ pub enum Version {
     V1,
     /// For a token first, and with that for a path.
     V2,
+}
+
+/// What a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Where a guest finds it.
+    pub address: Ipv4Addr,
+    /// How a guest asks it.
+    pub version: Version,
+    /// All is told as text.
+    pub imds_compat: bool,
 }
 
 /// What is found, and how it is told.

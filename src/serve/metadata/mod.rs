@@ -12,9 +12,9 @@ mod store;
 mod tokens;
 mod wire;
 
-pub use answers::{Answers, Version};
+pub use answers::{Answers, Config, Version};
 pub use process::{WORD, run};
-pub use service::{Config, Service};
+pub use service::Service;
 pub use stack::Stack;
 pub use store::{Store, Unstored};
 

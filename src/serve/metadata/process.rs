@@ -1,7 +1,6 @@
 //! The process that answers a guest: sockets that its frames come through, the data, and no more.
 
-use super::answers::Answers;
-use super::service::Config;
+use super::answers::{Answers, Config};
 use super::stack::Stack;
 use kvmlet_control::{Channel, Received};
 use kvmlet_host::walls::rights;

@@ -1,30 +1,17 @@
 //! The service as whoever attends a VM has it.
 
-use super::answers::Version;
+use super::answers::Config;
 use super::process::WORD;
 use kvmlet_control::Channel;
 use kvmlet_sys::process::{self, Child, keep};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::{Signal, set_parent_process_death_signal};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-
-/// What a service is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Config {
-    /// Where a guest finds it.
-    pub address: Ipv4Addr,
-    /// How a guest asks it.
-    pub version: Version,
-    /// All is told as text.
-    pub imds_compat: bool,
-}
 
 /// A process that answers a guest. It ends with this.
 #[derive(Debug)]
