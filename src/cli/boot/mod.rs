@@ -24,7 +24,6 @@ pub(crate) use restore::Resume;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 use std::io::{self, IsTerminal, stderr};
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -61,8 +60,8 @@ struct Surroundings {
     paused: bool,
     /// Have a program answer the guest at an address, on the interface of this number, by a socket that the caller has
     /// opened: `0,5,169.254.169.254`.
-    #[arg(long, value_name = "NUMBER,FD,ADDRESS", value_parser = answered, hide = true)]
-    metadata: Vec<(usize, i32, Ipv4Addr)>,
+    #[arg(long, value_name = "NUMBER,FD,ADDRESS", hide = true)]
+    metadata: Vec<String>,
     /// Whose flags messages name: those of whoever has started this for an instance.
     #[arg(long, value_name = "VERB", hide = true)]
     started_by: Option<String>,
@@ -136,14 +135,17 @@ pub(crate) fn inheritable(text: &str) -> Result<i32, String> {
     number.ok_or_else(|| "a descriptor is a whole number from 3".into())
 }
 
-/// An interface, a descriptor, and an address.
-fn answered(text: &str) -> Result<(usize, i32, Ipv4Addr), String> {
+/// An interface, and who answers the guest there: its number, a descriptor, and an address.
+fn answered(text: &str) -> Result<(i32, Metadata), Failed> {
     let mut parts = text.splitn(3, ',');
-    let mut next = || parts.next().unwrap_or_default();
-    let number = next().parse().map_err(|_| "the first part is no number")?;
-    let descriptor = inheritable(next())?;
-    let address = next().parse().map_err(|_| "the last part is no address")?;
-    Ok((number, descriptor, address))
+    let mut part = || parts.next().unwrap_or_default();
+    let (interface, number, address) = (part().parse(), inheritable(part()), part().parse());
+    let (Ok(interface), Ok(number), Ok(address)) = (interface, number, address) else {
+        return Err(Failed::new(format!("`{text}` is not NUMBER,FD,ADDRESS")));
+    };
+    let socket = process::inherited(number).and_then(packets);
+    let socket = socket.map_err(|error| unusable(number, error))?;
+    Ok((interface, Metadata::new(address, socket.into())))
 }
 
 /// A socket that keeps the bounds of messages.
@@ -191,7 +193,7 @@ pub(crate) struct Taken {
     pub ready: Option<OwnedFd>,
     control: Option<ControlListener>,
     channel: Option<Channel>,
-    metadata: Vec<(usize, Metadata)>,
+    metadata: Vec<(i32, Metadata)>,
     paused: bool,
 }
 
@@ -212,16 +214,15 @@ impl Surroundings {
             let channel = process::inherited(number).and_then(packets);
             channel.map_err(|error| unusable(number, error))
         });
-        let metadata = self.metadata.iter().map(|(interface, number, address)| {
-            let socket = process::inherited(*number).and_then(packets);
-            let socket = socket.map_err(|error| unusable(*number, error))?;
-            Ok((*interface, Metadata::new(*address, socket.into())))
-        });
+        let mut metadata = Vec::new();
+        for text in &self.metadata {
+            metadata.push(answered(text)?);
+        }
         Ok(Taken {
             ready: ready.transpose()?,
             control: control.transpose()?,
             channel: channel.transpose()?,
-            metadata: metadata.collect::<Result<_, Failed>>()?,
+            metadata,
             paused: self.paused,
         })
     }
@@ -248,7 +249,7 @@ impl Taken {
     ) -> Outcome {
         config.guest.console = kvmlet_run::terminal_size();
         for (number, metadata) in self.metadata {
-            if let Some(net) = config.nets.get_mut(number) {
+            if let Some(net) = config.nets.get_mut(number as usize) {
                 net.metadata = Some(metadata);
             }
         }
