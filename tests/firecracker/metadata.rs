@@ -24,7 +24,7 @@ const ANSWERS: &str = "answer-guests";
 
 fn own_network() {
     enter_own_network().unwrap();
-    for tap in ["tap0", "tap1"] {
+    for tap in ["tap0", "tap1", "tap2", "tap3"] {
         let mut ip = Command::new("ip");
         ip.args(["tuntap", "add", tap, "mode", "tap"]);
         assert!(ip.status().unwrap().success());
@@ -160,7 +160,12 @@ fn anew() {
     }
     let other = Served::new();
     let file = json!({ "backend_type": "File", "backend_path": vm.file("memory") });
-    let load = json!({ "snapshot_path": vm.file("state"), "mem_backend": file, "resume_vm": true });
+    // Its own are there until the kernel is done with the process that had them.
+    let taps = [("eth0", "tap2"), ("eth1", "tap3")];
+    let taps = taps.map(|(id, tap)| json!({ "iface_id": id, "host_dev_name": tap }));
+    let load = json!({
+        "snapshot_path": vm.file("state"), "mem_backend": file, "resume_vm": true, "network_overrides": taps,
+    });
     other.done("PUT", "/snapshot/load", &load);
     // It is another guest now, perhaps, and is told nothing that was said of the first.
     assert_eq!(other.told("/mmds"), json!({}));

@@ -181,9 +181,10 @@ impl Vmm {
 
     /// Cuts its power, and waits until all that was made for it is cleared away.
     pub fn end(mut self) {
-        if self.configuration.take().is_some() {
-            // It has nothing yet.
+        if let Some(pipe) = self.configuration.take() {
+            // It has nothing yet, and is not to take that for a description.
             let _ = self.child.signal(Signal::KILL);
+            drop(pipe);
         } else {
             self.ask(Order::Stop {
                 patience_ms: Some(0),
