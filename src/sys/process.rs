@@ -69,10 +69,8 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
 /// When it is not open.
 pub fn keep(number: RawFd) -> io::Result<()> {
     // SAFETY: sets a flag of a descriptor, if there is one.
-    match unsafe { libc::fcntl(number, libc::F_SETFD, 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
+    let kept = unsafe { libc::fcntl(number, libc::F_SETFD, 0) } != -1;
+    kept.then_some(()).ok_or_else(io::Error::last_os_error)
 }
 
 /// What helps where no further process or thread is given (EAGAIN in clone(2)): each counts.
