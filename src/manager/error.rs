@@ -3,8 +3,8 @@
 use crate::name::{Name, NotAName};
 use crate::sealed::Broken;
 use crate::{InstanceId, State, VolumeName};
+use kvmlet_control::ConnectionError;
 use kvmlet_control::agent::AgentError;
-use kvmlet_control::{ConnectionError, PoolError};
 use kvmlet_spec::{Advice, Remedy};
 use kvmlet_sys::interrupt::Interrupted;
 use kvmlet_sys::lock::{Holder, PATIENCE};
@@ -158,33 +158,6 @@ pub enum Error {
         /// What the user named.
         reference: String,
     },
-    /// No pool is called that.
-    #[error("there is no pool `{name}`")]
-    NoPool {
-        /// What the user named.
-        name: Name,
-    },
-    /// A pool of that name has VMs ready.
-    #[error("there is a pool `{name}` already")]
-    PoolTaken {
-        /// The name.
-        name: Name,
-    },
-    /// Its process was killed, or the host has been started again.
-    #[error("the process of pool `{name}` has ended, and its VMs with it")]
-    PoolDead {
-        /// Its name.
-        name: Name,
-    },
-    /// A pool does not do it.
-    #[error("pool `{name}` does not do it")]
-    Pool {
-        /// Its name.
-        name: Name,
-        /// Why.
-        #[source]
-        source: PoolError,
-    },
     /// Instances have it mounted, whether they run or not.
     #[error("volume `{name}` is in use by {called}")]
     VolumeUsed {
@@ -294,12 +267,6 @@ impl Remedy for Error {
             Self::NoSnapshot { .. } => {
                 Some("`kvmlet snapshot ls` lists those that there are; one in a file is named by that (`./FILE`)".into())
             }
-            Self::NoPool { .. } => Some("`kvmlet pool ls` lists those that there are".into()),
-            Self::PoolTaken { name } => Some(
-                format!("take another name, or remove that one (`kvmlet pool rm {name}`)").into(),
-            ),
-            Self::PoolDead { .. } => Some("make it again".into()),
-            Self::Pool { .. } => None,
             Self::NoVolume { .. } => Some("`kvmlet volume ls` lists those that there are".into()),
             Self::VolumeUsed { .. } => {
                 Some("remove those first (`kvmlet rm`); what has mounted a volume keeps it".into())

@@ -45,7 +45,7 @@ pub use instance::{
 };
 pub use moment::{Moment, NotAMoment};
 pub use name::{Name, NotAName};
-pub use pools::{Holder, PoolLock, PoolNote, PoolView, Pools, Told};
+pub use pools::{Holder, PoolLock, PoolNote, PoolView, Pools, PoolsError, Told};
 pub use sealed::Broken;
 pub use snapshots::{Kept, Snapshots, SnapshotsLock};
 pub use templates::{MOST_TEMPLATE_BYTES, MOST_TEMPLATES, Template, TemplateLock, Templates};

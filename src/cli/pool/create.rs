@@ -4,7 +4,7 @@ use super::name;
 use crate::instances::book;
 use crate::{Cli, Failed, Outcome, RestoreOnly, beside};
 use clap::{Args, Parser};
-use kvmlet_manager::{Error, Moment, Name, PoolLock, PoolNote, Pools};
+use kvmlet_manager::{Moment, Name, PoolLock, PoolNote, Pools, PoolsError};
 use kvmlet_sys::{descriptors, standard_error};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -93,7 +93,7 @@ impl Create {
             };
             match pools.make(&note) {
                 Ok(lock) => return Ok((name, lock)),
-                Err(Error::PoolTaken { .. }) if self.name.is_none() && attempt < 10 => {}
+                Err(PoolsError::Taken { .. }) if self.name.is_none() && attempt < 10 => {}
                 Err(error) => return Err(error.into()),
             }
         }

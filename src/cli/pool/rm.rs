@@ -3,7 +3,7 @@
 use crate::instances::{book, each};
 use crate::{Failed, Outcome};
 use clap::Args;
-use kvmlet_manager::{Error, Pools};
+use kvmlet_manager::{Pools, PoolsError};
 
 /// End pools, with all of their VMs that nobody has taken.
 #[derive(Args)]
@@ -24,7 +24,7 @@ impl Rm {
                 Failed::new(format!("`{}` is not a name: {why}", text.escape_debug()))
             })?;
             match pools.remove(&name) {
-                Err(Error::NoPool { .. }) if self.force => Ok(text.into()),
+                Err(PoolsError::NotFound { .. }) if self.force => Ok(text.into()),
                 other => Ok(other.map(|()| text.into())?),
             }
         })

@@ -6,7 +6,7 @@ use crate::instances::book;
 use crate::{Failed, Outcome};
 use clap::Args;
 use kvmlet_control::{LONGEST, Order, Received, Report, Request, Taken};
-use kvmlet_manager::{Error, Name, Pools};
+use kvmlet_manager::{Name, Pools, PoolsError};
 use kvmlet_run::RawTerminal;
 use kvmlet_spec::Reason;
 use kvmlet_sys::output::write_whole;
@@ -41,7 +41,7 @@ impl Take {
         let mut pool = Pools::of(&book()?)?.connect(&self.name)?;
         // From here on they are the VM's.
         let signals = Signals::take(&ENDING).map_err(Failed::new)?;
-        let taken = pool.take(PATIENCE).map_err(|source| Error::Pool {
+        let taken = pool.take(PATIENCE).map_err(|source| PoolsError::Refused {
             name: self.name,
             source,
         })?;

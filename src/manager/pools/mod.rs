@@ -5,9 +5,11 @@
 //! supervisors' own, as any others: each ends with the channel that its supervisor has to the pool, or to whoever has taken it.
 
 mod clients;
+mod error;
 mod holder;
 mod parked;
 
+pub use error::PoolsError;
 pub use holder::{Holder, Told};
 
 use crate::locked::locked;
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -93,11 +96,11 @@ impl Pools {
     /// Notes a pool, for the process that gets the lock. What another one of that name has left behind, whose process was killed, goes.
     ///
     /// # Errors
-    /// [`Error::PoolTaken`], and when it cannot be noted.
-    pub fn make(&self, note: &PoolNote) -> Result<PoolLock, Error> {
+    /// [`PoolsError::Taken`], and when it cannot be noted.
+    pub fn make(&self, note: &PoolNote) -> Result<PoolLock, PoolsError> {
         let _gate = locked(&self.0, GATE)?;
         let lock = self.lock(&note.name)?;
-        let lock = lock.ok_or_else(|| Error::PoolTaken {
+        let lock = lock.ok_or_else(|| PoolsError::Taken {
             name: note.name.clone(),
         })?;
         self.remove_file(&note.name, SOCKET)?;
@@ -111,19 +114,25 @@ impl Pools {
     /// A pool's lock; none if its process lives.
     fn lock(&self, name: &Name) -> Result<Option<PoolLock>, Error> {
         let name = format!("{name}{LOCK}");
-        let file = self.0.open_or_make(&name);
-        let taken = file.and_then(|file| {
-            let is_ours = lock::try_acquire(&file)?;
-            Ok(is_ours.then_some(PoolLock(file)))
-        });
-        taken.map_err(|error| Error::file(&self.0.path().join(name))(error))
+        let take = || loop {
+            let file = self.0.open_or_make(&name)?;
+            if !lock::try_acquire(&file)? {
+                return Ok(None);
+            }
+            // Whoever had it may have removed the file after it was opened here.
+            if file.metadata()?.nlink() > 0 {
+                return Ok(Some(PoolLock(file)));
+            }
+        };
+        let taken: io::Result<_> = take();
+        taken.map_err(|error| Error::file(&self.0.path().join(&name))(error))
     }
 
     /// All of them, by their names.
     ///
     /// # Errors
     /// When they cannot be listed. One whose note cannot be believed is left out.
-    pub fn list(&self) -> Result<Vec<PoolView>, Error> {
+    pub fn list(&self) -> Result<Vec<PoolView>, PoolsError> {
         let names = self.0.names().map_err(Error::file(self.0.path()))?;
         let names = names.iter().filter_map(|name| name.strip_suffix(NOTE));
         let mut names: Vec<Name> = names.filter_map(|name| name.parse().ok()).collect();
@@ -147,11 +156,11 @@ impl Pools {
     /// Whoever takes VMs of a pool.
     ///
     /// # Errors
-    /// [`Error::NoPool`], [`Error::PoolDead`].
-    pub fn connect(&self, name: &Name) -> Result<Pool, Error> {
+    /// [`PoolsError::NotFound`], [`PoolsError::Dead`].
+    pub fn connect(&self, name: &Name) -> Result<Pool, PoolsError> {
         Pool::to(&self.socket(name)).map_err(|_| match self.is_noted(name) {
-            false => Error::NoPool { name: name.clone() },
-            true => Error::PoolDead { name: name.clone() },
+            false => PoolsError::NotFound { name: name.clone() },
+            true => PoolsError::Dead { name: name.clone() },
         })
     }
 
@@ -163,12 +172,12 @@ impl Pools {
     /// Has a pool end, with all VMs that nobody has taken, and forgets it. When this returns they are gone.
     ///
     /// # Errors
-    /// [`Error::NoPool`], and when it does not end.
-    pub fn remove(&self, name: &Name) -> Result<(), Error> {
+    /// [`PoolsError::NotFound`], and when it does not end.
+    pub fn remove(&self, name: &Name) -> Result<(), PoolsError> {
         if !self.is_noted(name) {
-            return Err(Error::NoPool { name: name.clone() });
+            return Err(PoolsError::NotFound { name: name.clone() });
         }
-        let failed = |source: PoolError| Error::Pool {
+        let failed = |source: PoolError| PoolsError::Refused {
             name: name.clone(),
             source,
         };
@@ -179,7 +188,7 @@ impl Pools {
         loop {
             let _gate = locked(&self.0, GATE)?;
             match self.lock(name)? {
-                Some(_lock) => return self.forget(name),
+                Some(_lock) => return Ok(self.forget(name)?),
                 // It has told that it ends, and is about to.
                 None if Instant::now() < deadline => sleep(Duration::from_millis(1)),
                 // Or another one of that name was made meanwhile.
@@ -211,7 +220,7 @@ impl Pools {
         lock: PoolLock,
         holder: Holder,
         told: &mut dyn FnMut(Told<'_>),
-    ) -> Result<(), Error> {
+    ) -> Result<(), PoolsError> {
         let path = self.socket(name);
         let listener = holder::listen(&self.0, &format!("{name}{SOCKET}"));
         let listener = listener.map_err(|error| Error::file(&path)(error))?;
@@ -221,7 +230,7 @@ impl Pools {
         let forgotten = self.forget(name);
         drop(lock);
         served.map_err(|error: io::Error| Error::file(&path)(error))?;
-        forgotten
+        Ok(forgotten?)
     }
 }
 
@@ -258,27 +267,25 @@ mod tests {
     fn a_name_is_one_pools_as_long_as_that_lives() {
         let (_place, pools, note) = pools();
         let lock = pools.make(&note).unwrap();
-        assert!(matches!(pools.make(&note), Err(Error::PoolTaken { .. })));
+        assert!(matches!(pools.make(&note), Err(PoolsError::Taken { .. })));
         let mut all = pools.list().unwrap();
         let found = all.pop().unwrap();
         assert_eq!((all.len(), &found.note), (0, &note));
         assert!(found.status.is_none());
         assert!(matches!(
             pools.connect(&note.name),
-            Err(Error::PoolDead { .. })
+            Err(PoolsError::Dead { .. })
         ));
-        // One that lives and does not answer is not forgotten.
-        assert!(pools.remove(&note.name).is_err());
         drop(lock);
         pools.make(&note).unwrap();
         pools.remove(&note.name).unwrap();
         assert!(matches!(
             pools.remove(&note.name),
-            Err(Error::NoPool { .. })
+            Err(PoolsError::NotFound { .. })
         ));
         assert!(matches!(
             pools.connect(&note.name),
-            Err(Error::NoPool { .. })
+            Err(PoolsError::NotFound { .. })
         ));
         assert_eq!(pools.0.names().unwrap(), [GATE]);
     }
