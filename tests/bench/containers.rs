@@ -184,7 +184,7 @@ fn starts_same_guest() {
 }
 
 fn starts_guest() {
-    let names = "kvmlet-metal,kvmlet-metal-nojail,kvmlet-restore,kvmlet-restore-nojail";
+    let names = "kvmlet-metal,kvmlet-metal-nojail,kvmlet-restore,kvmlet-restore-nojail,kvmlet-pool,kvmlet-pool-nojail";
     let result = Cache::new().json(&["startup", "--rounds", "3", "--only", names]);
     let one = contestant(&result, "kvmlet-metal");
     for name in names.split(',') {

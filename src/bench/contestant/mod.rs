@@ -14,6 +14,7 @@ mod kvmlet;
 mod linux;
 mod oci;
 mod podman;
+mod pool;
 mod process;
 mod qemu;
 mod restore;
@@ -108,6 +109,8 @@ pub fn all(programs: &Programs) -> Vec<Box<dyn Contestant>> {
         Box::new(kvmlet::Metal::new(programs, false)),
         Box::new(restore::Restore::new(programs, true)),
         Box::new(restore::Restore::new(programs, false)),
+        Box::new(pool::Pool::new(programs, true)),
+        Box::new(pool::Pool::new(programs, false)),
         Box::new(kvmlet::Linux::new(programs, true)),
         Box::new(kvmlet::Linux::new(programs, false)),
         Box::new(Vmm::metal(programs, firecracker::DIALECT)),

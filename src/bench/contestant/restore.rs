@@ -30,33 +30,33 @@ impl Restore {
             saved: Vec::new(),
         }
     }
+}
 
-    /// Runs a guest, and saves it there as soon as it waits for that.
-    fn save(&self, guest: &Path, socket: &Path, saved: &Path) -> Result<(), String> {
-        let failed = |error: std::io::Error| format!("the guest cannot be run: {error}");
-        let listener = UnixListener::bind(socket).map_err(failed)?;
-        // A descriptor of that number, which this process cannot give a child, and a shell can.
-        const SCRIPT: &str = "exec \"$@\" 3<&0 </dev/null";
-        let child = Command::new("sh")
-            .args(["-c", SCRIPT, "sh"])
-            .arg(&self.kvmlet)
-            .args(["boot", "--no-jail", "--no-rng", "--control-fd", "3"])
-            .arg("--kernel")
-            .arg(guest)
-            .stdin(OwnedFd::from(listener))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut guest = Guest(child.map_err(failed)?);
-        let said = guest.0.stdout.take().map(BufReader::new);
-        let mut lines = said.into_iter().flat_map(BufRead::lines);
-        let is_there = |line: Result<String, _>| line.is_ok_and(|line| line.trim() == "saved");
-        if !lines.any(is_there) {
-            return Err("the guest that is to be saved says nothing".into());
-        }
-        let [kvmlet, verb] = [self.kvmlet.as_os_str(), OsStr::new("snapshot")];
-        output(&[kvmlet, verb, socket.as_os_str(), saved.as_os_str()]).map(drop)
+/// Runs a guest, and saves it there as soon as it waits for that.
+pub(super) fn save(kvmlet: &Path, guest: &Path, socket: &Path, saved: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("the guest cannot be run: {error}");
+    let listener = UnixListener::bind(socket).map_err(failed)?;
+    // A descriptor of that number, which this process cannot give a child, and a shell can.
+    const SCRIPT: &str = "exec \"$@\" 3<&0 </dev/null";
+    let child = Command::new("sh")
+        .args(["-c", SCRIPT, "sh"])
+        .arg(kvmlet)
+        .args(["boot", "--no-jail", "--no-rng", "--control-fd", "3"])
+        .arg("--kernel")
+        .arg(guest)
+        .stdin(OwnedFd::from(listener))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut guest = Guest(child.map_err(failed)?);
+    let said = guest.0.stdout.take().map(BufReader::new);
+    let mut lines = said.into_iter().flat_map(BufRead::lines);
+    let is_there = |line: Result<String, _>| line.is_ok_and(|line| line.trim() == "saved");
+    if !lines.any(is_there) {
+        return Err("the guest that is to be saved says nothing".into());
     }
+    let [kvmlet, verb] = [kvmlet.as_os_str(), OsStr::new("snapshot")];
+    output(&[kvmlet, verb, socket.as_os_str(), saved.as_os_str()]).map(drop)
 }
 
 /// A process that goes with this.
@@ -109,7 +109,7 @@ impl Contestant for Restore {
         let ways = self.guests.iter().zip(["ends", "stays"]);
         let saved = ways.map(|(guest, way)| {
             let saved = place(&format!("{way}.snapshot"));
-            self.save(guest, &place(way), &saved)?;
+            save(&self.kvmlet, guest, &place(way), &saved)?;
             Ok(saved)
         });
         self.saved = saved.collect::<Result<_, String>>()?;
