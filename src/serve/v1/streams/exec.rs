@@ -1,19 +1,20 @@
 //! Programs beside a VM's service, as `kvmlet exec` has them executed: what clients ask for, and what they are told.
 
 use super::super::call::Call;
-use super::super::problem::{CONFLICT, NO_ANSWER, NOT_DONE, Problem};
+use super::super::problem::{NO_ANSWER, Problem};
 use super::super::route::LINES;
 use super::peer::Peer;
 use super::running;
 use super::session::{Session, Way};
+use super::told::failed;
 use crate::http::Answer;
 use kvmlet_control::agent::AgentError;
-use kvmlet_control::agent::channel::{Fault, ProcessSpec, Role};
+use kvmlet_control::agent::channel::{ProcessSpec, Role};
 use kvmlet_manager::View;
 use kvmlet_manager::supervision::connect;
 use kvmlet_spec::ConsoleSize;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -21,8 +22,6 @@ use std::time::Duration;
 const PROTOCOL: &str = "kvmlet-exec";
 /// How long a guest may take to be connected to, and to start a program.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The exit code of a program that there is not, as shells have it.
-const NOT_THERE: u8 = 127;
 
 /// What is to be executed beside a VM's service, and how: what is not said is as its service has it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -55,30 +54,6 @@ pub struct TtySize {
     pub rows: u16,
 }
 
-/// What is told of a program that is executed: an object a line, and that which says how it has ended is the last one.
-#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
-#[serde(default)]
-pub struct ExecLine {
-    /// Where it has written something: `stdout`, `stderr`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stream: Option<&'static str>,
-    /// What: a line, a part of one, or several.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// The same, where it is not UTF-8.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub base64: Option<String>,
-    /// Its exit code, or what stands for one: 128 and the signal that has killed it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exit_code: Option<u8>,
-    /// The number of that signal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signal: Option<u8>,
-    /// Why nobody knows how it has ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub problem: Option<Problem>,
-}
-
 /// Has a program executed, and passes its streams on until it has ended.
 pub fn exec(call: &Call, peer: &mut Peer) -> Result<(), Problem> {
     let wanted: ExecVm = call.read()?;
@@ -106,37 +81,6 @@ pub fn exec(call: &Call, peer: &mut Peer) -> Result<(), Problem> {
     };
     Session::new(agent, way, view.called()).run(peer);
     Ok(())
-}
-
-/// Why nothing came of a program.
-pub(super) fn failed(error: AgentError, called: &str) -> Problem {
-    match &error {
-        AgentError::Failed {
-            fault: Fault::Start { exit_code },
-            ..
-        } => {
-            let problem = Problem::new(NOT_DONE, error.to_string());
-            match *exit_code {
-                NOT_THERE => {
-                    problem.help("what the image has can be executed; it need not have a shell")
-                }
-                _ => problem,
-            }
-        }
-        AgentError::Failed {
-            fault: Fault::Busy, ..
-        } => {
-            let mut problem = Problem::new(NOT_DONE, error.to_string());
-            problem.retryable = true;
-            problem
-        }
-        AgentError::Gone => {
-            let detail = format!("VM `{called}` has ended before the program has");
-            Problem::new(CONFLICT, detail)
-        }
-        AgentError::Late(_) => Problem::new(NO_ANSWER, error.to_string()),
-        _ => Problem::because(NOT_DONE, &error),
-    }
 }
 
 impl ExecVm {

@@ -8,11 +8,13 @@ mod frames;
 mod lines;
 mod peer;
 mod session;
+mod told;
 mod verb;
 
-pub use exec::{ExecLine, ExecVm, exec};
+pub use exec::{ExecVm, exec};
 pub use files::{ARCHIVE, get, put};
 pub use peer::{Manners, Peer};
+pub use told::ExecLine;
 
 use super::call::Call;
 use super::problem::{BUSY, CONFLICT, HOST, Problem};

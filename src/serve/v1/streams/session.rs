@@ -1,10 +1,10 @@
 //! A program in a guest, and the client that its streams go to.
 
 use super::super::problem::{BAD_REQUEST, HOST, Problem};
-use super::exec::{ExecLine, failed};
 use super::frames::{self, Frame};
 use super::lines::{Piece, Text};
 use super::peer::{Gone, Peer, Sent};
+use super::told::{ExecLine, failed};
 use kvmlet_control::agent::channel::{Ended, Event, Output, Request};
 use kvmlet_control::agent::{Agent, AgentError};
 use kvmlet_manager::supervision::slot_of;
