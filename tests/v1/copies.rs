@@ -246,7 +246,7 @@ fn run() {
     served.has_written("web", "ready\n");
     // Settings are named as clients say them, and what is not there is not looked for among files.
     let mut more = wanted.clone();
-    more["memory"] = json!("9000g");
+    more["memory"] = json!("900g");
     let failed = over(&served, "/v1/vms/more/run", &more);
     let problem = &failed["problem"];
     assert!(

@@ -23,6 +23,26 @@ fn fields() {
     for body in ["", "{", "[]", "null", "1", "{} {}"] {
         put(body);
     }
+    for (body, part) in [
+        ("", "missing"),
+        (" []", "a list"),
+        ("\"x\"", "a text"),
+        ("null", "a single word"),
+        ("-1", "a number"),
+    ] {
+        let problem = put(body);
+        let detail = format!("the body is {part}, and is to be a JSON object");
+        assert_eq!(problem["detail"], detail, "{body}");
+    }
+    let long = format!("/v1/vms/{}", "a".repeat(300));
+    served.refused(404, "GET", &long, "");
+    let problem = served.refused(400, "PUT", &long, &agent(&["stay"]).to_string());
+    assert_eq!(problem["field"], "name");
+    let problem = served.refused(400, "GET", "/v1/vms/%ff", "");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("UTF-8"),
+        "{problem}"
+    );
     let with = |change: fn(&mut serde_json::Value)| {
         let mut wanted = agent(&["stay"]);
         change(&mut wanted);
@@ -97,15 +117,7 @@ fn missing() {
         return;
     }
     let served = Served::new();
-    for path in [
-        "/",
-        "/v1",
-        "/v1/",
-        "/v2/vms",
-        "/v1/vms/a/b/c",
-        "/v1/vms/%ff",
-        "/version",
-    ] {
+    for path in ["/", "/v1", "/v1/", "/v2/vms", "/v1/vms/a/b/c", "/version"] {
         served.refused(404, "GET", path, "");
     }
     for (method, path) in [
@@ -215,6 +227,28 @@ fn words() {
         help.contains("`memory`") && !help.contains("--"),
         "{problem}"
     );
+    // What the verb would not understand is refused before there is an operation, and by fields.
+    for (body, field) in [
+        (json!({ "image": "a", "restart": "often" }), "restart"),
+        (json!({ "image": "a", "memory": "lots" }), "memory"),
+        (
+            json!({ "image": "a", "stop_signal": "NOPE" }),
+            "stop_signal",
+        ),
+        (json!({ "image": "a", "tmpfs": ["x"] }), "tmpfs"),
+        (json!({ "image": "a", "volumes": ["a:b"] }), "volumes"),
+        (
+            json!({ "image": "a", "health": { "interval": "soon" } }),
+            "health.interval",
+        ),
+        (json!({ "image": "a", "hostname": "a b" }), "hostname"),
+        (json!({ "image": "a", "vcpus": 255 }), "vcpus"),
+    ] {
+        let problem = served.refused(400, "POST", "/v1/vms/web2/run", &body.to_string());
+        assert_eq!(problem["field"], field, "{problem}");
+        assert!(!problem.to_string().contains("--"), "{problem}");
+    }
+    assert_eq!(served.get("/v1/operations")["operations"], json!([]));
     let nobody = served.refused(404, "GET", "/v1/vms/nobody", "");
     assert_eq!(nobody["help"], "`GET /v1/vms` lists all that there are");
 }

@@ -88,12 +88,15 @@ impl Call {
             let detail = format!("the body has the key `{}` twice", key.escape_debug());
             return Err(Problem::in_field(key, detail).help("say it once"));
         }
+        if let Some(what) = is_no_object(&self.body) {
+            let detail = format!("the body is {what}, and is to be a JSON object");
+            return Err(Problem::new(BAD_REQUEST, detail).help(HELP));
+        }
         let mut json = serde_json::Deserializer::from_slice(&self.body);
         let read = serde_path(&mut json);
         read.map_err(|error| {
             let detail = format!("the body is not what it is to be: {error}");
-            let help = "`GET /v1/openapi.json` says what it is to be";
-            let mut problem = Problem::new(BAD_REQUEST, detail).help(help);
+            let mut problem = Problem::new(BAD_REQUEST, detail).help(HELP);
             // serde quotes the key that it does not know, or misses.
             let message = error.to_string();
             let is_field = message.contains("unknown field") || message.contains("missing field");
@@ -123,6 +126,21 @@ impl Call {
         let name = self.name.parse::<Name>();
         name.map_err(|error| Problem::in_field("name", error.to_string()))
     }
+}
+
+const HELP: &str = "`GET /v1/openapi.json` says what it is to be";
+
+/// What a body is by how it begins, if no object begins so. A list would be taken for one, member by member.
+fn is_no_object(body: &[u8]) -> Option<&'static str> {
+    Some(match body.trim_ascii_start().first() {
+        Some(b'{') => return None,
+        Some(b'[') => "a list",
+        Some(b'"') => "a text",
+        Some(b'-' | b'0'..=b'9') => "a number",
+        Some(b't' | b'f' | b'n') => "a single word",
+        Some(_) => "no JSON",
+        None => "missing",
+    })
 }
 
 fn serde_path<'de, T: DeserializeOwned>(

@@ -1,7 +1,7 @@
 //! The machine of a VM, as clients describe it and are told of it: the keys of a configuration file.
 
 use kvmlet_manager::Asked;
-use kvmlet_spec::Setting;
+use kvmlet_spec::{Setting, VcpuCount};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -53,7 +53,15 @@ impl JsonSchema for Config {
             let first = definition.key.split(['.', '[']).next().unwrap_or_default();
             if !first.is_empty() && !is_elsewhere(first) {
                 let steps: Vec<_> = definition.key.split('.').collect();
-                let leaf = leaf(&setting.help_of_key(), definition.value, steps.len() == 1);
+                let most = match definition.key {
+                    "vcpus" => u64::from(VcpuCount::MAX),
+                    _ => 10_000,
+                };
+                let leaf = leaf(
+                    &setting.help_of_key(),
+                    definition.value,
+                    (steps.len() == 1, most),
+                );
                 put(&mut schema, &steps, leaf);
             }
         }
@@ -78,10 +86,10 @@ fn object() -> Map<String, Value> {
 }
 
 /// A value. What it can be is checked as a whole by who reads it: what is said of it here, all that can be is.
-fn leaf(help: &str, value: &str, is_top: bool) -> Map<String, Value> {
+fn leaf(help: &str, value: &str, (is_top, most): (bool, u64)) -> Map<String, Value> {
     let kind = match value {
         "" | "on|off" => json!({ "type": "boolean" }),
-        "N" if is_top => json!({ "type": "integer", "minimum": 1, "maximum": 10000 }),
+        "N" if is_top => json!({ "type": "integer", "minimum": 1, "maximum": most }),
         "SIZE" if is_top => json!({ "type": "string", "pattern": "^[1-9][0-9]{0,3}[KMG]$" }),
         "FILE" => json!({ "type": "string", "pattern": "^/[^\u{0}]*$" }),
         "TEXT" => json!({ "type": "string" }),

@@ -31,6 +31,7 @@ mod table_streams;
 mod turns;
 mod unique;
 mod vms;
+mod words;
 
 use kvmlet_command::serve::SERVE_LINE;
 use kvmlet_command::{FAILED, Failed};

@@ -2,6 +2,7 @@
 //! or cancels it. It goes on when this server ends; what is known of it does not.
 
 use super::problem::{BUSY, CANCELLED, HOST, NO_ANSWER, NOT_DONE, NOT_FOUND, Problem};
+use super::words::in_fields;
 use kvmlet_command::beside::not_run;
 use kvmlet_manager::{InstanceId, Moment};
 use rustix::io::Errno;
@@ -209,7 +210,10 @@ fn finish(id: &str, status: Option<ExitStatus>, said: &str) {
             let problem = Problem::new(CANCELLED, "it was cancelled, and nothing of it is left");
             (Progress::Cancelled, Some(problem))
         }
-        (false, false) => (Progress::Failed, Some(Problem::in_words(NOT_DONE, said))),
+        (false, false) => {
+            let problem = in_fields(Problem::in_words(NOT_DONE, said));
+            (Progress::Failed, Some(problem))
+        }
     };
     CHANGED.notify_all();
 }

@@ -118,6 +118,13 @@ impl Problem {
                 _ => problem.causes.push(line.trim().into()),
             }
         }
+        // What is said is all that there is to know it by.
+        let saved = being_saved();
+        problem.retryable |= problem
+            .causes
+            .iter()
+            .chain([&problem.detail])
+            .any(|it| *it == saved);
         problem
     }
 
@@ -138,6 +145,11 @@ impl Problem {
         let body = serde_json::to_string(self).unwrap_or_default();
         Answer::new(self.status, Some(body)).of_kind(KIND)
     }
+}
+
+/// What a VM says that is being saved: in a moment it is not, any more.
+fn being_saved() -> String {
+    kvmlet_vmm::Error::BeingSaved.to_string()
 }
 
 /// What is told before anybody knows what was asked for.
@@ -179,6 +191,7 @@ impl From<Error> for Problem {
             } => Self::new(sort, why.message.clone()),
             error => Self::because(sort, error),
         };
+        problem.retryable |= problem.detail == being_saved();
         problem.help = match &error {
             // By what clients of this API have.
             Error::NotFound { .. } => Some("`GET /v1/vms` lists all that there are".into()),
@@ -215,6 +228,31 @@ mod tests {
         let late = refused(&format!("{UNANSWERED} 30 s"));
         assert_eq!((late.status, late.retryable), (504, true));
         assert_eq!(late.detail, "the VM has not answered within 30 s");
-        assert_eq!(refused("the VM has no balloon").status, 409);
+        let no = refused("the VM has no balloon");
+        assert_eq!((no.status, no.retryable), (409, false));
+    }
+
+    #[test]
+    fn a_vm_that_is_being_saved_is_asked_again() {
+        let mut failure = Failure::default();
+        failure.message = kvmlet_vmm::Error::BeingSaved.to_string();
+        let called = "web".into();
+        let source = ConnectionError::Refused(failure);
+        let problem = Problem::from(Error::Control { called, source });
+        assert_eq!((problem.status, problem.retryable), (409, true));
+        for (said, retryable) in [
+            (
+                "error: the VM is being saved\n  help: try again when it is\n",
+                true,
+            ),
+            (
+                "error: cannot save VM `a`\n  caused by: the VM is being saved\n",
+                true,
+            ),
+            ("error: cannot save VM `a`\n  caused by: no space\n", false),
+        ] {
+            let problem = Problem::in_words(NOT_DONE, said);
+            assert_eq!(problem.retryable, retryable, "{problem:?}");
+        }
     }
 }

@@ -3,13 +3,16 @@
 use super::call::Call;
 use super::copies::{MOST, Made, program};
 use super::operations::Kind;
-use super::problem::Problem;
+use super::problem::{BAD_REQUEST, HOST, Problem};
+use super::words::in_fields;
 use crate::http::Answer;
 use kvmlet_command::beside::KVMLET;
+use kvmlet_spec::VcpuCount;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// What a VM is to run, and how: what is not said is as the image has it. Texts are as the flags of `kvmlet run` take them, which are docker's.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -55,7 +58,7 @@ pub struct RunVm {
     #[schemars(range(min = 0.001, max = 1024.0))]
     pub cpus: Option<f64>,
     /// Number of vCPUs [default: as many as `cpus` takes, or 1].
-    #[schemars(range(min = 1, max = 1024))]
+    #[schemars(range(min = 1, max = 254))]
     pub vcpus: Option<u32>,
     /// Guest memory: `512m`, `1.5g` [default: 128m].
     pub memory: Option<String>,
@@ -111,16 +114,37 @@ pub fn run(call: &Call) -> Result<Answer, Problem> {
     let wanted: RunVm = call.read()?;
     wanted.check()?;
     let made = Made::new(call, call.new_name()?)?;
+    let describe = |command: &mut Command| {
+        command.args(["run", "--detach"]);
+        made.name(command);
+        made.describe(command, &wanted.publish, wanted.remove)?;
+        let flags = wanted.flags().into_iter();
+        command.args(flags.map(|(flag, value)| format!("--{flag}={value}")));
+        command.args(wanted.read_only.then_some("--read-only"));
+        Ok::<(), Problem>(())
+    };
+    // What is not understood is refused at once: whoever asks for help is told of it first.
     let mut command = program(KVMLET)?;
-    command.args(["run", "--detach"]);
-    made.name(&mut command);
-    made.describe(&mut command, &wanted.publish, wanted.remove)?;
-    for (flag, value) in wanted.flags() {
-        command.arg(format!("--{flag}={value}"));
-    }
-    command.args(wanted.read_only.then_some("--read-only"));
+    describe(&mut command)?;
+    understood(command.arg("--help"))?;
+    let mut command = program(KVMLET)?;
+    describe(&mut command)?;
     command.arg("--").arg(&wanted.image).args(&wanted.command);
     made.begin(Kind::Run, command)
+}
+
+/// Does a verb understand that?
+fn understood(command: &mut Command) -> Result<(), Problem> {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let output = command.current_dir("/").stderr(Stdio::piped()).output();
+    let output = output.map_err(|error| Problem::because(HOST, &error))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(in_fields(Problem::in_words(BAD_REQUEST, &said)))
+        }
+    }
 }
 
 impl RunVm {
@@ -155,6 +179,7 @@ impl RunVm {
             }
         }
         self.check_bounds()?;
+        self.check_service()?;
         let mut all = self.flags().into_iter().map(|(_, value)| value);
         let words = self
             .command
@@ -186,7 +211,11 @@ impl RunVm {
             ),
             ("volumes", self.volumes.len() <= MOST, "are 64 at most"),
             ("tmpfs", self.tmpfs.len() <= MOST, "are 64 at most"),
-            ("vcpus", (1..=1024).contains(&vcpus), "are 1 to 1024"),
+            (
+                "vcpus",
+                (1..=u32::from(VcpuCount::MAX)).contains(&vcpus),
+                "are 1 to 254",
+            ),
             (
                 "cpus",
                 (0.001..=1024.0).contains(&cpus),
@@ -196,6 +225,50 @@ impl RunVm {
             if !is_within {
                 return Err(Problem::in_field(field, format!("`{field}` {bounds}")));
             }
+        }
+        Ok(())
+    }
+
+    /// What the guest would refuse.
+    fn check_service(&self) -> Result<(), Problem> {
+        let has = |text: &Option<String>, good: fn(&str) -> bool| text.as_deref().is_none_or(good);
+        for (field, is_good, detail) in [
+            (
+                "hostname",
+                has(&self.hostname, |name| {
+                    let is_of_one = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+                    (1..=64).contains(&name.len()) && name.chars().all(is_of_one)
+                }),
+                "letters, digits, hyphens and dots make up a host name, 64 at most",
+            ),
+            (
+                "user",
+                has(&self.user, |user| {
+                    user.split(':').count() <= 2 && !user.split(':').any(str::is_empty)
+                }),
+                "a user is `USER` or `USER:GROUP`, by names or numbers",
+            ),
+            (
+                "workdir",
+                has(&self.workdir, |path| path.starts_with('/')),
+                "the directory in which a service starts is absolute",
+            ),
+        ] {
+            if !is_good {
+                return Err(Problem::in_field(field, detail));
+            }
+        }
+        let is_started_again = self.restart.as_deref().is_some_and(|policy| policy != "no");
+        let health = self.health.as_ref();
+        let restarts = health.is_some_and(|it| it.on_failure.as_deref() == Some("restart"));
+        if restarts && !is_started_again {
+            let detail = "a service that is unhealthy would be stopped and stay so";
+            let help = "say when it is started again, by `restart`";
+            return Err(Problem::in_field("health.on_failure", detail).help(help));
+        }
+        if self.remove && is_started_again {
+            let detail = "what is removed when it has ended is not started again";
+            return Err(Problem::in_field("restart", detail));
         }
         Ok(())
     }
@@ -260,57 +333,5 @@ impl RunVm {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn read(body: Value) -> RunVm {
-        serde_json::from_value(body).unwrap()
-    }
-
-    #[test]
-    fn what_is_wanted_is_said_by_flags() {
-        let wanted = read(json!({
-            "image": "nginx", "env": { "A": "-b" }, "volumes": ["data:/srv"], "cpus": 1.5,
-            "health": { "command": "true", "retries": 2 }, "restart": "always", "pull": "never"
-        }));
-        wanted.check().unwrap();
-        let flags: Vec<_> = wanted
-            .flags()
-            .iter()
-            .map(|(flag, value)| format!("{flag}={value}"))
-            .collect();
-        assert_eq!(
-            flags,
-            [
-                "env=A=-b",
-                "volume=data:/srv",
-                "pull=never",
-                "restart=always",
-                "cpus=1.5",
-                "health-cmd=true",
-                "health-retries=2"
-            ]
-        );
-        for (body, field) in [
-            (json!({ "image": "./root" }), "image"),
-            (json!({ "image": "i", "kernel": "vmlinux" }), "kernel"),
-            (
-                json!({ "image": "i", "volumes": ["a:/b", "./c:/d"] }),
-                "volumes[1]",
-            ),
-            (json!({ "image": "i", "env": { "A=B": "" } }), "env"),
-            (json!({ "image": "i", "labels": { "": "" } }), "labels"),
-            (json!({ "image": "i", "command": ["a\u{0}"] }), "command"),
-            (json!({ "image": "" }), "image"),
-            (json!({ "image": "i", "vcpus": 0 }), "vcpus"),
-            (json!({ "image": "i", "cpus": 0 }), "cpus"),
-        ] {
-            let problem = read(body).check().unwrap_err();
-            assert_eq!(
-                (problem.status, problem.field.as_deref()),
-                (400, Some(field))
-            );
-        }
-    }
-}
+#[path = "runs_tests.rs"]
+mod tests;

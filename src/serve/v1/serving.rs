@@ -5,12 +5,12 @@ use super::acts::{Way, Work, way};
 use super::call::Call;
 use super::events::Watcher;
 use super::path::{Found, find};
-use super::problem::{self, BUSY, HOST, NOT_ALLOWED, NOT_FOUND, Problem};
+use super::problem::{self, BAD_REQUEST, BUSY, HOST, NOT_ALLOWED, NOT_FOUND, Problem};
 use super::rate::{Rates, too_often};
 use super::route::{Act, LINES, Route};
 use super::streams::{Manners, Peer, Stream, Streams};
 use super::{BODY_BYTES, SEATS, SERVER, WATCHERS, keepers};
-use crate::http::{Answer, ClientId, Manner, Method, Peers, Request, Server};
+use crate::http::{Answer, ClientId, Manner, Method, Peers, Request, Server, decoded};
 use kvmlet_manager::Book;
 use kvmlet_sys::event::Event;
 use kvmlet_sys::signals::Signals;
@@ -154,6 +154,10 @@ impl Serving {
         request: Request,
         id: &str,
     ) -> std::result::Result<(), (Problem, Fields)> {
+        if decoded(&request.path).is_none() {
+            let detail = "the path is not percent-encoded UTF-8";
+            return Err((Problem::new(BAD_REQUEST, detail), Vec::new()));
+        }
         let (route, name) = match find(request.method, &request.path) {
             Found::Route(route, name) => (route, name),
             Found::Methods(methods) => {
