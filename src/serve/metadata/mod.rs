@@ -1,6 +1,6 @@
 //! What a guest finds at an address of its own (Firecracker's MMDS): data that the host gives it, by HTTP.
 //!
-//! TCP and HTTP with a guest are a [process]'s of their own, which has nothing but sockets that the guest's frames come
+//! TCP and HTTP with a guest are a process's of their own, which has nothing but sockets that the guest's frames come
 //! through, and the data. A guest that takes it over has what it could ask for.
 
 mod answers;
