@@ -61,9 +61,9 @@ fn now(clock: u64) -> u64 {
             0.. => tsc << shift,
             _ => tsc >> -shift,
         };
-        let passed = u128::from(scaled) * u128::from(read(MULTIPLIER) as u32) >> 32;
+        let passed = (u128::from(scaled) * u128::from(read(MULTIPLIER) as u32)) >> 32;
         let now = read(SYSTEM_TIME).wrapping_add(passed as u64);
-        if version % 2 == 0 && version == read(VERSION) as u32 {
+        if version.is_multiple_of(2) && version == read(VERSION) as u32 {
             return now;
         }
     }
