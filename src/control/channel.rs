@@ -63,7 +63,7 @@ impl Channel {
     /// As [`try_send`](Self::try_send).
     pub fn try_send_with(&self, message: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<()> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        Ok(send_with(&self.0, message, descriptor, flags).map(drop)?)
+        Ok(send_with(&self.0, message, &[descriptor], flags).map(drop)?)
     }
 
     /// As [`receive`](Self::receive), with the descriptor that the message came with, if it did.

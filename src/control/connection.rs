@@ -305,20 +305,29 @@ impl Connection {
         Ok(true)
     }
 
-    #[allow(clippy::disallowed_methods)] // what clients link knows no kvmlet-sys
     fn wait(&self, what: PollFlags, deadline: Option<Instant>) -> io::Result<bool> {
-        loop {
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let left = left.map(|left| Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
-            });
-            let mut fds = [PollFd::new(&self.socket, what)];
-            match poll(&mut fds, left.as_ref()) {
-                Ok(count) => return Ok(count > 0),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+        until(self.socket.as_fd(), what, deadline)
+    }
+}
+
+/// Waits until a socket is that; false where it is not by then.
+#[allow(clippy::disallowed_methods)] // what clients link knows no kvmlet-sys
+pub(crate) fn until(
+    socket: BorrowedFd<'_>,
+    what: PollFlags,
+    deadline: Option<Instant>,
+) -> io::Result<bool> {
+    loop {
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        let mut fds = [PollFd::from_borrowed_fd(socket, what)];
+        match poll(&mut fds, left.as_ref()) {
+            Ok(count) => return Ok(count > 0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }

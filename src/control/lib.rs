@@ -44,7 +44,7 @@ mod wire;
 pub use channel::{Channel, Received};
 pub use connection::{Connection, ConnectionError, Saving, UNANSWERED};
 pub use frame::{Frame, framed};
-pub use passing::{send_all, send_with};
+pub use passing::{MOST_DESCRIPTORS, receive_all, send_with};
 pub use pool::{
     POOL_BYTES, POOL_DESCRIPTORS, Pool, PoolAnswer, PoolError, PoolRequest, PoolStatus, Taken,
 };

@@ -9,47 +9,39 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Sends bytes, and a descriptor with the first of them. Returns how many were taken.
+/// No more descriptors go along with a message.
+pub const MOST_DESCRIPTORS: usize = 6;
+
+/// Sends bytes, and with the first of them descriptors, [`MOST_DESCRIPTORS`] at the most. Returns how many bytes were taken.
 ///
 /// # Errors
 /// As sendmsg(2).
 pub fn send_with(
     socket: impl AsFd,
     bytes: &[u8],
-    descriptor: BorrowedFd<'_>,
+    descriptors: &[BorrowedFd<'_>],
     flags: SendFlags,
 ) -> Result<usize, Errno> {
-    let descriptors = [descriptor];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(Errno::TOOMANYREFS);
+    }
     sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)
 }
 
-/// Sends a message, and several descriptors with it.
+/// Receives bytes, and the descriptors that came with them, of which none is open in a program that this process executes.
 ///
 /// # Errors
-/// As sendmsg(2).
-pub fn send_all<const MOST: usize>(
-    socket: impl AsFd,
-    bytes: &[u8],
-    descriptors: [BorrowedFd<'_>; MOST],
-    flags: SendFlags,
-) -> Result<usize, Errno> {
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)
-}
-
-/// Receives a message, and the descriptors that came with it, `MOST` of them at the most.
-pub(crate) fn receive_all<const MOST: usize>(
+/// As recvmsg(2).
+pub fn receive_all(
     socket: impl AsFd,
     bytes: &mut [u8],
+    flags: RecvFlags,
 ) -> Result<(usize, Vec<OwnedFd>), Errno> {
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let received = recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
     let descriptors = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),

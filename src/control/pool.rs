@@ -4,14 +4,16 @@
 //! other, and is answered in turn. A VM comes as descriptors, the first of which is the [channel](Channel) of its supervisor: the
 //! VM is whose that is, and ends when it is closed.
 
+use crate::connection::until;
 use crate::passing::receive_all;
 use crate::wire::{Reader, Writer};
 use crate::{Channel, Malformed};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{
-    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send,
+    socket_with,
 };
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -260,31 +262,20 @@ impl Pool {
         let deadline = Instant::now() + patience;
         let mut message = vec![0; POOL_BYTES];
         loop {
-            match receive_all::<POOL_DESCRIPTORS>(&self.0, &mut message) {
+            match receive_all(&self.0, &mut message, RecvFlags::DONTWAIT) {
                 Ok((0, _)) | Err(Errno::CONNRESET) => return Err(PoolError::Closed),
                 Ok((count, descriptors)) => match PoolAnswer::decode(&message[..count])? {
                     PoolAnswer::Refused(why) => return Err(PoolError::Refused(why)),
                     answer => return Ok((answer, descriptors)),
                 },
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.wait(deadline, patience)?,
+                Err(Errno::AGAIN) => {
+                    if !until(self.0.as_fd(), PollFlags::IN, Some(deadline))? {
+                        return Err(PoolError::Late(patience));
+                    }
+                }
                 Err(error) => return Err(io::Error::from(error).into()),
             }
-        }
-    }
-
-    #[allow(clippy::disallowed_methods)] // what clients link knows no kvmlet-sys
-    fn wait(&self, deadline: Instant, patience: Duration) -> Result<(), PoolError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        match poll(&mut fds, Some(&left)) {
-            Ok(0) => Err(PoolError::Late(patience)),
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(io::Error::from(error).into()),
         }
     }
 }

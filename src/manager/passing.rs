@@ -1,15 +1,9 @@
 //! Numbers, and descriptors that go along with them, from one process of kvmlet's to another.
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use kvmlet_control::{receive_all, send_with};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-/// The most that go along with one.
-const MOST: usize = 6;
 
 /// Two ends, which keep the bounds of messages.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -23,16 +17,10 @@ pub(crate) fn say(
     number: i32,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(descriptors));
-    }
-    let bytes = number.to_ne_bytes();
-    sendmsg(
+    send_with(
         socket,
-        &[IoSlice::new(&bytes)],
-        &mut control,
+        &number.to_ne_bytes(),
+        descriptors,
         SendFlags::NOSIGNAL,
     )?;
     Ok(())
@@ -41,16 +29,8 @@ pub(crate) fn say(
 /// What is said next; none when nobody is there any more.
 pub(crate) fn hear(socket: impl AsFd) -> io::Result<Option<(i32, Vec<OwnedFd>)>> {
     let mut bytes = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let buffers = &mut [IoSliceMut::new(&mut bytes)];
-    let received = recvmsg(socket, buffers, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let descriptors = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    let descriptors = descriptors.flatten().collect();
-    match received.bytes {
+    let (count, descriptors) = receive_all(socket, &mut bytes, RecvFlags::empty())?;
+    match count {
         4 => Ok(Some((i32::from_ne_bytes(bytes), descriptors))),
         0 => Ok(None),
         _ => Err(io::ErrorKind::InvalidData.into()),

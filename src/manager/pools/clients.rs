@@ -1,6 +1,6 @@
 //! Who has connected to a pool, and what they want.
 
-use kvmlet_control::{POOL_BYTES, POOL_DESCRIPTORS, PoolAnswer, PoolRequest, send_all};
+use kvmlet_control::{POOL_BYTES, POOL_DESCRIPTORS, PoolAnswer, PoolRequest, send_with};
 use kvmlet_sys::acceptor::{Acceptor, Peers};
 use kvmlet_sys::wait::Slot;
 use rustix::io::Errno;
@@ -129,7 +129,7 @@ impl Clients {
     ) -> bool {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         self.find(number).is_some_and(|client| {
-            send_all(&client.socket, &answer.encode(), descriptors, flags).is_ok()
+            send_with(&client.socket, &answer.encode(), &descriptors, flags).is_ok()
         })
     }
 }

@@ -2,20 +2,19 @@
 
 use super::clients::Clients;
 use super::parked::{Heard, Parked, path};
+use crate::supervision::address;
 use kvmlet_control::{PoolAnswer, PoolRequest, PoolStatus};
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::process::Child;
 use kvmlet_sys::signals::{ENDING, Signals};
 use kvmlet_sys::wait::{self, Slot, Until};
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen as begin, socket_with,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen as begin, socket_with};
 use rustix::process::Signal;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -70,9 +69,8 @@ pub struct Holder {
 pub(super) fn listen(directory: &Directory, name: &str) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    // The name of a socket has little room. Nobody else comes into the directory.
-    let path = format!("/proc/self/fd/{}/{name}", directory.as_fd().as_raw_fd());
-    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    // Nobody else comes into the directory.
+    bind(&socket, &address(directory, name)?)?;
     begin(&socket, BACKLOG)?;
     Ok(socket)
 }

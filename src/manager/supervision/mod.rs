@@ -26,6 +26,7 @@ pub use channel::ChannelSpec;
 pub use dial::{VSOCK, ask, attach, connect};
 pub use ending::HOST_ENDS;
 pub use program::{Handed, Here, Program};
+pub(crate) use socket::address;
 pub use socket::slot_of;
 
 use crate::health::Health;

@@ -39,7 +39,7 @@ pub(super) fn path(directory: &Directory, name: &str) -> PathBuf {
 }
 
 /// Its address.
-pub(super) fn address(directory: &Directory, name: &str) -> io::Result<SocketAddrUnix> {
+pub(crate) fn address(directory: &Directory, name: &str) -> io::Result<SocketAddrUnix> {
     Ok(SocketAddrUnix::new(path(directory, name))?)
 }
 

@@ -250,7 +250,7 @@ impl Client {
             let bytes = &self.outgoing[self.sent..];
             let sent = match &self.descriptor {
                 None => send(&self.stream, bytes, flags),
-                Some(it) => send_with(&self.stream, bytes, it.as_fd(), flags),
+                Some(it) => send_with(&self.stream, bytes, &[it.as_fd()], flags),
             };
             match sent {
                 Ok(count) => {
