@@ -186,7 +186,7 @@ impl QueueServer {
 
     /// Waits until there is something to do, or only looks if nothing keeps it.
     fn wait(&mut self, pause: Option<Pause>, orders: &Orders) {
-        let since = Instant::now();
+        let since = pause.map(|_| Instant::now());
         if let Some(pause) = pause
             && self.flight.progress().is_some()
             && self.finds_progress(pause, orders)
@@ -207,6 +207,9 @@ impl QueueServer {
             progress.map_or(Slot::NOTHING, Slot::readable),
         ];
         let [_, next, progressed] = wait::any(slots, until).unwrap_or_default();
+        let Some(since) = since else {
+            return;
+        };
         if progressed {
             self.awaiting.slept(since.elapsed());
         }

@@ -88,19 +88,14 @@ impl Port for WithMetadata {
             let error = result.as_ref().err();
             error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         };
-        if is_port_first {
-            let received = self.port.recv(into);
-            return if none(&received) {
-                self.answer(into)
-            } else {
-                received
-            };
-        }
-        let received = self.answer(into);
-        if none(&received) {
-            self.port.recv(into)
-        } else {
-            received
+        let receive = |from_port| match from_port {
+            true => self.port.recv(into),
+            false => self.answer(into),
+        };
+        let received = receive(is_port_first);
+        match none(&received) {
+            true => receive(!is_port_first),
+            false => received,
         }
     }
 
