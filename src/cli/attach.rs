@@ -2,12 +2,12 @@
 
 use super::exit_code::ExitCode;
 use super::instances::row::code;
-use super::instances::{book, is_alive, look};
+use super::instances::{book, lacks_vm, look};
 use super::service::Words;
 use super::session::{Left, Session, SessionError, Wanted};
 use super::{Failed, Outcome};
 use clap::Args;
-use kvmlet_manager::{Moment, State, supervision};
+use kvmlet_manager::{Moment, supervision};
 
 /// Connect this terminal to the service of an instance, and end with its exit code.
 ///
@@ -26,13 +26,8 @@ impl Attach {
     pub fn run(self) -> Outcome {
         let (instance, view) = look(&book()?, &self.instance)?;
         let called = view.called().to_owned();
-        if view.state == State::Suspended {
-            let failed = Failed::new(format!("instance `{called}` is suspended"));
-            return Err(failed.help(format!("`kvmlet resume {called}` has it go on")));
-        }
-        if !is_alive(&view) {
-            let failed = Failed::new(format!("instance `{called}` does not run"));
-            return Err(failed.help(format!("`kvmlet start {called}` starts it")));
+        if let Some((why, help)) = lacks_vm(&view) {
+            return Err(Failed::new(format!("instance `{called}` {why}")).help(help));
         }
         let agent = supervision::attach(instance.directory());
         let mut agent = agent.map_err(|error| {

@@ -45,9 +45,10 @@ pub(super) fn is_machine() -> Result<bool, Failed> {
 
 /// A command of what runs VMs: this program, whatever it is called, unless it is the other one.
 pub(super) fn machine() -> Result<Command, Failed> {
-    match is_machine()? {
-        true => Ok(Command::new(own()?)),
-        false => find(KVMLET),
+    let own = own()?;
+    match own.ends_with(VERBS) {
+        true => find(KVMLET),
+        false => Ok(Command::new(own)),
     }
 }
 

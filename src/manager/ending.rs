@@ -192,13 +192,9 @@ impl Book {
         let name = self.name_of(instance.id())?;
         let code = owned.record().outcome.as_ref();
         let code = code.map_or(String::new(), |outcome| outcome.code.to_string());
-        for (event, attributes) in [("stop", None), ("die", Some(("exitCode", code)))] {
-            // One that is not told is no reason to fail.
-            let _ = match attributes {
-                Some(code) => self.tell(event, instance.id(), name.as_ref(), [code]),
-                None => self.tell(event, instance.id(), name.as_ref(), []),
-            };
-        }
+        // An event that is not told is no reason to fail.
+        let _ = self.tell("stop", instance.id(), name.as_ref(), []);
+        let _ = self.tell("die", instance.id(), name.as_ref(), [("exitCode", code)]);
         let asked = instance.asked()?;
         if asked.remove {
             remove_with(self, &asked, || self.remove(owned))?;

@@ -1,6 +1,6 @@
 //! The agent in the guest of an instance.
 
-use super::{book, is_alive, look};
+use super::{book, lacks_vm, look};
 use crate::Failed;
 use kvmlet_control::agent::Agent;
 use kvmlet_manager::supervision::connect;
@@ -14,13 +14,8 @@ pub(in super::super) const PATIENCE: Duration = Duration::from_secs(30);
 /// An instance, and a connection to the agent of its guest. An error starts with `vain`: what is then not done, up to the name.
 pub(in super::super) fn reach(reference: &str, vain: &str) -> Result<(View, Agent), Failed> {
     let (instance, view) = look(&book()?, reference)?;
-    if view.state == State::Suspended {
-        let help = format!("`kvmlet resume {}` has it go on", view.called());
-        return Err(failed(&view, vain, "it is suspended").help(help));
-    }
-    if !is_alive(&view) {
-        let help = format!("`kvmlet start {}` starts it", view.called());
-        return Err(failed(&view, vain, "it does not run").help(help));
+    if let Some((why, help)) = lacks_vm(&view) {
+        return Err(failed(&view, vain, format!("it {why}")).help(help));
     }
     if view.state == State::Paused {
         let help = format!("`kvmlet unpause {}` has it go on", view.called());

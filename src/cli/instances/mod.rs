@@ -6,7 +6,7 @@ pub(super) mod row;
 
 use crate::Failed;
 use crate::exit_code::ExitCode;
-use kvmlet_manager::{Book, Instance, InstanceId, Name, View};
+use kvmlet_manager::{Book, Instance, InstanceId, Name, State, View};
 use kvmlet_sys::standard_error;
 use rustix::process::Signal;
 
@@ -48,6 +48,19 @@ pub(super) fn look_again(book: &Book, instance: &Instance) -> Result<View, Faile
 /// Does its supervisor live?
 pub(super) fn is_alive(view: &View) -> bool {
     view.is_alive()
+}
+
+/// Why one has no VM that could do anything, behind "it", and what helps; none of one that has.
+pub(super) fn lacks_vm(view: &View) -> Option<(&'static str, String)> {
+    let called = view.called();
+    match view.state {
+        State::Suspended => {
+            let help = format!("`kvmlet resume {called}` has it go on");
+            Some(("is suspended", help))
+        }
+        _ if is_alive(view) => None,
+        _ => Some(("does not run", format!("`kvmlet start {called}` starts it"))),
+    }
 }
 
 /// Sends the supervisor of an instance a signal; false if there is none.
