@@ -2,7 +2,7 @@
 //! and the client are this test.
 
 use crate::harness::Test;
-use crate::script::Script;
+use crate::script::{Script, put_root};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode, Stdio};
@@ -289,13 +289,7 @@ fn run() {
         return println!("SKIPPED: only root has a book that can be put elsewhere by a mount");
     }
     let place = tempfile::tempdir().unwrap();
-    let root = place.path().join("root");
-    std::fs::create_dir(&root).unwrap();
-    for directory in ["proc", "sys", "dev", "tmp"] {
-        std::fs::create_dir(root.join(directory)).unwrap();
-    }
-    let test = std::env::current_exe().unwrap();
-    std::fs::copy(&test, root.join("test")).unwrap();
+    put_root(place.path());
     let script = r#"
         set -eu; mount -t tmpfs tmpfs /var/lib
         trap '$K rm -f web >/dev/null; kill $server' EXIT
@@ -305,7 +299,7 @@ fn run() {
         until $K logs web | grep -q waits && [ -S api ]; do sleep 0.2; done
         "$T" --in-an-api client "$PWD/api"
         "#;
-    let script = Script::new(script, place.path(), 2).env("T", test);
+    let script = Script::new(script, place.path(), 2).env("T", std::env::current_exe().unwrap());
     let (out, err) = script.run();
     assert_eq!(out, "all is well\n", "{err}");
 }

@@ -1,7 +1,7 @@
 //! `kvmlet run` and `exec` over the agent of a Linux guest. The service, and what is executed beside it, is this test.
 
 use crate::harness::Test;
-use crate::script::Script;
+use crate::script::{Script, put_root};
 use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,12 +77,7 @@ fn run() {
         return println!("SKIPPED: only root has a book that can be put elsewhere by a mount");
     }
     let place = tempfile::tempdir().unwrap();
-    let root = place.path().join("root");
-    std::fs::create_dir(&root).unwrap();
-    for directory in ["proc", "sys", "dev", "tmp"] {
-        std::fs::create_dir(root.join(directory)).unwrap();
-    }
-    std::fs::copy(std::env::current_exe().unwrap(), root.join("test")).unwrap();
+    put_root(place.path());
     let script = r#"
         set -eu; mount -t tmpfs tmpfs /var/lib; trap '$K rm -f web >/dev/null' EXIT
         $K run -d --name web -e BIG=$(printf '%0100000d' 1) -u 7:8 --hostname tenant --stop-signal USR1 --stop-timeout 120 \

@@ -1,7 +1,7 @@
 //! Registers that belong to one process, of several that take turns on one vCPU. The service is this test.
 
 use crate::harness::Test;
-use crate::script::Script;
+use crate::script::{Script, put_root};
 use std::arch::asm;
 use std::process::ExitCode;
 
@@ -165,11 +165,7 @@ fn run() {
         return println!("SKIPPED: only root has a book that can be put elsewhere by a mount");
     }
     let place = tempfile::tempdir().unwrap();
-    let root = place.path().join("root");
-    for directory in ["proc", "sys", "dev", "tmp"] {
-        std::fs::create_dir_all(root.join(directory)).unwrap();
-    }
-    std::fs::copy(std::env::current_exe().unwrap(), root.join("test")).unwrap();
+    put_root(place.path());
     let script = r#"
         set -eu; mount -t tmpfs tmpfs /var/lib
         $K run --rm --name registers root /test --keep-registers

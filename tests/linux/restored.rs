@@ -1,7 +1,7 @@
 //! An instance goes on where another was saved, as another machine.
 
 use crate::harness::Test;
-use crate::script::Script;
+use crate::script::{Script, put_root};
 use std::process::ExitCode;
 
 pub const TESTS: &[Test] = &[("an_instance_goes_on_as_others_from_its_snapshot", run)];
@@ -44,12 +44,8 @@ fn run() {
         return println!("SKIPPED: only root has a book that can be put elsewhere by a mount");
     }
     let place = tempfile::tempdir().unwrap();
-    let root = place.path().join("root");
-    std::fs::create_dir(&root).unwrap();
-    for directory in ["proc", "sys", "dev", "tmp", "run"] {
-        std::fs::create_dir(root.join(directory)).unwrap();
-    }
-    std::fs::copy(std::env::current_exe().unwrap(), root.join("test")).unwrap();
+    put_root(place.path());
+    std::fs::create_dir(place.path().join("root/run")).unwrap();
     let script = r#"
         set -eu; mount -t tmpfs tmpfs /var/lib; trap '$K rm -f web one two >/dev/null 2>&1' EXIT
         $K run -d --name web root /test --in-a-restored-instance serve >id

@@ -45,3 +45,13 @@ impl<'a> Script<'a> {
         (out, err)
     }
 }
+
+/// Puts the root file system of a service into a directory, as `root`: it has this program, as `test`, and nothing else.
+pub fn put_root(directory: &Path) {
+    let root = directory.join("root");
+    std::fs::create_dir(&root).unwrap();
+    for directory in ["proc", "sys", "dev", "tmp"] {
+        std::fs::create_dir(root.join(directory)).unwrap();
+    }
+    std::fs::copy(std::env::current_exe().unwrap(), root.join("test")).unwrap();
+}
