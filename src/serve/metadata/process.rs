@@ -112,6 +112,8 @@ pub(super) fn serve(
                 lane.stack.take(&frame, now, answers);
                 lane.send();
             }
+            // What there was no room for is the first.
+            lane.send();
             if lane.is_gone || lane.waiting.is_some() {
                 continue;
             }

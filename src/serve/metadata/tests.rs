@@ -15,6 +15,7 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -202,19 +203,22 @@ impl Bench {
 
 const NAME: &str = "GET /name HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n";
 
-#[test]
-fn a_guest_is_told_where_the_address_is() {
-    let mut bench = Bench::new();
+/// A guest's question who has an address.
+fn question(address: Ipv4Addr) -> Vec<u8> {
     let mut question = vec![0; 12];
     question.extend([0xff; 6].iter().chain(&HARDWARE));
     question.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
     question.extend(HARDWARE.iter().chain(&GUEST.octets()).chain(&[0; 6]));
-    let length = question.len();
+    question.extend(address.octets());
+    question
+}
+
+#[test]
+fn a_guest_is_told_where_the_address_is() {
+    let mut bench = Bench::new();
     for (address, is_told) in [(ADDRESS, true), (GUEST, false)] {
-        question.truncate(length);
-        question.extend(address.octets());
         let (now, answers) = (bench.now, &mut bench.answers);
-        bench.stack.take(&question, now, answers);
+        bench.stack.take(&question(address), now, answers);
         let Some(told) = bench.stack.next_frame() else {
             assert!(!is_told);
             continue;
@@ -325,8 +329,8 @@ fn who_says_nothing_makes_room_for_others_but_not_at_once() {
     assert_eq!(bench.guest.state(next), State::Established);
 }
 
-#[test]
-fn what_was_told_before_a_guest_asks_it_finds() {
+/// The process, in a thread, with the end of its channel and that of a guest.
+fn process() -> (JoinHandle<Result<(), String>>, Channel, OwnedFd) {
     let (near, far) = FrameSocket::pair().unwrap();
     let (channel, theirs) = Channel::pair().unwrap();
     let process = std::thread::spawn(move || {
@@ -334,7 +338,34 @@ fn what_was_told_before_a_guest_asks_it_finds() {
         let mut answers = Answers::new(Version::V1, false, [1; 32]);
         serve(&theirs, &mut lanes, &mut answers).map_err(|error| error.to_string())
     });
-    let far = OwnedFd::from(far);
+    (process, channel, far.into())
+}
+
+#[test]
+fn a_guest_that_reads_late_is_told_all_the_same() {
+    let (process, channel, far) = process();
+    let comes = |slot, patience| wait::one(slot, Until::after(patience)).unwrap();
+    let mut asked = 0;
+    // Until it waits for room itself, and takes no more.
+    while comes(Slot::writable(far.as_fd()), Duration::from_secs(1)) {
+        let question = question(ADDRESS);
+        assert_eq!(rustix::io::write(&far, &question), Ok(question.len()));
+        asked += 1;
+        assert!(asked < 1_000_000, "it takes questions without end");
+    }
+    let mut buffer = [0; 2048];
+    for told in 0..asked {
+        let more = comes(Slot::readable(far.as_fd()), Duration::from_secs(60));
+        assert!(more, "{told} of {asked}");
+        rustix::io::read(&far, &mut buffer).unwrap();
+    }
+    drop(channel);
+    assert_eq!(process.join().unwrap(), Ok(()));
+}
+
+#[test]
+fn what_was_told_before_a_guest_asks_it_finds() {
+    let (process, channel, far) = process();
     let mut guest = Guest::new();
     let begun = std::time::Instant::now();
     let connection = guest.connect();
