@@ -48,11 +48,9 @@ impl Resume {
 
 /// Says where its interfaces were, if they can be there again.
 fn nets(instance: &Instance, asked: &Asked) -> Option<[String; 2]> {
-    let mut nets = asked.config.get("nets")?.clone();
     let runtime = RuntimeDirectory::of_user().ok()?;
     let note = noted(&instance.directory().path().join(SUSPENDED)).ok()?;
-    Whereabouts::of(note.as_deref()).put(&mut nets, &|subnet| is_free(subnet, &runtime));
-    Some(["--nets".into(), nets.to_string()])
+    Whereabouts::of(note.as_deref()).as_flag(asked, &|subnet| is_free(subnet, &runtime))
 }
 
 fn not_suspended(called: &str, state: State) -> Failed {

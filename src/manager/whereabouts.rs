@@ -1,6 +1,7 @@
 //! Where a VM that is suspended was in the network, which it comes back to where that is still free: what knows its addresses and
 //! ports finds it there.
 
+use crate::Asked;
 use kvmlet_spec::{HostAddress, HostPort, NetworkSpec, PortMapping, Protocol, Subnet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -22,8 +23,15 @@ impl Whereabouts {
         noted.unwrap_or_default()
     }
 
+    /// How the supervisor of an instance is told that its interfaces are there again; nothing where it has none.
+    pub fn as_flag(&self, asked: &Asked, is_free: &dyn Fn(Subnet) -> bool) -> Option<[String; 2]> {
+        let mut nets = asked.config.get("nets")?.clone();
+        self.put(&mut nets, is_free);
+        Some(["--nets".into(), nets.to_string()])
+    }
+
     /// The interfaces of a configuration, there again, as far as it was the host that had chosen, and nobody else is there now.
-    pub fn put(&self, nets: &mut Value, is_free: &dyn Fn(Subnet) -> bool) {
+    fn put(&self, nets: &mut Value, is_free: &dyn Fn(Subnet) -> bool) {
         let nets = nets.as_array_mut().into_iter().flatten().enumerate();
         for (number, net) in nets {
             let is_chosen = |net: &Value, key| net.get(key).is_none_or(Value::is_null);

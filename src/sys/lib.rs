@@ -36,6 +36,7 @@ pub mod output;
 pub mod process;
 pub mod regular;
 pub mod ring;
+pub mod sealed;
 pub mod seccomp;
 pub mod signals;
 pub mod standard_error;

@@ -8,13 +8,13 @@ use super::{Surroundings, Verbosity};
 use crate::Error;
 use kvmlet_control::{Channel, LONGEST};
 use kvmlet_spec::VmConfig;
+use kvmlet_sys::sealed::sealed;
 use kvmlet_sys::{environment, process};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ impl Handover {
             .to_json()
             .map_err(|error| Error::Vm(kvmlet_vmm::vm::Error::Config(error)))?;
         Ok(Self {
-            config: sealed(json.as_bytes()).map_err(Error::handing)?,
+            config: sealed("kvmlet-config", json.as_bytes()).map_err(Error::handing)?,
             outcome: surroundings.outcome.clone(),
             control: surroundings.control.clone(),
             outlives: surroundings.outlives,
@@ -73,7 +73,7 @@ impl Handover {
             .stderr(surroundings.log.map_or(Stdio::inherit(), Stdio::from))
             // What a terminal sends to this program's group is not for its VMs.
             .process_group(0);
-        let keep = move || kept.into_iter().try_for_each(keep);
+        let keep = move || kept.into_iter().try_for_each(process::keep);
         // SAFETY: between fork and exec it makes two system calls, and touches no memory but its own.
         unsafe { command.pre_exec(keep) };
         command.spawn().map_err(|source| Error::Host {
@@ -81,26 +81,6 @@ impl Handover {
             source,
         })
     }
-}
-
-/// Has a descriptor stay open in the program that is executed next.
-fn keep(fd: RawFd) -> io::Result<()> {
-    // SAFETY: it only changes a flag, of a descriptor that the caller owns.
-    match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}
-
-/// A file in memory that nobody changes any more.
-fn sealed(content: &[u8]) -> io::Result<File> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = File::from(memfd_create("kvmlet-config", flags)?);
-    file.write_all(content)?;
-    file.rewind()?;
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    fcntl_add_seals(&file, seals)?;
-    Ok(file)
 }
 
 /// What has arrived.

@@ -4,11 +4,11 @@ use super::answers::Config;
 use super::process::WORD;
 use kvmlet_control::Channel;
 use kvmlet_sys::process::{self, Child, keep};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use kvmlet_sys::sealed::sealed;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::Value;
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -64,13 +64,8 @@ impl Service {
 
 /// Tells the process at the other end what there is.
 pub(super) fn tell(channel: &Channel, data: &Value) -> io::Result<()> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = File::from(memfd_create("metadata", flags)?);
-    file.write_all(data.to_string().as_bytes())?;
-    file.rewind()?;
     // It is not theirs to change.
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    fcntl_add_seals(&file, seals)?;
+    let file = sealed("metadata", data.to_string().as_bytes())?;
     channel.try_send_with(&[1], file.as_fd())
 }
 

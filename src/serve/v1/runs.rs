@@ -7,7 +7,7 @@ use super::problem::{BAD_REQUEST, HOST, Problem};
 use super::words::in_fields;
 use crate::http::Answer;
 use kvmlet_command::beside::KVMLET;
-use kvmlet_spec::VcpuCount;
+use kvmlet_spec::{VcpuCount, VmConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -234,14 +234,6 @@ impl RunVm {
         let has = |text: &Option<String>, good: fn(&str) -> bool| text.as_deref().is_none_or(good);
         for (field, is_good, detail) in [
             (
-                "hostname",
-                has(&self.hostname, |name| {
-                    let is_of_one = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
-                    (1..=64).contains(&name.len()) && name.chars().all(is_of_one)
-                }),
-                "letters, digits, hyphens and dots make up a host name, 64 at most",
-            ),
-            (
                 "user",
                 has(&self.user, |user| {
                     user.split(':').count() <= 2 && !user.split(':').any(str::is_empty)
@@ -257,6 +249,11 @@ impl RunVm {
             if !is_good {
                 return Err(Problem::in_field(field, detail));
             }
+        }
+        if let Some(name) = &self.hostname {
+            // A VM is described by it as it will be.
+            let described = VmConfig::builder().kernel("vmlinux").hostname(name).build();
+            described.map_err(|error| Problem::in_field("hostname", error.to_string()))?;
         }
         let is_started_again = self.restart.as_deref().is_some_and(|policy| policy != "no");
         let health = self.health.as_ref();

@@ -46,6 +46,8 @@ fn what_is_wanted_is_said_by_flags() {
         (json!({ "image": "i", "vcpus": 255 }), "vcpus"),
         (json!({ "image": "i", "cpus": 0 }), "cpus"),
         (json!({ "image": "i", "hostname": "a b" }), "hostname"),
+        (json!({ "image": "i", "hostname": "a..b" }), "hostname"),
+        (json!({ "image": "i", "hostname": "-a" }), "hostname"),
         (json!({ "image": "i", "user": "a:b:c" }), "user"),
         (json!({ "image": "i", "workdir": "x" }), "workdir"),
         (

@@ -149,11 +149,9 @@ pub fn start(call: &Call) -> Done {
 /// Says where the interfaces of a suspended one were, if they can be there again.
 fn again(instance: &Instance, asked: &Asked) -> Vec<String> {
     let place = || {
-        let mut nets = asked.config.get("nets")?.clone();
         let runtime = RuntimeDirectory::of_user().ok()?;
         let note = noted(&instance.directory().path().join(SUSPENDED)).ok()?;
-        Whereabouts::of(note.as_deref()).put(&mut nets, &|subnet| is_free(subnet, &runtime));
-        Some(["--nets".into(), nets.to_string()])
+        Whereabouts::of(note.as_deref()).as_flag(asked, &|subnet| is_free(subnet, &runtime))
     };
     place().into_iter().flatten().collect()
 }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Read at once.
-const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 16 << 10;
 /// How long a client has to read what is left when all is said.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one that still sends is listened to then: it may read the answer only when it has sent all.
@@ -110,7 +110,7 @@ impl Peer {
 
     /// Hears what it has sent.
     pub fn listen(&mut self) -> Result<Sent, Gone> {
-        let mut bytes = vec![0; READ_BYTES];
+        let mut bytes = [0; READ_BYTES];
         match recv(&self.stream, &mut bytes[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => Ok(Sent::End),
             Ok((count, _)) => {

@@ -92,13 +92,14 @@ impl<'a> Session<'a> {
             if peer.is_gone() {
                 return Err(Gone);
             }
-            match heard.and_then(|is_over| Ok(is_over || self.obey(peer).map(|()| false)?)) {
+            let obeyed = match heard {
                 Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(problem) => {
-                    self.end(peer, None, Some(problem));
-                    return Ok(());
-                }
+                Ok(false) => self.obey(peer),
+                Err(problem) => Err(problem),
+            };
+            if let Err(problem) = obeyed {
+                self.end(peer, None, Some(problem));
+                return Ok(());
             }
             // What the guest has said meanwhile is here, and not told by the kernel again.
             if !was_full || peer.unread() >= MOST_UNREAD {
