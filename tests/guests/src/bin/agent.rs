@@ -79,6 +79,10 @@ fn run(info: &BootInfo) -> u8 {
     }
 }
 
+/// More packets than the driver's queue has. It tells of one that nothing comes of (of a connection that is gone, say) as of
+/// none, and of those behind it there is no interrupt then: several times in a row there has to be none.
+const PACKETS: u32 = 64;
+
 /// The socket device, whose interrupt ends [`interrupts::wait`].
 fn socket_device(info: &BootInfo) -> MmioTransport<'static> {
     let (address, pin) = virtio::listed(info, DeviceType::Socket);
@@ -99,8 +103,10 @@ fn serve(info: &BootInfo) -> Result<(), Error> {
     };
     sockets.connect(host, OWN_PORT)?;
     let mut sessions: Vec<Session> = Vec::new();
+    let mut quiet = 0;
     loop {
         let mut idle = true;
+        quiet += 1;
         if let Some(VsockEvent {
             source,
             destination,
@@ -108,7 +114,7 @@ fn serve(info: &BootInfo) -> Result<(), Error> {
             ..
         }) = sockets.poll()?
         {
-            idle = false;
+            (idle, quiet) = (false, 0);
             let at = |it: &Session| it.peer == source && it.port == destination.port;
             match event_type {
                 VsockEventType::Connected | VsockEventType::ConnectionRequest => {
@@ -140,7 +146,7 @@ fn serve(info: &BootInfo) -> Result<(), Error> {
             idle &= !session.go_on();
             idle &= !session.send(&mut sockets);
         }
-        if idle {
+        if idle && quiet > PACKETS {
             // Whatever has come since it was looked for is pending, and ends this at once.
             interrupts::wait();
         }
