@@ -84,6 +84,9 @@ impl From<&SerialState> for UartState {
     }
 }
 
+/// Bit of the interrupt identification register (16550).
+const NONE_PENDING: u8 = 1;
+
 /// The port itself, as the guest sees it.
 pub struct Serial {
     wires: Arc<Mutex<Wires>>,
@@ -120,7 +123,7 @@ impl Serial {
         lock(&self.wires).uart.state().into()
     }
 
-    /// Has its registers hold that. An interrupt that it is about comes again.
+    /// Has its registers hold that. An interrupt that it is about comes [again](Self::again).
     ///
     /// # Errors
     /// When more has come than the port can hold, or the host gives no event.
@@ -130,6 +133,15 @@ impl Serial {
         let uart = Uart::from_state(&state.into(), Line(line), NoEvents, Vec::new());
         wires.uart = uart.map_err(|_| io::ErrorKind::InvalidData)?;
         Ok(())
+    }
+
+    /// Interrupts for what its registers say, which another port may have done on whose way it was lost.
+    pub fn again(&self) {
+        let wires = lock(&self.wires);
+        let pending = wires.uart.state().interrupt_identification & NONE_PENDING == 0;
+        if pending {
+            wires.uart.interrupt_evt().0.signal();
+        }
     }
 
     /// The outside of the port.

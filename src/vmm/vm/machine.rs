@@ -124,6 +124,8 @@ impl Vm {
             let devices = &board.devices;
             let ioapic = devices.power_button.ioapic();
             generation::announce(&board.fd, &devices.generation, ioapic)?;
+            // While it was taken up there was no vCPU to be interrupted.
+            lock(&devices.serial).again();
         }
         let Board {
             fd, ram, devices, ..

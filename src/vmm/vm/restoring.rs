@@ -135,7 +135,6 @@ pub(super) fn take_up(devices: &Devices, saved: &Saved) -> Result<(), Error> {
     if told != has {
         return Err(refused(Refusal::Devices { told, has }));
     }
-    // The I/O APIC first: what interrupts again by taking up its state is led somewhere then.
     lock(devices.power_button.ioapic()).take_up(&state.ioapic);
     let serial = lock(&devices.serial).take_up(&state.serial);
     serial.map_err(|_| refused(Refusal::Serial))?;

@@ -16,6 +16,10 @@ pub trait Signal: Send + Sync {
 
     /// Nothing that was told before the driver's reset counts any more.
     fn reset(&self);
+
+    /// What was told before and is not acknowledged is told again: it may have been on its way. One call too many does no
+    /// harm.
+    fn again(&self) {}
 }
 
 /// What a device has to tell its driver. Shared by the transport, which knows [how](Signal), and the device's workers.
@@ -109,6 +113,11 @@ impl Interrupt {
         self.driver_is_ready.store(false, Ordering::Release);
         self.signal.reset();
         self.needs_reset.store(false, Ordering::Release);
+    }
+
+    /// The guest goes on, perhaps in another VM than that in which it was told.
+    pub(super) fn again(&self) {
+        self.signal.again();
     }
 
     /// Is as that of another was, whose driver knew that generation and is the same.

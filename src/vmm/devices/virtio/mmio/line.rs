@@ -27,13 +27,10 @@ impl Line {
         self.status.fetch_and(!bits, Ordering::AcqRel);
     }
 
-    /// Is as another was. An edge that was on its way then comes again: one too many does no harm.
+    /// Is as another was.
     pub fn resume(&self, status: u32) {
         self.status
             .store(status & (USED_BUFFER | CONFIG_CHANGE), Ordering::Release);
-        if self.status() != 0 {
-            self.event.signal();
-        }
     }
 
     fn raise(&self, why: u32) {
@@ -53,5 +50,30 @@ impl Signal for Line {
 
     fn reset(&self) {
         self.status.store(0, Ordering::Release);
+    }
+
+    fn again(&self) {
+        if self.status() != 0 {
+            self.event.signal();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_lost_is_told_again() {
+        let event = Event::new().unwrap();
+        let line = Line::new(event.try_clone().unwrap());
+        // There may be nobody yet who could be interrupted.
+        line.resume(USED_BUFFER);
+        assert_eq!((line.status(), event.take()), (USED_BUFFER, 0));
+        line.again();
+        assert_eq!(event.take(), 1);
+        line.acknowledge(USED_BUFFER);
+        line.again();
+        assert_eq!(event.take(), 0);
     }
 }

@@ -56,6 +56,8 @@ impl Session {
 
     /// Has the device go on that [slept](Self::sleep).
     pub fn wake(&mut self) {
+        // Of one that was taken up there are vCPUs by now that can be interrupted.
+        self.interrupt.again();
         let halted = match std::mem::replace(&mut self.activity, Activity::Active) {
             Activity::Asleep(halted) => halted,
             other => {
@@ -63,7 +65,6 @@ impl Session {
                 return self.resume();
             }
         };
-
         // One that needs a reset was not served, and is not before it gets that.
         if self.interrupt.is_broken() {
             return;
