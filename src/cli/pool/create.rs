@@ -120,6 +120,10 @@ impl Create {
         if let Some(mut out) = out {
             out.read_to_string(&mut said).map_err(failed)?;
         }
+        if !said.starts_with("ready") && !said.starts_with("short") {
+            // It is about to take the pool out of the book, and to end.
+            holder.wait().map_err(failed)?;
+        }
         Ok(said)
     }
 }
