@@ -28,6 +28,7 @@ mod slots;
 mod snapshots;
 pub mod starting;
 pub mod supervision;
+mod suspension;
 mod templates;
 pub mod volumes;
 mod watch;

@@ -11,6 +11,10 @@ pub const TESTS: &[Test] = &[
     ("a_cancelled_operation_leaves_nothing", cancelled),
     ("a_vm_is_made_of_a_root_as_run_does", run),
     ("a_vm_is_suspended_and_resumed", suspended),
+    (
+        "a_cancelled_suspension_is_done_or_leaves_nothing",
+        unsuspended,
+    ),
 ];
 
 /// Begins an operation, and returns what it has come to.
@@ -123,6 +127,42 @@ fn suspended() {
     done(&served, "/v1/vms/web/suspend", &Value::Null);
     assert_eq!(served.post("/v1/vms/web/kill")["state"], "exited");
     assert_eq!(served.post("/v1/vms/web/start")["state"], "running");
+}
+
+/// At whatever moment it is cancelled: it tells what the VM does.
+fn unsuspended() {
+    if !is_possible() {
+        return;
+    }
+    let served = Served::new();
+    served.done("PUT", "/v1/vms/web", &agent(&["out=ready", "stay"]));
+    served.post("/v1/vms/web/start");
+    let file = || {
+        let instances = std::fs::read_dir(served.book().join("instances")).unwrap();
+        let mut files = instances.map(|it| it.unwrap().path().join("suspended"));
+        files.any(|file| file.exists())
+    };
+    for round in 0..12 {
+        let begun = served.ask("POST", "/v1/vms/web/suspend", "");
+        assert_eq!(begun.status, 202, "{begun:?}");
+        let place = begun.field("Location").unwrap();
+        let since = Instant::now();
+        // When it has its name, and a little later, it matters most.
+        while round % 4 > 0 && !file() && since.elapsed() < Duration::from_secs(5) {
+            std::hint::spin_loop();
+        }
+        std::thread::sleep(Duration::from_micros(300) * (round / 4));
+        let told = served.post(&format!("{place}/cancel"));
+        let state = served.get("/v1/vms/web")["state"].clone();
+        match told["state"].as_str() {
+            Some("cancelled") => assert_eq!((state, file()), (json!("running"), false), "{told}"),
+            Some("done") => {
+                assert_eq!((state, file()), (json!("suspended"), true), "{told}");
+                assert_eq!(served.post("/v1/vms/web/resume")["state"], "running");
+            }
+            _ => panic!("{told}"),
+        }
+    }
 }
 
 fn refused() {

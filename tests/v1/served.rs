@@ -53,6 +53,11 @@ impl Served {
         }
     }
 
+    /// Where the book is.
+    pub fn book(&self) -> PathBuf {
+        self.place.path().join("lib/kvmlet")
+    }
+
     /// Kills the server, and starts another one of the same book.
     pub fn start_again(&mut self) {
         self.process.kill().unwrap();

@@ -310,7 +310,7 @@ impl Instance {
     }
 
     /// Removes the file that its VM was saved in, if there is one.
-    fn forget_saved(&self) -> Result<(), Error> {
+    pub(crate) fn forget_saved(&self) -> Result<(), Error> {
         let removed = self.directory.remove(SUSPENDED);
         removed.map_err(Error::file(&self.path(SUSPENDED)))
     }
@@ -337,7 +337,7 @@ impl Instance {
         })
     }
 
-    fn called(&self) -> String {
+    pub(crate) fn called(&self) -> String {
         self.id.short().into()
     }
 

@@ -84,6 +84,7 @@ pub fn snapshot(call: &Call) -> Done {
         command,
         move || {
             let _ = forget_snapshot(&book, &path, &id);
+            false
         },
     )?)
 }
@@ -95,7 +96,8 @@ pub fn suspend(call: &Call) -> Done {
     let mut command = program(VERBS)?;
     command.args(["suspend", "--", instance.id().as_str()]);
     let made = view.called().to_owned();
-    begun_with(operations::begin(Kind::Suspend, made, command, || {})?)
+    let settle = move || instance.settle_suspension().unwrap_or(false);
+    begun_with(operations::begin(Kind::Suspend, made, command, settle)?)
 }
 
 /// Has another VM go on from where one is.
@@ -212,6 +214,7 @@ impl Made {
                 let _ = book.tell("destroy", &view.id, view.name.as_ref(), []);
                 let _ = forget(&book, &view.asked);
             }
+            false
         })?)
     }
 }

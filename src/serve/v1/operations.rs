@@ -104,12 +104,13 @@ fn all() -> MutexGuard<'static, VecDeque<Known>> {
     ALL.lock().unwrap_or_else(|broken| broken.into_inner())
 }
 
-/// Begins one, which a command does. What that leaves behind when it is killed is cleared away by `clear`.
+/// Begins one, which a command does. What that leaves behind when it is killed is cleared away by `clear`, which returns whether
+/// what was asked for has come all the same.
 pub fn begin(
     kind: Kind,
     makes: String,
     mut command: Command,
-    clear: impl FnOnce() + Send + 'static,
+    clear: impl FnOnce() -> bool + Send + 'static,
 ) -> Result<Operation, Problem> {
     let id = InstanceId::random().map_err(|error| Problem::because(HOST, &error))?;
     let mut known = all();
@@ -156,7 +157,11 @@ pub fn begin(
 }
 
 /// Has a thread wait for a process, which it takes if it is there.
-fn attend(child: &mut Child, id: String, clear: impl FnOnce() + Send + 'static) -> io::Result<Pid> {
+fn attend(
+    child: &mut Child,
+    id: String,
+    clear: impl FnOnce() -> bool + Send + 'static,
+) -> io::Result<Pid> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or(io::ErrorKind::NotFound)?;
     let waited = pidfd_open(pid, PidfdFlags::empty())?;
@@ -170,11 +175,12 @@ fn attend(child: &mut Child, id: String, clear: impl FnOnce() + Send + 'static) 
         }
         let status = wait_for(&waited, WaitIdOptions::NOWAIT);
         let said = String::from_utf8_lossy(&said);
-        if status.and_then(|status| status.code()).is_none() {
+        let is_done = match status.and_then(|status| status.code()) {
+            Some(code) => code == 0,
             // It could not do so itself.
-            clear();
-        }
-        finish(&id, status, &said);
+            None => clear(),
+        };
+        finish(&id, is_done, &said);
         // From now on another one may have its number, and nobody ends it by that.
         wait_for(&waited, WaitIdOptions::empty());
     })?;
@@ -196,8 +202,7 @@ fn wait_for(process: &OwnedFd, how: WaitIdOptions) -> Option<ExitStatus> {
     }
 }
 
-fn finish(id: &str, status: Option<ExitStatus>, said: &str) {
-    let is_done = status.is_some_and(|status| status.success());
+fn finish(id: &str, is_done: bool, said: &str) {
     let mut known = all();
     let Some(one) = known.iter_mut().find(|it| it.told.id == id) else {
         return;
@@ -289,7 +294,10 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let cleared = Arc::clone(cleared);
-        let clear = move || cleared.store(true, Ordering::Relaxed);
+        let clear = move || {
+            cleared.store(true, Ordering::Relaxed);
+            false
+        };
         begin(Kind::Clone, "web".into(), command, clear).unwrap()
     }
 
@@ -330,12 +338,14 @@ mod tests {
         let many: Vec<_> = (0..MOST_RUNNING)
             .map(|_| shell("exec sleep 1000", &cleared))
             .collect();
-        let refused = begin(Kind::Clone, String::new(), Command::new("true"), || {});
+        let refused = begin(Kind::Clone, String::new(), Command::new("true"), || false);
         assert_eq!(refused.unwrap_err().status, 503);
         for one in many {
             cancel(&one.id).unwrap();
         }
-        let unknown = begin(Kind::Clone, String::new(), Command::new("/nowhere"), || {});
+        let unknown = begin(Kind::Clone, String::new(), Command::new("/nowhere"), || {
+            false
+        });
         assert_eq!(unknown.unwrap_err().status, 500);
     }
 }
