@@ -126,9 +126,7 @@ impl<'a> Attended<'a> {
             if serves && !ended {
                 self.service.turn();
             }
-            if let Some(report) = self.reports.pass_on() {
-                self.upstream.pass_on(report);
-            }
+            self.hear();
             if ended {
                 if let Some(report) = self.reports.finish() {
                     self.upstream.pass_on(report);
@@ -160,6 +158,13 @@ impl<'a> Attended<'a> {
             if self.is_given_up() {
                 return Ok(None);
             }
+        }
+    }
+
+    /// Passes on what the VM has told, and its guest has written.
+    fn hear(&mut self) {
+        if let Some(report) = self.reports.pass_on() {
+            self.upstream.pass_on(report);
         }
     }
 
@@ -276,6 +281,10 @@ impl<'a> Attended<'a> {
                 return self.upstream.answer(number, Some(failure(&why)));
             }
         };
+        // Whoever asks may have seen that the guest runs before that was heard here.
+        if !self.reports.is_ready() {
+            self.hear();
+        }
         let asked = self.reports.is_ready() && self.reports.ask_with(request, theirs.as_fd());
         if !asked || !self.upstream.hand(number, self.most_saved, pieces) {
             self.upstream.refuse(number);
