@@ -6,6 +6,8 @@
 mod bad_values;
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/outputs.rs"]
+mod outputs;
 #[path = "cli/reference.rs"]
 mod reference;
 #[path = "cli/scripts.rs"]
@@ -187,6 +189,34 @@ fn configuration_files_are_checked() {
         &["boot", "--config", "/nowhere/vm.json"],
         &["/nowhere/vm.json", "no such file"],
     );
+    // It is not waited for.
+    let fifo = directory.path().join("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let fifo = fifo.to_str().unwrap();
+    fails(
+        &["boot", "--config", fifo],
+        &[fifo, "nobody writes to this pipe"],
+    );
+    let socket = directory.path().join("api");
+    let socket = socket.to_str().unwrap();
+    for words in [
+        ["--no-api", "--config-file", fifo],
+        ["--metadata", fifo, "--api-sock"],
+    ] {
+        let socket = words.ends_with(&["--api-sock"]).then_some(socket);
+        let words: Vec<_> = ["firecracker"]
+            .into_iter()
+            .chain(words)
+            .chain(socket)
+            .collect();
+        let output = kvmlet(&words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains("nobody writes to this pipe"),
+            "{words:?}: {said}"
+        );
+    }
 }
 
 #[test]

@@ -60,6 +60,7 @@ pub struct Contest<'a> {
     signals: &'a Signals,
     stderr: PathBuf,
     number: usize,
+    first: usize,
     watch: &'a mut dyn FnMut(Step<'_>),
 }
 
@@ -76,8 +77,15 @@ impl<'a> Contest<'a> {
             signals,
             stderr: workshop.path().join("stderr"),
             number: 0,
+            first: 0,
             watch,
         }
+    }
+
+    /// Calls its first round by this number, since others were before.
+    pub fn after(mut self, rounds: usize) -> Self {
+        (self.first, self.number) = (rounds, rounds << 16);
+        self
     }
 
     /// Asks every contestant whether it can take part, and lets it prepare.
@@ -180,7 +188,7 @@ impl<'a> Contest<'a> {
             Err(Halt::Interrupted) => return Err(Error::interrupted(self.signals)),
         };
         entrant.series.push(Sample {
-            round: step.round - 1,
+            round: self.first + step.round - 1,
             warm_up: step.stage == "warm-up",
             outcome,
         });

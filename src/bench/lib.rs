@@ -7,6 +7,8 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod beside;
+mod conditions;
 pub mod contest;
 pub mod contestant;
 pub mod density;
@@ -26,6 +28,8 @@ pub mod statistics;
 mod trace;
 pub mod workshop;
 
+pub use beside::Beside;
+pub use conditions::Conditions;
 pub use contest::{Plan, Step};
 pub use density::Density;
 pub use effort::Effort;

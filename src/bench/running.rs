@@ -126,6 +126,25 @@ impl Running {
         }
     }
 
+    /// Waits for a line that begins so, and returns the last of all that was written.
+    pub fn wait_line(&mut self, signals: &Signals, begin: &str) -> Result<String, Halt> {
+        loop {
+            self.wait_for(self.stdout.as_fd(), None, signals, "done")?;
+            let open = self.read()?;
+            let text = String::from_utf8_lossy(&self.written);
+            // What is behind the last line feed is no whole line yet.
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            if whole.lines().any(|line| line.starts_with(begin)) {
+                return Ok(text.into_owned());
+            }
+            if !open {
+                let status = self.reap()?;
+                let said = self.explain(status);
+                return Err(Halt::Failed(format!("it ended before it was done: {said}")));
+            }
+        }
+    }
+
     /// Waits for the end, and returns the last of all that was written. An exit code other than 0 is a failure.
     pub fn wait_output(&mut self, signals: &Signals) -> Result<String, Halt> {
         loop {
@@ -240,9 +259,14 @@ fn after(texts: &[String]) -> String {
     }
 }
 
-/// The last lines of a text, as one line.
+/// The last lines of a text, as one line. What consoles write besides text is not for the terminal of whoever measures.
 pub(super) fn tail(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
+    let is_shown = |it: char| !it.is_control() || it == '\n';
+    let text: String = text
+        .chars()
+        .map(|it| if is_shown(it) { it } else { ' ' })
+        .collect();
     let lines: Vec<&str> = text
         .lines()
         .map(str::trim)
@@ -254,6 +278,12 @@ pub(super) fn tail(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_said_does_nothing_to_a_terminal() {
+        let said = b"\x1b[2Jone\r\n\ntwo \x07\xff\n";
+        assert_eq!(tail(said), "[2Jone | two  \u{fffd}");
+    }
 
     #[test]
     fn only_a_whole_line_counts() {

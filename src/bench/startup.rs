@@ -1,5 +1,7 @@
 //! The start-up benchmark as a whole, and its result.
 
+use super::beside::{Beside, Neighbours};
+use super::conditions::Conditions;
 use super::contest::{Contest, Entrant, Plan, Step};
 use super::contestant::{Kind, Presence, named};
 use super::effort::Effort;
@@ -44,6 +46,8 @@ pub struct Startup {
     pub host: HostFacts,
     /// What makes the figures special, or doubtful.
     pub warnings: Vec<String>,
+    /// How many idle VMs ran beside for a part of it.
+    pub beside: usize,
     /// All contestants, those that are absent included.
     pub contestants: Vec<Contender>,
     /// The phases of kvmlet's start with a bare-metal guest, in order, in milliseconds.
@@ -69,6 +73,8 @@ pub struct Contender {
     pub effort: Option<Effort>,
     /// Every start.
     pub samples: Series,
+    /// The same while others ran, if that was asked for.
+    pub beside: Option<Beside>,
 }
 
 impl Startup {
@@ -79,19 +85,38 @@ impl Startup {
     /// are part of the result.
     pub fn measure(
         plan: Plan,
+        conditions: &Conditions,
         programs: &Programs,
         names: &[String],
         watch: &mut dyn FnMut(Step<'_>),
     ) -> Result<Self, Error> {
         programs.check()?;
-        let contestants = named(programs, names)?;
+        let mut contestants = named(programs, names)?;
+        contestants.extend(conditions.contestants(programs));
         let host = HostFacts::read();
         let mut warnings = host.warnings();
         warnings.extend(own_mounts());
+        warnings.extend(conditions.prepare());
         let workshop = Workshop::open()?;
         let signals = Signals::take(&ENDING).map_err(Error::Signals)?;
         let mut entrants = Contest::enter(contestants, &workshop);
-        Contest::new(plan, &workshop, &signals, watch).run(&mut entrants)?;
+        let mut course = Course {
+            plan,
+            programs,
+            workshop: &workshop,
+            signals: &signals,
+            watch,
+        };
+        let crowded = course.run(&mut entrants, conditions.beside)?;
+        let (crowded, beside) = match crowded {
+            Ok(series) => (series, conditions.beside),
+            Err(message) => {
+                warnings.push(format!(
+                    "Nothing is told of starts beside others: {message}"
+                ));
+                (None, 0)
+            }
+        };
         let efforts = efforts(&entrants, plan, &workshop, &signals)?;
         let phases = match phases::measure(programs, &workshop, PHASE_STARTS, &signals) {
             Ok(phases) => phases,
@@ -111,7 +136,8 @@ impl Startup {
             rounds: plan.rounds,
             host,
             warnings,
-            contestants: contenders(entrants, efforts),
+            beside,
+            contestants: contenders(entrants, efforts, crowded),
             phases,
         })
     }
@@ -140,12 +166,73 @@ fn efforts(
     entrants.iter().map(of).collect()
 }
 
-fn contenders(entrants: Vec<Entrant>, efforts: Vec<Option<Effort>>) -> Vec<Contender> {
+/// All rounds.
+struct Course<'a> {
+    plan: Plan,
+    programs: &'a Programs,
+    workshop: &'a Workshop,
+    signals: &'a Signals,
+    watch: &'a mut dyn FnMut(Step<'_>),
+}
+
+/// What was measured beside others, for each entrant, if that was asked for; or why it could not be.
+type Crowded = Result<Option<Vec<Series>>, String>;
+
+impl Course<'_> {
+    /// Half of the rounds are before and half after those beside others: a machine is not always as fast.
+    fn run(&mut self, entrants: &mut [Entrant], beside: usize) -> Result<Crowded, Error> {
+        if beside == 0 {
+            return self.part(entrants, self.plan.rounds, 0).map(|()| Ok(None));
+        }
+        let half = self.plan.rounds.div_ceil(2);
+        self.part(entrants, half, 0)?;
+        let started = Neighbours::start(beside, self.programs, self.workshop, self.signals);
+        let crowded = match started {
+            Err(Halt::Interrupted) => return Err(Error::interrupted(self.signals)),
+            Err(Halt::Failed(message)) => Err(message),
+            Ok(_neighbours) => {
+                let take = |entrant: &mut Entrant| std::mem::take(&mut entrant.series);
+                let alone: Vec<Series> = entrants.iter_mut().map(take).collect();
+                self.part(entrants, self.plan.rounds, half)?;
+                let swap = |(entrant, alone): (&mut Entrant, Series)| {
+                    std::mem::replace(&mut entrant.series, alone)
+                };
+                Ok(Some(entrants.iter_mut().zip(alone).map(swap).collect()))
+            }
+        };
+        if self.plan.rounds > half {
+            self.part(entrants, self.plan.rounds - half, half + self.plan.rounds)?;
+        }
+        Ok(crowded)
+    }
+
+    fn part(
+        &mut self,
+        entrants: &mut [Entrant],
+        rounds: usize,
+        before: usize,
+    ) -> Result<(), Error> {
+        let plan = Plan {
+            rounds,
+            ..self.plan
+        };
+        let contest = Contest::new(plan, self.workshop, self.signals, self.watch);
+        contest.after(before).run(entrants)
+    }
+}
+
+fn contenders(
+    entrants: Vec<Entrant>,
+    efforts: Vec<Option<Effort>>,
+    crowded: Option<Vec<Series>>,
+) -> Vec<Contender> {
     let base = entrants
         .iter()
         .find(|one| one.contestant.kind() == Kind::Process)
         .map(|one| one.series.clone());
-    let contender = |(entrant, effort): (Entrant, Option<Effort>)| Contender {
+    let crowded = crowded.into_iter().flatten().map(Some);
+    let crowded = crowded.chain(std::iter::repeat(None));
+    let contender = |((entrant, effort), crowded): ((Entrant, _), Option<Series>)| Contender {
         name: entrant.contestant.name(),
         about: entrant.contestant.about(),
         kind: entrant.contestant.kind(),
@@ -153,9 +240,11 @@ fn contenders(entrants: Vec<Entrant>, efforts: Vec<Option<Effort>>) -> Vec<Conte
         command: command(entrant.launch.as_ref()),
         figures: entrant.series.figures(base.as_ref()),
         effort,
+        beside: crowded.map(|samples| Beside::new(samples, &entrant.series)),
         samples: entrant.series,
     };
-    entrants.into_iter().zip(efforts).map(contender).collect()
+    let all = entrants.into_iter().zip(efforts).zip(crowded);
+    all.map(contender).collect()
 }
 
 pub(super) fn command(launch: Option<&Launch>) -> Vec<String> {

@@ -3,14 +3,14 @@
 use super::boot::StartedBy;
 use super::chosen_id::id;
 use super::instances::{book, look};
+use super::ports::leave_to_host;
 use super::restore::{Another, refuse_changed};
 use super::snapshot::{fill, tell_pause};
 use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_manager::{Error, InstanceId, Name};
-use kvmlet_spec::{HostPort, PortMapping, PortMappings};
+use kvmlet_spec::PortMappings;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -86,45 +86,4 @@ impl Clone {
 fn unnamed(called: &str) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     Ok(memfd_create(format!("kvmlet-clone-{called}"), flags)?.into())
-}
-
-/// The ports of the host that lead to one cannot lead to another.
-fn leave_to_host(config: &mut Value) {
-    // To name a key that is missing would make it.
-    let nets = config.get_mut("nets").and_then(Value::as_array_mut);
-    for net in nets.into_iter().flatten() {
-        let ports = net.get_mut("publish").and_then(Value::as_array_mut);
-        for port in ports.into_iter().flatten() {
-            let parsed = port.as_str().and_then(|text| text.parse().ok());
-            if let Some(mapping) = parsed {
-                let host = HostPort::Any;
-                let other = PortMapping { host, ..mapping };
-                *port = json!(other.to_string());
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_host_chooses_the_ports_of_a_clone() {
-        let mut config = json!({"nets": [{"publish": ["127.0.0.1:8080:80", "53:53/udp"]}, {"tap": "t"}], "memory": "64M"});
-        leave_to_host(&mut config);
-        let ports = config["nets"][0]["publish"].as_array().unwrap();
-        let ports: Vec<PortMapping> = ports
-            .iter()
-            .map(|port| port.as_str().unwrap().parse().unwrap())
-            .collect();
-        let ends: Vec<_> = ports
-            .iter()
-            .map(|port| (port.guest.get(), port.host))
-            .collect();
-        assert_eq!(ends, [(80, HostPort::Any), (53, HostPort::Any)]);
-        let asked: PortMapping = "127.0.0.1:8080:80".parse().unwrap();
-        assert_eq!(ports[0].address, asked.address);
-        assert_eq!(config["nets"][1], json!({"tap": "t"}));
-    }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Copy files between an instance that runs and this host.
 ///
 /// One of the two is a path of the instance, from its root on: NAME:PATH. A path of this host that has a colon in it starts with `/` or `.`.
-/// The other may be `-`: an archive of tar, on standard output or from standard input, from which it goes into the directory NAME:PATH.
+/// The other may be `-`: an archive of tar, on standard output or from standard input, from which it goes into the directory NAME:PATH, which is there.
 ///
 /// What is copied goes into the destination if that is a directory, and else is called as that is. A source that ends in `/.` is what is in
 /// that directory. Symbolic links are copied as such, unless they are this host's and end in a slash. The image needs no program for that.
@@ -59,14 +59,18 @@ impl Cp {
             (Side::Guest { instance, path }, Side::Stream) => {
                 const VAIN: &str = "cannot copy from";
                 let (path, kind) = source(&path);
-                stream::refuse_terminal(io::stdout().is_terminal())?;
+                refuse_terminal(io::stdout().is_terminal())?;
                 let (view, mut agent) = reach(instance, VAIN)?;
                 let packed = stream::pack(&mut agent, path, kind == Kind::Content, StandardOutput);
                 packed.map_err(|error| failed(&view, VAIN, error))?;
             }
             (Side::Stream, Side::Guest { instance, path }) => {
                 const VAIN: &str = "cannot copy to";
-                stream::refuse_terminal(io::stdin().is_terminal())?;
+                refuse_terminal(io::stdin().is_terminal())?;
+                let (view, mut agent) = reach(instance, VAIN)?;
+                let there = stream::is_directory(&mut agent, bare(&path));
+                there.map_err(|error| failed(&view, VAIN, error))?;
+                // A connection is for one of the agent's tools.
                 let (view, mut agent) = reach(instance, VAIN)?;
                 let path = destination(&path, Kind::Content);
                 let unpacked = stream::unpack(&mut agent, &path, owners, StandardInput);
@@ -82,6 +86,15 @@ impl Cp {
             }
         }
         Ok(0)
+    }
+}
+
+/// What is told where a person has asked for an archive on a terminal, which would take it for orders.
+fn refuse_terminal(is_terminal: bool) -> Result<(), Failed> {
+    match is_terminal {
+        true => Err(Failed::new("an archive is not for a terminal")
+            .help("pipe it into a program, such as `| tar -x`, or into a file")),
+        false => Ok(()),
     }
 }
 

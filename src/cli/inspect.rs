@@ -93,6 +93,7 @@ fn inspected(instance: &Instance, view: &View, ports: Vec<String>) -> Value {
         "RestartPolicy": view.asked.restart,
         "Healthcheck": view.asked.health,
         "AutoRemove": view.asked.remove,
+        "Idle": view.asked.idle,
         "Labels": view.asked.labels,
         "Ports": ports,
         "LogPath": directory.join("log"),

@@ -1,5 +1,6 @@
 //! The process behind an instance that runs: in a session of its own, without a terminal.
 
+use super::held::Held;
 use super::instances::book;
 use super::{Failed, Outcome, beside};
 use crate::boot::{StartedBy, described, help_without_init, run_here};
@@ -8,7 +9,9 @@ use kvmlet_host::walls::rights;
 use kvmlet_manager::starting::{
     Keeper, LISTENS, NotStarted as Unstarted, READY, Starting, Waiting,
 };
-use kvmlet_manager::supervision::{ChannelSpec, Handed, Here, Program, Step, VSOCK, supervise};
+use kvmlet_manager::supervision::{
+    ChannelSpec, Handed, Here, Holds, Program, Step, VSOCK, supervise,
+};
 use kvmlet_manager::volumes::{Users, remove_with};
 use kvmlet_manager::{
     Asked, Book, Error, Given, Instance, InstanceId, Owned, SUSPENDED, Step as Noted, Turn,
@@ -209,6 +212,16 @@ impl Keep {
             command.current_dir(&place);
             command
         };
+        let holds: &dyn Fn() -> Box<dyn Holds> = &|| {
+            Box::new(Held {
+                input: input.clone(),
+                place: place.clone(),
+                snapshot: asked.snapshot.clone(),
+                suspends: (own.clone(), instance.id().to_string()),
+                networks: None,
+                failed: None,
+            })
+        };
         let here: &dyn Fn() -> Here = &|| {
             // Where its paths begin.
             let config = chdir(&place).map_err(|error| Failed::new(io::Error::from(error)));
@@ -226,6 +239,7 @@ impl Keep {
             resumes,
             input: input.as_bytes(),
             here: Some(here),
+            holds: asked.idle.map(|_| holds),
             ready: Some("--ready-fd"),
             channel: Some(ChannelSpec {
                 service: &service,

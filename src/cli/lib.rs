@@ -16,6 +16,7 @@ mod events;
 mod exec;
 mod exit_code;
 mod generate;
+mod held;
 mod images;
 mod inspect;
 mod instances;

@@ -1,5 +1,6 @@
 //! `kvmlet logs`.
 
+use super::exit_code::ExitCode;
 use super::instances::book;
 use super::{Failed, Outcome};
 use clap::Args;
@@ -102,13 +103,20 @@ pub(super) fn follow(
             let _ = instance.wait();
             drop(ended);
         });
-        while let Some(entry) = follower.next(end.as_fd()).map_err(Failed::new)? {
-            if !print(&entry)? {
-                // The other thread is not waited for.
-                std::process::exit(0);
-            }
+        loop {
+            let next = follower.next(end.as_fd()).map_err(Failed::new);
+            let code = match next.and_then(|next| next.map(|entry| print(&entry)).transpose()) {
+                Ok(None) => return Ok(()),
+                Ok(Some(true)) => continue,
+                Ok(Some(false)) => 0,
+                Err(failed) => {
+                    failed.print();
+                    ExitCode::NotDone.number()
+                }
+            };
+            // The other thread, which waits for the instance, is not waited for.
+            std::process::exit(code.into());
         }
-        Ok(())
     })
 }
 
@@ -132,6 +140,10 @@ pub(super) fn print(entry: &Entry, timestamps: bool) -> Result<bool, Failed> {
         Ok(()) => Ok(true),
         // The other stream may be read still.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(is_error),
-        Err(error) => Err(Failed::new(error)),
+        Err(error) => {
+            let which = if is_error { "error" } else { "output" };
+            let said = format!("cannot write to standard {which}");
+            Err(Failed::in_vain(said, error))
+        }
     }
 }

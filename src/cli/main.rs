@@ -7,7 +7,7 @@
 
 #![no_main]
 
-use kvmlet_sys::{arguments, clock, heap::Heap, process};
+use kvmlet_sys::{arguments, clock, heap::Heap, streams};
 use std::ffi::{c_char, c_int};
 
 /// One that needs no system call: a VM's process has none for that.
@@ -24,7 +24,7 @@ pub unsafe extern "C" fn main(count: c_int, words: *const *const c_char) -> c_in
     // SAFETY: these are `main`'s.
     unsafe { arguments::give(count, words) };
     let started = clock::process_start();
-    process::set_up_streams();
+    streams::set_up_of_command();
     // Flushes what is left in standard output's buffer.
     std::process::exit(kvmlet_cli::run(started).into())
 }

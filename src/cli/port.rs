@@ -1,7 +1,7 @@
 //! `kvmlet port`.
 
 use super::instances::{book, look};
-use super::ports::{ends, guest};
+use super::ports::{Ports, ends, guest};
 use super::{Failed, Outcome};
 use clap::Args;
 use kvmlet_spec::PortMapping;
@@ -26,7 +26,10 @@ impl Port {
     pub fn run(self) -> Outcome {
         let book = book()?;
         let (instance, view) = look(&book, &self.instance)?;
-        let published = instance.control(view.called())?.published(PATIENCE)?;
+        let published = match view.sleeps() {
+            true => Ports::of(&book).held(&view).unwrap_or_default(),
+            false => instance.control(view.called())?.published(PATIENCE)?,
+        };
         let published: Vec<PortMapping> = published
             .iter()
             .filter_map(|port| port.parse().ok())

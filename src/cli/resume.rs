@@ -31,6 +31,8 @@ impl Resume {
             let turn = instance.turn()?;
             let view = look_again(&book, &instance)?;
             match (view.state, before.state) {
+                // Its supervisor may hold what it had.
+                (State::Suspended, _) if view.is_alive() && instance.rouse()? => {}
                 (State::Suspended, _) => {
                     let mut keeper = program(StartedBy::Again)?;
                     keeper.args(nets(&instance, &view.asked).into_iter().flatten());

@@ -138,7 +138,8 @@ fn up(book: &Book) -> Outcome {
             return Ok(exit);
         };
         match one.wait() {
-            Ok(_) => kvmlet_command::print(format!("{called}\n"))?,
+            // The others are started, whoever reads that.
+            Ok(_) => kvmlet_command::print_name(&called, "instance runs:"),
             Err(error) => fail(NotStarted::from(error).failed),
         }
     }
@@ -188,7 +189,7 @@ fn down(book: &Book) -> Outcome {
     }
     for (instance, view) in told {
         instance.wait_for_run()?;
-        kvmlet_command::print(format!("{}\n", view.called()))?;
+        kvmlet_command::print_name(&view.called(), "instance has ended:");
     }
     Ok(exit)
 }

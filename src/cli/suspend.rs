@@ -68,7 +68,7 @@ fn suspend(book: &Book, instance: &Instance) -> Result<(), Failed> {
         let _ = directory.remove(SUSPENDED);
         return Err(unsaved(error));
     }
-    let noted = is_suspended(instance)?;
+    let noted = is_suspended(instance, view.record.suspensions)?;
     drop(saving);
     match noted {
         true => Ok(()),
@@ -97,20 +97,20 @@ fn publish(file: Temporary<'_>, directory: &Directory) -> io::Result<()> {
     Ok(rustix::fs::fsync(directory)?)
 }
 
-/// Waits until that is noted, and its VM is gone. False if it goes on.
-fn is_suspended(instance: &Instance) -> Result<bool, Failed> {
+/// Waits until that is noted, which it was so often `before`, and its VM is gone. False if it goes on.
+fn is_suspended(instance: &Instance, before: u64) -> Result<bool, Failed> {
     let deadline = Instant::now() + NOTING;
     loop {
+        // One that goes on by itself may do so by now.
+        if instance.record()?.suspensions > before {
+            instance.wait_for_rest()?;
+            return Ok(true);
+        }
         match instance.state()? {
             State::Running | State::Paused if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            // Whoever wants it to go on, or looks what the host has left, is not in the way of what ends.
-            State::Suspended => {
-                instance.wait_for_run()?;
-                drop(instance.own()?);
-                return Ok(true);
-            }
+            State::Suspended => {}
             _ => return Ok(false),
         }
     }

@@ -10,6 +10,8 @@ fn value(setting: Setting) -> &'static str {
     match (setting, setting.value()) {
         (Setting::HugePages, _) => "transparent",
         (Setting::NetMac, _) => "02:00:00:00:00:01",
+        (Setting::Cpuid, _) => "7:ebx=0b1",
+        (Setting::Msr, _) => "0x10a=0b1",
         (Setting::CpuScope, _) => "vm",
         (Setting::MemoryMode, _) => "shared",
         (Setting::Overcommit, _) => "cpus=2",

@@ -5,6 +5,7 @@ use crate::Verbosity;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kvmlet_spec::CpuQuota;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -74,6 +75,15 @@ pub struct Startup {
     /// Seconds for each contestant; who is slow takes part in fewer rounds, but at least 3 [default: 15].
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = whole(1..=86_400))]
     pub budget: Option<u32>,
+    /// Start all once more while this many idle VMs of kvmlet's run, of 16 MiB each.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, allow_negative_numbers = true, value_parser = whole(0..=10_000))]
+    pub beside: u32,
+    /// Start kvmlet with a network of its own and a published port as well.
+    #[arg(long)]
+    pub net: bool,
+    /// Start kvmlet, crun and runc with this share of CPUs as well.
+    #[arg(long, value_name = "CPUS", allow_negative_numbers = true)]
+    pub cpu_quota: Option<CpuQuota>,
     /// Who takes part, and what is made of the result.
     #[command(flatten)]
     pub contest: Contest,
@@ -99,9 +109,9 @@ pub struct Density {
     pub contest: Contest,
 }
 
-/// Compare a disk and an interface of a VM with the same work on the host.
+/// Compare a disk and an interface of a VM with the same work on the host, and in other VMMs.
 ///
-/// Guests are bare metal and run at native speed on any KVM. Host and guest take turns, round by round.
+/// Guests are bare metal and run at native speed on any KVM. Host and guests take turns, round by round.
 #[derive(Args)]
 pub struct Io {
     /// Rounds to measure.
@@ -110,6 +120,9 @@ pub struct Io {
     /// How to print the result.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+    /// Write a page with pictures as well, for a browser; `-` prints it instead of the result.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }
 
 /// Reads a whole number of that range.

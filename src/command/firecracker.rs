@@ -97,7 +97,10 @@ pub const FIRECRACKER_LINE: Line = Line {
             "JSON file that describes the VM, which starts at once",
         ),
         valued("describe-snapshot", "FILE", "Not supported"),
-        switch("enable-pci", "Not supported"),
+        switch(
+            "enable-pci",
+            "Put devices on a PCI bus, instead of at fixed addresses",
+        ),
         valued(
             "http-api-max-payload-size",
             "BYTES",

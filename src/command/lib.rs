@@ -25,6 +25,7 @@ pub use verbosity::{LongVerbosity, Verbosity};
 
 use kvmlet_sys::output::write_whole;
 use kvmlet_sys::{environment, standard_error};
+use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 
@@ -52,8 +53,22 @@ pub fn run(act: impl FnOnce() -> Outcome) -> u8 {
 /// # Errors
 /// When it cannot be written.
 pub fn print(bytes: impl AsRef<[u8]>) -> Result<(), Failed> {
-    match write_whole(io::stdout().as_fd(), bytes.as_ref()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failed::new(error)),
+    written(bytes.as_ref())
+        .map_err(|error| Failed::in_vain("cannot write to standard output", error))
+}
+
+/// Writes the name of what was made, and goes on by itself, [the same](print()) way. Where that cannot be written, standard error has it, with
+/// `what` it is: a command that has failed has made nothing.
+pub fn print_name(name: &dyn Display, what: &str) {
+    if let Err(error) = written(format!("{name}\n").as_bytes()) {
+        let why = format!("cannot write to standard output: {error}");
+        standard_error::say(format_args!("kvmlet: {what} {name}, and {why}"));
+    }
+}
+
+fn written(bytes: &[u8]) -> io::Result<()> {
+    match write_whole(io::stdout().as_fd(), bytes) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
 }

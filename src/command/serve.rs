@@ -17,6 +17,11 @@ pub const SERVE_LINE: Line = Line {
             "PATH",
             "Path of the socket [default: api.sock in the directory of this user's instances]",
         ),
+        Flag::valued(
+            "vm",
+            "SOCKET",
+            "Serve one VM instead, by its control socket, which may be one of `kvmlet boot`. It ends with the VM",
+        ),
         Flag::switch("help", "Print this"),
     ],
     rest: None,

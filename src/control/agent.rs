@@ -354,10 +354,14 @@ pub fn readable(text: &[u8]) -> String {
 }
 
 mod copy;
+mod dialling;
+mod execution;
 mod processes;
 pub mod records;
 #[cfg(test)]
 mod tests;
 
 pub use copy::{CopyError, Owners};
+pub use dialling::Dialling;
+pub use execution::{Execution, Said};
 pub use processes::Process;

@@ -2,6 +2,7 @@
 
 use crate::LONGEST;
 use crate::passing::{receive_with, send_with};
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
@@ -86,18 +87,19 @@ impl Channel {
 
     /// Takes one message of at most `longest` bytes, if one has come. Of a longer one the rest is lost.
     pub fn receive(&self, longest: usize) -> Received {
-        let mut message = vec![0; longest.min(LONGEST)];
-        let receive = |message: &mut [u8]| recv(&self.0, message, RecvFlags::DONTWAIT);
-        let received = match receive(&mut message) {
+        // Zeros would take memory for good of each process that ever has a message of a few bytes.
+        let mut message = Vec::with_capacity(longest.min(LONGEST));
+        let mut receive = || {
+            let place = spare_capacity(&mut message);
+            recv(&self.0, place, RecvFlags::DONTWAIT).map(|_| ())
+        };
+        let received = match receive() {
             // The other end was closed before it had read all: that is told once, and before what it had sent.
-            Err(Errno::CONNRESET) => receive(&mut message),
+            Err(Errno::CONNRESET) => receive(),
             received => received,
         };
         match received {
-            Ok((count @ 1.., _)) => {
-                message.truncate(count);
-                Received::One(message)
-            }
+            Ok(()) if !message.is_empty() => Received::One(message),
             Err(Errno::AGAIN | Errno::INTR) => Received::None,
             Ok(_) | Err(_) => Received::Last,
         }

@@ -1,15 +1,12 @@
 //! A VM's control socket, as a program that uses it sees it.
 
+use crate::address;
 use crate::passing::receive_with;
 use crate::{Frame, LONGEST, Malformed, Order, Report, Request, framed};
 use kvmlet_spec::{Failure, Outcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
-    send, socket_with,
-};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -81,14 +78,7 @@ impl Connection {
     /// # Errors
     /// What the kernel says: nobody listens, or does not get on with accepting within some seconds.
     pub fn to(path: &Path) -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // How long a stream socket waits to be connected, too: others may stand before it (unix(7)).
-        set_socket_timeout(&socket, Timeout::Send, Some(CONNECTING))?;
-        match connect(&socket, &SocketAddrUnix::new(path)?) {
-            Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
-            connected => connected?,
-        }
+        let socket = address::connected(path)?;
         ioctl_fionbio(&socket, true)?;
         Ok(socket.into())
     }
@@ -129,7 +119,19 @@ impl Connection {
         self.be_told(Order::Save, patience)
     }
 
-    /// The same, but the VM sleeps from the end of that on, until what is told is closed here, or it is [asked](Order::Suspended)
+    /// The same, of what has changed of its memory since a snapshot, by the id of that.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save), and when the VM does not know what has changed since.
+    pub fn save_since(
+        &mut self,
+        base: [u8; 16],
+        patience: Duration,
+    ) -> Result<Saving, ConnectionError> {
+        self.be_told(Order::SaveSince { base }, patience)
+    }
+
+    /// The same as [`save`](Self::save), but the VM sleeps from the end of that on, until what is told is closed here, or it is [asked](Order::Suspended)
     /// to sleep for good.
     ///
     /// # Errors
@@ -334,8 +336,6 @@ pub(crate) fn until(
 
 /// Read at once.
 const READ_BYTES: usize = 16 << 10;
-/// How long a supervisor may take until it accepts.
-const CONNECTING: Duration = Duration::from_secs(5);
 /// More than the statistics of any VM take as text.
 const MOST_METRICS: usize = 1 << 20;
 /// More than is told between a question and its answer.

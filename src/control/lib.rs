@@ -28,6 +28,7 @@
 // Whoever runs a kvmlet with file capabilities must not steer it by the environment; tests may.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod address;
 pub mod agent;
 mod channel;
 mod connection;
@@ -41,6 +42,7 @@ mod state;
 mod tests;
 mod wire;
 
+pub use address::connected;
 pub use channel::{Channel, Received};
 pub use connection::{Connection, ConnectionError, Saving, UNANSWERED};
 pub use frame::{Frame, framed};

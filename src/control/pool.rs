@@ -4,19 +4,18 @@
 //! other, and is answered in turn. A VM comes as descriptors, the first of which is the [channel](Channel) of its supervisor: the
 //! VM is whose that is, and ends when it is closed.
 
+use crate::address;
 use crate::connection::until;
 use crate::passing::receive_all;
 use crate::wire::{Reader, Writer};
 use crate::{Channel, Malformed};
 use rustix::event::PollFlags;
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send,
-    socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, send, socket_with,
 };
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -190,15 +189,8 @@ impl Pool {
     pub fn to(path: &Path) -> io::Result<Self> {
         let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
         let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
-        let name = path.file_name().ok_or(Errno::INVAL)?;
-        // The name of a socket has little room.
-        let around = path
-            .parent()
-            .filter(|around| !around.as_os_str().is_empty());
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let around = openat(CWD, around.unwrap_or(Path::new(".")), flags, Mode::empty())?;
-        let short = format!("/proc/self/fd/{}/", around.as_raw_fd());
-        connect(&socket, &SocketAddrUnix::new(Path::new(&short).join(name))?)?;
+        let (address, _around) = address::of(path)?;
+        connect(&socket, &address)?;
         ioctl_fionbio(&socket, true)?;
         Ok(Self(socket))
     }

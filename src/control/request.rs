@@ -65,6 +65,19 @@ pub enum Order {
     Suspend,
     /// To stand still for good: what [was told](Self::Suspend) is whole and kept. It goes on only if that is asked for.
     Suspended,
+    /// To be [saved](Self::Save), but of its memory to tell no more than what has changed since that snapshot. Refused unless it
+    /// was the last whole one of this VM, or the one that it goes on from.
+    SaveSince {
+        /// The snapshot's id.
+        base: [u8; 16],
+    },
+}
+
+impl Order {
+    /// Is the VM [saved](Self::Save) by it, in one way or another?
+    pub fn is_saving(&self) -> bool {
+        matches!(self, Self::Save | Self::SaveSince { .. } | Self::Suspend)
+    }
 }
 
 /// What has limits, by its place among those of its kind, from 0.
@@ -97,6 +110,7 @@ const RESIZE: u8 = 12;
 const INTERFACES: u8 = 13;
 const SUSPEND: u8 = 14;
 const SUSPENDED: u8 = 15;
+const SAVE_SINCE: u8 = 16;
 
 impl Request {
     /// As a message.
@@ -118,6 +132,7 @@ impl Request {
             Order::Interfaces => begin(INTERFACES),
             Order::Suspend => begin(SUSPEND),
             Order::Suspended => begin(SUSPENDED),
+            Order::SaveSince { base } => begin(SAVE_SINCE).bytes(&base),
         }
         .finish()
     }
@@ -128,7 +143,7 @@ impl Request {
     /// When it is not one.
     pub fn decode(message: &[u8]) -> Result<Self, Malformed> {
         let (kind, mut reader) = Reader::new(message)?;
-        if !(PAUSE..=SUSPENDED).contains(&kind) {
+        if !(PAUSE..=SAVE_SINCE).contains(&kind) {
             return Err(Malformed::Kind(kind));
         }
         let number = reader.u32()?;
@@ -151,7 +166,10 @@ impl Request {
             RESIZE => Order::Resize { disk: reader.u8()? },
             INTERFACES => Order::Interfaces,
             SUSPEND => Order::Suspend,
-            _ => Order::Suspended,
+            SUSPENDED => Order::Suspended,
+            _ => Order::SaveSince {
+                base: reader.array()?,
+            },
         };
         reader.finish()?;
         Ok(Self { number, order })

@@ -80,6 +80,7 @@ fn requests() -> impl Strategy<Value = Request> {
         Just(Order::Published),
         Just(Order::Save),
         Just(Order::Press),
+        any::<[u8; 16]>().prop_map(|base| Order::SaveSince { base }),
         any::<u32>().prop_map(|mib| Order::Balloon { mib }),
         any::<u8>().prop_map(|disk| Order::Resize { disk }),
         limits(),

@@ -6,9 +6,11 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod blob;
+mod compressed;
 pub mod config;
 mod digest;
 pub mod erofs;
+mod feed;
 pub mod layer;
 pub mod manifest;
 pub mod merge;
@@ -23,4 +25,6 @@ pub mod store;
 mod tarball;
 pub mod tree;
 
+pub use compressed::Compressed;
 pub use digest::{Digest, Digesting};
+pub use feed::feed;

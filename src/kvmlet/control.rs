@@ -3,14 +3,17 @@
 //! The VM is an [`Instance`](crate::Instance) with such a [socket](crate::Surroundings::control), of this program or another
 //! one, or one of `kvmlet run`. Whoever is to hold it, so that it ends with this program's word, [attaches](crate::Instance::attach).
 
+mod guest;
+
+pub use guest::Guest;
+pub use kvmlet_control::agent::channel::{Ended, Output, ProcessSpec as Program};
+pub use kvmlet_control::agent::{AgentError, CopyError, Execution, Owners, Process, Said, Streams};
 pub use kvmlet_control::{
     Connection, ConnectionError, Limited, Order, Pool, PoolError, PoolStatus, Report, State, Taken,
 };
 
 use kvmlet_spec::{Memory, Outcome, RateLimit, Stats};
-use kvmlet_sys::directory::Directory;
-use kvmlet_sys::temporary::{Temporary, check_place};
-use kvmlet_vmm::snapshot::Sink;
+use kvmlet_vmm::snapshot::{Sink, write_whole};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,6 +43,12 @@ pub enum Error {
     /// Its balloon counts mebibytes, 2^32 at most.
     #[error("a balloon holds whole mebibytes, and not {0}")]
     Size(Memory),
+    /// What was asked of its guest is not done.
+    #[error(transparent)]
+    Guest(#[from] AgentError),
+    /// What was to be copied is not.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// A snapshot cannot be written.
     #[error("`{}` cannot be written", path.display())]
     Unwritten {
@@ -242,29 +251,47 @@ impl Client {
     /// # Errors
     /// As [`ask`](Self::ask), and [`Error::Unwritten`].
     pub fn save(&mut self, file: &Path) -> Result<Duration, Error> {
+        self.write(file, false).map(|(stood_still, _)| stood_still)
+    }
+
+    /// Saves it to a file, as [`save`](Self::save) does, and ends it where it was: what goes on from that file
+    /// ([`Instance::restore`](crate::Instance), `kvmlet restore`) has missed nothing. If it cannot be saved, it goes on. This is
+    /// for VMs that nobody else keeps: of `kvmlet run` it is the keeper who suspends them.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn suspend(mut self, file: &Path) -> Result<Outcome, Error> {
+        let (_, told) = self.write(file, true)?;
+        // From here on it stands still for good, whatever becomes of this process.
+        self.ask(Order::Suspended)?;
+        drop(told);
+        self.stop(Duration::ZERO)
+    }
+
+    /// Writes what it tells, until it has told all. One that `stays` stands still as long as what is returned is not closed.
+    fn write(&mut self, file: &Path, stays: bool) -> Result<(Duration, File), Error> {
         let unwritten = |source: io::Error| Error::Unwritten {
             path: file.into(),
             source,
         };
-        let (directory, name) = Directory::of_file(file).map_err(unwritten)?;
-        check_place(&directory, name).map_err(unwritten)?;
-        // It has no name until it is whole.
-        let mut new = Temporary::private(&directory).map_err(unwritten)?;
-        let begun = Instant::now();
-        let saving = self.connection.save(self.patience)?;
-        let told = Sink::new(new.file(), saving.most_bytes).fill(File::from(saving.pieces));
-        if let Err(error) = told {
-            // The VM knows why it has told no more, if that is what is wrong.
-            if error.kind() == io::ErrorKind::UnexpectedEof {
-                self.connection.saved(saving.number, self.patience)?;
+        write_whole(file, unwritten, |new| {
+            let begun = Instant::now();
+            let saving = match stays {
+                true => self.connection.suspend(self.patience)?,
+                false => self.connection.save(self.patience)?,
+            };
+            let pieces = File::from(saving.pieces);
+            let told = Sink::new(new, saving.most_bytes).fill(&pieces);
+            if let Err(error) = told {
+                // The VM knows why it has told no more, if that is what is wrong.
+                if error.kind() == io::ErrorKind::UnexpectedEof {
+                    self.connection.saved(saving.number, self.patience)?;
+                }
+                return Err(unwritten(error));
             }
-            return Err(unwritten(error));
-        }
-        let stood_still = self.connection.saved(saving.number, self.patience)?;
-        new.file().sync_all().map_err(unwritten)?;
-        new.publish(name).map_err(unwritten)?;
-        rustix::fs::fsync(&directory).map_err(|error| unwritten(error.into()))?;
-        Ok(stood_still.unwrap_or_else(|| begun.elapsed()))
+            let stood_still = self.connection.saved(saving.number, self.patience)?;
+            Ok((stood_still.unwrap_or_else(|| begun.elapsed()), pieces))
+        })
     }
 
     /// Is told what it does now, and each change of that, its end last.

@@ -57,7 +57,7 @@ pub mod vm {
     };
 
     use kvmlet_host::state::runtime::RuntimeDirectory;
-    use kvmlet_spec::VmConfig;
+    use kvmlet_spec::{Net, VmConfig};
     use std::io::Write;
 
     /// A VM with the networks and the sockets of its configuration, which this process then holds and serves. Its first
@@ -72,7 +72,7 @@ pub mod vm {
         config: VmConfig,
         output: impl Write + Send + 'static,
     ) -> Result<Vm, super::instance::Error> {
-        let makes_taps = config.nets.iter().any(|net| net.tap.is_none());
+        let makes_taps = config.nets.iter().any(Net::is_made);
         let runtime = match RuntimeDirectory::of_user() {
             Err(error) if makes_taps => return Err(error.into()),
             found => found.ok(),

@@ -33,6 +33,7 @@ mod templates;
 pub mod volumes;
 mod watch;
 mod whereabouts;
+mod working_set;
 
 pub use book::{Book, Damaged, Listing};
 pub use control::Control;
@@ -46,9 +47,10 @@ pub use instance::{
 };
 pub use moment::{Moment, NotAMoment};
 pub use name::{Name, NotAName};
-pub use pools::{Holder, PoolLock, PoolNote, PoolView, Pools, PoolsError, Told};
+pub use pools::{Holder, PoolLock, PoolNote, PoolView, PooledInstances, Pools, PoolsError, Told};
 pub use sealed::Broken;
 pub use snapshots::{Kept, Snapshots, SnapshotsLock};
 pub use templates::{MOST_TEMPLATE_BYTES, MOST_TEMPLATES, Template, TemplateLock, Templates};
 pub use volumes::{LockedVolumes, NotAVolumeName, Note, Users, Volume, VolumeName, Volumes};
 pub use whereabouts::Whereabouts;
+pub use working_set::{WorkingSet, forget_working_set};

@@ -9,9 +9,10 @@ use crate::sealed;
 use crate::templates::{Template, Templates, staying};
 use crate::{Asked, Book, Error, InstanceId, Moment, Name};
 use kvmlet_sys::directory::Directory;
+use kvmlet_sys::regular::is_same;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is locked by who notes or forgets one: no id, so no snapshot.
 const GATE: &str = "gate";
@@ -46,6 +47,9 @@ pub struct Kept {
     /// What it is the template of, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Template>,
+    /// The file of the snapshot since which it has what has changed, if it is such a one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<PathBuf>,
 }
 
 impl Snapshots {
@@ -106,6 +110,24 @@ impl Snapshots {
             .collect();
         all.sort_by_key(|kept| std::cmp::Reverse((kept.made, kept.id.clone())));
         Ok(all)
+    }
+
+    /// The first that needs a file, as its base, of those whose files are there, which `has_place` tells. It stays so as long as
+    /// snapshots are [locked](Self::lock).
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn needing(
+        &self,
+        file: &Path,
+        has_place: impl Fn(&Kept) -> bool,
+    ) -> Result<Option<Kept>, Error> {
+        let mut all = self.list()?.into_iter();
+        let needs = |kept: &Kept| {
+            let base = kept.base.as_deref();
+            base.is_some_and(|base| is_same(base, file)) && has_place(kept)
+        };
+        Ok(all.find(needs))
     }
 
     /// Those that are more templates than there may be, or take more of the disk.
@@ -171,6 +193,7 @@ mod tests {
             name: Some("web".parse().unwrap()),
             asked: Asked::new(InstanceId::random().unwrap(), "nginx"),
             template: None,
+            base: None,
         };
         let (first, second) = (kept(1), kept(2));
         assert_eq!(snapshots.find(&first.id).unwrap(), None);
@@ -215,6 +238,7 @@ mod tests {
                 name: None,
                 asked: Asked::new(InstanceId::random().unwrap(), "nginx"),
                 template: Some(template),
+                base: None,
             }
         };
         let mut all: Vec<Kept> = (0..MOST_TEMPLATES as u32 + 2).map(kept).collect();

@@ -67,6 +67,10 @@ impl Templates {
             .map_err(|error| Error::file(&around.path().join(TEMPLATES))(error))
     }
 
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.0
+    }
+
     /// Where the one of that is, if there is one.
     pub fn path(&self, template: &Template) -> PathBuf {
         self.0.path().join(&template.request)

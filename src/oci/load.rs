@@ -9,6 +9,7 @@ use kvmlet_image::reference::Reference;
 use kvmlet_image::source::{self, Bundle, Loaded};
 use kvmlet_image::store::{self, Begun, LayerAddition, Store, StoredImage, StoredLayer};
 use kvmlet_spec::{Advice, Remedy};
+use kvmlet_sys::regular;
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -103,7 +104,7 @@ impl Source<'_> {
             source,
         };
         let mut file = match self {
-            Self::Path(path) => File::open(path).map_err(failed)?,
+            Self::Path(path) => regular::stream(path).map_err(failed)?,
             Self::Input => {
                 File::from(rustix::io::dup(rustix::stdio::stdin()).map_err(|it| failed(it.into()))?)
             }

@@ -3,10 +3,10 @@
 //! comes over standard error.
 
 use kvmlet_host::walls::rights;
-use kvmlet_image::Digest;
 use kvmlet_image::layer::{Decompressed, LIMITS};
 use kvmlet_image::source::spool;
 use kvmlet_image::store::fill_layer;
+use kvmlet_image::{Digest, feed};
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::temporary::unnamed;
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -28,7 +28,6 @@ pub const WORD: &str = "unpack-layer";
 pub(crate) const PROGRAM: &str = "/proc/self/exe";
 /// What a pipe holds: fewer turns between both processes.
 const PIPE: usize = 1 << 20;
-const PIECE: usize = 256 << 10;
 /// The longest error that is read.
 const MAX_ERROR: u64 = 256 << 10;
 /// Bytes that it may have mapped; twice what a layer at its limits takes.
@@ -160,23 +159,6 @@ fn have_done(
             Error::Ended { what, how }
         }
     })
-}
-
-/// Passes all of it on, or as much as the process wants: why it wants no more, it says itself.
-fn feed(archive: &mut impl Read, input: &mut impl Write) -> io::Result<()> {
-    let mut piece = vec![0; PIECE];
-    loop {
-        let count = match archive.read(&mut piece) {
-            Ok(0) => return Ok(()),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        match input.write_all(&piece[..count]) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            other => other?,
-        }
-    }
 }
 
 /// Is that process, with the arguments behind its word.

@@ -32,6 +32,8 @@ pub struct Attendant {
     pub saved: Option<Saved>,
     /// The guest runs when that is asked for, and not before.
     pub paused: bool,
+    /// Its interfaces, where the process that this one was forked from holds them ([`HeldNetworks`](crate::HeldNetworks)).
+    pub networks: Option<Vec<Network>>,
     /// How settings are named to whoever reads what helps.
     pub dialect: Dialect,
 }
@@ -59,6 +61,7 @@ impl Default for Attendant {
             control: None,
             saved: None,
             paused: false,
+            networks: None,
             dialect: Dialect::File,
         }
     }

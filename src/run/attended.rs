@@ -3,7 +3,9 @@
 use crate::allocator::give_back;
 use crate::console::{Console, Keys};
 use crate::control::failure;
+pub(crate) use crate::fate::{Fate, Limits, Wish};
 use crate::network_service::NetworkService;
+use crate::pager::WatchedPager;
 use crate::reports::Reports;
 use crate::settling::Settling;
 use crate::stopping::{AT_ONCE, POWERING_OFF};
@@ -21,41 +23,11 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// What is waited for on the supervisor's own behalf.
-const OWN: usize = 7;
+const OWN: usize = 8;
 /// What a VM's process takes to cut its guest's power.
 const CUT: Duration = Duration::from_secs(1);
 /// What it takes to end once it is killed, unless it waits for a device that hangs.
 const KILLED: Duration = Duration::from_secs(10);
-
-/// Who wants a VM's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// Whoever sent this signal.
-    Signal(libc::c_int),
-    /// Whoever pressed the escape key.
-    Escape,
-    /// Whoever has started this process.
-    Order,
-}
-
-/// What has become of a VM's process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fate {
-    pub ended: Ended,
-    /// Who wanted its end.
-    pub wish: Option<Wish>,
-    /// It was killed for that: it could not end in time, or had not started.
-    pub in_time: bool,
-}
-
-/// What a VM may take.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// How long its guest has to end once it is asked.
-    pub stop_timeout: Duration,
-    /// The most that a file has which it is saved in, in bytes.
-    pub most_saved: u64,
-}
 
 /// A VM's process, and what has become of the wish for its end.
 pub(crate) struct Attended<'a> {
@@ -65,6 +37,8 @@ pub(crate) struct Attended<'a> {
     reports: &'a mut Reports,
     upstream: &'a mut Upstream,
     service: &'a mut NetworkService,
+    /// Who has its memory, if somebody else has.
+    pager: Option<&'a mut WatchedPager>,
     /// When it is looked whether it can still end.
     next_look: Instant,
     /// Its first thread has ended, and it had not at the last look.
@@ -104,6 +78,7 @@ impl<'a> Attended<'a> {
             reports,
             upstream,
             service,
+            pager: None,
             next_look: Instant::now() + KILLED,
             lingers: false,
             patience: limits.stop_timeout.saturating_add(POWERING_OFF + CUT),
@@ -111,6 +86,11 @@ impl<'a> Attended<'a> {
             ending: None,
             most_saved: limits.most_saved,
         }
+    }
+
+    /// The same, of a VM whose memory a program has.
+    pub fn fed_by(self, pager: Option<&'a mut WatchedPager>) -> Self {
+        Self { pager, ..self }
     }
 
     /// Passes signals, keys and orders on to the child, and what it tells to whom it concerns, until it has ended. None
@@ -124,7 +104,8 @@ impl<'a> Attended<'a> {
             let look = self.console.follow_foreground();
             let [ended, pressed, room, ordered, serves] = self.wait(look)?;
             if serves && !ended {
-                self.service.turn();
+                let lost = self.service.turn();
+                lost.iter().for_each(|lost| log::error!("{lost}"));
             }
             self.hear();
             if ended {
@@ -146,6 +127,9 @@ impl<'a> Attended<'a> {
                 for request in self.upstream.turn() {
                     self.order(request);
                 }
+            }
+            if self.pager.as_mut().is_some_and(|pager| pager.goes()) {
+                self.end(Wish::Unfed, Some(Duration::ZERO));
             }
             while let Some(signal) = self.console.signals().next()? {
                 self.signal(signal)?;
@@ -184,6 +168,7 @@ impl<'a> Attended<'a> {
             or_nothing(told),
             or_nothing(out),
             or_nothing(err),
+            self.pager.as_ref().map_or(Slot::NOTHING, |it| it.slot()),
         ];
         let mut slots: Vec<Slot<'_>> = own.into_iter().chain(self.service.slots()).collect();
         let networks = slots.len();
@@ -263,7 +248,7 @@ impl<'a> Attended<'a> {
             Order::Watch | Order::Published | Order::Interfaces => {
                 self.upstream.answer_self(number)
             }
-            Order::Save | Order::Suspend => self.save(request),
+            order if order.is_saving() => self.save(request),
             _ if !self.reports.ask(request) => self.upstream.refuse(number),
             _ => {}
         }
@@ -330,13 +315,31 @@ impl<'a> Attended<'a> {
         self.ask(Order::Stop { patience_ms });
     }
 
+    /// When whoever wants the end waits in vain: the VM's process was asked something else before, and waits for memory with that, which
+    /// the program that has it does not give. So it has not heard of it.
+    fn unheard(&self) -> Option<Instant> {
+        let ending = self.ending.as_ref().filter(|ending| !ending.killed)?;
+        let waits = self.pager.is_some() && self.upstream.waits_since(ending.asked);
+        waits.then(|| ending.asked + CUT)
+    }
+
     fn kill_when_late(&mut self) -> io::Result<()> {
         let now = Instant::now();
+        let unheard = self.unheard().is_some_and(|due| now >= due);
+        if let Some(ending) = self.ending.as_mut().filter(|_| unheard) {
+            ending.deadline = now;
+        }
         match &mut self.ending {
             Some(ending) if !ending.killed && now >= ending.deadline => {
                 ending.killed = true;
                 ending.deadline = now + KILLED;
                 self.child.signal(Signal::KILL)
+            }
+            Some(ending) if ending.killed && now >= ending.deadline - KILLED + CUT => {
+                if let Some(pager) = self.pager.take() {
+                    pager.let_go();
+                }
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -355,14 +358,21 @@ impl<'a> Attended<'a> {
         self.next_look = now + KILLED;
         let lingered = self.lingers;
         self.lingers = first_thread::has_ended(self.child.pid());
+        if let Some(pager) = self.pager.as_ref().filter(|_| self.lingers) {
+            pager.let_go();
+        }
         lingered && self.lingers
     }
 
     /// When something is due, `look` among it.
     fn due(&self, look: Option<Duration>) -> Instant {
-        let ending = self.ending.as_ref().map(|ending| ending.deadline);
+        let ending = self.ending.as_ref();
+        let ending = ending.map(|ending| match ending.killed && self.pager.is_some() {
+            true => ending.deadline - KILLED + CUT,
+            false => ending.deadline,
+        });
         let look = look.map(|look| Instant::now() + look);
-        let due = [ending, look, self.settling.due()];
+        let due = [ending, self.unheard(), look, self.settling.due()];
         let due = due.into_iter().flatten();
         due.fold(self.next_look, Instant::min)
     }

@@ -49,6 +49,9 @@ fn set_limit(vm: &VmHandle, device: Limited, limit: RateLimit) -> Result<(), Err
     };
     let interface = vm.interfaces().nth(usize::from(place));
     let interface = interface.ok_or(absent("interface", place))?;
+    if interface.is_the_kernels() {
+        return Err(Error::Unlimited { place });
+    }
     interface.set_rate_limit(direction, limit);
     Ok(())
 }

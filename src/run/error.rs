@@ -20,6 +20,11 @@ pub enum Error {
     /// A network that cannot be set up.
     #[error("cannot give the VM a network interface")]
     Net(#[from] net::Error),
+    /// Of an interface that is to be held while its VM is not there.
+    #[error(
+        "frames for a VM that is not there are kept by a tap of kvmlet's own with one queue, and its interface is another"
+    )]
+    NotHeld,
     /// Sockets between guest and host that cannot be.
     #[error(transparent)]
     Sockets(#[from] crate::vsock::Error),
@@ -49,6 +54,14 @@ pub enum Error {
         "this program's allocator maps memory, which nothing in the jail may: choose `kvmlet::instance::Allocator` for it"
     )]
     Allocator,
+    /// A descriptor that is for one VM.
+    #[error("the descriptor of {what} {of} was taken by another VM")]
+    Given {
+        /// Of which kind of device it is.
+        what: &'static str,
+        /// Its number.
+        of: usize,
+    },
     /// The supervisor's process was not handed what it needs.
     #[error("the process of an instance was not handed what it needs")]
     Handover(#[source] io::Error),
@@ -84,6 +97,12 @@ pub enum Error {
     NoDevice {
         /// Which kind of device.
         what: &'static str,
+        /// Its number.
+        place: u8,
+    },
+    /// A limit for what the host's kernel does.
+    #[error("interface {place} is served by the host's kernel (vhost), which keeps to no limits")]
+    Unlimited {
         /// Its number.
         place: u8,
     },
@@ -167,6 +186,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// Who has a VM's memory gives it no more.
+    #[error("the program at `{}`, which the VM has its memory from, has ended", path.display())]
+    PagerGone {
+        /// Where it listened.
+        path: PathBuf,
+    },
     /// Somebody killed the VM's process.
     #[error("the VM's process was killed by signal {signal}")]
     Killed {
@@ -237,6 +262,11 @@ impl Error {
             Error::Cgroup(error) => return error.help(),
             Error::Jail(missing) | Error::Walls(missing) => missing.help().into(),
             Error::File(error) => return error.help().map(Into::into),
+            Error::NotHeld => {
+                "run it as root, or with CAP_NET_ADMIN, with no more than a published port or `net` alone; or without being suspended \
+                 by itself"
+                    .into()
+            }
             Error::Uninitialised => {
                 "call it first thing in `main`: the process of an instance is this program, started anew, and goes no further"
                     .into()
@@ -259,6 +289,10 @@ impl Error {
             }
             Error::SnapshotCut { .. } | Error::SnapshotWritten { .. } => {
                 "leave the file as it is while VMs go on from it; it may be removed, or replaced by another of its name"
+                    .into()
+            }
+            Error::PagerGone { .. } => {
+                "have it run as long as its VMs; restore the VM anew, from the same snapshot"
                     .into()
             }
             Error::MemoryLimit { .. } => {

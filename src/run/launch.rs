@@ -9,6 +9,7 @@ use crate::contact::Contact;
 use crate::last_lines::ConsoleOutput;
 use crate::networks::set_up_networks;
 use crate::origin::Origin;
+use crate::pager::WatchedPager;
 use crate::reports::StatsSink;
 use crate::session::Session;
 use crate::silence::Silence;
@@ -22,7 +23,7 @@ use kvmlet_host::net::Network;
 use kvmlet_host::shares::cgroup::Cgroup;
 use kvmlet_host::shares::ledger::Share;
 use kvmlet_host::state::runtime::RuntimeDirectory;
-use kvmlet_spec::{Dialect, Outcome, Reason, VmConfig};
+use kvmlet_spec::{Dialect, Net, Outcome, Reason, VmConfig};
 use kvmlet_sys::interrupt;
 use kvmlet_sys::process::Lifeline;
 use kvmlet_sys::standard_error;
@@ -74,12 +75,19 @@ fn launch(
         dialect,
         saved,
         paused,
+        networks,
         ..
     } = attendant;
     // No overcommitment makes room for one VM that is larger than the host.
     let config = FittingConfig::new(config)?;
     let runtime = admission::runtime(config.best_effort)?;
-    if let Some(Err(error)) = runtime.as_ref().map(net::reap_stale) {
+    // Who makes a network does so in any case.
+    let makes_networks = config.nets.iter().any(Net::is_made);
+    if let Some(Err(error)) = runtime
+        .as_ref()
+        .filter(|_| !makes_networks)
+        .map(net::reap_stale)
+    {
         log::warn!("what killed VMs have left over was not cleared: {error}");
     }
     let console = Console::take().map_err(|source| Error::Host {
@@ -96,8 +104,9 @@ fn launch(
     let stop_timeout = Duration::from_secs(config.guest.stop_timeout_s().into());
     // What is there to be cleared away at the end, however that comes.
     let held = share.as_ref().is_some_and(|share| share.cgroup().is_some())
-        || config.nets.iter().any(|net| net.tap.is_none())
-        || upstream.is_wanted();
+        || config.nets.iter().any(Net::is_made)
+        || upstream.is_wanted()
+        || saved.as_ref().is_some_and(|saved| saved.pager.is_some());
     let confinement = Confinement::plan(&config);
     make_scratch(&config)?;
     go_on()?;
@@ -105,6 +114,7 @@ fn launch(
         config,
         saved,
         paused,
+        networks,
         runtime,
         console,
         stats,
@@ -126,6 +136,8 @@ struct Launch {
     saved: Option<Saved>,
     /// It does nothing until that is asked for.
     paused: bool,
+    /// Its interfaces, where another process holds them.
+    networks: Option<Vec<Network>>,
     runtime: Option<RuntimeDirectory>,
     console: Console,
     stats: Option<StatsSink>,
@@ -147,8 +159,9 @@ impl Launch {
     ) -> Result<Outcome, Error> {
         let Self {
             config,
-            saved,
+            mut saved,
             paused,
+            networks,
             runtime,
             console,
             stats,
@@ -157,11 +170,19 @@ impl Launch {
             announce,
             dialect,
         } = self;
-        let networks = set_up_networks(&config, runtime.as_ref())?;
+        let networks = networks.map_or_else(|| set_up_networks(&config, runtime.as_ref()), Ok)?;
         let sockets = config.vsock.as_ref().map(Sockets::set_up).transpose()?;
         go_on()?;
         announce(&config, &networks);
-        let origin = saved.as_ref().map(Origin::of).transpose();
+        let pager = saved.as_mut().and_then(|saved| saved.pager.as_mut());
+        let pager = pager.map(WatchedPager::of).transpose();
+        let pager = pager.map_err(|source| Error::Host {
+            what: "a look at who has guest memory",
+            source,
+        })?;
+        // Otherwise nothing of the file is looked at any more.
+        let mapped = saved.as_ref().filter(|_| pager.is_none());
+        let origin = mapped.map(Origin::of).transpose();
         let origin = origin.map_err(|source| Error::Host {
             what: "a look at the snapshot",
             source,
@@ -178,6 +199,7 @@ impl Launch {
                 most_saved: most_bytes(config.memory),
             },
             origin,
+            pager,
             dialect,
         };
         let vmm = |given: Given, contact: &Contact| {

@@ -71,13 +71,20 @@ impl NetworkService {
         news.chain(servers).chain(passts).map(Slot::readable)
     }
 
+    /// Ends it, but for what has looked after rules, which looks no more.
+    pub fn end(mut self) -> Vec<Watch> {
+        std::mem::take(&mut self.watches)
+    }
+
     /// When there is something to do without any of that.
     pub fn due(&self) -> Option<Instant> {
         self.watches.iter().map(Watch::due).min()
     }
 
-    /// Does what there is to do now.
-    pub fn turn(&mut self) {
+    /// Does what there is to do now, and says what is missing from now on.
+    #[must_use]
+    pub fn turn(&mut self) -> Vec<String> {
+        let mut lost = Vec::new();
         self.watches.iter_mut().for_each(Watch::turn);
         let ended = |fd: BorrowedFd<'_>| wait::one(Slot::readable(fd), Until::Now).unwrap_or(false);
         for server in self
@@ -89,11 +96,20 @@ impl NetworkService {
                 Ok(Ended::Exited(_)) => "has ended".into(),
                 Err(error) => format!("is lost: {error}"),
             };
-            log::error!("{}: the process for them {how}", server.loss);
+            lost.push(format!("{}: the process for them {how}", server.loss));
         }
         for passt in self.passts.extract_if(.., |passt| ended(passt.as_fd())) {
-            log::error!("the guest has no network any more: passt {}", passt.ended());
+            let how = passt.ended();
+            lost.push(format!("the guest has no network any more: passt {how}"));
         }
+        lost
+    }
+}
+
+impl NetworkService {
+    /// Leaves it to the process that this one was forked from.
+    pub fn abandon(mut self) {
+        self.servers.drain(..).for_each(drop);
     }
 }
 

@@ -37,7 +37,7 @@ impl Origin {
     pub fn of(saved: &Saved) -> io::Result<Self> {
         let file = saved.memory.try_clone()?;
         Ok(Self {
-            path: saved.path.clone(),
+            path: saved.mapped().into(),
             was: Look::at(&file)?,
             file,
         })

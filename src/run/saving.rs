@@ -1,6 +1,7 @@
 //! A VM that is being saved, between its guest's memory and whoever has asked for that.
 
 use crate::Error;
+use kvmlet_control::{Order, Request};
 use kvmlet_sys::wait::{self, Slot, Until};
 use kvmlet_vmm::vm::{Saving, VmHandle};
 use rustix::io::Errno;
@@ -8,8 +9,8 @@ use rustix::net::{SendFlags, send};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// Pieces of guest memory that are looked at before others have their turn: 8 MiB.
-const TURN: usize = 128;
+/// Pieces of guest memory that are looked at before others have their turn: 1 MiB, each page of which another program may have to give.
+const TURN: usize = 16;
 
 /// What has come of a turn.
 pub(crate) enum Progress {
@@ -44,13 +45,19 @@ enum Then {
 }
 
 impl Telling {
-    /// Begins to tell a VM to whoever is at the other end of a stream. One that `stays` stands still from the end of that on.
-    pub fn begin(vm: &VmHandle, number: u32, to: OwnedFd, stays: bool) -> Result<Self, Error> {
+    /// Begins to tell a VM to whoever is at the other end of a stream, as that was asked for.
+    pub fn begin(vm: &VmHandle, request: Request, to: OwnedFd) -> Result<Self, Error> {
+        let Request { number, order } = request;
+        let stays = order == Order::Suspend;
+        let since = match order {
+            Order::SaveSince { base } => Some(base),
+            _ => None,
+        };
         Ok(Self {
             number,
             to,
             then: if stays { Then::Stays } else { Then::GoesOn },
-            saving: vm.begin_saving(stays)?,
+            saving: vm.begin_saving(stays, since)?,
             piece: Vec::new(),
             sent: 0,
         })
@@ -81,12 +88,12 @@ impl Telling {
     }
 
     /// What was told is kept: the VM stands still whatever becomes of whoever was told. False if it does not yet, or not any more.
+    /// Who asks once more, after another one who was killed, hears the same: what is kept must not be taken for something that is not.
     pub fn sleep(&mut self) -> bool {
-        let waits = self.waits();
-        if waits {
+        if self.waits() {
             self.then = Then::Sleeps;
         }
-        waits
+        self.sleeps()
     }
 
     /// Does it stand still for good?

@@ -12,6 +12,7 @@ use crate::console::{Console, Keys};
 use crate::network_service::NetworkService;
 use crate::networks::{far_ends, interfaces};
 use crate::origin::Origin;
+use crate::pager::WatchedPager;
 use crate::reports::{Outputs, Reports, StatsSink, TheirOutputs};
 use crate::upstream::Upstream;
 use crate::vsock::Sockets;
@@ -39,6 +40,8 @@ pub(crate) struct Held<'a> {
     pub limits: Limits,
     /// What it goes on from, if it does.
     pub origin: Option<Origin>,
+    /// Who has its memory, if somebody else has.
+    pub pager: Option<WatchedPager>,
     pub dialect: Dialect,
 }
 
@@ -67,6 +70,7 @@ pub(crate) fn supervise(
         upstream,
         limits,
         origin,
+        mut pager,
         dialect,
     } = held;
     let host = |what| move |source| Error::Host { what, source };
@@ -88,7 +92,7 @@ pub(crate) fn supervise(
         Fork::Parent(child) => child,
         Fork::Child(lifeline) => {
             upstream.close();
-            drop((channel, stats, keys, outputs, origin));
+            drop((channel, stats, keys, outputs, origin, pager));
             let leaving = Leaving {
                 console,
                 outputs: their_outputs,
@@ -123,16 +127,20 @@ pub(crate) fn supervise(
         &mut service,
         limits,
     );
+    let attended = attended.fed_by(pager.as_mut());
     let fate = attended.until_end().map_err(Error::Lost)?;
     let fate = fate.ok_or(Error::Stuck {
         process: process.as_raw_pid(),
     })?;
     drop(console);
-    drop(service);
+    let watches = service.end();
     // Its thread ends with it.
     drop(sockets);
-    take_down(networks);
-    let outcome = outcome(fate, reports.outcome(), share.as_ref(), dialect);
+    take_down(networks, watches);
+    let mut outcome = outcome(fate, reports.outcome(), share.as_ref(), dialect);
+    if let (Some(Wish::Unfed), Some(pager), Reason::Failed) = (fate.wish, &pager, outcome.reason) {
+        outcome = outcome.failure(pager.failure(dialect));
+    }
     Ok(match origin {
         Some(origin) => origin.explain(outcome, dialect),
         None => outcome,
@@ -200,6 +208,7 @@ fn outcome(fate: Fate, told: Option<Outcome>, share: Option<&Share>, dialect: Di
         Wish::Signal(signal) => Outcome::new(Reason::Signal).signal(signal),
         Wish::Escape => Outcome::new(Reason::Escape),
         Wish::Order => Outcome::new(Reason::Stopped),
+        Wish::Unfed => Outcome::new(Reason::Failed),
     };
     match (fate.ended, fate.wish, told) {
         (Ended::Killed(_), Some(wish), _) if !fate.in_time => wished(wish),

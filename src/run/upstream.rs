@@ -2,7 +2,8 @@
 //! of a channel, and those that connect to its control socket.
 
 use crate::Error;
-use crate::control::{ControlListener, ControlSocket, Wanted, failure};
+use crate::control::{ControlListener, ControlSocket, failure};
+use crate::waiting::{ANSWER, Asker, Waiting};
 use kvmlet_control::{Channel, Order, REQUEST_BYTES, Received, Report, Request, State, UNANSWERED};
 use kvmlet_spec::{Dialect, Failure, Outcome};
 use kvmlet_sys::wait::{self, Slot, Until};
@@ -12,8 +13,6 @@ use std::time::{Duration, Instant};
 
 /// How long whoever does not read may take before it misses the end.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a VM may take for an answer.
-const ANSWER: Duration = Duration::from_secs(30);
 /// Requests that wait for their answer at the same time; others are refused.
 const MOST_WAITING: usize = 64;
 /// The number of requests whose answer nobody waits for.
@@ -43,33 +42,6 @@ pub(crate) struct Upstream {
     published: Vec<String>,
     /// What its guest is told of its interfaces.
     interfaces: Vec<String>,
-}
-
-/// A request that has no answer yet, by the number that the VM knows it by.
-struct Waiting {
-    number: u32,
-    order: Order,
-    asker: Asker,
-    since: Instant,
-}
-
-impl Waiting {
-    fn is_saving(&self) -> bool {
-        matches!(self.order, Order::Save | Order::Suspend)
-    }
-
-    /// Until when it is to be answered. A VM that is being saved takes as long as whoever writes that.
-    fn due(&self) -> Option<Instant> {
-        (!self.is_saving() && !matches!(self.asker, Asker::Nobody)).then(|| self.since + ANSWER)
-    }
-}
-
-enum Asker {
-    /// The program at the channel, by its number.
-    Channel(u32),
-    Client(Wanted),
-    /// Whoever has asked was told that there is no answer.
-    Nobody,
 }
 
 impl Default for Upstream {
@@ -201,6 +173,11 @@ impl Upstream {
             let why = format!("{UNANSWERED} {} s", ANSWER.as_secs());
             self.answer_to(&asker, Some(failure(&why)));
         }
+    }
+
+    /// Was the VM asked something by then that it has not answered? It hears nothing else before.
+    pub fn waits_since(&self, then: Instant) -> bool {
+        self.waiting.iter().any(|it| it.since <= then)
     }
 
     /// Leaves it to another process, which has it too.

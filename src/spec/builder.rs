@@ -1,8 +1,9 @@
 //! A configuration under construction.
 
 use super::{
-    Balloon, CgroupParent, CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, Disk, DiskSource,
-    HugePages, JailMode, Memory, MemoryMode, NameServer, Net, Overcommit, PortMapping, Vsock,
+    Balloon, CgroupParent, CpuMask, CpuQuota, CpuScope, CpuSet, CpuWeight, CpuidChange, Disk,
+    DiskSource, HugePages, JailMode, Memory, MemoryMode, MsrChange, NameServer, Net, Overcommit,
+    PortMapping, Vsock,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,6 +27,10 @@ pub struct VmConfigBuilder {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) vcpus: Option<u64>,
     pub(super) cpu_mask: CpuMask,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) cpuid: Vec<CpuidChange>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) msrs: Vec<MsrChange>,
     pub(super) nested: bool,
     pub(super) pmu: bool,
     pub(super) pci: bool,
@@ -138,6 +143,18 @@ impl VmConfigBuilder {
     /// CPUID bits to hide from the guest.
     pub fn cpu_mask(mut self, mask: CpuMask) -> Self {
         self.cpu_mask = mask;
+        self
+    }
+
+    /// What the guest is to see of CPUID, whatever KVM offers and kvmlet has there. Can be said again.
+    pub fn cpuid(mut self, change: CpuidChange) -> Self {
+        self.cpuid.push(change);
+        self
+    }
+
+    /// What a model-specific register of all vCPUs is to have in it when the guest begins. Can be said again.
+    pub fn msr(mut self, change: MsrChange) -> Self {
+        self.msrs.push(change);
         self
     }
 
@@ -275,7 +292,7 @@ impl VmConfigBuilder {
     /// Makes a port of the host lead to the guest, through the first interface that kvmlet makes; there is
     /// one then, even if nothing else asks for it.
     pub fn publish(mut self, mapping: PortMapping) -> Self {
-        match self.nets.iter_mut().find(|net| net.tap.is_none()) {
+        match self.nets.iter_mut().find(|net| net.is_made()) {
             Some(net) => net.publish.push(mapping),
             None => {
                 let mut net = Net::default();

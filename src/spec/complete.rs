@@ -3,7 +3,7 @@
 use super::net::{check_ports, set_name_servers};
 use super::{
     DEFAULT_CMDLINE, Disk, DiskSource, Error, GuestSpec, Memory, MemoryMode, Net, Overlay, Quota,
-    RootSpec, ServiceSpec, VcpuCount, VmConfig, VmConfigBuilder, service, twice,
+    RootSpec, ServiceSpec, VcpuCount, VmConfig, VmConfigBuilder, cpu_template, service, twice,
 };
 use kvmlet_contract::AgentSpec;
 use std::net::IpAddr;
@@ -38,6 +38,7 @@ impl VmConfigBuilder {
             parent: self.cgroup_parent,
         };
         quota.check(vcpus)?;
+        cpu_template::check(&self.cpuid, self.nested)?;
         check_ports(&self.nets)?;
         let servers: Vec<IpAddr> = self.dns.iter().map(|server| server.0).collect();
         set_name_servers(&mut self.nets, &servers)?;
@@ -66,6 +67,8 @@ impl VmConfigBuilder {
             prefault,
             vcpus,
             cpu_mask: self.cpu_mask,
+            cpuid: self.cpuid,
+            msrs: self.msrs,
             nested: self.nested,
             pmu: self.pmu,
             pci: self.pci,

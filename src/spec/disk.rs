@@ -2,8 +2,9 @@
 
 use super::flag::Flag;
 use super::rate_limit::Written;
-use super::{DiskSource, Error, Memory, RateLimit, Setting};
+use super::{DiskSource, Error, Given, Memory, RateLimit, Setting};
 use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -145,6 +146,9 @@ pub struct Disk {
     /// How much of it the guest may do per second.
     #[serde(default, skip_serializing_if = "RateLimit::is_none")]
     pub rate_limit: RateLimit,
+    /// The file or device itself, where whoever starts the VM has it [open](Self::open): the path is what it is called then.
+    #[serde(skip)]
+    pub given: Option<Given>,
 }
 
 impl Disk {
@@ -168,6 +172,18 @@ impl Disk {
             queues: QueueCount::ONE,
             io: DiskIo::Auto,
             rate_limit: RateLimit::NONE,
+            given: None,
+        }
+    }
+
+    /// The same disk, of a file or device that is open already, for programs that start a VM. It has to be open for writing
+    /// if the guest may write. The path is not looked at then: it is what messages call it, and what a VM that goes on from
+    /// a snapshot of this one opens.
+    #[must_use]
+    pub fn open(self, descriptor: impl Into<OwnedFd>) -> Self {
+        Self {
+            given: Some(descriptor.into().into()),
+            ..self
         }
     }
 }
@@ -233,6 +249,7 @@ impl FromStr for Disk {
             queues: flag.number("queues")?.unwrap_or(1).try_into()?,
             io: io.unwrap_or_default(),
             rate_limit: rate_limit.limit("bandwidth", "iops")?,
+            given: None,
         })
     }
 }
@@ -255,6 +272,20 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_open_is_another_disk_and_no_part_of_json() {
+        let null = || std::fs::File::open("/dev/null").unwrap();
+        let disk = Disk::read_only("d").open(null());
+        assert_eq!(disk, disk.clone());
+        assert_ne!(disk, Disk::read_only("d").open(null()));
+        let text = serde_json::to_string(&disk).unwrap();
+        let read: Disk = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, Disk::read_only("d"));
+        // Of all clones one takes it.
+        let (one, other) = (disk.clone().given.unwrap(), disk.given.unwrap());
+        assert!(one.take().is_some() && other.take().is_none());
+    }
+
+    #[test]
     fn every_key_has_its_place_in_text_and_json() {
         let expected = Disk {
             source: "d".into(),
@@ -269,6 +300,7 @@ mod tests {
                 bandwidth: Some(Rate::per_second(10 << 20).unwrap().burst(1 << 20).once(3)),
                 operations: Some(Rate::per_second(1000).unwrap().burst(50).once(7)),
             },
+            given: None,
         };
         let text = "ro,path=d,direct=on,cache=writethrough,format=raw,id=db-1,queues=4,io=io_uring,bandwidth=10M,\
                     burst=1M,once=3,iops=1000,iops-burst=50,iops-once=7";

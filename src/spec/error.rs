@@ -1,5 +1,6 @@
 //! What can be wrong with a configuration.
 
+use super::complete::MIN_SCRATCH;
 use super::flag::comma_hint;
 use super::words::{at, did_you_mean_one_of, did_you_mean_or, needs_or_is, within};
 use super::{
@@ -126,6 +127,9 @@ pub enum Error {
         /// The nearest known name.
         nearest: Option<String>,
     },
+    /// CPUs that cannot be.
+    #[error(transparent)]
+    CpuTemplate(#[from] super::cpu_template::CpuTemplateError),
     /// A command line that cannot be passed to a kernel.
     #[error("the kernel command line contains a {what}")]
     CmdlineCharacter {
@@ -139,10 +143,7 @@ pub enum Error {
     #[error("a size of the scratch disk is named, but not its file")]
     ScratchSizeAlone,
     /// A scratch disk that is too small for a file system with a journal.
-    #[error(
-        "a scratch disk of {size} is too small: it takes at least {}",
-        super::complete::MIN_SCRATCH
-    )]
+    #[error("a scratch disk of {size} is too small: {} is the least", MIN_SCRATCH)]
     ScratchSize {
         /// The size.
         size: super::Memory,

@@ -47,7 +47,7 @@ mod tests {
     fn every_key_is_read() {
         let config = VmConfig::from_json(
             r#"{"kernel": "vmlinux", "initrd": "root.cpio", "cmdline": "quiet", "memory": "256M",
-                "huge_pages": "transparent", "prefault": true, "vcpus": 3, "cpu_mask": ["cx16"], "nested": true, "pmu": true, "pci": true,
+                "huge_pages": "transparent", "prefault": true, "vcpus": 3, "cpu_mask": ["cx16"], "cpuid": ["1:ecx=0b0", "7:ebx=0b1"], "msrs": ["0x10a=0b1"], "nested": true, "pmu": true, "pci": true,
                 "balloon": {"size": "8M", "reporting": false}, "vsock": {"path": "v.sock", "cid": 5}, "rng": false, "poll": false, "command": ["redis-server"], "env": {"TZ": "UTC"}, "workdir": "/data", "hostname": "a", "stop_timeout": 30}"#,
         )
         .unwrap();
@@ -60,6 +60,7 @@ mod tests {
         );
         assert!(config.prefault);
         assert_eq!(config.cpu_mask.bits().count(), 1);
+        assert_eq!((config.cpuid.len(), config.msrs.len()), (2, 1));
         assert!(config.nested && config.pmu && config.pci);
         assert!(!config.rng && !config.poll);
         assert_eq!(config.vsock.map(|vsock| vsock.cid.get()), Some(5));
@@ -170,6 +171,11 @@ mod tests {
             (r#"{"kernel": "k", "memory": "1M"}"#, "outside the limits"),
             (r#"{"huge_pages": "huge"}"#, "transparent"),
             (r#"{"cpu_mask": ["cx61"]}"#, "cx16"),
+            (r#"{"cpuid": ["1:ecx=0b2"]}"#, "`cpuid[0]`: `0b2` is not"),
+            (
+                r#"{"msrs": ["0x1b=0b1"]}"#,
+                "`msrs[0]`: the model-specific register 0x1b",
+            ),
             (r#"{"vcpus": -1}"#, "`-1` is not a whole number from 0"),
             ("", "nothing in it"),
         ] {

@@ -12,6 +12,7 @@ mod complete;
 mod cpu_features;
 mod cpu_mask;
 mod cpu_set;
+mod cpu_template;
 mod definitions;
 mod disk;
 mod disk_source;
@@ -19,6 +20,7 @@ mod egress;
 mod error;
 mod extents;
 mod flag;
+mod given;
 mod interface;
 mod jail_mode;
 mod json;
@@ -32,6 +34,7 @@ mod net;
 mod net_backend;
 mod outcome;
 mod port_mapping;
+mod queue_pairs;
 mod quota;
 mod rate_limit;
 mod remedies;
@@ -53,21 +56,24 @@ pub use cgroup_parent::CgroupParent;
 pub use cpu_features::{FeatureBit, Register};
 pub use cpu_mask::CpuMask;
 pub use cpu_set::CpuSet;
+pub use cpu_template::{BitChange, CpuTemplateError, CpuidChange, MsrChange};
 pub use disk::{Cache, Disk, DiskFormat, DiskIo, QueueCount, Scratch, Serial};
 pub use disk_source::DiskSource;
 pub use egress::Egress;
 pub use error::Error;
 pub use extents::{Extent, Extents, ExtentsError};
+pub use given::Given;
 pub use interface::{GuestAddress, Interface};
 pub use jail_mode::JailMode;
 pub use memory::{HugePages, Memory, MemorySize};
 pub use metadata::Metadata;
 pub use name_server::NameServer;
 pub use net::is_interface_name;
-pub use net::{MacAddress, Mtu, Net, QueuePairs, Subnet};
+pub use net::{MacAddress, Mtu, Net, Subnet};
 pub use net_backend::NetBackend;
 pub use outcome::{Failure, Outcome, Reason, Stats};
 pub use port_mapping::{HostAddress, HostPort, PortMapping, PortMappings, Protocol};
+pub use queue_pairs::QueuePairs;
 pub use quota::thousandths;
 pub use quota::{CpuQuota, CpuScope, CpuWeight, Factor, MemoryMode, Overcommit, Quota};
 pub use rate_limit::{Rate, RateLimit};
@@ -138,6 +144,10 @@ pub struct VmConfig {
     pub vcpus: VcpuCount,
     /// CPUID bits that are hidden from the guest.
     pub cpu_mask: CpuMask,
+    /// What the guest sees of CPUID instead, one after another.
+    pub cpuid: Vec<CpuidChange>,
+    /// What its CPUs' model-specific registers have in them instead.
+    pub msrs: Vec<MsrChange>,
     /// Whether the guest can run virtual machines of its own.
     pub nested: bool,
     /// Whether the guest has performance counters.
@@ -296,7 +306,7 @@ mod tests {
         for bytes in [0, 1, 1 << 20] {
             let small = root().scratch("s").scratch_size(size(bytes)).build();
             let error = small.unwrap_err().to_string();
-            assert!(error.ends_with("it takes at least 2 MiB"), "{error}");
+            assert!(error.ends_with("2 MiB is the least"), "{error}");
         }
         root()
             .scratch("s")

@@ -3,11 +3,15 @@
 use super::flag::{Flag, NET};
 use super::json_text::text_in_json;
 use super::rate_limit::Written;
-use super::{Egress, Error, Metadata, NetBackend, PortMapping, PortMappings, RateLimit, Setting};
+use super::{
+    Egress, Error, Given, Metadata, NetBackend, PortMapping, PortMappings, QueuePairs, RateLimit,
+    Setting,
+};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
 /// One network interface of a guest.
@@ -34,6 +38,9 @@ pub struct Net {
     pub mtu: Option<Mtu>,
     /// Pairs of queues, for guests with several vCPUs.
     pub queues: QueuePairs,
+    /// The host's kernel serves its queues (vhost-net), instead of a thread of the VM's: it takes a tap.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub vhost: bool,
     /// The network between host and guest, instead of one that is chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet: Option<Subnet>,
@@ -59,19 +66,46 @@ pub struct Net {
     /// Who answers the guest at one address, instead of the network: for programs that start a VM and are that themselves.
     #[serde(skip)]
     pub metadata: Option<Metadata>,
+    /// The queues of a tap, where whoever starts the VM has them [open](Self::open).
+    #[serde(skip)]
+    pub given: Vec<Given>,
 }
 
 impl Net {
+    /// Of a tap whose queues are open already, one for each pair that the guest has, for programs that start a VM. The tap
+    /// may be in another network namespace. Its frames begin with a header (`IFF_VNET_HDR`) and with nothing else
+    /// (`IFF_NO_PI`).
+    ///
+    /// # Errors
+    /// [`Error::QueuePairs`] when they are none, or too many.
+    pub fn open(queues: impl IntoIterator<Item = OwnedFd>) -> Result<Self, Error> {
+        let given: Vec<Given> = queues.into_iter().map(Given::from).collect();
+        Ok(Self {
+            queues: (given.len() as u64).try_into()?,
+            given,
+            ..Self::default()
+        })
+    }
+
+    /// Is it kvmlet that makes what carries its frames?
+    pub fn is_made(&self) -> bool {
+        self.tap.is_none() && self.given.is_empty()
+    }
+
     /// Checks what no single key can get wrong, and the tap's name.
     ///
     /// # Errors
-    /// When the name is none; when a tap that exists, whose addresses are not kvmlet's, is to have addresses or
-    /// published ports; or with several queues of passt.
+    /// When the name is none; when a tap that exists, or is open, whose addresses are not kvmlet's, is to have addresses or
+    /// published ports; with several queues of passt; or if the host's kernel is to serve what it cannot.
     pub fn check(&self) -> Result<(), Error> {
-        let Some(tap) = &self.tap else {
+        if self.vhost {
+            let is_limited = !(self.rx.is_none() && self.tx.is_none());
+            NetBackend::check_vhost(self.backend, is_limited, self.metadata.is_some())?;
+        }
+        if self.is_made() {
             return NetBackend::check_queues(self.backend, self.queues.get());
-        };
-        if !is_interface_name(tap) {
+        }
+        if let Some(tap) = self.tap.as_ref().filter(|tap| !is_interface_name(tap)) {
             return Err(Error::FlagValue {
                 of: NET,
                 key: "tap",
@@ -81,7 +115,7 @@ impl Net {
         }
         let key = match () {
             () if self.subnet.is_some() => "subnet",
-            () if self.mtu.is_some() => "mtu",
+            () if self.mtu.is_some() && self.given.is_empty() => "mtu",
             () if !self.publish.is_empty() => "publish",
             () if self.egress.is_some() => "egress",
             () if self.backend.is_some() => "backend",
@@ -116,7 +150,7 @@ pub(super) fn set_name_servers(nets: &mut [Net], servers: &[IpAddr]) -> Result<(
         return Err(Error::NameServer { address: *address });
     }
     let mut alone = !servers.is_empty();
-    for net in nets.iter_mut().filter(|net| net.tap.is_none()) {
+    for net in nets.iter_mut().filter(|net| net.is_made()) {
         alone = false;
         net.dns = servers.to_vec();
     }
@@ -164,6 +198,7 @@ impl FromStr for Net {
             mac: flag.parsed("mac", "an address such as 02:00:00:12:34:56", parse)?,
             mtu: flag.number("mtu")?.map(Mtu::try_from).transpose()?,
             queues: queues.transpose()?.unwrap_or_default(),
+            vhost: flag.switch("vhost")?,
             subnet: flag.parsed("subnet", "a network for hosts such as 10.1.2.0/30", parse)?,
             egress: flag.parsed("egress", Egress::EXPECTED, parse)?,
             rx: rx.limit("rx-bandwidth", "rx-packets")?,
@@ -171,6 +206,7 @@ impl FromStr for Net {
             publish: Vec::new(),
             dns: Vec::new(),
             metadata: None,
+            given: Vec::new(),
         };
         net.check()?;
         Ok(net)
@@ -261,38 +297,6 @@ impl TryFrom<u64> for Mtu {
         match u16::try_from(bytes) {
             Ok(mtu @ 68..=65521) => Ok(Self(mtu)),
             _ => Err(Error::MtuRange { bytes }),
-        }
-    }
-}
-
-/// How many pairs of queues an interface has: 1 to [`QueuePairs::MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "u64")]
-pub struct QueuePairs(u8);
-
-impl QueuePairs {
-    /// Each pair has a thread of its own; more have no use for one service.
-    pub const MAX: u8 = 8;
-
-    /// The count as a number.
-    pub fn get(self) -> u8 {
-        self.0
-    }
-}
-
-impl Default for QueuePairs {
-    fn default() -> Self {
-        Self(1)
-    }
-}
-
-impl TryFrom<u64> for QueuePairs {
-    type Error = Error;
-
-    fn try_from(count: u64) -> Result<Self, Error> {
-        match u8::try_from(count) {
-            Ok(n @ 1..=Self::MAX) => Ok(Self(n)),
-            _ => Err(Error::QueuePairs { count }),
         }
     }
 }

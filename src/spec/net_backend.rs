@@ -19,6 +19,28 @@ pub enum NetBackend {
 impl NetBackend {
     pub(super) const EXPECTED: &str = "`tap` or `passt`";
 
+    /// Can the host's kernel serve what was chosen, as it is asked to?
+    pub(super) fn check_vhost(
+        chosen: Option<Self>,
+        is_limited: bool,
+        has_metadata: bool,
+    ) -> Result<(), Error> {
+        let expected = match () {
+            () if chosen == Some(Self::Passt) => {
+                "off, as with passt: the host's kernel serves a tap"
+            }
+            () if is_limited => "off, as with limits: the host's kernel keeps to none",
+            () if has_metadata => "off, as with metadata, which the VM's process hands on",
+            () => return Ok(()),
+        };
+        Err(Error::FlagValue {
+            of: NET,
+            key: "vhost",
+            value: "on".into(),
+            expected,
+        })
+    }
+
     /// Can what was chosen have as many pairs of queues?
     pub(super) fn check_queues(chosen: Option<Self>, pairs: u8) -> Result<(), Error> {
         match (chosen, pairs) {

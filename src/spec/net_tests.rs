@@ -78,6 +78,14 @@ fn what_is_wrong_is_named() {
         ("tap=t,subnet=10.0.0.0/30", "`subnet`"),
         ("tap=t,backend=passt", "`backend`"),
         ("backend=slirp", "is `slirp`, not `tap` or `passt`"),
+        ("vhost,passt", "no key `passt`"),
+        (
+            "passt,vhost",
+            "`vhost` of a network interface is `on`, not off, as with passt",
+        ),
+        ("vhost=on,tx-packets=5", "not off, as with limits"),
+        ("tap=t,vhost,rx-bandwidth=5", "not off, as with limits"),
+        ("vhost=maybe", "is `maybe`, not on or off"),
         (
             "passt,queues=2",
             "is `2`, not 1, which is all that passt has",
@@ -88,6 +96,17 @@ fn what_is_wrong_is_named() {
     }
     let error = serde_json::from_str::<Net>(r#"{"queue": 1}"#).unwrap_err();
     assert!(error.to_string().contains("unknown field `queue`"));
+}
+
+#[test]
+fn the_kernel_serves_where_it_is_asked_to() {
+    let net = |text: &str| text.parse::<Net>().unwrap();
+    assert!(net("vhost,queues=2").vhost && net("tap0,vhost=on").vhost);
+    let json: Net = serde_json::from_str(r#"{"vhost": true}"#).unwrap();
+    assert_eq!(json, net("vhost"));
+    assert_eq!(net("vhost=off"), Net::default());
+    let written = serde_json::to_string(&net("vhost=off")).unwrap();
+    assert!(!written.contains("vhost"), "{written}");
 }
 
 #[test]
@@ -147,4 +166,25 @@ fn a_backend_comes_first_without_its_key() {
             .count(),
         1
     );
+}
+
+#[test]
+fn a_tap_that_is_open_has_as_many_pairs_as_descriptors_and_rules_of_its_own() {
+    let queues = |count| (0..count).map(|_| std::fs::File::open("/dev/null").unwrap().into());
+    let net = Net::open(queues(3)).unwrap();
+    assert!(!net.is_made() && net.queues.get() == 3);
+    assert!(Net::open(queues(9)).is_err());
+    let error = |net: Net| {
+        let config = crate::VmConfig::builder().kernel("k").net(net);
+        config.build().err().map(|error| error.to_string())
+    };
+    let mut other = net.clone();
+    other.mtu = Some(1400.try_into().unwrap());
+    assert_eq!(error(other.clone()), None);
+    other.egress = Some(crate::Egress::None);
+    assert!(error(other).unwrap().contains("egress"));
+    // A port is published by one that kvmlet makes.
+    let config = crate::VmConfig::builder().kernel("k").net(net);
+    let config = config.publish("80".parse().unwrap()).build().unwrap();
+    assert_eq!(config.nets.len(), 2);
 }

@@ -1,6 +1,6 @@
 //! What a person can do about a configuration that is wrong.
 
-use super::{Advice, Error, Remedy, Setting, advice};
+use super::{Advice, CpuTemplateError, Error, Remedy, Setting, advice};
 
 impl Remedy for Error {
     fn remedy(&self) -> Option<Advice> {
@@ -32,6 +32,7 @@ impl Remedy for Error {
                 Setting::CpuQuota,
                 Setting::Vcpus
             ),
+            Error::CpuTemplate(CpuTemplateError::Nested) => advice!("add {}", Setting::Nested),
             _ => return None,
         })
     }

@@ -120,6 +120,7 @@ impl Setting {
             Setting::Cpuset,
             Setting::CpuWeight,
             Setting::CpuScope,
+            Setting::HugePages,
             Setting::MemoryMode,
             Setting::CgroupParent,
             Setting::Overcommit,

@@ -124,6 +124,8 @@ pub struct NetStats {
     pub transmit: DirectionStats,
     /// Notifications by the driver.
     pub notifications: u64,
+    /// CPU time that was spent looking for frames before sleeping for them, in microseconds.
+    pub poll_us: u64,
     /// Interrupts to the driver.
     pub interrupts: u64,
 }

@@ -36,7 +36,7 @@ impl VmConfig {
         let (root, scratch) = (next(guest.root.is_some())?, next(scratch)?);
         let path = |source: DiskSource| source.path().map(PathBuf::from).ok_or(Error::NoKeySays);
         let scratch = scratch.map(path).transpose()?;
-        let made = self.nets.iter().find(|net| net.tap.is_none());
+        let made = self.nets.iter().find(|net| net.is_made());
         let dns = made.map_or(&[][..], |net: &Net| &net.dns);
         Ok(VmConfigBuilder {
             kernel: Some(self.kernel.clone()),
@@ -47,6 +47,8 @@ impl VmConfig {
             prefault: self.prefault,
             vcpus: Some(self.vcpus.get().into()),
             cpu_mask: self.cpu_mask.clone(),
+            cpuid: self.cpuid.clone(),
+            msrs: self.msrs.clone(),
             nested: self.nested,
             pmu: self.pmu,
             pci: self.pci,

@@ -110,7 +110,9 @@ fn shares(config: VmConfigBuilder) -> impl Strategy<Value = VmConfigBuilder> {
             .rng(on[1])
             .poll(on[2])
             .best_effort(on[2])
-            .pci(on[4]);
+            .pci(on[4])
+            .cpuid("7.1:ebx=0b1x0".parse().unwrap())
+            .msr("0x10a=0b1xx0".parse().unwrap());
         config.cpu_quota = quota.and_then(|milli| CpuQuota::from_milli(milli).ok());
         config.cpuset = cpus.and_then(|text| text.parse().ok());
         config.cpu_weight = weight.and_then(|weight| weight.try_into().ok());

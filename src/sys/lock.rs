@@ -112,8 +112,9 @@ pub fn acquire(file: &File, path: &Path, patience: Patience) -> Result<(), Failu
     };
     match wait(patience, attempt, tell).map_err(Failure::Interrupted)? {
         Some(locked) => locked.map_err(Failure::Io),
+        // To find the holder takes a look at all locks of the host, and who does not wait asks often.
         None => Err(Failure::Busy {
-            holder: holder(file),
+            holder: (!patience.limit.is_zero()).then(|| holder(file)).flatten(),
         }),
     }
 }

@@ -16,25 +16,6 @@ use std::time::{Duration, Instant};
 /// linux/sched.h; libc's constant is cut to 32 bits.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
-/// Makes standard input and outputs safe to use: where one is closed, the next file that is opened would take its
-/// number, so it becomes `/dev/null`; and a pipe that nobody reads, or a file that must not grow (RLIMIT_FSIZE), is an
-/// error of who writes to it, not its end.
-pub fn set_up_streams() {
-    for fd in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
-        // SAFETY: F_GETFD only reads; the path ends with a zero, and the lowest free number is this one.
-        unsafe {
-            if libc::fcntl(fd, libc::F_GETFD) == -1 {
-                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
-            }
-        }
-    }
-    // SAFETY: there is no handler to be called.
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-    }
-}
-
 /// Is it `/dev/null`, whatever its name here (Linux Documentation/admin-guide/devices.txt)?
 pub fn is_null(fd: BorrowedFd<'_>) -> bool {
     fstat(fd).is_ok_and(|found| {

@@ -2,8 +2,6 @@
 
 use super::*;
 use crate::alone::alone;
-use std::fs::File;
-use std::io::Write;
 
 #[test]
 fn a_thread_that_takes_its_time_is_waited_for() {
@@ -46,28 +44,5 @@ fn children_of_any_thread_count() {
             let gone = spawned.join().unwrap();
             assert_eq!(resident_bytes_with_children(gone), 0);
         });
-    });
-}
-
-#[test]
-fn closed_streams_become_null() {
-    alone("process::tests::closed_streams_become_null", || {
-        let (read, write) = rustix::pipe::pipe().unwrap();
-        // What is open otherwise is not of interest here, and goes with the process.
-        let closed = [libc::STDIN_FILENO, libc::STDOUT_FILENO];
-        for fd in closed {
-            // SAFETY: nobody uses it any more.
-            unsafe { libc::close(fd) };
-        }
-        set_up_streams();
-        let next = File::open("/proc/self/stat").unwrap();
-        assert!(next.as_raw_fd() > libc::STDERR_FILENO);
-        for fd in closed {
-            let target = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
-            assert_eq!(target.to_str(), Some("/dev/null"));
-        }
-        drop(read);
-        let error = File::from(write).write_all(b"x").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     });
 }

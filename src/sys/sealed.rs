@@ -1,4 +1,4 @@
-//! Files in memory that nobody changes any more.
+//! Files in memory of which nobody changes what there is of them any more, or how much.
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::fs::File;
@@ -14,6 +14,20 @@ pub fn sealed(name: &str, content: &[u8]) -> io::Result<File> {
     file.write_all(content)?;
     file.rewind()?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals)?;
+    Ok(file)
+}
+
+/// One of this many zeros, which whoever gets it writes to and nobody makes longer or shorter. No program that this process executes
+/// has it.
+///
+/// # Errors
+/// When the host gives none.
+pub fn slate(name: &str, bytes: u64) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(memfd_create(name, flags)?);
+    file.set_len(bytes)?;
+    let seals = SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     fcntl_add_seals(&file, seals)?;
     Ok(file)
 }

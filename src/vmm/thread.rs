@@ -17,6 +17,8 @@ pub enum ThreadKind {
     Block,
     /// Serves a queue pair of a network interface.
     Net,
+    /// Has the host's kernel serve a queue pair of a network interface (vhost).
+    Vhost,
     /// Serves the entropy source.
     Rng,
     /// Serves the balloon: gives guest memory back.
@@ -27,11 +29,12 @@ pub enum ThreadKind {
 
 impl ThreadKind {
     /// All kinds.
-    pub const ALL: [ThreadKind; 7] = [
+    pub const ALL: [ThreadKind; 8] = [
         ThreadKind::EventLoop,
         ThreadKind::Vcpu,
         ThreadKind::Block,
         ThreadKind::Net,
+        ThreadKind::Vhost,
         ThreadKind::Rng,
         ThreadKind::Balloon,
         ThreadKind::Vsock,

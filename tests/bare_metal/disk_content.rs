@@ -197,7 +197,7 @@ fn made() {
     let small = PathBuf::from(format!("{},size=1K", place.path("small").display()));
     refused(
         &boot(&[("--root", &root), ("--scratch", &small)]),
-        &["a scratch disk of 1 KiB is too small: it takes at least 2 MiB"],
+        &["a scratch disk of 1 KiB is too small: 2 MiB is the least"],
     );
     assert!(!place.path("small").exists());
 }

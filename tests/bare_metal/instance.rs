@@ -326,11 +326,14 @@ fn ended_when_ready(mut program: Command) -> String {
 }
 
 fn examples() {
-    let examples = built_examples();
+    let built_examples = built_examples();
+    let examples = built_examples.clone();
     let mut walled = Command::new(examples.join("walls"));
     walled.arg(program("power_button"));
     let run = move |name: &str, words: &[&std::ffi::OsStr]| {
-        let mut command = Command::new(examples.join(name));
+        // What is no example is a program of this host.
+        let example = Some(examples.join(name)).filter(|example| example.exists());
+        let mut command = Command::new(example.unwrap_or(name.into()));
         let output = command.args(words).stdin(Stdio::null()).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said).into_owned();
@@ -344,6 +347,7 @@ fn examples() {
     );
     let directory = tempfile::tempdir().unwrap();
     let tenants = directory.path().join("tenants");
+    let program_of_agent = built_examples.join("agent");
     let agents = move || {
         crate::ports::enter_own_host();
         let walls = ended_when_ready(walled);
@@ -351,8 +355,22 @@ fn examples() {
         let kernel = program("power_button");
         let agent = [tenants.as_os_str(), kernel.as_ref(), "code=3".as_ref()];
         let count = |text: &str, what: &str| text.matches(what).count();
+        // Who may make no network says so once, and does without.
+        let bare = [
+            "--bounding-set=-net_admin".as_ref(),
+            program_of_agent.as_os_str(),
+        ];
+        let bare = run("setpriv", &[&bare[..], &agent].concat());
+        assert_eq!(count(&bare, ": started, process"), 10, "{bare}");
+        let why = "tenants have no networks: cannot give the VM a network interface: ";
+        assert_eq!((count(&bare, why), count(&bare, "eth0")), (1, 0), "{bare}");
+        run("agent", &agent[..1]);
         let first = run("agent", &agent);
         assert_eq!(count(&first, ": started, process"), 10, "{first}");
+        for place in 0..10 {
+            let address = format!("tenant{place}: eth0,10.108.0.{}/30,", 4 * place + 2);
+            assert_eq!(count(&first, &address), 1, "{address} in {first}");
+        }
         let again = run("agent", &agent);
         assert_eq!(count(&again, ": found, process"), 10, "{again}");
         let ended = run("agent", &agent[..1]);
@@ -389,11 +407,15 @@ fn killed_agent() {
             // It is to say more without being held up, and to somebody.
             std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
         };
+        let mut known = BTreeMap::new();
         let mut ended = 0;
         for life in 0..100u32 {
             let mut child = begin(&words);
             match life % 3 {
-                0 => holds(&mut child),
+                0 => {
+                    holds(&mut child);
+                    addressed(&tenants, &mut known);
+                }
                 _ => std::thread::sleep(Duration::from_millis(u64::from(life * 37 % 101))),
             }
             ended += u32::from(cut(&tenants, life % 10));
@@ -405,6 +427,7 @@ fn killed_agent() {
         assert!(ended >= 30, "{ended}");
         let mut last = begin(&words);
         holds(&mut last);
+        addressed(&tenants, &mut known);
         drop(last.stdin.take());
         assert!(last.wait().unwrap().success());
         let vms = told(&tenants.join("events"));
@@ -430,13 +453,40 @@ fn killed_agent() {
     std::thread::spawn(lives).join().unwrap();
 }
 
-/// Cuts the power of a tenant's VM, if it has one.
-fn cut(tenants: &Path, number: u32) -> bool {
+/// Looks whether the tenants' VMs have the addresses that they are known to have, each its own.
+fn addressed(tenants: &Path, known: &mut BTreeMap<String, String>) {
+    for number in 0..10 {
+        let sockets = sockets_of(tenants, number);
+        let [socket] = &sockets[..] else {
+            panic!("{sockets:?}");
+        };
+        let connection = kvmlet_control::Connection::to(socket);
+        let order = kvmlet_control::Order::Interfaces;
+        let told = connection.unwrap().ask(order, deadline()).unwrap();
+        let has = told.into_iter().find_map(|report| match report {
+            kvmlet_control::Report::Interfaces(all) => Some(all.join(" ")),
+            _ => None,
+        });
+        let has = has.filter(|has| has.contains("/30,")).expect("an address");
+        let tenant = known
+            .entry(has.clone())
+            .or_insert(format!("tenant{number}"));
+        assert_eq!(*tenant, format!("tenant{number}"), "{has}");
+    }
+    assert_eq!(known.len(), 10, "{known:?}");
+}
+
+fn sockets_of(tenants: &Path, number: u32) -> Vec<PathBuf> {
     let directory = tenants.join(format!("tenant{number}"));
     let found = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let sockets = found.map(|it| it.path());
-    let mut sockets = sockets.filter(|it| it.extension().is_some_and(|it| it == "sock"));
-    sockets.any(|socket| {
+    let is_socket = |it: &PathBuf| it.extension().is_some_and(|it| it == "sock");
+    sockets.filter(is_socket).collect()
+}
+
+/// Cuts the power of a tenant's VM, if it has one.
+fn cut(tenants: &Path, number: u32) -> bool {
+    sockets_of(tenants, number).into_iter().any(|socket| {
         let Ok(mut connection) = kvmlet_control::Connection::to(&socket) else {
             return false;
         };

@@ -39,7 +39,8 @@ pub fn script(text: &str, expected: &str) {
     let place = tempfile::tempdir().unwrap();
     std::fs::create_dir(place.path().join("root")).unwrap();
     std::fs::write(place.path().join("root/file"), "text").unwrap();
-    let prelude = "set -eu; mount -t tmpfs tmpfs /var/lib; trap 'ids=$($K ps -aq); [ -z \"$ids\" ] || $K rm -f $ids >/dev/null' EXIT\n\
+    // A child that is killed before it executes a program has the trap still.
+    let prelude = "set -eu; mount -t tmpfs tmpfs /var/lib; trap '[ $BASHPID != $$ ] || { ids=$($K ps -aq); [ -z \"$ids\" ] || $K rm -f $ids >/dev/null; }' EXIT\n\
                    wait_for() { for _ in $(seq 200); do [ \"$($K inspect --format '{{.State.Status}}' $1)\" != $2 ] || return 0; sleep 0.05; done; echo \"$1 is never $2\"; exit 1; }\n";
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "bash", "-c"])
@@ -133,8 +134,19 @@ fn restarts() {
         $K inspect --format '{{.RestartCount}} {{.State.Status}} {{.RestartPolicy}}' again
         $K prune --force >/dev/null
         $K ps -aq
+        # It runs, whoever is told that.
+        for out in '>&-' '>/dev/full'; do
+            eval "\$K run -d --name told --kernel \"\$AGENT\" root out=ready stay $out" 2>err
+            grep -o "instance runs: $($K inspect --format '{{.Id}}' told), and cannot write" err | sed 's/: [0-9a-f]*//'
+            # Nobody is waited for who has nothing to say.
+            code=0; eval "\$K logs -f told $out" 2>err || code=$?; echo $code
+            code=0; eval "\$K rm -f told $out" 2>err || code=$?; echo $code; cat err
+        done
+        $K ps -aq
         "#,
-        "34\n1 exited on-failure:1\n",
+        "34\n1 exited on-failure:1\n\
+         instance runs, and cannot write\n1\n1\nerror: cannot write to standard output\n  caused by: bad file descriptor\n\
+         instance runs, and cannot write\n1\n1\nerror: cannot write to standard output\n  caused by: no space left on device\n",
     );
 }
 

@@ -36,7 +36,7 @@ fn table() {
     let (mut ours, theirs) = pseudo_terminal();
     let before = modes(&theirs);
     let script = format!(
-        "set -eu; trap : INT; cd {}; K={} AGENT={}; mount -t tmpfs tmpfs /var/lib; trap '$K rm -f web >/dev/null' EXIT
+        "set -eu; trap : INT; cd {}; K={} AGENT={}; mount -t tmpfs tmpfs /var/lib; trap '[ $BASHPID != $$ ] || $K rm -f web >/dev/null' EXIT
          $K run -d --name web --kernel $AGENT root stay >/dev/null
          code=0; $K stats || code=$?; echo ended $code
          (sleep 2; $K kill web >/dev/null) & code=0; $K stats web || code=$?; echo over $code",

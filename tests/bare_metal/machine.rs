@@ -3,7 +3,9 @@
 use crate::cli::{kvmlet, run, text};
 use crate::harness::{Guest, Test, program};
 use kvmlet_host::state::runtime::RuntimeDirectory;
-use kvmlet_spec::{CpuMask, Dialect, HugePages, MemorySize, Net, Remedy, VmConfig};
+use kvmlet_spec::{
+    CpuMask, Dialect, HugePages, MemorySize, Net, Remedy, VmConfig, VmConfigBuilder,
+};
 use kvmlet_sys::kvm::Execution;
 use kvmlet_vmm::{ExitReason, Vm};
 
@@ -15,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("cpuid_tells_topology_and_hypervisor", cpuid),
     ("registers_are_saved_and_restored_by_ports", fpu_ports),
     ("masked_cpuid_bits_are_hidden", masked),
+    ("what_is_said_of_cpuid_and_registers_is_so", changed),
     ("nothing_of_the_host_is_shown", withheld),
     (
         "virtualization_and_counters_are_for_those_who_ask",
@@ -160,6 +163,50 @@ fn masked() {
         (bit(CpuMask::default()), bit("cx16".parse().unwrap())),
         (1, 0)
     );
+}
+
+/// Of CPUID a bit less, a bit more, and a register of another brand; a register's bit that nothing else sets. A leaf that
+/// nobody has is named, and so is a register that KVM does not have.
+fn changed() {
+    let changes = |c: VmConfigBuilder| {
+        [
+            "1:ecx=0b0xxxxxxxxxxxxx",
+            "1:ecx=0b1xxxx",
+            "0x40000000:ebx=0b01000001_01000001_01000001_01000001",
+        ]
+        .iter()
+        .fold(c, |c, change| c.cpuid(change.parse().unwrap()))
+        .msr("0x1a0=0b1xxx".parse().unwrap())
+    };
+    let (before, after) = (
+        success(Guest::boot("cpuid")),
+        success(Guest::boot_with("cpuid", changes)),
+    );
+    let [eax, ebx, ecx, edx] = leaf(&before, "cpuid 00000001 0:");
+    let expected = [eax, ebx, ecx & !(1 << 13) | 1 << 4, edx];
+    assert_eq!(leaf(&after, "cpuid 00000001 0:"), expected);
+    assert_eq!(leaf(&after, "cpuid 40000000 0:")[1].to_le_bytes(), *b"AAAA");
+    let register = |output: &str| {
+        let misc = output.split("msr 1a0: ").nth(1).unwrap();
+        u64::from_str_radix(misc.split_whitespace().next().unwrap(), 16).unwrap()
+    };
+    assert_eq!(register(&after), register(&before) | 1 << 3);
+    let config = || VmConfig::builder().kernel(program("cpuid"));
+    for (config, expected) in [
+        (
+            config().cpuid("0x3fffffff:eax=0b1".parse().unwrap()),
+            "no leaf 0x3fffffff.0x0",
+        ),
+        (
+            config().msr("0xdead=0b1".parse().unwrap()),
+            "register 0xdead",
+        ),
+    ] {
+        let Err(error) = Vm::new(config.build().unwrap()) else {
+            panic!("{expected}");
+        };
+        assert!(error.to_string().contains(expected), "{error}");
+    }
 }
 
 /// Each is what a host of many tenants would not show.

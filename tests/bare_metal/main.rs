@@ -13,12 +13,15 @@ mod clients;
 mod console;
 mod control;
 mod departures;
+mod descriptors;
+mod differences;
 mod disk_content;
 mod disk_shared;
 mod disk_use;
 mod endings;
 mod health;
 mod hostile;
+mod idle;
 mod instance;
 mod instances;
 mod interrupted;
@@ -30,6 +33,7 @@ mod live;
 mod machine;
 mod network;
 mod other_hosts;
+mod pager;
 mod passt;
 mod pauses;
 mod pci;
@@ -57,6 +61,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     kvmlet_run::instance::init();
+    harness::pager::init();
     let tests = [
         balloon::TESTS,
         block_device::TESTS,
@@ -82,12 +87,15 @@ fn main() -> ExitCode {
         machine::TESTS,
         network::TESTS,
         other_hosts::TESTS,
+        pager::TESTS,
         passt::TESTS,
         pauses::TESTS,
         pci::TESTS,
         pools::TESTS,
         ports::TESTS,
         departures::TESTS,
+        descriptors::TESTS,
+        differences::TESTS,
         quota::cpu::TESTS,
         quota::halting::TESTS,
         quota::launches::TESTS,
@@ -99,6 +107,7 @@ fn main() -> ExitCode {
         supervisor::TESTS,
         supervisor_memory::TESTS,
         suspended::TESTS,
+        idle::TESTS,
         stop::TESTS,
         templates::TESTS,
         terminal::TESTS,

@@ -2,14 +2,16 @@
 
 use crate::cli::{kvmlet, run, text};
 use crate::harness::{Guest, Test};
+use crate::snapshot::{self, Worker, place};
 use crate::virtio::{image, success};
+use kvmlet_control::Order;
 use kvmlet_spec::Disk;
 use tempfile::NamedTempFile;
 
 pub const TESTS: &[Test] = &[
     ("pci_has_room_for_more_disks_than_pins", many),
     ("pci_interrupts_by_messages_from_the_jail", jailed),
-    ("what_is_on_a_pci_bus_is_not_saved", saved),
+    ("a_function_goes_on_with_its_place_and_messages", saved),
 ];
 
 /// More than an I/O APIC has pins for.
@@ -60,9 +62,27 @@ fn jailed() {
     assert!(console.contains("interrupts came"), "{console}");
 }
 
+/// Its registers are where its driver has put them, and its messages come as that has said: also in the one that goes on from
+/// one that went on, in a jail and without one.
 fn saved() {
-    let guest = Guest::boot_with("spin", |config| config.pci(true));
-    let error = guest.vm.begin_saving(false).err().unwrap();
-    assert!(error.to_string().contains("PCI bus"), "{error}");
-    guest.vm.stop();
+    let (_place, file) = place();
+    let image = snapshot::image(&file("disk"));
+    let disk = ["--disk", &image];
+    let machine = [&["--pci", "-m", "32M"], &disk[..]].concat();
+    let mut vm = Worker::boot("saved", "pci=disk", &machine, &file("a"));
+    for (name, walls) in [("b", &[][..]), ("c", &["--no-jail"]), ("d", &[])] {
+        let come = loop {
+            if let (_, _, come @ 1..) = vm.round_and_messages() {
+                break come;
+            }
+        };
+        // It writes nothing any more.
+        vm.ask(Order::Pause);
+        vm.save(&file("saved"));
+        drop(vm);
+        let arguments = [&disk[..], walls].concat();
+        vm = Worker::restore(&file("saved"), &arguments, &file(name));
+        while vm.round_and_messages().2 <= come + 3 {}
+    }
+    vm.end();
 }

@@ -31,6 +31,10 @@ pub const TESTS: &[Test] = &[
     ("a_pool_that_is_killed_takes_along_what_nobody_has", killed),
     ("a_vm_ends_with_whoever_has_taken_it", takers_killed),
     ("a_pool_without_memory_says_so_and_goes_on", full),
+    (
+        "a_pool_whose_maker_is_killed_before_it_is_ready_is_none",
+        interrupted,
+    ),
     ("a_pool_goes_on_with_the_file_that_it_was_made_of", replaced),
     ("no_other_user_takes_vms_of_a_pool", strangers),
     ("what_cannot_be_in_a_pool_is_refused", refused),
@@ -471,6 +475,37 @@ fn full() {
         assert!(said.contains("memory"), "{said}");
         assert_eq!(listed(), "");
         drop(filled);
+    });
+}
+
+/// Nobody has heard its name then.
+fn interrupted() {
+    apart(|place| {
+        place.save("saved", "", &["-m", "32M"], "saved");
+        for (round, signal) in (0..).zip([Signal::KILL, Signal::TERM, Signal::INT]) {
+            // More than are ready in a moment.
+            let words = ["pool", "create", "--size", "200", "--name", "web", "saved"];
+            let mut create = place.command(&words).stdout(Stdio::null()).spawn().unwrap();
+            eventually("it has begun", || Place::socket("web").exists());
+            std::thread::sleep(Duration::from_millis(20 * round));
+            kill_process(Pid::from_child(&create), signal).unwrap();
+            create.wait().unwrap();
+            eventually("it is gone", || {
+                place.done(&["pool", "ls", "-q"]).is_empty()
+            });
+            assert!(!Place::socket("web").exists());
+        }
+        // One that has begun does not need whoever has made it, nor the directory in which that was.
+        place.done(&["pool", "create", "--name", "web", "saved"]);
+        let holders = read_dir("/proc").unwrap().flatten().filter(|entry| {
+            let line = read(entry.path().join("cmdline")).unwrap_or_default();
+            let line: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            let saved = place.file("saved");
+            line.contains(&&b"hold"[..]) && line.contains(&saved.as_os_str().as_encoded_bytes())
+        });
+        let places = holders.map(|entry| std::fs::read_link(entry.path().join("cwd")).unwrap());
+        assert_eq!(places.collect::<Vec<_>>(), [Path::new("/")]);
+        Vm::take(&mut Place::pool("web")).quit();
     });
 }
 

@@ -3,6 +3,7 @@
 use crate::cli::{Running, run, text, vm_process};
 use crate::harness::control::with_control;
 use crate::harness::{Test, deadline, has_ended, patience::eventually, program};
+use crate::network::no_vhost;
 use crate::packets::enter_own_network;
 use kvmlet_control::{Connection, Order};
 use kvmlet_vmm::arch::x86_64::cpuid::Leaf;
@@ -25,6 +26,10 @@ pub const TESTS: &[Test] = &[
     ("two_clones_go_on_from_one_snapshot", clones),
     ("a_disk_goes_on_as_it_was_or_not_at_all", disks),
     ("disks_and_interfaces_go_on_under_load", load),
+    (
+        "interfaces_of_the_hosts_kernel_go_on_under_load",
+        load_of_the_kernel,
+    ),
     ("a_snapshot_that_is_given_up_leaves_nothing", given_up),
     ("what_nobody_reads_is_not_saved_to_its_end", unread),
     (
@@ -36,6 +41,7 @@ pub const TESTS: &[Test] = &[
     ("a_vm_that_stands_still_is_saved_and_stands_still", paused),
     ("memory_is_of_one_moment_while_its_guest_writes", one_moment),
     ("a_vm_stands_still_until_what_was_saved_is_kept", held),
+    ("who_is_about_to_halt_is_woken_elsewhere", about_to_halt),
 ];
 
 const DISK: &str = "mmio=0xd0002000";
@@ -58,7 +64,19 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn spawn(command: &mut Command, socket: &Path) -> Self {
+    pub fn child(&self) -> &std::process::Child {
+        &self.vm
+    }
+
+    /// Waits for an end that kvmlet tells of; returns its code and what was said.
+    pub fn failure(mut self) -> (Option<i32>, String) {
+        let mut told = String::new();
+        let mut errors = self.vm.stderr.take().unwrap();
+        errors.read_to_string(&mut told).unwrap();
+        (self.vm.wait().unwrap().code(), told)
+    }
+
+    pub fn spawn(command: &mut Command, socket: &Path) -> Self {
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).unwrap();
         let command = with_control(command, listener.into());
@@ -86,7 +104,7 @@ impl Worker {
         Self::spawn(&mut boot, socket)
     }
 
-    fn restore(file: &Path, arguments: &[&str], socket: &Path) -> Self {
+    pub fn restore(file: &Path, arguments: &[&str], socket: &Path) -> Self {
         let mut restore = command("restore");
         Self::spawn(restore.args(arguments).arg(file), socket)
     }
@@ -99,7 +117,13 @@ impl Worker {
     }
 
     /// The next round that it tells of, whose hash is looked at, and how many other CPUs have begun.
-    fn round(&mut self) -> (u64, u64) {
+    pub fn round(&mut self) -> (u64, u64) {
+        let (round, started, _) = self.round_and_messages();
+        (round, started)
+    }
+
+    /// Likewise, and how many messages of its disk have come.
+    pub fn round_and_messages(&mut self) -> (u64, u64, u64) {
         // What one had begun to say when it was saved, the other ends.
         let line = loop {
             match self.line() {
@@ -120,13 +144,18 @@ impl Worker {
             (hash ^ round).wrapping_mul(0x100_0000_01b3)
         });
         assert_eq!(hash, expected, "{line}");
-        (round, number("started=", 10))
+        (round, number("started=", 10), number("messages=", 10))
     }
 
     /// Asks for something, by a connection for that: one that is silent for seconds is closed.
-    fn ask(&self, order: Order) {
+    pub fn ask(&self, order: Order) {
         let mut control = Connection::to(&self.socket).unwrap();
         control.ask(order, deadline()).unwrap();
+    }
+
+    /// Sends it something on its console.
+    pub fn say(&mut self, bytes: &[u8]) {
+        self.input.write_all(bytes).unwrap();
     }
 
     pub fn save(&self, file: &Path) {
@@ -148,7 +177,7 @@ fn save(socket: &Path, file: &Path) -> std::process::Output {
     run(command("snapshot").arg(socket).arg(file))
 }
 
-fn place() -> (TempDir, impl Fn(&str) -> PathBuf) {
+pub fn place() -> (TempDir, impl Fn(&str) -> PathBuf) {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().to_path_buf();
     (place, move |name| path.join(name))
@@ -273,7 +302,7 @@ fn generations() {
     parent.end();
 }
 
-fn image(path: &Path) -> String {
+pub fn image(path: &Path) -> String {
     std::fs::File::create(path)
         .unwrap()
         .set_len(DISK_BYTES)
@@ -318,6 +347,12 @@ fn disks() {
         (&[], "had 1 disks, and 0 are named"),
         (&["--disk", copy, "--disk", &disk], "2 are named"),
         (&["--disk", &small], "had 8388608 as the size of vda"),
+        (&["--disk", &format!("{copy},ro")], "leave `ro` out"),
+        (
+            &["--disk", &format!("{copy},queues=2")],
+            "leave `queues` out",
+        ),
+        (&["--disk", &format!("{copy},id=a")], "leave `id` out"),
         (&["--disk", copy, "--net", "tap=none"], "0 interfaces"),
         (&["--disk", copy, "--vsock", "nowhere"], "sockets"),
     ] {
@@ -329,6 +364,23 @@ fn disks() {
     vm.end();
 }
 
+fn add_tap(name: &str) {
+    let words = [
+        "tuntap",
+        "add",
+        "dev",
+        name,
+        "mode",
+        "tap",
+        "vnet_hdr",
+        "multi_queue",
+    ];
+    let added = Command::new("ip").args(words).status().unwrap();
+    assert!(added.success());
+    let up = ["link", "set", name, "up"];
+    assert!(Command::new("ip").args(up).status().unwrap().success());
+}
+
 /// Rings that are never empty, in the midst of which it is saved; what a device answers once it answers once.
 fn load() {
     if let Err(reason) = enter_own_network() {
@@ -337,23 +389,7 @@ fn load() {
     let (_place, file) = place();
     let disk = image(&file("disk"));
     let cmdline = "disks=0xd0002000 mmio=0xd0003000 pairs=2";
-    let add = |name: &str| {
-        let words = [
-            "tuntap",
-            "add",
-            "dev",
-            name,
-            "mode",
-            "tap",
-            "vnet_hdr",
-            "multi_queue",
-        ];
-        let added = Command::new("ip").args(words).status().unwrap();
-        assert!(added.success());
-        let up = ["link", "set", name, "up"];
-        assert!(Command::new("ip").args(up).status().unwrap().success());
-    };
-    add("saved0");
+    add_tap("saved0");
     let arguments = ["--disk", &disk, "--net", "tap=saved0,queues=2", "--balloon"];
     let mut vm = Worker::boot("virtio_load", cmdline, &arguments, &file("a"));
     assert_eq!(vm.line(), "loaded");
@@ -385,6 +421,46 @@ fn load() {
         let link = text(&link.stdout);
         assert!(link.contains("numqueues 2 numdisabled 0"), "{link}");
         // A guest that misses an answer, or gets one twice, panics.
+        assert!(vm.vm.try_wait().unwrap().is_none());
+    }
+}
+
+/// The same, by the host's kernel, and by a thread of the VM's after it, in turn: what one has come to the other goes on from.
+fn load_of_the_kernel() {
+    if let Some(reason) = no_vhost() {
+        return println!("SKIPPED: {reason}");
+    }
+    if let Err(reason) = enter_own_network() {
+        return println!("SKIPPED: no network namespace: {reason}");
+    }
+    let (_place, file) = place();
+    add_tap("saved0");
+    let net = |keys: &str| format!("tap=saved0,queues=2{keys}");
+    let cmdline = "disks=0xd0002000 mmio=0xd0003000 pairs=2";
+    let disk = image(&file("disk"));
+    let arguments = ["--disk", &disk, "--net", &net(",vhost")];
+    let mut vm = Worker::boot("virtio_load", cmdline, &arguments, &file("a"));
+    assert_eq!(vm.line(), "loaded");
+    // What the guest sends the tap receives.
+    let sent = || {
+        let all = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        let line = all.lines().find(|line| line.trim().starts_with("saved0:"));
+        let mut words = line.unwrap().split_whitespace();
+        words.nth(2).unwrap().parse::<u64>().unwrap()
+    };
+    for time in 0..2 {
+        vm.ask(Order::Pause);
+        let still = sent();
+        vm.save(&file("saved"));
+        assert_eq!(sent(), still, "it stands still");
+        let process = vm_process(&vm.vm);
+        drop(vm);
+        eventually("the VM has ended", || has_ended(process as u32));
+        let socket = file(&time.to_string());
+        let keys = if time % 2 == 0 { "" } else { ",vhost" };
+        let arguments = ["--disk", &disk, "--net", &net(keys)];
+        vm = Worker::restore(&file("saved"), &arguments, &socket);
+        eventually("the interface goes on", || sent() > still + 1000);
         assert!(vm.vm.try_wait().unwrap().is_none());
     }
 }
@@ -561,7 +637,7 @@ fn lies() {
         lie.unwrap().write_all_at(&encode(&state), 0).unwrap();
         failure(command("restore").arg(file("lie")))
     };
-    let refused: [Lie; 7] = [
+    let refused: [Lie; 9] = [
         // Virtualization of its own.
         ("EFER 0x1000", &|state| state.vcpus[1].sregs.efer |= 1 << 12),
         ("no guest can be in", &|state| {
@@ -577,6 +653,10 @@ fn lies() {
             state.vcpus[1].cpuid.iter_mut().find(leaf).unwrap().edx = u32::MAX;
         }),
         ("devices", &|state| state.devices.clear()),
+        ("registers are another kind's", &|state| state.pci = Some(0)),
+        ("registers are another kind's", &|state| {
+            state.devices[0].function = Some(Default::default());
+        }),
         ("set whether a vCPU runs", &|state| {
             state.vcpus[1].mp_state = 77
         }),
@@ -676,6 +756,9 @@ fn held() {
     // It is kept; and goes on all the same if that is wanted.
     let (mut control, saving) = suspend(&socket, &file("back"));
     control.ask(Order::Suspended, deadline()).unwrap();
+    // Whoever asks after one who was killed hears that, too.
+    let mut another = Connection::to(&socket).unwrap();
+    another.ask(Order::Suspended, deadline()).unwrap();
     drop((control, saving));
     is_still(&mut vm);
     vm.ask(Order::Resume);
@@ -742,4 +825,56 @@ fn save_with_pause(socket: &Path, path: &Path) -> Duration {
         .fill(std::fs::File::from(saving.pieces))
         .unwrap();
     vm.saved(saving.number, deadline()).unwrap().unwrap()
+}
+
+/// Between `sti` and `hlt`, with its only interrupt pending: that is taken once it halts. Before, it would never wake.
+fn about_to_halt() {
+    /// A vCPU runs, or halts (KVM_GET_MP_STATE); interrupts are held off by `sti` (KVM_GET_VCPU_EVENTS).
+    const RUNS: u32 = 0;
+    const HALTS: u32 = 3;
+    const SHADOW: (u32, u8) = (4, 2);
+    /// In its local APIC: requested interrupts, and what its timer counts from.
+    const TIMER: usize = 0x31;
+    const REQUESTED: usize = 0x200 + TIMER / 32 * 0x10 + TIMER % 32 / 8;
+    const COUNTS: std::ops::Range<usize> = 0x380..0x394;
+    let (_place, file) = place();
+    let mut vm = Worker::boot("saved", "timer=once", SMALL, &file("a"));
+    vm.round();
+    let mut bytes;
+    let mut state = loop {
+        vm.save(&file("saved"));
+        bytes = std::fs::read(file("saved")).unwrap();
+        let state = decode(&bytes).unwrap();
+        if state.vcpus[0].mp_state == HALTS {
+            break state;
+        }
+    };
+    vm.end();
+    let vcpu = &mut state.vcpus[0];
+    let halt = (16 << 20) + vcpu.regs.rip as usize - 1;
+    assert_eq!(bytes[halt - 1..halt + 1], [0xfb, 0xf4]);
+    vcpu.mp_state = RUNS;
+    vcpu.regs.rip -= 1;
+    vcpu.events.flags |= SHADOW.0;
+    vcpu.events.interrupt.shadow = SHADOW.1;
+    vcpu.lapic.regs[REQUESTED] |= 1 << (TIMER % 8);
+    vcpu.lapic.regs[COUNTS].fill(0);
+    let mut again = std::fs::File::options()
+        .write(true)
+        .open(file("saved"))
+        .unwrap();
+    again.write_all_at(&encode(&state), 0).unwrap();
+    again.flush().unwrap();
+    let mut vm = Worker::restore(&file("saved"), &[], &file("b"));
+    vm.round();
+    vm.end();
+    // Nor is it lost where it is saved once more before it has run.
+    let vm = Worker::restore(&file("saved"), &["--paused"], &file("c"));
+    eventually("it can be saved", || {
+        save(&file("c"), &file("again")).status.success()
+    });
+    drop(vm);
+    let mut vm = Worker::restore(&file("again"), &[], &file("d"));
+    vm.round();
+    vm.end();
 }

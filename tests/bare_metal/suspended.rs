@@ -49,7 +49,7 @@ fn life() {
         $K events --since '#0' --until 0s | grep -o '"event":"[a-z]*"' | cut -d '"' -f 4 | tr '\n' ' '; echo
         "#,
         "turn 1\nweb\nsuspended false true 0\n600 regular file\nweb suspended Suspended now\nweb\nweb\nrunning true false N\nturn 2\nturn 3\nhealthy\n143\n\
-         create start suspend start suspend start die restart start stop die \n",
+         create start suspend resume suspend resume die restart start stop die \n",
     );
 }
 

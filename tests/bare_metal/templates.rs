@@ -14,15 +14,70 @@ pub const TESTS: &[Test] = &[
     ),
     ("there_are_no_more_templates_than_may_be", limited),
     ("two_first_runs_at_once_keep_one_template", at_once),
+    ("what_a_template_is_read_of_is_read_ahead", read_ahead),
     ("no_file_is_replaced_that_is_no_snapshot", replaced),
     (
         "a_signal_that_comes_before_a_service_is_taken_over_is_the_services",
         signalled,
     ),
     ("a_clone_of_one_that_runs_is_another", cloned),
+    ("a_pool_of_an_image_has_machines_of_their_own", pooled),
+    (
+        "what_waits_in_a_pool_of_an_image_is_found_again",
+        found_again,
+    ),
     ("what_cannot_be_warm_is_refused", refused),
     ("a_snapshot_that_is_cut_short_is_why_its_vm_ends", cut),
+    ("a_snapshot_goes_to_another_host", exported),
 ];
+
+/// Another book stands for another host, which has the kernel and the root elsewhere.
+fn exported() {
+    script(
+        r#"
+        mkfs.ext4 -q root.img 4M >/dev/null; cp "$AGENT" kernel
+        $K run -d --name web -l a=b -m 32m --kernel "$AGENT" root.img out=ready stay >/dev/null
+        $K snapshot web web.snap
+        $K snapshot export web web.tar.zst; stat -c %a web.tar.zst
+        $K snapshot export web.snap - | cmp - web.tar.zst && echo same
+        ! $K snapshot export web - 2>err >&-; grep -o 'bad file descriptor' err
+        $K snapshot web two; ! $K snapshot export web x 2>err; grep -o 'has 2 snapshots' err; $K snapshot rm two >/dev/null
+        ! $K snapshot export web kernel 2>err; grep -o 'is no archive that could be replaced' err
+        mkdir small; mount -t tmpfs -o size=8k tmpfs small
+        ! $K snapshot export web small/x 2>err; grep -o 'make room' err; ls small
+        $K rm -f web >/dev/null; mkdir there; mv web.snap root.img there
+        mount -t tmpfs tmpfs /var/lib
+        import() { $K snapshot import "$@" 2>err; }
+        ! import web.tar.zst new; grep -o "a kernel that is not kvmlet's" err
+        ! import --kernel kernel web.tar.zst new; grep -o 'the root of the instance is a file' err
+        cp there/root.img other; printf x | dd of=other conv=notrunc 2>/dev/null
+        ! import --kernel kernel --root other web.tar.zst new; grep -o 'the root is another' err
+        head -c -1 web.tar.zst >cut; ! import --alone cut new; grep -o 'it is cut short' err
+        ! import --alone kernel new; grep -o 'it is no tar archive' err
+        ! import --alone web.tar.zst kernel; grep -o 'is no snapshot that could be replaced' err
+        ! import --alone web.tar.zst small/x; grep -o 'no more is free' err; ls small
+        # Whoever unpacks ends with who is killed.
+        mkfifo pipe; $K snapshot import --alone ./pipe new & import=$!
+        exec 8>pipe; head -c 3000 web.tar.zst >&8; kill -9 $import; exec 8>&-; wait $import 2>/dev/null || true
+        while grep -qzx './pip[e]' /proc/[0-9]*/cmdline 2>/dev/null; do sleep 0.02; done
+        ls; $K snapshot ls -q
+        import --kernel kernel --root there/root.img web.tar.zst new; stat -c %a new
+        $K snapshot ls --format '{{.Instance}} {{.Image}} {{.Kind}} {{.Status}}'
+        $K restore new -d --name other >/dev/null
+        until $K logs --console other | grep -q 'another machine'; do sleep 0.05; done
+        $K exec other out=there exit=0; $K ps --format '{{.Names}} {{.Labels}}'
+        # Started again, it boots what is here.
+        $K restart -t 0 other >/dev/null; $K exec other out=booted exit=0
+        import --alone - alone <web.tar.zst; cmp -i 16777216 alone there/web.snap && echo memory
+        ! $K restore alone --name gone 2>err; grep -o 'no snapshot of an instance' err
+        "#,
+        "600\nsame\nbad file descriptor\nhas 2 snapshots\nis no archive that could be replaced\nmake room\n\
+         a kernel that is not kvmlet's\nthe root of the instance is a file\nthe root is another\nit is cut short\n\
+         it is no tar archive\nis no snapshot that could be replaced\nno more is free\n\
+         cut\nerr\nkernel\nother\npipe\nroot\nsmall\nthere\nweb.tar.zst\n600\nweb root.img snapshot ready\n\
+         there\nother a=b\nbooted\nmemory\nno snapshot of an instance\n",
+    );
+}
 
 fn listed() {
     script(
@@ -103,6 +158,31 @@ fn warm() {
     );
 }
 
+/// Where the file is on the disk alone: the first that goes on from it shows what is read of it. That more is read ahead than this
+/// guest touches is the note's doing.
+fn read_ahead() {
+    script(
+        r#"
+        mkdir book; mount --bind book /var/lib; mkfs.ext4 -q root.img 4M >/dev/null
+        run() { $K run -d --warm --kernel "$AGENT" --name $1 root.img out=ready stay >/dev/null; }
+        run one; template=$(ls -d /var/lib/kvmlet/templates/*[0-9a-f]); note=$template.pages
+        there() { fincore -b -n -r -o RES $template; }
+        cool() { sync $template; dd if=$template iflag=nocache count=0 2>/dev/null; }
+        cool; if [ $(there) != 0 ]; then echo 600; echo known; echo more; echo other; echo lock; exit; fi
+        run two; until [ -e $note ]; do sleep 0.05; done
+        [ $(there) -lt $((60 << 20)) ] && stat -c %a $note
+        grep -qx '{"snapshot":"[0-9a-f]*","parts":\[\[0,[0-9]*\].*\]}' $note && echo known
+        # What is there is not read again, nor more than that.
+        run three; [ $(there) -lt $((60 << 20)) ]
+        sed -i 's/"parts":.*/"parts":[[0,'$((96 << 20))']]}/' $note; cool; run four; until [ $(there) -ge $((96 << 20)) ]; do sleep 0.05; done; echo more
+        # That of another snapshot is none.
+        sed -i 's/"snapshot":"./"snapshot":"x/' $note; cool; run five; until grep -q '"snapshot":"[0-9a-f]' $note; do sleep 0.05; done; echo other
+        $K rm -f one two three four five >/dev/null; $K snapshot prune -af >/dev/null; ls /var/lib/kvmlet/templates
+        "#,
+        "600\nknown\nmore\nother\nlock\n",
+    );
+}
+
 fn changed() {
     script(
         r#"
@@ -131,10 +211,15 @@ fn broken() {
         run three; boots three; cat err
         # Nothing that can be read at all.
         rm $template; echo >$template; run four; boots four; cat err; $K snapshot ls --format '{{.Instance}} {{.Status}}'
-        # A name that is taken is no fault of it.
+        # A name that is taken is no fault of it, nor is a port.
         run four; grep -o 'is taken' err; run five; boots five
+        unshare --net bash -ec '
+            ip link set lo up; exec 9<>/dev/null; mount -t tmpfs tmpfs /run
+            run() { $K run -d --warm --kernel "$AGENT" --name $1 --net=egress=none -p 127.0.0.1:8080:80 --health-cmd exit=0 --health-interval 50ms root.img stay 2>err >/dev/null || echo failed; }
+            run six; run seven; grep -o "in use" err; ! grep "thrown away" err
+            $K rm -f six >/dev/null; run eight; $K logs --console eight | grep -c "an agent on its console" || true; $K rm -f eight >/dev/null'
         "#,
-        "1\nis thrown away\nis cut short\ntwo running\none running\n0\n1\nfour ready\nfailed\nis taken\n0\n",
+        "1\nis thrown away\nis cut short\ntwo running\none running\n0\n1\nfour ready\nfailed\nis taken\n0\nfailed\nin use\n0\n",
     );
 }
 
@@ -144,15 +229,17 @@ fn foreign() {
         mkfs.ext4 -q root.img 4M >/dev/null
         run() { $K run -d --rm --warm --kernel "$AGENT" --name $1 root.img stay 2>err >/dev/null || echo failed; }
         boots() { $K logs --console $1 | grep -c 'an agent on its console' || true; }
+        # Where no template is kept, nobody has waited for its first words.
+        booted() { until $K logs --console $1 | grep -q 'an agent on its console'; do sleep 0.05; done; echo 1; }
         run one; template=/var/lib/kvmlet/templates/$(ls /var/lib/kvmlet/templates | grep -v lock)
         run two; boots two
         # The same file, of another user; a new one takes its place.
         chown 4000000 $template; run three; boots three; cat err; stat -c %u $template; run four; boots four
         # What would wait for a writer, or has no end; both stay.
-        rm $template; mkfifo $template; run five; boots five; grep -o 'no template is kept' err; stat -c %F $template
-        rm $template; mknod $template c 1 5; run six; boots six; grep -o 'not a regular file' err; stat -c %F $template
+        rm $template; mkfifo $template; run five; booted five; grep -o 'no template is kept' err; stat -c %F $template
+        rm $template; mknod $template c 1 5; run six; booted six; grep -o 'not a regular file' err; stat -c %F $template
         # A name for something else.
-        rm $template; $K snapshot six saved 2>/dev/null; ln -s $PWD/saved $template; run seven; boots seven
+        rm $template; $K snapshot six saved 2>/dev/null; ln -s $PWD/saved $template; run seven; booted seven
         "#,
         "0\n1\n0\n0\n1\nno template is kept\nfifo\n1\nnot a regular file\ncharacter special file\n1\n",
     );
@@ -279,5 +366,65 @@ fn cloned() {
         "#,
         "kvmlet: `web` stood still for N ms\nweb\ntwo\nthree\nfour\n0\nname `two` is taken\nanother machine\n0\n\
          four running a=b\nthree running a=b\ntwo running a=b\nweb running a=b\n1\nis not running\nwrites to the disk\n4\n",
+    );
+}
+
+fn pooled() {
+    script(
+        r#"
+        mkfs.ext4 -q root.img 4M >/dev/null
+        create() { $K pool create --warm "$@" -m 32m --kernel "$AGENT" root.img out=ready stay; }
+        create --size 2 --name web --
+        $K pool ls --format '{{.Name}} {{.Ready}} {{.Size}} {{.Taken}} {{.File}} {{.Status}}'
+        $K ps --format '{{.State}} {{.Labels}}'; $K snapshot ls --format '{{.Kind}} {{.Status}}'
+        one=$($K pool take --name one web); two=$($K pool take web)
+        $K ps --format '{{.Names}} {{.State}}' | grep -x 'one running'
+        # Each is another machine, but the one that has booted.
+        for id in $one $two; do
+            $K exec $id out=${id::4} exit=0 | sed "s/${one::4}/one/;s/${two::4}/two/"
+            $K logs --console $id | grep 'another machine' | sed "s/${id::12}/itself/" || true
+            [ $($K inspect --format '{{.Service.hostname}}' $id) = ${id::12} ]
+        done
+        full() { until [ "$($K pool ls --format '{{.Ready}} {{.Status}}')" = '2 ready' ]; do sleep 0.02; done; }
+        full
+        # A name that is taken is no reason to lose one.
+        ! $K pool take --name one web 2>err; grep -o 'name `one` is taken' err; $K pool ls --format '{{.Ready}} {{.Taken}}'
+        # More at once than there are.
+        for number in 1 2 3 4; do $K pool take web >took$number & done; wait; cat took* | sort -u | wc -l
+        for id in $(cat took*); do $K exec $id exit=0; done; full; $K pool ls --format '{{.Taken}}'
+        ! create --name web -- 2>err; grep -o 'there is a pool `web` already' err
+        no() { what=$1; shift; ! create "$@" 2>err >/dev/null; grep -o "$what" err; }
+        no 'has a name when it is taken' -- --name xx; no 'leave out --detach' -- -d; no 'leave out --restart' -- --restart always
+        no 'say their values' -- -e HOME; no 'say their values' -- -eHOME; no 'unexpected argument' -- --nonsense
+        no 'cannot be run warm' -- --scratch 64m
+        $K pool ls -q; $K pool rm web; $K ps -aq | wc -l; ls /var/lib/kvmlet/pools
+        "#,
+        "web\nweb 2 2 0 root.img ready\npaused kvmlet.pool=web\npaused kvmlet.pool=web\ntemplate ready\none running\n\
+         one\ntwo\nanother machine, itself\nname `one` is taken\n2 2\n4\n6\nthere is a pool `web` already\n\
+         has a name when it is taken\nleave out --detach\nleave out --restart\nsay their values\nsay their values\n\
+         unexpected argument\ncannot be run warm\nweb\nweb\n6\ngate\n",
+    );
+}
+
+/// Whatever is done to those that wait, and whoever makes them is killed.
+fn found_again() {
+    script(
+        r#"
+        mkfs.ext4 -q root.img 4M >/dev/null
+        create() { $K pool create --warm "$@" -m 32m --kernel "$AGENT" root.img; }
+        create --size 3 --name web -- >/dev/null
+        set -- $($K ps -q); $K rm -f $1 >/dev/null; $K unpause $2 >/dev/null
+        $K pool ls --format '{{.Ready}} {{.Status}}'
+        took=$($K pool take web); [ ${took::12} = $3 ]
+        until [ "$($K pool ls --format '{{.Ready}} {{.Status}}')" = '3 ready' ]; do sleep 0.02; done
+        # The one that somebody has had go on is theirs.
+        $K pool rm web; $K ps --format '{{.State}}'; $K rm -f $2 $took | wc -l
+        # One that is never healthy is made until it is removed.
+        $K pool create --name slow --warm -- --health-cmd exit=1 --health-interval 60s -m 32m --kernel "$AGENT" root.img stay & maker=$!
+        until [ "$($K ps --format '{{.State}}')" = running ]; do sleep 0.02; done
+        kill -9 $maker; wait $maker || echo $?; $K pool ls --format '{{.Ready}} {{.Status}}'
+        $K pool rm slow; $K ps -aq | wc -l; $K pool ls -q
+        "#,
+        "1 filling\nweb\nrunning\nrunning\n2\n137\n0 filling\nslow\n0\n",
     );
 }

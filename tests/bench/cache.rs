@@ -28,6 +28,7 @@ impl Cache {
         fs::create_dir_all(built.join("guests")).unwrap();
         fs::copy(service, built.join("ready")).unwrap();
         fs::write(built.join("ready.cpio"), "").unwrap();
+        fs::copy(harness::program("agent"), built.join("guests/agent")).unwrap();
         for guest in ["ready", "ready_stay", "ready_again", "ready_again_stay"] {
             fs::copy(
                 harness::ready_guest(guest),
@@ -77,7 +78,18 @@ impl Cache {
 
     /// The result as JSON, which follows the schema.
     pub fn json(&self, arguments: &[&str]) -> Value {
+        self.json_of(self.bench(arguments))
+    }
+
+    /// The same with the programs of a directory in front of what is in PATH.
+    pub fn json_with(&self, first: &Path, arguments: &[&str]) -> Value {
         let mut command = self.bench(arguments);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", first.display()));
+        self.json_of(command)
+    }
+
+    fn json_of(&self, mut command: Command) -> Value {
         command.args(["--format", "json"]);
         let child = self.spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         let output = child.wait_with_output().unwrap();

@@ -33,6 +33,11 @@ pub const TESTS: &[Test] = &[
         starts_guest,
     ),
     (
+        "kvmlet_starts_beside_others_with_a_network_and_with_a_share",
+        crun_with_kvm,
+        starts_under_conditions,
+    ),
+    (
         "a_linux_guest_without_a_kernel_is_unusable",
         harness::kvm,
         no_kernel,
@@ -76,6 +81,57 @@ fn root() -> Result<(), String> {
 
 fn crun() -> Result<(), String> {
     root().and_then(|()| program("crun"))
+}
+
+fn crun_with_kvm() -> Result<(), String> {
+    crun().and_then(|()| harness::kvm())
+}
+
+fn starts_under_conditions() {
+    let asked = [
+        "startup",
+        "--rounds",
+        "2",
+        "--only",
+        "kvmlet-metal",
+        "--beside",
+        "2",
+        "--net",
+        "--cpu-quota",
+        "0.5",
+    ];
+    let result = Cache::new().json(&asked);
+    assert_eq!(result["beside"], 2, "{result:#}");
+    let names = [
+        "process",
+        "kvmlet-metal",
+        "kvmlet-metal-net",
+        "kvmlet-metal-nojail-net",
+        "kvmlet-metal-quota",
+        "kvmlet-metal-nojail-quota",
+        "crun-quota",
+    ];
+    for name in names {
+        let one = contestant(&result, name);
+        assert_eq!(one["figures"]["failed"], 0, "{one:#}");
+        assert_eq!(one["figures"]["ready_ms"]["n"], 2, "{one:#}");
+        let beside = &one["beside"];
+        assert_eq!(beside["figures"]["failed"], 0, "{one:#}");
+        assert_eq!(beside["figures"]["ready_ms"]["n"], 2, "{one:#}");
+        assert!(beside["to_alone"].is_object(), "{one:#}");
+        // No round is counted twice.
+        let samples = |of: &serde_json::Value| {
+            let all = of["samples"].as_array().unwrap().clone();
+            all.into_iter().filter(|one| one["warm_up"] == false)
+        };
+        let rounds: Vec<_> = samples(one)
+            .chain(samples(beside))
+            .map(|one| one["round"].as_u64())
+            .collect();
+        assert_eq!(rounds, [Some(0), Some(3), Some(1), Some(2)], "{one:#}");
+    }
+    let command = contestant(&result, "kvmlet-metal-quota")["command"].to_string();
+    assert!(command.contains("0.500"), "{command}");
 }
 
 fn runc() -> Result<(), String> {
@@ -184,7 +240,7 @@ fn starts_same_guest() {
 }
 
 fn starts_guest() {
-    let names = "kvmlet-metal,kvmlet-metal-nojail,kvmlet-restore,kvmlet-restore-nojail,kvmlet-pool,kvmlet-pool-nojail";
+    let names = "kvmlet-metal,kvmlet-metal-nojail,kvmlet-restore,kvmlet-restore-nojail,kvmlet-pool,kvmlet-pool-nojail,kvmlet-clone";
     let result = Cache::new().json(&["startup", "--rounds", "3", "--only", names]);
     let one = contestant(&result, "kvmlet-metal");
     for name in names.split(',') {

@@ -48,8 +48,8 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Brings `kvmlet-bench` up to date, which `kvmlet` executes from its own directory: cargo has done so only if all
-/// packages are tested.
+/// Brings `kvmlet-bench` and `kvmlet-serve` up to date, which `kvmlet` executes from its own directory: cargo has done so only if
+/// all packages are tested.
 fn build() {
     let kvmlet = Path::new(env!("CARGO_BIN_EXE_kvmlet"));
     let profile = match kvmlet.parent().and_then(Path::file_name) {
@@ -58,11 +58,15 @@ fn build() {
     };
     let status = Command::new(env!("CARGO"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["build", "--quiet", "--package", "kvmlet-bench", "--bins"])
+        .args(["build", "--quiet", "--bins"])
+        .args(["--package", "kvmlet-bench", "--package", "kvmlet-serve"])
         .arg("--profile")
         .arg(profile)
         .status();
-    assert!(status.unwrap().success(), "kvmlet-bench does not build");
+    assert!(
+        status.unwrap().success(),
+        "kvmlet-bench and kvmlet-serve do not build"
+    );
 }
 
 /// Is there a program of this name?

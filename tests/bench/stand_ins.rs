@@ -15,6 +15,11 @@ pub const TESTS: &[Test] = &[
         same_guest,
     ),
     (
+        "what_loads_snapshots_as_firecracker_does_is_a_contestant",
+        harness::kvm,
+        snapshots,
+    ),
+    (
         "a_vmm_that_fails_is_a_failed_sample",
         harness::kvm,
         failing_vmm,
@@ -102,6 +107,16 @@ fn same_guest() {
         serde_json::from_str(settings.lines().last().unwrap_or_default()).unwrap();
     assert_eq!(settings["machine-config"]["mem_size_mib"], 128);
     assert!(settings["boot-source"]["boot_args"].is_string());
+}
+
+/// Kvmlet itself speaks that API, under that name.
+fn snapshots() {
+    let first = tempfile::tempdir().unwrap();
+    let serve = Path::new(env!("CARGO_BIN_EXE_kvmlet")).with_file_name("kvmlet-serve");
+    std::os::unix::fs::symlink(serve, first.path().join("firecracker")).unwrap();
+    let result = round(&Cache::new(), first.path(), "firecracker-snapshot");
+    let one = contestant(&result, "firecracker-snapshot");
+    assert_eq!(one["figures"]["ready_ms"]["n"], 1, "{one:#}");
 }
 
 fn failing_vmm() {

@@ -55,6 +55,32 @@ fn help() {
         assert_eq!(told(&["-v", verb, "-h"]), help);
     }
     assert!(told(&["jailer", "--version"]).starts_with("Jailer v1.17.0\n"));
+    // Nothing is said of a reader that has gone, and that of a disk that is full.
+    for words in [
+        ["serve", "--help"],
+        ["firecracker", "--version"],
+        ["jailer", "--help"],
+    ] {
+        let mut command = Command::new(crate::harness::kvmlet());
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command.args(words).stdout(writer).output().unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{words:?}: {output:?}"
+        );
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let output = command.stdout(full).output().unwrap();
+        assert!(!output.status.success(), "{words:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            said.starts_with("error: cannot write to standard output\n"),
+            "{said}"
+        );
+    }
     let place = tempfile::tempdir().unwrap();
     let link = place.path().join("jailer");
     symlink(crate::harness::kvmlet(), &link).unwrap();
@@ -80,6 +106,43 @@ fn file() {
     let output = run_file(place.path(), &config, &["--no-api", "--no-seccomp"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stdout.starts_with(b"ready"), "{output:?}");
+    let disk = place.path().join("disk");
+    std::fs::write(&disk, [7; 4096]).unwrap();
+    let drive = json!({ "drive_id": "d", "path_on_host": disk, "is_root_device": false });
+    let mut on_a_bus = config.clone();
+    on_a_bus["boot-source"]["kernel_image_path"] = program("virtio_pci").to_str().into();
+    on_a_bus["drives"] = json!([drive]);
+    let output = run_file(place.path(), &on_a_bus, &["--no-api", "--enable-pci"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.contains("disk 0: sectors=8 first=7"), "{output:?}");
+
+    // Of CPUID leaf 1, a bit that all have, and a register: without a template, and with one that a file of its own has.
+    let bits = |template: Option<&Path>| {
+        let mut config = config.clone();
+        config["boot-source"]["kernel_image_path"] = json!(program("cpuid"));
+        config["boot-source"]["boot_args"] = json!("console=ttyS0");
+        config["cpu-config"] = json!(template);
+        let output = run_file(place.path(), &config, &["--no-api"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let word = |after: &str, place: usize| {
+            let words = text.split(after).nth(1).unwrap().split_whitespace();
+            u64::from_str_radix(words.into_iter().nth(place).unwrap(), 16).unwrap()
+        };
+        (
+            word("cpuid 00000001 0: ", 2) >> 13 & 1,
+            word("msr 1a0: ", 0) >> 3 & 1,
+        )
+    };
+    let template = place.path().join("template.json");
+    let modifiers = json!([{ "register": "ecx", "bitmap": "0bx0_xxxx_xxxx_xxxxx" }]);
+    let cpus = json!({
+        "cpuid_modifiers": [{ "leaf": "0x1", "subleaf": "0x0", "flags": 0, "modifiers": modifiers }],
+        "msr_modifiers": [{ "addr": "0x1a0", "bitmap": "0b1xxx" }],
+    });
+    std::fs::write(&template, cpus.to_string()).unwrap();
+    assert_eq!((bits(None), bits(Some(&template))), ((1, 0), (0, 1)));
 }
 
 fn codes() {

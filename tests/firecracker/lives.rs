@@ -1,6 +1,7 @@
 //! A VM's life by requests: described, started, paused, saved, going on elsewhere, ended.
 
 use crate::client::{Served, ask, children};
+use crate::harness::pager::{Oddities, Pager};
 use crate::harness::{Test, deadline, has_ended, program};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -14,6 +15,10 @@ pub const TESTS: &[Test] = &[
     (
         "what_is_no_snapshot_is_told_before_the_process_ends",
         no_snapshot,
+    ),
+    (
+        "memory_of_a_snapshot_comes_from_a_page_fault_handler",
+        by_page,
     ),
     ("a_start_that_fails_is_told_and_can_be_tried_again", failing),
     ("a_vm_ends_with_its_process_whoever_kills_that", killed),
@@ -96,9 +101,6 @@ fn saved() {
     let early = vm.refused("PUT", "/snapshot/create", &wish);
     assert!(early.contains("paused"), "{early}");
     vm.go("Paused");
-    let diff = json!({ "snapshot_type": "Diff", "snapshot_path": vm.file("s"), "mem_file_path": vm.file("m") });
-    let diff = vm.refused("PUT", "/snapshot/create", &diff);
-    assert!(diff.contains("always whole"), "{diff}");
     let nowhere = json!({ "snapshot_path": "/nowhere/s", "mem_file_path": vm.file("m") });
     let nowhere = vm.refused("PUT", "/snapshot/create", &nowhere);
     assert!(nowhere.contains("/nowhere/s"), "{nowhere}");
@@ -142,6 +144,48 @@ fn saved() {
     assert!(too_late.contains("after starting"), "{too_late}");
 }
 
+/// The handler has the file of memory, and Firecracker's process only the other one; whose handler is gone ends, one that is not there
+/// is told of. Pages of another kind are there, or told to be missing.
+fn by_page() {
+    let vm = Served::new();
+    vm.describe("saved", "");
+    vm.act("InstanceStart");
+    let first = vm.round();
+    vm.go("Paused");
+    let [state, memory] = save(&vm, "one");
+    let elsewhere = vm.file("elsewhere");
+    std::fs::rename(&memory, &elsewhere).unwrap();
+    let socket = vm.file("pager");
+    let load = |pages: &str, path: &Path| {
+        let backend = json!({ "backend_type": "Uffd", "backend_path": path });
+        json!({ "snapshot_path": state, "mem_backend": backend, "resume_vm": true, "huge_pages": pages })
+    };
+    let mut vain = Served::new();
+    let told = vain.refused("PUT", "/snapshot/load", &load("Snapshot", &socket));
+    assert!(told.contains("no program that has guest memory"), "{told}");
+    assert_eq!(vain.wait().code(), Some(152));
+    let pager = Pager::start(&socket, &elsewhere, Oddities::default());
+    let mut clone = Served::new();
+    clone.done("PUT", "/snapshot/load", &load("Snapshot", &socket));
+    assert!(clone.round() > first);
+    let touched = pager.answered();
+    assert!((1..400).contains(&touched), "{touched}");
+    // That one is saved as a whole, and what backs memory is another file's then.
+    clone.go("Paused");
+    let files = save(&clone, "two");
+    let mut third = Served::new();
+    let file = json!({ "snapshot_path": files[0], "mem_file_path": files[1], "resume_vm": true, "huge_pages": "Transparent" });
+    third.done("PUT", "/snapshot/load", &file);
+    assert!(third.round() > first);
+    let (_, config) = third.ask("GET", "/machine-config", "");
+    assert!(config.contains(r#""huge_pages":"Transparent""#), "{config}");
+    third.input.write_all(b"q").unwrap();
+    assert_eq!(third.wait().code(), Some(0));
+    clone.go("Resumed");
+    drop(pager);
+    assert_ne!(clone.wait().code(), Some(0));
+}
+
 fn no_snapshot() {
     let refusals = [
         (json!({ "kvmlet_snapshot": 2, "vm": {} }), "its form is 2"),
@@ -166,6 +210,24 @@ fn no_snapshot() {
         }
     }
     let vm = Served::new();
+    for (load, field) in [
+        (
+            json!({ "snapshot_path": "", "mem_file_path": "m" }),
+            "snapshot_path",
+        ),
+        (
+            json!({ "snapshot_path": "s", "mem_file_path": "" }),
+            "mem_file_path",
+        ),
+        (
+            json!({ "snapshot_path": "s", "mem_backend": { "backend_type": "Uffd", "backend_path": "" } }),
+            "mem_backend.backend_path",
+        ),
+    ] {
+        let told = vm.refused("PUT", "/snapshot/load", &load);
+        assert!(told.contains(&format!("{field} is empty")), "{told}");
+        assert_eq!(vm.state(), "Not started");
+    }
     vm.describe("ready", "");
     let load = json!({ "snapshot_path": "s", "mem_file_path": "m" });
     let told = vm.refused("PUT", "/snapshot/load", &load);

@@ -62,6 +62,8 @@ fn changes() {
     let config = json!({
         "network_interfaces": ["eth0"], "version": "V2", "ipv4_address": "169.254.170.2",
     });
+    let metrics = json!({ "metrics_path": vm.file("metrics") });
+    vm.done("PUT", "/metrics", &metrics);
     vm.done("PUT", "/mmds", &json!({ "name": "one" }));
     described(&vm, "token=1 at=169.254.170.2", &config);
     vm.act("InstanceStart");
@@ -80,6 +82,15 @@ fn changes() {
     );
     assert_eq!(vm.line(), "told=200 more");
     assert_eq!(vm.line(), "three/");
+    // Of each request its connection, and of the first that it had no token.
+    vm.act("FlushMetrics");
+    let lines = std::fs::read_to_string(vm.file("metrics")).unwrap();
+    let line: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    let counted = |name: &str| line["mmds"][name].as_u64().unwrap();
+    assert_eq!(counted("rx_no_token"), 1);
+    assert!(counted("connections_created") >= 1, "{line}");
+    assert!(counted("rx_accepted") > counted("rx_count"), "{line}");
+    assert!(counted("tx_bytes") > 1000, "{line}");
 }
 
 fn confined() {

@@ -72,6 +72,18 @@ fn before() -> Vec<Operation> {
                 "track_dirty_pages": false, "huge_pages": "2M",
             }),
         ),
+        put(
+            "/cpu-config",
+            &[],
+            json!({
+                "kvm_capabilities": ["0"],
+                "cpuid_modifiers": [{
+                    "leaf": "0x1", "subleaf": "0x0", "flags": 0,
+                    "modifiers": [{ "register": "ecx", "bitmap": "0b0xxxxxxxxxxxxx" }],
+                }],
+                "msr_modifiers": [{ "addr": "0x1a0", "bitmap": "0b1xxx" }],
+            }),
+        ),
         Operation {
             method: "PATCH",
             ..put(
@@ -230,7 +242,6 @@ fn never() -> Vec<Operation> {
     let hotplug = "memory-hotplug is not supported: ";
     let hinting = "balloon hinting is not supported: ";
     let all = [
-        ("PUT", "/cpu-config", "cpu-config is not supported: "),
         ("PUT", "/pmem/p0", pmem),
         ("PATCH", "/pmem/p0", pmem),
         ("PUT", "/hotplug/memory", hotplug),

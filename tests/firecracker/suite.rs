@@ -8,6 +8,7 @@ mod cases;
 mod client;
 mod command_line;
 mod description;
+mod differences;
 mod jailer;
 mod lives;
 mod metadata;
@@ -17,6 +18,7 @@ mod running;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    harness::pager::init();
     // For `tests/clients/schemathesis_firecracker.py`: what requests are made from.
     if std::env::args().any(|word| word == "--openapi") {
         println!("{}", description::description());
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         command_line::TESTS,
         jailer::TESTS,
         lives::TESTS,
+        differences::TESTS,
         metadata::TESTS,
         running::TESTS,
     ]

@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod packets;
+pub mod pager;
 #[path = "../../src/sys/patience.rs"]
 pub mod patience;
 pub mod sandbox;

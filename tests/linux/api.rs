@@ -2,9 +2,12 @@
 //! and the client are this test.
 
 use crate::harness::Test;
-use crate::script::{Script, put_root};
+use crate::template;
+use kvmlet::control::{Client, Ended, Execution, Owners, Program, Said, Streams};
+use kvmlet_spec::ConsoleSize;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,7 +19,7 @@ const PROGRAM: &str = "--in-an-api";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// As a program: `--in-an-api wait` goes on for ever; `say` writes, and ends with 3; `echo` copies its input; `size` tells how big its
-/// terminal is; `count` how many wait; `client SOCKET` asks for all of that. `None` if it was not called so.
+/// terminal is; `line` does, and reads a line; `count` how many wait; `client SOCKET` asks for all of that. `None` if it was not called so.
 pub fn program() -> Option<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (first, rest) = arguments.split_first()?;
@@ -40,14 +43,23 @@ pub fn program() -> Option<ExitCode> {
             std::io::stdin().read_to_end(&mut text).unwrap();
             std::io::stdout().write_all(&text).unwrap();
         }
-        "size" => {
-            let size = rustix::termios::tcgetwinsize(std::io::stdin()).unwrap();
-            println!("size={}x{}", size.ws_col, size.ws_row);
+        "size" => size(),
+        "line" => {
+            size();
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).unwrap();
+            print!("read {line}");
+            return Some(ExitCode::from(4));
         }
         "count" => println!("{} wait", waiting()),
         _ => client(&rest[1]),
     }
     Some(ExitCode::SUCCESS)
+}
+
+fn size() {
+    let size = rustix::termios::tcgetwinsize(std::io::stdin()).unwrap();
+    println!("size={}x{}", size.ws_col, size.ws_row);
 }
 
 fn waiting() -> usize {
@@ -193,6 +205,7 @@ fn client(socket: &str) {
     );
     hung_up(socket);
     archives(socket);
+    embedded(socket);
     println!("all is well");
 }
 
@@ -261,14 +274,17 @@ fn archives(socket: &str) {
     let told = ask(socket, "GET", "/v1/vms/web/files?path=/tmp/tree/again", b"");
     assert_eq!(told.0, 200, "{}", told.text());
     // What goes wrong is told in words, by who knows.
-    for (method, path, body, part) in [
-        ("GET", "/none", &b""[..], "no such file"),
-        ("PUT", "/no/where", &tree[..], "no such file"),
-        ("PUT", "/tmp", &[b'x'; 2000][..], "archive"),
+    for (status, method, path, body, part) in [
+        (404, "GET", "/none", &b""[..], "no such file"),
+        (404, "PUT", "/tmp/none", &tree[..], "no such file"),
+        (422, "PUT", "/tmp/tree/big", &tree[..], "not a directory"),
+        (422, "PUT", "/tmp", &[b'x'; 2000][..], "archive"),
+        // Between two entries: the first is a directory.
+        (422, "PUT", "/tmp", &tree[..512], "cut off"),
     ] {
         let path = format!("/v1/vms/web/files?path={path}");
         let told = ask(socket, method, &path, body);
-        assert_eq!(told.0, 422, "{method} {path}: {}", told.text());
+        assert_eq!(told.0, status, "{method} {path}: {}", told.text());
         assert!(told.text().contains(part), "{}", told.text());
     }
     // Whoever goes in between is forgotten.
@@ -284,22 +300,77 @@ fn archives(socket: &str) {
     drop(stream);
 }
 
+/// What programs have that embed kvmlet.
+fn embedded(socket: &str) {
+    let told = ask(socket, "GET", "/v1/vms/web", b"").text();
+    let id = told.split("\"id\":\"").nth(1).unwrap();
+    let id = id.split('"').next().unwrap();
+    let directory = Path::new("/var/lib/kvmlet/instances").join(id);
+    let client = Client::to(&directory.join("control.sock")).unwrap();
+    let guest = client.guest().patience(PATIENCE);
+    let program = |word: &str| Program {
+        arguments: ["/test", PROGRAM, word].map(Into::into).into(),
+        variables: vec![("SAID".into(), "so".into())],
+        ..Program::default()
+    };
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut streams = Streams {
+        input: None,
+        stdout: &mut stdout,
+        stderr: &mut stderr,
+    };
+    let ended = guest.execute(&program("say"), &mut streams, Some(PATIENCE));
+    assert_eq!(ended.unwrap(), Ended::Code(3));
+    assert_eq!((&stdout[..], &stderr[..]), (&b"so\n"[..], &b"err\n"[..]));
+    let mut line = program("line");
+    let (columns, rows) = (100, 30);
+    line.terminal = Some(ConsoleSize { columns, rows });
+    line.input = true;
+    let (written, ended) = heard(guest.start(&line).unwrap(), b"typed\n");
+    assert_eq!(ended, Ended::Code(4));
+    for part in ["size=100x30\r\n", "read typed\r\n"] {
+        assert!(written.contains(part), "{written:?}");
+    }
+
+    std::fs::write("one", "1").unwrap();
+    let copied = guest.copy_to(Path::new("one"), "/tmp/two", Owners::Mine);
+    copied.unwrap();
+    let copied = guest.copy_from("/tmp/two", Path::new("three"), Owners::Mine);
+    copied.unwrap();
+    assert_eq!(std::fs::read("three").unwrap(), b"1");
+    let missing = guest.copy_from("/tmp/no", Path::new("no"), Owners::Mine);
+    assert!(missing.unwrap_err().to_string().contains("o such file"));
+}
+
+/// All that a program writes that is given that, and how it ends.
+fn heard(mut program: Execution, mut input: &[u8]) -> (String, Ended) {
+    let mut written = Vec::new();
+    loop {
+        let next = program.next(Some(Instant::now() + PATIENCE)).unwrap();
+        match next.unwrap() {
+            Said::Output { bytes, .. } => written.extend(bytes),
+            Said::Ended(ended) => return (String::from_utf8(written).unwrap(), ended),
+            Said::Ready => {
+                let taken = program.input(input).unwrap();
+                input = &input[taken..];
+            }
+            _ => {}
+        }
+    }
+}
+
 fn run() {
     if !rustix::process::geteuid().is_root() {
         return println!("SKIPPED: only root has a book that can be put elsewhere by a mount");
     }
     let place = tempfile::tempdir().unwrap();
-    put_root(place.path());
-    let script = r#"
-        set -eu; mount -t tmpfs tmpfs /var/lib
+    let text = r#"
         trap '$K rm -f web >/dev/null; kill $server' EXIT
         $K serve --socket "$PWD/api" 2>served & server=$!
         mkdir tree; printf '%0600000d' 7 >tree/big; ln -s big tree/link; chmod 640 tree/big
-        $K run -d --name web root /test --in-an-api wait >/dev/null
-        until $K logs web | grep -q waits && [ -S api ]; do sleep 0.2; done
+        guest web; until [ -S api ]; do sleep 0.2; done
         "$T" --in-an-api client "$PWD/api"
         "#;
-    let script = Script::new(script, place.path(), 2).env("T", std::env::current_exe().unwrap());
-    let (out, err) = script.run();
+    let (out, err) = template::script(text, place.path());
     assert_eq!(out, "all is well\n", "{err}");
 }

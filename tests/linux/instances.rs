@@ -94,7 +94,7 @@ fn run() {
         $K cp web:/tmp/big big; cmp big tree/big
         for copy in out-of-it new; do diff -r tree $copy; echo $(readlink $copy/link) $(stat -c %a $copy/big); done
         mkdir untar; $K cp web:/tmp/in - | tar -x -C untar; diff -r tree untar/in
-        tar -c tree | $K cp - web:/tmp/tarred; $K cp web:/tmp/tarred/tree again; diff -r tree again; stat -c %a again/big
+        tar -c --transform 's,^tree,tarred,' tree | $K cp - web:/tmp; $K cp web:/tmp/tarred again; diff -r tree again; stat -c %a again/big
         ! $K cp 'web:/nothing' - >none 2>err; stat -c %s none; grep -o 'no such file' err
         for wrong in 'tree/big web:/no/where' 'web:/nothing here' 'a b' 'web:/a web:/b'; do
             ! $K cp $wrong 2>err; grep -o 'no such file\|neither path\|both paths' err

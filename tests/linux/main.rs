@@ -24,6 +24,7 @@ mod script;
 mod services;
 mod snapshots;
 mod stacks;
+mod template;
 mod tree;
 mod unprivileged;
 mod volumes;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         .or_else(registers::program)
         .or_else(restored::program)
         .or_else(stacks::program)
+        .or_else(template::program)
         .or_else(volumes::program)
     {
         return code;
@@ -76,7 +78,7 @@ fn main() -> ExitCode {
         warm::TESTS,
     ]
     .concat();
-    harness::run(arguments, &tests, || {
+    let code = harness::run(arguments, &tests, || {
         harness::kvm()?;
         if std::env::var_os("KVMLET_WITHOUT_LINUX").is_some() {
             return Err("skipped on request (KVMLET_WITHOUT_LINUX)".into());
@@ -91,7 +93,9 @@ fn main() -> ExitCode {
             }
         }
         Ok(())
-    })
+    });
+    template::end();
+    code
 }
 
 fn cache() -> PathBuf {

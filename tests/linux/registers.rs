@@ -1,7 +1,7 @@
-//! Registers that belong to one process, of several that take turns on one vCPU. The service is this test.
+//! Registers that belong to one process, of several that take turns on one vCPU. What runs there is this test.
 
 use crate::harness::Test;
-use crate::script::{Script, put_root};
+use crate::template;
 use std::arch::asm;
 use std::process::ExitCode;
 
@@ -165,12 +165,11 @@ fn run() {
         return println!("SKIPPED: only root has a book that can be put elsewhere by a mount");
     }
     let place = tempfile::tempdir().unwrap();
-    put_root(place.path());
-    let script = r#"
-        set -eu; mount -t tmpfs tmpfs /var/lib
-        $K run --rm --name registers root /test --keep-registers
+    let text = r#"
+        trap '$K rm -f registers >/dev/null' EXIT
+        guest registers; $K exec registers /test --keep-registers
         "#;
-    let (out, err) = Script::new(script, place.path(), 1).run();
+    let (out, err) = template::script(text, place.path());
     let kept = "changed: 0 by others, 0 by signals, 0 by forks\n";
     assert_eq!(out, kept.repeat(PROCESSES.into()), "{err}");
 }

@@ -12,7 +12,7 @@ fn run() {
     }
     let place = tempfile::tempdir().unwrap();
     let script = r#"
-        set -eu; mount -t tmpfs tmpfs /var/lib; ip link set lo up; trap '$K rm -f one two three >/dev/null 2>&1' EXIT
+        set -eu; mount -t tmpfs tmpfs /var/lib; ip link set lo up; trap '$K pool rm -f web >/dev/null 2>&1; $K rm -f one two three four >/dev/null 2>&1' EXIT
         ms() { echo $(( $(date +%s%N) / 1000000 )); }
         # What answers by HTTP and is nginx.
         answers() { exec 9<>/dev/tcp/127.0.0.1/$1 && printf 'GET / HTTP/1.0\r\n\r\n' >&9 && timeout 30 grep -q microVM <&9; }
@@ -24,6 +24,13 @@ fn run() {
         # All have their own, at the same time.
         answers 8080; answers 8081; $K ps --format '{{.Names}} {{.State}}'
         $K inspect --format '{{.Service.hostname}}' one three | sort -u | wc -l
+        # Of a pool, too, whose instance has its own before anybody takes it.
+        $K pool create --name web --warm -- -p 80 "$NGINX"; $K pool ls --format '{{.Ready}} {{.Status}}'
+        begun=$(ms); id=$($K pool take --name four web); port=$($K port four 80 | sed -n 's/.*://;1p')
+        until (answers $port) 2>/dev/null; do sleep 0.02; done; echo "taken $(( $(ms) - begun ))"
+        $K cp four:/etc/hostname named; sed "s/^${id::12}$/its own/" named
+        for name in three four; do $K cp $name:/run/kvmlet/generation $name; done; cmp -s three four || echo another
+        $K pool rm web; $K rm -f four
         # It is none of the template's that this one ends.
         $K snapshot prune -af | wc -l; answers 8081; echo still
     "#;
@@ -38,12 +45,18 @@ fn run() {
             .and_then(|rest| rest.trim().parse().ok())
             .expect(&out)
     };
-    let (first, second) = (took("first"), took("second"));
-    println!("nginx answers {first} ms after its first warm run, {second} ms after its second");
+    let (first, second, taken) = (took("first"), took("second"), took("taken"));
+    println!(
+        "nginx answers {first} ms after its first warm run, {second} ms after its second, {taken} ms after it is taken"
+    );
     let rest: Vec<&str> = lines
         .iter()
         .copied()
-        .filter(|line| !line.starts_with("first ") && !line.starts_with("second "))
+        .filter(|line| {
+            !["first ", "second ", "taken "]
+                .iter()
+                .any(|key| line.starts_with(key))
+        })
         .collect();
     let expected = [
         "one template ready",
@@ -51,6 +64,12 @@ fn run() {
         "three running",
         "one running",
         "2",
+        "web",
+        "1 ready",
+        "its own",
+        "another",
+        "web",
+        "four",
         "1",
         "still",
     ];

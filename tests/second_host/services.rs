@@ -10,6 +10,10 @@ pub const TESTS: &[Test] = &[
     ("the_last_words_of_a_service_arrive", last_words),
     ("a_service_that_is_to_end_gets_no_more_time", stubborn),
     (
+        "the_hosts_kernel_serves_an_interface_within_the_share",
+        served_by_the_kernel,
+    ),
+    (
         "a_guest_is_asked_for_its_health_and_told_the_time",
         looked_after,
     ),
@@ -109,6 +113,50 @@ fn stubborn(host: &Host) {
     vm.signal(libc::SIGTERM);
     // 128 and SIGKILL, as a shell tells it; a power cut would be 128 and SIGTERM.
     vm.wait().ended_with(137);
+}
+
+/// Its driver waits for interrupts, which the kernel sends; and the kernel's thread is in the VM's cgroup.
+const VHOST: &str = r#"
+    directory=$(mktemp -d)
+    cd $directory
+    vm=
+    end() {
+        code=$?
+        [ $code = 0 ] || cat console >&2
+        [ -z "$vm" ] || kill -9 $vm 2>/dev/null || true
+        cd /
+        rm -r $directory
+    }
+    trap end EXIT
+    kvmlet boot --jail --cpu-quota 1 --net vhost --memory 64M -- sh -c '
+        gateway=$(ip route | sed -n "s/default via \([^ ]*\).*/\1/p")
+        ping -c 20 -i 0.02 -s 1400 -q $gateway
+        echo "it is" over
+        sleep 1000' </dev/null >console 2>&1 &
+    vm=$!
+    until grep -q "it is over" console; do
+        kill -0 $vm
+        ((SECONDS < 100))
+        sleep 0.2
+    done
+    grep -q " 0% packet loss" console
+    cd /sys/fs/cgroup/kvmlet/kvmlet-$vm-*
+    cat cpu.max
+    # The kernel calls its thread so, and by the number of whoever has asked for it.
+    for thread in $(cat cgroup.threads); do cat /proc/$thread/comm; done | grep -c "^vhost-"
+    cd $directory
+    kill -9 $vm
+    wait $vm || true
+    for try in $(seq 100); do
+        pgrep "^vhost-" >/dev/null || break
+        sleep 0.1
+    done
+    pgrep "^vhost-" || echo none is left
+"#;
+
+fn served_by_the_kernel(host: &Host) {
+    let output = host.run(Task::new(["bash", "-euo", "pipefail", "-c", VHOST]).patience(240));
+    assert_eq!(output.success(), "100000 100000\n1\nnone is left\n");
 }
 
 /// Health checks by the guest's own shell, and a clock that follows the host's when that is set.

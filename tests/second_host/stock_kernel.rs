@@ -6,6 +6,7 @@ use crate::task::{Output, Running, Task};
 
 pub const TESTS: &[Test] = &[
     ("a_stock_kernel_runs_a_service_on_two_vcpus", service),
+    ("a_stock_kernel_finds_its_disks_on_a_pci_bus", disks),
     ("a_stock_kernel_powers_off", power_off),
     ("a_stock_kernel_panics", panic),
     ("a_stock_kernel_reboots_by_each_way", reboots),
@@ -46,6 +47,40 @@ fn service(host: &Host) {
     for part in ["cpus=2", "-amd64", "APIC", "FACP"] {
         assert!(output.stdout.contains(part), "no {part:?}: {output}");
     }
+}
+
+/// As somebody does who has no kernel of kvmlet's: with an initrd of its own modules, and a service's image as its root. Its
+/// interface is served by the host's kernel, which interrupts it by messages.
+fn disks(host: &Host) {
+    let script = r#"initrd=$($REPOSITORY/images/build --print initrd --modules $(dirname $STOCK)/modules/*)
+         kvmlet boot --kernel $STOCK --initrd $initrd --memory 256M --pci -p 6379:6379 --net vhost \
+             --root $HOME/.cache/kvmlet/images/redis.erofs --scratch changes,size=64M \
+             --cmdline 'console=ttyS0 quiet panic=-1' -- redis-server --protected-mode no --save '' &
+         vm=$!
+         # More than goes into a frame, and more than one.
+         text=$(printf '%060000d' 7)
+         until exec 3<>/dev/tcp/127.0.0.1/6379 && printf 'PING\r\n' >&3 && read -t 20 -u 3 line; do
+             kill -0 $vm
+             sleep 1
+         done 2>/dev/null
+         for round in 1 2 3; do
+             printf 'SET key%s %s\r\nGET key%s\r\n' $round $text $round >&3
+             read -t 60 -u 3 line
+             read -t 60 -u 3 line
+             read -t 60 -u 3 line
+             [ "${line%?}" = $text ] && echo round $round is right
+         done
+         printf 'SHUTDOWN\r\n' >&3
+         wait $vm"#;
+    let running = host.start(Task::new(["bash", "-euc", script]).patience(300));
+    running.end_input();
+    let output = running.wait().ended_with(0);
+    assert!(
+        output.stdout.contains("Ready to accept connections"),
+        "{output}"
+    );
+    assert!(output.stdout.contains("round 3 is right"), "{output}");
+    assert!(!output.stdout.contains("cannot load"), "{output}");
 }
 
 fn power_off(host: &Host) {

@@ -1,8 +1,12 @@
 //! VMs that are saved and copied, by operations.
 
 use crate::harness::{Test, deadline, program};
-use crate::served::{Served, agent, is_possible};
+use crate::served::{Served, agent, is_possible, receive, send};
 use serde_json::{Value, json};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
@@ -43,6 +47,73 @@ fn done(served: &Served, path: &str, body: &Value) -> Value {
     told
 }
 
+/// No more is saved than what has changed, where the host's kernel tells that. Returns how many operations that takes.
+fn changed(served: &Served, base: &Path) -> usize {
+    if kvmlet_sys::written::Written::new().is_err() {
+        println!("SKIPPED: a kernel before Linux 6.7");
+        return 0;
+    }
+    let file = base.with_extension("more");
+    let wanted = json!({ "file": file, "base": base });
+    done(served, "/v1/vms/web/snapshot", &wanted);
+    let [all, more] = [base, &file].map(|path| path.metadata().unwrap().blocks());
+    assert!(more < all / 2, "{more} of {all}");
+    unreplaced(served, base);
+    let goes_on = json!({ "file": file });
+    done(served, "/v1/vms/more/restore", &goes_on);
+    assert_eq!(served.get("/v1/vms/more")["state"], "running");
+    served.post("/v1/vms/more/kill");
+    2
+}
+
+/// A server of the VM alone does not take away what other snapshots need, either.
+fn unreplaced(served: &Served, base: &Path) {
+    let vm = served.get("/v1/vms/web");
+    let instance = served
+        .book()
+        .join("instances")
+        .join(vm["id"].as_str().unwrap());
+    let socket = base.with_extension("alone");
+    // Where the book is the server's.
+    let mut server = Command::new("nsenter");
+    server.args(["--mount", "--target", &served.process.id().to_string()]);
+    server
+        .arg(env!("CARGO_BIN_EXE_kvmlet-serve"))
+        .args(["serve", "--vm"]);
+    server
+        .arg(instance.join("control.sock"))
+        .arg("--socket")
+        .arg(&socket);
+    let mut server = server.spawn().unwrap();
+    let since = Instant::now();
+    while UnixStream::connect(&socket).is_err() {
+        assert!(since.elapsed() < deadline(), "nobody listens");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let save = |file: &Path| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(deadline())).unwrap();
+        send(
+            &mut stream,
+            "POST",
+            "/v1/vm/snapshot",
+            &json!({ "file": file }).to_string(),
+        );
+        receive(stream)
+    };
+    let before = base.metadata().unwrap().ino();
+    let refused = save(base);
+    assert_eq!(refused.status, 409, "{refused:?}");
+    assert!(
+        refused.body.contains("is the base of snapshot"),
+        "{refused:?}"
+    );
+    assert_eq!(refused.json()["field"], "file");
+    assert_eq!(base.metadata().unwrap().ino(), before);
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
 fn copied() {
     if !is_possible() {
         return;
@@ -62,6 +133,7 @@ fn copied() {
     );
     let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
+    let more = changed(&served, &file);
     done(&served, "/v1/vms/web/clone", &json!({ "name": "copy" }));
     done(
         &served,
@@ -93,7 +165,7 @@ fn copied() {
     );
     served.refused(404, "GET", "/v1/vms/never", "");
     let all = served.get("/v1/operations");
-    assert_eq!(all["operations"].as_array().unwrap().len(), 4);
+    assert_eq!(all["operations"].as_array().unwrap().len(), 4 + more);
     let id = saved["id"].as_str().unwrap();
     let late = served.post(&format!("/v1/operations/{id}/cancel"));
     assert_eq!(late, saved);
@@ -108,7 +180,10 @@ fn suspended() {
     served.refused(409, "POST", "/v1/vms/web/suspend", "");
     served.post("/v1/vms/web/start");
     let state = || served.get("/v1/vms/web")["state"].clone();
-    for _ in 0..2 {
+    for stands_still in [false, true] {
+        if stands_still {
+            assert_eq!(served.post("/v1/vms/web/pause")["state"], "paused");
+        }
         let told = done(&served, "/v1/vms/web/suspend", &Value::Null);
         assert_eq!(
             (&told["kind"], &told["makes"]),
@@ -127,6 +202,14 @@ fn suspended() {
     done(&served, "/v1/vms/web/suspend", &Value::Null);
     assert_eq!(served.post("/v1/vms/web/kill")["state"], "exited");
     assert_eq!(served.post("/v1/vms/web/start")["state"], "running");
+    // Each start has an end, and each suspension but the last one a resumption.
+    let told = served.ask("GET", "/v1/events?since=0&follow=false", "");
+    let told: Vec<_> = told.lines().iter().map(|it| it["event"].clone()).collect();
+    let expected = [
+        "create", "start", "suspend", "resume", "pause", "suspend", "resume", "suspend", "kill",
+        "stop", "die", "start",
+    ];
+    assert_eq!(told, expected);
 }
 
 /// At whatever moment it is cancelled: it tells what the VM does.
@@ -187,6 +270,7 @@ fn refused() {
         ("web/snapshot", r#"{"file": "x"}"#, "file"),
         ("web/snapshot", r#"{"file": "/tmp/"}"#, "file"),
         ("web/snapshot", r#"{"path": "/x"}"#, "path"),
+        ("web/snapshot", r#"{"file": "/tmp/x", "base": "x"}"#, "base"),
         ("web/clone", r#"{"name": "-x"}"#, "name"),
         (
             "web/clone",

@@ -4,6 +4,7 @@
 
 use kvmlet_harness as harness;
 
+mod alone;
 mod copies;
 mod document;
 mod events;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         events::TESTS,
         copies::TESTS,
         streams::TESTS,
+        alone::TESTS,
     ]
     .concat();
     let arguments = libtest_mimic::Arguments::from_args();

@@ -20,6 +20,7 @@ mod etc;
 mod identity;
 mod launch;
 mod layer;
+mod modules;
 mod mounts;
 mod network;
 mod place;
@@ -84,6 +85,7 @@ fn main(name: Option<&CStr>, argument: Option<&CStr>) -> ! {
 fn run(written: &mut power::Written) -> Result<u8, Failure> {
     mounts::early()?;
     console::ensure_stdio();
+    modules::load();
     let cmdline = read_text(c"/proc/cmdline").map_err(|e| format!("read /proc/cmdline: {e}"))?;
     let guest = GuestSpec::from_cmdline(&cmdline)
         .map_err(|e| format!("understand the kernel command line: {e}"))?;

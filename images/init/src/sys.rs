@@ -128,6 +128,12 @@ impl File {
         unsafe { call!(__NR_pwrite64, self.0, bytes.as_ptr(), bytes.len(), offset) }
     }
 
+    /// Loads the module that it is.
+    pub fn load_module(&self) -> Result<(), Errno> {
+        // SAFETY: the parameters are a string that ends with NUL.
+        unsafe { call!(__NR_finit_module, self.0, c"".as_ptr(), 0) }.map(drop)
+    }
+
     /// Whether it is a plain file.
     pub fn is_regular(&self) -> bool {
         status(self.0, c"", AT_EMPTY_PATH)

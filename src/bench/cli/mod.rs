@@ -6,7 +6,7 @@ mod progress;
 mod startup;
 mod table;
 
-use kvmlet_bench::contestant::Presence;
+use kvmlet_bench::contestant::{LOAD, Presence, load};
 use kvmlet_bench::facts::HostFacts;
 use kvmlet_bench::{Error, Programs, Step};
 use kvmlet_command::bench::{Bench, Format, What, point_at_verbs};
@@ -20,6 +20,10 @@ use std::path::Path;
 
 /// Runs the command line of this process.
 pub fn run() -> Outcome {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == LOAD) {
+        return Err(Failed::new(load(words)));
+    }
     let line: Bench = kvmlet_command::parse(|command| command, point_at_verbs);
     line.verbosity.start_log();
     // Rights that a file gives are for VMs; a benchmark runs whatever is on PATH.
@@ -76,18 +80,19 @@ fn conduct<T: Serialize>(
         Err(Error::Interrupted(signal)) => return Ok(128 + signal as u8),
         other => other?,
     };
+    let mut written = Ok(());
     if let Some((file, page)) = &show.page {
-        file.write(page(&result).as_bytes())
-            .map_err(Failed::of_file)?;
+        written = file.write(page(&result).as_bytes());
         if file.is_standard_output() {
-            return Ok(0);
+            return written.map(|()| 0).map_err(Failed::of_file);
         }
     }
+    // What was measured is told, whatever becomes of its page.
     print(match show.format {
         Format::Text => (show.text)(&result),
         Format::Json => serde_json::to_string_pretty(&result).map_err(Failed::new)? + "\n",
     })?;
-    Ok(0)
+    written.map(|()| 0).map_err(Failed::of_file)
 }
 
 /// What stands above every table.

@@ -2,7 +2,8 @@
 
 use super::table::{Table, short};
 use super::{Presentation, Watch, absences, conduct, heading, open_report, programs};
-use kvmlet_bench::{Contender, Effort, Plan};
+use kvmlet_bench::sample::Series;
+use kvmlet_bench::{Conditions, Contender, Effort, Plan};
 use kvmlet_command::Outcome;
 use kvmlet_command::bench::Startup;
 use std::time::Duration;
@@ -15,10 +16,15 @@ pub(super) fn run(flags: Startup) -> Outcome {
     if let Some(seconds) = flags.budget {
         plan.budget = Duration::from_secs(seconds.into());
     }
+    let conditions = Conditions {
+        beside: flags.beside as usize,
+        net: flags.net,
+        cpu_quota: flags.cpu_quota,
+    };
     let report = open_report(flags.contest.report.as_deref())?;
     let programs = programs()?;
     let measure = |watch: Watch<'_>| {
-        kvmlet_bench::Startup::measure(plan, &programs, &flags.contest.only, watch)
+        kvmlet_bench::Startup::measure(plan, &conditions, &programs, &flags.contest.only, watch)
     };
     let page = report.map(|file| (file, kvmlet_bench::report::startup as fn(&_) -> _));
     let show = Presentation {
@@ -36,6 +42,7 @@ fn text(result: &kvmlet_bench::Startup) -> String {
     );
     let mut text = heading(&title, &result.host, &result.warnings);
     text += &format!("\n{}", times(&result.contestants));
+    text += &beside(result);
     text += &efforts(&result.contestants);
     text += &notes(&result.contestants);
     if !result.phases.is_empty() {
@@ -83,6 +90,42 @@ fn times(contestants: &[Contender]) -> String {
         table.row(row.chain([ratio, interval, gone]));
     }
     table.text()
+}
+
+/// The same with others around.
+fn beside(result: &kvmlet_bench::Startup) -> String {
+    let head = ["", "n", "median", "p95", "x alone", "95 %", "gone"];
+    let mut table = Table::new(head);
+    for one in &result.contestants {
+        let Some(beside) = &one.beside else { continue };
+        let Some(ready) = beside.figures.ready_ms else {
+            continue;
+        };
+        let (ratio, interval) = match beside.to_alone {
+            Some(one) => (
+                short(one.ratio),
+                format!("{}-{}", short(one.low), short(one.high)),
+            ),
+            None => Default::default(),
+        };
+        let gone = beside
+            .figures
+            .gone_ms
+            .map_or("-".into(), |gone| short(gone.median));
+        let figures = [ready.median, ready.p95].map(short);
+        let row = [one.name.into(), ready.n.to_string()]
+            .into_iter()
+            .chain(figures);
+        table.row(row.chain([ratio, interval, gone]));
+    }
+    match table.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\nBeside {} idle VMs of kvmlet's (half of the rounds above were before them, half after):\n{}",
+            result.beside,
+            table.text()
+        ),
+    }
 }
 
 /// What starts took of the VMMs.
@@ -138,8 +181,14 @@ fn notes(contestants: &[Contender]) -> String {
     let mut text = String::new();
     for one in contestants {
         text += &absences(one.name, &one.presence);
-        let all = one.samples.samples().len();
-        for (message, count) in one.samples.failures_by_message() {
+        let of_both = one
+            .beside
+            .as_ref()
+            .map_or(0, |beside| beside.samples.samples().len());
+        let all = one.samples.samples().len() + of_both;
+        let beside = one.beside.iter().map(|beside| &beside.samples);
+        let failures = [&one.samples].into_iter().chain(beside);
+        for (message, count) in failures.flat_map(Series::failures_by_message) {
             text += &format!(
                 "failed: {} ({count} of {all} starts): {message}\n",
                 one.name

@@ -1,6 +1,7 @@
 //! An OCI bundle (OCI Runtime Specification 1.0, "Filesystem Bundle") with nothing but the service in it.
 
 use super::Service;
+use kvmlet_spec::CpuQuota;
 use serde_json::{Value, json};
 use std::fs;
 use std::io;
@@ -18,12 +19,20 @@ pub(super) fn make_root(directory: &Path, service: &Path) -> io::Result<PathBuf>
 }
 
 /// Makes the bundle of one container with the cgroup of that path.
-pub(super) fn write(bundle: &Path, root: &Path, cgroup: &str, service: Service) -> io::Result<()> {
+pub(super) fn write(
+    bundle: &Path,
+    root: &Path,
+    cgroup: &str,
+    (service, share): (Service, Option<CpuQuota>),
+) -> io::Result<()> {
     fs::create_dir_all(bundle)?;
-    fs::write(
-        bundle.join("config.json"),
-        config(root, cgroup, service).to_string(),
-    )
+    let mut config = config(root, cgroup, service);
+    if let Some(share) = share {
+        let quota = u64::from(share.milli()) * CpuQuota::PERIOD_US / 1000;
+        config["linux"]["resources"]["cpu"] =
+            json!({"quota": quota, "period": CpuQuota::PERIOD_US});
+    }
+    fs::write(bundle.join("config.json"), config.to_string())
 }
 
 /// What `runc spec` and `crun spec` ask for as well: all namespaces, /proc, /dev with its usual mounts, /sys, masked

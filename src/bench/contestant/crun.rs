@@ -2,6 +2,7 @@
 
 use super::oci::Runtime;
 use crate::workshop::Programs;
+use kvmlet_spec::CpuQuota;
 
 const INSTALL: &str = "apt-get install crun (Debian, Ubuntu), dnf install crun (Fedora)";
 
@@ -14,7 +15,17 @@ pub(super) fn with_cgroup(programs: &Programs) -> Runtime {
     }
 }
 
-/// The same without one: what is left is namespaces and mounts.
+/// The same with a share of CPUs.
+pub(super) fn with_share(programs: &Programs, quota: CpuQuota) -> Runtime {
+    let about = "crun run with a share of CPUs";
+    Runtime {
+        install: INSTALL,
+        share: Some(quota),
+        ..Runtime::new(programs, "crun-quota", about, "crun")
+    }
+}
+
+/// Without a cgroup: what is left is namespaces and mounts.
 pub(super) fn without_cgroup(programs: &Programs) -> Runtime {
     let about = "crun run without a cgroup: namespaces, an OCI bundle";
     Runtime {

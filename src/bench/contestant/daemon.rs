@@ -85,9 +85,9 @@ impl Drop for Daemon {
     }
 }
 
-/// A command that is asked whether a daemon answers; it does not wait for long.
+/// A command that is asked whether a daemon answers; it does not wait for long, nor for what does not heed a signal.
 pub(super) fn briefly(argv: &[OsString]) -> Result<String, String> {
-    let words = ["timeout".into(), "5".into()];
+    let words = ["timeout", "--kill-after=1", "5"].map(OsString::from);
     let words: Vec<OsString> = words.into_iter().chain(argv.iter().cloned()).collect();
     let words: Vec<_> = words.iter().map(OsString::as_os_str).collect();
     crate::launch::output(&words)

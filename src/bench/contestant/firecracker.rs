@@ -3,7 +3,9 @@
 use super::vmm::{Dialect, Entry, Parts, words};
 use serde_json::json;
 
-const INSTALL: &str = "a release of github.com/firecracker-microvm/firecracker into PATH";
+/// How it is installed.
+pub(super) const INSTALL: &str =
+    "a release of github.com/firecracker-microvm/firecracker into PATH";
 
 /// How Firecracker is asked.
 pub(super) const DIALECT: Dialect = Dialect {

@@ -4,9 +4,10 @@ use super::linux::Guest;
 use super::{Contestant, Kind, Presence, Service};
 use crate::launch::Launch;
 use crate::workshop::Programs;
+use kvmlet_spec::CpuQuota;
 use kvmlet_sys::kvm;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// kvmlet's version, if this host has a KVM.
 pub(super) fn probe() -> Presence {
@@ -16,6 +17,16 @@ pub(super) fn probe() -> Presence {
         },
         Err(error) => Presence::Unusable {
             message: format!("{error}; {}", error.help()),
+        },
+    }
+}
+
+/// The same, if these guests were built.
+pub(super) fn probe_with(guests: &[&Path]) -> Presence {
+    match guests.iter().find(|guest| !guest.exists()) {
+        None => probe(),
+        Some(guest) => Presence::Unusable {
+            message: format!("there is no `{}`: images/build bench", guest.display()),
         },
     }
 }
@@ -31,12 +42,22 @@ pub(super) struct Metal {
     kvmlet: PathBuf,
     ends: PathBuf,
     stays: PathBuf,
+    condition: Condition,
+}
+
+/// What a VM is given beside the usual.
+pub(super) enum Condition {
+    None,
+    /// A network of kvmlet's, with a port at a loopback address.
+    Net,
+    Share(CpuQuota),
 }
 
 impl Metal {
-    pub fn new(programs: &Programs, jailed: bool) -> Self {
+    pub fn new(programs: &Programs, jailed: bool, condition: Condition) -> Self {
         Self {
             jailed,
+            condition,
             kvmlet: programs.kvmlet.clone(),
             ends: programs.guest("ready"),
             stays: programs.guest("ready_stay"),
@@ -46,14 +67,22 @@ impl Metal {
 
 impl Contestant for Metal {
     fn name(&self) -> &'static str {
-        match self.jailed {
-            true => "kvmlet-metal",
-            false => "kvmlet-metal-nojail",
+        match (self.jailed, &self.condition) {
+            (true, Condition::None) => "kvmlet-metal",
+            (false, Condition::None) => "kvmlet-metal-nojail",
+            (true, Condition::Net) => "kvmlet-metal-net",
+            (false, Condition::Net) => "kvmlet-metal-nojail-net",
+            (true, Condition::Share(_)) => "kvmlet-metal-quota",
+            (false, Condition::Share(_)) => "kvmlet-metal-nojail-quota",
         }
     }
 
     fn about(&self) -> &'static str {
         match self.jailed {
+            _ if matches!(self.condition, Condition::Net) => {
+                "the same with a network that kvmlet makes and takes down, and a published port"
+            }
+            _ if matches!(self.condition, Condition::Share(_)) => "the same with a share of CPUs",
             true => {
                 "kvmlet boot of a guest without a kernel, 128 MiB, 1 vCPU, a serial port, in a jail: the VMM's own share"
             }
@@ -86,7 +115,19 @@ impl Contestant for Metal {
             OsStr::new("--kernel"),
             guest.as_os_str(),
         ];
-        Ok(Launch::new(words))
+        let mut argv = words.map(OsString::from).to_vec();
+        argv.extend(match self.condition {
+            Condition::None => vec![],
+            Condition::Net => ["--net", "-p", "127.0.0.1::8080"]
+                .map(OsString::from)
+                .to_vec(),
+            Condition::Share(quota) => {
+                let milli = quota.milli();
+                let share = format!("{}.{:03}", milli / 1000, milli % 1000);
+                vec!["--cpu-quota".into(), share.into()]
+            }
+        });
+        Ok(Launch::new(argv))
     }
 }
 

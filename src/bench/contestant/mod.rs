@@ -1,6 +1,7 @@
 //! Who takes part: each knows whether it is there, how to start the service once, and what is left behind.
 
 mod bundle;
+mod clone;
 mod cloud_hypervisor;
 mod crosvm;
 mod crun;
@@ -9,6 +10,7 @@ mod daemon;
 mod docker;
 mod engine;
 mod firecracker;
+mod firecracker_snapshot;
 mod image;
 mod kvmlet;
 mod linux;
@@ -24,8 +26,13 @@ mod vmm;
 use super::error::Error;
 use super::launch::Launch;
 use super::workshop::{Programs, Workshop};
+pub use firecracker_snapshot::{WORD as LOAD, load};
+use kvmlet::Condition;
+use kvmlet_spec::CpuQuota;
 use kvmlet_sys::environment;
 use serde::Serialize;
+use std::ffi::OsString;
+use std::path::Path;
 use vmm::Vmm;
 
 /// What kind of isolation a contestant gives.
@@ -105,16 +112,18 @@ pub trait Contestant {
 pub fn all(programs: &Programs) -> Vec<Box<dyn Contestant>> {
     vec![
         Box::new(process::Process::new(programs)),
-        Box::new(kvmlet::Metal::new(programs, true)),
-        Box::new(kvmlet::Metal::new(programs, false)),
+        Box::new(kvmlet::Metal::new(programs, true, Condition::None)),
+        Box::new(kvmlet::Metal::new(programs, false, Condition::None)),
         Box::new(restore::Restore::new(programs, true)),
         Box::new(restore::Restore::new(programs, false)),
         Box::new(pool::Pool::new(programs, true)),
         Box::new(pool::Pool::new(programs, false)),
+        Box::new(clone::Clone::new(programs)),
         Box::new(kvmlet::Linux::new(programs, true)),
         Box::new(kvmlet::Linux::new(programs, false)),
         Box::new(Vmm::metal(programs, firecracker::DIALECT)),
         Box::new(Vmm::linux(programs, firecracker::DIALECT)),
+        Box::new(firecracker_snapshot::FirecrackerSnapshot::new()),
         Box::new(Vmm::metal(programs, cloud_hypervisor::DIALECT)),
         Box::new(Vmm::linux(programs, cloud_hypervisor::DIALECT)),
         Box::new(Vmm::metal(programs, qemu::DIALECT)),
@@ -127,6 +136,60 @@ pub fn all(programs: &Programs) -> Vec<Box<dyn Contestant>> {
         Box::new(ctr::engine(programs)),
         Box::new(podman::engine(programs)),
         Box::new(docker::engine(programs)),
+    ]
+}
+
+/// Is there a Firecracker?
+pub(super) fn firecracker_presence() -> Presence {
+    presence(&firecracker::DIALECT)
+}
+
+/// Is there a Cloud Hypervisor?
+pub(super) fn cloud_hypervisor_presence() -> Presence {
+    presence(&cloud_hypervisor::DIALECT)
+}
+
+/// The command of a Firecracker that is configured by a file.
+pub(super) fn firecracker_command(kernel: &Path, file: &Path) -> Vec<OsString> {
+    command(&firecracker::DIALECT, kernel, file)
+}
+
+/// The command of a Cloud Hypervisor with a bare-metal guest, to which more can be added.
+pub(super) fn cloud_hypervisor_command(kernel: &Path, file: &Path) -> Vec<OsString> {
+    command(&cloud_hypervisor::DIALECT, kernel, file)
+}
+
+fn command(dialect: &vmm::Dialect, kernel: &Path, file: &Path) -> Vec<OsString> {
+    let parts = vmm::Parts {
+        kernel: kernel.into(),
+        linux: None,
+        file: file.into(),
+        interpreted: false,
+    };
+    let mut command = vec![OsString::from(dialect.program)];
+    command.extend((dialect.arguments)(&parts));
+    command
+}
+
+fn presence(dialect: &vmm::Dialect) -> Presence {
+    probe_program(dialect.program, dialect.version, dialect.install)
+}
+
+/// Those who can start with a network and a published port.
+pub fn with_network(programs: &Programs) -> Vec<Box<dyn Contestant>> {
+    vec![
+        Box::new(kvmlet::Metal::new(programs, true, Condition::Net)),
+        Box::new(kvmlet::Metal::new(programs, false, Condition::Net)),
+    ]
+}
+
+/// Those who can start with a share of CPUs.
+pub fn with_share(programs: &Programs, quota: CpuQuota) -> Vec<Box<dyn Contestant>> {
+    vec![
+        Box::new(kvmlet::Metal::new(programs, true, Condition::Share(quota))),
+        Box::new(kvmlet::Metal::new(programs, false, Condition::Share(quota))),
+        Box::new(crun::with_share(programs, quota)),
+        Box::new(runc::with_share(programs, quota)),
     ]
 }
 
@@ -188,7 +251,10 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_select() {
-        let all = all(&programs());
+        let them = programs();
+        let mut all = all(&them);
+        all.extend(with_network(&them));
+        all.extend(with_share(&them, "0.02".parse().unwrap()));
         let names: std::collections::BTreeSet<_> =
             all.iter().map(|contestant| contestant.name()).collect();
         assert_eq!(names.len(), all.len());

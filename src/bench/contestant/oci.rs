@@ -3,6 +3,7 @@
 use super::{Contestant, Kind, Presence, Service, bundle, probe_program};
 use crate::launch::Launch;
 use crate::workshop::{Programs, Workshop};
+use kvmlet_spec::CpuQuota;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -14,6 +15,8 @@ pub(super) struct Runtime {
     pub install: &'static str,
     /// Global options.
     pub options: &'static [&'static str],
+    /// What of the CPUs its cgroup may have.
+    pub share: Option<CpuQuota>,
     pub service: PathBuf,
     /// The runtime's state, the root file system and the bundles.
     pub directory: PathBuf,
@@ -36,6 +39,7 @@ impl Runtime {
             program,
             install: "",
             options: &[],
+            share: None,
             service: programs.service(),
             directory: PathBuf::new(),
             root: PathBuf::new(),
@@ -86,7 +90,7 @@ impl Contestant for Runtime {
             &bundle,
             &self.root,
             &format!("/{}/{id}", self.group),
-            service,
+            (service, self.share),
         )
         .map_err(|error| format!("the bundle cannot be made: {error}"))?;
         let mut argv = self.command(&["run", "--bundle"]);

@@ -1,6 +1,6 @@
 //! `kvmlet pool take` of a bare-metal guest: what a start costs when the machine was restored before anybody wanted it.
 
-use super::kvmlet::{jail_flag, probe};
+use super::kvmlet::{jail_flag, probe_with};
 use super::restore::save;
 use super::{Contestant, Kind, Presence, Service};
 use crate::launch::{Launch, output};
@@ -57,12 +57,7 @@ impl Contestant for Pool {
     }
 
     fn probe(&self) -> Presence {
-        match self.guest.exists() {
-            true => probe(),
-            false => Presence::Unusable {
-                message: format!("there is no `{}`: images/build bench", self.guest.display()),
-            },
-        }
+        probe_with(&[&self.guest])
     }
 
     fn prepare(&mut self, workshop: &Workshop) -> Result<(), String> {

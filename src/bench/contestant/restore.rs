@@ -1,6 +1,6 @@
 //! `kvmlet restore` of a bare-metal guest: what a start costs when the machine was made before.
 
-use super::kvmlet::{jail_flag, probe};
+use super::kvmlet::{jail_flag, probe_with};
 use super::{Contestant, Kind, Presence, Service};
 use crate::launch::{Launch, output};
 use crate::workshop::{Programs, Workshop};
@@ -93,12 +93,7 @@ impl Contestant for Restore {
     }
 
     fn probe(&self) -> Presence {
-        match self.guests.iter().find(|guest| !guest.exists()) {
-            None => probe(),
-            Some(guest) => Presence::Unusable {
-                message: format!("there is no `{}`: images/build bench", guest.display()),
-            },
-        }
+        probe_with(&self.guests.each_ref().map(PathBuf::as_path))
     }
 
     fn prepare(&mut self, workshop: &Workshop) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! A virtio disk against the file that it is made of.
 
 use super::host_disk::{DISK_BYTES, Kind, LARGE_OPERATIONS, OPERATIONS};
+use super::peer::{Device, Entrant};
 use super::{Bench, Work, failed, host_disk, parse};
 use crate::error::Halt;
 use std::ffi::OsString;
@@ -8,9 +9,10 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-const fn kind(name: &'static str, bytes: usize, depth: usize, write: bool) -> Kind {
+const fn kind([name, cached]: [&'static str; 2], bytes: usize, depth: usize, write: bool) -> Kind {
     Kind {
         name,
+        cached,
         bytes,
         depth,
         write,
@@ -18,14 +20,26 @@ const fn kind(name: &'static str, bytes: usize, depth: usize, write: bool) -> Ki
 }
 
 const KINDS: [Kind; 6] = [
-    kind("read4k depth=1", 4 << 10, 1, false),
-    kind("read4k depth=32", 4 << 10, 32, false),
-    kind("read1m depth=1", 1 << 20, 1, false),
-    kind("write4k depth=1", 4 << 10, 1, true),
-    kind("write4k depth=32", 4 << 10, 32, true),
-    kind("write1m depth=1", 1 << 20, 1, true),
+    kind(["read4k depth=1", "cached read4k d=1"], 4 << 10, 1, false),
+    kind(
+        ["read4k depth=32", "cached read4k d=32"],
+        4 << 10,
+        32,
+        false,
+    ),
+    kind(["read1m depth=1", "cached read1m d=1"], 1 << 20, 1, false),
+    kind(["write4k depth=1", "cached write4k d=1"], 4 << 10, 1, true),
+    kind(
+        ["write4k depth=32", "cached write4k d=32"],
+        4 << 10,
+        32,
+        true,
+    ),
+    kind(["write1m depth=1", "cached write1m d=1"], 1 << 20, 1, true),
 ];
+const GUEST: &str = "virtio_blk_bench";
 
+/// Past the page cache, then through it; who has no way past it takes part in the second alone.
 pub(super) fn measure(
     bench: &Bench<'_>,
     rounds: usize,
@@ -33,21 +47,98 @@ pub(super) fn measure(
 ) -> Result<Vec<Work>, Halt> {
     let image = bench.file("disk");
     fill(&image).map_err(failed("the disk's file cannot be written"))?;
-    let mut all = KINDS.map(|kind| Work::new(kind.name, kind.bytes));
+    let mut ways = [true, false].map(|direct| Way::new(bench, &image, direct));
     for round in 1..=rounds {
         step(round);
-        let output = in_guest(bench, &image)?;
-        for (work, kind) in all.iter_mut().zip(KINDS) {
-            let counted = parse(&output, &format!("{} ", kind.name), "ops")?;
-            work.in_guest.push(counted.per_second);
-            work.per_notification = Some(counted.per_notification);
-            let rate = host_disk::rate(&image, &kind);
-            work.on_host
-                .push(rate.map_err(failed("the file on the host"))?);
+        for way in &mut ways {
+            way.round(bench, round)?;
         }
     }
     let _ = std::fs::remove_file(&image);
-    Ok(all.into())
+    Ok(ways.into_iter().flat_map(|way| way.work).collect())
+}
+
+/// All kinds of work, past the page cache or through it.
+struct Way<'a> {
+    image: &'a Path,
+    direct: bool,
+    entrants: Vec<Entrant<'a>>,
+    work: [Work; KINDS.len()],
+}
+
+impl<'a> Way<'a> {
+    fn new(bench: &Bench<'a>, image: &'a Path, direct: bool) -> Self {
+        let entrants = Entrant::with_disk(bench.peers, direct);
+        let work = |kind: Kind| Work {
+            rivals: entrants.iter().map(Entrant::rival).collect(),
+            ..Work::new(if direct { kind.name } else { kind.cached }, kind.bytes)
+        };
+        Self {
+            image,
+            direct,
+            work: KINDS.map(work),
+            entrants,
+        }
+    }
+
+    /// Nobody comes first or last each time; but who tells how fast the clock is comes before others in the first round.
+    fn round(&mut self, bench: &Bench<'_>, round: usize) -> Result<(), Halt> {
+        for turn in super::turns(&self.entrants, round) {
+            if !self.direct {
+                warm(self.image)?;
+            }
+            match turn {
+                None => self.in_turn(bench)?,
+                Some(entrant) => {
+                    let done = self.rival(bench, entrant);
+                    bench.go_on_without(done, entrant, &mut self.entrants)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// kvmlet's guest, and the host.
+    fn in_turn(&mut self, bench: &Bench<'_>) -> Result<(), Halt> {
+        let output = in_guest(bench, self.image, self.direct)?;
+        for (work, kind) in self.work.iter_mut().zip(KINDS) {
+            let counted = parse(&output, &format!("{} ", kind.name), "ops")?;
+            bench.khz.set(counted.khz);
+            work.in_guest.push(counted.per_second(counted.khz)?);
+            work.per_notification = Some(counted.per_notification);
+            let rate = host_disk::rate(self.image, &kind, self.direct);
+            work.on_host
+                .push(rate.map_err(failed("the file on the host"))?);
+        }
+        Ok(())
+    }
+
+    fn rival(&mut self, bench: &Bench<'_>, entrant: Entrant<'_>) -> Result<(), Halt> {
+        let last = KINDS[KINDS.len() - 1].name;
+        let device = Device::Disk {
+            path: self.image,
+            direct: self.direct,
+        };
+        let mut running = entrant.start(bench, GUEST, device, &cmdline())?;
+        let output = running.wait_line(bench.signals, last)?;
+        for (work, kind) in self.work.iter_mut().zip(KINDS) {
+            work.note(
+                entrant,
+                bench.rate(&output, &format!("{} ", kind.name), "ops")?,
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Has all of it in the page cache.
+fn warm(image: &Path) -> Result<(), Halt> {
+    let read = || {
+        let mut file = File::open(image)?;
+        std::io::copy(&mut file, &mut std::io::sink())
+    };
+    let read = read().map_err(failed("the disk's file cannot be read"));
+    read.map(drop)
 }
 
 /// Real blocks: a hole is read without touching the disk.
@@ -61,12 +152,15 @@ fn fill(path: &Path) -> std::io::Result<()> {
 }
 
 /// What the guest prints.
-fn in_guest(bench: &Bench<'_>, image: &Path) -> Result<String, Halt> {
+fn in_guest(bench: &Bench<'_>, image: &Path, direct: bool) -> Result<String, Halt> {
     let mut disk = OsString::from(image);
-    disk.push(",direct");
-    let cmdline = format!("ops={OPERATIONS} large_ops={LARGE_OPERATIONS} span={DISK_BYTES}");
+    disk.push(if direct { ",direct" } else { "" });
     let device = ["--disk".into(), disk];
     bench
-        .boot("virtio_blk_bench", &device, &cmdline)?
+        .boot(GUEST, &device, &cmdline())?
         .wait_output(bench.signals)
+}
+
+fn cmdline() -> String {
+    format!("ops={OPERATIONS} large_ops={LARGE_OPERATIONS} span={DISK_BYTES}")
 }

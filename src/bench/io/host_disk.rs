@@ -15,9 +15,10 @@ pub(super) const DISK_BYTES: u64 = 256 << 20;
 pub(super) const OPERATIONS: u64 = 4000;
 pub(super) const LARGE_OPERATIONS: u64 = 100;
 
-/// One kind of work: name as the guest prints it, request size, depth, direction.
+/// One kind of work: name as the guest prints it, and with what is in the page cache, request size, depth, direction.
 pub(super) struct Kind {
     pub name: &'static str,
+    pub cached: &'static str,
     pub bytes: usize,
     pub depth: usize,
     pub write: bool,
@@ -38,11 +39,11 @@ impl Kind {
 }
 
 /// Requests per second.
-pub(super) fn rate(path: &Path, kind: &Kind) -> io::Result<f64> {
+pub(super) fn rate(path: &Path, kind: &Kind, direct: bool) -> io::Result<f64> {
     let file = File::options()
         .read(true)
         .write(true)
-        .custom_flags(libc::O_DIRECT)
+        .custom_flags(if direct { libc::O_DIRECT } else { 0 })
         .open(path)?;
     let mut ring = IoUring::new(64)?;
     // One allocation with a place for each request in flight.

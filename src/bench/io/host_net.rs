@@ -78,6 +78,13 @@ fn own_tap() -> io::Result<Tap> {
     Ok(tap)
 }
 
+/// The name of a tap that is up and stays when nobody has it open, until the network namespace is gone.
+pub(super) fn lasting_tap() -> io::Result<String> {
+    let tap = own_tap()?;
+    first_queue(&tap)?.outlast()?;
+    Ok(tap.name().to_owned())
+}
+
 /// The interface in this thread's namespace whose name begins so.
 pub(super) fn find(prefix: &str) -> io::Result<String> {
     let interfaces = std::fs::read_to_string("/proc/thread-self/net/dev")?;

@@ -41,7 +41,7 @@ pub(super) fn boxes(contestants: &[&Contender]) -> String {
         bottom + 26.0,
         "Time to ready, for each contestant a box plot",
     );
-    grid(&mut svg, &scale, bottom);
+    grid(&mut svg, &scale, bottom, label);
     for (number, (one, summary, values)) in shown.iter().enumerate() {
         let middle = ROW * (number as f64 + 0.5) + 4.0;
         plot(&mut svg, one, summary, values, &scale, middle);
@@ -126,7 +126,7 @@ pub(super) fn curves(contestants: &[&Contender]) -> String {
         return String::new();
     };
     let mut svg = open(CURVES + 34.0, "Share of starts that were ready, over time");
-    grid(&mut svg, &scale, CURVES);
+    grid(&mut svg, &scale, CURVES, label);
     for share in [0.0, 0.25, 0.5, 0.75, 1.0] {
         svg += &level(height(share), &format!("{} %", share * 100.0));
     }
@@ -240,7 +240,8 @@ pub(super) fn open(height: f64, what: &str) -> String {
     format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{what}\">")
 }
 
-fn grid(svg: &mut String, scale: &LogScale, bottom: f64) {
+/// Lines across rows, each with what it stands for below them.
+pub(super) fn grid(svg: &mut String, scale: &LogScale, bottom: f64, label: impl Fn(f64) -> String) {
     for tick in scale.ticks() {
         let x = scale.at(tick);
         let _ = write!(

@@ -3,10 +3,12 @@
 mod chart;
 mod density;
 mod growth;
+mod io;
 mod scale;
 mod startup;
 
 pub use density::density;
+pub use io::io;
 pub use startup::startup;
 
 use super::contestant::Presence;

@@ -10,7 +10,7 @@ use std::fmt::Write;
 pub fn startup(result: &Startup) -> String {
     let all: Vec<&Contender> = result.contestants.iter().collect();
     let lead = format!(
-        "One service as a process, in containers and in microVMs, on one machine and in one run. kvmlet {}, {} rounds.",
+        "One service as a process, in containers and in microVMs, on one machine and in one run. kvmlet {}, rounds: {}.",
         result.kvmlet, result.rounds
     );
     let mut page = Page::new("What a start costs", &lead, &result.warnings);

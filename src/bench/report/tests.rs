@@ -37,6 +37,7 @@ fn contender(name: &'static str, kind: Kind, samples: Series, base: &Series) -> 
         command: vec![name.into(), "a&b".into()],
         figures: samples.figures(Some(base)),
         effort: None,
+        beside: None,
         samples,
     }
 }
@@ -64,6 +65,7 @@ fn result() -> Startup {
         rounds: 3,
         host: HostFacts::read(),
         warnings: vec!["Beware.".into()],
+        beside: 0,
         contestants: vec![
             contender("process", Kind::Process, base.clone(), &base),
             contender(

@@ -6,13 +6,12 @@ use crate::Failed;
 use clap::{Args, ValueEnum};
 use kvmlet_host::state::built;
 use kvmlet_spec::{
-    Balloon, CpuMask, CpuQuota, DEFAULT_CMDLINE, Disk, HugePages, Memory, NameServer, Net,
-    PortMappings, Scratch, Setting, VcpuCount, VmConfig, VmConfigBuilder, Vsock,
+    Balloon, CpuMask, CpuQuota, CpuidChange, DEFAULT_CMDLINE, Disk, HugePages, Memory, MsrChange,
+    NameServer, Net, PortMappings, Scratch, Setting, VcpuCount, VmConfig, VmConfigBuilder, Vsock,
 };
-use kvmlet_sys::environment;
+use kvmlet_sys::{environment, regular};
 use kvmlet_vmm::Error;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -35,6 +34,10 @@ pub(super) struct Flags {
     prefault: bool,
     #[arg(long = Setting::CpuMask.flag(), value_name = Setting::CpuMask.value(), help = Setting::CpuMask.help())]
     cpu_mask: Option<CpuMask>,
+    #[arg(long = Setting::Cpuid.flag(), value_name = Setting::Cpuid.value(), help = Setting::Cpuid.help())]
+    cpuid: Vec<CpuidChange>,
+    #[arg(long = Setting::Msr.flag(), value_name = Setting::Msr.value(), help = Setting::Msr.help())]
+    msr: Vec<MsrChange>,
     #[arg(long = Setting::Nested.flag(), help = Setting::Nested.help())]
     nested: bool,
     #[arg(long = Setting::Pmu.flag(), help = Setting::Pmu.help())]
@@ -85,7 +88,7 @@ pub(super) struct Flags {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Pages {
+pub(super) enum Pages {
     /// 4 KiB pages.
     Off,
     /// 2 MiB pages where the kernel finds them.
@@ -135,6 +138,8 @@ impl Flags {
         if let Some(mask) = self.cpu_mask {
             config = config.cpu_mask(mask);
         }
+        config = self.cpuid.into_iter().fold(config, VmConfigBuilder::cpuid);
+        config = self.msr.into_iter().fold(config, VmConfigBuilder::msr);
         if self.nested {
             config = config.nested(true);
         }
@@ -260,7 +265,7 @@ pub(super) fn read_config(path: &Path) -> Result<VmConfigBuilder, Failed> {
         // The guest's console reads on behind it: nothing, unless this is a terminal.
         true => ("on standard input".to_string(), read_some(io::stdin())),
         false => {
-            let bytes = File::open(path).and_then(read_some);
+            let bytes = regular::read(path, CONFIG_BYTES + 1);
             (format!("`{}`", path.display()), bytes)
         }
     };

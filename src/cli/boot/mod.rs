@@ -20,7 +20,7 @@ use kvmlet_run::{Attendant, ControlListener, StatsFile};
 use kvmlet_spec::{Dialect, Metadata, PortMapping, Reason, Setting, VmConfig, advice};
 use kvmlet_sys::{process, standard_error};
 use kvmlet_vmm::snapshot::Saved;
-pub(crate) use restore::Resume;
+pub(crate) use restore::{Resume, as_the_machine_was};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 use std::io::{self, IsTerminal, stderr};
@@ -177,15 +177,24 @@ pub(crate) fn described(json: &str) -> Result<VmConfig, Failed> {
 
 /// Runs a VM in this process, as `kvmlet boot --config` does, for an instance.
 pub(crate) fn run_here(config: VmConfig, ready: OwnedFd, control: Option<OwnedFd>) -> Outcome {
-    let control = control.map(ControlListener::new).transpose();
+    Taken::of(ready, control)?.run(config, None, Instant::now(), announce)
+}
+
+/// The same, on networks that another process holds; as a VM that was saved, if it is one, which stands still until it is
+/// wanted if it is `paused`.
+pub(crate) fn run_held(
+    config: VmConfig,
+    (ready, control): (OwnedFd, Option<OwnedFd>),
+    networks: Vec<Network>,
+    saved: Option<Saved>,
+    paused: bool,
+) -> Outcome {
     let taken = Taken {
-        ready: Some(ready),
-        control: control.map_err(Failed::new)?,
-        channel: None,
-        metadata: Vec::new(),
-        paused: false,
+        networks: Some(networks),
+        paused,
+        ..Taken::of(ready, control)?
     };
-    taken.run(config, None, Instant::now(), announce)
+    taken.run(config, saved, Instant::now(), announce)
 }
 
 /// What was opened for this process.
@@ -195,6 +204,7 @@ pub(crate) struct Taken {
     channel: Option<Channel>,
     metadata: Vec<(i32, Metadata)>,
     paused: bool,
+    networks: Option<Vec<Network>>,
 }
 
 impl Surroundings {
@@ -224,11 +234,25 @@ impl Surroundings {
             channel: channel.transpose()?,
             metadata,
             paused: self.paused,
+            networks: None,
         })
     }
 }
 
 impl Taken {
+    /// What an instance's supervisor has opened.
+    fn of(ready: OwnedFd, control: Option<OwnedFd>) -> Result<Self, Failed> {
+        let control = control.map(ControlListener::new).transpose();
+        Ok(Self {
+            ready: Some(ready),
+            control: control.map_err(Failed::new)?,
+            channel: None,
+            metadata: Vec::new(),
+            paused: false,
+            networks: None,
+        })
+    }
+
     /// Tells whoever has started this process what is wrong, if that is known before there is anything to run.
     pub fn or_tell<T>(&self, made: Result<T, Failed>) -> Result<T, Failed> {
         if let (Err(failed), Some(channel)) = (&made, &self.channel) {
@@ -267,6 +291,7 @@ impl Taken {
         };
         attendant.upstream = self.channel;
         attendant.paused = self.paused;
+        attendant.networks = self.networks;
         attendant.saved = saved;
         attendant.started = started;
         attendant.announce = announce;
@@ -282,7 +307,7 @@ pub(crate) fn end_code(outcome: &kvmlet_spec::Outcome) -> u8 {
 }
 
 /// An error, with the instance that has what this VM wants, if it is one of this user's.
-fn with_holder(error: kvmlet_run::Error) -> Failed {
+pub(crate) fn with_holder(error: kvmlet_run::Error) -> Failed {
     let instance = match &error {
         kvmlet_run::Error::Net(net::Error::PortTaken {
             holder: None | Some(net::Holder::Vm(_)),

@@ -1,6 +1,6 @@
 //! A VM that was saved goes on, in the foreground, with what it has on this host.
 
-use super::flags::read_config;
+use super::flags::{Pages, read_config};
 use super::quota::QuotaFlags;
 use super::walls::WallFlags;
 use super::{StartedBy, Surroundings, Taken, tell_chosen_ports};
@@ -10,6 +10,7 @@ use kvmlet_host::net::Network;
 use kvmlet_spec::{
     Balloon, Cache, Disk, Memory, Net, PortMappings, Serial, Setting, VmConfig, Vsock,
 };
+use kvmlet_vmm::memory::Pager;
 use kvmlet_vmm::snapshot::{DiskRecord, MachineState, NetRecord, Saved};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -25,6 +26,12 @@ pub(crate) struct Resume {
     pub publish: Vec<PortMappings>,
     #[arg(long = Setting::Vsock.flag(), value_name = Setting::Vsock.value(), help = Setting::Vsock.help())]
     vsock: Option<Vsock>,
+    #[arg(long = Setting::HugePages.flag(), value_name = Setting::HugePages.value(), value_enum, help = Setting::HugePages.help())]
+    huge_pages: Option<Pages>,
+    /// Have a program give guest memory, each page when that is touched first: one that listens at a Unix socket, and speaks the protocol of
+    /// Firecracker's page fault handlers. Then nothing but the beginning of the file is read.
+    #[arg(long, value_name = "SOCKET", conflicts_with = "verify")]
+    memory_from: Option<PathBuf>,
     #[command(flatten)]
     quota: QuotaFlags,
     #[arg(long = Setting::Stats.flag(), value_name = Setting::Stats.value(), help = Setting::Stats.help())]
@@ -32,7 +39,7 @@ pub(crate) struct Resume {
     #[command(flatten)]
     walls: WallFlags,
     /// Read what it has from the JSON file of a configuration, `-` for standard input, instead of flags.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["disk", "net", "publish", "vsock"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["disk", "net", "publish", "vsock", "huge_pages"])]
     config: Option<PathBuf>,
     #[command(flatten)]
     surroundings: Surroundings,
@@ -54,7 +61,8 @@ impl Resume {
         let machine = !self.disk.is_empty() || !self.net.is_empty() || self.vsock.is_some();
         let others = &self.surroundings;
         let is_asked = others.control_fd.is_some() || others.channel_fd.is_some();
-        machine || self.config.is_some() || is_asked
+        let memory = self.huge_pages.is_some() || self.memory_from.is_some();
+        machine || memory || self.config.is_some() || is_asked
     }
 
     /// Does it have something that only one VM can have: a descriptor, or standard input?
@@ -68,8 +76,35 @@ impl Resume {
             || self.config.as_deref() == stdin
     }
 
+    /// Is its memory somebody else's matter?
+    pub fn has_pager(&self) -> bool {
+        self.memory_from.is_some()
+    }
+
+    /// Connects to whoever has guest memory.
+    fn pager(&self) -> Result<Option<Pager>, Failed> {
+        let Some(path) = &self.memory_from else {
+            return Ok(None);
+        };
+        let connected = kvmlet_control::connected(path).map_err(|error| {
+            let what = format!(
+                "no program that has guest memory is found by the socket `{}`",
+                path.display()
+            );
+            Failed::in_vain(what, error).help(
+                "start it first: it listens there, and is sent a userfaultfd (docs/snapshots.md)",
+            )
+        });
+        Ok(Some(Pager {
+            path: path.clone(),
+            socket: connected?,
+            keeper: None,
+        }))
+    }
+
     /// Has it go on, in the foreground.
-    pub fn run(self, taken: Taken, saved: Saved, started: Instant) -> Outcome {
+    pub fn run(self, taken: Taken, mut saved: Saved, started: Instant) -> Outcome {
+        saved.pager = taken.or_tell(self.pager())?;
         let config = match &self.config {
             Some(path) => described(path, &saved.state.machine),
             None => self.config(&saved),
@@ -107,7 +142,11 @@ impl Resume {
             .memory(Memory::from_bytes(machine.memory_bytes))
             .rng(machine.rng)
             .nested(machine.nested)
-            .pmu(machine.pmu);
+            .pmu(machine.pmu)
+            .pci(saved.state.pci.is_some());
+        if let Some(pages) = self.huge_pages {
+            config = config.huge_pages(pages.into());
+        }
         config = self.quota.apply(config);
         for (disk, record) in self.disk.into_iter().zip(&machine.disks) {
             config = config.disk(as_it_was(disk, record)?);
@@ -142,7 +181,14 @@ impl Resume {
 /// The machine that a configuration describes, in which what the guest knows of its devices is as it was.
 fn described(path: &Path, machine: &MachineState) -> Result<VmConfig, Failed> {
     let config = read_config(path)?.build();
-    let mut config = config.map_err(kvmlet_vmm::Error::from)?;
+    as_the_machine_was(config.map_err(kvmlet_vmm::Error::from)?, machine)
+}
+
+/// A configuration in which what the guest knows of its devices is as it was.
+pub(crate) fn as_the_machine_was(
+    mut config: VmConfig,
+    machine: &MachineState,
+) -> Result<VmConfig, Failed> {
     for (disk, record) in config.disks.iter_mut().zip(&machine.disks) {
         *disk = as_it_was(disk.clone(), record)?;
     }
@@ -155,17 +201,42 @@ fn described(path: &Path, machine: &MachineState) -> Result<VmConfig, Failed> {
     Ok(config)
 }
 
-/// A disk of this host as the guest knows it.
+/// A disk of this host as the guest knows it. What is said of it is to be what it was.
 fn as_it_was(mut disk: Disk, record: &DiskRecord) -> Result<Disk, Failed> {
+    let id = String::from_utf8_lossy(&record.id);
+    let id = id.trim_end_matches('\0');
+    let unsaid = Disk::read_write(disk.source.clone());
+    let (queues, said) = (disk.queues.get(), disk.id.as_ref());
+    let wrong = [
+        (disk.read_only && !record.read_only, Setting::DiskReadOnly),
+        (
+            disk.cache != unsaid.cache && record.writeback,
+            Setting::DiskCache,
+        ),
+        (
+            disk.queues != unsaid.queues && queues != record.queues,
+            Setting::DiskQueues,
+        ),
+        (
+            said.is_some_and(|said| said.as_str() != id),
+            Setting::DiskId,
+        ),
+    ];
+    if let Some((_, setting)) = wrong.into_iter().find(|(wrong, _)| *wrong) {
+        let path = disk.source.path().unwrap_or(Path::new("of ranges"));
+        let (path, key) = (path.display(), setting.name());
+        return Err(Failed::new(format!(
+            "disk `{path}` was another one for the guest that was saved, by its `{key}`"
+        ))
+        .help(format!("leave `{key}` out: the disk is as it was then")));
+    }
     disk.read_only = record.read_only;
     disk.cache = match record.writeback {
         true => Cache::WriteBack,
         false => Cache::WriteThrough,
     };
     disk.queues = u64::from(record.queues).try_into().map_err(Failed::new)?;
-    let id = String::from_utf8_lossy(&record.id);
-    let id = id.trim_end_matches('\0').to_owned();
-    disk.id = Some(Serial::try_from(id).map_err(Failed::new)?);
+    disk.id = Some(Serial::try_from(id.to_owned()).map_err(Failed::new)?);
     Ok(disk)
 }
 

@@ -3,8 +3,8 @@
 //! is done below the directory that was named, and nowhere else.
 
 mod records;
+mod there;
 
-use super::Failed;
 use kvmlet_control::agent::archive::{MAX_DATA, Modified, Owner, Record};
 use kvmlet_control::agent::records::Records;
 use kvmlet_control::agent::{Agent, CopyError, Owners};
@@ -15,6 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Component, Path};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tar::{Archive, Builder, Entry, EntryType};
+pub(super) use there::is_directory;
 
 /// What an archive calls the directory whose content was asked for.
 const CONTENT: &[u8] = b".";
@@ -229,6 +230,7 @@ impl Unpacking {
         for entry in archive.entries()? {
             self.entry(&mut entry?)?;
         }
+        expect_end(&mut archive.into_inner())?;
         self.leave_to(0)?;
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -358,6 +360,19 @@ impl Unpacking {
     }
 }
 
+/// Two blocks of zeros end an archive, of which the first has been read. One that has none was cut off between two entries, and
+/// looks whole.
+fn expect_end(rest: &mut impl Read) -> Result<(), NotUnpacked> {
+    let mut block = [0; 512];
+    match rest.read_exact(&mut block) {
+        Ok(()) if block == [0; 512] => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
+        _ => Err(NotUnpacked(io::Error::other(
+            "it was cut off: two blocks of zeros end an archive, and it does not have them",
+        ))),
+    }
+}
+
 /// The names of a path in an archive, which lead down from where it is unpacked.
 fn names(path: &[u8]) -> Result<Vec<Vec<u8>>, NotUnpacked> {
     use std::os::unix::ffi::OsStrExt;
@@ -373,15 +388,6 @@ fn names(path: &[u8]) -> Result<Vec<Vec<u8>>, NotUnpacked> {
         }
     }
     Ok(names)
-}
-
-/// What is told where a person has asked for an archive on a terminal, which would take it for orders.
-pub(super) fn refuse_terminal(is_terminal: bool) -> Result<(), Failed> {
-    match is_terminal {
-        true => Err(Failed::new("an archive is not for a terminal")
-            .help("pipe it into a program, such as `| tar -x`, or into a file")),
-        false => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ pub(super) fn each(
 ) -> crate::Outcome {
     let mut code = 0;
     for reference in references {
-        match act(reference) {
-            Ok(said) => kvmlet_command::print(format!("{said}\n"))?,
+        match act(reference).and_then(|said| kvmlet_command::print(format!("{said}\n"))) {
+            Ok(()) => {}
             Err(failed) => {
                 failed.print();
                 code = ExitCode::NotDone.number();

@@ -109,10 +109,13 @@ fn status(view: &View, now: Moment) -> String {
         (State::Running, Some(health)) => format!("{} ({health})", up()),
         (State::Running, None) => up(),
         (State::Paused, _) => format!("{} (Paused)", up()),
-        (State::Suspended, _) => match view.record.suspended {
-            Some(since) => format!("Suspended {} ago", span(now.since(since))),
-            None => "Suspended".into(),
-        },
+        (State::Suspended, _) => {
+            let why = if view.record.idle { " (idle)" } else { "" };
+            match view.record.suspended {
+                Some(since) => format!("Suspended{why} {} ago", span(now.since(since))),
+                None => format!("Suspended{why}"),
+            }
+        }
         (State::Created, _) => "Created".into(),
         (State::Restarting, _) if view.record.step == Step::Starting => "Resuming".into(),
         (State::Restarting, _) => ended("Restarting"),

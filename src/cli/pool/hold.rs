@@ -9,7 +9,7 @@ use kvmlet_sys::signals::{self, ENDING};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::setsid;
-use rustix::stdio::{dup2_stdin, dup2_stdout, stdin};
+use rustix::stdio::{dup2_stdin, dup2_stdout, stdin, stdout};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
@@ -48,8 +48,15 @@ impl Hold {
         null.and_then(|null| dup2_stdin(&null))
             .map_err(|error| Failed::new(io::Error::from(error)))?;
         let file = File::open(&self.file).map_err(Failed::new)?;
+        if self.flags.is_empty() {
+            // Where it was started may be removed or unmounted. (Flags may name files from there.)
+            let _ = std::env::set_current_dir("/");
+        }
+        let heard_by = fcntl_dupfd_cloexec(stdout(), 3).map_err(io::Error::from);
+        let heard_by = heard_by.map_err(Failed::new)?;
         let machine = || beside::machine().map_err(|failed| io::Error::other(failed.to_string()));
-        let holder = Holder::new(self.size, file, self.file, machine, self.flags);
+        let holder =
+            Holder::new(self.size, file, self.file, machine, self.flags).heard_by(heard_by);
         let told = &mut |told: Told<'_>| match told {
             Told::Full => tell("ready", ""),
             Told::Short(why) => tell("short", why),

@@ -1,5 +1,6 @@
 //! `kvmlet pool ls`.
 
+use super::warm;
 use crate::Outcome;
 use crate::format::Format;
 use crate::instances::book;
@@ -29,8 +30,14 @@ pub(super) struct Ls {
 impl Ls {
     pub fn run(self) -> Outcome {
         let format = Format::parse(self.format.as_deref(), TABLE)?;
-        let pools = Pools::of(&book()?)?;
-        let all = pools.list()?;
+        let book = book()?;
+        let pools = Pools::of(&book)?;
+        let mut all = pools.list()?;
+        for PoolView { note, status } in &mut all {
+            if let (Some(_), Some(status)) = (&note.instances, status) {
+                status.ready = warm::ready(&book, note);
+            }
+        }
         let text = match self.quiet {
             true => all
                 .iter()
@@ -63,7 +70,10 @@ fn row(pools: &Pools, pool: &PoolView, whole: bool) -> Value {
         "CreatedAt": note.made,
         "CreatedSince": format!("{} ago", span(Moment::now().since(note.made))),
         "File": path.and_then(OsStr::to_str).unwrap_or_default(),
-        "Socket": pools.socket(&note.name),
+        "Socket": match &note.instances {
+            Some(_) => String::new(),
+            None => pools.socket(&note.name).display().to_string(),
+        },
         "Status": match (status, lack) {
             (None, _) => "dead".into(),
             (Some(_), Some(why)) => format!("short: {why}"),

@@ -1,10 +1,12 @@
 //! `kvmlet pool`: VMs that are restored and stand still, until somebody takes one.
 
 mod create;
+mod fill;
 mod hold;
 mod ls;
 mod rm;
 mod take;
+mod warm;
 
 use super::Outcome;
 use clap::{Args, Subcommand};
@@ -27,6 +29,8 @@ enum Verb {
     Rm(rm::Rm),
     #[command(hide = true)]
     Hold(hold::Hold),
+    #[command(hide = true)]
+    Fill(fill::Fill),
 }
 
 impl PoolVerbs {
@@ -37,6 +41,7 @@ impl PoolVerbs {
             Verb::Ls(verb) => verb.run(),
             Verb::Rm(verb) => verb.run(),
             Verb::Hold(verb) => verb.run(),
+            Verb::Fill(verb) => verb.run(),
         }
     }
 }

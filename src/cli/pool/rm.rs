@@ -23,6 +23,9 @@ impl Rm {
             let name = super::name(text).map_err(|why| {
                 Failed::new(format!("`{}` is not a name: {why}", text.escape_debug()))
             })?;
+            if super::warm::remove_pool(&pools, &name)? {
+                return Ok(text.into());
+            }
             match pools.remove(&name) {
                 Err(PoolsError::NotFound { .. }) if self.force => Ok(text.into()),
                 other => Ok(other.map(|()| text.into())?),

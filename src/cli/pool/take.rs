@@ -1,6 +1,6 @@
 //! `kvmlet pool take`: a VM of a pool goes on, with this process's streams.
 
-use super::name;
+use super::{name, warm};
 use crate::boot::end_code;
 use crate::instances::book;
 use crate::{Failed, Outcome};
@@ -28,9 +28,12 @@ const AT_ONCE: usize = 4096;
 /// Take a VM of a pool, and have it go on in the foreground.
 ///
 /// This ends with its exit code, and the VM with this. Ctrl-] ends it from the keyboard. A pool that is empty is waited for,
-/// unless it cannot have any more.
+/// unless it cannot have any more. One of an image has an instance go on in the background, and its id is printed.
 #[derive(Args)]
 pub(super) struct Take {
+    /// What an instance is called from then on.
+    #[arg(long = "name", value_name = "NAME", value_parser = name)]
+    called: Option<Name>,
     /// The pool's name.
     #[arg(value_name = "POOL", value_parser = name)]
     name: Name,
@@ -38,7 +41,20 @@ pub(super) struct Take {
 
 impl Take {
     pub fn run(self) -> Outcome {
-        let mut pool = Pools::of(&book()?)?.connect(&self.name)?;
+        let pools = Pools::of(&book()?)?;
+        if let Some(pool) = pools.of_image(&self.name)? {
+            let id = warm::take(&pools, pool, self.called.as_ref())?;
+            // It runs, whoever hears of it.
+            kvmlet_command::print_name(&id, "instance runs:");
+            return Ok(0);
+        }
+        if self.called.is_some() {
+            return Err(
+                Failed::new("VMs of this pool are no instances, and have no names")
+                    .help("leave out --name"),
+            );
+        }
+        let mut pool = pools.connect(&self.name)?;
         // From here on they are the VM's.
         let signals = Signals::take(&ENDING).map_err(Failed::new)?;
         let taken = pool.take(PATIENCE).map_err(|source| PoolsError::Refused {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::fs::{copy, hard_link};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
 /// What is asked of the new one.
 pub(crate) struct Wanted {
@@ -39,8 +39,10 @@ impl Wanted {
     ) -> Outcome {
         refuse_changed(&kept.asked)?;
         let book = book()?;
-        let file = std::path::absolute(&saved.path).map_err(Failed::new)?;
-        note_move(&book, &kept, &file)?;
+        let file = absolute(&saved.path).map_err(Failed::new)?;
+        let base = saved.difference.as_ref().map(|it| absolute(&it.base));
+        let base = base.transpose().map_err(Failed::new)?;
+        note_move(&book, &kept, &file, base)?;
         self.make(&book, kept.asked, file, ready, detached)
     }
 
@@ -82,16 +84,19 @@ impl Wanted {
     }
 }
 
-/// Notes where a file is now that is no longer where it was put.
-fn note_move(book: &Book, kept: &Kept, file: &Path) -> Result<(), Failed> {
-    if kept.path == file || has_place(kept) {
+/// Notes where a file is now that is no longer where it was put, and its base.
+fn note_move(book: &Book, kept: &Kept, file: &Path, base: Option<PathBuf>) -> Result<(), Failed> {
+    let stays = kept.path == file || has_place(kept);
+    if stays && kept.base == base {
         return Ok(());
     }
+    let path = if stays { &kept.path } else { file };
     let snapshots = Snapshots::of(book)?;
     let _lock = snapshots.lock()?;
-    let path = file.into();
+    let path = path.into();
     Ok(snapshots.note(&Kept {
         path,
+        base,
         ..kept.clone()
     })?)
 }

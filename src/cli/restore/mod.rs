@@ -6,6 +6,7 @@ use super::chosen_id::id;
 use super::instances::book;
 use super::{Failed, Outcome};
 use crate::boot::{Resume, StartedBy};
+use crate::snapshot::{open, unusable};
 use clap::Args;
 pub(super) use instance::{Wanted as Another, refuse_changed};
 use kvmlet_manager::{InstanceId, Kept, Name, Snapshots};
@@ -35,6 +36,9 @@ pub(super) struct Restore {
     /// Read all of guest memory first, and refuse a file in which it has changed.
     #[arg(long)]
     verify: bool,
+    /// The snapshot since which it has what has changed, if that is not where the book of who has taken it says.
+    #[arg(long, value_name = "FILE", conflicts_with = "memory_from")]
+    base: Option<PathBuf>,
     /// The id of the instance.
     #[arg(long, hide = true, value_parser = id)]
     id: Option<InstanceId>,
@@ -109,10 +113,14 @@ impl Restore {
             Some(StartedBy::Again) => Failed::new(error).help(
                 "what cannot be resumed can be booted anew (`kvmlet restart`), without what it had in memory",
             ),
-            _ => unusable(error),
+            _ => unusable(&self.file, error),
         }
         };
-        let saved = Saved::open(&self.file).map_err(unusable)?;
+        let saved = match self.resume.has_pager() {
+            true => Saved::open_without_memory(&self.file),
+            false => open(&self.file, self.base.as_deref()),
+        };
+        let saved = saved.map_err(unusable)?;
         if self.verify {
             saved.verify().map_err(unusable)?;
         }
@@ -130,8 +138,4 @@ fn noted(saved: &Saved) -> Result<Option<Kept>, Failed> {
         Some(id) => Ok(Snapshots::of(&book()?)?.find(&id)?),
         None => Ok(None),
     }
-}
-
-fn unusable(error: kvmlet_vmm::snapshot::Error) -> Failed {
-    Failed::new(error).help("name a file that `kvmlet snapshot` has written, as it was written")
 }

@@ -56,6 +56,21 @@ pub(super) struct Described {
 }
 
 impl Described {
+    /// Has it variables of whoever runs it? A file may name some, and a word that is no other flag's value.
+    pub fn takes_variables(&self, words: &[OsString]) -> bool {
+        let said = |word: &OsString| {
+            let word = word.as_bytes();
+            let rest = word.strip_prefix(b"--env=");
+            rest.or_else(|| word.strip_prefix(b"-e"))
+                .is_some_and(|rest| !rest.is_empty() && !rest.contains(&b'='))
+        };
+        let is_flag = |word: &OsString| word == "-e" || word == "--env";
+        let apart = words
+            .windows(2)
+            .any(|pair| is_flag(&pair[0]) && !pair[1].as_bytes().contains(&b'='));
+        !self.env_file.is_empty() || (!self.env.is_empty() && (apart || words.iter().any(said)))
+    }
+
     /// What runs: the image's entry point, or another, with the words behind the image or else the image's own. Nothing
     /// is what the guest's file of its service says.
     pub fn command(

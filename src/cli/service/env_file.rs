@@ -2,9 +2,8 @@
 //! and quotes are part of a value.
 
 use crate::Failed;
+use kvmlet_sys::regular;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
@@ -33,9 +32,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<OsString>, Failed> {
 pub(super) fn lines(path: &Path) -> Result<Vec<(usize, Vec<u8>)>, Failed> {
     let failed =
         |error: String| Failed::in_vain(format!("cannot read `{}`", path.display()), error);
-    let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut text));
-    read.map_err(|error| failed(error.to_string()))?;
+    let text = regular::read(path, MAX_BYTES + 1);
+    let text = text.map_err(|error| failed(error.to_string()))?;
     if text.len() as u64 > MAX_BYTES {
         return Err(failed(format!("it has more than {MAX_BYTES} bytes")));
     }

@@ -4,6 +4,7 @@ use super::changes::Changes;
 use super::described::Described;
 use super::env_file;
 use super::health::HealthFlags;
+use super::idle;
 use super::image::Pull;
 use super::mounts::Mounts;
 use super::root::Root;
@@ -13,7 +14,7 @@ use crate::size::size;
 use clap::Args;
 use kvmlet_image::config::{self as image, ImageConfig};
 use kvmlet_manager::{Asked, Book, InstanceId, LockedVolumes, LogLimits, Name};
-use kvmlet_spec::supervision::RestartPolicy;
+use kvmlet_spec::supervision::{RestartPolicy, Span};
 use kvmlet_spec::{
     CgroupParent, CpuQuota, CpuSet, CpuWeight, HostAddress, HostPort, Memory, NameServer, Net,
     Overcommit, PortMapping, PortMappings, Protocol, Setting, VmConfig, VmConfigBuilder,
@@ -39,6 +40,9 @@ pub(super) struct Flags {
     /// When it is started again by itself: no, on-failure[:N], always, unless-stopped.
     #[arg(long, value_name = "POLICY", default_value_t, conflicts_with = "rm")]
     restart: RestartPolicy,
+    /// Suspend it when nobody has used it for that long, and have it go on when a packet comes for it: 5m, 1h30m.
+    #[arg(long, value_name = "TIME", value_parser = Asked::idle_time)]
+    idle: Option<Span>,
     /// CPU time that it may use, in CPUs: 1.5, on 2 vCPUs.
     #[arg(long, value_name = "CPUS", allow_negative_numbers = true)]
     cpus: Option<CpuQuota>,
@@ -77,7 +81,7 @@ pub(super) struct Flags {
     #[command(flatten)]
     pub mounts: Mounts,
     #[command(flatten)]
-    described: Described,
+    pub described: Described,
     #[command(flatten)]
     health: HealthFlags,
     /// Note something about it; can be given again.
@@ -95,6 +99,11 @@ pub(super) struct Flags {
 }
 
 impl Flags {
+    /// Does it run, or not, without anybody's wish?
+    pub fn goes_on_by_itself(&self) -> bool {
+        self.idle.is_some() || self.restart != RestartPolicy::default()
+    }
+
     /// What is asked of a new instance.
     pub fn asked(
         self,
@@ -114,6 +123,7 @@ impl Flags {
             root.refuse_silent(&asked.command)?;
         }
         asked.restart = self.restart;
+        asked.idle = self.idle;
         asked.health = self.health.check(
             self.restart,
             of_image.and_then(|image| image.health.as_ref()),
@@ -135,6 +145,9 @@ impl Flags {
             .into_iter()
             .fold(config, VmConfigBuilder::disk);
         let config = self.config(config, ports, &asked)?;
+        if asked.idle.is_some() {
+            idle::check(&config.nets)?;
+        }
         let json = config.to_json().map_err(Error::from)?;
         asked.config = serde_json::from_str(&json).map_err(Failed::new)?;
         Ok(asked)

@@ -108,9 +108,9 @@ impl<'a> Made<'a> {
         let attended = matches!(then, Then::Attend(_));
         let starting = supervisor.go_on(turn, attended, ready);
         let ended = match then {
-            Then::Leave => starting.wait().map_err(NotStarted::from).and_then(|_| {
-                kvmlet_command::print(format!("{}\n", asked.id))?;
-                Ok(0)
+            Then::Leave => starting.wait().map_err(NotStarted::from).map(|_| {
+                kvmlet_command::print_name(&asked.id, "instance runs:");
+                0
             }),
             Then::Follow => starting
                 .wait()

@@ -5,6 +5,7 @@ mod described;
 mod env_file;
 mod flags;
 mod health;
+mod idle;
 mod image;
 mod made;
 mod mounts;
@@ -28,6 +29,7 @@ use kvmlet_manager::volumes::{Volumes, forget};
 pub(super) use made::{Made, Words};
 use mounts::pack;
 use root::Root;
+pub(super) use root::RootHere;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
@@ -81,6 +83,49 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// The image, as it was named.
+    pub fn image(&self) -> PathBuf {
+        self.words.first().map_or_else(PathBuf::new, PathBuf::from)
+    }
+
+    /// Can there be many of it that nobody has yet? It is what these words say.
+    pub fn check_for_pool(&self, words: &[OsString]) -> Result<(), Failed> {
+        let flags = words.len().saturating_sub(self.words.len());
+        let refused = if self.flags.name.is_some() {
+            Some((
+                "has a name when it is taken",
+                "say --name to `kvmlet pool take`",
+            ))
+        } else if self.detach
+            || self.cidfile.is_some()
+            || self.ready_fd.is_some()
+            || self.id.is_some()
+        {
+            Some((
+                "runs in the background, and its id is told when it is taken",
+                "leave out --detach, --cidfile and --ready-fd",
+            ))
+        } else if self.flags.goes_on_by_itself() {
+            Some((
+                "stands still until it is taken",
+                "leave out --restart and --idle",
+            ))
+        } else if self.flags.described.takes_variables(&words[..flags]) {
+            Some((
+                "may be made when somebody else's variables are set",
+                "say their values (--env NAME=VALUE), and leave out --env-file",
+            ))
+        } else {
+            None
+        };
+        match refused {
+            None => Ok(()),
+            Some((why, help)) => {
+                Err(Failed::new(format!("an instance of a pool {why}")).help(help))
+            }
+        }
+    }
+
     pub fn run(self) -> Outcome {
         let by = self.started_by.as_deref();
         let by = by.map_or(StartedBy::Run, StartedBy::of);
@@ -93,9 +138,10 @@ impl Run {
         let id = id.map_err(Failed::new)?;
         // It begins while it is found out what is to be started; without a turn it ends.
         let supervisor = waiting(&id, by)?;
+        let behind_net = is_behind(&self.words, "--net");
         let mut words = self.words.into_iter();
         let image = PathBuf::from(words.next().unwrap_or_default());
-        docker::refuse_networks(&image.to_string_lossy(), &self.flags.net)?;
+        docker::refuse_networks(&image.to_string_lossy(), &self.flags.net, behind_net)?;
         let root = match by {
             // Its own directory is not that of whoever has named something.
             StartedBy::ApiMade if image.is_relative() => Root::stored(&image, self.flags.pull)?,
@@ -168,4 +214,13 @@ impl Run {
             }
         }
     }
+}
+
+/// Do these words, the last of this process's command line, stand right behind a flag?
+fn is_behind(words: &[OsString], flag: &str) -> bool {
+    let count = kvmlet_sys::arguments::all().count();
+    let before = count.checked_sub(words.len() + 1);
+    before
+        .and_then(|at| kvmlet_sys::arguments::all().nth(at))
+        .is_some_and(|word| word == flag)
 }

@@ -121,6 +121,32 @@ impl Root {
     }
 }
 
+/// The content of a root that is here, for an instance that is made of an archive.
+pub(crate) struct RootHere {
+    /// Where it is.
+    pub source: DiskSource,
+    /// By which id, if it is an image of the store.
+    pub image_id: Option<String>,
+}
+
+impl RootHere {
+    /// What a user names: a file or an image of the store, of which none is pulled.
+    pub fn find(named: &Path) -> Result<Self, Failed> {
+        let root = Root::find(named, Pull::Never)?;
+        let source = match &root {
+            Root::Image(path) => path.into(),
+            Root::Stored(stored) => image::extents(&stored.image)?.into(),
+            Root::Directory(path) => {
+                let path = path.display();
+                return Err(Failed::new(format!("`{path}` is a directory"))
+                    .help("name the image that was made of it for the instance"));
+            }
+        };
+        let image_id = root.image_id();
+        Ok(Self { source, image_id })
+    }
+}
+
 /// Where an instance of that id is going to have a file.
 pub(super) fn file_of(book: &Book, asked: &Asked, name: &str) -> PathBuf {
     let instances = book.directory().path().join("instances");

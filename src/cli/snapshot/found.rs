@@ -1,5 +1,6 @@
 //! A snapshot that is noted, and what has become of its file.
 
+use super::opened::open;
 use crate::Failed;
 use kvmlet_command::shown::{binary, span};
 use kvmlet_manager::{InstanceId, Kept, Moment, Snapshots};
@@ -24,9 +25,13 @@ pub(super) enum Status {
 
 impl Status {
     pub fn of(kept: &Kept) -> Self {
-        match Saved::open(&kept.path) {
+        match open(&kept.path, kept.base.as_deref()) {
             Ok(saved) if is_noted(saved.note.as_deref(), &kept.id) => Self::Ready(Box::new(saved)),
             Ok(_) => Self::Replaced,
+            // Without its base it is of no use.
+            Err(error) if error.path != kept.path => {
+                Self::Unusable(kvmlet_sys::causes::in_a_line(&error))
+            }
             Err(error) => match &error.fault {
                 Fault::Read(error) if error.kind() == io::ErrorKind::NotFound => Self::Missing,
                 Fault::Foreign | Fault::Kind => Self::Replaced,
@@ -55,15 +60,19 @@ pub(crate) fn has_place(kept: &Kept) -> bool {
     noted(&kept.path).is_ok_and(|note| is_noted(note.as_deref(), &kept.id))
 }
 
+/// Which snapshot of an instance a file is, by what is noted in it.
+pub(crate) fn id_in(note: Option<Vec<u8>>) -> Option<InstanceId> {
+    String::from_utf8(note?).ok()?.try_into().ok()
+}
+
 /// The snapshot that a user names: by the beginning of its id, or by its file.
 pub(super) fn find(snapshots: &Snapshots, reference: &str) -> Result<Kept, Failed> {
     let path = Path::new(reference);
     if !reference.contains('/') && !path.is_file() {
         return Ok(snapshots.resolve(reference)?);
     }
-    let note = noted(path).map_err(Failed::new)?;
-    let id = note.and_then(|note| String::from_utf8(note).ok()?.try_into().ok());
-    let kept = id.map(|id: InstanceId| snapshots.find(&id)).transpose()?;
+    let id = id_in(noted(path).map_err(Failed::new)?);
+    let kept = id.map(|id| snapshots.find(&id)).transpose()?;
     let mut kept = kept.flatten().ok_or_else(|| {
         let path = path.display();
         Failed::new(format!(
@@ -146,6 +155,7 @@ pub(super) fn inspected(kept: &Kept) -> Value {
         "Created": kept.made,
         "File": kept.path,
         "Kind": kind(kept),
+        "Base": kept.base,
         "Status": status.name(),
         "Error": error,
         "Size": stored_bytes(kept),

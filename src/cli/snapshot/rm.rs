@@ -1,16 +1,17 @@
 //! `kvmlet snapshot rm`.
 
+use super::base::refuse_needed;
 use super::found::{find, has_place};
 use crate::instances::{book, each};
 use crate::{Failed, Outcome};
 use clap::Args;
-use kvmlet_manager::{Error, Kept, Snapshots};
+use kvmlet_manager::{Error, Kept, Snapshots, forget_working_set};
 use std::io;
 
 /// Remove snapshots, with their files. VMs that go on from one run on.
 #[derive(Args)]
 pub(super) struct Rm {
-    /// One that is not there is no error.
+    /// One that is not there is no error, and nor is one without which others are of no use.
     #[arg(short, long)]
     force: bool,
     /// Their ids, beginnings of ids, or files.
@@ -25,6 +26,12 @@ impl Rm {
             // By a file it is not there if the file is not.
             match find(&snapshots, reference) {
                 Ok(kept) => {
+                    // Somebody may be saving what needs it.
+                    let _lock = snapshots.lock()?;
+                    if !self.force {
+                        let help = "remove that one first, or this one all the same: --force";
+                        refuse_needed(&snapshots, &kept.path, help)?;
+                    }
                     remove(&snapshots, &kept)?;
                     Ok(kept.id.to_string())
                 }
@@ -49,6 +56,9 @@ pub(crate) fn remove(snapshots: &Snapshots, kept: &Kept) -> Result<(), Failed> {
                 return Err(Failed::in_vain(what, error));
             }
             _ => {}
+        }
+        if let Some(template) = &kept.template {
+            forget_working_set(template, &kept.path);
         }
     }
     Ok(snapshots.forget(&kept.id)?)

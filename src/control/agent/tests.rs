@@ -10,13 +10,13 @@ use std::thread::JoinHandle;
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The guest's end: a thread that hears requests and says what a test wants.
-struct Guest {
+pub(super) struct Guest {
     stream: UnixStream,
     heard: Vec<u8>,
 }
 
 impl Guest {
-    fn say(&mut self, event: &Event<'_>) {
+    pub(super) fn say(&mut self, event: &Event<'_>) {
         let mut out = vec![0; HEADER + MAX_PAYLOAD];
         let length = event.encode(&mut out).unwrap();
         // The host may have gone, which is what some tests are about.
@@ -24,7 +24,7 @@ impl Guest {
     }
 
     /// Waits for the first request that `wanted` knows.
-    fn hear<T>(&mut self, wanted: impl Fn(Request<'_>) -> Option<T>) -> T {
+    pub(super) fn hear<T>(&mut self, wanted: impl Fn(Request<'_>) -> Option<T>) -> T {
         self.try_hear(wanted).expect("the host has gone")
     }
 
@@ -48,14 +48,14 @@ impl Guest {
         }
     }
 
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         self.say(&Event::Hello { version: VERSION });
         self.hear(|request| matches!(request, Request::Start { .. }).then_some(()));
         self.say(&Event::Started { pid: 7 });
     }
 }
 
-fn guest(course: impl FnOnce(Guest) + Send + 'static) -> (Agent, JoinHandle<()>) {
+pub(super) fn guest(course: impl FnOnce(Guest) + Send + 'static) -> (Agent, JoinHandle<()>) {
     let (host, guest) = UnixStream::pair().unwrap();
     let thread = std::thread::spawn(|| {
         course(Guest {

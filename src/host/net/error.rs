@@ -1,8 +1,8 @@
 //! What can go wrong with interfaces, and what a person can do about it.
 
 use super::addresses;
-use super::lease::Record;
 use super::passt;
+use super::record::Record;
 use crate::config::{Advice, HostPort, PortMapping, Setting, Subnet, advice};
 use crate::shares::descriptors::TooFew;
 use crate::state::claims;
@@ -62,6 +62,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A descriptor that came with the configuration cannot be an interface.
+    #[error("the descriptor that a network interface was given {0}")]
+    TapGiven(&'static str, #[source] Option<io::Error>),
     /// CAP_NET_ADMIN is missing.
     #[error("no permission to {to}: that takes the capability CAP_NET_ADMIN")]
     Capability {
@@ -218,7 +221,10 @@ pub enum Holder {
 
 impl Holder {
     /// Who has a port that is to be published, as far as this user may know.
-    pub(super) fn of(mapping: &PortMapping, neighbours: &[Record]) -> Option<Self> {
+    pub(super) fn of<'a>(
+        mapping: &PortMapping,
+        mut neighbours: impl Iterator<Item = &'a Record>,
+    ) -> Option<Self> {
         let (HostPort::Fixed(port) | HostPort::FirstFree(port, _)) = mapping.host else {
             return None;
         };
@@ -227,7 +233,7 @@ impl Holder {
             ..*mapping
         };
         let collides = |record: &&Record| record.ports().any(|port| port.collides_with(&wanted));
-        match neighbours.iter().find(collides) {
+        match neighbours.find(collides) {
             Some(record) => Some(Self::Vm(record.pid)),
             None => {
                 addresses::listener(&wanted, port.get()).map(|(pid, name)| Self::Process(pid, name))

@@ -111,7 +111,7 @@ impl<'a> Forwarding<'a> {
             link::set_forwarding(tap, true)?;
         }
         let elsewhere = lent_to_others(socket, table);
-        for route in link::routes()?.iter().filter(|route| route.is_default()) {
+        for route in link::default_routes()? {
             let uplink = &route.interface;
             let known = loans.iter().any(|loan| loan.interface == *uplink);
             let forwards = link::forwards(uplink);
@@ -202,6 +202,10 @@ pub(super) fn forget(leases: &Leases, namespace: u64) {
 }
 
 impl Loan {
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
     /// Have others not switched on forwarding since?
     pub fn is_still_ours(&self) -> bool {
         self.all || !link::forwards(ALL)

@@ -1,124 +1,48 @@
 //! Who has which network: a [claim](crate::state::claims) for each interface that kvmlet has made.
+//!
+//! A start does not read them all: what they come to is in a [roll], which also tells whose owner was killed. All are read
+//! where it cannot be believed, and by who has to know what others have.
+//!
+//! [roll]: crate::state::roll
 
-use super::link::Route;
+use super::Error;
+use super::look::Seen;
 use super::namespace::Namespace;
-use super::{Error, link};
-use crate::config::{Egress, HostAddress, HostPort, PortMapping, Protocol, Subnet};
-use crate::state::claims::{Claim, Claims};
+use super::record::{DnsPorts, Record, note};
+use super::taken::Taken;
+use crate::config::{Egress, PortMapping, Subnet};
+use crate::state::claims::{Claim, Claims, Leftover};
+use crate::state::roll::{Cell, Roll};
 use crate::state::runtime::RuntimeDirectory;
-use kvmlet_sys::environment;
-use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroU16;
-
-/// Where networks are taken from, in this order: the first range that no route of the host touches but those
-/// to kvmlet's own interfaces.
-const RANGES: [(Ipv4Addr, u8); 3] = [
-    (Ipv4Addr::new(10, 107, 0, 0), 16),
-    (Ipv4Addr::new(172, 30, 0, 0), 16),
-    (Ipv4Addr::new(192, 168, 107, 0), 24),
-];
-/// A network, two hosts, and a broadcast address.
-const PREFIX: u8 = 30;
-/// What the names of kvmlet's interfaces begin with.
-pub(super) const TAP_PREFIX: &str = "kvmlet";
-
-/// What is written in a lease.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Record {
-    pub pid: u32,
-    /// The network namespace, by its inode number.
-    pub namespace: u64,
-    /// Its cookie.
-    #[serde(default)]
-    pub cookie: u64,
-    pub tap: String,
-    /// The tap's number.
-    #[serde(default)]
-    pub index: u32,
-    pub subnet: String,
-    pub guest: Ipv4Addr,
-    /// In the form of `-p`.
-    pub published: Vec<String>,
-    /// Where the host answers the guest's questions about names: ports at its address in the network.
-    pub dns: Option<DnsPorts>,
-    #[serde(default)]
-    pub egress: Egress,
-}
-
-/// Ports of the host that stand for port 53, which this host may have other uses for.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct DnsPorts {
-    pub udp: u16,
-    pub tcp: u16,
-}
-
-/// A published port whose clients elsewhere come by DNAT: all but those of IPv6 and of loopback, whom the proxy
-/// serves alone.
-pub(super) struct Forwarded {
-    /// The host's address, if not all.
-    pub at: Option<Ipv4Addr>,
-    pub protocol: Protocol,
-    pub host: NonZeroU16,
-    pub guest: NonZeroU16,
-}
-
-impl Record {
-    /// Is it about a network in that namespace?
-    pub fn is_of(&self, namespace: Namespace) -> bool {
-        namespace.is(self.namespace, self.cookie)
-    }
-
-    /// Can kvmlet have written this, in the note of this name? What is cleared by a note is no more than that.
-    pub fn is_credible(&self, name: &str) -> bool {
-        let number = self.tap.strip_prefix(TAP_PREFIX).unwrap_or_default();
-        let is_tap = !number.is_empty()
-            && self.tap.len() < libc::IFNAMSIZ
-            && number.bytes().all(|byte| byte.is_ascii_digit());
-        let subnet: Option<Subnet> = self.subnet.parse().ok();
-        let is_network = subnet.is_some_and(|subnet| {
-            let names = [subnet.address().to_string(), note(subnet, self.namespace)];
-            subnet.guest() == self.guest && names.iter().any(|known| known == name)
-        });
-        is_tap && is_network
-    }
-
-    /// All published ports. The ports of the host are chosen.
-    pub fn ports(&self) -> impl Iterator<Item = PortMapping> + '_ {
-        self.published.iter().filter_map(|text| text.parse().ok())
-    }
-
-    pub fn forwarded(&self) -> impl Iterator<Item = Forwarded> + '_ {
-        self.ports().filter_map(|mapping| {
-            let HostPort::Fixed(host) = mapping.host else {
-                return None;
-            };
-            let at = match mapping.address {
-                HostAddress::All => None,
-                HostAddress::Ip(IpAddr::V4(at)) if at.is_unspecified() => None,
-                HostAddress::Ip(IpAddr::V4(at)) if !at.is_loopback() => Some(at),
-                HostAddress::Localhost | HostAddress::Ip(_) => return None,
-            };
-            Some(Forwarded {
-                at,
-                protocol: mapping.protocol,
-                host,
-                guest: mapping.guest,
-            })
-        })
-    }
-}
+use kvmlet_sys::directory::Directory;
+use std::io;
 
 /// The directory of leases, locked against other processes until this value is dropped.
-pub(super) type Leases = Claims<Record>;
+pub(super) struct Leases {
+    claims: Claims<Record>,
+    roll: Roll<Taken>,
+    /// Those whose owners live, if they have been looked at one by one.
+    live: Option<Vec<Record>>,
+}
+
 /// A lease that this process holds.
-pub(super) type Lease = Claim<Record>;
+pub(super) struct Lease {
+    claim: Claim<Record>,
+    cell: Option<Cell>,
+}
+
+/// One whose owner is gone, with what could be read of it.
+pub(super) struct Left {
+    pub name: String,
+    pub record: Option<Record>,
+    cell: Option<u32>,
+}
 
 const DIRECTORY: &str = "net";
 
 /// Locks the leases in the runtime directory, and makes their directory if it is not there.
 pub(super) fn lock(runtime: &RuntimeDirectory) -> Result<Leases, Error> {
-    Ok(Leases::lock(runtime, DIRECTORY)?)
+    Leases::of(Claims::lock(runtime, DIRECTORY)?)
 }
 
 /// The same, if nobody else has them locked just now.
@@ -126,42 +50,27 @@ pub(super) fn lock(runtime: &RuntimeDirectory) -> Result<Leases, Error> {
 /// # Errors
 /// [`Busy`](claims::Error::Busy) if somebody has.
 pub(super) fn lock_at_once(runtime: &RuntimeDirectory) -> Result<Leases, Error> {
-    Ok(Leases::lock_at_once(runtime, DIRECTORY)?)
+    Leases::of(Claims::lock_at_once(runtime, DIRECTORY)?)
 }
 
-/// Locks the leases if there ever were some.
-pub(super) fn lock_existing(runtime: &RuntimeDirectory) -> Result<Option<Leases>, Error> {
-    Ok(Leases::lock_existing(runtime, DIRECTORY)?)
-}
-
-/// A network for a guest: the given one, or one that is free.
-pub(super) fn choose_network(leases: &Leases, wanted: Option<Subnet>) -> Result<Subnet, Error> {
-    let ours = |subnet: &Subnet| RANGES.iter().any(|range| is_within(*subnet, *range));
-    if let Some(subnet) = wanted.filter(|subnet| !ours(subnet))
-        && environment::is_privileged_by_file()
-    {
-        // Whoever may choose decides where the packets of all users go.
-        return Err(Error::SubnetOfOthers { subnet });
-    }
-    let (live, _) = leases.all()?;
-    let taken = |record: &Record| Some((record.subnet.parse().ok()?, record.pid));
-    let taken: Vec<_> = live.iter().filter_map(taken).collect();
-    let routes = link::routes().map_err(|source| Error::Routes { source })?;
-    let taps: Vec<&str> = live.iter().map(|record| &*record.tap).collect();
-    choose(wanted, &taken, &routes, &taps)
+/// The same if there ever were some.
+pub(super) fn lock_existing_at_once(runtime: &RuntimeDirectory) -> Result<Option<Leases>, Error> {
+    let claims = Claims::lock_existing_at_once(runtime, DIRECTORY)?;
+    claims.map(Leases::of).transpose()
 }
 
 /// Takes a network that was chosen for a tap, with the host's ports that go with it.
 pub(super) fn take(
-    leases: &Leases,
+    leases: &mut Leases,
     (tap, index): (&str, u32),
     subnet: Subnet,
     published: &[PortMapping],
     dns: Option<DnsPorts>,
     egress: Egress,
+    seen: Seen,
 ) -> Result<Lease, Error> {
     let here = Namespace::here();
-    let record = Record {
+    let mut record = Record {
         pid: std::process::id(),
         namespace: here.inode,
         cookie: here.cookie,
@@ -172,214 +81,219 @@ pub(super) fn take(
         published: published.iter().map(PortMapping::to_string).collect(),
         dns,
         egress,
+        cell: None,
     };
-    Ok(leases.claim(&note(subnet, here.inode), record)?)
+    let name = note(subnet, here.inode);
+    let mut taken = leases.taken()?;
+    taken.add(&record);
+    taken.see(&record, seen);
+    let Leases { claims, roll, .. } = leases;
+    let entered = roll.enter(claims.directory(), &name, taken, |cell| {
+        record.cell = cell;
+        claims.try_claim(&name, record)
+    });
+    let (claim, cell) = entered.map_err(|error| claims.failed(error))?;
+    leases.live = None;
+    Ok(Lease { claim, cell })
 }
 
-/// The name of a lease. What a killed VM has left in another namespace is not overwritten by who gets its network here.
-fn note(subnet: Subnet, namespace: u64) -> String {
-    format!("{}-{namespace}", subnet.address())
+impl Leases {
+    fn of(claims: Claims<Record>) -> Result<Self, Error> {
+        let roll = Roll::open(claims.directory()).map_err(|error| claims.failed(error))?;
+        Ok(Self {
+            claims,
+            roll,
+            live: None,
+        })
+    }
+
+    /// The directory, for what else is to be remembered there.
+    pub fn directory(&self) -> &Directory {
+        self.claims.directory()
+    }
+
+    /// Those whose owners live, in whichever network namespace. To know them takes a look at each.
+    pub fn live(&mut self) -> Result<&[Record], Error> {
+        if self.live.is_none() {
+            self.count()?;
+        }
+        Ok(self.live.as_deref().unwrap_or_default())
+    }
+
+    /// What they come to, with those that are left over.
+    pub fn taken(&mut self) -> Result<Taken, Error> {
+        if self.roll.totals().is_none() {
+            self.count()?;
+        }
+        match self.roll.totals() {
+            Some(taken) => Ok(taken.clone()),
+            None => Ok(Taken::of(self.live()?.iter())),
+        }
+    }
+
+    /// Those whose owners are gone. Where their names and cells are enough to tell that some are of no concern, `choose` leaves
+    /// these out.
+    pub fn left(&mut self, choose: impl Fn(&mut Vec<(u32, String)>)) -> Result<Vec<Left>, Error> {
+        match self.left_by_roll(choose)? {
+            Some(left) => Ok(left),
+            None => self.count(),
+        }
+    }
+
+    /// The same; none where the roll does not tell.
+    fn left_by_roll(
+        &self,
+        choose: impl Fn(&mut Vec<(u32, String)>),
+    ) -> Result<Option<Vec<Left>>, Error> {
+        let Some(mut ended) = self.roll.ended() else {
+            return Ok(None);
+        };
+        choose(&mut ended);
+        let mut left = Vec::new();
+        for (cell, name) in ended {
+            // Somebody else may hold it, for whom this thread's end is not the end.
+            let Some((name, record)) = self.claims.leftover(&name)? else {
+                return Ok(None);
+            };
+            let cell = Some(cell);
+            left.push(Left { name, record, cell });
+        }
+        Ok(Some(left))
+    }
+
+    /// Is there one, but for those that are known? Where the roll does not tell, as many are asked for.
+    pub fn has_left(&self, most: usize, known: impl Fn(&str) -> bool) -> Result<bool, Error> {
+        match self.roll.ended() {
+            Some(ended) => Ok(ended.iter().any(|(_, name)| !known(name))),
+            None => Ok(self.claims.has_leftover(most, known)?),
+        }
+    }
+
+    /// What else has changed in their directory is none of their changes.
+    pub fn stamp(&mut self) -> io::Result<()> {
+        self.roll.stamp(self.claims.directory())
+    }
+
+    /// Looks at all of them.
+    fn count(&mut self) -> Result<Vec<Left>, Error> {
+        let (live, stale) = self.claims.all()?;
+        let left = stale.iter().filter_map(|(_, record)| record.as_ref());
+        let mut taken = Taken::of(live.iter().chain(left));
+        if let Some(before) = self.roll.totals() {
+            taken.see_again(before);
+        }
+        let cells = self.roll.recount(
+            self.claims.directory(),
+            taken,
+            live.iter().map(|record| record.cell),
+            stale.iter().map(|(name, _)| &**name),
+        );
+        let cells = cells.map_err(|error| self.claims.failed(error))?;
+        self.live = Some(live);
+        let left = |((name, record), cell): (Leftover<Record>, _)| Left { name, record, cell };
+        Ok(stale.into_iter().zip(cells).map(left).collect())
+    }
+
+    /// Forgets one whose owner is gone.
+    pub fn forget(&mut self, left: &Left) -> Result<(), Error> {
+        let mut is_exact = true;
+        let settle = |taken: &mut Taken| {
+            let record = left.record.as_ref();
+            is_exact = record.is_some_and(|record| taken.subtract(record));
+        };
+        let claims = &self.claims;
+        let forgotten = self
+            .roll
+            .leave(claims.directory(), left.cell, settle, || {
+                claims.remove(&left.name)
+            })
+            .and_then(|()| match is_exact {
+                true => Ok(()),
+                false => self.roll.disbelieve(),
+            });
+        forgotten.map_err(|error| claims.failed(error).into())
+    }
+}
+
+impl Lease {
+    pub fn record(&self) -> &Record {
+        &self.claim.record
+    }
+
+    /// Lets go of it, in all processes that have it from this one: it is left over from now on, as if they had been killed.
+    pub fn let_go(&mut self) {
+        self.end();
+        self.claim.let_go();
+    }
+
+    /// Says that this owner has ended, who still lives: the kernel would not.
+    fn end(&mut self) {
+        if let Some(cell) = self.cell.take()
+            && let Err(error) = cell.end(self.claim.directory())
+        {
+            log::debug!("a network counts as taken until this process ends: {error}");
+        }
+    }
+
+    /// Is it this one that is left over under this name?
+    pub fn is_named(&self, name: &str) -> bool {
+        self.claim.is_named(name)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.cell.as_ref().is_some_and(Cell::is_held) {
+            self.end();
+        }
+    }
 }
 
 /// The guests of this owner in this network namespace.
-pub(super) fn live_here(leases: &Leases) -> Result<Vec<Record>, Error> {
-    let (mut live, _) = leases.all()?;
+pub(super) fn live_here(leases: &mut Leases) -> Result<Vec<Record>, Error> {
     let here = Namespace::here();
-    live.retain(|record| record.is_of(here));
-    Ok(live)
-}
-
-/// `taken` are networks with the processes of their guests, who have the `taps`.
-fn choose(
-    wanted: Option<Subnet>,
-    taken: &[(Subnet, u32)],
-    routes: &[Route],
-    taps: &[&str],
-) -> Result<Subnet, Error> {
-    let route = |subnet: Subnet| {
-        let overlaps = |route: &&Route| !route.is_default() && route.overlaps(subnet);
-        routes.iter().find(overlaps)
-    };
-    let holder = |subnet: Subnet| taken.iter().find(|(other, _)| overlap(*other, subnet));
-    if let Some(subnet) = wanted {
-        return match (holder(subnet), route(subnet)) {
-            (Some((_, by)), _) => Err(Error::SubnetTaken { subnet, by: *by }),
-            (None, Some(route)) => Err(Error::SubnetRouted {
-                subnet,
-                route: route.to_string(),
-                is_left: route.interface.starts_with(TAP_PREFIX)
-                    && !taps.contains(&&*route.interface),
-            }),
-            (None, None) => Ok(subnet),
-        };
-    }
-    let is_free = |subnet: &Subnet| holder(*subnet).is_none() && route(*subnet).is_none();
-    let mut in_the_way = None;
-    for (start, prefix) in RANGES {
-        let range = Subnet::new(start, prefix);
-        let foreign = routes.iter().find(|route| {
-            !route.is_default()
-                && !route.interface.starts_with(TAP_PREFIX)
-                && range.is_some_and(|range| route.overlaps(range))
-        });
-        if let Some(route) = foreign {
-            in_the_way = Some(route.to_string());
-            continue;
-        }
-        let step = 1 << (32 - PREFIX);
-        let end = start.to_bits() | (u32::MAX >> prefix);
-        let mut candidates = (start.to_bits()..=end)
-            .step_by(step)
-            .filter_map(|address| Subnet::new(Ipv4Addr::from_bits(address), PREFIX));
-        if let Some(free) = candidates.find(is_free) {
-            return Ok(free);
-        }
-    }
-    Err(Error::NoSubnet { route: in_the_way })
-}
-
-/// A network for a guest whose network nobody but itself sees: from the end of a range, where leases come last, and if
-/// possible of a range that this host has no route to.
-pub(super) fn beside_leases(number: u32) -> Subnet {
-    let routes = link::routes().unwrap_or_default();
-    let is_foreign = |range: Subnet| {
-        let mut routes = routes.iter().filter(|route| !route.is_default());
-        routes.any(|route| !route.interface.starts_with(TAP_PREFIX) && route.overlaps(range))
-    };
-    let mut ranges = RANGES.iter().copied();
-    let unused = ranges.find(|(start, prefix)| {
-        Subnet::new(*start, *prefix).is_some_and(|range| !is_foreign(range))
-    });
-    let (start, prefix) = unused.unwrap_or(RANGES[0]);
-    let networks = 1 << (PREFIX - prefix);
-    let network = networks - 1 - number % networks;
-    let address = Ipv4Addr::from_bits(start.to_bits() | network << (32 - PREFIX));
-    Subnet::new(address, PREFIX).unwrap_or_else(|| unreachable!("ranges are of networks for hosts"))
-}
-
-fn is_within(subnet: Subnet, (start, prefix): (Ipv4Addr, u8)) -> bool {
-    let range = Subnet::new(start, prefix);
-    range.is_some_and(|range| subnet.prefix() >= prefix && overlap(subnet, range))
-}
-
-fn overlap(a: Subnet, b: Subnet) -> bool {
-    (a.address().to_bits() ^ b.address().to_bits()) & a.mask() & b.mask() == 0
+    let live = leases.live()?.iter().filter(|record| record.is_of(here));
+    Ok(live.cloned().collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::look::Look;
     use super::*;
-
-    fn route(text: &str, interface: &str) -> Route {
-        let subnet: Subnet = text.parse().unwrap();
-        Route {
-            interface: interface.into(),
-            destination: subnet.address().to_bits(),
-            mask: subnet.mask(),
-        }
-    }
-
-    #[test]
-    fn networks_avoid_leases_and_routes() {
-        let choice = |taken: &[&str], routes: &[Route]| {
-            let taken = taken.iter().map(|text| (text.parse().unwrap(), 1));
-            choose(None, &taken.collect::<Vec<_>>(), routes, &[]).map(|subnet| subnet.to_string())
-        };
-        assert_eq!(choice(&[], &[]).unwrap(), "10.107.0.0/30");
-        assert_eq!(choice(&["10.107.0.0/30"], &[]).unwrap(), "10.107.0.4/30");
-        assert_eq!(choice(&["10.107.0.0/29"], &[]).unwrap(), "10.107.0.8/30");
-        let ours = route("10.107.0.0/30", "kvmlet0");
-        assert_eq!(choice(&[], &[ours]).unwrap(), "10.107.0.4/30");
-        let vpn = route("10.0.0.0/8", "tun0");
-        assert_eq!(
-            choice(&[], std::slice::from_ref(&vpn)).unwrap(),
-            "172.30.0.0/30"
-        );
-        let all = [
-            vpn,
-            route("172.16.0.0/12", "a"),
-            route("192.168.0.0/16", "b"),
-        ];
-        let error = choice(&[], &all).unwrap_err().to_string();
-        assert!(error.contains("192.168.0.0/16 on b"), "{error}");
-        // What is asked for may be anywhere but in the way.
-        let asked = Some("10.107.9.0/24".parse().unwrap());
-        assert!(choose(asked, &[], &all[1..], &[]).is_ok());
-        assert!(choose(asked, &[], &all, &[]).is_err());
-        let taken = ("10.107.9.4/30".parse().unwrap(), 7);
-        let error = choose(asked, &[taken], &[], &[]).unwrap_err();
-        assert!(matches!(error, Error::SubnetTaken { by: 7, .. }));
-        // An interface of kvmlet's that no guest has is about to go.
-        let ours = [route("10.107.9.0/30", "kvmlet3")];
-        for (taps, left) in [(&["kvmlet3"][..], false), (&["kvmlet4"], true)] {
-            let error = choose(asked, &[], &ours, taps).unwrap_err();
-            assert!(matches!(error, Error::SubnetRouted { is_left, .. } if is_left == left));
-        }
-    }
-
-    #[test]
-    fn ranges_hold_networks_as_a_whole() {
-        let within = |text: &str| {
-            let subnet = text.parse().unwrap();
-            RANGES.iter().any(|range| is_within(subnet, *range))
-        };
-        assert!(within("10.107.255.252/30") && within("192.168.107.0/24"));
-        assert!(!within("10.0.0.0/8") && !within("1.1.1.0/30") && !within("192.168.106.0/23"));
-    }
-
-    #[test]
-    fn notes_that_kvmlet_cannot_have_written_are_not_believed() {
-        let good = Record {
-            pid: 1,
-            namespace: 1,
-            cookie: 1,
-            tap: "kvmlet12".into(),
-            index: 12,
-            subnet: "10.107.0.4/30".into(),
-            guest: Ipv4Addr::new(10, 107, 0, 6),
-            published: vec![],
-            dns: None,
-            egress: Egress::All,
-        };
-        assert!(good.is_credible("10.107.0.4-1") && good.is_credible("10.107.0.4"));
-        assert!(!good.is_credible("10.107.0.4-2"));
-        assert!(!good.is_credible("10.107.0.0"));
-        for tap in [
-            "eth0",
-            "kvmlet",
-            "kvmlet1234567890",
-            "kvmlet0\" } ; flush ruleset",
-            "kvmlet/../eth0",
-        ] {
-            let tap = tap.into();
-            let forged = Record {
-                tap,
-                ..good.clone()
-            };
-            assert!(!forged.is_credible("10.107.0.4"), "{}", forged.tap);
-        }
-        let guest = Ipv4Addr::new(192, 0, 2, 1);
-        let forged = Record {
-            guest,
-            ..good.clone()
-        };
-        assert!(!forged.is_credible("10.107.0.4"));
-        let subnet = "0.0.0.0/0".into();
-        assert!(!Record { subnet, ..good }.is_credible("0.0.0.0"));
-    }
 
     #[test]
     fn what_a_killed_owner_had_is_known() {
         let place = tempfile::tempdir().unwrap();
-        let leases = lock(&RuntimeDirectory::at(place.path()).unwrap()).unwrap();
-        let one = choose_network(&leases, None).unwrap();
-        let first = take(&leases, ("kvmlet0", 1), one, &[], None, Egress::All).unwrap();
-        let other = choose_network(&leases, None).unwrap();
-        let _second = take(&leases, ("kvmlet1", 2), other, &[], None, Egress::All).unwrap();
+        let mut leases = lock(&RuntimeDirectory::at(place.path()).unwrap()).unwrap();
+        let choose = |leases: &mut Leases| {
+            super::super::choice::choose_network(leases, None, &mut Look::after(None))
+        };
+        let one = choose(&mut leases).unwrap();
+        let first = take(
+            &mut leases,
+            ("kvmlet0", 1),
+            one,
+            &[],
+            None,
+            Egress::All,
+            Seen::default(),
+        )
+        .unwrap();
+        let other = choose(&mut leases).unwrap();
+        let _second = take(
+            &mut leases,
+            ("kvmlet1", 2),
+            other,
+            &[],
+            None,
+            Egress::All,
+            Seen::default(),
+        )
+        .unwrap();
         assert_ne!(one, other);
         drop(first);
-        let (live, stale) = leases.all().unwrap();
-        assert_eq!((live.len(), stale.len()), (1, 1));
-        assert_eq!(stale[0].1.as_ref().unwrap().tap, "kvmlet0");
+        let stale = leases.count().unwrap();
+        assert_eq!((leases.live().unwrap().len(), stale.len()), (1, 1));
+        assert_eq!(stale[0].record.as_ref().unwrap().tap, "kvmlet0");
     }
 }

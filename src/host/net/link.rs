@@ -4,7 +4,7 @@ use crate::config::{MacAddress, Subnet};
 use kvmlet_sys::tap::{check, request};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -54,6 +54,16 @@ impl Socket {
         self.ioctl(libc::SIOCGIFINDEX, &mut request)?;
         // SAFETY: SIOCGIFINDEX has written the number, which is positive.
         Ok(unsafe { request.ifr_ifru.ifru_ifindex }.unsigned_abs())
+    }
+
+    /// The name of the interface of this number.
+    pub fn name(&self, index: u32) -> io::Result<String> {
+        let mut request = request("", 0);
+        request.ifr_ifru.ifru_ifindex = index.cast_signed();
+        self.ioctl(libc::SIOCGIFNAME, &mut request)?;
+        let name = request.ifr_name.map(|byte| byte as u8);
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        Ok(String::from_utf8_lossy(name).into_owned())
     }
 
     pub fn is_up(&self, name: &str) -> bool {
@@ -107,19 +117,48 @@ impl Socket {
 
     fn set(&self, number: libc::c_ulong, name: &str, address: Ipv4Addr) -> io::Result<()> {
         let mut request = request(name, 0);
-        let value = libc::sockaddr_in {
-            sin_family: libc::AF_INET as libc::sa_family_t,
-            sin_port: 0,
-            sin_addr: libc::in_addr {
-                s_addr: address.to_bits().to_be(),
-            },
-            sin_zero: [0; 8],
-        };
-        // SAFETY: both are addresses of 16 bytes, plain data.
-        request.ifr_ifru.ifru_addr =
-            unsafe { std::mem::transmute::<libc::sockaddr_in, libc::sockaddr>(value) };
+        request.ifr_ifru.ifru_addr = sockaddr(address);
         self.ioctl(number, &mut request)
     }
+
+    /// Has the kernel know a neighbour's hardware address (arp(7)): without asking, for good, or as if it had been told.
+    pub fn set_neighbour(
+        &self,
+        name: &str,
+        (address, mac): (Ipv4Addr, MacAddress),
+        for_good: bool,
+    ) -> io::Result<()> {
+        /// The number of Linux, which is missing for some C libraries.
+        const SIOCSARP: libc::c_ulong = 0x8955;
+        // SAFETY: it is plain data, for which zeros are valid.
+        let mut entry: libc::arpreq = unsafe { std::mem::zeroed() };
+        entry.arp_pa = sockaddr(address);
+        entry.arp_ha.sa_family = libc::ARPHRD_ETHER;
+        for (to, from) in entry.arp_ha.sa_data.iter_mut().zip(mac.octets()) {
+            *to = from as libc::c_char;
+        }
+        let permanent = if for_good { libc::ATF_PERM } else { 0 };
+        entry.arp_flags = libc::ATF_COM | permanent;
+        let most = entry.arp_dev.len() - 1;
+        for (to, from) in entry.arp_dev[..most].iter_mut().zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        // SAFETY: SIOCSARP reads an arpreq.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), SIOCSARP as _, &raw const entry) })
+    }
+}
+
+fn sockaddr(address: Ipv4Addr) -> libc::sockaddr {
+    let value = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: 0,
+        sin_addr: libc::in_addr {
+            s_addr: address.to_bits().to_be(),
+        },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: both are addresses of 16 bytes, plain data.
+    unsafe { std::mem::transmute::<libc::sockaddr_in, libc::sockaddr>(value) }
 }
 
 /// An IPv4 route of the host's main table.
@@ -161,18 +200,37 @@ pub(super) fn routes() -> io::Result<Vec<Route>> {
     )?))
 }
 
+/// Those that lead to whatever no other route leads to. They are the first that the kernel tells, since it has all in the
+/// order of their destinations, and no more are read.
+pub(super) fn default_routes() -> io::Result<Vec<Route>> {
+    let file = fs::File::open("/proc/thread-self/net/route")?;
+    default_among(BufReader::with_capacity(1024, file))
+}
+
+fn default_among(table: impl BufRead) -> io::Result<Vec<Route>> {
+    let mut found = Vec::new();
+    for line in table.lines().skip(1) {
+        match parse_route(&line?) {
+            Some(route) if route.destination != 0 => break,
+            route => found.extend(route.filter(Route::is_default)),
+        }
+    }
+    Ok(found)
+}
+
 /// The kernel prints addresses as numbers of the machine's byte order, in hexadecimal.
-fn parse_routes(text: &str) -> Vec<Route> {
+fn parse_route(line: &str) -> Option<Route> {
     let hex = |field: &str| u32::from_str_radix(field, 16).ok().map(u32::from_be);
-    let route = |line: &str| {
-        let fields: Vec<_> = line.split_ascii_whitespace().collect();
-        Some(Route {
-            interface: (*fields.first()?).into(),
-            destination: hex(fields.get(1)?)?,
-            mask: hex(fields.get(7)?)?,
-        })
-    };
-    text.lines().skip(1).filter_map(route).collect()
+    let mut fields = line.split_ascii_whitespace();
+    Some(Route {
+        interface: fields.next()?.into(),
+        destination: hex(fields.next()?)?,
+        mask: hex(fields.nth(5)?)?,
+    })
+}
+
+fn parse_routes(text: &str) -> Vec<Route> {
+    text.lines().skip(1).filter_map(parse_route).collect()
 }
 
 /// A setting of one interface, in the network namespace of this thread.
@@ -206,13 +264,13 @@ pub(super) fn may_set_forwarding() -> io::Result<()> {
     fs::File::options().write(true).open(all).map(drop)
 }
 
-/// All interfaces that forward, but loopback.
-pub(super) fn forwarding_interfaces() -> Vec<String> {
+/// All interfaces but loopback.
+pub(super) fn interfaces() -> Vec<String> {
     let entries = fs::read_dir("/proc/sys/net/ipv4/conf");
     let names = entries.into_iter().flatten().flatten();
     names
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| !["all", "default", "lo"].contains(&name.as_str()) && forwards(name))
+        .filter(|name| !["all", "default", "lo"].contains(&name.as_str()))
         .collect()
 }
 
@@ -225,6 +283,48 @@ pub(super) fn disable_ipv6(interface: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn default_routes_are_found_without_a_look_at_the_others() {
+        let line = |interface: &str, destination: &str, mask: &str| {
+            let all = [
+                interface,
+                destination,
+                "0",
+                "0003",
+                "0",
+                "0",
+                "0",
+                mask,
+                "0",
+                "0",
+                "0",
+            ];
+            format!("{:<127}\n", all.join("\t"))
+        };
+        let many = |count: usize| {
+            let defaults = ["eth0", "eth1"].map(|name| line(name, "00000000", "00000000"));
+            let half = line("tun0", "00000000", "00000080");
+            let others = line("kvmlet0", "00006B0A", "FCFFFFFF").repeat(count);
+            [
+                &line("Iface", "Destination", "Mask"),
+                &half,
+                &defaults.concat(),
+                &others,
+            ]
+            .map(String::as_str)
+            .concat()
+        };
+        let read = |count| {
+            let text = many(count);
+            let mut rest = text.as_bytes();
+            let found = default_among(BufReader::with_capacity(1024, &mut rest)).unwrap();
+            let names: Vec<_> = found.into_iter().map(|route| route.interface).collect();
+            assert_eq!(names, ["eth0", "eth1"]);
+            text.len() - rest.len()
+        };
+        assert_eq!(read(20), read(2000));
+    }
 
     #[test]
     fn routes_are_read_as_the_kernel_prints_them() {

@@ -1,17 +1,20 @@
 //! Interfaces of kvmlet's own: what is made for one, and taken down at its end.
 
 use super::forwarding::Loan;
-use super::lease::{self, Lease, Leases, Record};
+use super::lease::{self, Lease, Leases};
+use super::look::Look;
 use super::name_service::{self, NameService};
+use super::namespace::Namespace;
 use super::nat::Ways;
 use super::nft::News;
 use super::proxy::{Offer, Seats};
 use super::publish::{self, Published};
-use super::reap::{Ended, reap};
+use super::reap::{Ended, reap, reap_and_keep};
+use super::record::{Record, TAP_PREFIX};
 use super::tap::Tap;
 use super::turn::Turn;
 use super::watch::Guarded;
-use super::{Carrier, Error, Network, link, patience};
+use super::{Carrier, Error, Network, choice, link, patience};
 use crate::config::{
     Egress, GuestAddress, Interface, MacAddress, Mtu, Net, PortMapping, Protocol, Subnet,
 };
@@ -41,20 +44,21 @@ impl Network {
     pub(super) fn make(config: &Net, runtime: &RuntimeDirectory) -> Result<Self, Error> {
         let (seats, descriptors) = seats(&config.publish)?;
         // Whoever waits here has no lock.
-        let (leases, others, published) = patience::in_turn(|| {
-            let leases = lease::lock(runtime)?;
-            let others = reap(&leases, None)?;
-            let published = publish::take(&config.publish, &others)?;
-            if config.subnet.is_some() {
-                lease::choose_network(&leases, config.subnet)?;
+        let (mut leases, published) = patience::in_turn(|| {
+            let mut leases = lease::lock(runtime)?;
+            reap(&mut leases, None)?;
+            let published = publish::take(&config.publish, Some(&mut leases))?;
+            if let Some(subnet) = config.subnet {
+                choice::check_network(&mut leases, subnet)?;
             }
-            Ok((leases, others, published))
+            Ok((leases, published))
         })?;
-        let name = format!("{}%d", lease::TAP_PREFIX);
-        let tap = Tap::create(&name, config.queues.get().into())?;
+        let taken = leases.taken()?;
+        let tap = Tap::create_numbered(TAP_PREFIX, taken.number(), config.queues.get().into())?;
         // Until the host has its address in it.
         let _turn = Turn::take()?;
-        let subnet = lease::choose_network(&leases, config.subnet)?;
+        let mut look = Look::after(taken.seen(Namespace::here()));
+        let subnet = choice::choose_network(&mut leases, config.subnet, &mut look)?;
         let names = NameService::bind(subnet, &config.dns)?;
         // Questions about names are a way out, too.
         let egress = config.egress.unwrap_or_default();
@@ -69,7 +73,9 @@ impl Network {
             source,
         })?;
         let named = (tap.name(), index);
-        let lease = lease::take(&leases, named, subnet, mappings, ports, egress)?;
+        let clients = look.clients(&link, index);
+        let seen = look.now;
+        let mut lease = lease::take(&mut leases, named, subnet, mappings, ports, egress, seen)?;
         let mtu = config.mtu.unwrap_or(Mtu::ETHERNET).get();
         let [a, b, c, d] = subnet.guest().octets();
         // From here on dropping `network` undoes what was done.
@@ -93,10 +99,11 @@ impl Network {
             .flatten()
             .collect(),
             made: None,
+            lent: Vec::new(),
             metadata: None,
             carrier: Carrier::Tap(tap),
         };
-        let guarded = network.open_ways(&leases, &lease.record, &others);
+        let guarded = network.open_ways(&mut leases, lease.record(), &clients);
         let guarded = guarded.and_then(|ways| {
             network.bring_up(&link, config, subnet, mtu)?;
             if asks {
@@ -105,10 +112,11 @@ impl Network {
             let news = News::subscribe().map_err(|source| Error::Rules { source })?;
             Ok(Guarded {
                 runtime: runtime.clone(),
-                record: lease.record.clone(),
+                record: lease.record().clone(),
                 ways,
                 news,
                 link,
+                stopped: false,
             })
         });
         match guarded {
@@ -127,7 +135,7 @@ impl Network {
             }
             Err(error) => {
                 lease.let_go();
-                let _ = reap(&leases, None);
+                let _ = reap(&mut leases, None);
                 Err(error)
             }
         }
@@ -152,12 +160,12 @@ impl Network {
     /// Makes the rules for the guest's packets, before any can come.
     fn open_ways(
         &mut self,
-        leases: &Leases,
+        leases: &mut Leases,
         record: &Record,
-        others: &[Record],
+        clients: &[String],
     ) -> Result<Ways, Error> {
         let mut ways = Ways::open(leases)?;
-        let warnings = ways.add(leases, record, others)?;
+        let warnings = ways.add(leases, record, clients)?;
         self.warnings.extend(warnings);
         Ok(ways)
     }
@@ -220,12 +228,15 @@ impl Network {
         made.lease.let_go();
     }
 
-    /// The rest, in a process that has nothing open but [these](Self::descriptors), and never returns.
-    pub(super) fn depart(mut self) {
-        if let (Some(made), Carrier::Tap(tap)) = (&self.made, &mut self.carrier) {
-            made.depart(tap);
-        }
+    /// The rest, in a process that has nothing open but [these](Self::descriptors), and never returns. What it returns is
+    /// better not closed at once.
+    pub(super) fn depart(mut self) -> Option<Ways> {
+        let ways = match (&self.made, &mut self.carrier) {
+            (Some(made), Carrier::Tap(tap)) => made.depart(tap),
+            _ => None,
+        };
         std::mem::forget(self);
+        ways
     }
 
     /// What its end takes: queues of a tap, and the notes.
@@ -237,25 +248,27 @@ impl Network {
 
 impl Made {
     /// Nobody sends anything by the tap any more, so it does not matter which is gone first.
-    fn depart(&self, tap: &mut Tap) {
-        thread::beside("tap", || tap.close(), || self.clear());
+    fn depart(&self, tap: &mut Tap) -> Option<Ways> {
+        thread::beside("tap", || tap.close(), || self.clear()).1
     }
 
     /// Takes the rules away, and gives the network back.
-    fn clear(&self) {
+    fn clear(&self) -> Option<Ways> {
         match lease::lock(&self.runtime) {
-            Ok(leases) => {
+            Ok(mut leases) => {
                 let ended = Ended {
                     lease: &self.lease,
                     borrowed: &self.borrowed,
                 };
-                if let Err(error) = reap(&leases, Some(ended)) {
-                    log::warn!("the network of a VM is left over: {error}");
+                match reap_and_keep(&mut leases, Some(ended)) {
+                    Ok(ways) => return ways,
+                    Err(error) => log::warn!("the network of a VM is left over: {error}"),
                 }
             }
             // The next command finds the lease and clears what it names.
             Err(error) => log::warn!("the network of a VM is left over: {error}"),
         }
+        None
     }
 }
 

@@ -17,16 +17,21 @@
 
 mod addresses;
 mod again;
+mod choice;
 mod conntrack;
 mod departure;
+mod doze;
 mod error;
 mod firewall;
 mod forwarding;
 #[cfg(test)]
 pub(crate) mod isolation;
 mod lease;
+mod leftover;
 mod legacy;
 mod link;
+mod look;
+mod lookup;
 mod made;
 mod name_service;
 mod namespace;
@@ -38,9 +43,11 @@ mod probe;
 mod proxy;
 mod publish;
 mod reap;
+mod record;
 mod rules;
 pub mod survey;
 mod table;
+mod taken;
 mod tap;
 mod thread;
 mod turn;
@@ -56,7 +63,7 @@ pub use reap::reap_stale;
 pub use tap::Tap;
 pub use watch::Watch;
 
-use crate::config::{Interface, MacAddress, Metadata, Net, NetBackend, PortMapping};
+use crate::config::{Interface, MacAddress, Metadata, Mtu, Net, NetBackend, PortMapping};
 use crate::state::runtime::RuntimeDirectory;
 use kvmlet_sys::environment;
 use kvmlet_sys::frames::FrameSocket;
@@ -71,6 +78,8 @@ pub struct Network {
     interface: Interface,
     warnings: Vec<String>,
     made: Option<Made>,
+    /// The ports of one that another process holds.
+    lent: Vec<PortMapping>,
     metadata: Option<Metadata>,
 }
 
@@ -106,12 +115,19 @@ impl Network {
 
     fn carried(config: &Net, runtime: Option<&RuntimeDirectory>) -> Result<Self, Error> {
         let make = || Self::make(config, runtime.ok_or(Error::NoNotes)?);
+        if !config.given.is_empty() {
+            return Ok(Self::given(
+                Tap::given(&config.given)?,
+                config.mac,
+                config.mtu,
+            ));
+        }
         match (&config.tap, config.backend) {
             (Some(name), _) => Self::open(name, config),
             (None, Some(NetBackend::Passt)) => passt::set_up(config),
             (None, backend) => match make() {
                 Err(Error::Tun { .. } | Error::Capability { .. })
-                    if backend.is_none() && passt::find().is_some() =>
+                    if backend.is_none() && !config.vhost && passt::find().is_some() =>
                 {
                     passt::set_up(config)
                 }
@@ -143,22 +159,28 @@ impl Network {
                 "the tap `{name}` is down and carries nothing; bring it up with `sudo ip link set {name} up`"
             ));
         }
-        let mac = match config.mac {
-            Some(mac) => mac,
-            None => random_mac(),
-        };
-        let interface = Interface {
-            mac,
-            mtu: u16::try_from(mtu).ok().filter(|mtu| *mtu >= 68),
-            guest: None,
-        };
-        Ok(Self {
+        let mtu = u64::try_from(mtu)
+            .ok()
+            .and_then(|mtu| Mtu::try_from(mtu).ok());
+        let mut network = Self::given(tap, config.mac, mtu);
+        network.warnings = warnings;
+        Ok(network)
+    }
+
+    /// One that somebody else looks after.
+    fn given(tap: Tap, mac: Option<MacAddress>, mtu: Option<Mtu>) -> Self {
+        Self {
             carrier: Carrier::Tap(tap),
-            interface,
-            warnings,
+            interface: Interface {
+                mac: mac.unwrap_or_else(random_mac),
+                mtu: mtu.map(Mtu::get),
+                guest: None,
+            },
+            warnings: Vec::new(),
             made: None,
+            lent: Vec::new(),
             metadata: None,
-        })
+        }
     }
 
     /// Has what [`proxy`](Self::proxy), [`relay`](Self::relay) and [`watch`](Self::watch) are for done by threads of this
@@ -211,7 +233,10 @@ impl Network {
     /// The published ports, with those of the host that were chosen for them.
     pub fn published(&self) -> &[PortMapping] {
         match &self.carrier {
-            Carrier::Tap(_) => self.made.as_ref().map_or(&[], |made| &made.published),
+            Carrier::Tap(_) => self
+                .made
+                .as_ref()
+                .map_or(&self.lent, |made| &made.published),
             Carrier::Passt(passt) => &passt.published,
         }
     }
@@ -266,6 +291,8 @@ fn random_mac() -> MacAddress {
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod look_tests;
+#[cfg(test)]
 mod name_tests;
 #[cfg(test)]
 mod neighbour_tests;
@@ -276,3 +303,5 @@ mod port_tests;
 mod tests;
 #[cfg(test)]
 mod traffic_tests;
+#[cfg(test)]
+mod watch_tests;

@@ -3,8 +3,8 @@
 //! A guest could not ask the host's own servers by itself, mostly: they are on loopback, of IPv6, or at private
 //! addresses, and they change.
 
-use super::lease::DnsPorts;
 use super::proxy::{DnsOffer, NameServers};
+use super::record::DnsPorts;
 use super::tap::Tap;
 use super::{Error, probe};
 use crate::config::{MacAddress, Subnet};

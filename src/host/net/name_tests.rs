@@ -319,7 +319,7 @@ fn only_its_guest_is_answered() {
             .as_ref()
             .unwrap()
             .lease
-            .record
+            .record()
             .dns
             .unwrap();
         let ask = || {

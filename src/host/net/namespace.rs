@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -54,14 +54,23 @@ fn cookie() -> io::Result<u64> {
     }
 }
 
-/// May there still be a namespace with this number? Not if no thread is in it, nobody has it open, and it is mounted
-/// nowhere; this user may not see enough to say so.
-pub(super) fn may_live(inode: u64) -> bool {
-    is_seen(&format!("net:[{inode}]")).unwrap_or(true)
+/// Those of these namespaces, by their numbers, that are gone: no thread is in them, nobody has them open, and they are
+/// mounted nowhere. None where this user may not see enough to say so.
+///
+/// This looks at all processes of the host.
+pub(super) fn gone(inodes: &[u64]) -> Vec<u64> {
+    let mut sought: HashMap<String, u64> = inodes
+        .iter()
+        .map(|inode| (format!("net:[{inode}]"), *inode))
+        .collect();
+    match find(&mut sought) {
+        Ok(()) => sought.into_values().collect(),
+        Err(_) => Vec::new(),
+    }
 }
 
-/// Errors are about what this user may not see.
-fn is_seen(name: &str) -> io::Result<bool> {
+/// Leaves those that are seen nowhere. Errors are about what this user may not see.
+fn find(sought: &mut HashMap<String, u64>) -> io::Result<()> {
     let mut mounts = HashSet::new();
     for process in children(Path::new("/proc"))? {
         let is_process = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
@@ -72,8 +81,8 @@ fn is_seen(name: &str) -> io::Result<bool> {
         let tasks = children(&process.join("task"))?;
         let namespaces = tasks.iter().map(|task| task.join("ns/net"));
         for link in namespaces.chain(children(&process.join("fd"))?) {
-            if target(&link)?.is_some_and(|target| target == name) {
-                return Ok(true);
+            if let Some(target) = target(&link)? {
+                sought.remove(&target);
             }
         }
         // One list for all who see the same.
@@ -83,13 +92,15 @@ fn is_seen(name: &str) -> io::Result<bool> {
         if mounts.insert(seen) {
             let list = there(fs::read_to_string(process.join("mountinfo")))?;
             // The root of the mount, in the fourth field (proc_pid_mountinfo(5)).
-            let mut roots = list.iter().flat_map(|list| list.lines());
-            if roots.any(|line| line.split(' ').nth(3) == Some(name)) {
-                return Ok(true);
+            for line in list.iter().flat_map(|list| list.lines()) {
+                line.split(' ').nth(3).map(|root| sought.remove(root));
             }
         }
+        if sought.is_empty() {
+            break;
+        }
     }
-    Ok(false)
+    Ok(())
 }
 
 fn children(directory: &Path) -> io::Result<Vec<std::path::PathBuf>> {

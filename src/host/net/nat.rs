@@ -3,13 +3,16 @@
 
 use super::firewall::Firewall;
 use super::forwarding::{Forwarding, Loan};
-use super::lease::{Leases, Record};
+use super::lease::{self, Leases};
+use super::namespace::Namespace;
 use super::nft::{Kind, Socket, as_number};
+use super::record::Record;
 use super::rules;
 use super::table::{self, Table};
 use super::{Error, conntrack, firewall, link};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// The ways of all guests that this owner has here.
 pub(super) struct Ways {
@@ -35,15 +38,16 @@ impl Ways {
         })
     }
 
-    /// Opens the ways of one guest beside `others`, who live; says what will not work all the same.
+    /// Opens the ways of one guest, who has a lease; says what will not work all the same. Of interfaces that clients may come in
+    /// on, `clients` are those that the table may not know.
     ///
     /// # Errors
     /// When there are no rules: nothing is open then.
     pub fn add(
         &mut self,
-        leases: &Leases,
+        leases: &mut Leases,
         record: &Record,
-        others: &[Record],
+        clients: &[String],
     ) -> Result<Vec<String>, Error> {
         // One of another owner may have been killed, and what it had is not cleared yet.
         if !self.table.others(&mut self.socket).is_empty() {
@@ -51,20 +55,26 @@ impl Ways {
         }
         self.firewall = firewall::in_the_way(&mut self.socket);
         // What may be left of guests that nobody remembers would be in the way.
-        let there = match others {
-            [] => false,
-            _ => self.extend(record).is_ok(),
-        };
-        if !there {
-            let all = others.iter().chain([record]);
-            self.build(all).map_err(refused)?;
+        let is_first = leases.taken()?.guests(Namespace::here()) <= 1;
+        let is_new = is_first || self.extend(record).is_err();
+        if is_new {
+            let live = lease::live_here(leases)?;
+            self.build(live.iter()).map_err(refused)?;
         }
         let mut warnings = Vec::new();
         let forwarding = Forwarding::of(leases, &[]);
         let mut loans = forwarding.loans(&mut self.socket, &self.table);
         let switched = forwarding.switch_on(&mut loans, &mut self.socket, &self.table, &record.tap);
         self.borrowed = loans;
-        if let Err(error) = switched.and_then(|()| self.route()) {
+        // What it has noted is no lease.
+        if let Err(error) = leases.stamp() {
+            log::debug!("the next start has to count: {error}");
+        }
+        let routed = switched.and_then(|()| match is_new {
+            true => self.route_all(),
+            false => self.route(clients),
+        });
+        if let Err(error) = routed {
             warnings.push(format!(
                 "the guest reaches nothing but this host: packets cannot be forwarded ({error})"
             ));
@@ -132,10 +142,17 @@ impl Ways {
     }
 
     /// Clients come in on whatever forwards.
-    fn route(&mut self) -> io::Result<()> {
-        let interfaces = link::forwarding_interfaces();
+    fn route_all(&mut self) -> io::Result<()> {
+        let mut interfaces = link::interfaces();
+        interfaces.retain(|name| link::forwards(name));
+        self.route(&interfaces)
+    }
+
+    /// Clients come in on these, and on those that are borrowed.
+    fn route(&mut self, interfaces: &[String]) -> io::Result<()> {
+        let borrowed = self.borrowed.iter().map(Loan::interface);
         self.socket.change(|batch| {
-            for interface in &interfaces {
+            for interface in interfaces.iter().map(String::as_str).chain(borrowed) {
                 self.table.route(batch, interface);
             }
         })
@@ -194,7 +211,7 @@ impl Ways {
         self.build(live.iter()).map_err(refused)?;
         Forwarding::of(leases, &self.borrowed)
             .note_again(&mut self.socket, &self.table)
-            .and_then(|()| self.route())
+            .and_then(|()| self.route_all())
             .map_err(refused)
     }
 
@@ -230,6 +247,12 @@ impl Ways {
     pub fn yield_forwarding(&mut self, leases: &Leases) {
         Forwarding::of(leases, &self.borrowed).give_up(&mut self.socket, &self.table);
         self.borrowed.retain(Loan::is_still_ours);
+    }
+}
+
+impl AsFd for Ways {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Taking the host's ports for a guest: a socket for each address that one is published at.
 
 use super::error::Holder;
-use super::lease::Record;
+use super::lease::Leases;
+use super::namespace::Namespace;
 use super::{Error, addresses};
 use crate::config::{HostAddress, HostPort, PortMapping, Protocol};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
@@ -24,11 +25,15 @@ pub(super) struct Published {
     pub mappings: Vec<PortMapping>,
 }
 
-/// Takes all ports, or none. `neighbours` are the VMs that may have them already.
-pub(super) fn take(ports: &[PortMapping], neighbours: &[Record]) -> Result<Published, Error> {
+/// Takes all ports, or none. Who has one already may be found among the leases.
+pub(super) fn take(
+    ports: &[PortMapping],
+    mut leases: Option<&mut Leases>,
+) -> Result<Published, Error> {
     let mut published = Published::default();
     for mapping in ports {
-        let (sockets, host) = bind_one(mapping).map_err(|refusal| refusal.explain(neighbours))?;
+        let (sockets, host) =
+            bind_one(mapping).map_err(|refusal| refusal.explain(leases.as_deref_mut()))?;
         for socket in sockets {
             match mapping.protocol {
                 Protocol::Tcp => published.tcp.push((socket.into(), mapping.guest)),
@@ -55,7 +60,7 @@ impl Refusal {
         self.source.kind() == io::ErrorKind::AddrInUse
     }
 
-    fn explain(self, neighbours: &[Record]) -> Error {
+    fn explain(self, leases: Option<&mut Leases>) -> Error {
         let Self {
             mapping,
             at,
@@ -67,11 +72,17 @@ impl Refusal {
                 address: at,
                 there: addresses::all(),
             },
-            io::ErrorKind::AddrInUse => Error::PortTaken {
-                mapping,
-                holder: Holder::of(&mapping, neighbours),
-                source,
-            },
+            io::ErrorKind::AddrInUse => {
+                let here = Namespace::here();
+                let neighbours = leases.and_then(|leases| leases.live().ok());
+                let neighbours = neighbours.unwrap_or_default().iter();
+                let neighbours = neighbours.filter(|record| record.is_of(here));
+                Error::PortTaken {
+                    mapping,
+                    holder: Holder::of(&mapping, neighbours),
+                    source,
+                }
+            }
             _ => Error::Publish { mapping, source },
         }
     }

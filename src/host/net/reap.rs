@@ -2,9 +2,11 @@
 
 use super::Error;
 use super::forwarding::{self, Loan};
-use super::lease::{self, Lease, Leases, Record};
+use super::lease::{self, Lease, Leases, Left};
+use super::leftover::{self, Known};
 use super::namespace::{self, Namespace};
 use super::nat::Ways;
+use crate::state::claims;
 use crate::state::runtime::RuntimeDirectory;
 
 /// A VM that has ended, with the interfaces that it knows to be borrowed.
@@ -13,62 +15,94 @@ pub(super) struct Ended<'a> {
     pub borrowed: &'a [Loan],
 }
 
-/// Clears what VMs that have ended, and those that were killed, have left over; returns those that live in this
-/// network namespace. What cannot be cleared stays noted. Of the one that has `ended` somebody else may have cleared it.
-pub(super) fn reap(leases: &Leases, ended: Option<Ended<'_>>) -> Result<Vec<Record>, Error> {
+/// Clears what VMs that have ended, and those that were killed, have left over. What cannot be cleared stays noted. Of the one
+/// that has `ended` somebody else may have cleared it.
+pub(super) fn reap(leases: &mut Leases, ended: Option<Ended<'_>>) -> Result<(), Error> {
+    reap_and_keep(leases, ended).map(drop)
+}
+
+/// The same; what comes along is closed by whoever has no lock any more. The kernel waits then until nobody can use what was
+/// cleared, for ten milliseconds and more.
+pub(super) fn reap_and_keep(
+    leases: &mut Leases,
+    ended: Option<Ended<'_>>,
+) -> Result<Option<Ways>, Error> {
     let here = Namespace::here();
-    let (mut live, stale) = leases.all()?;
-    live.retain(|record| record.is_of(here));
-    let (mut gone, mut cleared) = (Vec::new(), Vec::new());
-    let ended = ended.filter(|ended| stale.iter().any(|(name, _)| ended.lease.is_named(name)));
-    for (name, record) in stale {
-        match record.filter(|record| record.is_credible(&name)) {
+    let known = Known::of(leases, here);
+    let left = leases.left(|left| known.leave_out(left))?;
+    let ended = ended.filter(|ended| left.iter().any(|left| ended.lease.is_named(&left.name)));
+    let (mut gone, mut cleared, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
+    for left in left {
+        match left.record.as_ref().filter(|it| it.is_credible(&left.name)) {
             // The tap itself goes with its owner.
             Some(record) if record.is_of(here) => {
-                gone.push(record);
-                cleared.push(name);
+                gone.push(record.clone());
+                cleared.push(left);
             }
-            Some(record) if record.namespace == here.inode => leave(leases, &name, &record),
-            // Its rules, and what it has borrowed, are for a command there.
-            Some(record) if namespace::may_live(record.namespace) => {}
-            Some(record) => leave(leases, &name, &record),
-            None => leases.remove(&name),
+            Some(record) if record.namespace == here.inode => leave(leases, &left)?,
+            Some(_) => elsewhere.push(left),
+            None => leases.forget(&left)?,
         }
     }
+    leave_what_went(leases, elsewhere, &known)?;
     if gone.is_empty() {
-        return Ok(live);
+        return Ok(None);
     }
     let borrowed = ended.map_or(&[][..], |ended| ended.borrowed);
-    let closed = match Ways::open(leases) {
-        Ok(mut ways) => ways.remove(leases, &gone, live.is_empty(), borrowed),
+    // Those that are to go are counted, too.
+    let is_last = leases.taken()?.guests(here) as usize <= gone.len();
+    let mut ways = Ways::open(leases);
+    let closed = match &mut ways {
+        Ok(ways) => ways.remove(leases, &gone, is_last, borrowed),
         Err(error) => {
             log::debug!("there were no rules for guests: {error}");
             true
         }
     };
-    if !closed {
-        return Ok(live);
+    if closed {
+        for left in &cleared {
+            leases.forget(left)?;
+        }
     }
-    for name in cleared {
-        leases.remove(&name);
+    Ok(ways.ok())
+}
+
+/// Forgets leases that were of other namespaces and went with them. Where the namespace is still there, its rules and what
+/// it has borrowed are for a command there.
+fn leave_what_went(leases: &mut Leases, elsewhere: Vec<Left>, known: &Known) -> Result<(), Error> {
+    if elsewhere.iter().all(|left| known.contains(&left.name)) {
+        return Ok(());
     }
-    Ok(live)
+    let of = |left: &Left| left.record.as_ref().map_or(0, |record| record.namespace);
+    let inodes: Vec<u64> = elsewhere.iter().map(of).collect();
+    let gone = namespace::gone(&inodes);
+    let went = |left: &Left| gone.contains(&of(left));
+    let (went, stays): (Vec<_>, Vec<_>) = elsewhere.into_iter().partition(went);
+    for left in &went {
+        leave(leases, left)?;
+    }
+    leftover::know(leases, stays.iter().map(|left| &left.name));
+    Ok(())
 }
 
 /// Forgets a lease whose namespace is gone, with all that was in it.
-fn leave(leases: &Leases, name: &str, record: &Record) {
-    forwarding::forget(leases, record.namespace);
-    leases.remove(name);
+fn leave(leases: &mut Leases, left: &Left) -> Result<(), Error> {
+    if let Some(record) = &left.record {
+        forwarding::forget(leases, record.namespace);
+    }
+    leases.forget(left)
 }
 
-/// Clears what VMs have left over that were killed. Every command that deals with VMs does so first.
+/// Clears what VMs have left over that were killed. Every command that deals with VMs does so first, unless another one is
+/// about to: then nobody waits.
 ///
 /// # Errors
 /// When the notes cannot be used.
 pub fn reap_stale(runtime: &RuntimeDirectory) -> Result<(), Error> {
-    match lease::lock_existing(runtime)? {
-        Some(leases) => reap(&leases, None).map(drop),
-        // Nothing was ever set up.
-        None => Ok(()),
+    match lease::lock_existing_at_once(runtime) {
+        Ok(Some(mut leases)) if leftover::is_there(&leases)? => reap(&mut leases, None),
+        // There is none, or nothing was ever set up.
+        Ok(_) | Err(Error::State(claims::Error::Busy { .. })) => Ok(()),
+        Err(error) => Err(error),
     }
 }

@@ -201,7 +201,7 @@ pub(super) fn rules() -> Vec<(Chain, Vec<Expression>)> {
     ];
     let others_only = vec![
         output_name(0),
-        Expression::NotEqual(no(0), super::lease::TAP_PREFIX.into()),
+        Expression::NotEqual(no(0), super::record::TAP_PREFIX.into()),
         drop(),
     ];
     let at_original = vec![original_address(0), protocol(1), original_port(2)];

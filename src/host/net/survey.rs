@@ -1,7 +1,7 @@
 //! What this host gives for networks of kvmlet's own, looked at without making one.
 
-use super::lease::{DnsPorts, Record};
 use super::nft::Socket;
+use super::record::{DnsPorts, Record};
 use super::table::Table;
 use super::{Error, conntrack, firewall, link};
 use crate::config::{Egress, NetBackend};
@@ -26,7 +26,7 @@ pub fn backend() -> NetBackend {
 
 /// Does a route lead to whatever no other route leads to?
 pub fn has_default_route() -> bool {
-    link::routes().is_ok_and(|routes| routes.iter().any(link::Route::is_default))
+    link::default_routes().is_ok_and(|routes| !routes.is_empty())
 }
 
 /// Can rules for guests' packets be made? All of them are, for a guest that is not there, in a change that is taken
@@ -46,6 +46,7 @@ pub fn filters() -> io::Result<()> {
         published: ["80:80", "192.0.2.1:80:80"].map(Into::into).into(),
         dns: Some(DnsPorts { udp: 1, tcp: 1 }),
         egress: Egress::Internet,
+        cell: None,
     };
     let table = Table::named(&format!("rehearsal-{}", std::process::id()));
     Socket::open()?.rehearse(|batch| {

@@ -1,9 +1,9 @@
 //! The [rules](super::rules) of one owner as a table of nf_tables, and its guests' elements in it.
 
-use super::lease::Record;
 use super::nft::{
     Attribute, Batch, Expression, IPV4, IPV6, Kind, Socket, bytes, data, nest, number, text,
 };
+use super::record::Record;
 use super::rules::{
     ADDRESSES, BORROWED, CLOSED, Chain, GUARDED, GUESTS, OPEN, OPEN_AT, PRIVATE, PUBLISHED,
     PUBLISHED_AT, Part, RESOLVERS, ROUTED, SET_OF_TAPS, SETS, Set, TAPS, rules, rules_of_ipv6,

@@ -1,6 +1,7 @@
 //! Taps: virtual interfaces whose other end is a file (Linux Documentation/networking/tuntap.rst).
 
 use super::{Error, link};
+use crate::config::Given;
 use kvmlet_sys::tap::{TapQueue, Unattached};
 use std::io;
 use std::sync::Arc;
@@ -18,7 +19,28 @@ impl Tap {
     /// # Errors
     /// Without CAP_NET_ADMIN or a kernel with taps.
     pub fn create(name: &str, queues: usize) -> Result<Self, Error> {
+        Self::create_as(name, None, queues)
+    }
+
+    /// The same, but with this number, if no interface has that name: to find the first free one the kernel looks at all
+    /// interfaces.
+    pub(super) fn create_numbered(
+        prefix: &str,
+        number: Option<u32>,
+        queues: usize,
+    ) -> Result<Self, Error> {
+        let numbered = number.map(|number| format!("{prefix}{number}"));
+        Self::create_as(&format!("{prefix}%d"), numbered.as_deref(), queues)
+    }
+
+    fn create_as(name: &str, first: Option<&str>, queues: usize) -> Result<Self, Error> {
         let multi_queue = queues > 1;
+        if let Some(first) = first {
+            let file = Unattached::open().map_err(|source| Error::Tun { source })?;
+            if let Ok((queue, name)) = file.make(first, multi_queue) {
+                return Self::with_first(queue, name, queues);
+            }
+        }
         let (first, name) = queue(name, multi_queue)?.map_err(|source| match errno(&source) {
             libc::EPERM => Error::Capability {
                 to: "make a network interface",
@@ -69,6 +91,35 @@ impl Tap {
         Self::with_first(first, name, queues)
     }
 
+    /// Takes the queues that somebody has opened.
+    ///
+    /// # Errors
+    /// When one is none, of another tap than the first, or was taken before.
+    pub fn given(queues: &[Given]) -> Result<Self, Error> {
+        let refused = |why| Error::TapGiven(why, None);
+        let mut tap: Option<Self> = None;
+        for queue in queues {
+            let queue = queue
+                .take()
+                .ok_or_else(|| refused("was taken by another VM"))?;
+            let none = |source| Error::TapGiven("is no queue of a tap", Some(source));
+            let known = TapQueue::given(queue).map_err(none)?;
+            let form = "has frames of another form: its tap has to have IFF_VNET_HDR and IFF_NO_PI";
+            let (queue, name) = known.ok_or_else(|| refused(form))?;
+            let Some(tap) = &mut tap else {
+                let queues = vec![Arc::new(queue)];
+                tap = Some(Self { name, queues });
+                continue;
+            };
+            if tap.name != name {
+                return Err(refused("is a queue of another tap than the first"));
+            }
+            detach(&queue, &name)?;
+            tap.queues.push(Arc::new(queue));
+        }
+        tap.ok_or_else(|| refused("is not there"))
+    }
+
     fn with_first(first: TapQueue, name: String, count: usize) -> Result<Self, Error> {
         let mut queues = vec![Arc::new(first)];
         while queues.len() < count {
@@ -76,11 +127,7 @@ impl Tap {
                 name: name.clone(),
                 source,
             })?;
-            // The guest asks for more than one when it wants them.
-            next.attach(false).map_err(|source| Error::Tap {
-                name: name.clone(),
-                source,
-            })?;
+            detach(&next, &name)?;
             queues.push(Arc::new(next));
         }
         Ok(Self { name, queues })
@@ -106,6 +153,14 @@ impl Tap {
     pub fn queues(&self) -> &[Arc<TapQueue>] {
         &self.queues
     }
+}
+
+/// Has a queue beside the first get no frames: the guest asks for more than one when it wants them.
+fn detach(queue: &TapQueue, name: &str) -> Result<(), Error> {
+    queue.attach(false).map_err(|source| Error::Tap {
+        name: name.into(),
+        source,
+    })
 }
 
 /// Opens one queue of the named tap, and returns its name as the kernel has it.

@@ -212,6 +212,49 @@ fn a_firewall_that_forwards_nothing_is_told_of() {
     );
 }
 
+/// How many files of a directory are opened meanwhile, with names that end so.
+pub(super) fn opened(directory: &Path, end: &str, act: impl FnOnce()) -> usize {
+    use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+    let watch = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+    add_watch(&watch, directory, WatchFlags::OPEN).unwrap();
+    act();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 8192];
+    let mut events = Reader::new(watch, &mut buffer);
+    let mut names = std::collections::BTreeSet::new();
+    while let Ok(event) = events.next() {
+        let name = event.file_name().and_then(|name| name.to_str().ok());
+        names.extend(name.filter(|name| name.ends_with(end)).map(str::to_owned));
+    }
+    names.len()
+}
+
+fn opened_leases(runtime: &Path, act: impl FnOnce()) -> usize {
+    opened(&runtime.join("net"), ".claim", act)
+}
+
+#[test]
+fn a_network_comes_and_goes_without_a_look_at_others() {
+    isolated(
+        "net::tests::a_network_comes_and_goes_without_a_look_at_others",
+        || {
+            let runtime = tempfile::tempdir().unwrap();
+            let runtime = runtime.path();
+            let mut networks: Vec<_> = (0..3)
+                .map(|_| set_up(&Net::default(), runtime).unwrap())
+                .collect();
+            let mut last = None;
+            let start = || last = Some(set_up(&net(&["8080:80"]), runtime).unwrap());
+            assert_eq!(opened_leases(runtime, start), 1, "its own");
+            assert_eq!(opened_leases(runtime, || drop(last)), 1);
+            // What is free again is the next one's.
+            drop(networks.remove(1));
+            let next = set_up(&Net::default(), runtime).unwrap();
+            let address = next.interface().guest.as_ref().unwrap().address;
+            assert_eq!(address, Ipv4Addr::new(10, 107, 0, 6));
+        },
+    );
+}
+
 const CROWD: &str = "net::tests::processes_share_the_range_and_clear_up_after_each_other";
 
 /// Another process with a network, which it tells and then holds.
@@ -269,8 +312,11 @@ fn processes_share_the_range_and_clear_up_after_each_other() {
             child.wait().unwrap();
         }
         assert_eq!(lease_files(runtime), 8);
-        reap_stale(&RuntimeDirectory::at(runtime).unwrap()).unwrap();
-        assert_eq!(lease_files(runtime), 1);
+        // A look at theirs is a look at no other.
+        let looked_at = opened_leases(runtime, || {
+            reap_stale(&RuntimeDirectory::at(runtime).unwrap()).unwrap();
+        });
+        assert_eq!((looked_at, lease_files(runtime)), (7, 1));
         let rules = run("nft", &["list", "ruleset"]);
         assert!(rules.contains("tcp . 9000"), "{rules}");
         assert!(

@@ -2,15 +2,16 @@
 //! starts one may drop what they let pass.
 
 use super::firewall::Firewall;
-use super::lease::{self, Record};
+use super::lease;
 use super::nat::Ways;
 use super::nft::{Change, IPV4, IPV6, Kind, News, Received};
+use super::record::Record;
 use super::rules::PRIVATE;
 use super::table::{NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_TABLE, TABLE_PREFIX};
 use super::{Error, legacy, link};
 use crate::state::claims;
 use crate::state::runtime::RuntimeDirectory;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// A guest whose rules are looked after.
@@ -21,6 +22,8 @@ pub(super) struct Guarded {
     pub news: News,
     /// The way to the interface: when it is needed, no descriptor may be left.
     pub link: link::Socket,
+    /// It is down until the rules are back, whoever has put them back.
+    pub stopped: bool,
 }
 
 /// How long until rules that could not be put back are tried again.
@@ -109,6 +112,12 @@ impl Watch {
     /// Readable when there is news.
     pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
         self.guarded.news.fds()
+    }
+
+    /// Those that the kernel may make wait who closes them.
+    pub(super) fn sockets(&self) -> [BorrowedFd<'_>; 2] {
+        let [tables, _] = self.guarded.news.fds();
+        [tables, self.guarded.ways.as_fd()]
     }
 
     /// When there is something to do without any.
@@ -256,9 +265,12 @@ impl Guarded {
             let whole = !concerns.contents
                 && self.ways.is_whole().unwrap_or(false)
                 && self.ways.extend(&self.record).is_ok();
-            if !whole {
-                self.rebuild(concerns.contents)?;
-                repaired = true;
+            match whole {
+                true => self.start()?,
+                false => {
+                    self.rebuild(concerns.contents)?;
+                    repaired = true;
+                }
             }
             (concerns.rules, concerns.contents) = (false, false);
         }
@@ -274,22 +286,35 @@ impl Guarded {
 
     /// Without its rules a guest would reach this host: its interface is down until they are back.
     fn rebuild(&mut self, contents: bool) -> Result<(), Error> {
-        let tap = &self.record.tap;
-        let failed = |source| Error::Link {
-            name: tap.clone(),
-            what: "change the state",
-            source,
-        };
-        let stopped = self.link.set_up(tap, false).map_err(failed);
-        let leases = lease::lock_at_once(&self.runtime)?;
+        let stopped = self.set_up(false);
+        self.stopped |= stopped.is_ok();
+        let mut leases = lease::lock_at_once(&self.runtime)?;
         // Another guest's supervisor may have done it meanwhile.
         let whole = self.ways.is_whole().unwrap_or(false) && self.ways.extend(&self.record).is_ok();
         if contents || !whole {
-            let live = lease::live_here(&leases)?;
+            let live = lease::live_here(&mut leases)?;
             self.ways.rebuild(&leases, &live)?;
         }
         stopped?;
-        self.link.set_up(tap, true).map_err(failed)
+        self.start()
+    }
+
+    /// Has the interface go on, if it was stopped.
+    fn start(&mut self) -> Result<(), Error> {
+        if self.stopped {
+            self.set_up(true)?;
+            self.stopped = false;
+        }
+        Ok(())
+    }
+
+    fn set_up(&self, up: bool) -> Result<(), Error> {
+        let tap = &self.record.tap;
+        self.link.set_up(tap, up).map_err(|source| Error::Link {
+            name: tap.clone(),
+            what: "change the state",
+            source,
+        })
     }
 }
 

@@ -85,6 +85,9 @@ pub(crate) struct Claim<R> {
     pub record: R,
 }
 
+/// Does an owner live who holds a note?
+struct Held(bool);
+
 /// A note that nobody holds, by its name, with what could be read of it.
 pub(crate) type Leftover<R> = (String, Option<R>);
 
@@ -112,9 +115,12 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
     }
 
     /// The same, unless there is no such directory yet.
-    pub fn lock_existing(runtime: &RuntimeDirectory, name: &str) -> Result<Option<Self>, Error> {
+    pub fn lock_existing_at_once(
+        runtime: &RuntimeDirectory,
+        name: &str,
+    ) -> Result<Option<Self>, Error> {
         match runtime.existing_subdirectory(name) {
-            Ok(directory) => Self::locked(directory, PATIENCE).map(Some),
+            Ok(directory) => Self::locked(directory, lock::AT_ONCE).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::of(&runtime.path().join(name))(error)),
         }
@@ -161,30 +167,76 @@ impl<R: Serialize + DeserializeOwned> Claims<R> {
             let Some(name) = file_name.strip_suffix(EXTENSION) else {
                 continue;
             };
-            let file = match self.directory.open_existing(&file_name) {
-                Ok(file) => file,
-                // Owners that end remove their files without waiting for the directory. (And no owner makes links.)
-                Err(error)
-                    if [Some(libc::ENOENT), Some(libc::ELOOP)].contains(&error.raw_os_error()) =>
-                {
-                    continue;
-                }
-                // A claim that is not seen must not count as none.
-                Err(error) => return Err(failed(error)),
-            };
-            text.clear();
-            let read = (&file).take(MAX_BYTES).read_to_end(&mut text);
-            let record = read.ok().and_then(|_| serde_json::from_slice(&text).ok());
-            match lock::try_acquire(&file) {
-                Ok(true) => stale.push((name.into(), record)),
-                Ok(false) => live.extend(record),
-                Err(error) => return Err(failed(error)),
+            match self.look(&file_name, &mut text)? {
+                None => {}
+                Some((record, Held(true))) => live.extend(record),
+                Some((record, Held(false))) => stale.push((name.into(), record)),
             }
         }
         Ok((live, stale))
     }
 
+    /// The note of this name, if there is one and nobody holds it.
+    pub fn leftover(&self, name: &str) -> Result<Option<Leftover<R>>, Error> {
+        let looked = self.look(&file_name(name), &mut Vec::new())?;
+        Ok(looked.and_then(|(record, Held(held))| (!held).then(|| (name.into(), record))))
+    }
+
+    /// What can be read of a note, if it is there; `text` is room to read it to.
+    fn look(&self, name: &str, text: &mut Vec<u8>) -> Result<Option<(Option<R>, Held)>, Error> {
+        let failed = Error::of(self.directory.path());
+        let file = match self.directory.open_existing(name) {
+            Ok(file) => file,
+            // Owners that end remove their files without waiting for the directory. (And no owner makes links.)
+            Err(error)
+                if [Some(libc::ENOENT), Some(libc::ELOOP)].contains(&error.raw_os_error()) =>
+            {
+                return Ok(None);
+            }
+            // A claim that is not seen must not count as none.
+            Err(error) => return Err(failed(error)),
+        };
+        text.clear();
+        let read = (&file).take(MAX_BYTES).read_to_end(text);
+        let record = read.ok().and_then(|_| serde_json::from_slice(text).ok());
+        let is_free = lock::try_acquire(&file).map_err(failed)?;
+        Ok(Some((record, Held(!is_free))))
+    }
+
+    /// Is there a note that nobody holds? At most as many as that are looked at, others each time; of those that are to be
+    /// `left_out` none.
+    pub fn has_leftover(
+        &self,
+        most: usize,
+        left_out: impl Fn(&str) -> bool,
+    ) -> Result<bool, Error> {
+        let failed = Error::of(self.directory.path());
+        let mut names = self.directory.names().map_err(&failed)?;
+        names.retain(|name| {
+            let name = name.strip_suffix(EXTENSION);
+            name.is_some_and(|name| !left_out(name))
+        });
+        let first = match names.len() > most {
+            // Processes have numbers one after the other.
+            true => std::process::id() as usize * most % names.len(),
+            false => 0,
+        };
+        let all = names.iter().cycle().skip(first).take(names.len().min(most));
+        for name in all {
+            match self.directory.open_existing(name).map(lock::try_acquire) {
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => return Err(failed(error)),
+                Ok(Ok(true)) => return Ok(true),
+                // Gone just now, or nothing that is opened: whoever looks at all of them says what is wrong.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
     /// Notes something under a name that no living owner has.
+    #[cfg(test)]
     pub fn claim(&self, name: &str, record: R) -> Result<Claim<R>, Error> {
         let path = || self.directory.path().join(file_name(name));
         self.try_claim(name, record)
@@ -228,6 +280,11 @@ impl<R> Claim<R> {
         }
     }
 
+    /// The directory that it is in.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     /// Is it this one that is left over under this name?
     pub fn is_named(&self, name: &str) -> bool {
         self.name == name
@@ -259,97 +316,4 @@ fn remove(directory: &Directory, name: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn claims(place: &Path) -> Claims<u32> {
-        let runtime = RuntimeDirectory::at(&place.join("runtime")).unwrap();
-        Claims::lock(&runtime, "numbers").unwrap()
-    }
-
-    #[test]
-    fn a_claim_is_stale_when_its_owner_is_gone() {
-        let place = tempfile::tempdir().unwrap();
-        let claims = claims(place.path());
-        let first = claims.claim("first", 1).unwrap();
-        let second = claims.claim("second", 2).unwrap();
-        let (mut live, stale) = claims.all().unwrap();
-        live.sort_unstable();
-        assert_eq!((live, stale.len()), (vec![1, 2], 0));
-        // The lock goes, the file stays: as after a kill.
-        drop(first);
-        let (live, stale) = claims.all().unwrap();
-        assert_eq!(live, [2]);
-        assert_eq!(stale, [("first".into(), Some(1))]);
-        // A name can be taken again, unless its owner lives.
-        assert!(claims.claim("second", 4).is_err());
-        assert_eq!(claims.all().unwrap().0, [2], "and its note is as it was");
-        let again = claims.claim("first", 3).unwrap();
-        second.release();
-        again.release();
-        assert_eq!(claims.all().unwrap(), (vec![], vec![]));
-    }
-
-    #[test]
-    fn a_note_that_cannot_be_written_is_not_left() {
-        /// Nothing that a full disk would take.
-        struct Unwritten;
-        impl Serialize for Unwritten {
-            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-                Err(serde::ser::Error::custom("no space left on device"))
-            }
-        }
-        impl<'de> serde::Deserialize<'de> for Unwritten {
-            fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-                Ok(Self)
-            }
-        }
-        let place = tempfile::tempdir().unwrap();
-        let runtime = RuntimeDirectory::at(place.path()).unwrap();
-        let claims = Claims::<Unwritten>::lock(&runtime, "notes").unwrap();
-        assert!(claims.claim("x", Unwritten).is_err());
-        assert_eq!(claims.directory().names().unwrap(), ["lock"]);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_left_over_all_the_same() {
-        let place = tempfile::tempdir().unwrap();
-        let claims = claims(place.path());
-        claims.directory().write("x.claim", b"{").unwrap();
-        claims.directory().write("other", b"1").unwrap();
-        assert_eq!(claims.all().unwrap().1, [("x".into(), None)]);
-    }
-
-    #[test]
-    fn who_locks_others_out_is_named() {
-        let error = |holder| {
-            let path = PathBuf::from("/run/kvmlet/ledger/lock");
-            let error = Error::Busy { path, holder };
-            format!("{error}\n{}", error.help().unwrap())
-        };
-        let name = Some("kvmlet".into());
-        assert_eq!(
-            error(Some(Holder { pid: 7, name })),
-            "process 7 (kvmlet) has held the lock `/run/kvmlet/ledger/lock` for 30 s\n\
-             if it does not go on, end it: `kill 7`"
-        );
-        assert!(error(None).ends_with("`fuser /run/kvmlet/ledger/lock` tells which one"));
-    }
-
-    #[test]
-    fn what_is_not_there_is_not_made() {
-        let place = tempfile::tempdir().unwrap();
-        let runtime = RuntimeDirectory::at(place.path()).unwrap();
-        assert!(
-            Claims::<u32>::lock_existing(&runtime, "n")
-                .unwrap()
-                .is_none()
-        );
-        drop(Claims::<u32>::lock(&runtime, "n").unwrap());
-        assert!(
-            Claims::<u32>::lock_existing(&runtime, "n")
-                .unwrap()
-                .is_some()
-        );
-    }
-}
+mod tests;

@@ -8,8 +8,11 @@
 //! `DIRECTORY/tenantN/` has those of each VM by its number: `sock` is there as long as it runs, `outcome` once it has ended,
 //! whoever holds it then, `vsock` leads to its guest. `log` is what kvmlet says, `snapshot` the VM as it was when it had started,
 //! `metrics` what it has done since, for a scraper.
+//!
+//! Each tenant has a network with this host, `10.108.0.0/30` and those behind it, the same for all of its VMs, with no way out. Where
+//! this program may make none, as without CAP_NET_ADMIN, it says so and does without.
 
-use kvmlet::config::{CpuQuota, Vsock};
+use kvmlet::config::{CpuQuota, Net, Vsock};
 use kvmlet::control::Client;
 use kvmlet::instance::Error as VmError;
 use kvmlet::{Instance, MemorySize, Outcome, Running, Surroundings, VmConfig};
@@ -50,11 +53,12 @@ fn main() -> Done {
         return tenants.iter_mut().try_for_each(|it| it.end(&mut journal));
     };
     let cmdline = cmdline.join(" ");
+    let mut networks = Networks::Untried;
     let (tell, is_over) = std::sync::mpsc::channel();
     // One that cannot have its VM is no reason to neglect the others.
     let mut look_after = |tenants: &mut [Tenant]| {
         for tenant in tenants {
-            let done = tenant.look_after(kernel, &cmdline, &mut journal);
+            let done = tenant.look_after((kernel, cmdline.as_str()), &mut networks, &mut journal);
             if let Err(error) = done {
                 eprintln!("{}: {error}", tenant.name);
             }
@@ -131,8 +135,19 @@ impl Journal {
     }
 }
 
+/// Whether tenants have networks.
+#[derive(Clone, Copy, PartialEq)]
+enum Networks {
+    Untried,
+    /// A VM has one. Who is to have the next one and has not is tried again.
+    Had,
+    /// This program may make none.
+    Refused,
+}
+
 /// One tenant, by its files.
 struct Tenant {
+    number: usize,
     name: String,
     directory: PathBuf,
     /// The number of its last VM; 0 if it had none.
@@ -148,6 +163,7 @@ impl Tenant {
         let name = format!("tenant{number}");
         let own = journal.events.iter().filter(|event| event.tenant == name);
         Self {
+            number,
             directory: directory.join(&name),
             last: own.map(|event| event.vm).max().unwrap_or(0),
             name,
@@ -166,10 +182,18 @@ impl Tenant {
     }
 
     /// Has its VM run, and notes what has happened meanwhile.
-    fn look_after(&mut self, kernel: &str, cmdline: &str, journal: &mut Journal) -> Done {
+    fn look_after(
+        &mut self,
+        program: (&str, &str),
+        networks: &mut Networks,
+        journal: &mut Journal,
+    ) -> Done {
         fs::create_dir_all(&self.directory)?;
         if self.vm.is_none() && self.last > 0 {
             self.find(journal)?;
+            if self.vm.is_some() && self.address().is_ok_and(|it| it.is_some()) {
+                *networks = Networks::Had;
+            }
         }
         if let Some(vm) = &mut self.vm {
             match vm.try_wait() {
@@ -184,7 +208,7 @@ impl Tenant {
             self.last += 1;
             journal.note(&self.name, self.last, What::Wanted)?;
         }
-        self.start(kernel, cmdline, journal)?;
+        self.start(program, networks, journal)?;
         self.measure()
     }
 
@@ -246,8 +270,45 @@ impl Tenant {
         journal.note(&self.name, self.last, what)
     }
 
-    fn start(&mut self, kernel: &str, cmdline: &str, journal: &mut Journal) -> Done {
-        let config = VmConfig::builder().kernel(kernel).cmdline(cmdline);
+    /// Starts its next VM.
+    fn start(
+        &mut self,
+        program: (&str, &str),
+        networks: &mut Networks,
+        journal: &mut Journal,
+    ) -> Done {
+        let mut started = self.begin(program, *networks != Networks::Refused);
+        // The one that was on its way when this agent's former life ended has the socket.
+        if started.is_err()
+            && let Ok(running) = Instance::attach(&self.own("sock"))
+        {
+            started = Ok(running);
+        } else if let Err(why) = &started
+            && *networks == Networks::Untried
+            && let Ok(running) = self.begin(program, false)
+        {
+            eprintln!("tenants have no networks: {}", causes(why.as_ref()));
+            *networks = Networks::Refused;
+            started = Ok(running);
+        }
+        let started = started?;
+        println!("{}: started, process {}", self.name, started.pid());
+        self.hold(started, journal)?;
+        if let Some(address) = self.address()? {
+            println!("{}: {address}", self.name);
+            *networks = Networks::Had;
+        }
+        // Where it would begin again, if this host were lost.
+        Client::to(&self.own("sock"))?.save(&self.file("snapshot"))?;
+        Ok(())
+    }
+
+    fn begin(&self, (kernel, cmdline): (&str, &str), has_network: bool) -> Done<Running> {
+        let mut config = VmConfig::builder().kernel(kernel).cmdline(cmdline);
+        if has_network {
+            let net = format!("tap,egress=none,subnet=10.108.0.{}/30", 4 * self.number);
+            config = config.net(net.parse::<Net>()?);
+        }
         let config = config
             .memory(64.mib())
             .cpu_quota("0.1".parse::<CpuQuota>()?)
@@ -264,19 +325,12 @@ impl Tenant {
             .append(true)
             .open(self.file("log"))?;
         surroundings.log = Some(log.into());
-        let started = match Instance::start(config, surroundings) {
-            Ok(running) => running,
-            // The one that was on its way when this agent's former life ended has the socket.
-            Err(error) => match Instance::attach(&self.own("sock")) {
-                Ok(running) => running,
-                Err(_) => return Err(error.into()),
-            },
-        };
-        println!("{}: started, process {}", self.name, started.pid());
-        self.hold(started, journal)?;
-        // Where it would begin again, if this host were lost.
-        Client::to(&self.own("sock"))?.save(&self.file("snapshot"))?;
-        Ok(())
+        Ok(Instance::start(config, surroundings)?)
+    }
+
+    /// How its VM is reached, if it has a network.
+    fn address(&self) -> Done<Option<String>> {
+        Ok(Client::to(&self.own("sock"))?.interfaces()?.pop())
     }
 
     /// What it has done, each second, in a file that is always whole.
@@ -301,4 +355,11 @@ impl Tenant {
         }
         Ok(())
     }
+}
+
+/// What went wrong, and why.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    let words: Vec<String> = causes.map(ToString::to_string).collect();
+    words.join(": ")
 }

@@ -27,6 +27,7 @@ fn asked() -> Asked {
         labels: Default::default(),
         log: LogLimits::default(),
         snapshot: None,
+        idle: None,
     }
 }
 
@@ -245,8 +246,9 @@ fn what_is_removed_leaves_nothing() {
     for directory in ["instances", "names", "pending"] {
         assert!(entries(&book, directory).is_empty(), "{directory}");
     }
-    // Who has opened it before cannot own what is gone.
+    // Who has opened it before cannot own what is gone, and hears of its end.
     assert!(matches!(late.own(), Err(Error::NotFound { .. })));
+    assert!(matches!(late.wait_for_run().unwrap(), End::Told(told) if told.code == 0));
     assert!(matches!(
         book.find(web.id().as_str()),
         Err(Error::NotFound { .. })

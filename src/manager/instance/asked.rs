@@ -2,7 +2,7 @@
 
 use super::{Service, Text};
 use crate::{InstanceId, Moment};
-use kvmlet_spec::supervision::{HealthCheck, RestartPolicy};
+use kvmlet_spec::supervision::{HealthCheck, RestartPolicy, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -40,9 +40,27 @@ pub struct Asked {
     /// The snapshot that it goes on from until it has run once, by its absolute path; then it boots as any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<PathBuf>,
+    /// For how long nobody uses it until it is suspended by itself, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Span>,
 }
 
 impl Asked {
+    /// The least time that one is not used until it is suspended by itself: it takes about as long to go on.
+    const SHORTEST_IDLE: Span = Span::seconds(1);
+
+    /// How long nobody uses one until it is suspended by itself, as text says it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn idle_time(text: &str) -> Result<Span, String> {
+        let span: Span = text.parse().map_err(|error| format!("{error}"))?;
+        match span >= Self::SHORTEST_IDLE {
+            true => Ok(span),
+            false => Err(format!("it is {} at least", Self::SHORTEST_IDLE)),
+        }
+    }
+
     /// An instance of an image, of which nothing else is asked, from now.
     pub fn new(id: InstanceId, image: impl Into<String>) -> Self {
         Self {
@@ -59,6 +77,7 @@ impl Asked {
             labels: BTreeMap::new(),
             log: LogLimits::default(),
             snapshot: None,
+            idle: None,
         }
     }
 

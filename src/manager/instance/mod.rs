@@ -35,6 +35,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 const LOCK: &str = "lock";
 const SPEC: &str = "spec.json";
@@ -43,6 +44,8 @@ const STATE: &str = "state";
 pub const SUSPENDED: &str = "suspended";
 /// No text of what was asked is longer: an environment of a hundred variables, one of them of 128 KiB.
 const SPEC_BYTES: u64 = 4 << 20;
+/// Between two looks at one that holds its lock while it is suspended: at first, and at the most.
+const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
 /// The byte that its owner locks.
 const OWNER: u64 = 0;
 
@@ -223,8 +226,24 @@ impl Instance {
     pub fn wait_for_run(&self) -> Result<End, Error> {
         let run = self.record()?.run;
         let path = self.path(LOCK);
-        if run > 0 {
+        let may_sleep = match self.asked() {
+            Ok(asked) => asked.idle.is_some(),
+            // It is being removed at its end, and what is open of it can be read on.
+            Err(Error::NotFound { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if run > 0 && !may_sleep {
             byte_lock::wait_until_free(&self.lock, run).map_err(Error::file(&path))?;
+        }
+        // That of one whose supervisor lives on while it is suspended has the lock still.
+        let mut pause = LOOKS[0];
+        while run > 0 && byte_lock::is_locked(&self.lock, run).map_err(Error::file(&path))? {
+            let record = self.record()?;
+            if record.step == Step::Suspended && record.sleeps {
+                return Ok(End::Suspended);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LOOKS[1]);
         }
         let record = self.record()?;
         match &record.outcome {

@@ -102,12 +102,15 @@ impl Owned {
             suspended: self.record.suspended,
             unresumed: None,
             resumed,
+            idle: resumed && self.record.idle,
+            sleeps: false,
+            suspensions: self.record.suspensions,
         };
-        self.write(record)?;
         if !resumed {
-            // What was saved of a run whose supervisor was killed before it had noted that.
+            // What was saved of a run whose supervisor was killed before it had noted that. Where it cannot be removed, nothing begins.
             self.instance.forget_saved()?;
         }
+        self.write(record)?;
         Ok(Keeper(self))
     }
 
@@ -185,11 +188,11 @@ impl Keeper {
         self.change(|record| record.step = Step::Paused)
     }
 
-    /// Tells that its VM is in its file, and does not run any more; that survives a loss of power, as the file does.
+    /// Tells that its VM is in its file, `by_itself` or as somebody wanted, and does not run any more; that survives a loss of power, as the file does.
     ///
     /// # Errors
     /// When it cannot be written, or there is no file: what was noted before is then.
-    pub fn suspended(&mut self) -> Result<(), Error> {
+    pub fn suspended(&mut self, by_itself: bool) -> Result<(), Error> {
         let path = self.path(SUSPENDED);
         self.directory
             .open_existing(SUSPENDED)
@@ -200,6 +203,8 @@ impl Keeper {
             record.step = Step::Suspended;
             record.suspended = Some(since);
             (record.unresumed, record.health) = (None, None);
+            record.idle = by_itself;
+            record.suspensions += 1;
         })?;
         self.sync().or_else(|error| {
             self.0.write(before)?;
@@ -207,12 +212,31 @@ impl Keeper {
         })
     }
 
+    /// Tells that the VM of a suspended one is gone, and that it goes on when it is wanted.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn sleeps(&mut self) -> Result<(), Error> {
+        self.change(|record| record.sleeps = true)
+    }
+
+    /// Tells that it is wanted.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn wakes(&mut self) -> Result<(), Error> {
+        self.change(|record| (record.resumed, record.unresumed) = (true, None))
+    }
+
     /// Tells that the VM of a suspended one is about to run, which then has no file any more, whatever becomes of this host.
     ///
     /// # Errors
     /// When it cannot be written: its VM must not run then.
     pub fn goes_on(&mut self) -> Result<(), Error> {
-        self.change(|record| (record.step, record.suspended) = (Step::Starting, None))?;
+        self.change(|record| {
+            (record.step, record.suspended) = (Step::Starting, None);
+            (record.idle, record.sleeps) = (false, false);
+        })?;
         self.sync()?;
         // It is in the VM's memory, and for nobody else.
         self.forget_saved_if_possible();
@@ -231,7 +255,8 @@ impl Keeper {
     ///
     /// # Errors
     /// As [`end`](Self::end).
-    pub fn stay_suspended(self) -> Result<Owned, Error> {
+    pub fn stay_suspended(mut self) -> Result<Owned, Error> {
+        self.change(|record| record.sleeps = false)?;
         self.leave()
     }
 
@@ -315,6 +340,7 @@ impl Record {
             error: error.map(|text| cut(text).into()),
         };
         (self.step, self.outcome, self.health, self.suspended) = (step, Some(outcome), None, None);
+        (self.idle, self.sleeps) = (false, false);
     }
 }
 

@@ -194,6 +194,15 @@ pub struct Record {
     /// The last run went on where the one before was suspended.
     #[serde(default)]
     pub resumed: bool,
+    /// It was suspended by itself, as nobody has used it.
+    #[serde(default)]
+    pub idle: bool,
+    /// Its VM is gone, and its supervisor has it go on when it is wanted, if that lives.
+    #[serde(default)]
+    pub(crate) sleeps: bool,
+    /// How often it was suspended.
+    #[serde(default)]
+    pub suspensions: u64,
 }
 
 impl Record {
@@ -210,6 +219,9 @@ impl Record {
         suspended: None,
         unresumed: None,
         resumed: false,
+        idle: false,
+        sleeps: false,
+        suspensions: 0,
     };
 
     /// What the instance is doing, where it is known whether its supervisor lives.

@@ -63,6 +63,8 @@ pub struct Holder {
     due: Instant,
     pause: Duration,
     has_begun: bool,
+    /// The writer's end of a pipe to who waits until it has begun: without that one, nobody has asked for it.
+    heard_by: Option<OwnedFd>,
 }
 
 /// A socket in a directory at which this user's programs take VMs.
@@ -99,7 +101,14 @@ impl Holder {
             due: Instant::now(),
             pause: FIRST_PAUSE,
             has_begun: false,
+            heard_by: None,
         }
+    }
+
+    /// Ends where nobody reads from that pipe any more before it has begun.
+    pub fn heard_by(self, pipe: OwnedFd) -> Self {
+        let heard_by = Some(pipe);
+        Self { heard_by, ..self }
     }
 
     /// Keeps as many ready as there are to be, and gives them away, until somebody wants the end.
@@ -112,8 +121,8 @@ impl Holder {
         let mut clients = Clients::new();
         let ended_by = loop {
             self.refill(&clients);
-            let (signalled, ready) = self.wait(listener, &clients, &signals)?;
-            if signalled {
+            let (is_over, ready) = self.wait(listener, &clients, &signals)?;
+            if is_over {
                 break None;
             }
             let mut end = None;
@@ -152,11 +161,13 @@ impl Holder {
             _ => return true,
         };
         self.has_begun = true;
+        // It is read to its end.
+        self.heard_by = None;
         told(step);
         !matches!(step, Told::Empty(_))
     }
 
-    /// Waits until there is something to do; returns whether a signal has come, and what is ready of clients' slots.
+    /// Waits until there is something to do; returns whether it is to end, and what is ready of clients' slots.
     fn wait(
         &self,
         listener: &OwnedFd,
@@ -166,6 +177,8 @@ impl Holder {
         let own = self.parked.iter();
         let own = own.chain(self.starting.iter().map(|(one, _)| one));
         let mut slots = vec![Slot::readable(signals.as_fd())];
+        slots.extend(self.heard_by.iter().map(|pipe| Slot::broken(pipe.as_fd())));
+        let ends = slots.len();
         slots.extend(own.map(|one| Slot::readable(one.as_fd())));
         slots.extend(self.others.iter().map(|one| Slot::readable(one.as_fd())));
         let others = slots.len();
@@ -175,7 +188,7 @@ impl Holder {
         let due = [late, due, clients.due()].into_iter().flatten().min();
         wait::any_of(&mut slots, Until::from(due))?;
         let ready = slots.iter().skip(others).map(Slot::is_ready).collect();
-        Ok((slots.first().is_some_and(Slot::is_ready), ready))
+        Ok((slots.iter().take(ends).any(Slot::is_ready), ready))
     }
 
     fn wants_more(&self) -> bool {

@@ -3,14 +3,19 @@
 //! A pool is a process, and three files in `pools` of the book: `NAME.lock`, which the process has locked as long as it lives;
 //! `NAME.note`, what the pool is of; `NAME.socket`, where VMs are taken ([`kvmlet_control::Pool`]). Its VMs are their
 //! supervisors' own, as any others: each ends with the channel that its supervisor has to the pool, or to whoever has taken it.
+//!
+//! One of an image has no process: its VMs are [instances](PooledInstances), paused, with supervisors of their own; whoever fills it has
+//! its lock meanwhile.
 
 mod clients;
 mod error;
 mod holder;
+mod instances;
 mod parked;
 
 pub use error::PoolsError;
 pub use holder::{Holder, Told};
+pub use instances::PooledInstances;
 
 use crate::locked::locked;
 use crate::sealed;
@@ -45,12 +50,21 @@ const ENDING: Duration = Duration::from_secs(60);
 pub struct PoolNote {
     /// What it is called.
     pub name: Name,
-    /// The snapshot, where it was when the pool was made.
+    /// The snapshot, where it was when the pool was made; or the image.
     pub file: PathBuf,
     /// How many VMs are to be ready.
     pub size: u32,
     /// When it was made.
     pub made: Moment,
+    /// Of one of an image: what it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<PooledInstances>,
+}
+
+impl PoolNote {
+    fn if_of_image(self) -> Option<Self> {
+        self.instances.is_some().then_some(self)
+    }
 }
 
 /// A pool that is noted, and how it is.
@@ -100,15 +114,30 @@ impl Pools {
     pub fn make(&self, note: &PoolNote) -> Result<PoolLock, PoolsError> {
         let _gate = locked(&self.0, GATE)?;
         let lock = self.lock(&note.name)?;
-        let lock = lock.ok_or_else(|| PoolsError::Taken {
+        // One of an image is there without a process.
+        let is_free = |_: &PoolLock| {
+            self.find(&note.name)
+                .is_none_or(|it| it.instances.is_none())
+        };
+        let lock = lock.filter(is_free).ok_or_else(|| PoolsError::Taken {
             name: note.name.clone(),
         })?;
         self.remove_file(&note.name, SOCKET)?;
+        self.write(note)?;
+        Ok(lock)
+    }
+
+    fn write(&self, note: &PoolNote) -> Result<(), Error> {
         let name = format!("{}{NOTE}", note.name);
         let text = sealed::seal(note).map_err(io::Error::from);
         let written = text.and_then(|text| self.0.write(&name, &text));
-        written.map_err(|error| Error::file(&self.0.path().join(name))(error))?;
-        Ok(lock)
+        written.map_err(|error| Error::file(&self.0.path().join(name))(error))
+    }
+
+    /// What is noted of that name, if that can be believed.
+    fn find(&self, name: &Name) -> Option<PoolNote> {
+        let text = self.0.read(&format!("{name}{NOTE}"), NOTE_BYTES).ok()??;
+        sealed::open::<PoolNote>(&text).ok()
     }
 
     /// A pool's lock; none if its process lives.
@@ -137,12 +166,12 @@ impl Pools {
         let names = names.iter().filter_map(|name| name.strip_suffix(NOTE));
         let mut names: Vec<Name> = names.filter_map(|name| name.parse().ok()).collect();
         names.sort();
-        let notes = names.into_iter().filter_map(|name| {
-            let text = self.0.read(&format!("{name}{NOTE}"), NOTE_BYTES).ok()??;
-            sealed::open::<PoolNote>(&text).ok()
-        });
+        let notes = names.into_iter().filter_map(|name| self.find(&name));
         let view = |note: PoolNote| PoolView {
-            status: self.status(&note.name),
+            status: match &note.instances {
+                Some(instances) => Some(instances.status()),
+                None => self.status(&note.name),
+            },
             note,
         };
         Ok(notes.map(view).collect())
@@ -210,6 +239,59 @@ impl Pools {
         removed.map_err(|error| Error::file(&self.0.path().join(name))(error))
     }
 
+    /// What is noted of a pool, if it is one of an image.
+    ///
+    /// # Errors
+    /// [`PoolsError::NotFound`].
+    pub fn of_image(&self, name: &Name) -> Result<Option<PoolNote>, PoolsError> {
+        let found = self.find(name);
+        let found = found.ok_or_else(|| PoolsError::NotFound { name: name.clone() });
+        Ok(found?.if_of_image())
+    }
+
+    /// Changes what is noted of one of an image. Nobody else does meanwhile.
+    ///
+    /// # Errors
+    /// [`PoolsError::NotFound`], and when it cannot be noted.
+    pub fn change<T>(
+        &self,
+        name: &Name,
+        change: impl FnOnce(&mut PoolNote) -> T,
+    ) -> Result<T, PoolsError> {
+        let _gate = locked(&self.0, GATE)?;
+        let found = self.find(name).and_then(PoolNote::if_of_image);
+        let mut note = found.ok_or_else(|| PoolsError::NotFound { name: name.clone() })?;
+        let before = note.clone();
+        let changed = change(&mut note);
+        if note != before {
+            self.write(&note)?;
+        }
+        Ok(changed)
+    }
+
+    /// For whoever fills one of an image: none if somebody does.
+    ///
+    /// # Errors
+    /// When there can be no lock.
+    pub fn try_fill(&self, name: &Name) -> Result<Option<PoolLock>, PoolsError> {
+        let _gate = locked(&self.0, GATE)?;
+        Ok(self.lock(name)?)
+    }
+
+    /// Forgets one of an image, and returns what it had; none if there is no such pool.
+    ///
+    /// # Errors
+    /// When that cannot be noted.
+    pub fn forget_image(&self, name: &Name) -> Result<Option<PooledInstances>, PoolsError> {
+        let _gate = locked(&self.0, GATE)?;
+        let Some(note) = self.find(name).and_then(PoolNote::if_of_image) else {
+            return Ok(None);
+        };
+        self.remove_file(name, NOTE)?;
+        self.remove_file(name, LOCK)?;
+        Ok(note.instances)
+    }
+
     /// Serves a pool of that lock, in this process, until it is told to end; then it is forgotten.
     ///
     /// # Errors
@@ -248,59 +330,4 @@ impl PoolLock {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pools() -> (tempfile::TempDir, Pools, PoolNote) {
-        let place = tempfile::tempdir().unwrap();
-        let book = Book::at(&place.path().join("book")).unwrap();
-        let note = PoolNote {
-            name: "web".parse().unwrap(),
-            file: "/srv/web.snapshot".into(),
-            size: 3,
-            made: Moment::now(),
-        };
-        (place, Pools::of(&book).unwrap(), note)
-    }
-
-    #[test]
-    fn a_name_is_one_pools_as_long_as_that_lives() {
-        let (_place, pools, note) = pools();
-        let lock = pools.make(&note).unwrap();
-        assert!(matches!(pools.make(&note), Err(PoolsError::Taken { .. })));
-        let mut all = pools.list().unwrap();
-        let found = all.pop().unwrap();
-        assert_eq!((all.len(), &found.note), (0, &note));
-        assert!(found.status.is_none());
-        assert!(matches!(
-            pools.connect(&note.name),
-            Err(PoolsError::Dead { .. })
-        ));
-        drop(lock);
-        pools.make(&note).unwrap();
-        pools.remove(&note.name).unwrap();
-        assert!(matches!(
-            pools.remove(&note.name),
-            Err(PoolsError::NotFound { .. })
-        ));
-        assert!(matches!(
-            pools.connect(&note.name),
-            Err(PoolsError::NotFound { .. })
-        ));
-        assert_eq!(pools.0.names().unwrap(), [GATE]);
-    }
-
-    #[test]
-    fn a_lock_is_passed_on() {
-        let (_place, pools, note) = pools();
-        let lock = pools.make(&note).unwrap();
-        let file = OwnedFd::from(lock);
-        let theirs = PoolLock::inherited(file.try_clone().unwrap()).unwrap();
-        drop(file);
-        assert!(pools.make(&note).is_err());
-        let other = File::open(pools.0.path().join("web.lock")).unwrap();
-        assert!(PoolLock::inherited(other.into()).is_err());
-        drop(theirs);
-        pools.make(&note).unwrap();
-    }
-}
+mod tests;

@@ -60,6 +60,11 @@ impl Checks {
         }
     }
 
+    /// Is something executed in the guest for them?
+    pub fn is_busy(&self) -> bool {
+        self.probe.is_some() || self.killed.is_some()
+    }
+
     /// What is to be waited for.
     pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
         let killed = self.killed.as_ref().map(|(probe, _)| probe.slot());

@@ -21,6 +21,8 @@ pub(super) struct Control {
     program: Option<Connection>,
     /// What it has told of its interfaces, until that is asked for.
     interfaces: Option<Vec<String>>,
+    /// What it has told of what the VM has done, until then.
+    stats: Option<Vec<u8>>,
 }
 
 /// Connects to the program that runs an instance's VM.
@@ -38,6 +40,7 @@ impl Control {
             listener,
             program: asked.is_ok().then_some(program),
             interfaces: None,
+            stats: None,
         })
     }
 
@@ -58,11 +61,24 @@ impl Control {
             match self.program.as_mut()?.next(Some(Instant::now())) {
                 Ok(Some(Report::State(state))) => return Some(state),
                 Ok(Some(Report::Interfaces(all))) => self.interfaces = Some(all),
+                Ok(Some(Report::Stats(json))) => self.stats = Some(json),
                 Ok(Some(_)) => {}
                 Ok(None) => return None,
                 Err(_) => self.program = None,
             }
         }
+    }
+
+    /// Asks what the VM has done so far.
+    pub fn ask_for_stats(&mut self) {
+        if let Some(program) = &mut self.program {
+            let _ = program.request(Order::Stats, Duration::ZERO);
+        }
+    }
+
+    /// That, once, when it was told.
+    pub fn stats(&mut self) -> Option<Vec<u8>> {
+        self.stats.take()
     }
 
     /// Asks which addresses the VM's interfaces have.

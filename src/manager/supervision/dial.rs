@@ -2,23 +2,17 @@
 
 use super::audience::SOCKET;
 use super::socket::address;
-use kvmlet_control::agent::channel::{AGENT_PORT, Request};
-use kvmlet_control::agent::{Agent, AgentError};
+use kvmlet_control::agent::channel::Request;
+use kvmlet_control::agent::{self, Agent, AgentError};
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::wait::{self, Slot, Until};
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// The host's side of the sockets of an instance's VM, in the instance's directory.
 pub const VSOCK: &str = "vsock";
-
-/// The longest answer: `OK`, and a port.
-const ANSWER: usize = 32;
 
 /// Connects to the socket of that name in the directory of an instance.
 fn dial(directory: &Directory, name: &str, flags: SocketFlags) -> io::Result<OwnedFd> {
@@ -69,10 +63,7 @@ pub fn connect(directory: &Directory, patience: Duration) -> io::Result<Agent> {
 
 /// A connection to the agent in a guest that is being made.
 #[derive(Debug)]
-pub(super) struct Dialling {
-    stream: OwnedFd,
-    answer: Vec<u8>,
-}
+pub(super) struct Dialling(agent::Dialling);
 
 impl Dialling {
     /// Begins to connect, and waits for nobody.
@@ -89,45 +80,22 @@ impl Dialling {
             | io::ErrorKind::BrokenPipe => io::Error::other("it has no channel now"),
             _ => error,
         };
-        let stream = dial(directory, VSOCK, flags).map_err(unreached)?;
-        // There is room for it in a new socket.
-        let line = format!("CONNECT {AGENT_PORT}\n");
-        let sent = send(&stream, line.as_bytes(), SendFlags::NOSIGNAL);
-        sent.map_err(|error| unreached(error.into()))?;
-        let answer = Vec::new();
-        Ok(Self { stream, answer })
+        let dialling = dial(directory, VSOCK, flags).and_then(agent::Dialling::over);
+        dialling.map(Self).map_err(unreached)
     }
 
     /// What is to be waited for.
     pub fn slot(&self) -> Slot<'_> {
-        Slot::readable(self.stream.as_fd())
+        Slot::readable(self.0.as_fd())
     }
 
     /// Hears what there is without waiting; true once it is connected.
     pub fn turn(&mut self) -> io::Result<bool> {
-        // Byte by byte: what is behind it is the agent's.
-        while self.answer.last() != Some(&b'\n') {
-            let mut byte = [0];
-            match recv(&self.stream, &mut byte, RecvFlags::DONTWAIT) {
-                Ok((1, _)) if self.answer.len() < ANSWER => self.answer.extend(byte),
-                Ok(_) | Err(Errno::CONNRESET) => {
-                    return Err(io::Error::other("its guest listens to nobody"));
-                }
-                Err(Errno::AGAIN) => return Ok(false),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        match self.answer.starts_with(b"OK ") {
-            true => Ok(true),
-            false => Err(io::Error::other(
-                "its supervisor does not answer as it should",
-            )),
-        }
+        self.0.turn()
     }
 
     /// The agent, once it is connected.
     pub fn agent(self) -> Agent {
-        Agent::new(self.stream)
+        self.0.agent()
     }
 }

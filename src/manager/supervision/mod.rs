@@ -10,11 +10,16 @@ mod checks;
 pub(crate) mod control;
 mod dial;
 mod ending;
+mod handing;
+mod holding;
+mod idleness;
+mod nap;
 mod prepared;
 mod probe;
 mod program;
 mod renewal;
 mod running;
+mod sleeping;
 mod socket;
 mod starter;
 mod stopping;
@@ -25,7 +30,8 @@ pub use audience::{Audience, Wish};
 pub use channel::ChannelSpec;
 pub use dial::{VSOCK, ask, attach, connect};
 pub use ending::HOST_ENDS;
-pub use program::{Handed, Here, Program};
+pub use program::{Begin, Handed, Here, Holds, Program};
+pub(crate) use sleeping::GO_ON;
 pub(crate) use socket::address;
 pub use socket::slot_of;
 
@@ -36,18 +42,18 @@ use crate::restart::{Decision, Restarts};
 use crate::{Asked, Book, Error, Moment, Name, Owned};
 use channel::Channel;
 use checks::{CheckSpec, Checks};
+use idleness::Idleness;
+use kvmlet_spec::supervision::Span;
 use kvmlet_sys::signals::Signals;
-use kvmlet_sys::wait::{self, Slot, Until};
+use kvmlet_sys::wait::Slot;
+use nap::Nap;
 use prepared::Prepared;
 use running::{Ran, Running};
 use starter::Starter;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 use stopping::Manner;
-
-/// How long the disk of a log may take at the end, before what it has not taken is given up.
-const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is told of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,8 +110,20 @@ struct Supervisor<'a> {
     restores: bool,
     /// That is the instance itself, which is suspended until its VM is about to run.
     resumes: bool,
+    /// Its VM goes on from there, which is told once its service is taken over.
+    resumed: bool,
     /// Its VM is in a file, and has its power cut.
     suspended: bool,
+    /// For how long it is not used until it is suspended by itself, if it is.
+    idle_for: Option<Duration>,
+    /// For how long it was not, while it runs.
+    idle: Option<Idleness>,
+    /// Who holds what it has of the host meanwhile.
+    nap: Option<Nap>,
+    /// That was begun.
+    by_itself: bool,
+    /// Why it goes on, until that is told.
+    woken_by: Option<&'static str>,
     /// Somebody wants the end.
     stopped: bool,
     /// The service had no time to end, and was killed with its VM.
@@ -127,7 +145,7 @@ pub fn supervise(
 ) -> Result<(Owned, Last), Error> {
     let Prepared {
         signals,
-        starter,
+        mut starter,
         log,
         audience,
     } = match Prepared::of(&keeper, asked, program) {
@@ -139,7 +157,13 @@ pub fn supervise(
     }
     let attended = program.channel.as_ref().and_then(|spec| spec.attended);
     let check = asked.health.clone().filter(|_| audience.is_some());
+    let nap = starter.nap();
     let mut supervisor = Supervisor {
+        nap,
+        idle_for: asked.idle.map(Span::duration),
+        idle: None,
+        by_itself: false,
+        woken_by: None,
         well: Some(program.well),
         confine: Some(program.confine),
         starter,
@@ -156,6 +180,7 @@ pub fn supervise(
         stop_signal: asked.service.stop_signal(),
         restores: program.first.is_some(),
         resumes: program.resumes,
+        resumed: false,
         suspended: false,
         stopped: false,
         killed: false,
@@ -166,7 +191,10 @@ pub fn supervise(
     loop {
         let since = Instant::now();
         let ran = supervisor.once(program, &mut told)?;
-        supervisor.checks = None;
+        (supervisor.checks, supervisor.idle) = (None, None);
+        if supervisor.suspended && supervisor.nap.is_some() && supervisor.sleep()? {
+            continue;
+        }
         if supervisor.resumes || supervisor.suspended {
             return supervisor.finish(ran);
         }
@@ -224,6 +252,9 @@ impl Supervisor<'_> {
             let meets = self.audience.as_ref().and_then(Audience::due);
             let due = due.chain(log).chain(meets).min();
             let slots = slots.chain(expected.map(Slot::broken));
+            let slots = slots.chain(self.nap.as_ref().map(Nap::slot));
+            let idle = self.idle.as_ref().map(Idleness::due);
+            let due = due.into_iter().chain(idle).min();
             let woken = running
                 .wait(&self.signals, slots, due)
                 .map_err(Error::file(&path))?;
@@ -244,10 +275,14 @@ impl Supervisor<'_> {
                 channel.renew(&interfaces);
             }
             while let Some(sent) = self.signals.next_sent().map_err(Error::file(&path))? {
+                if sent.signal == GO_ON {
+                    continue;
+                }
                 self.stop(sent.into(), Manner::Usual, &mut running, channel.as_mut())?;
             }
             self.attend(&mut running, channel.as_mut(), told)?;
             self.expect(&mut expected, &mut running);
+            self.look_for_idleness(&mut running, channel.as_ref());
             running.go_on_cutting();
             if woken.has_ended {
                 break;
@@ -283,7 +318,8 @@ impl Supervisor<'_> {
         let channel = program.channel.as_ref().map(listen).transpose();
         let channel = channel.map_err(|error| format!("the guest could not be heard: {error}"))?;
         let (lock, directory) = (self.keeper.lock(), self.keeper.directory());
-        let running = Running::start(program, restores, &mut self.starter, lock, directory);
+        let how = self.starter.how(restores, self.resumes);
+        let running = Running::start(program, how, &mut self.starter, lock, directory);
         let running = running
             .map_err(|error| format!("the program that runs VMs cannot be started: {error}"))?;
         Ok((running, channel))
@@ -296,7 +332,15 @@ impl Supervisor<'_> {
             self.keeper.health(Some(Health::Starting.name()))?;
         }
         self.keeper.running()?;
-        self.tell("start", []);
+        self.idle = self.idle_for.map(Idleness::new);
+        let event = match std::mem::take(&mut self.resumed) {
+            true => "resume",
+            false => "start",
+        };
+        match self.woken_by.take() {
+            Some(why) => self.tell(event, [("reason", why.into())]),
+            None => self.tell(event, []),
+        }
         if self.checks.is_none() {
             self.is_well();
         }
@@ -317,43 +361,6 @@ impl Supervisor<'_> {
         if let Some(well) = self.well.take() {
             well();
         }
-    }
-
-    /// Waits until it is time to start again; false if somebody wants the end before.
-    fn pause(&mut self, time: Duration) -> Result<bool, Error> {
-        let path = self.keeper.directory().path().to_path_buf();
-        let slot = Slot::readable(self.signals.as_fd());
-        let signalled = wait::one(slot, Until::after(time)).map_err(Error::file(&path))?;
-        if signalled && let Some(sent) = self.signals.next_sent().map_err(Error::file(&path))? {
-            self.note_stop(sent.into())?;
-            return Ok(false);
-        }
-        Ok(!self.stopped)
-    }
-
-    fn finish(mut self, ran: Ran) -> Result<(Owned, Last), Error> {
-        if let Some(log) = self.log.take() {
-            let lost = log.finish(LOG_PATIENCE);
-            if lost > 0 {
-                log::warn!("{lost} entries of the log are lost: its disk does not take them");
-            }
-        }
-        let Ran {
-            code, error, began, ..
-        } = ran;
-        let suspended = self.resumes || self.suspended;
-        let owned = match suspended {
-            true => self.keeper.stay_suspended()?,
-            false => self.keeper.end(code, error.as_deref())?,
-        };
-        let last = Last {
-            // It has not failed, if nobody wanted it to go on.
-            code: if self.suspended { 0 } else { code },
-            error,
-            began,
-            suspended,
-        };
-        Ok((owned, last))
     }
 
     /// An event that is not told is no reason to end a VM.

@@ -2,6 +2,7 @@
 
 use super::audience::Audience;
 use super::ending::{FAILED, HOST_ENDS};
+use super::sleeping::GO_ON;
 use super::starter::Starter;
 use super::{Last, Program, Step, Told};
 use crate::instance::{Keeper, Step as Noted};
@@ -23,9 +24,9 @@ impl Prepared {
     pub fn of(keeper: &Keeper, asked: &Asked, program: &Program<'_>) -> Result<Self, Error> {
         let path = keeper.directory().path().to_path_buf();
         // While there is one thread, and nobody is heard yet.
-        let once = asked.restart == RestartPolicy::No;
+        let once = asked.restart == RestartPolicy::No && program.holds.is_none();
         let starter = Starter::fork(program, once).map_err(Error::file(&path))?;
-        let signals = Signals::take(&[ENDING.as_slice(), &[HOST_ENDS]].concat());
+        let signals = Signals::take(&[ENDING.as_slice(), &[HOST_ENDS, GO_ON]].concat());
         let signals = signals.map_err(Error::file(&path))?;
         let log = LogWriter::confined(keeper.directory(), asked.log, program.confine)
             .map_err(Error::file(&path))?;

@@ -3,7 +3,8 @@
 use super::Program;
 use super::control::Control;
 use super::ending::FAILED;
-use super::starter::{Given, How, Started, Starter};
+use super::handing::{Given, How};
+use super::starter::{Started, Starter};
 use crate::logs::Stream;
 use kvmlet_control::State;
 use kvmlet_sys::directory::Directory;
@@ -82,10 +83,10 @@ pub(super) struct Woken {
 }
 
 impl Running {
-    /// Has the program started, from a snapshot or anew, which inherits the lock.
+    /// Has the program started, which inherits the lock.
     pub fn start(
         program: &Program<'_>,
-        restores: bool,
+        how: How,
         starter: &mut Starter,
         lock: &File,
         directory: &Directory,
@@ -104,11 +105,10 @@ impl Running {
             ready: their_ready.into(),
             control: control.as_ref().map(Control::for_program).transpose()?,
         };
-        let how = starter.how(restores);
         let process = starter.start(how, &given)?;
         drop(given);
         // In a process that was forked for it that is known.
-        if how != How::Here {
+        if !starter.knows(how) {
             // One that does not fails by itself.
             let _ = input.write_all(program.input);
         }
@@ -213,6 +213,18 @@ impl Running {
     /// What its VM does from now on, if that was told.
     pub fn next_state(&mut self) -> Option<State> {
         self.control.as_mut()?.next_state()
+    }
+
+    /// Asks what the VM has done so far.
+    pub fn ask_for_stats(&mut self) {
+        if let Some(control) = &mut self.control {
+            control.ask_for_stats();
+        }
+    }
+
+    /// The answer, as JSON, once.
+    pub fn stats(&mut self) -> Option<Vec<u8>> {
+        self.control.as_mut()?.stats()
     }
 
     /// Asks which addresses its interfaces have.

@@ -5,33 +5,23 @@
 //! program, with these arguments, anew. What comes with that are the descriptors which the program is to have. Where a service
 //! is not started again this process becomes the program, and there is none that keeps rights.
 
-use super::ending::FAILED;
-use super::{Handed, Here, Program};
+use super::handing::{EXITED, Given, How, asked, number, of_end, run};
+use super::nap::Nap;
+use super::{Program, holding};
 use crate::passing::{self, hear, say};
 use kvmlet_sys::process::{self, Child, Ended, Fork};
-use kvmlet_sys::{descriptors, signals, standard_error};
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use kvmlet_sys::wait::{self, Slot, Until};
+use kvmlet_sys::{descriptors, signals, streams};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{
     Pid, Signal, getpid, getppid, pidfd_send_signal, set_parent_process_death_signal,
 };
-use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-
-/// What a program is given, in the order in which it goes over the socket.
-pub(super) struct Given {
-    /// Standard input, output and error.
-    pub streams: [OwnedFd; 3],
-    /// The instance's lock.
-    pub lock: OwnedFd,
-    /// Where it says that it runs.
-    pub ready: OwnedFd,
-    /// Where it serves the control socket, if it does.
-    pub control: Option<OwnedFd>,
-}
+use std::time::Duration;
 
 /// A program that runs, or has ended and is not forgotten.
 pub(super) struct Started {
@@ -46,18 +36,6 @@ enum End {
     Starter(OwnedFd),
 }
 
-/// How it is started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i32)]
-pub(super) enum How {
-    /// By a program that is executed.
-    Executed,
-    /// From a snapshot, by the one for that.
-    Restored,
-    /// In a process that was forked for it, which knows its configuration.
-    Here,
-}
-
 /// The process beside a supervisor.
 pub(super) struct Starter {
     socket: OwnedFd,
@@ -66,41 +44,74 @@ pub(super) struct Starter {
     /// It itself, until it is the program.
     process: Option<Child>,
     once: bool,
+    /// By which it is told, and tells, of what it holds.
+    nap: Option<OwnedFd>,
+    holds: bool,
 }
 
 impl Starter {
     /// Forks it from this process, which has one thread. It starts the program once, and is it then, or again and again.
     pub fn fork(program: &Program<'_>, once: bool) -> io::Result<Self> {
         let (socket, theirs) = passing::pair()?;
+        let (nap, their_nap) = passing::pair()?;
+        let holds = program.holds.is_some();
         match process::fork(0, None)? {
             Fork::Parent(process) => Ok(Self {
                 socket,
                 here: program.here.is_some(),
                 process: Some(process),
                 once,
+                nap: holds.then_some(nap),
+                holds,
             }),
             Fork::Child(lifeline) => {
                 // SAFETY: this process never comes back to what owns them.
-                unsafe { descriptors::close_all_but(&[theirs.as_fd()]) };
-                std::mem::forget((lifeline, socket));
-                process::set_up_streams();
-                let served = signals::block_all().and_then(|()| match once {
-                    true => become_program(theirs, program),
-                    false => serve(&theirs, program),
+                unsafe { descriptors::close_all_but(&[theirs.as_fd(), their_nap.as_fd()]) };
+                std::mem::forget((lifeline, socket, nap));
+                streams::set_up();
+                let served = signals::block_all().and_then(|()| match program.holds {
+                    Some(make) => holding::serve(theirs, their_nap, make()),
+                    None if once => {
+                        drop(their_nap);
+                        become_program(theirs, program)
+                    }
+                    None => serve(&theirs, program),
                 });
                 process::end(served.is_err().into())
             }
         }
     }
 
+    /// What is told of what it holds, if it does.
+    pub fn nap(&mut self) -> Option<Nap> {
+        self.nap.take().map(Nap::new)
+    }
+
+    /// Has it let go of what it holds, which others may have when this returns.
+    pub fn end(self) {
+        /// It takes as long as a network's end.
+        const PATIENCE: Duration = Duration::from_secs(5);
+        drop(self.socket);
+        if let Some(process) = self.process.filter(|_| self.holds) {
+            let slot = Slot::readable(process.as_fd());
+            let _ = wait::one(slot, Until::after(PATIENCE));
+        }
+    }
+
     /// How the next start is: from a snapshot, or anew. Only the first is a fork: whoever has brought one down has learnt where
     /// all is in it, and the next one has another place, as an executed program gets one of its own.
-    pub fn how(&mut self, restores: bool) -> How {
+    pub fn how(&mut self, restores: bool, resumes: bool) -> How {
         match (restores, std::mem::take(&mut self.here)) {
+            (true, _) if resumes => How::Resumed,
             (true, _) => How::Restored,
             (false, true) => How::Here,
             (false, false) => How::Executed,
         }
+    }
+
+    /// Is the configuration known to whoever it starts?
+    pub fn knows(&self, how: How) -> bool {
+        self.holds || how == How::Here
     }
 
     /// Has the program started.
@@ -151,45 +162,6 @@ impl Started {
     }
 }
 
-/// What stands before an exit code, and not before the number of a signal.
-const EXITED: u8 = 1;
-
-fn of_end(ended: Ended) -> [u8; 2] {
-    match ended {
-        Ended::Exited(code) => [EXITED, code],
-        Ended::Killed(signal) => [0, signal as u8],
-    }
-}
-
-impl Given {
-    fn all(&self) -> Vec<BorrowedFd<'_>> {
-        let streams = self.streams.iter();
-        let others = [&self.lock, &self.ready].into_iter().chain(&self.control);
-        streams.chain(others).map(AsFd::as_fd).collect()
-    }
-
-    fn of(descriptors: Vec<OwnedFd>) -> Option<Self> {
-        let mut all = descriptors.into_iter();
-        Some(Self {
-            streams: [all.next()?, all.next()?, all.next()?],
-            lock: all.next()?,
-            ready: all.next()?,
-            control: all.next(),
-        })
-    }
-}
-
-/// What is asked for: how it is started, and what the program is given. None when nobody is there any more.
-fn asked(socket: &OwnedFd) -> io::Result<Option<(How, Given)>> {
-    let Some((how, descriptors)) = hear(socket)? else {
-        return Ok(None);
-    };
-    let known = [How::Executed, How::Restored, How::Here];
-    let how = known.into_iter().find(|known| *known as i32 == how);
-    let given = Given::of(descriptors).ok_or(Errno::BADF)?;
-    Ok(Some((how.ok_or(Errno::INVAL)?, given)))
-}
-
 /// Starts the program whenever it is wanted, and tells how it has ended, as long as anybody is there.
 fn serve(socket: &OwnedFd, program: &Program<'_>) -> io::Result<()> {
     while let Some((how, given)) = asked(socket)? {
@@ -236,31 +208,6 @@ fn become_program(socket: OwnedFd, program: &Program<'_>) -> io::Result<()> {
     say(&socket, number(&error), &[])
 }
 
-/// Is the program, with what it was given, to its end.
-fn run(here: Here, given: Given) -> ! {
-    let Given {
-        streams: [input, output, error],
-        lock,
-        ready,
-        control,
-    } = given;
-    let set_up = || -> io::Result<()> {
-        dup2_stdin(&input)?;
-        dup2_stdout(&output)?;
-        dup2_stderr(&error)?;
-        // It stays open as long as this process lives, and what that starts knows that it is not its own.
-        fcntl_setfd(&lock, FdFlags::empty())?;
-        signals::block_none()
-    };
-    if set_up().is_err() {
-        process::end(FAILED);
-    }
-    standard_error::is_another();
-    drop((input, output, error));
-    std::mem::forget(lock);
-    process::end(here(Handed { ready, control }))
-}
-
 /// The command with what it is given, for a process that ends with `parent`.
 fn command(program: &Program<'_>, how: How, given: Given, parent: Option<Pid>) -> Command {
     let Given {
@@ -269,7 +216,8 @@ fn command(program: &Program<'_>, how: How, given: Given, parent: Option<Pid>) -
         ready,
         control,
     } = given;
-    let first = program.first.filter(|_| how == How::Restored);
+    let first = program.first;
+    let first = first.filter(|_| matches!(how, How::Restored | How::Resumed));
     let mut command = first.unwrap_or(program.command)();
     let numbered = [
         (program.ready, Some(&ready)),
@@ -304,8 +252,4 @@ fn prepare(parent: Option<Pid>, inherited: &[OwnedFd]) -> io::Result<()> {
         fcntl_setfd(fd, FdFlags::empty())?;
     }
     Ok(())
-}
-
-fn number(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(libc::EIO)
 }

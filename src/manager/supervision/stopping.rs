@@ -2,10 +2,15 @@
 
 use super::channel::Channel;
 use super::ending::Ending;
-use super::running::Running;
-use super::{Noted, Supervisor};
-use crate::Error;
+use super::running::{Ran, Running};
+use super::{GO_ON, Last, Noted, Supervisor};
+use crate::{Error, Owned};
+use kvmlet_sys::wait::{self, Slot, Until};
+use std::os::fd::AsFd;
 use std::time::Duration;
+
+/// How long the disk of a log may take at the end, before what it has not taken is given up.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How a service is asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,5 +101,47 @@ impl Supervisor<'_> {
             self.keeper.stopped(true)?;
         }
         Ok(())
+    }
+
+    /// Waits until it is time to start again; false if somebody wants the end before.
+    pub(super) fn pause(&mut self, time: Duration) -> Result<bool, Error> {
+        let path = self.keeper.directory().path().to_path_buf();
+        let slot = Slot::readable(self.signals.as_fd());
+        let signalled = wait::one(slot, Until::after(time)).map_err(Error::file(&path))?;
+        if signalled
+            && let Some(sent) = self.signals.next_sent().map_err(Error::file(&path))?
+            && sent.signal != GO_ON
+        {
+            self.note_stop(sent.into())?;
+            return Ok(false);
+        }
+        Ok(!self.stopped)
+    }
+
+    pub(super) fn finish(mut self, ran: Ran) -> Result<(Owned, Last), Error> {
+        if let Some(log) = self.log.take() {
+            let lost = log.finish(LOG_PATIENCE);
+            if lost > 0 {
+                log::warn!("{lost} entries of the log are lost: its disk does not take them");
+            }
+        }
+        let Ran {
+            code, error, began, ..
+        } = ran;
+        let suspended = self.resumes || self.suspended;
+        // Whoever waits for the lock may have what it had of the host.
+        self.starter.end();
+        let owned = match suspended {
+            true => self.keeper.stay_suspended()?,
+            false => self.keeper.end(code, error.as_deref())?,
+        };
+        let last = Last {
+            // It has not failed, if nobody wanted it to go on.
+            code: if self.suspended { 0 } else { code },
+            error,
+            began,
+            suspended,
+        };
+        Ok((owned, last))
     }
 }

@@ -5,6 +5,7 @@ use super::running::Running;
 use super::{Noted, Step, Supervisor, Told};
 use crate::Error;
 use kvmlet_control::State as VmState;
+use kvmlet_spec::supervision::Span;
 use kvmlet_sys::causes;
 
 impl Supervisor<'_> {
@@ -31,7 +32,8 @@ impl Supervisor<'_> {
                 self.tell("unpause", []);
             }
             VmState::Suspended => self.suspend(running),
-            VmState::Ending => {
+            // Of one that is in its file nobody wants an end: it is what cuts its power.
+            VmState::Ending if !self.suspended => {
                 self.is_stopped(false)?;
             }
             _ => {}
@@ -49,12 +51,25 @@ impl Supervisor<'_> {
     /// cannot be.
     fn suspend(&mut self, running: &mut Running) {
         let runs = matches!(self.keeper.record().step, Noted::Running | Noted::Paused);
-        let noted = runs.then(|| self.keeper.suspended());
+        let by_itself = self.by_itself;
+        let noted = runs.then(|| self.keeper.suspended(by_itself));
         match noted {
             Some(Ok(())) => {
                 (self.suspended, self.checks) = (true, None);
-                self.say("kvmlet: the service is suspended");
-                self.tell("suspend", []);
+                self.hold();
+                match (&self.idle, by_itself) {
+                    (Some(idle), true) => {
+                        let span = Span::from(idle.span());
+                        self.say(&format!(
+                            "kvmlet: the service is suspended: it was not used for {span}"
+                        ));
+                        self.tell("suspend", [("reason", "idle".into())]);
+                    }
+                    _ => {
+                        self.say("kvmlet: the service is suspended");
+                        self.tell("suspend", []);
+                    }
+                }
                 // Nothing less would have its guest go on, and be asked.
                 running.cut_by(libc::SIGQUIT);
             }
@@ -72,6 +87,10 @@ impl Supervisor<'_> {
     pub(super) fn go_on(&mut self, running: &mut Running) -> Result<(), Error> {
         if std::mem::take(&mut self.resumes) {
             self.keeper.goes_on()?;
+            self.resumed = true;
+            if let Some(Err(error)) = self.nap.as_mut().map(|nap| nap.doze(false)) {
+                self.say(&format!("kvmlet: its network is not as it was: {error}"));
+            }
             self.say("kvmlet: the service is resumed");
             running.resume();
         }
@@ -82,6 +101,7 @@ impl Supervisor<'_> {
     pub(super) fn fails(&mut self, why: &str, told: &mut Option<Told<'_>>) -> Result<(), Error> {
         if self.resumes {
             self.keeper.not_resumed(why)?;
+            self.say(&format!("kvmlet: the service cannot be resumed: {why}"));
         }
         if let Some(told) = told.take() {
             told(Step::Fails(why));

@@ -159,6 +159,7 @@ fn inside(text: &str) {
         ready: ready.then_some("--ready"),
         channel: None,
         control: None,
+        holds: None,
         well: &|| (),
         confine: || Ok(()),
     };
@@ -368,4 +369,19 @@ fn what_fails_before_a_start_is_an_end_that_is_told() {
     let view = web.until(State::Exited);
     let error = view.record.outcome.unwrap().error.unwrap();
     assert!(error.contains(": "), "with its cause: {error}");
+}
+
+#[test]
+fn what_somebody_has_put_in_the_place_of_its_memory_keeps_it_from_beginning() {
+    let web = Instance::new("no");
+    let instance = web.book().find("web").unwrap();
+    let place = instance.directory().path().join(crate::instance::SUSPENDED);
+    std::fs::create_dir(&place).unwrap();
+    let error = instance.own().unwrap().begin().unwrap_err().to_string();
+    assert!(error.contains("/suspended`"), "{error}");
+    // And is no run that has ended.
+    assert_eq!(instance.state().unwrap(), State::Created);
+    std::fs::remove_dir(&place).unwrap();
+    drop(instance.own().unwrap().begin().unwrap());
+    assert_eq!(instance.state().unwrap(), State::Dead);
 }

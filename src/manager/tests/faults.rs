@@ -38,6 +38,7 @@ fn asked() -> Asked {
         labels: Default::default(),
         log: LogLimits::default(),
         snapshot: None,
+        idle: None,
     }
 }
 

@@ -15,6 +15,7 @@ use engine::Engine;
 use kvmlet_image::Digest;
 use kvmlet_image::reference::Reference;
 use kvmlet_image::store::{Store, StoredImage};
+use kvmlet_sys::regular;
 use named::Named;
 use place::{Place, Work};
 use std::fs::{self, File};
@@ -149,8 +150,8 @@ fn containerfile(wanted: &Wanted, context: &Path) -> Result<Vec<u8>, Error> {
             found.ok_or_else(|| Error::NoFile(context.into()))?
         }
     };
-    let file = File::open(&path).map_err(failed(&path))?;
-    bounded::read(file, MAX_FILE).map_err(failed(&path))
+    let file = regular::read(&path, MAX_FILE + 1).map_err(failed(&path))?;
+    bounded::read(&file[..], MAX_FILE).map_err(failed(&path))
 }
 
 /// Gives the program the images that a Containerfile names, and says what each name stands for where it would take it for

@@ -1,8 +1,9 @@
 //! Whom a connection is trusted with: the host's certificates, and those that are laid down for one registry.
 
 use super::Error;
-use kvmlet_sys::environment;
+use kvmlet_sys::{environment, regular};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
@@ -41,7 +42,9 @@ fn of_registry(registry: &str) -> Result<Vec<Certificate<'static>>, String> {
 /// All of a file; or its path, if it is not such a file.
 fn read(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
     let wrong = || path.display().to_string();
-    let text = fs::read(path).map_err(|_| wrong())?;
+    let mut text = Vec::new();
+    let read = regular::open(path).and_then(|mut file| file.read_to_end(&mut text));
+    read.map_err(|_| wrong())?;
     let items: Result<Vec<_>, _> = parse_pem(&text).collect();
     let certificates = items
         .map_err(|_| wrong())?
@@ -103,5 +106,21 @@ impl Trust {
             false => RootCerts::new_with_certs(&all),
         };
         Ok((TlsConfig::builder().root_certs(roots).build(), has_own))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    #[test]
+    fn what_is_no_file_of_certificates_is_named_and_not_waited_for() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("ca.crt");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        for path in [&path, place.path(), Path::new("/dev/zero")] {
+            assert_eq!(read(path).unwrap_err(), path.display().to_string());
+        }
     }
 }

@@ -19,7 +19,7 @@ use kvmlet_command::{Failed, Outcome};
 use kvmlet_image::reference::Reference;
 use kvmlet_image::store::{self, Image as Stored, Store, StoredImage};
 use kvmlet_manager::Book;
-use kvmlet_sys::{environment, process};
+use kvmlet_sys::{environment, streams};
 use std::collections::BTreeSet;
 
 use crate::confined::NOT_DONE;
@@ -37,7 +37,7 @@ pub fn run() -> Outcome {
     if words.next().is_some_and(|word| word == unpack::WORD) {
         return Ok(unpack::run(words));
     }
-    process::set_up_streams();
+    streams::set_up();
     let line: Oci = kvmlet_command::parse(|command| command, |error| error);
     line.verbosity.start_log();
     // Rights that a file gives are for VMs.

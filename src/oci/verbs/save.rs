@@ -6,6 +6,7 @@ use kvmlet_command::oci::Save;
 use kvmlet_command::{Failed, Outcome};
 use kvmlet_image::reference::Reference;
 use kvmlet_sys::directory::Directory;
+use kvmlet_sys::output::StandardOutput;
 use kvmlet_sys::temporary::{Temporary, check_place};
 use rustix::fs::Mode;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -36,12 +37,15 @@ pub(super) fn run(flags: &Save) -> Outcome {
             new.publish(name).map_err(failed)?;
         }
         _ => {
-            let out = io::stdout();
-            if out.is_terminal() {
+            if io::stdout().is_terminal() {
                 let said = "an archive is not written to a terminal";
                 return Err(Failed::new(said).help("say --output FILE, or where it goes: `> FILE`"));
             }
-            save::save(&store, &wanted, &mut out.lock())?;
+            // Rust's own takes what is closed for somewhere to write to.
+            let mut out = BufWriter::with_capacity(256 << 10, StandardOutput);
+            save::save(&store, &wanted, &mut out)?;
+            out.flush()
+                .map_err(|error| Failed::in_vain("cannot write to standard output", error))?;
         }
     }
     Ok(0)

@@ -187,6 +187,10 @@ impl Attendance<'_> {
         let Some(telling) = &mut self.telling else {
             return;
         };
+        if telling.sleeps() {
+            // Whoever was told may have said that it is kept, and be gone, in one turn.
+            return;
+        }
         if telling.waits() {
             return self.wake();
         }
@@ -232,9 +236,10 @@ impl Attendance<'_> {
     }
 
     /// Begins to tell of the VM, through that stream.
-    fn begin_to_tell(&mut self, number: u32, to: OwnedFd, stays: bool) {
+    fn begin_to_tell(&mut self, request: Request, to: OwnedFd) {
+        let number = request.number;
         let begun = match &self.telling {
-            None => Telling::begin(self.vm, number, to, stays),
+            None => Telling::begin(self.vm, request, to),
             Some(_) => Err(kvmlet_vmm::Error::BeingSaved.into()),
         };
         match begun {
@@ -298,9 +303,9 @@ impl Attendance<'_> {
                 }
                 return Wanted::Asked(End::Ordered);
             }
-            Order::Save | Order::Suspend => {
+            order if order.is_saving() => {
                 if let Some(to) = descriptor {
-                    self.begin_to_tell(number, to, order == Order::Suspend);
+                    self.begin_to_tell(Request { number, order }, to);
                 }
                 return Wanted::Nothing;
             }

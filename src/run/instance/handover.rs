@@ -7,7 +7,7 @@
 use super::{Surroundings, Verbosity};
 use crate::Error;
 use kvmlet_control::{Channel, LONGEST};
-use kvmlet_spec::VmConfig;
+use kvmlet_spec::{Given, VmConfig};
 use kvmlet_sys::sealed::sealed;
 use kvmlet_sys::{environment, process};
 use rustix::net::SocketType;
@@ -32,11 +32,16 @@ pub(super) struct Handover {
     control: Option<PathBuf>,
     outlives: bool,
     verbosity: Verbosity,
+    /// What the VM's devices are given, in their order.
+    given: Vec<(&'static str, String, OwnedFd)>,
 }
 
 /// What stands before a path that is handed over.
 const OUTCOME: &str = "outcome";
 const CONTROL: &str = "control";
+/// What stands before the number of a device and that of a descriptor.
+const DISK: &str = "disk";
+const INTERFACE: &str = "interface";
 
 impl Handover {
     pub fn new(config: &VmConfig, surroundings: &Surroundings) -> Result<Self, Error> {
@@ -49,6 +54,7 @@ impl Handover {
             control: surroundings.control.clone(),
             outlives: surroundings.outlives,
             verbosity: surroundings.verbosity,
+            given: given(config)?,
         })
     }
 
@@ -56,6 +62,10 @@ impl Handover {
     pub fn start(self, channel: Channel, surroundings: Surroundings) -> Result<Child, Error> {
         let (channel, config) = (OwnedFd::from(channel), OwnedFd::from(self.config));
         let kept = [channel.as_raw_fd(), config.as_raw_fd()];
+        let given = self.given.iter().flat_map(|(what, of, descriptor)| {
+            let descriptor = descriptor.as_raw_fd();
+            [(*what).to_owned(), format!("{of},{descriptor}")]
+        });
         let paths = [(OUTCOME, self.outcome), (CONTROL, self.control)];
         let paths = paths.into_iter().filter_map(|(what, path)| {
             let path = path?.into_os_string();
@@ -68,12 +78,18 @@ impl Handover {
             .arg(u8::from(self.outlives).to_string())
             .arg((self.verbosity as u8).to_string())
             .args(paths.flatten())
+            .args(given)
             .stdin(surroundings.input.map_or(Stdio::null(), Stdio::from))
             .stdout(surroundings.output.map_or(Stdio::null(), Stdio::from))
             .stderr(surroundings.log.map_or(Stdio::inherit(), Stdio::from))
             // What a terminal sends to this program's group is not for its VMs.
             .process_group(0);
-        let keep = move || kept.into_iter().try_for_each(process::keep);
+        let given = self.given.iter().map(|(.., descriptor)| descriptor);
+        let kept: Vec<RawFd> = kept
+            .into_iter()
+            .chain(given.map(AsRawFd::as_raw_fd))
+            .collect();
+        let keep = move || kept.iter().copied().try_for_each(process::keep);
         // SAFETY: between fork and exec it makes two system calls, and touches no memory but its own.
         unsafe { command.pre_exec(keep) };
         command.spawn().map_err(|source| Error::Host {
@@ -81,6 +97,19 @@ impl Handover {
             source,
         })
     }
+}
+
+/// What the devices of a VM are given, which is this program's no more.
+fn given(config: &VmConfig) -> Result<Vec<(&'static str, String, OwnedFd)>, Error> {
+    let disks = config.disks.iter().enumerate();
+    let disks = disks.flat_map(|(of, disk)| disk.given.iter().map(move |it| (DISK, of, it)));
+    let nets = config.nets.iter().enumerate();
+    let nets = nets.flat_map(|(of, net)| net.given.iter().map(move |it| (INTERFACE, of, it)));
+    let taken = disks.chain(nets).map(|(what, of, given)| {
+        let descriptor = given.take().ok_or(Error::Given { what, of })?;
+        Ok((what, of.to_string(), descriptor))
+    });
+    taken.collect()
 }
 
 /// What has arrived.
@@ -108,11 +137,18 @@ fn take(mut words: impl Iterator<Item = OsString>) -> Result<Received, Error> {
     let mut number = || -> Option<RawFd> { words.next()?.to_str()?.parse().ok() };
     let mut next = || number().ok_or_else(no);
     let (channel, config, outlives, verbosity) = (next()?, next()?, next()?, next()?);
-    let (mut outcome, mut control) = (None, None);
+    let (mut outcome, mut control, mut given) = (None, None, Vec::new());
     while let (Some(what), Some(path)) = (words.next(), words.next()) {
         match what.to_str() {
             Some(OUTCOME) => outcome = Some(PathBuf::from(path)),
             Some(CONTROL) => control = Some(PathBuf::from(path)),
+            Some(what @ (DISK | INTERFACE)) => {
+                let numbers = path.to_str().and_then(|path| path.split_once(','));
+                let (of, descriptor) = numbers.ok_or_else(no)?;
+                let descriptor = own(descriptor.parse().map_err(|_| no())?)?;
+                let of: usize = of.parse().map_err(|_| no())?;
+                given.push((what == DISK, of, Given::from(descriptor)));
+            }
             _ => return Err(no()),
         }
     }
@@ -123,7 +159,18 @@ fn take(mut words: impl Iterator<Item = OsString>) -> Result<Received, Error> {
     let mut json = String::new();
     let mut config = File::from(config).take(CONFIG_BYTES);
     config.read_to_string(&mut json).map_err(Error::handing)?;
-    let config = VmConfig::from_json(&json);
+    let mut config = VmConfig::from_json(&json);
+    if let Ok(config) = &mut config {
+        for (is_disk, of, given) in given {
+            let disk = config.disks.get_mut(of).filter(|_| is_disk);
+            let net = config.nets.get_mut(of).filter(|_| !is_disk);
+            match (disk, net) {
+                (Some(disk), _) => disk.given = Some(given),
+                (None, Some(net)) => net.given.push(given),
+                (None, None) => return Err(no()),
+            }
+        }
+    }
     Ok(Received {
         config: config.map_err(|error| Error::Vm(kvmlet_vmm::vm::Error::Config(error))),
         channel: channel.into(),

@@ -19,7 +19,7 @@ use handover::{Handover, Received};
 use kvmlet_control::{Channel, Connection, Pool, PoolError, Report};
 use kvmlet_spec::{Dialect, Outcome, Reason, Remedy, VmConfig};
 use kvmlet_sys::whole_file::WholeFile;
-use kvmlet_sys::{environment, process, standard_error};
+use kvmlet_sys::{environment, process, standard_error, streams};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ static IS_READY: AtomicBool = AtomicBool::new(false);
 pub fn init() {
     let started = Instant::now();
     if let Some(handed) = handover::received() {
-        process::set_up_streams();
+        streams::set_up();
         process::end(serve(handed, started));
     }
     IS_READY.store(true, Ordering::Release);

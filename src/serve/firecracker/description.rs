@@ -56,7 +56,7 @@ pub fn describe(machine: &Machine, jail: JailMode) -> Result<VmConfig, Fault> {
         balloon.reporting = asked.free_page_reporting;
         config = config.balloon(balloon);
     }
-    config.build().map_err(wrong)
+    machine.cpus.apply(config)?.build().map_err(wrong)
 }
 
 fn root_word(drive: &Drive) -> String {

@@ -43,7 +43,7 @@ impl Fault {
             cause = failure.cause.as_deref();
         }
         if let Some(help) = help.or(failure.help.as_deref()) {
-            text = format!("{text} ({help})");
+            text = format!("{text} ({})", in_own_words(help));
         }
         Self(text)
     }
@@ -54,7 +54,55 @@ impl Fault {
     }
 }
 
+/// What a way out names as a configuration file of kvmlet's has it, and how Firecracker's API has the same.
+const WORDS: &[(&str, &str)] = &[
+    (
+        "`\"huge_pages\": \"transparent\"`",
+        "`\"huge_pages\": \"Transparent\"`",
+    ),
+    ("`\"huge_pages\": \"reserved\"`", "`\"huge_pages\": \"2M\"`"),
+    ("`\"huge_pages\": \"off\"`", "`\"huge_pages\": \"None\"`"),
+    ("`memory`", "`mem_size_mib`"),
+    ("`vcpus`", "`vcpu_count`"),
+    ("`kernel`", "`kernel_image_path`"),
+    ("`initrd`", "`initrd_path`"),
+];
+
+/// The same way out, with the names of Firecracker's API.
+fn in_own_words(help: &str) -> String {
+    let replaced = |text: String, (theirs, own): &(&str, &str)| text.replace(theirs, own);
+    WORDS.iter().fold(help.to_owned(), replaced)
+}
+
 /// As clients read it.
 pub fn fault_message(text: &str) -> String {
     serde_json::json!({ "fault_message": text }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvmlet_spec::{Setting, advice};
+
+    #[test]
+    fn ways_out_name_what_the_api_has() {
+        let of = |help: kvmlet_spec::Advice| {
+            let mut failure = Failure::default();
+            failure.message = "no".into();
+            failure.help = Some(help.to_string());
+            Fault::of_failure(&failure, None).0
+        };
+        assert_eq!(
+            of(advice!("take {}", (Setting::HugePages, "transparent"))),
+            r#"no (take `"huge_pages": "Transparent"`)"#
+        );
+        assert_eq!(
+            of(advice!("ask for less {}", Setting::Memory)),
+            "no (ask for less `mem_size_mib`)"
+        );
+        assert_eq!(
+            of(advice!("leave out {}", Setting::Initrd)),
+            "no (leave out `initrd_path`)"
+        );
+    }
 }

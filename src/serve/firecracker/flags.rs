@@ -1,6 +1,5 @@
 //! Firecracker's command line.
 
-use super::machine::PCI;
 use super::model::Level;
 use kvmlet_command::firecracker::FIRECRACKER_LINE;
 use std::ffi::OsString;
@@ -27,6 +26,8 @@ pub struct Flags {
     pub show_log_origin: bool,
     pub metrics_path: Option<PathBuf>,
     pub no_walls: bool,
+    /// Put devices on a PCI bus.
+    pub pci: bool,
     pub payload_bytes: usize,
     /// A file of what the guest is told of itself.
     pub metadata: Option<PathBuf>,
@@ -103,6 +104,7 @@ pub fn read(words: &[OsString]) -> Result<Wanted, String> {
         show_log_origin: has("show-log-origin"),
         metrics_path: value("metrics-path").map(Into::into),
         no_walls: has("no-seccomp"),
+        pci: has("enable-pci"),
         payload_bytes,
         metadata: value("metadata").map(Into::into),
         metadata_bytes,
@@ -125,7 +127,6 @@ const REFUSED: &[(&str, &str)] = &[
         "each thread of a VM is held to a list of its own, which is built in",
     ),
     ("module", "messages have levels, and no modules"),
-    ("enable-pci", PCI),
     (
         "describe-snapshot",
         "a snapshot's first file is JSON, which tells what it is",
@@ -177,13 +178,14 @@ mod tests {
         let all = flags(
             "--api-sock /a --id my-vm --config-file=c.json --boot-timer --log-path l --level warning --show-level \
              --show-log-origin --metrics-path m --no-seccomp --start-time-us 5 --start-time-cpu-us 6 \
-             --parent-cpu-time-us 7 --http-api-max-payload-size 100 --metadata d.json --mmds-size-limit 200",
+             --parent-cpu-time-us 7 --http-api-max-payload-size 100 --metadata d.json --mmds-size-limit 200 --enable-pci",
         );
         assert_eq!(all.metadata, Some("d.json".into()));
         assert_eq!(all.metadata_bytes, 200);
         assert_eq!(all.api_socket, Some("/a".into()));
         assert_eq!((&*all.id, all.level), ("my-vm", Some(Level::Warn)));
         assert_eq!((all.payload_bytes, all.start_time_us), (100, Some(5)));
+        assert!(all.pci && !flags("").pci);
         assert!(all.no_walls && all.show_level && all.show_log_origin);
         let none = flags("");
         assert_eq!(none.api_socket, Some(API_SOCKET.into()));
@@ -230,7 +232,6 @@ mod tests {
             ("--seccomp-filter f", "built in"),
             ("--mmds-size-limit 0", "from 1 to"),
             ("--mmds-size-limit 1048577", "from 1 to"),
-            ("--enable-pci", "not supported"),
         ] {
             let error = read_text(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

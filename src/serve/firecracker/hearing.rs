@@ -44,7 +44,10 @@ impl Vm {
         };
         let result = saving.writing.as_ref()?.as_ref().ok()?.result()?;
         self.pending = None;
-        Some(result.map(|()| Answer::done()))
+        Some(result.map(|whole| {
+            self.whole = whole.or(self.whole.take());
+            Answer::done()
+        }))
     }
 
     fn told(&mut self, report: Report, descriptor: Option<OwnedFd>) -> Answered {
@@ -94,7 +97,8 @@ impl Vm {
             most_bytes,
             number: saving.number,
         };
-        saving.writing = Some(Writing::begin(saving.asked.clone(), told, &self.machine));
+        let (asked, base) = (saving.asked.clone(), saving.base.clone());
+        saving.writing = Some(Writing::begin(asked, base, told, &self.machine));
     }
 
     /// The VM has answered what was asked.
@@ -146,6 +150,10 @@ impl Vm {
                 None
             }
             Some(Err(why)) => Some(Err(why.clone())),
+            // It does not know what has changed since.
+            None if saving.base.is_some() && refused.is_some() => {
+                self.begin_saving(saving.asked, None).err().map(Err)
+            }
             None => Some(Err(refused.unwrap_or_else(Fault::ended))),
         }
     }

@@ -1,12 +1,14 @@
 //! What a VM is going to be, as far as it was described.
 
+use super::cpu_config::CpuConfig;
 use super::fault::Fault;
 use super::model::{
-    Balloon, BootSource, Drive, Entropy, Logger, MachineConfig, MachinePatch, Metrics, MmdsConfig,
-    NetworkInterface, Serial, Vsock, readable,
+    Balloon, BootSource, CpuTemplate, Drive, Entropy, HugePages, Logger, MachineConfig,
+    MachinePatch, Metrics, MmdsConfig, NetworkInterface, Serial, Vsock, readable,
 };
 use kvmlet_spec::{Cid, MacAddress, VcpuCount};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// All that was described, as a file has it and as `GET /vm/config` tells it. Unknown keys are refused at the top, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +17,10 @@ pub struct Machine {
     pub balloon: Option<Balloon>,
     pub drives: Vec<Drive>,
     pub boot_source: Option<BootSource>,
-    pub cpu_config: Option<serde_json::Value>,
+    /// In a file: the file that has it. Firecracker tells nothing of it afterwards.
+    cpu_config: Option<PathBuf>,
+    #[serde(skip)]
+    pub cpus: CpuConfig,
     pub logger: Option<Logger>,
     pub machine_config: MachineConfig,
     pub metrics: Option<Metrics>,
@@ -33,6 +38,7 @@ pub struct Machine {
 pub enum Component {
     Boot(BootSource),
     Machine(MachineConfig),
+    Cpus(CpuConfig),
     Drive(Drive),
     Network(NetworkInterface),
     Vsock(Vsock),
@@ -52,7 +58,6 @@ impl Machine {
     pub fn of_file(text: &str) -> Result<Self, Fault> {
         let file: Self = serde_json::from_str(text).map_err(|error| Fault(error.to_string()))?;
         for (given, what) in [
-            (file.cpu_config.is_some(), CPU_CONFIG),
             (!file.pmem.is_empty(), PMEM),
             (file.memory_hotplug.is_some(), HOTPLUG),
         ] {
@@ -63,8 +68,10 @@ impl Machine {
         let mut machine = Self::default();
         let boot = file.boot_source.map(Component::Boot);
         let boot = boot.ok_or_else(|| Fault("the file has no `boot-source`".into()))?;
+        let cpus = file.cpu_config.as_deref().map(CpuConfig::of_file);
         let all = [Component::Machine(file.machine_config), boot]
             .into_iter()
+            .chain(cpus.transpose()?.map(Component::Cpus))
             .chain(file.drives.into_iter().map(Component::Drive))
             .chain(file.network_interfaces.into_iter().map(Component::Network))
             .chain(file.vsock.map(Component::Vsock))
@@ -91,6 +98,7 @@ impl Machine {
             entropy,
             machine_config,
             mmds_config,
+            cpus,
             ..
         } = self;
         !drives.is_empty()
@@ -100,6 +108,7 @@ impl Machine {
             || vsock.is_some()
             || entropy.is_some()
             || mmds_config.is_some()
+            || *cpus != CpuConfig::default()
             || *machine_config != MachineConfig::default()
     }
 
@@ -115,7 +124,16 @@ impl Machine {
             }
             Component::Machine(machine) => {
                 check_machine(&machine)?;
-                self.machine_config = machine;
+                // It is as if nothing had been said, and told so.
+                let cpu_template = None;
+                self.machine_config = MachineConfig {
+                    cpu_template,
+                    ..machine
+                };
+            }
+            Component::Cpus(cpus) => {
+                cpus.check()?;
+                self.cpus = cpus;
             }
             Component::Drive(drive) => self.set_drive(drive)?,
             Component::Network(interface) => self.set_interface(interface)?,
@@ -298,20 +316,22 @@ fn check_machine(machine: &MachineConfig) -> Result<(), Fault> {
     if machine.smt {
         return Err(Fault::unsupported("smt", SMT));
     }
-    if machine.track_dirty_pages {
-        return Err(Fault::unsupported("track_dirty_pages", DIFF));
+    if machine.huge_pages == HugePages::Hugetlbfs2M && !machine.mem_size_mib.is_multiple_of(2) {
+        return Err(Fault(
+            "The memory size (MiB) is not a multiple of the page size, which is 2.".into(),
+        ));
     }
-    match machine.cpu_template.as_deref() {
-        None | Some("None") => Ok(()),
-        Some(_) => Err(Fault::unsupported("cpu_template", CPU_TEMPLATE)),
+    match machine.cpu_template {
+        None | Some(CpuTemplate::None) => Ok(()),
+        Some(name) => Err(Fault(format!(
+            "cpu_template `{name:?}` is not supported: {CPU_TEMPLATE} tests/data/custom_cpu_templates/{name:?}.json."
+        ))),
     }
 }
 
 /// Why what is known there cannot be here.
 pub const SMT: &str = "the guest has a core for each vCPU, and no hyperthreads";
-pub const DIFF: &str = "a snapshot is always whole";
-pub const CPU_TEMPLATE: &str = "the guest sees the host's processor without what KVM does not offer, and `None` is the one template";
-pub const CPU_CONFIG: (&str, &str) = ("cpu-config", CPU_TEMPLATE);
+const CPU_TEMPLATE: &str = "the guest sees the host's processor without what KVM does not offer. PUT /cpu-config changes that, and takes what Firecracker's sources have for this name in";
 pub const PMEM: (&str, &str) = ("pmem", "there are no virtio-pmem devices");
 pub const HOTPLUG: (&str, &str) = ("memory-hotplug", "guest memory has one size");
 pub const PCI: &str = "devices are there when the guest boots, or never";

@@ -53,13 +53,13 @@ fn what_cannot_be_honoured_is_named_and_changes_nothing() {
         ),
         (
             "machine",
-            json!({ "vcpu_count": 1, "mem_size_mib": 1, "track_dirty_pages": true }),
-            "always whole",
+            json!({ "vcpu_count": 1, "mem_size_mib": 1, "cpu_template": "T2" }),
+            "cpu_template `T2` is not",
         ),
         (
             "machine",
-            json!({ "vcpu_count": 1, "mem_size_mib": 1, "cpu_template": "T2" }),
-            "cpu_template is not",
+            json!({ "vcpu_count": 1, "mem_size_mib": 127, "huge_pages": "2M" }),
+            "not a multiple of the page size",
         ),
         (
             "boot",

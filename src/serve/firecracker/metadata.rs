@@ -4,7 +4,7 @@ use super::fault::{Fault, fault_message};
 use super::machine::Machine;
 use super::phase::Phase;
 use crate::http::Answer;
-use crate::metadata::{Config, Service, Store, Unstored};
+use crate::metadata::{Config, Counted, Service, Store, Unstored};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
@@ -82,6 +82,14 @@ impl Metadata {
         is_unheard.then_some(
             "there are metadata, and the guest can ask for them on no interface (PUT /mmds/config names some)",
         )
+    }
+
+    /// What was done for the guest, if it can ask.
+    pub fn counted(&self) -> Counted {
+        self.service
+            .as_ref()
+            .map(Service::counted)
+            .unwrap_or_default()
     }
 
     /// All of the data. There are none once the VM runs, if nobody has given some or made them reachable before.

@@ -1,6 +1,7 @@
 //! What a VM has done since it was last told, by the names that Firecracker's clients know where the thing is the same.
 
 use super::machine::Machine;
+use crate::metadata::Counted;
 use kvmlet_spec::{BlockStats, NetStats, Stats};
 use serde_json::{Map, Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,10 +16,14 @@ impl Told {
         &mut self,
         id: &str,
         stats: &Stats,
-        machine: &Machine,
+        (machine, metadata): (&Machine, Counted),
         start_us: Option<u64>,
     ) -> String {
-        let now = counters(stats, machine);
+        let mut now = counters(stats, machine);
+        let mmds = metadata
+            .all()
+            .map(|(name, count)| (name.into(), json!(count)));
+        now["mmds"] = Value::Object(Map::from_iter(mmds));
         let mut line = since(&now, &self.0);
         self.0 = now;
         let at = SystemTime::now()
@@ -166,17 +171,27 @@ mod tests {
         stats.vm.disks[0].reads = 5;
         stats.vm.disks[1].reads = 2;
         let mut told = Told::default();
+        let mut mmds = Counted::default();
+        (mmds.rx_accepted, mmds.tx_bytes) = (3, 100);
         let line: Value =
-            serde_json::from_str(&told.line("vm-1", &stats, &machine, Some(7))).unwrap();
+            serde_json::from_str(&told.line("vm-1", &stats, (&machine, mmds), Some(7))).unwrap();
         // The root is the first.
         assert_eq!(line["block_root"]["read_count"], 5);
         assert_eq!(line["block"]["read_count"], 7);
         assert_eq!(line["net"]["rx_fails"], 0);
+        assert_eq!(line["mmds"]["rx_accepted"], 3);
+        assert_eq!(line["mmds"]["connections_created"], 0);
+        mmds.rx_accepted = 4;
         assert_eq!(line["api_server"]["process_startup_time_us"], 7);
         stats.vm.disks[1].reads = 3;
-        let line: Value = serde_json::from_str(&told.line("vm-1", &stats, &machine, None)).unwrap();
+        let line: Value =
+            serde_json::from_str(&told.line("vm-1", &stats, (&machine, mmds), None)).unwrap();
         assert_eq!(line["block"]["read_count"], 1);
         assert_eq!(line["block_root"]["read_count"], 0);
+        assert_eq!(
+            (&line["mmds"]["rx_accepted"], &line["mmds"]["tx_bytes"]),
+            (&json!(1), &json!(0))
+        );
         assert!(line["utc_timestamp_ms"].as_u64().unwrap() > 1_600_000_000_000);
     }
 }

@@ -1,6 +1,7 @@
 //! Firecracker's API and command line, for a VM of kvmlet's.
 
 mod changes;
+mod cpu_config;
 mod description;
 mod fault;
 mod flags;
@@ -18,6 +19,7 @@ mod snapshot;
 mod starting;
 mod vm;
 mod vmm;
+mod whole;
 mod writing;
 
 use crate::http::Request;
@@ -26,16 +28,13 @@ use flags::{Flags, Wanted};
 use kvmlet_command::Failed;
 use kvmlet_run::vsock::SocketName;
 use kvmlet_spec::JailMode;
-use kvmlet_sys::output::write_whole;
-use kvmlet_sys::{environment, standard_error};
+use kvmlet_sys::{environment, regular, standard_error};
 use log::Log;
 use machine::{Component, Machine};
 use metadata::Metadata;
 use model::Metrics;
 use serving::Serving;
 use std::ffi::OsString;
-use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 use vm::Vm;
 
@@ -69,9 +68,10 @@ pub fn understand(request: &Request) -> Result<(), String> {
 pub fn run(words: &[OsString]) -> u8 {
     let ended = match flags::read(words) {
         Err(why) => Err((code::ARGUMENTS, format!("Arguments parsing error: {why}"))),
-        Ok(Wanted::Print(text)) => write_whole(io::stdout().as_fd(), text.as_bytes())
-            .map(|()| 0)
-            .map_err(|error| (code::FAILED, error.to_string())),
+        Ok(Wanted::Print(text)) => match kvmlet_command::print(text) {
+            Ok(()) => Ok(0),
+            Err(failed) => Err((code::FAILED, failed.first_line())),
+        },
         Ok(Wanted::Serve(flags)) => match environment::disarm() {
             Ok(()) => serve(*flags),
             Err(error) => Err((code::FAILED, Failed::of_environment(error).to_string())),
@@ -118,6 +118,7 @@ fn serve(flags: Flags) -> Result<u8, (u8, String)> {
         false => JailMode::Auto,
     };
     let mut vm = Vm::new(flags.id, log, machine, jail, flags.start_time_us);
+    vm.pci = flags.pci;
     let given = flags.metadata.map(|path| text(&path));
     let given = given.transpose().map_err(failed(code::CONFIGURATION))?;
     vm.metadata = Metadata::new(flags.metadata_bytes, given.as_deref())
@@ -137,12 +138,8 @@ fn read(path: &Path) -> Result<Machine, Fault> {
 }
 
 fn text(path: &Path) -> Result<String, Fault> {
-    let text = std::fs::File::open(path).and_then(|file| {
-        let mut text = String::new();
-        io::Read::read_to_string(&mut io::Read::take(file, CONFIG_BYTES), &mut text)?;
-        Ok(text)
-    });
-    text.map_err(|error| of_file(path, &error))
+    let text = regular::read(path, CONFIG_BYTES).map_err(|error| of_file(path, &error))?;
+    String::from_utf8(text).map_err(|error| of_file(path, &error))
 }
 
 fn of_file(path: &Path, why: &dyn std::fmt::Display) -> Fault {

@@ -28,6 +28,17 @@ pub enum HugePages {
     Hugetlbfs2M,
 }
 
+/// What the guest's processor is made like. Clients still send these names, which Firecracker has deprecated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CpuTemplate {
+    C3,
+    T2,
+    T2S,
+    None,
+    T2CL,
+    T2A,
+}
+
 /// vCPUs and memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +48,7 @@ pub struct MachineConfig {
     #[serde(default)]
     pub smt: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_template: Option<String>,
+    pub cpu_template: Option<CpuTemplate>,
     #[serde(default)]
     pub track_dirty_pages: bool,
     #[serde(default)]
@@ -64,7 +75,7 @@ pub struct MachinePatch {
     pub vcpu_count: Option<u8>,
     pub mem_size_mib: Option<u64>,
     pub smt: Option<bool>,
-    pub cpu_template: Option<String>,
+    pub cpu_template: Option<CpuTemplate>,
     pub track_dirty_pages: Option<bool>,
     pub huge_pages: Option<HugePages>,
 }

@@ -4,6 +4,7 @@ use super::fault::Fault;
 use super::machine::Machine;
 use super::phase::Phase;
 use super::snapshot::CreateSnapshot;
+use super::whole::Whole;
 use super::writing::Writing;
 use kvmlet_control::Order;
 use kvmlet_sys::wait::Slot;
@@ -39,6 +40,8 @@ pub enum Pending {
 pub struct Saving {
     pub number: u32,
     pub asked: CreateSnapshot,
+    /// Since which what has changed is to be written, and no more.
+    pub base: Option<Whole>,
     /// Who writes it, from the time when it tells something.
     pub writing: Option<Result<Writing, Fault>>,
 }

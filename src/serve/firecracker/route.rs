@@ -1,7 +1,7 @@
 //! What a request asks for, by its path and its body.
 
 use super::fault::Fault;
-use super::machine::{CPU_CONFIG, Component, HOTPLUG, PCI, PMEM};
+use super::machine::{Component, HOTPLUG, PCI, PMEM};
 use super::model::{
     Action, ActionType, BalloonPatch, BalloonStatsPatch, DrivePatch, MachinePatch, NetworkPatch,
     VmPatch, VmState, id, same_id,
@@ -138,7 +138,7 @@ fn put(steps: &[&str], body: &[u8]) -> Routed {
         ["actions"] => Some(read("PUT", body).map(|it: Action| Call::Act(it.action_type))),
         ["snapshot", "create"] => Some(read("PUT", body).map(Call::Save)),
         ["snapshot", "load"] => Some(read("PUT", body).map(Call::Load)),
-        ["cpu-config"] => unsupported(CPU_CONFIG),
+        ["cpu-config"] => set(read("PUT", body).map(Component::Cpus)),
         ["mmds"] => Some(read_any("PUT", body).map(Call::PutMetadata)),
         ["mmds", "config"] => set(read("PUT", body).map(Component::Mmds)),
         ["pmem", _] => unsupported(PMEM),
@@ -210,7 +210,15 @@ fn wrong(why: &dyn std::fmt::Display) -> Fault {
 }
 
 /// What can be a list; all else that may have fields is taken for one of them by serde, too, in their order.
-const LISTS: [&str; 3] = ["network_overrides", "drive_overrides", "network_interfaces"];
+const LISTS: [&str; 7] = [
+    "network_overrides",
+    "drive_overrides",
+    "network_interfaces",
+    "kvm_capabilities",
+    "cpuid_modifiers",
+    "modifiers",
+    "msr_modifiers",
+];
 
 /// The first list that is to be something else, by its name.
 fn list(name: &str, value: &Value) -> Option<String> {

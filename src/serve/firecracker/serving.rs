@@ -25,6 +25,7 @@ fn manner(longest_body: usize) -> Manner {
         comes: NOTHING_COMES,
         // Whoever may write to the socket's file is meant to.
         peers: Peers::All,
+        descriptors: 0,
         refuse: |status, why| {
             let body = match status {
                 503 => serde_json::json!({ "error": why }).to_string(),

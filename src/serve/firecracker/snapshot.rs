@@ -1,19 +1,22 @@
 //! VMs that are saved to two files, as clients name them.
 //!
-//! All of the VM is in the second one, which is a snapshot of kvmlet's. The first one is JSON: what its disks, interfaces and
-//! sockets are called on this host, which a snapshot of kvmlet's does not say. So who may write to it says what the VM that goes
-//! on gets of this host, and it has to be this user's, or root's.
+//! All of the VM is in the second one, which is a snapshot of kvmlet's. The first one is its beginning, without memory, and noted
+//! in it, as JSON, what its disks, interfaces and sockets are called on this host, which a snapshot of kvmlet's does not say. So who
+//! may write to it says what the VM that goes on gets of this host, and it has to be this user's, or root's. (An older kvmlet has
+//! written the note alone.)
 
 use super::description;
 use super::fault::Fault;
-use super::machine::{DIFF, Machine};
-use super::model::{Drive, NetworkInterface, RateLimiter, Vsock};
+use super::machine::Machine;
+use super::model::{Drive, HugePages, NetworkInterface, RateLimiter, Vsock};
 use kvmlet_spec::{Disk, RateLimit};
+use kvmlet_sys::regular;
+use kvmlet_vmm::snapshot::{self, beginning, noted_in};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Which kind of snapshot.
@@ -90,9 +93,12 @@ pub struct LoadSnapshot {
     pub snapshot_path: PathBuf,
     pub mem_file_path: Option<PathBuf>,
     pub mem_backend: Option<MemBackend>,
+    /// What has changed is known in any case.
     #[serde(default)]
+    #[allow(dead_code)]
     pub enable_diff_snapshots: bool,
     #[serde(default)]
+    #[allow(dead_code)]
     pub track_dirty_pages: bool,
     #[serde(default)]
     pub resume_vm: bool,
@@ -109,7 +115,7 @@ pub struct LoadSnapshot {
     pub drive_overrides: Vec<DriveOverride>,
 }
 
-/// What is in the first file.
+/// What is noted in the first file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -118,7 +124,6 @@ struct Manifest {
     vm: Machine,
 }
 
-const RESTORED: &str = "guest memory is the file's own pages, each read when it is touched";
 const FORM: u32 = 1;
 /// More than any description has.
 const MOST_BYTES: u64 = 1 << 20;
@@ -126,9 +131,8 @@ const MOST_BYTES: u64 = 1 << 20;
 impl CreateSnapshot {
     /// Is that something that can be done?
     pub fn check(&self) -> Result<(), Fault> {
-        if self.snapshot_type == SnapshotType::Diff {
-            return Err(Fault::unsupported("snapshot_type Diff", DIFF));
-        }
+        refuse_empty("snapshot_path", &self.snapshot_path)?;
+        refuse_empty("mem_file_path", &self.mem_file_path)?;
         match self.snapshot_path == self.mem_file_path {
             true => Err(Fault(
                 "snapshot_path and mem_file_path are the same file.".into(),
@@ -138,40 +142,58 @@ impl CreateSnapshot {
     }
 }
 
+/// Refuses a path that names nothing, by its field.
+fn refuse_empty(field: &str, path: &Path) -> Result<(), Fault> {
+    match path.as_os_str().is_empty() {
+        false => Ok(()),
+        true => Err(Fault(format!("{field} is empty, and has to be a path."))),
+    }
+}
+
+/// A VM that is to go on.
+pub struct Loaded {
+    /// The file that it is in.
+    pub file: PathBuf,
+    /// Who has its memory, if that is not in the file.
+    pub pager: Option<PathBuf>,
+    /// What it has on this host.
+    pub machine: Machine,
+}
+
 impl LoadSnapshot {
-    /// The file with the VM, and what that is called on this host.
-    pub fn open(&self) -> Result<(PathBuf, Machine), Fault> {
-        if self.track_dirty_pages || self.enable_diff_snapshots {
-            return Err(Fault::unsupported("track_dirty_pages", DIFF));
-        }
-        match self.huge_pages {
-            RestoredPages::Snapshot | RestoredPages::None => {}
-            RestoredPages::Transparent | RestoredPages::Hugetlbfs2M => {
-                return Err(Fault::unsupported("huge_pages of a snapshot", RESTORED));
-            }
-        }
-        let memory = match (&self.mem_file_path, &self.mem_backend) {
-            (Some(path), None) => path,
-            (
-                None,
-                Some(MemBackend {
-                    backend_type: BackendType::File,
-                    backend_path,
-                }),
-            ) => backend_path,
-            (None, Some(_)) => {
-                return Err(Fault::unsupported(
-                    "backend_type Uffd",
-                    "guest memory comes from a file",
-                ));
-            }
+    /// The files with the VM, and what that is called on this host.
+    pub fn open(&self) -> Result<Loaded, Fault> {
+        let (field, memory, backend) = match (&self.mem_file_path, &self.mem_backend) {
+            (Some(path), None) => ("mem_file_path", path, BackendType::File),
+            (None, Some(backend)) => (
+                "mem_backend.backend_path",
+                &backend.backend_path,
+                backend.backend_type,
+            ),
             _ => {
                 return Err(Fault(
                     "Either mem_file_path or mem_backend has to be given, and not both.".into(),
                 ));
             }
         };
-        let mut machine = read(&self.snapshot_path)?;
+        refuse_empty("snapshot_path", &self.snapshot_path)?;
+        refuse_empty(field, memory)?;
+        let whole = (backend == BackendType::File).then_some(memory.as_path());
+        let (mut machine, is_alone) = read(&self.snapshot_path, whole)?;
+        if is_alone && backend == BackendType::Uffd {
+            return Err(Fault(format!(
+                "Load snapshot error: `{}`: an older kvmlet has written it, and all of the VM to the file of its memory: save it anew, or \
+                 load it from there",
+                self.snapshot_path.display()
+            )));
+        }
+        let pages = &mut machine.machine_config.huge_pages;
+        *pages = match self.huge_pages {
+            RestoredPages::Snapshot => *pages,
+            RestoredPages::None => HugePages::None,
+            RestoredPages::Transparent => HugePages::Transparent,
+            RestoredPages::Hugetlbfs2M => HugePages::Hugetlbfs2M,
+        };
         for change in &self.network_overrides {
             let id = &change.iface_id;
             let known = machine
@@ -193,7 +215,15 @@ impl LoadSnapshot {
             let vsock = vsock.ok_or_else(|| Fault("The VM had no vsock device.".into()))?;
             vsock.uds_path.clone_from(&change.uds_path);
         }
-        Ok((memory.clone(), machine))
+        let (file, pager) = match backend {
+            BackendType::File => (memory.clone(), None),
+            BackendType::Uffd => (self.snapshot_path.clone(), Some(memory.clone())),
+        };
+        Ok(Loaded {
+            file,
+            pager,
+            machine,
+        })
     }
 
     /// Was it asked in words that are on their way out?
@@ -202,7 +232,8 @@ impl LoadSnapshot {
     }
 }
 
-fn read(path: &Path) -> Result<Machine, Fault> {
+/// What is noted in a file, and whether there is nothing else. The file with its memory is the one that was saved with it.
+fn read(path: &Path, memory: Option<&Path>) -> Result<(Machine, bool), Fault> {
     let fault = |why: &dyn std::fmt::Display| {
         Fault(format!("Load snapshot error: `{}`: {why}", path.display()))
     };
@@ -217,23 +248,61 @@ fn read(path: &Path) -> Result<Machine, Fault> {
             &"it is another user's, and says which files of this host a VM gets",
         ));
     }
-    let mut text = Vec::new();
-    let read = file.take(MOST_BYTES + 1).read_to_end(&mut text);
-    read.map_err(|error| fault(&error))?;
+    let (mut text, mut is_alone) = (Vec::new(), false);
+    match noted_in(&file) {
+        Ok(note) => {
+            text = note.unwrap_or_default();
+            if let Some(memory) = memory.filter(|memory| is_of_another(memory, &file, &text)) {
+                let memory = memory.display();
+                return Err(fault(&format!(
+                    "`{memory}` was saved at another time, and would go on from there: name the memory of that snapshot, and put a Diff \
+                     into the file before"
+                )));
+            }
+        }
+        Err(snapshot::Fault::Foreign | snapshot::Fault::Short) => {
+            is_alone = true;
+            let read = file.take(MOST_BYTES + 1).read_to_end(&mut text);
+            read.map_err(|error| fault(&error))?;
+        }
+        Err(other) => return Err(fault(&other)),
+    }
     if text.len() as u64 > MOST_BYTES {
         return Err(fault(&"it is longer than any that was saved here"));
     }
     let manifest: Manifest = serde_json::from_slice(&text)
         .map_err(|error| fault(&format!("it is none that was saved here: {error}")))?;
     match manifest.kvmlet_snapshot {
-        FORM => Ok(manifest.vm),
+        FORM => Ok((manifest.vm, is_alone)),
         other => Err(fault(&format!("its form is {other}, and {FORM} is known"))),
     }
 }
 
+/// Was this memory saved with another VM, or at another time, than that beginning with its note? What cannot be read is told of by
+/// who goes on from it.
+fn is_of_another(memory: &Path, state: &File, note: &[u8]) -> bool {
+    let memory = regular::open(memory).and_then(|memory| beginning(&memory, note));
+    memory.is_ok_and(|expected| {
+        let mut found = vec![0; expected.len()];
+        let read = state.read_exact_at(&mut found, 0);
+        read.is_err() || found != expected
+    })
+}
+
 /// The words of `kvmlet restore` that say what a VM's disks, interfaces and sockets are here.
-pub fn words(machine: &Machine) -> Result<Vec<String>, Fault> {
+pub fn words(machine: &Machine, pager: Option<&Path>) -> Result<Vec<String>, Fault> {
     let mut words = Vec::new();
+    let pages = match machine.machine_config.huge_pages {
+        HugePages::None => "off",
+        HugePages::Transparent => "transparent",
+        HugePages::Hugetlbfs2M => "reserved",
+    };
+    words.extend(["--huge-pages".to_owned(), pages.to_owned()]);
+    if let Some(path) = pager {
+        let path = path.to_str();
+        let path = path.ok_or_else(|| Fault("The path of the socket is not UTF-8.".into()))?;
+        words.push(format!("--memory-from={path}"));
+    }
     let mut drives: Vec<&Drive> = machine.drives.iter().collect();
     drives.sort_by_key(|drive| !drive.is_root_device);
     for drive in drives {
@@ -308,7 +377,7 @@ fn limit_words(limit: RateLimit, bytes: [&str; 3], operations: [&str; 3]) -> Str
     words
 }
 
-/// What the first file says of a VM.
+/// What is noted in the first file of a VM.
 pub(super) fn told(machine: &Machine) -> io::Result<Vec<u8>> {
     let vm = machine.clone();
     Ok(serde_json::to_vec(&Manifest {

@@ -4,16 +4,18 @@ use super::description::describe;
 use super::fault::Fault;
 use super::pending::{Pending, Saving};
 use super::phase::Phase;
-use super::snapshot::{self, CreateSnapshot, LoadSnapshot};
+use super::snapshot::{self, CreateSnapshot, LoadSnapshot, Loaded, SnapshotType};
 use super::vm::Vm;
 use super::vmm::Vmm;
+use super::whole::Whole;
 use kvmlet_control::Order;
 use kvmlet_spec::JailMode;
 
 impl Vm {
     /// Has the VM run that was described.
     pub fn start(&mut self) -> Result<(), Fault> {
-        let config = describe(&self.machine, self.jail)?;
+        let mut config = describe(&self.machine, self.jail)?;
+        config.pci = self.pci;
         let mut process = match self.process.take() {
             Some(process) => process,
             None => Vmm::prepare(&self.connected()?)?,
@@ -38,8 +40,12 @@ impl Vm {
                     .into(),
             ));
         }
-        let (memory, mut machine) = asked.open()?;
-        let mut words = snapshot::words(&machine)?;
+        let Loaded {
+            file,
+            pager,
+            mut machine,
+        } = asked.open()?;
+        let mut words = snapshot::words(&machine, pager.as_deref())?;
         if self.jail == JailMode::Off {
             words.push("--no-jail".into());
         }
@@ -48,7 +54,11 @@ impl Vm {
         }
         let mut around = self.surroundings()?;
         around.answered = self.metadata.serve(&machine, self.log.file())?;
-        self.process = Some(Vmm::restore(&memory, words, !asked.resume_vm, &around)?);
+        self.process = Some(Vmm::restore(&file, words, !asked.resume_vm, &around)?);
+        self.whole = match pager {
+            None => Whole::at(&file),
+            Some(_) => None,
+        };
         // Where messages and measurements go is not saved.
         machine.logger = self.machine.logger.take();
         machine.metrics = self.machine.metrics.take();
@@ -74,10 +84,28 @@ impl Vm {
             ));
         }
         asked.check()?;
-        self.ask(Order::Save, |number| {
+        let base = match asked.snapshot_type {
+            SnapshotType::Diff => self.whole.clone(),
+            SnapshotType::Full => None,
+        };
+        self.begin_saving(asked, base)
+    }
+
+    /// Where nobody knows what has changed, all is written.
+    pub(super) fn begin_saving(
+        &mut self,
+        asked: CreateSnapshot,
+        base: Option<Whole>,
+    ) -> Result<(), Fault> {
+        let order = match &base {
+            Some(base) => Order::SaveSince { base: base.id },
+            None => Order::Save,
+        };
+        self.ask(order, |number| {
             Pending::Save(Box::new(Saving {
                 number,
                 asked,
+                base,
                 writing: None,
             }))
         })

@@ -13,6 +13,7 @@ use super::pending::Pending;
 use super::phase::Phase;
 use super::route::{Call, Told, When, route};
 use super::vmm::{Surroundings, Vmm};
+use super::whole::Whole;
 use crate::http::{Answer, Request};
 use crate::metadata::Version;
 use kvmlet_control::Order;
@@ -33,12 +34,16 @@ pub struct Vm {
     pub(super) log: Log,
     pub(super) machine: Machine,
     pub(super) jail: JailMode,
+    /// Its devices are on a PCI bus.
+    pub(super) pci: bool,
     start_us: Option<u64>,
     pub(super) phase: Phase,
     pub(super) process: Option<Vmm>,
     /// What its guest is told of itself.
     pub(super) metadata: Metadata,
     pub(super) pending: Option<Pending>,
+    /// What a snapshot of it can be the difference to.
+    pub(super) whole: Option<Whole>,
     /// What it has told of itself last.
     pub(super) stats: Option<Stats>,
     /// How it has ended, while its process goes.
@@ -63,11 +68,13 @@ impl Vm {
             log,
             machine,
             jail,
+            pci: false,
             start_us,
             phase: Phase::NotStarted,
             process: None,
             metadata: Metadata::default(),
             pending: None,
+            whole: None,
             stats: None,
             outcome: None,
             output: None,
@@ -183,8 +190,11 @@ impl Vm {
             Call::Tell(what) => return self.tell(what).map(Some),
             Call::Set(component) => return self.set(component).map(Some),
             Call::PatchMachine(patch) => {
+                let is_deprecated = patch.cpu_template.is_some();
                 self.machine.patch(patch)?;
-                return Ok(Some(Answer::done()));
+                let mut answer = Answer::done();
+                answer.is_deprecated = is_deprecated;
+                return Ok(Some(answer));
             }
             Call::Act(ActionType::InstanceStart) => self.start()?,
             Call::Act(ActionType::SendCtrlAltDel) => self.order(Order::Press)?,
@@ -232,6 +242,7 @@ impl Vm {
             Component::Logger(_) | Component::Metrics(_) | Component::Serial(_)
         );
         let is_deprecated = match &component {
+            Component::Machine(machine) => machine.cpu_template.is_some(),
             Component::Vsock(vsock) => vsock.vsock_id.is_some(),
             Component::Mmds(config) => config.version == Version::V1,
             _ => false,
@@ -334,7 +345,12 @@ impl Vm {
         let (Some((file, told)), Some(stats)) = (&mut self.metrics, &self.stats) else {
             return Err(Fault("The microVM has told no measurements.".into()));
         };
-        let line = told.line(&self.id, stats, &self.machine, self.start_us);
+        let line = told.line(
+            &self.id,
+            stats,
+            (&self.machine, self.metadata.counted()),
+            self.start_us,
+        );
         let written = file.write_all(line.as_bytes());
         written.map_err(|error| Fault(format!("Measurements cannot be written: {error}")))
     }
@@ -356,3 +372,7 @@ impl Vm {
         });
     }
 }
+
+#[cfg(test)]
+#[path = "deprecated_tests.rs"]
+mod tests;

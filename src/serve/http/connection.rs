@@ -2,9 +2,10 @@
 //!
 //! What it can make this process hold is bounded: one request and one answer. Its next request is read when that was sent.
 
-use super::Answer;
 use super::manner::Manner;
 use super::request::{LONGEST_HEAD, Method, Parsed, Request, parse};
+use super::{Along, Answer};
+use kvmlet_control::receive_all;
 use kvmlet_sys::kin::Peer;
 use kvmlet_sys::wait::{self, Slot, Until};
 use rustix::io::Errno;
@@ -36,6 +37,8 @@ pub(super) enum Heard {
 pub(super) struct Connection {
     stream: OwnedFd,
     incoming: Vec<u8>,
+    /// What has come along with that.
+    along: Along,
     outgoing: Vec<u8>,
     sent: usize,
     /// It waits for an answer: nothing is read of it until then.
@@ -65,6 +68,7 @@ impl Connection {
             user,
             stream,
             incoming: Vec::new(),
+            along: Along::default(),
             outgoing: Vec::new(),
             sent: 0,
             waits: false,
@@ -151,8 +155,8 @@ impl Connection {
         let room = (LONGEST_HEAD + manner.longest_body).saturating_sub(self.incoming.len());
         let mut bytes = [0; READ_BYTES];
         let read = bytes.len().min(room);
-        match recv(&self.stream, &mut bytes[..read], RecvFlags::DONTWAIT) {
-            Ok((count @ 1.., _)) => {
+        match self.receive(&mut bytes[..read], manner.descriptors) {
+            Ok(count @ 1..) => {
                 if self.incoming.is_empty() {
                     self.since = Instant::now();
                 }
@@ -162,6 +166,21 @@ impl Connection {
             Err(Errno::AGAIN | Errno::INTR) => Heard::Nothing,
             Ok(_) | Err(_) => Heard::End,
         }
+    }
+
+    /// Without a place for descriptors the kernel closes those that come.
+    fn receive(&mut self, bytes: &mut [u8], descriptors: usize) -> Result<usize, Errno> {
+        if descriptors == 0 {
+            return recv(&self.stream, bytes, RecvFlags::DONTWAIT).map(|(count, _)| count);
+        }
+        let (count, came) = receive_all(&self.stream, bytes, RecvFlags::DONTWAIT)?;
+        self.along.add(came, descriptors);
+        Ok(count)
+    }
+
+    /// What has come along with the request that waits for its answer.
+    pub fn along(&mut self) -> Along {
+        std::mem::take(&mut self.along)
     }
 
     /// Is it still there? What it says is not heard any more.
@@ -210,6 +229,8 @@ impl Connection {
     /// Answers its request.
     pub fn answer(&mut self, answer: &Answer, server: &str) {
         self.closes |= self.surplus;
+        // What nobody has asked for.
+        self.along = Along::default();
         (self.waits, self.answered) = (false, true);
         self.since = Instant::now();
         let mut bytes = answer.to_bytes(server, self.closes);

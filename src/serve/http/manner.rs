@@ -18,6 +18,8 @@ pub struct Manner {
     pub peers: Peers,
     /// Of which requests a long body is taken as it comes, by [`Server::part`](super::Server::part).
     pub comes: fn(Method, &str) -> bool,
+    /// Descriptors that may come along with a request. Others are closed as they come.
+    pub descriptors: usize,
     /// What somebody is told who sends what is not understood, or is one too many (503).
     pub refuse: fn(u16, &str) -> Answer,
 }

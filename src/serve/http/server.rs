@@ -1,9 +1,9 @@
 //! Those who are connected to a socket, and what they want.
 
-use super::Answer;
 use super::connection::{Connection, Heard};
 use super::manner::Manner;
 use super::request::Request;
+use super::{Along, Answer};
 use kvmlet_sys::acceptor::Acceptor;
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::collections::{BTreeMap, VecDeque};
@@ -119,6 +119,12 @@ impl Server {
             true => self.listen(id),
             false => drop(self.connections.remove(&id)),
         }
+    }
+
+    /// What has come along with the request that a client waits to be answered.
+    pub fn along(&mut self, id: ClientId) -> Along {
+        let client = self.connections.get_mut(&id);
+        client.map(Connection::along).unwrap_or_default()
     }
 
     /// Leaves a client that waits for an answer to somebody else, with what it has sent behind its request. It has no seat any more.

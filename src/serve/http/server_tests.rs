@@ -4,6 +4,7 @@ use super::*;
 use crate::http::Method;
 use crate::http::Peers;
 use crate::http::connection::GRACE;
+use rustix::net::SendFlags;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ const MANNER: Manner = Manner {
     old_go_on: false,
     comes: |_, path| path == "/as-it-comes",
     peers: Peers::All,
+    descriptors: 1,
     refuse: |status, why| Answer::new(status, Some(format!("[{why}]"))),
 };
 
@@ -238,4 +240,53 @@ fn who_is_left_to_somebody_else_has_no_seat() {
     let mut rest = [0; 8];
     let rest = rustix::io::read(&stream, &mut rest).unwrap();
     assert_eq!(rest, 2);
+}
+
+#[test]
+fn of_descriptors_that_come_along_no_more_stay_open_than_may() {
+    let mut served = Served::new();
+    let mut client = served.connect();
+    let mut readers = Vec::new();
+    // Each byte of a request may bring some.
+    for byte in b"GET /a HTTP/1.1" {
+        let pipes: Vec<_> = (0..6).map(|_| std::io::pipe().unwrap()).collect();
+        let writers: Vec<_> = pipes.iter().map(|(_, writer)| writer.as_fd()).collect();
+        kvmlet_control::send_with(&client, &[*byte], &writers, SendFlags::empty()).unwrap();
+        drop(writers);
+        readers.extend(pipes.into_iter().map(|(reader, _)| reader));
+        served.server.turn();
+    }
+    let is_closed = |reader: &std::io::PipeReader| {
+        wait::one(Slot::readable(reader.as_fd()), Until::Now).unwrap()
+    };
+    let open = |readers: &[_]| readers.iter().filter(|it| !is_closed(it)).count();
+    assert_eq!(open(&readers), 1);
+    client.write_all(b"\r\n\r\n").unwrap();
+    served.server.turn();
+    let (id, request) = served.server.next_request().unwrap();
+    assert_eq!(open(&readers), 1);
+    let along = served.server.along(id);
+    assert!(along.too_many && along.descriptors.len() == 1);
+    drop(along);
+    assert_eq!(open(&readers), 0);
+    served.server.answer(id, &Answer::told(request.path));
+    assert!(read(&mut client).ends_with("/a"));
+
+    // The next request has its own, and what nobody asks for is closed with the answer.
+    let (reader, writer) = std::io::pipe().unwrap();
+    let text = b"GET /b HTTP/1.1\r\n\r\n";
+    kvmlet_control::send_with(&client, text, &[writer.as_fd()], SendFlags::empty()).unwrap();
+    drop(writer);
+    served.server.turn();
+    let (id, request) = served.server.next_request().unwrap();
+    assert!(!is_closed(&reader));
+    served.server.answer(id, &Answer::told(request.path));
+    assert!(is_closed(&reader) && served.server.has(id));
+    // Or when the client goes.
+    let (reader, writer) = std::io::pipe().unwrap();
+    kvmlet_control::send_with(&client, b"G", &[writer.as_fd()], SendFlags::empty()).unwrap();
+    drop((writer, client));
+    served.server.turn();
+    served.server.turn();
+    assert!(is_closed(&reader));
 }

@@ -13,16 +13,14 @@ mod root;
 use crate::firecracker::VERSION;
 use cgroup::Seats;
 use flags::{Flags, Wanted};
-use kvmlet_sys::output::write_whole;
-use kvmlet_sys::{environment, standard_error};
+use kvmlet_sys::{environment, regular, standard_error};
 use made::Made;
 use process::Started;
 use root::Programs;
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// Why there is no jail.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +41,9 @@ pub fn run(words: &[OsString]) -> u8 {
     // Whoever starts it may have left something open.
     process::close_descriptors();
     let done = match flags::read(words) {
-        Ok(Wanted::Print(text)) => write_whole(io::stdout().as_fd(), text.as_bytes())
-            .map_err(|error| Refused::by_host("standard output", error)),
+        Ok(Wanted::Print(text)) => {
+            kvmlet_command::print(text).map_err(|failed| Refused(failed.first_line()))
+        }
         Ok(Wanted::Jail(flags)) => jail(&flags),
         Err(why) => Err(Refused(why)),
     };
@@ -71,7 +70,7 @@ fn jail(flags: &Flags) -> Result<(), Refused> {
     let mut made = Made::default();
     let namespace = match &flags.netns {
         Some(path) => Some(
-            File::open(path)
+            regular::open(path)
                 .map_err(|error| Refused::by_host(format!("--netns {}", path.display()), error))?,
         ),
         None => None,

@@ -19,7 +19,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use std::fs::Metadata;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// What the program is in the jail where it cannot have the name of the other one.
@@ -30,9 +30,12 @@ const OWN: [&str; 2] = ["dev", "run"];
 const DEVICES: [(&str, u32, u32); 3] = [("kvm", 10, 232), ("urandom", 1, 9), ("null", 1, 3)];
 const TUN: (&str, u32, u32) = ("tun", 10, 200);
 
-/// The programs that are run in the jail, as mounts that are nowhere yet.
+/// A device whose number is the host's choice, and that not every kernel has: who may open it may have page faults answered.
+const FAULTS: &str = "userfaultfd";
+
+/// The programs that are run in the jail, as mounts that are nowhere yet, and that device.
 #[derive(Debug)]
-pub struct Programs([(String, OwnedFd); 2]);
+pub struct Programs([(String, OwnedFd); 2], Option<Dev>);
 
 impl Flags {
     /// What the program that serves is called in the jail.
@@ -73,10 +76,13 @@ impl Programs {
                 Refused::by_host(format!("`{}` cannot be mounted", path.display()), error)
             })
         };
-        Ok(Self([
+        let device = Path::new("/dev").join(FAULTS).symlink_metadata().ok();
+        let device = device.filter(|found| found.file_type().is_char_device());
+        let programs = [
             (flags.program().into(), take(&own)?),
             (KVMLET.into(), take(&kvmlet)?),
-        ]))
+        ];
+        Ok(Self(programs, device.map(|found| found.rdev())))
     }
 }
 
@@ -190,6 +196,9 @@ pub fn furnish(
     {
         make_device(place, name, makedev(major, minor), flags, made)
             .map_err(refused(&format!("dev/{name}")))?;
+    }
+    if let Some(number) = programs.1 {
+        make_device(&dev, FAULTS, number, flags, made).map_err(refused("dev/userfaultfd"))?;
     }
     for (name, program) in programs.0 {
         place(root, &name, &program, made).map_err(refused(&name))?;

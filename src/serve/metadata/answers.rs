@@ -1,5 +1,6 @@
 //! What a guest's request is answered.
 
+use super::counted::Counted;
 use super::tokens::Tokens;
 use crate::http::{Answer, JSON, Method, Request};
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ pub struct Answers {
     is_text: bool,
     tokens: Tokens,
     data: Value,
+    /// What was done so far.
+    pub(super) counted: Counted,
 }
 
 /// The fields of a request's head that matter here.
@@ -97,6 +100,7 @@ impl Answers {
             is_text,
             tokens: Tokens::new(secret),
             data: Value::Null,
+            counted: Counted::default(),
         }
     }
 
@@ -114,14 +118,16 @@ impl Answers {
         }
     }
 
-    fn get(&self, path: &str, fields: &Fields, now: Duration) -> Answer {
+    fn get(&mut self, path: &str, fields: &Fields, now: Duration) -> Answer {
         if self.version == Version::V2 {
             let Some(token) = &fields.token else {
+                self.counted.rx_no_token += 1;
                 let [name, other] = TOKENS;
                 let why = format!("No MMDS token provided: `{name}` or `{other}` has to be one.");
                 return text(401, why);
             };
             if !self.tokens.know(token, now) {
+                self.counted.rx_invalid_token += 1;
                 return text(401, "MMDS token not valid.");
             }
         }

@@ -27,6 +27,8 @@ pub struct Connection {
     received: Vec<u8>,
     /// What is to be sent yet.
     sending: Vec<u8>,
+    /// A guest has begun one.
+    is_open: bool,
     /// It ends with what is being sent.
     closes: bool,
     /// When something came, or was taken, last.
@@ -47,6 +49,7 @@ impl Connection {
             socket,
             received: Vec::new(),
             sending: Vec::new(),
+            is_open: false,
             closes: false,
             since: Duration::ZERO,
         }
@@ -56,6 +59,7 @@ impl Connection {
     pub fn turn(&mut self, socket: &mut Socket<'_>, now: Duration, answers: &mut Answers) -> bool {
         match socket.state() {
             State::Closed => {
+                answers.counted.connections_destroyed += u64::from(self.is_open);
                 *self = Self::new(self.socket);
                 self.since = now;
                 // It fails without a port, or when it is open.
@@ -64,6 +68,10 @@ impl Connection {
             State::Listen => {
                 self.since = now;
                 return false;
+            }
+            _ if !self.is_open => {
+                self.is_open = true;
+                answers.counted.connections_created += 1;
             }
             _ => {}
         }

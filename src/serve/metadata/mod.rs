@@ -5,6 +5,7 @@
 
 mod answers;
 mod connection;
+mod counted;
 mod process;
 mod service;
 mod stack;
@@ -13,6 +14,7 @@ mod tokens;
 mod wire;
 
 pub use answers::{Answers, Config, Version};
+pub use counted::Counted;
 pub use process::{WORD, run};
 pub use service::Service;
 pub use stack::Stack;

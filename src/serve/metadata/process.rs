@@ -1,7 +1,9 @@
 //! The process that answers a guest: sockets that its frames come through, the data, and no more.
 
 use super::answers::{Answers, Config};
+use super::counted::{Counted, Slate};
 use super::stack::Stack;
+use super::wire::VIRTIO;
 use kvmlet_control::{Channel, Received};
 use kvmlet_host::walls::rights;
 use kvmlet_sys::process::inherited;
@@ -20,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// The word that has this program be that process. Its arguments are the [`Config`], the number of a channel by which it gets
-/// data, and those of sockets that frames come through.
+/// data, that of a file for what it counts, and those of sockets that frames come through.
 pub const WORD: &str = "answer-guests";
 /// Bytes that it may have mapped; more than it takes with the longest data and all connections.
 const MAX_MEMORY: u64 = 256 << 20;
@@ -60,6 +62,7 @@ fn answer(words: &[OsString]) -> Result<(), Box<dyn StdError>> {
     let config: Config = serde_json::from_str(words.next().ok_or("it is not told what to be")?)?;
     let mut descriptors = words.map(|word| Ok::<_, Box<dyn StdError>>(inherited(word.parse()?)?));
     let channel: Channel = descriptors.next().ok_or("it is told nothing")??.into();
+    let slate: Slate = descriptors.next().ok_or("it counts nowhere")??.into();
     let mut secret = [0; 40];
     getrandom(&mut secret, GetRandomFlags::empty())?;
     let (key, seed) = secret.split_first_chunk::<32>().ok_or("no secret")?;
@@ -77,17 +80,19 @@ fn answer(words: &[OsString]) -> Result<(), Box<dyn StdError>> {
     };
     setrlimit(Resource::As, bound)?;
     rights::answer_guests()?;
-    serve(&channel, &mut lanes, &mut answers)
+    serve(&channel, &slate, &mut lanes, &mut answers)
 }
 
 /// Until nobody tells it data any more.
 pub(super) fn serve(
     channel: &Channel,
+    slate: &Slate,
     lanes: &mut [Lane],
     answers: &mut Answers,
 ) -> Result<(), Box<dyn StdError>> {
     let begun = Instant::now();
     let mut buffer = vec![0; LONGEST_FRAME];
+    let mut noted = Counted::default();
     let (mut window, mut budget) = (Duration::ZERO, MOST_FRAMES);
     loop {
         let now = begun.elapsed();
@@ -104,22 +109,26 @@ pub(super) fn serve(
                 }
             }
             budget -= frames.len();
+            answers.counted.rx_accepted += frames.len() as u64;
             // After the frames: what somebody was told is stored is found by whoever asks then.
             if !hear(channel, answers)? {
                 return Ok(());
             }
             for frame in frames {
                 lane.stack.take(&frame, now, answers);
-                lane.send();
+                lane.send(&mut answers.counted);
             }
             // What there was no room for is the first.
-            lane.send();
+            lane.send(&mut answers.counted);
             if lane.is_gone || lane.waiting.is_some() {
                 continue;
             }
             lane.stack.turn(now, answers);
-            lane.send();
+            lane.send(&mut answers.counted);
             due = due.into_iter().chain(lane.stack.due(now)).min();
+        }
+        if std::mem::replace(&mut noted, answers.counted) != answers.counted {
+            slate.write(&noted);
         }
         let mut slots = vec![Slot::readable(channel.as_fd())];
         slots.extend(lanes.iter().map(|lane| match lane {
@@ -184,16 +193,21 @@ impl Lane {
     }
 
     /// Sends the guest what there is, as far as it is taken.
-    fn send(&mut self) {
+    fn send(&mut self, counted: &mut Counted) {
         while let Some(frame) = self.waiting.take().or_else(|| self.stack.next_frame()) {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match send(&self.socket, &frame, flags) {
-                Ok(_) => {}
+                Ok(bytes) => {
+                    counted.tx_bytes += bytes.saturating_sub(VIRTIO) as u64;
+                    counted.tx_count += 1;
+                    counted.tx_frames += 1;
+                }
                 Err(Errno::AGAIN | Errno::INTR) => {
                     self.waiting = Some(frame);
                     return;
                 }
                 Err(_) => {
+                    counted.tx_errors += 1;
                     self.is_gone = true;
                     return;
                 }

@@ -1,5 +1,6 @@
 //! The process that answers, with a guest at the other end of its socket.
 
+use super::super::counted::Slate;
 use super::super::process::{Lane, serve};
 use super::super::service::tell;
 use super::*;
@@ -11,20 +12,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::thread::JoinHandle;
 
 /// The process, in a thread, with the end of its channel and that of a guest.
-fn process() -> (JoinHandle<Result<(), String>>, Channel, OwnedFd) {
+fn process() -> (JoinHandle<Result<(), String>>, Channel, OwnedFd, Slate) {
     let (near, far) = FrameSocket::pair().unwrap();
     let (channel, theirs) = Channel::pair().unwrap();
+    let slate = Slate::new().unwrap();
+    let ours = Slate::from(slate.as_fd().try_clone_to_owned().unwrap());
     let process = std::thread::spawn(move || {
         let mut lanes = [Lane::new(near.into(), Stack::new(ADDRESS, 7))];
         let mut answers = Answers::new(Version::V1, false, [1; 32]);
-        serve(&theirs, &mut lanes, &mut answers).map_err(|error| error.to_string())
+        serve(&theirs, &slate, &mut lanes, &mut answers).map_err(|error| error.to_string())
     });
-    (process, channel, far.into())
+    (process, channel, far.into(), ours)
 }
 
 #[test]
 fn a_guest_that_reads_late_is_told_all_the_same() {
-    let (process, channel, far) = process();
+    let (process, channel, far, slate) = process();
     let comes = |slot, patience| wait::one(slot, Until::after(patience)).unwrap();
     let mut asked = 0;
     // Until it waits for room itself, and takes no more.
@@ -42,11 +45,16 @@ fn a_guest_that_reads_late_is_told_all_the_same() {
     }
     drop(channel);
     assert_eq!(process.join().unwrap(), Ok(()));
+    // Of ARP, and of nothing else.
+    let counted = slate.read();
+    assert_eq!((counted.rx_accepted, counted.tx_frames), (asked, asked));
+    assert_eq!((counted.rx_count, counted.connections_created), (0, 0));
+    assert_eq!(counted.tx_bytes, 42 * asked);
 }
 
 #[test]
 fn what_was_told_before_a_guest_asks_it_finds() {
-    let (process, channel, far) = process();
+    let (process, channel, far, slate) = process();
     let mut guest = Guest::new();
     let begun = std::time::Instant::now();
     let connection = guest.connect();
@@ -83,6 +91,12 @@ fn what_was_told_before_a_guest_asks_it_finds() {
         assert_eq!(heard.matches("HTTP/1.1 200").count(), 1, "{heard}");
     }
     // A VM that has ended is no reason to end: whoever has started it says so.
+    let counted = slate.read();
+    assert_eq!(counted.connections_created, 1);
+    assert!(
+        counted.rx_count > 20 && counted.tx_bytes > 1000,
+        "{counted:?}"
+    );
     drop(far);
     tell(&channel, &json!({})).unwrap();
     drop(channel);

@@ -1,6 +1,7 @@
 //! The service as whoever attends a VM has it.
 
 use super::answers::Config;
+use super::counted::{Counted, Slate};
 use super::process::WORD;
 use kvmlet_control::Channel;
 use kvmlet_sys::process::{self, Child, keep};
@@ -18,6 +19,7 @@ use std::process::{Command, Stdio};
 pub struct Service {
     child: Option<Child>,
     channel: Channel,
+    slate: Slate,
 }
 
 impl Service {
@@ -28,9 +30,11 @@ impl Service {
     pub fn start(config: &Config, sockets: &[OwnedFd], log: Option<File>) -> io::Result<Self> {
         let (channel, theirs) = Channel::pair()?;
         let theirs = OwnedFd::from(theirs);
-        let kept: Vec<RawFd> = std::iter::once(&theirs)
-            .chain(sockets)
-            .map(AsRawFd::as_raw_fd)
+        let slate = Slate::new()?;
+        let kept: Vec<RawFd> = [theirs.as_fd(), slate.as_fd()]
+            .into_iter()
+            .chain(sockets.iter().map(AsFd::as_fd))
+            .map(|it| it.as_raw_fd())
             .collect();
         let mut command = Command::new("/proc/self/exe");
         command
@@ -50,7 +54,11 @@ impl Service {
         // SAFETY: between fork and exec it makes system calls, and touches no memory but its own.
         unsafe { command.pre_exec(prepare) };
         let child = Some(process::spawn(&mut command)?);
-        Ok(Self { child, channel })
+        Ok(Self {
+            child,
+            channel,
+            slate,
+        })
     }
 
     /// Has it tell this from now on: a guest that asks after that finds it.
@@ -59,6 +67,11 @@ impl Service {
     /// When it has ended, or stands still.
     pub fn tell(&self, data: &Value) -> io::Result<()> {
         tell(&self.channel, data)
+    }
+
+    /// What it has done so far, by what it says itself.
+    pub fn counted(&self) -> Counted {
+        self.slate.read()
     }
 }
 

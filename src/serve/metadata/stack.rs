@@ -62,7 +62,7 @@ impl Stack {
                 return;
             }
         }
-        self.wire.take(frame);
+        self.wire.take(frame, &mut answers.counted);
         self.turn(now, answers);
     }
 

@@ -1,5 +1,6 @@
 //! Frames of a guest, as TCP over IPv4 takes them: who has our address is answered here.
 
+use super::counted::Counted;
 use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 use std::collections::VecDeque;
@@ -7,7 +8,7 @@ use std::net::Ipv4Addr;
 
 /// `virtio_net_hdr_v1`. What it says of checksums and segments matters to nobody here: there is no wire on which bytes
 /// change, and a segment may be as long as it likes.
-const VIRTIO: usize = 12;
+pub const VIRTIO: usize = 12;
 /// Two addresses and a type.
 const ETHERNET: usize = 14;
 /// The longest packet that is sent: Ethernet's. What the guest's interface takes it says itself, of segments.
@@ -87,11 +88,13 @@ impl Wire {
     }
 
     /// Takes a frame that the guest has sent.
-    pub fn take(&mut self, frame: &[u8]) {
+    pub fn take(&mut self, frame: &[u8], counted: &mut Counted) {
         match opened(frame) {
+            None => counted.rx_bad_eth += 1,
             Some((_, [8, 6], question)) => self.answer(question),
             Some((sender, [8, 0], packet)) if kind(packet) != Kind::Other => {
                 if let Some(source) = array(packet, 12) {
+                    counted.rx_count += 1;
                     self.meet(source, sender);
                     self.coming.push_back(packet.to_vec());
                 }

@@ -4,7 +4,8 @@ use super::call::Call;
 use super::problem::Problem;
 use super::route::Act;
 use super::streams::{self, Stream};
-use super::{changes, copies, describe, openapi, runs, vms};
+use super::subject::Subject;
+use super::{alone, changes, copies, describe, openapi, runs, saving, vms};
 use crate::http::Answer;
 
 /// Work that ends with an answer.
@@ -22,7 +23,45 @@ pub enum Way {
 }
 
 /// How it is done.
-pub fn way(act: Act) -> Way {
+pub fn way(subject: &Subject, act: Act) -> Way {
+    match subject {
+        Subject::Book(_) => of_all(act),
+        Subject::Vm(_) => of_one(act),
+    }
+}
+
+/// How many descriptors may come along with a request, to be used.
+pub fn descriptors(subject: &Subject, act: Act) -> usize {
+    match (subject, act) {
+        (Subject::Vm(_), Act::Snapshot) => 1,
+        _ => 0,
+    }
+}
+
+/// How many may come along with any. Instances in a book are made of what has a path, by which they are started again.
+pub fn most_descriptors(subject: &Subject) -> usize {
+    descriptors(subject, Act::Snapshot)
+}
+
+fn of_one(act: Act) -> Way {
+    Way::Work(match act {
+        Act::Tell => alone::tell,
+        Act::Stop => alone::stop,
+        Act::Kill => alone::kill,
+        Act::Pause => alone::pause,
+        Act::Resume => alone::resume,
+        Act::Wait => alone::wait,
+        Act::Stats => alone::stats,
+        Act::Metrics => alone::metrics,
+        Act::Limit => alone::limit,
+        Act::Balloon => alone::balloon,
+        Act::Snapshot => saving::snapshot,
+        // Its table has no others but those that both have.
+        both => return of_all(both),
+    })
+}
+
+fn of_all(act: Act) -> Way {
     Way::Work(match act {
         Act::Events => return Way::Watch,
         Act::Exec => return Way::Stream(streams::exec),

@@ -1,12 +1,14 @@
 //! A request whose route is known.
 
-use super::problem::{BAD_REQUEST, Problem};
+use super::problem::{BAD_REQUEST, NOT_FOUND, Problem};
 use super::route::{Parameter, Route};
+use super::subject::{Alone, Subject};
 use super::unique::said_twice;
-use crate::http::decoded;
+use crate::http::{Along, decoded};
 use kvmlet_manager::{Book, Instance, Name, View};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,14 +16,16 @@ use std::sync::atomic::AtomicBool;
 /// What is asked for.
 #[derive(Debug)]
 pub struct Call {
-    /// Of this user.
-    pub book: Arc<Book>,
+    /// Whose VMs are meant.
+    pub subject: Subject,
     /// Which VM it is about, if the path says so.
     pub name: String,
     /// Parameters that were given, of those that the route has.
     query: BTreeMap<&'static str, String>,
     /// As it was sent.
     pub body: Vec<u8>,
+    /// What has come along.
+    files: Vec<File>,
     /// Nobody waits for the answer any more.
     pub gone: Arc<AtomicBool>,
 }
@@ -29,7 +33,7 @@ pub struct Call {
 impl Call {
     /// Reads what stands behind the `?`. What no route has is refused.
     pub fn new(
-        book: Arc<Book>,
+        subject: Subject,
         route: &Route,
         name: String,
         query: &str,
@@ -37,11 +41,39 @@ impl Call {
     ) -> Result<Self, Problem> {
         let query = read_query(query, route.query)?;
         Ok(Self {
-            book,
+            subject,
             name,
             query,
             body,
+            files: Vec::new(),
             gone: Arc::default(),
+        })
+    }
+
+    /// The same, with what has come along.
+    pub fn with(self, along: Along) -> Result<Self, Problem> {
+        if along.too_many {
+            let most = along.descriptors.len();
+            let detail =
+                format!("more descriptors came along than may, which is {most} at the most");
+            return Err(Problem::new(BAD_REQUEST, detail));
+        }
+        let files = along.descriptors.into_iter().map(File::from).collect();
+        Ok(Self { files, ..self })
+    }
+
+    /// A descriptor that has come along, by its place among those.
+    pub fn file(&self, place: u32) -> Result<&File, Problem> {
+        self.files.get(place as usize).ok_or_else(|| {
+            let came = match self.files.len() {
+                0 => "no descriptor came".into(),
+                1 => "one descriptor came".into(),
+                count => format!("{count} descriptors came"),
+            };
+            let detail = format!(
+                "{came} along with the request, and none has the place {place} (the first has 0)"
+            );
+            Problem::in_field("fd", detail)
         })
     }
 
@@ -109,15 +141,34 @@ impl Call {
         })
     }
 
+    /// The user's, for what is asked of all of them.
+    pub fn book(&self) -> Result<&Arc<Book>, Problem> {
+        match &self.subject {
+            Subject::Book(book) => Ok(book),
+            Subject::Vm(_) => Err(Problem::new(
+                NOT_FOUND,
+                "this server has one VM, and no book",
+            )),
+        }
+    }
+
+    /// The only VM that there is.
+    pub fn vm(&self) -> Result<&Arc<Alone>, Problem> {
+        match &self.subject {
+            Subject::Vm(vm) => Ok(vm),
+            Subject::Book(_) => Err(Problem::new(NOT_FOUND, "this server has all VMs of a user")),
+        }
+    }
+
     /// What the path names.
     pub fn instance(&self) -> Result<Instance, Problem> {
-        Ok(self.book.find(&self.name)?)
+        Ok(self.book()?.find(&self.name)?)
     }
 
     /// The same, and what is known of it.
     pub fn look(&self) -> Result<(Instance, View), Problem> {
         let instance = self.instance()?;
-        let view = self.book.view(&instance)?;
+        let view = self.book()?.view(&instance)?;
         Ok((instance, view))
     }
 

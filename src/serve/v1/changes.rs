@@ -18,6 +18,11 @@ pub fn metrics(call: &Call) -> Done {
 }
 
 pub fn limit(call: &Call) -> Done {
+    change(call, limit_order(call)?)
+}
+
+/// What is to be limited, and how.
+pub fn limit_order(call: &Call) -> Result<Order, Problem> {
     let wanted: LimitVm = call.read()?;
     let place = wanted.index;
     let device = match wanted.device {
@@ -30,12 +35,17 @@ pub fn limit(call: &Call) -> Done {
         bandwidth: rate("bandwidth", wanted.bandwidth)?,
         operations: rate("operations", wanted.operations)?,
     };
-    change(call, Order::Limit { device, limit })
+    Ok(Order::Limit { device, limit })
 }
 
 pub fn balloon(call: &Call) -> Done {
+    change(call, balloon_order(call)?)
+}
+
+/// How much memory is to be given back.
+pub fn balloon_order(call: &Call) -> Result<Order, Problem> {
     let BalloonVm { mib } = call.read()?;
-    change(call, Order::Balloon { mib })
+    Ok(Order::Balloon { mib })
 }
 
 fn change(call: &Call, order: Order) -> Done {

@@ -33,6 +33,10 @@ pub struct SnapshotVm {
     /// The file, absolute. It replaces a snapshot of that name when it is whole, and no other file.
     #[schemars(regex(pattern = r"^/[^\x00]*[^/\x00]$"))]
     pub file: String,
+    /// A whole snapshot, by its file, absolute: no more is saved than what has changed since. It has to be the last one of this VM, or the one
+    /// that it goes on from, and to stay.
+    #[schemars(regex(pattern = r"^/[^\x00]*[^/\x00]$"))]
+    pub base: Option<String>,
 }
 
 /// What becomes of a VM's copy.
@@ -69,15 +73,19 @@ pub struct RestoreVm {
 
 /// Saves a VM.
 pub fn snapshot(call: &Call) -> Done {
-    let SnapshotVm { file } = call.read()?;
+    let SnapshotVm { file, base } = call.read()?;
     let path = absolute(&file)?;
+    if let Some(base) = &base {
+        absolute_in("base", base)?;
+    }
     let (instance, view) = call.look()?;
     refuse_ended(view.called(), view.state)?;
     let id = InstanceId::random().map_err(|error| Problem::because(HOST, &error))?;
     let mut command = program(VERBS)?;
     command.args(["snapshot", "--id", id.as_str()]);
+    command.args(base.iter().map(|base| format!("--base={base}")));
     command.args(["--", instance.id().as_str(), &file]);
-    let book = Arc::clone(&call.book);
+    let book = Arc::clone(call.book()?);
     begun_with(operations::begin(
         Kind::Snapshot,
         file,
@@ -164,7 +172,7 @@ pub(super) struct Made {
 impl Made {
     /// One of a name that nobody has: it is looked at again when it is made.
     pub(super) fn new(call: &Call, name: Name) -> Result<Self, Problem> {
-        let book = Arc::clone(&call.book);
+        let book = Arc::clone(call.book()?);
         if let Ok(holder) = book.find(name.as_str())
             && book.name_of(holder.id())?.as_ref() == Some(&name)
         {
@@ -228,9 +236,13 @@ fn named(name: &str) -> Result<Name, Problem> {
     name.map_err(|error| Problem::in_field("name", error.to_string()))
 }
 
-fn absolute(file: &str) -> Result<PathBuf, Problem> {
+pub(super) fn absolute(file: &str) -> Result<PathBuf, Problem> {
+    absolute_in("file", file)
+}
+
+fn absolute_in(field: &'static str, file: &str) -> Result<PathBuf, Problem> {
     let path = Path::new(file);
-    let refuse = |detail: String| Err(Problem::in_field("file", detail));
+    let refuse = |detail: String| Err(Problem::in_field(field, detail));
     match (path.is_absolute(), path.file_name()) {
         _ if file.contains('\0') => refuse("a path has no zero byte in it".into()),
         (true, Some(_)) if !file.ends_with('/') => Ok(path.into()),

@@ -8,7 +8,7 @@ use super::vms::{note, told};
 use crate::http::Answer;
 use kvmlet_host::state::built;
 use kvmlet_manager::{Asked, Error, InstanceId, LogLimits, Service, Text};
-use kvmlet_spec::supervision::RestartPolicy;
+use kvmlet_spec::supervision::{RestartPolicy, Span};
 use kvmlet_spec::{ConsoleSize, Remedy, VmConfigBuilder};
 use serde_json::Value;
 use std::path::Path;
@@ -31,9 +31,9 @@ pub fn create(call: &Call) -> Result<Answer, Problem> {
     let id = InstanceId::random().map_err(|error| Problem::because(HOST, &error))?;
     let asked = wanted.asked(Asked::new(id, ""))?;
     let image = asked.image.clone();
-    match call.book.create(Some(&name), asked) {
+    match call.book()?.create(Some(&name), asked) {
         Ok((instance, _)) => {
-            let view = call.book.view(&instance)?;
+            let view = call.book()?.view(&instance)?;
             note(call, "create", &view, [("image", image)]);
             Ok(told(201, &Vm::from(view))?.with("Location", format!("/v1/vms/{name}")))
         }
@@ -61,6 +61,7 @@ impl CreateVm {
         let text = |text: &String| Text::Utf8(text.clone());
         asked.command = self.command.iter().map(text).collect();
         asked.restart = self.restart_policy()?;
+        asked.idle = self.idle()?;
         asked.remove = self.remove;
         asked.labels = self.labels.clone();
         asked.log = self.log_limits()?;
@@ -108,7 +109,16 @@ impl CreateVm {
         asked.config = self.config.checked(&asked)?;
         let content = asked.config.get("root").or(asked.config.get("kernel"));
         asked.image = content.and_then(Value::as_str).unwrap_or("").into();
+        if asked.idle.is_some() && asked.config.get("nets").is_none() {
+            let detail = "it goes on when a packet comes for it, and has no interface";
+            return Err(Problem::in_field("idle", detail).help("give it one, by `config.nets`"));
+        }
         Ok(asked)
+    }
+
+    fn idle(&self) -> Result<Option<Span>, Problem> {
+        let span = self.idle.as_deref().map(Asked::idle_time).transpose();
+        span.map_err(|error| Problem::in_field("idle", error))
     }
 
     fn restart_policy(&self) -> Result<RestartPolicy, Problem> {
@@ -214,6 +224,8 @@ mod tests {
             ),
             (json!({ "config": { "vsock": {} } }), "config.vsock"),
             (json!({ "config": {}, "restart": "sometimes" }), "restart"),
+            (json!({ "config": {}, "idle": "1ms" }), "idle"),
+            (json!({ "config": {}, "idle": "5m" }), "idle"),
             (
                 json!({ "config": {}, "restart": "always", "remove": true }),
                 "restart",

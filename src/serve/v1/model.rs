@@ -26,6 +26,11 @@ pub struct CreateVm {
     #[serde(default = "no")]
     #[schemars(regex(pattern = r"^(no|on-failure(:[1-9][0-9]{0,8})?|always|unless-stopped)$"))]
     pub restart: String,
+    /// It is suspended when nobody has used it for that long, and goes on when a packet comes for it: `5m`, `1h30m`, `1s` at the
+    /// least [default: it is not].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub idle: Option<String>,
     /// It is removed when it has ended.
     #[serde(default)]
     pub remove: bool,
@@ -132,6 +137,9 @@ pub struct Vm {
     pub health: Option<String>,
     /// When it is started again by itself.
     pub restart: String,
+    /// How long nobody uses it until it is suspended, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<String>,
     /// It is removed when it has ended.
     pub remove: bool,
     /// What is noted about it.
@@ -194,6 +202,7 @@ impl From<View> for Vm {
             exit: view.end.as_ref().and_then(Exit::of),
             health: view.record.health,
             restart: view.asked.restart.to_string(),
+            idle: view.asked.idle.map(|span| span.to_string()),
             remove: view.asked.remove,
             config: Config::of(&view.asked),
             service: ServiceSpec::of(&view.asked),

@@ -3,7 +3,7 @@
 use super::call::Call;
 use super::problem::{KIND as PROBLEM, Problem, TOO_OFTEN};
 use super::route::{Act, LINES, OF_ALL, Route, Told};
-use super::table::routes;
+use super::table::TABLES;
 use crate::http::Answer;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 const SCHEMAS: &str = "/components/schemas";
 
 /// Tells it.
-pub fn tell(_: &Call) -> Result<Answer, Problem> {
-    Ok(Answer::told(document().to_string()))
+pub fn tell(call: &Call) -> Result<Answer, Problem> {
+    Ok(Answer::told(document(call.subject.tables()).to_string()))
 }
 
 /// The schemas of what is sent, and of what is told.
@@ -127,7 +127,8 @@ fn request_id() -> Value {
 
 /// What can be done with what was made.
 fn links() -> Value {
-    let routes = routes().filter(|route| route.path.contains("{name}") && route.act != Act::Create);
+    let routes = TABLES.iter().copied().flatten();
+    let routes = routes.filter(|route| route.path.contains("{name}") && route.act != Act::Create);
     let link = |route: &Route| {
         let link =
             json!({ "operationId": route.id, "parameters": { "name": "$request.path.name" } });
@@ -165,10 +166,10 @@ fn meaning(status: u16) -> &'static str {
 }
 
 /// All of it, as OpenAPI 3.1 has it.
-pub fn document() -> Value {
+pub fn document(tables: &[&'static [Route]]) -> Value {
     let mut schemas = Schemas::new();
     let mut paths = Map::new();
-    for route in routes() {
+    for route in tables.iter().copied().flatten() {
         let operation = schemas.operation(route);
         let method = route.method.name().to_ascii_lowercase();
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
@@ -180,7 +181,7 @@ pub fn document() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "kvmlet",
-            "description": "VMs of one user on one host: made, started, watched and ended.",
+            "description": "VMs of one user on one host, or one of them: made, started, watched and ended.",
             "version": env!("CARGO_PKG_VERSION"),
         },
         "servers": [{ "url": "http://localhost", "description": "By the Unix socket of `kvmlet serve`" }],

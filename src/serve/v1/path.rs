@@ -1,7 +1,6 @@
 //! What a path leads to.
 
 use super::route::Route;
-use super::table::routes;
 use crate::http::{Method, decoded};
 
 /// What was found of a path.
@@ -16,9 +15,9 @@ pub enum Found {
 }
 
 /// What a request asks for.
-pub fn find(method: Method, path: &str) -> Found {
+pub fn find(tables: &'static [&'static [Route]], method: Method, path: &str) -> Found {
     let mut methods = Vec::new();
-    for route in routes() {
+    for route in tables.iter().copied().flatten() {
         let Some(name) = matching(route.path, path) else {
             continue;
         };
@@ -51,15 +50,16 @@ fn matching(pattern: &str, path: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::TABLES;
     use super::*;
 
     #[test]
     fn paths_lead_to_what_they_name() {
-        let Found::Route(route, name) = find(Method::Post, "/v1/vms/web%2D1/start") else {
+        let Found::Route(route, name) = find(&TABLES, Method::Post, "/v1/vms/web%2D1/start") else {
             panic!("it is there");
         };
         assert_eq!((route.id, &*name), ("startVm", "web-1"));
-        let Found::Methods(methods) = find(Method::Patch, "/v1/vms/a") else {
+        let Found::Methods(methods) = find(&TABLES, Method::Patch, "/v1/vms/a") else {
             panic!("the path is there");
         };
         assert_eq!(methods, ["PUT", "GET", "DELETE"]);
@@ -71,7 +71,10 @@ mod tests {
             "/v1/vms/a/start/",
             "/v1/vms/%ff",
         ] {
-            assert!(matches!(find(Method::Get, path), Found::Nothing), "{path}");
+            assert!(
+                matches!(find(&TABLES, Method::Get, path), Found::Nothing),
+                "{path}"
+            );
         }
     }
 }

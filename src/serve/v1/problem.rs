@@ -1,5 +1,6 @@
 //! Why something is not done, as RFC 9457 has it, and as Firecracker's clients look for it.
 
+use super::ids;
 use crate::http::Answer;
 use kvmlet_manager::Error;
 use kvmlet_manager::starting::NotStarted;
@@ -68,6 +69,9 @@ pub const BUSY: Sort = Sort("busy", "Too much is asked at a time", 503);
 /// Its other end does not answer.
 pub const NO_ANSWER: Sort = Sort("no-answer", "The VM does not answer", 504);
 
+/// Errno ENOENT, in the words of the guest's agent.
+const MISSING: &str = ": no such file or directory";
+
 impl Problem {
     /// One of a sort.
     pub fn new(sort: Sort, detail: impl Into<String>) -> Self {
@@ -128,6 +132,16 @@ impl Problem {
         problem
     }
 
+    /// What a guest's agent has said of a file: that there is none is told from all else that can be in the way.
+    pub fn of_file(said: &str) -> Self {
+        let problem = Self::in_words(NOT_DONE, said);
+        let is_missing = problem.causes.iter().any(|it| it.ends_with(MISSING));
+        match is_missing {
+            true => Self::in_words(NOT_FOUND, said),
+            false => problem,
+        }
+    }
+
     /// With a way out.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
@@ -158,7 +172,8 @@ pub fn refuse(status: u16, why: &str) -> Answer {
         503 => BUSY,
         status => Sort("bad-request", BAD_REQUEST.1, status),
     };
-    Problem::new(sort, why).answer()
+    let id = ids::next();
+    ids::named(Problem::new(sort, why).with_id(&id).answer(), &id)
 }
 
 impl From<Error> for Problem {
@@ -230,6 +245,20 @@ mod tests {
         assert_eq!(late.detail, "the VM has not answered within 30 s");
         let no = refused("the VM has no balloon");
         assert_eq!((no.status, no.retryable), (409, false));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_from_one_that_cannot_be_read() {
+        for (said, status) in [
+            ("cannot read \"/a\": no such file or directory", 404),
+            (
+                "cannot read \"/a: no such file or directory\": not a directory",
+                422,
+            ),
+        ] {
+            let said = format!("error: cannot copy from `web`\n  caused by: the guest {said}\n");
+            assert_eq!(Problem::of_file(&said).status, status);
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `docs/api.md` is made of the document that the server tells, and is as that is.
 
 use super::document;
+use super::route::Route;
+use super::table_alone::ALONE;
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
@@ -45,6 +47,37 @@ Without `--socket` it is `api.sock` in the directory of the user's instances: `/
 
 `GET /v1/openapi.json` is this page for programs (OpenAPI 3.1). Both are made from the table that requests are answered by:
 `KVMLET_WRITE_REFERENCE=1 cargo test -p kvmlet-serve --lib reference`.
+
+## One VM
+
+```sh
+kvmlet serve --vm SOCKET --socket one.sock &
+curl --unix-socket one.sock -X POST http://localhost/v1/vm/pause
+```
+
+serves one VM by its control socket, which may be that of `kvmlet boot --control-fd` or of an instance (`control.sock` in its directory), and knows no book, but that a
+snapshot which others in its user's have as their base stays (409). No
+supervisor reads what clients send: this is a process of its own, which asks the supervisor as other programs do, and ends with the VM. Who may, how much, how often and how
+errors are told is as above. `GET /v1/events` has the VM's states, numbered from when this server began; a snapshot is answered when it is whole, and is the file
+that `kvmlet snapshot SOCKET` writes. [What can be asked](#requests-of-one-vm) is fewer things, in paths of their own.
+
+A snapshot can go into a file that the client has open, or into memory, instead of one with a path of its own: the descriptor comes along with
+a byte of the request, any of them (SCM_RIGHTS, unix(7)), and the body names it by its place among those that have come, `0`:
+
+```python
+saved = os.memfd_create(\"saved\")
+body = b'{\"fd\": 0}'
+head = b\"POST /v1/vm/snapshot HTTP/1.1\\r\\nHost: vm\\r\\nContent-Length: %d\\r\\n\\r\\n\" % len(body)
+socket.send_fds(connection, [head + body], [saved])
+```
+
+It has to be a regular file, open for reading and writing, and empty: from a snapshot that is there a VM may go on, which has it mapped. It is empty again where the VM is not saved. One descriptor
+may come along. Nothing else may have been asked on that connection meanwhile. What comes along with other requests is closed, and so is all that comes to the socket of `kvmlet serve` without `--vm`. A VM of the
+book is begun by a process that has nothing but its description: `start`, its restart policy, `resume`, a clone, whoever asks, this server's end and the host's restart in between. Descriptors would have to be held by each of
+them in turn, and a VM that has lost its own could never be started again; so disks, taps and snapshots have paths and names there.
+
+A VM with disks and taps that are open already is a program's own: it [starts it](embedding.md) (`Disk::open`, `Net::open`) with a control socket, and `kvmlet serve --vm` serves that. When it ends, its descriptors are gone
+with it, and nothing is left that could not be started.
 
 ## Programs with input
 
@@ -208,6 +241,16 @@ fn reference() -> String {
         for (method, told) in methods.as_object().unwrap() {
             operation(&mut out, method, path, told);
         }
+    }
+    out.push_str("\n## Requests of one VM\n\nTo `kvmlet serve --vm`, whose `GET /v1/openapi.json` tells the rest.\n\n| request | |\n|---|---|\n");
+    for route in ALONE.into_iter().flatten() {
+        let Route {
+            method,
+            path,
+            about,
+            ..
+        } = route;
+        writeln!(out, "| `{} {path}` | {about} |", method.name()).unwrap();
     }
     out.push_str("\n## What is sent and told\n");
     for (name, told) in document["components"]["schemas"].as_object().unwrap() {

@@ -48,6 +48,10 @@ pub struct RunVm {
     pub health: Option<Health>,
     /// When it is started again by itself: `no`, `on-failure`, `on-failure:N`, `always`, `unless-stopped`.
     pub restart: Option<String>,
+    /// It is suspended when nobody has used it for that long, and goes on when a packet comes for it: `5m`, `1h30m`, `1s` at the
+    /// least [default: it is not].
+    #[schemars(length(max = 64))]
+    pub idle: Option<String>,
     /// It is removed when it has ended.
     #[serde(default)]
     pub remove: bool,
@@ -298,6 +302,7 @@ impl RunVm {
             ("entrypoint", self.entrypoint.clone()),
             ("pull", pull.map(Into::into)),
             ("restart", self.restart.clone()),
+            ("idle", self.idle.clone()),
             ("cpus", self.cpus.map(|it| it.to_string())),
             ("vcpus", self.vcpus.map(|it| it.to_string())),
             ("memory", self.memory.clone()),

@@ -1,17 +1,20 @@
 //! The loop: clients, what is done for them, and events for those who are told of them. It waits for nobody alone: what takes
 //! longer than a look is done by a thread, of which there are no more than clients.
 
-use super::acts::{Way, Work, way};
+use super::acts::{Way, Work, descriptors, most_descriptors, way};
 use super::call::Call;
 use super::events::Watcher;
+use super::heard::Heard;
+use super::ids::{self, named};
 use super::path::{Found, find};
 use super::problem::{self, BAD_REQUEST, BUSY, HOST, NOT_ALLOWED, NOT_FOUND, Problem};
 use super::rate::{Rates, too_often};
 use super::route::{Act, LINES, Route};
 use super::streams::{Manners, Peer, Stream, Streams};
+use super::subject::Subject;
+use super::table::TABLES;
 use super::{BODY_BYTES, SEATS, SERVER, WATCHERS, keepers};
-use crate::http::{Answer, ClientId, Manner, Method, Peers, Request, Server, decoded};
-use kvmlet_manager::Book;
+use crate::http::{Along, Answer, ClientId, Manner, Method, Peers, Request, Server, decoded};
 use kvmlet_sys::event::Event;
 use kvmlet_sys::signals::Signals;
 use kvmlet_sys::wait::{self, Slot, Until};
@@ -26,19 +29,22 @@ use std::time::Instant;
 /// What ends this process. VMs go on.
 const ENDING: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
-const MANNER: Manner = Manner {
-    name: SERVER,
-    seats: SEATS,
-    longest_body: BODY_BYTES,
-    old_go_on: false,
-    comes: comes_as_it_likes,
-    peers: Peers::OwnUser,
-    refuse: problem::refuse,
-};
+fn manner(subject: &Subject) -> Manner {
+    Manner {
+        name: SERVER,
+        seats: SEATS,
+        longest_body: BODY_BYTES,
+        old_go_on: false,
+        comes: comes_as_it_likes,
+        peers: Peers::OwnUser,
+        descriptors: most_descriptors(subject),
+        refuse: problem::refuse,
+    }
+}
 
 /// The body of a request is passed on while it comes.
 fn comes_as_it_likes(method: Method, path: &str) -> bool {
-    matches!(find(method, path), Found::Route(route, _) if route.act == Act::WriteFiles)
+    matches!(find(&TABLES, method, path), Found::Route(route, _) if route.act == Act::WriteFiles)
 }
 
 /// What is done at a time, for those who are there and those who are not any more.
@@ -51,7 +57,9 @@ type Result = (ClientId, Answer);
 pub struct Serving {
     server: Server,
     signals: Signals,
-    book: Arc<Book>,
+    subject: Subject,
+    /// By which the only VM tells what it does, if there is no book.
+    alone: Option<Heard>,
     watchers: Vec<Watcher>,
     streams: Streams,
     rates: Rates,
@@ -61,20 +69,19 @@ pub struct Serving {
     results: Receiver<Result>,
     /// Signalled when there is one.
     done: Arc<Event>,
-    /// Requests so far, of which ids are made.
-    count: u64,
 }
 
 impl Serving {
-    /// At a socket.
-    pub fn new(listener: OwnedFd, book: Book) -> io::Result<Self> {
+    /// At a socket. Of an only VM it is heard what that tells.
+    pub fn new(listener: OwnedFd, subject: Subject, alone: Option<Heard>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&listener, true)?;
         let (tell, results) = channel();
         let heard = [&ENDING[..], &[libc::SIGCHLD]].concat();
         Ok(Self {
-            server: Server::new(listener, MANNER),
+            server: Server::new(listener, manner(&subject)),
             signals: Signals::take(&heard)?,
-            book: Arc::new(book),
+            subject,
+            alone,
             watchers: Vec::new(),
             streams: Streams::default(),
             rates: Rates::default(),
@@ -82,23 +89,27 @@ impl Serving {
             tell,
             results,
             done: Arc::new(Event::new()?),
-            count: 0,
         })
     }
 
-    /// Serves until a signal ends it, and returns that.
-    pub fn run(mut self) -> io::Result<libc::c_int> {
+    /// Serves until a signal ends it, and returns that; or until the only VM has ended.
+    pub fn run(mut self) -> io::Result<Option<libc::c_int>> {
         loop {
             self.wait()?;
             while let Some(signal) = self.signals.next()? {
                 if signal != libc::SIGCHLD {
                     // Whoever is still there hears what was said.
                     let _ = self.server.finish();
-                    return Ok(signal);
+                    return Ok(Some(signal));
                 }
                 keepers::look();
             }
             self.turn();
+            let is_over = |heard: &Heard| heard.is_over(self.at_work.is_empty());
+            if self.alone.as_ref().is_some_and(is_over) {
+                let _ = self.server.finish();
+                return Ok(None);
+            }
         }
     }
 
@@ -106,6 +117,9 @@ impl Serving {
     fn turn(&mut self) {
         self.server.turn();
         self.done.take();
+        if let Some(heard) = &mut self.alone {
+            heard.turn();
+        }
         while let Ok((client, answer)) = self.results.try_recv() {
             self.at_work.retain(|(id, _)| *id != client);
             self.server.answer(client, &answer);
@@ -128,13 +142,15 @@ impl Serving {
         let watchers = self.watchers.iter();
         slots.extend(watchers.map(|watcher| watcher.slot(&self.server)));
         slots.extend(self.server.slots());
-        wait::any_of(&mut slots, Until::from(self.server.due()))
+        slots.extend(self.alone.as_ref().map(Heard::slot));
+        let due = self.alone.as_ref().and_then(Heard::due);
+        let due = due.into_iter().chain(self.server.due()).min();
+        wait::any_of(&mut slots, Until::from(due))
     }
 
     /// Begins what is asked for.
     fn take(&mut self, client: ClientId, request: Request) {
-        self.count += 1;
-        let id = format!("{:x}-{}", std::process::id(), self.count);
+        let id = ids::next();
         let user = self.server.user(client);
         let heard = self.rates.take(user.unwrap_or_default(), Instant::now());
         let heard = heard.map_err(too_often);
@@ -158,7 +174,7 @@ impl Serving {
             let detail = "the path is not percent-encoded UTF-8";
             return Err((Problem::new(BAD_REQUEST, detail), Vec::new()));
         }
-        let (route, name) = match find(request.method, &request.path) {
+        let (route, name) = match find(self.subject.tables(), request.method, &request.path) {
             Found::Route(route, name) => (route, name),
             Found::Methods(methods) => {
                 let (method, path) = (request.method.name(), request.path.escape_debug());
@@ -173,15 +189,22 @@ impl Serving {
                 return Err((Problem::new(NOT_FOUND, detail).help(help), Vec::new()));
             }
         };
-        let book = Arc::clone(&self.book);
+        let subject = self.subject.clone();
         let manners = Manners {
             id: id.into(),
             chunks: request.chunks,
             upgrade: request.upgrade,
             coming: request.coming,
         };
-        let begun = Call::new(book, route, name, &request.query, request.body);
-        let begun = begun.and_then(|call| match way(route.act) {
+        let came = self.server.along(client);
+        // What is not asked for is closed before anything is done, which may take long.
+        let along = match descriptors(&subject, route.act) {
+            0 => Along::default(),
+            _ => came,
+        };
+        let begun = Call::new(subject, route, name, &request.query, request.body);
+        let begun = begun.and_then(|call| call.with(along));
+        let begun = begun.and_then(|call| match way(&self.subject, route.act) {
             Way::Work(work) => self.work(client, call, route, work, id),
             Way::Stream(stream) => self.stream(client, call, stream, manners),
             Way::Watch => self.watch(client, &call, id),
@@ -262,10 +285,6 @@ impl Serving {
 }
 
 type Fields = Vec<(&'static str, String)>;
-
-fn named(answer: Answer, id: &str) -> Answer {
-    answer.with("Request-Id", id)
-}
 
 #[cfg(test)]
 #[path = "serving_tests.rs"]

@@ -9,7 +9,8 @@ use super::table_streams::STREAMS;
 use crate::http::{JSON, Method};
 use schemars::Schema;
 
-const DONE: [Told; 1] = [Told {
+/// Nothing is told.
+pub const DONE: [Told; 1] = [Told {
     status: 204,
     about: "It is done",
     kind: JSON,
@@ -19,37 +20,91 @@ const BOOLEAN: &str = r#"{"type": "boolean", "default": false}"#;
 const NUMBER: &str = r#"{"type": "integer", "minimum": 0, "maximum": 9007199254740991}"#;
 
 /// All of them.
-pub fn routes() -> impl Iterator<Item = &'static Route> + Clone {
-    ROUTES.iter().chain(COPIES).chain(STREAMS)
+pub const TABLES: [&[Route]; 3] = [ROUTES, COPIES, STREAMS];
+
+/// What the server can do.
+pub const CAPABILITIES: Route = Route {
+    told: &[json(200, "What this server can do", |all| {
+        all.subschema_for::<Capabilities>()
+    })],
+    problems: &[],
+    ..of_vm(
+        Method::Get,
+        "/v1/capabilities",
+        "getCapabilities",
+        "What this server can do",
+        "",
+        Act::Capabilities,
+    )
+};
+
+/// What there is to know of it.
+pub const OPEN_API: Route = Route {
+    told: &[json(200, "This document", |_| Schema::from(true))],
+    problems: &[],
+    ..of_vm(
+        Method::Get,
+        "/v1/openapi.json",
+        "getOpenApi",
+        "This document",
+        "OpenAPI 3.1, made from the same table and types that requests are answered by.",
+        Act::OpenApi,
+    )
+};
+
+/// Which events are told.
+pub const SINCE: Parameter = Parameter {
+    name: "since",
+    about: "The number of the last event that is known: those behind it are told first, as far as they are kept. Without it only new ones are told",
+    schema: NUMBER,
+    required: false,
+};
+
+/// For how long.
+pub const FOLLOW: Parameter = Parameter {
+    name: "follow",
+    about: "Whether the answer goes on with what happens, until the client closes it. With `false` it ends with what has happened",
+    schema: r#"{"type": "boolean", "default": true}"#,
+    required: false,
+};
+
+/// What a service is sent.
+pub const SIGNAL: Parameter = Parameter {
+    name: "signal",
+    about: "The number of the signal: with 9 the VM's power is cut, and its end is waited for",
+    schema: r#"{"type": "integer", "minimum": 1, "maximum": 64, "default": 9}"#,
+    required: false,
+};
+
+/// How many seconds something may take.
+pub const fn timeout(about: &'static str, schema: &'static str) -> Parameter {
+    Parameter {
+        name: "timeout",
+        about,
+        schema,
+        required: false,
+    }
 }
 
+/// Statistics.
+pub const TOLD_STATS: [Told; 1] = [json(200, "What it has done so far", |_| {
+    schemars::json_schema!({
+        "type": "object",
+        "description": "As `kvmlet boot --stats` writes it: docs/boot.md"
+    })
+})];
+
+/// The same, for scrapers.
+pub const TOLD_METRICS: [Told; 1] = [Told {
+    status: 200,
+    about: "What it has done so far, as OpenMetrics text",
+    kind: OPEN_METRICS,
+    schema: Some(|_| schemars::json_schema!({ "type": "string" })),
+}];
+
 const ROUTES: &[Route] = &[
-    Route {
-        told: &[json(200, "What this server can do", |all| {
-            all.subschema_for::<Capabilities>()
-        })],
-        problems: &[],
-        ..of_vm(
-            Method::Get,
-            "/v1/capabilities",
-            "getCapabilities",
-            "What this server can do",
-            "",
-            Act::Capabilities,
-        )
-    },
-    Route {
-        told: &[json(200, "This document", |_| Schema::from(true))],
-        problems: &[],
-        ..of_vm(
-            Method::Get,
-            "/v1/openapi.json",
-            "getOpenApi",
-            "This document",
-            "OpenAPI 3.1, made from the same table and types that requests are answered by.",
-            Act::OpenApi,
-        )
-    },
+    CAPABILITIES,
+    OPEN_API,
     Route {
         told: &[Told {
             status: 200,
@@ -57,20 +112,7 @@ const ROUTES: &[Route] = &[
             kind: LINES,
             schema: Some(|all| all.subschema_for::<Event>()),
         }],
-        query: &[
-            Parameter {
-                name: "since",
-                about: "The number of the last event that is known: those behind it are told first, as far as they are kept. Without it only new ones are told",
-                schema: NUMBER,
-                required: false,
-            },
-            Parameter {
-                name: "follow",
-                about: "Whether the answer goes on with what happens, until the client closes it. With `false` it ends with what has happened",
-                schema: r#"{"type": "boolean", "default": true}"#,
-                required: false,
-            },
-        ],
+        query: &[SINCE, FOLLOW],
         problems: &[],
         ..of_vm(
             Method::Get,
@@ -158,12 +200,10 @@ const ROUTES: &[Route] = &[
         )
     },
     Route {
-        query: &[Parameter {
-            name: "timeout",
-            about: "How many seconds its service has to end, instead of what it was made with; with 0 the VM's power is cut at once",
-            schema: r#"{"type": "integer", "minimum": 0, "maximum": 4294967}"#,
-            required: false,
-        }],
+        query: &[timeout(
+            "How many seconds its service has to end, instead of what it was made with; with 0 the VM's power is cut at once",
+            r#"{"type": "integer", "minimum": 0, "maximum": 4294967}"#,
+        )],
         problems: &[404, 409, 504],
         ..of_vm(
             Method::Post,
@@ -175,12 +215,7 @@ const ROUTES: &[Route] = &[
         )
     },
     Route {
-        query: &[Parameter {
-            name: "signal",
-            about: "The number of the signal: with 9 the VM's power is cut, and its end is waited for",
-            schema: r#"{"type": "integer", "minimum": 1, "maximum": 64, "default": 9}"#,
-            required: false,
-        }],
+        query: &[SIGNAL],
         problems: &[404, 409, 504],
         ..of_vm(
             Method::Post,
@@ -209,17 +244,12 @@ const ROUTES: &[Route] = &[
             "/v1/vms/{name}/resume",
             "resumeVm",
             "Have a VM go on that stands still, or is suspended",
-            "One that runs is left as it is, and one that cannot go on stays suspended.",
+            "One that runs is left as it is, one that stood still when it was suspended goes on, and one that cannot go on stays suspended.",
             Act::Resume,
         )
     },
     Route {
-        query: &[Parameter {
-            name: "timeout",
-            about: "How many seconds are waited at most",
-            schema: SECONDS,
-            required: false,
-        }],
+        query: &[timeout("How many seconds are waited at most", SECONDS)],
         told: &[json(200, "What has come of it", |all| {
             all.subschema_for::<Waited>()
         })],
@@ -263,12 +293,7 @@ const ROUTES: &[Route] = &[
         )
     },
     Route {
-        told: &[json(200, "What it has done so far", |_| {
-            schemars::json_schema!({
-                "type": "object",
-                "description": "As `kvmlet boot --stats` writes it: docs/boot.md"
-            })
-        })],
+        told: &TOLD_STATS,
         problems: &[404, 409, 504],
         ..of_vm(
             Method::Get,
@@ -280,12 +305,7 @@ const ROUTES: &[Route] = &[
         )
     },
     Route {
-        told: &[Told {
-            status: 200,
-            about: "What it has done so far, as OpenMetrics text",
-            kind: OPEN_METRICS,
-            schema: Some(|_| schemars::json_schema!({ "type": "string" })),
-        }],
+        told: &TOLD_METRICS,
         problems: &[404, 409, 504],
         ..of_vm(
             Method::Get,
@@ -330,13 +350,16 @@ mod tests {
 
     #[test]
     fn ids_and_parameters_are_said_once() {
-        let mut ids: Vec<_> = routes().map(|route| route.id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        assert_eq!(ids.len(), routes().count());
-        for parameter in routes().flat_map(|route| route.query) {
-            let schema: serde_json::Value = serde_json::from_str(parameter.schema).unwrap();
-            assert!(schema["type"].is_string(), "{}", parameter.name);
+        for tables in [&TABLES[..], &super::super::table_alone::ALONE] {
+            let routes = || tables.iter().copied().flatten();
+            let mut ids: Vec<_> = routes().map(|route| route.id).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            assert_eq!(ids.len(), routes().count());
+            for parameter in routes().flat_map(|route| route.query) {
+                let schema: serde_json::Value = serde_json::from_str(parameter.schema).unwrap();
+                assert!(schema["type"].is_string(), "{}", parameter.name);
+            }
         }
     }
 }

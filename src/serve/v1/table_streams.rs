@@ -65,7 +65,7 @@ pub const STREAMS: &[Route] = &[
         query: &[
             Parameter {
                 name: "path",
-                about: "The directory that they go into, from the guest's root on",
+                about: "The directory that they go into, which is there, from the guest's root on",
                 schema: PATH,
                 required: true,
             },

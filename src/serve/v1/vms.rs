@@ -6,7 +6,6 @@ use super::problem::{CONFLICT, HOST, Problem};
 use super::rate::{A_SECOND, AT_ONCE};
 use super::route::{LINES, MOST_WAIT_S};
 use super::streams::STREAMS;
-use super::table::routes;
 use super::turns::{InTurn, ask};
 use super::{BODY_BYTES, SEATS, WATCHERS, keepers};
 use crate::http::{Answer, JSON};
@@ -48,17 +47,24 @@ pub fn told(status: u16, what: &impl Serialize) -> Done {
 
 /// A VM as it is now.
 fn now(call: &Call, instance: &Instance) -> Done {
-    told(200, &Vm::from(call.book.view(instance)?))
+    told(200, &Vm::from(call.book()?.view(instance)?))
 }
 
-pub fn capabilities(_: &Call) -> Done {
+pub fn capabilities(call: &Call) -> Done {
     let usable = Access::READ_OK | Access::WRITE_OK;
     told(
         200,
         &Capabilities {
             version: env!("CARGO_PKG_VERSION").into(),
             api: "v1".into(),
-            operations: routes().map(|route| route.id.into()).collect(),
+            operations: call
+                .subject
+                .tables()
+                .iter()
+                .copied()
+                .flatten()
+                .map(|route| route.id.into())
+                .collect(),
             user: rustix::process::geteuid().as_raw(),
             kvm: access("/dev/kvm", usable).is_ok(),
             limits: Limits {
@@ -75,7 +81,7 @@ pub fn capabilities(_: &Call) -> Done {
 }
 
 pub fn list(call: &Call) -> Done {
-    let listing = call.book.list()?;
+    let listing = call.book()?.list()?;
     let damaged = listing.damaged.into_iter();
     let all = VmList {
         vms: listing.instances.into_iter().map(Vm::from).collect(),
@@ -92,20 +98,22 @@ pub fn tell(call: &Call) -> Done {
 
 /// What is not told is no reason to fail.
 pub fn note<const N: usize>(call: &Call, event: &str, view: &View, more: [(&str, String); N]) {
-    let _ = call.book.tell(event, &view.id, view.name.as_ref(), more);
+    if let Ok(book) = call.book() {
+        let _ = book.tell(event, &view.id, view.name.as_ref(), more);
+    }
 }
 
 pub fn delete(call: &Call) -> Done {
     let (force, volumes) = (call.flag("force")?, call.flag("volumes")?);
     let (instance, view) = call.look()?;
     match force {
-        true => match call.book.end_and_remove(&instance) {
+        true => match call.book()?.end_and_remove(&instance) {
             // It was to be removed when it has ended, or somebody was faster.
             Err(_) if is_gone(call, &instance) => return Ok(Answer::done()),
             removed => removed?,
         },
         false => call
-            .book
+            .book()?
             .remove_ended(&instance, &view)
             .map_err(|error| match error {
                 Error::InUse { .. } => {
@@ -116,21 +124,21 @@ pub fn delete(call: &Call) -> Done {
     }
     note(call, "destroy", &view, []);
     if volumes {
-        forget(&call.book, &view.asked)?;
+        forget(call.book()?, &view.asked)?;
     }
     Ok(Answer::done())
 }
 
 fn is_gone(call: &Call, instance: &Instance) -> bool {
-    let found = call.book.find(instance.id().as_str());
-    matches!(found, Err(Error::NotFound { .. }))
+    let found = call.book().map(|book| book.find(instance.id().as_str()));
+    matches!(found, Ok(Err(Error::NotFound { .. })))
 }
 
 pub fn start(call: &Call) -> Done {
     let instance = call.instance()?;
     // Somebody may be starting it.
     let turn = instance.turn()?;
-    let view = call.book.view(&instance)?;
+    let view = call.book()?.view(&instance)?;
     match view.state {
         State::Paused => {
             let detail = format!("VM `{}` stands still", view.called());
@@ -174,7 +182,8 @@ pub fn stop(call: &Call) -> Done {
         seconds: seconds.map(|seconds| seconds as u32),
         signal: None,
     };
-    call.book.end(&instance, ending, || Ok::<(), Error>(()))?;
+    call.book()?
+        .end(&instance, ending, || Ok::<(), Error>(()))?;
     match now(call, &instance) {
         // It was to be removed when it has ended.
         Err(problem) if problem.status == 404 => gone(call),
@@ -205,7 +214,7 @@ pub fn kill(call: &Call) -> Done {
             cut: true,
             ..Ending::default()
         };
-        call.book.end(&instance, cut, || Ok::<(), Error>(()))?;
+        call.book()?.end(&instance, cut, || Ok::<(), Error>(()))?;
         return now(call, &instance);
     }
     let mut asking = ask(&instance, &view)?;
@@ -230,8 +239,8 @@ pub fn resume(call: &Call) -> Done {
         return move_to(call, State::Running);
     }
     let turn = instance.turn()?;
-    // Whoever had the turn before may have done it.
-    if instance.state()? == State::Suspended {
+    // Whoever had the turn before may have done it. And its supervisor may hold what it had.
+    if instance.state()? == State::Suspended && !instance.rouse()? {
         let asked = instance.asked()?;
         have_kept(&instance, turn, &again(&instance, &asked))?;
     }
@@ -261,7 +270,7 @@ pub fn wait(call: &Call) -> Done {
     let seconds = call.number("timeout", 0..=MOST_WAIT_S)?.unwrap_or(WAIT_S);
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let instance = call.instance()?;
-    let first = call.book.view(&instance)?;
+    let first = call.book()?.view(&instance)?;
     let mut last = first.clone();
     let [mut look, seldom] = LOOKS;
     // One that was started again meanwhile has ended, too.
@@ -271,7 +280,7 @@ pub fn wait(call: &Call) -> Done {
     while !ended(&last) && Instant::now() < deadline && !call.gone.load(Ordering::Relaxed) {
         std::thread::sleep(look.min(deadline.saturating_duration_since(Instant::now())));
         look = seldom.min(look * 2);
-        last = match call.book.view(&instance) {
+        last = match call.book()?.view(&instance) {
             Ok(view) => view,
             // It was to be removed when it has ended: this is the last that was known of it.
             Err(Error::NotFound { .. }) => {

@@ -28,6 +28,14 @@ pub enum Error {
         /// Whether it is a directory.
         directory: bool,
     },
+    /// Whoever has started the VM has it open, and it cannot be used so.
+    #[error("disk `{}`, which was given open, {why}", .path.display())]
+    Given {
+        /// What it is called.
+        path: PathBuf,
+        /// What stands in the way.
+        why: &'static str,
+    },
     /// What its path leads to has changed while it was opened.
     #[error("disk `{}` has been put in the place of another one just now", .path.display())]
     Replaced {
@@ -220,6 +228,9 @@ impl Error {
                 directory: true, ..
             } => {
                 "make an image of what is in it: `mkfs.erofs IMAGE DIRECTORY` for a root, or `mkfs.ext4 -d DIRECTORY IMAGE 1G`"
+            }
+            Error::Given { .. } => {
+                "open it anew, for what the guest is to do with it, and give it to one VM"
             }
             Error::Kind { .. } => "name a raw image file or a block device",
             Error::ExtentBeyond { .. } => {

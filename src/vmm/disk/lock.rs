@@ -43,16 +43,17 @@ pub(super) fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Erro
 }
 
 /// Opens a block device and claims it for this writer (O_EXCL without O_CREAT, open(2)): locks are of a device's node, of
-/// which there can be several, and file systems that are mounted take none. What cannot be opened at all is left to the
-/// caller.
+/// which there can be several, and file systems that are mounted take none. It is `at` one path, and called by another. What
+/// cannot be opened at all is left to the caller.
 pub(super) fn claim(
     options: &OpenOptions,
+    at: &Path,
     path: &Path,
     device: &Metadata,
 ) -> Result<io::Result<File>, Error> {
     let mut options = options.clone();
     options.custom_flags(libc::O_EXCL);
-    let open = || match options.open(path) {
+    let open = || match options.open(at) {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(None),
         opened => opened.map(Some),
     };

@@ -5,6 +5,7 @@ mod content;
 mod error;
 mod extents;
 mod format;
+mod given;
 mod guest_mount;
 mod holder;
 mod host_use;
@@ -71,27 +72,25 @@ impl DiskFile {
     /// # Errors
     /// Whatever stands in the way, with the path.
     pub fn open(path: &Path, read_only: bool, direct: bool) -> Result<Self, Error> {
+        Self::open_at(path, path, read_only, direct)
+    }
+
+    /// Opens what is `at` one path, and is called by another.
+    fn open_at(at: &Path, path: &Path, read_only: bool, direct: bool) -> Result<Self, Error> {
         let refused = |source| Error::Open {
             path: path.into(),
             read_only,
             source,
         };
         // A look before opening, because opening a FIFO or a tape does something.
-        let found = std::fs::metadata(path).map_err(refused)?;
-        let kind = found.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(Error::Kind {
-                path: path.into(),
-                directory: kind.is_dir(),
-            });
-        }
-        let is_device = kind.is_block_device();
+        let found = std::fs::metadata(at).map_err(refused)?;
+        let is_device = check_kind(&found, path)?;
         let mut options = OpenOptions::new();
         options.read(true).write(!read_only);
         let claimed = is_device && !read_only;
         let file = match claimed {
-            true => claim(&options, path, &found)?,
-            false => options.open(path),
+            true => claim(&options, at, path, &found)?,
+            false => options.open(at),
         };
         let file = file.map_err(refused)?;
         refuse_another(&file, &found, path)?;
@@ -99,7 +98,7 @@ impl DiskFile {
         refuse_host_use(&file, path, is_device, read_only)?;
         let direct = direct
             .then(|| {
-                let opened = options.custom_flags(libc::O_DIRECT).open(path);
+                let opened = options.custom_flags(libc::O_DIRECT).open(at);
                 let file = opened.map_err(|source| Error::Direct {
                     path: path.into(),
                     source,
@@ -145,7 +144,7 @@ impl DiskFile {
         }
     }
 
-    /// The path by which it was opened.
+    /// The path by which it was opened, or what it is called.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -259,6 +258,18 @@ impl DiskFile {
 impl AsFd for DiskFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// Refuses what is neither a file nor a block device, and tells whether it is one of the latter.
+fn check_kind(found: &Metadata, path: &Path) -> Result<bool, Error> {
+    let kind = found.file_type();
+    match kind.is_file() || kind.is_block_device() {
+        true => Ok(kind.is_block_device()),
+        false => Err(Error::Kind {
+            path: path.into(),
+            directory: kind.is_dir(),
+        }),
     }
 }
 

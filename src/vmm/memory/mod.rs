@@ -1,19 +1,24 @@
 //! Guest RAM: which host pages stand behind which guest physical addresses.
 
+mod copied;
+mod pager;
+mod pages;
 mod place;
 mod placement;
 mod resident;
 mod written;
 
+pub use pager::{Pager, PagerError};
+pub use pages::{Pages, Part};
 pub use resident::{PAGE_BYTES, populate};
-pub use written::Part;
 
 use crate::config::HugePages;
 use place::Place;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionCollectionError,
     GuestRegionMmap, MmapRegion, VolatileSlice,
@@ -25,6 +30,9 @@ pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
 /// The name under which guest RAM shows in `/proc/PID/smaps` (`[anon:guest-ram]`), so that what a VM
 /// costs can be told from what its guest was promised.
 pub const VMA_NAME: &std::ffi::CStr = c"guest-ram";
+
+/// Read at once of what is laid over it.
+const LAID_BYTES: usize = 64 << 10;
 
 /// Why guest RAM could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +60,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// What is in a file cannot be read.
+    #[error("cannot copy guest memory from the file")]
+    Copy(#[source] io::Error),
+    /// The program that has it cannot give it.
+    #[error(transparent)]
+    Pager(#[from] PagerError),
     /// Regions overlap or run past the address space: a bug in the address map.
     #[error("guest memory regions do not fit together")]
     Layout(#[source] io::Error),
@@ -75,6 +89,8 @@ struct Ram {
     memory: GuestMemory,
     /// Where its regions are, for the way of data.
     places: Vec<Place>,
+    /// What was given back to the host and nobody was told of, once it is watched what is written to.
+    given: Mutex<Option<Pages>>,
 }
 
 impl GuestRam {
@@ -92,8 +108,17 @@ impl GuestRam {
             })
             .collect::<Result<Vec<_>, Error>>()?;
         let memory = GuestMemory::from_regions(regions).map_err(layout)?;
+        Ok(Self::of(memory))
+    }
+
+    fn of(memory: GuestMemory) -> Self {
         let places = memory.iter().map(Place::of).collect();
-        Ok(Self(Arc::new(Ram { memory, places })))
+        let given = Mutex::default();
+        Self(Arc::new(Ram {
+            memory,
+            places,
+            given,
+        }))
     }
 
     /// Those bytes of guest memory, if all of them are RAM, in one region. The guest may change them at any time.
@@ -125,8 +150,26 @@ impl GuestRam {
             place += *bytes as u64;
         }
         let memory = GuestMemory::from_regions(regions).map_err(layout)?;
-        let places = memory.iter().map(Place::of).collect();
-        Ok(Self(Arc::new(Ram { memory, places })))
+        Ok(Self::of(memory))
+    }
+
+    /// Has something else in it from here on, of which a file has the pages where they lie in RAM, from `start` on. They are read now:
+    /// from then on nothing is shared with the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or there is no such RAM.
+    pub fn lay_over(&self, pages: &Pages, file: &File, start: u64) -> io::Result<()> {
+        let mut bytes = vec![0; LAID_BYTES];
+        for mut part in pages.parts() {
+            while !part.is_empty() {
+                let rest = self.rest_of_region(part.start).min(part.end - part.start);
+                let bytes = &mut bytes[..LAID_BYTES.min(rest as usize)];
+                file.read_exact_at(bytes, start + part.start)?;
+                self.write_part(part.start, bytes)?;
+                part.start += (bytes.len() as u64).max(1);
+            }
+        }
+        Ok(())
     }
 
     /// Whether the host can have pages back, which read as zeros then: a file's would read as they were in the file.

@@ -53,7 +53,10 @@ impl GuestRam {
         // SAFETY: the range is a mapping of ours. No Rust reference points into guest memory, whose contents
         // may change at any time, and to zeros as well as to anything else.
         match unsafe { libc::madvise(guard.as_ptr().cast(), length, libc::MADV_DONTNEED) } {
-            0 => Ok(bytes),
+            0 => {
+                self.note_given(GuestAddress(first), bytes);
+                Ok(bytes)
+            }
             _ => Err(io::Error::last_os_error()),
         }
     }

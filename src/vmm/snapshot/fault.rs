@@ -42,4 +42,35 @@ pub enum Fault {
     /// A section makes no sense.
     #[error("its section of kind {0} makes no sense")]
     Section(u32),
+    /// A difference has pages that there are not.
+    #[error("what it says of its pages makes no sense")]
+    Pages,
+    /// It is of use with its base alone.
+    #[error("it has only what has changed since another snapshot, its base")]
+    Difference,
+    /// It has none.
+    #[error("it is whole, and has no base")]
+    Whole,
+    /// What was named as the base is a difference itself.
+    #[error("it has only what has changed since another snapshot, and is nobody's base")]
+    NoBase,
+    /// What was named as the base is not it.
+    #[error("it is not the snapshot since which the other was taken")]
+    OtherBase,
+    /// It was it.
+    #[error("it has changed since it was the base of another snapshot")]
+    ChangedBase,
+    /// Others cannot name it.
+    #[error("it was written by an earlier kvmlet, and has no id by which it could be a base")]
+    Nameless,
+}
+
+/// What the kernel has said is that again.
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Read(error) => error,
+            fault => Self::other(fault),
+        }
+    }
 }

@@ -5,9 +5,11 @@
 //! | 0 | [`MAGIC`], version (4 bytes), length of the first part (4 bytes); sections |
 //! | [`MEMORY_START`] | guest RAM, region behind region, in the order of their addresses |
 //! | behind it | a CRC-32 of each [`BLOCK`] of it |
-//! | behind it | [`END_MAGIC`], the length of the file (8 bytes), CRC-32 of that table (4 bytes), of this mark (4 bytes) |
+//! | behind it, of a [difference](super::Difference) | a bit for each page that it has; the mark at the end of its base |
+//! | behind it | [`END_MAGIC`], the length of the file (8 bytes), CRC-32 of what is between (4 bytes), of this mark (4 bytes) |
 
 use crate::config::Memory;
+use crate::memory::Pages;
 
 /// How a file begins.
 pub(super) const MAGIC: [u8; 8] = *b"kvmlet\x1aS";
@@ -33,6 +35,11 @@ pub(super) fn blocks(memory: u64) -> u64 {
 /// The length of a file with memory of that size.
 pub(super) fn file_bytes(memory: u64) -> u64 {
     MEMORY_START + memory + 4 * blocks(memory) + END_BYTES as u64
+}
+
+/// The length of the file of a difference, of memory of that size.
+pub(super) fn difference_bytes(memory: u64) -> u64 {
+    file_bytes(memory) + Pages::map_bytes(memory) + END_BYTES as u64
 }
 
 /// The size of the memory in a file of that length, if there are such files.

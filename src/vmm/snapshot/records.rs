@@ -5,6 +5,7 @@ use super::state::{BalloonRecord, DiskRecord, MachineState, NetRecord, VcpuState
 use crate::arch::x86_64::cpuid::Leaf;
 use crate::arch::x86_64::msr::Msr;
 use crate::devices::ioapic::IoapicState;
+use crate::devices::pci::{FunctionState, VectorState};
 use crate::devices::serial::SerialState;
 use crate::devices::virtio::balloon::BalloonState;
 use crate::devices::virtio::block::BlockState;
@@ -84,10 +85,16 @@ record!(Selection {
     driver_features,
     queue
 });
-record!(TransportState {
-    selection,
-    interrupt_status,
-    session
+record!(FunctionState {
+    config,
+    table,
+    vectors
+});
+record!(VectorState {
+    address,
+    data,
+    masked,
+    pending
 });
 record!(SessionState {
     device_type,
@@ -120,6 +127,24 @@ record!(NetState {
     frames
 });
 record!(BalloonState { actual_pages, held });
+
+/// Without its function, which has a section of its own: files of machines without a PCI bus are what they were.
+impl Record for TransportState {
+    fn put(&self, to: &mut Vec<u8>) {
+        self.selection.put(to);
+        self.interrupt_status.put(to);
+        self.session.put(to);
+    }
+
+    fn take(from: &mut &[u8]) -> Result<Self, Garbled> {
+        Ok(Self {
+            selection: Record::take(from)?,
+            interrupt_status: Record::take(from)?,
+            session: Record::take(from)?,
+            function: None,
+        })
+    }
+}
 
 const RNG: u8 = 0;
 const BLOCK: u8 = 1;

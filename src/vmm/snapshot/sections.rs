@@ -5,7 +5,7 @@
 use super::bytes::{Garbled, Record, split};
 use super::fault::Fault;
 use super::layout::{HEAD_BYTES, MAGIC, MEMORY_START, VERSION};
-use super::state::VmState;
+use super::state::{SnapshotId, VmState};
 
 const MACHINE: u32 = 1;
 const CLOCK: u32 = 2;
@@ -17,10 +17,17 @@ const DEVICE: u32 = 7;
 const END: u32 = 8;
 /// Only of a guest that wants to hear: a kvmlet that cannot tell it is not to have it go on.
 const GENERATION: u32 = 9;
+/// Only of a machine with a PCI bus: the address in its port, and behind each device its function.
+const PCI: u32 = 10;
+const FUNCTION: u32 = 11;
+/// Only of a difference: its base. Who does not know it would take memory for all that there is.
+const BASE: u32 = 12;
 /// Kinds from here on are skipped by who does not know them.
 const OPTIONAL: u32 = 1 << 31;
 /// What whoever has written the file has noted.
 const NOTE: u32 = OPTIONAL | 1;
+/// By which other snapshots name it.
+const ID: u32 = OPTIONAL | 2;
 
 /// Kind, length, checksum.
 const SECTION_HEAD: usize = 12;
@@ -32,6 +39,12 @@ pub fn encode(state: &VmState) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     VERSION.put(&mut bytes);
     0u32.put(&mut bytes);
+    if state.id != SnapshotId::default() {
+        section(ID, &state.id, &mut bytes);
+    }
+    if let Some(base) = &state.base {
+        section(BASE, base, &mut bytes);
+    }
     section(MACHINE, &state.machine, &mut bytes);
     section(CLOCK, &state.clock, &mut bytes);
     for vcpu in &state.vcpus {
@@ -43,8 +56,14 @@ pub fn encode(state: &VmState) -> Vec<u8> {
     if state.generation != 0 {
         section(GENERATION, &state.generation, &mut bytes);
     }
+    if let Some(address) = &state.pci {
+        section(PCI, address, &mut bytes);
+    }
     for device in &state.devices {
         section(DEVICE, device, &mut bytes);
+        if let Some(function) = &device.function {
+            section(FUNCTION, function, &mut bytes);
+        }
     }
     section(END, &0u8, &mut bytes);
     let length = bytes.len() as u32;
@@ -132,6 +151,8 @@ pub(super) fn head(bytes: &[u8; HEAD_BYTES]) -> Result<usize, Fault> {
 /// What sections have been read so far.
 #[derive(Default)]
 struct Found {
+    id: Option<SnapshotId>,
+    base: Option<SnapshotId>,
     machine: Option<super::MachineState>,
     clock: Option<kvm_bindings::kvm_clock_data>,
     vcpus: Vec<super::VcpuState>,
@@ -139,6 +160,7 @@ struct Found {
     serial: Option<crate::devices::serial::SerialState>,
     exit_code: Option<u8>,
     generation: Option<u8>,
+    pci: Option<u32>,
     devices: Vec<crate::devices::virtio::TransportState>,
 }
 
@@ -190,6 +212,8 @@ impl Found {
     fn add(&mut self, kind: u32, mut content: &[u8]) -> Result<(), Fault> {
         let content = &mut content;
         match kind {
+            ID => once(&mut self.id, content),
+            BASE => once(&mut self.base, content),
             MACHINE => once(&mut self.machine, content),
             CLOCK => once(&mut self.clock, content),
             VCPU => several(&mut self.vcpus, content),
@@ -197,7 +221,12 @@ impl Found {
             SERIAL => once(&mut self.serial, content),
             POWER => once(&mut self.exit_code, content),
             GENERATION => once(&mut self.generation, content),
+            PCI => once(&mut self.pci, content),
             DEVICE => several(&mut self.devices, content),
+            FUNCTION => match self.devices.last_mut() {
+                Some(device) => once(&mut device.function, content),
+                None => Err(Garbled),
+            },
             OPTIONAL.. => return Ok(()),
             other => return Err(Fault::Unknown(other)),
         }
@@ -215,6 +244,8 @@ impl Found {
             return Err(Fault::Section(VCPU));
         }
         Ok(VmState {
+            id: self.id.unwrap_or_default(),
+            base: self.base,
             machine,
             clock: self.clock.ok_or(Fault::Missing(CLOCK))?,
             vcpus,
@@ -222,6 +253,7 @@ impl Found {
             serial: self.serial.ok_or(Fault::Missing(SERIAL))?,
             exit_code: self.exit_code.ok_or(Fault::Missing(POWER))?,
             generation: self.generation.unwrap_or(0),
+            pci: self.pci,
             devices: self.devices,
         })
     }

@@ -10,9 +10,16 @@ use kvm_bindings::{
     kvm_clock_data, kvm_debugregs, kvm_lapic_state, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
 
+/// What a snapshot is told from all others by: random bytes.
+pub type SnapshotId = [u8; 16];
+
 /// A VM that sleeps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VmState {
+    /// The snapshot's own; nobody has given it one if it is 0.
+    pub id: SnapshotId,
+    /// The one of which it is the difference, if it is one.
+    pub base: Option<SnapshotId>,
     /// What it is made of.
     pub machine: MachineState,
     /// KVM's clock, and the host's time of day then.
@@ -27,8 +34,17 @@ pub struct VmState {
     pub exit_code: u8,
     /// The vector by which the guest's kernel hears of its next generation; 0 if it does not want to.
     pub generation: u8,
+    /// What was last written as an address to its PCI bus, if it has one.
+    pub pci: Option<u32>,
     /// Virtio devices, in the order of their addresses.
     pub devices: Vec<TransportState>,
+}
+
+impl VmState {
+    /// What a VM that goes on from it calls the whole file: a difference is one with its base.
+    pub fn whole_id(&self) -> SnapshotId {
+        self.base.unwrap_or(self.id)
+    }
 }
 
 /// What a machine has to be like for its guest to go on in it.

@@ -32,7 +32,8 @@ pub fn put_unless_zero(ram: &GuestRam, part: &mut Part, pieces: &mut Vec<u8>) ->
 /// # Errors
 /// As above.
 pub fn put(ram: &GuestRam, part: &mut Part, pieces: &mut Vec<u8>) -> io::Result<()> {
-    let count = PIECE_BYTES.min((part.end - part.start) as usize);
+    let rest = ram.rest_of_region(part.start).min(part.end - part.start);
+    let count = PIECE_BYTES.min(rest as usize);
     put_head(MEMORY_START + part.start, count, pieces);
     let start = pieces.len();
     pieces.resize(start + count, 0);

@@ -3,6 +3,7 @@
 
 use crate::thread::ThreadKind;
 use kvmlet_sys::seccomp::{Check, Rule, elsewhere};
+use kvmlet_sys::vhost;
 use kvmlet_sys::written::{PAGEMAP_SCAN, UFFDIO_REGISTER};
 
 /// The list for a kind of thread.
@@ -28,6 +29,7 @@ pub fn own_rules(kind: ThreadKind) -> impl Iterator<Item = &'static Rule> {
         ThreadKind::Vcpu => VCPU,
         ThreadKind::Block => BLOCK,
         ThreadKind::Net => NET,
+        ThreadKind::Vhost => VHOST,
         ThreadKind::Rng => RNG,
         ThreadKind::Balloon => BALLOON,
         ThreadKind::Vsock => VSOCK,
@@ -131,6 +133,7 @@ const BLOCK: &[Rule] = &[
     #[cfg(target_env = "musl")]
     Rule::any(libc::SYS_pwritev),
     Rule::any(libc::SYS_pwritev2),
+    Rule::any(libc::SYS_sched_yield),
     Rule::any(libc::SYS_timerfd_settime),
 ];
 
@@ -140,8 +143,27 @@ const NET: &[Rule] = &[
     ioctl(libc::TUNSETQUEUE as u32),
     Rule::any(libc::SYS_ppoll),
     Rule::any(libc::SYS_readv),
+    Rule::any(libc::SYS_sched_yield),
     Rule::any(libc::SYS_timerfd_settime),
     Rule::any(libc::SYS_writev),
+];
+
+/// Has the kernel serve a queue pair, for as long as the guest runs: no frame passes through the thread.
+const VHOST: &[Rule] = &[
+    ioctl(libc::TUNSETOFFLOAD as u32),
+    ioctl(libc::TUNSETQUEUE as u32),
+    Rule::any(libc::SYS_ppoll),
+    ioctl(vhost::SET_OWNER),
+    ioctl(vhost::SET_FEATURES),
+    ioctl(vhost::SET_MEM_TABLE),
+    ioctl(vhost::SET_VRING_NUM),
+    ioctl(vhost::SET_VRING_BASE),
+    ioctl(vhost::SET_VRING_ADDR),
+    ioctl(vhost::SET_VRING_KICK),
+    ioctl(vhost::SET_VRING_CALL),
+    ioctl(vhost::SET_VRING_ERR),
+    ioctl(vhost::NET_SET_BACKEND),
+    ioctl(vhost::GET_VRING_BASE),
 ];
 
 /// Serves random bytes.

@@ -10,10 +10,10 @@ use crate::arch::x86_64::acpi::{self, MmioSlot};
 use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot;
 use crate::arch::x86_64::mptable;
-use crate::config::VmConfig;
+use crate::config::{HugePages, VmConfig};
 use crate::devices::outlet::Outlet;
 use crate::memory::{Backing, GuestRam};
-use crate::snapshot::{MEMORY_START, Saved};
+use crate::snapshot::{Difference, MEMORY_START, Saved};
 use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use kvmlet_sys::kvm::Execution;
@@ -87,10 +87,7 @@ impl Board {
         check_limits(kvm, config)?;
         let ram = match &start {
             Start::Boot(_) => allocate_ram(config)?,
-            Start::Saved(saved) => {
-                let ranges = map::ram_ranges(config.memory);
-                GuestRam::of_file(&ranges, &saved.memory, MEMORY_START)?
-            }
+            Start::Saved(saved) => restore_ram(config, saved)?,
         };
         register_ram(&fd, &ram)?;
         trace.mark(Phase::MemoryReady);
@@ -221,14 +218,38 @@ fn check_limits(kvm: &Kvm, config: &VmConfig) -> Result<(), Error> {
 }
 
 fn allocate_ram(config: &VmConfig) -> Result<GuestRam, Error> {
-    let backing = Backing {
+    let ranges = map::ram_ranges(config.memory);
+    Ok(GuestRam::allocate(&ranges, backing(config))?)
+}
+
+fn backing(config: &VmConfig) -> Backing {
+    Backing {
         pages: config.huge_pages,
         prefault: config.prefault,
+    }
+}
+
+/// A file's own pages are small, and shared by all who have it mapped.
+fn restore_ram(config: &VmConfig, saved: &Saved) -> Result<GuestRam, Error> {
+    let ranges = map::ram_ranges(config.memory);
+    let (file, pages) = (&saved.memory, config.huge_pages);
+    let ram = match &saved.pager {
+        Some(pager) => {
+            let removals = config.balloon.is_some();
+            GuestRam::of_pager(&ranges, pages, pager, MEMORY_START, removals)
+        }
+        None if pages == HugePages::Off => GuestRam::of_file(&ranges, file, MEMORY_START),
+        None => GuestRam::copy_of_file(&ranges, backing(config), file, MEMORY_START),
     };
-    Ok(GuestRam::allocate(
-        &map::ram_ranges(config.memory),
-        backing,
-    )?)
+    let ram = ram?;
+    if let Some(Difference { file, pages, .. }) = &saved.difference {
+        let laid = ram.lay_over(pages, file, MEMORY_START);
+        laid.map_err(|source| Error::Host {
+            what: "what has changed since the base of the snapshot",
+            source,
+        })?;
+    }
+    Ok(ram)
 }
 
 fn register_ram(fd: &VmFd, ram: &GuestRam) -> Result<(), Error> {

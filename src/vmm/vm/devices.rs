@@ -13,6 +13,7 @@ use crate::devices::generation::Generation;
 use crate::devices::i8042::I8042;
 use crate::devices::ioapic::{self, Ioapic};
 use crate::devices::outlet::Outlet;
+use crate::devices::pci::ConfigPorts;
 use crate::devices::power::Power;
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::serial::{self, Serial, SerialInput};
@@ -29,7 +30,7 @@ use kvmlet_sys::event::Event;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// The longest that a disk's thread looks for requests before it sleeps: what it takes to wake it, some times over.
+/// The longest that a disk's thread, or an interface's, looks for requests before it sleeps: what it takes to wake it, some times over.
 const MOST_POLLED: Duration = Duration::from_micros(50);
 
 /// The far end of a network interface: a tap's queues, for example.
@@ -68,6 +69,8 @@ pub(super) struct Devices {
     pub power: Arc<Mutex<Power>>,
     pub generation: Arc<Mutex<Generation>>,
     pub transports: Vec<SharedTransport>,
+    /// The way to their functions, if they are on a PCI bus.
+    pub pci: Option<Arc<Mutex<ConfigPorts>>>,
     pub handles: Handles,
 }
 
@@ -135,9 +138,7 @@ impl Devices {
             pci,
             ..
         } = slots;
-        if let Some(pci) = pci {
-            pci.connect(&mut ports, &mut mmio)?;
-        }
+        let pci = pci.map(|pci| pci.connect(&mut ports, &mut mmio));
         let power_button = PowerButton::new(ioapic, fd.clone());
         Ok(Self {
             ports,
@@ -148,6 +149,7 @@ impl Devices {
             power,
             generation,
             transports,
+            pci: pci.transpose()?,
             handles,
         })
     }
@@ -162,10 +164,17 @@ pub(super) fn event(what: &'static str) -> Result<Event, Error> {
     Event::new().map_err(|source| Error::Host { what, source })
 }
 
-fn disks(config: &VmConfig) -> impl Iterator<Item = DiskSpec<'_>> {
+/// How long the thread of a queue looks for requests.
+fn poll(config: &VmConfig) -> Duration {
     // A share of the CPUs is the guest's to use.
-    let polls = config.poll && config.quota.cpu.is_none();
-    let poll = if polls { MOST_POLLED } else { Duration::ZERO };
+    match config.poll && config.quota.cpu.is_none() {
+        true => MOST_POLLED,
+        false => Duration::ZERO,
+    }
+}
+
+fn disks(config: &VmConfig) -> impl Iterator<Item = DiskSpec<'_>> {
+    let poll = poll(config);
     let disks = config.disks.iter().enumerate();
     disks.map(move |(index, disk)| DiskSpec {
         disk,
@@ -176,14 +185,17 @@ fn disks(config: &VmConfig) -> impl Iterator<Item = DiskSpec<'_>> {
 }
 
 fn interfaces(config: &VmConfig, endpoints: Vec<Endpoint>) -> impl Iterator<Item = NetSpec> {
+    let poll = poll(config);
     let nets = config.nets.iter().zip(endpoints).enumerate();
-    nets.map(|(index, (net, endpoint))| NetSpec {
+    nets.map(move |(index, (net, endpoint))| NetSpec {
         params: NetParams {
             name: interface_name(index),
             mac: endpoint.interface.mac,
             mtu: endpoint.interface.mtu,
             receive_limit: net.rx,
             transmit_limit: net.tx,
+            poll,
+            vhost: net.vhost,
         },
         ports: endpoint.ports,
     })

@@ -6,7 +6,7 @@ use super::refusal::Refusal;
 use crate::arch::x86_64::{acpi, boot, msr};
 use crate::config::{Advice, Memory, Remedy, Setting, advice};
 use crate::devices::pci::MOST_FUNCTIONS;
-use crate::devices::virtio::NoEvents;
+use crate::devices::virtio::{NoEvents, net};
 use crate::{config, devices, memory};
 use kvmlet_sys::kvm;
 use std::io;
@@ -48,9 +48,18 @@ pub enum Error {
         /// What the manuals call it.
         name: &'static str,
     },
+    /// A leaf of CPUID that is to be changed and that nobody has.
+    #[error("the guest's CPUID has no leaf {:#x}.{:#x}, of which `{change}` would change bits", .change.leaf, .change.subleaf)]
+    CpuidLeaf {
+        /// What was to be done.
+        change: config::CpuidChange,
+    },
     /// A disk that cannot be used.
     #[error("cannot give the VM a disk")]
     Disk(#[from] devices::virtio::block::Error),
+    /// An interface that the host's kernel is to serve, and cannot.
+    #[error("cannot give the VM a network interface")]
+    Vhost(#[source] net::Unusable),
     /// Network interfaces that lead nowhere.
     #[error(
         "the configuration has {asked} network interfaces, and {given} were connected to something"
@@ -190,12 +199,19 @@ pub enum Error {
     /// A VM that is being saved sleeps until it is.
     #[error("the VM is being saved")]
     BeingSaved,
+    /// A VM that is to tell what has changed since a snapshot of which it knows nothing.
+    #[error(
+        "what has changed since that snapshot is not known: the VM neither goes on from it, nor was it the last whole one of it"
+    )]
+    OtherBase,
+    /// Nobody counts what is written to.
+    #[error(
+        "what the VM has changed is not known: this host or its memory, disks or bus do not allow to count it"
+    )]
+    Uncounted,
     /// A VM that has state which is not told.
     #[error("a VM whose guest can have guests of its own cannot be saved")]
     Nested,
-    /// A VM whose devices have state that is not told.
-    #[error("a VM with devices on a PCI bus cannot be saved, and none can go on as one that was")]
-    SavedPci,
     /// A snapshot that no VM can go on from here.
     #[error("no VM can go on from snapshot `{}`", path.display())]
     Saved {
@@ -216,12 +232,29 @@ impl From<NoEvents> for Error {
     }
 }
 
+impl From<net::Unusable> for Error {
+    fn from(error: net::Unusable) -> Self {
+        match error {
+            net::Unusable::Events(source) => Self::Host {
+                what: "events for a network interface",
+                source,
+            },
+            error => Self::Vhost(error),
+        }
+    }
+}
+
 impl Remedy for Error {
     fn remedy(&self) -> Option<Advice> {
         match self {
             Error::Config(error) => error.remedy(),
             Error::Kvm(error) => Some(error.help().into()),
             Error::Disk(error) => error.remedy(),
+            Error::Vhost(net::Unusable::Open(_)) => Some(advice!(
+                "load the module (`modprobe vhost_net`), and let this user open its device|leave out {}",
+                Setting::NetVhost
+            )),
+            Error::Vhost(_) => Some(advice!("leave out {}", Setting::NetVhost)),
             Error::Endpoints { .. } | Error::NoHostSide => {
                 Some("make a far end for each: `kvmlet::vm::build` does".into())
             }
@@ -240,6 +273,18 @@ impl Remedy for Error {
                 "reserve pages of 2 MiB (`sysctl vm.nr_hugepages=N`)|take {}",
                 (Setting::HugePages, "transparent")
             )),
+            Error::Memory(memory::Error::Pager(memory::PagerError::Faults(source)))
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some(advice!(
+                    "run it as root|let this user have userfaultfds: `setfacl -m u:USER:rw /dev/userfaultfd` (Linux 6.1), or `sysctl vm.unprivileged_userfaultfd=1`"
+                ))
+            }
+            Error::Memory(memory::Error::Pager(memory::PagerError::Untold { .. })) => Some(
+                "look why it has ended: it is to listen, and to keep a connection until it has its message"
+                    .into(),
+            ),
+            Error::Memory(memory::Error::Pager(_) | memory::Error::Copy(_)) => None,
             Error::Memory(_) | Error::HostMemory { .. } => {
                 Some(advice!("ask for less {}", Setting::Memory))
             }
@@ -267,13 +312,13 @@ impl Remedy for Error {
                 "load kvm with enable_pmu=1|leave out {}",
                 Setting::Pmu
             )),
-            Error::SavedPci => Some(advice!("start it without {}", Setting::Pci)),
             Error::DeviceLimit { limit } if *limit < MOST_FUNCTIONS => Some(advice!(
                 "a PCI bus has room for {} of them: {}",
                 MOST_FUNCTIONS.to_string(),
                 Setting::Pci
             )),
             Error::Nested => Some(advice!("start it without {}", Setting::Nested)),
+            Error::OtherBase | Error::Uncounted => Some("save all of it, without a base".into()),
             Error::BeingSaved => Some("try again when it is".into()),
             Error::Failed(failure) => failure.remedy(),
             _ => None,

@@ -26,19 +26,26 @@ const ALL: u32 = 0xfee0_0000 | 0xff << 12;
 
 /// Makes guest memory that of another machine.
 pub(super) fn renew(ram: &GuestRam) -> Result<(), Error> {
-    let failed = |source: io::Error| Error::Host {
-        what: "random numbers",
-        source,
-    };
+    let written = ram.write_slice(&random()?, GENERATION);
+    written.map_err(|error| failed(io::Error::other(error)))
+}
+
+/// Random bytes of the host's.
+pub(super) fn random() -> Result<[u8; BYTES], Error> {
     let mut id = [0; BYTES];
     // From an initialized generator it returns at once and, up to 256 bytes, in full.
     match getrandom(&mut id, GetRandomFlags::empty()) {
-        Ok(BYTES) => {}
-        Ok(_) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
-        Err(error) => return Err(failed(error.into())),
+        Ok(BYTES) => Ok(id),
+        Ok(_) => Err(failed(io::ErrorKind::UnexpectedEof.into())),
+        Err(error) => Err(failed(error.into())),
     }
-    let written = ram.write_slice(&id, GENERATION);
-    written.map_err(|error| failed(io::Error::other(error)))
+}
+
+fn failed(source: io::Error) -> Error {
+    Error::Host {
+        what: "random numbers",
+        source,
+    }
 }
 
 /// Has interrupts wait at vCPUs that have not run here yet, for those kernels that want to hear.

@@ -7,9 +7,11 @@ use super::error::Error;
 use super::exit::ExitReason;
 use super::kick;
 use super::lifecycle::State;
+use super::since::Since;
 use super::vcpu::{Counters, Shared, Vcpu};
 use super::workers::Workers;
 use crate::config::{MemoryStats, VcpuStats, VmStats};
+use crate::devices::pci::ConfigPorts;
 use crate::devices::serial::SerialInput;
 use crate::devices::virtio::balloon::BalloonHandle;
 use crate::devices::virtio::block::BlockHandle;
@@ -45,9 +47,10 @@ pub struct VmHandle {
     /// One move of the lifecycle at a time, and none but an end while it is being saved.
     pub(super) moves: Mutex<bool>,
     pub(super) machine: MachineState,
-    pub(super) has_pci: bool,
+    pub(super) pci: Option<Arc<Mutex<ConfigPorts>>>,
     /// What is written to of its memory, if it can be told while it runs.
     pub(super) written: Option<Written>,
+    pub(super) since: Mutex<Since>,
     // Given back when the VM is gone.
     _kept: Vec<Box<dyn Any + Send + Sync>>,
     // Keeps the VM alive until the last vCPU is gone.
@@ -89,8 +92,9 @@ impl VmHandle {
             handles,
             transports,
             machine,
-            has_pci,
+            pci,
             written,
+            since,
             resumes: _,
             kept,
         } = vm;
@@ -103,8 +107,9 @@ impl VmHandle {
             moves: Mutex::new(false),
             _kept: kept,
             machine,
-            has_pci,
+            pci,
             written,
+            since: Mutex::new(since),
             fd,
         };
         Ok((handle, vcpus))

@@ -151,6 +151,10 @@ impl MessageLine for MsiLine {
     fn signal(&self) {
         self.line.signal();
     }
+
+    fn event(&self) -> Option<&Event> {
+        Some(&self.line)
+    }
 }
 
 fn entry(gsi: u32, (address, data): (u64, u32)) -> kvm_irq_routing_entry {

@@ -19,10 +19,11 @@ use super::handle::{Starting, VmHandle};
 use super::lifecycle::Lifecycle;
 use super::processors;
 use super::restoring;
+use super::since::Since;
 use super::vcpu::Shared;
 use crate::config::{HugePages, VmConfig};
 use crate::devices::outlet::{Outlet, Recall};
-use crate::snapshot::Saved;
+use crate::snapshot::{Saved, SnapshotId};
 use crate::thread::ThreadKind;
 use kvmlet_sys::directory::Directory;
 use kvmlet_sys::kvm;
@@ -33,10 +34,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 /// What tells which pages are written to, where it tells of all: what a disk is read to without the page cache the kernel has pinned,
-/// and large pages of the pool's are one page each.
+/// and large pages of the pool's are one page each. That it tells of what vhost writes was seen on no host yet.
 fn written(config: &VmConfig) -> Option<Written> {
     let is_direct = config.disks.iter().any(|disk| disk.direct);
-    if is_direct || config.pci || config.huge_pages == HugePages::Reserved {
+    let is_kernels = config.nets.iter().any(|net| net.vhost);
+    if is_direct || is_kernels || config.pci || config.huge_pages == HugePages::Reserved {
         return None;
     }
     let written = Written::new();
@@ -44,6 +46,14 @@ fn written(config: &VmConfig) -> Option<Written> {
         log::debug!("what its guest writes cannot be watched: {error}");
     }
     written.ok()
+}
+
+/// What it goes on from, if its memory is that file's where it was not written to.
+fn base(board: &Board) -> Option<SnapshotId> {
+    match &board.begins {
+        Begins::Resumed(saved) if !board.ram.gives_back() => Some(saved.state.whole_id()),
+        _ => None,
+    }
 }
 
 /// A microVM that is built and has not run yet.
@@ -103,9 +113,9 @@ impl Vm {
         let machine = restoring::machine(&config, &far_ends);
         let start = match saved {
             None => Start::Boot(Files::open(&config)?),
-            Some(_) if config.pci => return Err(Error::SavedPci),
             Some(saved) => {
-                let same = restoring::check_machine(&saved.state.machine, &machine);
+                let same = restoring::check_machine(&saved.state.machine, &machine)
+                    .and_then(|()| restoring::check_bus(&saved.state, config.pci));
                 same.map_err(restoring::of(&saved.path))?;
                 Start::Saved(Box::new(saved))
             }
@@ -116,9 +126,10 @@ impl Vm {
         let board = Board::build(&kvm, &mut config, start, outlet, far_ends, &trace)?;
         let cpuid = processors::plan_cpuid(&kvm, &board.fd, &config, notes)?;
         trace.mark(Phase::CpuidRead);
-        let vcpus = processors::all(&kvm, &board.fd, &board.begins, &cpuid)?;
+        let vcpus = processors::all(&kvm, &board.fd, &board.begins, &cpuid, &config.msrs)?;
         trace.mark(Phase::VcpusReady);
         let resumes = matches!(board.begins, Begins::Resumed(_));
+        let since = Since::of(base(&board), board.ram.bytes())?;
         let fpu = FpuPorts::of(&board.begins, &cpuid, config.memory);
         if resumes {
             let devices = &board.devices;
@@ -141,6 +152,7 @@ impl Vm {
             power,
             generation,
             transports,
+            pci,
             handles,
         } = devices;
         let lifecycle = Lifecycle::new(ended, recall);
@@ -163,8 +175,9 @@ impl Vm {
             handles,
             transports,
             machine,
-            has_pci: config.pci,
+            pci,
             written: written(&config),
+            since,
             resumes,
             kept: Vec::new(),
         }))

@@ -25,6 +25,7 @@ mod processors;
 mod refusal;
 mod restoring;
 mod saving;
+mod since;
 mod slots;
 mod time_elsewhere;
 mod vcpu;

@@ -68,14 +68,19 @@ impl PciSlots {
         Ok(transport)
     }
 
-    /// Puts the bus with all functions where a driver reaches it.
-    pub fn connect(self, ports: &mut Bus, mmio: &mut Bus) -> Result<(), Error> {
+    /// Puts the bus with all functions where a driver reaches it, and returns its ports.
+    pub fn connect(
+        self,
+        ports: &mut Bus,
+        mmio: &mut Bus,
+    ) -> Result<Arc<Mutex<ConfigPorts>>, Error> {
         let functions = Arc::new(Functions::new(self.functions));
-        let config = ConfigPorts::new(functions.clone());
-        ports.insert(map::PCI_CONFIG.into(), PORTS, Arc::new(Mutex::new(config)))?;
+        let config = Arc::new(Mutex::new(ConfigPorts::new(functions.clone())));
+        ports.insert(map::PCI_CONFIG.into(), PORTS, config.clone())?;
         let window = Window::new(functions, map::PCI_WINDOW);
         let window = Arc::new(Mutex::new(window));
-        Ok(mmio.insert(map::PCI_WINDOW, map::PCI_WINDOW_BYTES, window)?)
+        mmio.insert(map::PCI_WINDOW, map::PCI_WINDOW_BYTES, window)?;
+        Ok(config)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::arch::x86_64::address_map as map;
 use crate::arch::x86_64::boot::BootState;
 use crate::arch::x86_64::cpuid::{self, CpuidFacts, CpuidPlan, Leaf};
 use crate::arch::x86_64::msr::{self, Msr};
-use crate::config::VmConfig;
+use crate::config::{MsrChange, VmConfig};
 use crate::snapshot::{Saved, VcpuState};
 use kvm_bindings::{
     KVM_CAP_PMU_CAPABILITY, KVM_CAP_SYNC_REGS, KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE,
@@ -40,7 +40,9 @@ pub(super) fn plan_cpuid(
         tsc_khz: tsc_khz(fd),
         tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer),
     };
-    let plan = CpuidPlan::new(&offer, facts);
+    let mut plan = CpuidPlan::new(&offer, facts);
+    let changed = plan.change(&config.cpuid);
+    changed.map_err(|change| Error::CpuidLeaf { change })?;
     let (memory, bits) = (config.memory, plan.physical_bits());
     let end = map::ram_end(memory);
     if end > 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX) {
@@ -93,12 +95,21 @@ pub(super) fn all(
     fd: &VmFd,
     begins: &Begins,
     cpuid: &CpuidPlan,
+    msrs: &[MsrChange],
 ) -> Result<Vec<Vcpu>, Error> {
     let means = Arc::new(Means::of(kvm)?);
     match begins {
-        Begins::Booted(state) => (0..cpuid.vcpus())
-            .map(|number| build(fd, number, cpuid, state, &means))
-            .collect(),
+        Begins::Booted(state) => {
+            // One that is on no list would be in no snapshot.
+            let unknown = msrs.iter().find(|msr| !means.has(msr.index()));
+            unknown.map_or(Ok(()), |msr| Err(Error::refused_msr(msr.index())))?;
+            let vcpu = |number| {
+                let vcpu = build(fd, number, cpuid, state, &means)?;
+                msrs.iter().try_for_each(|msr| change_msr(&vcpu.fd, msr))?;
+                Ok(vcpu)
+            };
+            (0..cpuid.vcpus()).map(vcpu).collect()
+        }
         Begins::Resumed(saved) => resume(fd, cpuid, saved, &means),
     }
 }
@@ -218,6 +229,21 @@ fn set_msrs(fd: &VcpuFd, vmx: bool) -> Result<(), Error> {
     let msrs = kvm_state::msrs(&msr::boot_msrs(misc_enable, vmx))?;
     let written = fd.set_msrs(&msrs).doing(MSRS)?;
     all_of(&msrs, written)
+}
+
+/// After all that firmware would have set: what is asked for holds.
+fn change_msr(fd: &VcpuFd, change: &MsrChange) -> Result<(), Error> {
+    let msr = |value| Msr {
+        index: change.index(),
+        value,
+    };
+    let mut known = kvm_state::msrs(&[msr(0)])?;
+    let read = fd.get_msrs(&mut known).doing(MSRS)?;
+    all_of(&known, read)?;
+    let before = known.as_slice().first().map_or(0, |entry| entry.data);
+    let changed = kvm_state::msrs(&[msr(change.bits().of(before))])?;
+    let written = fd.set_msrs(&changed).doing(MSRS)?;
+    all_of(&changed, written)
 }
 
 const MSRS: &str = "set a vCPU's model-specific registers";

@@ -5,7 +5,7 @@ use super::error::Error;
 use super::refusal::Refusal;
 use crate::arch::x86_64::cpuid::{self, Leaf};
 use crate::config::{Cache, VmConfig};
-use crate::snapshot::{BalloonRecord, DiskRecord, MachineState, NetRecord, Saved};
+use crate::snapshot::{BalloonRecord, DiskRecord, MachineState, NetRecord, Saved, VmState};
 use kvmlet_sys::thread::lock;
 use std::fmt::Debug;
 use std::path::Path;
@@ -48,18 +48,24 @@ pub(super) fn of(path: &Path) -> impl Fn(Refusal) -> Error {
     }
 }
 
+fn same<T: PartialEq + Debug>(what: &str, had: T, has: T) -> Result<(), Refusal> {
+    match had == has {
+        true => Ok(()),
+        false => Err(Refusal::Differs {
+            what: what.into(),
+            had: format!("{had:?}"),
+            has: format!("{has:?}"),
+        }),
+    }
+}
+
+/// Compares by what devices are reached.
+pub(super) fn check_bus(had: &VmState, has_pci: bool) -> Result<(), Refusal> {
+    same("a PCI bus", had.pci.is_some(), has_pci)
+}
+
 /// Compares machines, before anything is made. Which disks they are is looked at [later](check_disks).
 pub(super) fn check_machine(had: &MachineState, has: &MachineState) -> Result<(), Refusal> {
-    fn same<T: PartialEq + Debug>(what: &str, had: T, has: T) -> Result<(), Refusal> {
-        match had == has {
-            true => Ok(()),
-            false => Err(Refusal::Differs {
-                what: what.into(),
-                had: format!("{had:?}"),
-                has: format!("{has:?}"),
-            }),
-        }
-    }
     same("its number of vCPUs", had.vcpus, has.vcpus)?;
     same("its memory in bytes", had.memory_bytes, has.memory_bytes)?;
     same("an entropy source", had.rng, has.rng)?;
@@ -140,6 +146,9 @@ pub(super) fn take_up(devices: &Devices, saved: &Saved) -> Result<(), Error> {
     serial.map_err(|_| refused(Refusal::Serial))?;
     lock(&devices.power).leave(state.exit_code);
     lock(&devices.generation).take_up(state.generation);
+    if let (Some(ports), Some(address)) = (&devices.pci, state.pci) {
+        lock(ports).set_address(address);
+    }
     for (device, state) in devices.transports.iter().zip(&state.devices) {
         let mut device = lock(device);
         let taken = device.take_up(state);

@@ -3,12 +3,16 @@
 //! Where the host can tell which pages were written to, a VM that runs is told ahead: all of its memory, then again what has been
 //! written to meanwhile, until that is little. For that it sleeps: what is told is the VM at this moment. A guest that writes
 //! faster than it is told sleeps longer.
+//!
+//! From then on the kernel counts what is written to, so that a later snapshot can be the difference to this one, or to the one that
+//! the VM goes on from: of memory that is told which pages these are, and nothing else.
 
 use super::error::Error;
 use super::lifecycle::State;
+use super::since::Base;
 use super::{restoring, time_elsewhere, workers};
 use crate::memory::Part;
-use crate::snapshot::{VmState, encode, put, put_rest, put_unless_zero};
+use crate::snapshot::{SnapshotId, VmState, encode, put, put_rest, put_unless_zero};
 use kvmlet_sys::thread::lock;
 use std::collections::VecDeque;
 use std::io;
@@ -29,6 +33,12 @@ const STEP_BYTES: u64 = 2 << 20;
 pub struct Saving {
     /// What is told next.
     next: Next,
+    /// What the snapshot is called.
+    id: SnapshotId,
+    /// What it is the difference to, if it is one.
+    base: Option<Base>,
+    /// The kernel counts what is written to from the moment on that it is told.
+    counts: bool,
     /// Since when it sleeps, with all of it but memory.
     asleep: Option<(Instant, Vec<u8>)>,
     /// It is to run when it does not sleep.
@@ -46,7 +56,10 @@ pub struct Saving {
     taken_before: u64,
 }
 
+#[derive(Clone, Copy, PartialEq)]
 enum Next {
+    /// Of a difference: which pages there are to be told.
+    Changed,
     /// Memory, from there on.
     Memory(u64),
     /// What was written to since.
@@ -57,14 +70,15 @@ enum Next {
 }
 
 impl super::VmHandle {
-    /// Begins to tell all of the VM, which can be paused or run. It sleeps then, or sleeps at the end of that for a moment: no vCPU
+    /// Begins to tell all of the VM, which can be paused or run, or what of its memory has changed since a snapshot. It sleeps then, or
+    /// sleeps at the end of that for a moment: no vCPU
     /// executes guest code, devices have nothing in flight and disks have on them what was written, at the moment that is told. One
     /// that `stays` sleeps on until [the end of that](Self::end_saving).
     ///
     /// # Errors
-    /// [`Error::Transition`] when the VM has ended, [`Error::Unsettled`] when a disk does not answer in time, and what KVM
-    /// does not tell. The VM goes on then.
-    pub fn begin_saving(&self, stays: bool) -> Result<Saving, Error> {
+    /// [`Error::Transition`] when the VM has ended, [`Error::Unsettled`] when a disk does not answer in time, what KVM
+    /// does not tell, and [`Error::OtherBase`] when that snapshot is not the last whole one, nor what it goes on from. The VM goes on then.
+    pub fn begin_saving(&self, stays: bool, since: Option<SnapshotId>) -> Result<Saving, Error> {
         let mut moves = lock(&self.moves);
         if *moves {
             return Err(Error::BeingSaved);
@@ -72,13 +86,25 @@ impl super::VmHandle {
         if self.machine.nested {
             return Err(Error::Nested);
         }
-        if self.has_pci {
-            return Err(Error::SavedPci);
+        let runs = self.state() == State::Running;
+        // Who stands still for good is the base of nothing.
+        let counts = (runs || !stays) && self.counts();
+        if since.is_some() && !counts {
+            return Err(Error::Uncounted);
         }
+        let mut known = lock(&self.since);
+        let base = since.map(|id| known.take(id).ok_or(Error::OtherBase));
+        let base = base.transpose()?;
         let mut saving = Saving {
-            next: Next::Memory(0),
+            next: match base {
+                Some(_) => Next::Changed,
+                None => Next::Memory(0),
+            },
+            id: known.next_id(),
+            base,
+            counts,
             asleep: None,
-            runs: self.state() == State::Running,
+            runs,
             stays,
             stood_still: Duration::ZERO,
             again: VecDeque::new(),
@@ -87,8 +113,12 @@ impl super::VmHandle {
             taken: 0,
             taken_before: self.shared.ram.bytes(),
         };
-        if !(saving.runs && self.watches()) {
-            saving.sleep(self)?;
+        drop(known);
+        if !(runs && counts)
+            && let Err(error) = saving.sleep(self)
+        {
+            self.keep(&mut saving);
+            return Err(error);
         }
         *moves = true;
         Ok(saving)
@@ -105,13 +135,22 @@ impl super::VmHandle {
     /// Has a VM go on that was saved, or given up to be, if it ran before; returns how long it has slept for that.
     pub fn end_saving(&self, mut saving: Saving) -> Duration {
         let mut moves = lock(&self.moves);
+        self.keep(&mut saving);
         saving.wake(self);
         *moves = false;
         saving.stood_still
     }
 
-    /// Can it be told while it runs?
-    fn watches(&self) -> bool {
+    /// Knows what later snapshots can be the difference to. Whether anybody has kept one that is told, whoever names it knows.
+    fn keep(&self, saving: &mut Saving) {
+        let is_told = saving.next == Next::Nothing && saving.counts;
+        let whole = || Base::of(saving.id, self.shared.ram.bytes());
+        let base = saving.base.take().or_else(|| is_told.then(whole));
+        lock(&self.since).keep(base);
+    }
+
+    /// Does the kernel count what is written to?
+    fn counts(&self) -> bool {
         let Some(written) = &self.written else {
             return false;
         };
@@ -130,7 +169,7 @@ impl super::VmHandle {
     }
 
     /// All of it but memory. Devices come before vCPUs: what they end interrupts these.
-    fn tell(&self) -> Result<VmState, Error> {
+    fn tell(&self, saving: &Saving) -> Result<VmState, Error> {
         let settled = self.workers.rest(Instant::now() + PATIENCE);
         settled.map_err(|device| Error::Unsettled { device })?;
         for disk in &self.devices.disks {
@@ -147,6 +186,8 @@ impl super::VmHandle {
         let mut vcpus = told.into_iter().collect::<Result<Vec<_>, _>>()?;
         vcpus.sort_by_key(|vcpu| vcpu.number);
         Ok(VmState {
+            id: saving.id,
+            base: saving.base.as_ref().map(|base| base.id),
             machine,
             clock: time_elsewhere::clock(&self.fd)?,
             vcpus,
@@ -154,6 +195,7 @@ impl super::VmHandle {
             serial: lock(&self.shared.serial).state(),
             exit_code: lock(&self.shared.power).exit_code(),
             generation: lock(&self.shared.generation).state(),
+            pci: self.pci.as_ref().map(|ports| lock(ports).address()),
             devices,
         })
     }
@@ -163,9 +205,15 @@ impl Saving {
     fn step(&mut self, vm: &super::VmHandle, pieces: &mut Vec<u8>) -> Result<bool, Error> {
         let ram = &vm.shared.ram;
         match self.next {
+            Next::Changed if self.looked < ram.bytes() => self.look(vm)?,
+            Next::Changed => {
+                let changed = self.base.as_ref().map(|base| base.changed.parts());
+                self.again = changed.into_iter().flatten().collect();
+                self.next = Next::Again;
+            }
             Next::Memory(place) if place < ram.bytes() => {
                 let end = place + ram.rest_of_region(place);
-                if self.asleep.is_none()
+                if self.counts
                     && let Some(written) = &vm.written
                     && place >= self.looked
                 {
@@ -174,12 +222,7 @@ impl Saving {
                     let part = place..self.looked;
                     ram.forget_written(written, part).map_err(untold)?;
                 }
-                let end = if self.asleep.is_some() {
-                    end
-                } else {
-                    self.looked
-                };
-                let mut part = place..end;
+                let mut part = place..if self.counts { self.looked } else { end };
                 put_unless_zero(ram, &mut part, pieces).map_err(untold)?;
                 self.next = Next::Memory(part.start);
             }
@@ -266,6 +309,12 @@ impl Saving {
         let mut taken = Vec::new();
         let looked = ram.take_written(written, part, &mut taken);
         self.looked = looked.map_err(untold)?;
+        if let Some(base) = &mut self.base {
+            taken.iter().for_each(|part| base.changed.add(part));
+            if self.next == Next::Changed {
+                return Ok(());
+            }
+        }
         self.taken += taken.iter().map(|it| it.end - it.start).sum::<u64>();
         self.again.extend(taken);
         Ok(())
@@ -282,7 +331,7 @@ impl Saving {
                 return Err(Error::Transition { verb, from });
             }
         };
-        match vm.tell() {
+        match vm.tell(self) {
             Ok(state) => {
                 self.asleep = Some((begun, encode(&state)));
                 self.runs = was_running;

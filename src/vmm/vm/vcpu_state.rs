@@ -24,6 +24,11 @@ impl Means {
         Ok(Self { msrs })
     }
 
+    /// Is there such a register, so that it is saved with the others?
+    pub fn has(&self, msr: u32) -> bool {
+        self.msrs.contains(&msr)
+    }
+
     /// Looks at what KVM would take of the host's and not of a guest: registers that are on no list, and modes that no guest
     /// of ours can be in.
     pub fn check(&self, state: &VcpuState) -> Result<(), Refusal> {

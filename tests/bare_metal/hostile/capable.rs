@@ -54,7 +54,7 @@ pub fn network() {
                 "! nft list ruleset | grep -q kvmlet",
                 "! ss -ltn | grep -q ':8080 '",
                 "grep -qx 0 /proc/sys/net/ipv4/conf/uplink/forwarding",
-                "test \"$(ls /tmp/kvmlet-$A/net)\" = lock",
+                "test \"$(echo $(ls /tmp/kvmlet-$A/net))\" = 'lock roll'",
             ] {
                 eventually(&format!("{damage}: {gone}"), || scene.holds(gone));
             }

@@ -44,7 +44,7 @@ const PATHS: [&str; 24] = [
     "/nowhere/a/b",
 ];
 /// Pieces that bodies are put together from.
-const PIECES: [&str; 32] = [
+const PIECES: [&str; 34] = [
     "{",
     "}",
     "[",
@@ -76,6 +76,8 @@ const PIECES: [&str; 32] = [
     "\"snapshot_path\":\"a\",",
     "\"mem_backend\":{\"backend_type\":\"File\",\"backend_path\":\"a\"}",
     "\"amount_mib\":1,\"deflate_on_oom\":false",
+    "\"msr_modifiers\":[{\"addr\":\"0x1a0\",\"bitmap\":\"0b1x\"}]",
+    "\"cpuid_modifiers\":[{\"leaf\":\"0x1\",\"subleaf\":\"0b0\",\"flags\":0,\"modifiers\":[{\"register\":\"ecx\",\"bitmap\":\"1_0x\"}]}]",
     "[[[[[[[[[[[[[[[[",
 ];
 
@@ -130,6 +132,7 @@ fuzz_target!(|input: &[u8]| {
         old_go_on: true,
         comes: NOTHING_COMES,
         peers: Peers::All,
+        descriptors: usize::from(input.len() % 2 == 1),
         refuse: |status, why| {
             Answer::new(status, Some(format!("{{\"fault_message\":{why:?}}}")))
         },
@@ -144,7 +147,7 @@ fuzz_target!(|input: &[u8]| {
             (0, _) | (_, None) if count < MOST => peers.push(Peer::new(address.connect())),
             (1, Some(peer)) => {
                 let (said, behind) = rest.split_at(rest.len().min(usize::from(*a)));
-                peer.say(said);
+                peer.say_with(said, usize::from(*b) % 4);
                 rest = behind;
             }
             (2 | 3, Some(peer)) => {

@@ -7,8 +7,11 @@ mod memory;
 use kvmlet_sys::event::Event;
 use kvmlet_vmm::devices::ioapic::IoapicState;
 use kvmlet_vmm::devices::serial::SerialState;
+use kvmlet_vmm::devices::pci::{Message, MessageLine};
 use kvmlet_vmm::devices::virtio::rng::RngSpec;
-use kvmlet_vmm::devices::virtio::{DeviceSpec, MmioTransport, Transport};
+use kvmlet_vmm::devices::virtio::{
+    DeviceSpec, MmioTransport, PciTransport, Transport, TransportState,
+};
 use kvmlet_vmm::memory::{Backing, GuestRam};
 use kvmlet_vmm::snapshot::{MachineState, VmState, decode, encode};
 use libfuzzer_sys::fuzz_target;
@@ -27,6 +30,8 @@ const END: usize = 13;
 /// A machine with nothing in it.
 fn nothing() -> VmState {
     VmState {
+        id: Default::default(),
+        base: None,
         machine: MachineState::default(),
         clock: Default::default(),
         vcpus: Vec::new(),
@@ -38,6 +43,7 @@ fn nothing() -> VmState {
         serial: SerialState::default(),
         exit_code: 0,
         generation: 0,
+        pci: None,
         devices: Vec::new(),
     }
 }
@@ -68,12 +74,34 @@ fn file(mut input: &[u8]) -> Vec<u8> {
 }
 
 /// An entropy source goes on as a device of the file, if it can.
-fn go_on(device: &kvmlet_vmm::devices::virtio::TransportState) {
+fn go_on(device: &TransportState) {
     let ram = GuestRam::allocate(&[(GuestAddress(0), 1 << 20)], Backing::default());
     let (rng, _) = RngSpec::default().build().expect("a device");
-    let line = Event::new().expect("an event");
-    let transport = MmioTransport::new(Box::new(rng), ram.expect("memory"), line);
-    let mut transport = transport.expect("events");
+    let (rng, ram) = (Box::new(rng), ram.expect("memory"));
+    match device.function {
+        Some(_) => {
+            let lines = (0..PciTransport::lines(&*rng)).map(|_| Box::new(Nowhere) as _);
+            let transport = PciTransport::new(rng, ram, lines.collect(), 0xe000_0000);
+            take_up(device, transport.expect("events"));
+        }
+        None => {
+            let line = Event::new().expect("an event");
+            let transport = MmioTransport::new(rng, ram, line);
+            take_up(device, transport.expect("events"));
+        }
+    }
+}
+
+/// Messages that nobody gets.
+struct Nowhere;
+
+impl MessageLine for Nowhere {
+    fn route(&self, _message: Option<Message>) {}
+
+    fn signal(&self) {}
+}
+
+fn take_up(device: &TransportState, mut transport: impl Transport) {
     if transport.take_up(device).is_ok() {
         transport.session().wake();
         assert!(transport.session().rest(Instant::now() + NEVER));

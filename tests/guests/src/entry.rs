@@ -207,7 +207,6 @@ guest_io_bitmap:
 guest_page_tables:
     .quad guest_pdpt + 0x67
     .fill 511, 8, 0
-    .globl guest_pdpt
 guest_pdpt:
     .quad guest_pd + 0x0067
     .quad guest_pd + 0x1067

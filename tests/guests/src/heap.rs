@@ -13,7 +13,7 @@ pub const PAGE_BYTES: u64 = 4096;
 const GIB: u64 = 1 << 30;
 /// What the static page tables map.
 const STATIC_BYTES: u64 = 4 * GIB;
-/// What one PML4 entry maps, and so the end of the memory that a guest can use.
+/// The end of the memory that a guest can use: what one entry of the first table maps.
 const LIMIT_BYTES: u64 = 512 * GIB;
 /// Present, writable, user, accessed, dirty.
 const TABLE: u64 = 0x67;
@@ -25,7 +25,7 @@ static END: AtomicU64 = AtomicU64::new(0);
 
 unsafe extern "C" {
     static __image_end: u8;
-    static guest_pdpt: u8;
+    static guest_page_tables: u8;
 }
 
 /// Gives the heap the RAM from the image's end to the end of its memory map entry.
@@ -63,27 +63,42 @@ pub fn next_free() -> u64 {
 /// Maps the RAM above 4 GiB. The VMM's page tables need not reach that far, and neither do
 /// the static ones.
 pub(crate) fn map_above_4_gib(info: &BootInfo) {
-    let pdpt = &raw const guest_pdpt as u64;
     for entry in info.ram().filter(|entry| entry.end() > STATIC_BYTES) {
         assert!(entry.end() <= LIMIT_BYTES, "RAM beyond 512 GiB: {entry:x?}");
-        for gib in entry.start.max(STATIC_BYTES) / GIB..entry.end().div_ceil(GIB) {
-            let slot = pdpt + gib * 8;
-            if read64(slot) != 0 {
-                continue;
-            }
-            let directory = take_pages(1);
-            for page in 0..512 {
-                // SAFETY: a page that the heap has just given out.
-                unsafe {
-                    write64(
-                        directory + page * 8,
-                        (gib * GIB + (page << 21)) | LARGE_PAGE,
-                    )
-                };
-            }
-            // SAFETY: an empty entry of the page table that the CPU uses. It was not
-            // present, so no translation lookaside buffer remembers it.
-            unsafe { write64(slot, directory | TABLE) };
-        }
+        map(entry.start.max(STATIC_BYTES), entry.end());
     }
+}
+
+/// Maps all from `start` to `end` where it is, as far as it is not mapped, by whole GiB.
+pub fn map(start: u64, end: u64) {
+    assert!(end <= 1 << 47, "{end:#x} is no address of a program's");
+    for gib in start / GIB..end.div_ceil(GIB) {
+        // 512 of them for each entry of the first table.
+        let pdpt = table(&raw const guest_page_tables as u64 + gib / 512 * 8);
+        let slot = pdpt + gib % 512 * 8;
+        if read64(slot) != 0 {
+            continue;
+        }
+        let directory = take_pages(1);
+        for page in 0..512 {
+            let large = (gib * GIB + (page << 21)) | LARGE_PAGE;
+            // SAFETY: a page that the heap has just given out.
+            unsafe { write64(directory + page * 8, large) };
+        }
+        point(slot, directory);
+    }
+}
+
+/// The table that an entry points at; a new one, if there is none.
+fn table(slot: u64) -> u64 {
+    if read64(slot) == 0 {
+        point(slot, take_pages(1));
+    }
+    read64(slot) & !(PAGE_BYTES - 1)
+}
+
+fn point(slot: u64, table: u64) {
+    // SAFETY: an empty entry of a page table that the CPU uses. It was not present, so no translation lookaside
+    // buffer remembers it.
+    unsafe { write64(slot, table | TABLE) };
 }

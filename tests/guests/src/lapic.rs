@@ -73,10 +73,19 @@ pub fn end_of_interrupt() {
 
 /// Has this CPU interrupted by `vector` again and again, whenever its timer has counted that far. xAPIC mode only.
 pub fn start_timer(vector: u8, count: u32) {
+    count_down(PERIODIC | u32::from(vector), count);
+}
+
+/// The same, once. xAPIC mode only.
+pub fn start_timer_once(vector: u8, count: u32) {
+    count_down(vector.into(), count);
+}
+
+fn count_down(mode: u32, count: u32) {
     // SAFETY: registers of the LAPIC; writing the count starts the timer.
     unsafe {
         write32(BASE + TIMER_DIVIDE, DIVIDE_BY_1);
-        write32(BASE + TIMER, PERIODIC | u32::from(vector));
+        write32(BASE + TIMER, mode);
         write32(BASE + TIMER_COUNT, count);
     }
 }

@@ -28,6 +28,8 @@ pub mod acpi;
 mod allocator;
 pub mod boot_info;
 pub mod cpu;
+#[cfg(feature = "virtio")]
+pub mod echo;
 pub mod entry;
 #[cfg(feature = "virtio")]
 pub mod ethernet;

@@ -1,11 +1,14 @@
 //! A PCI bus by its ports (PCI Local Bus 3.0 §3.2.2.3.2), for the drivers of the `virtio-drivers` crate.
 
-use virtio_drivers::transport::pci::bus::{Command, ConfigurationAccess, DeviceFunction, PciRoot};
+use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::pci::bus::{
+    BarInfo, Command, ConfigurationAccess, DeviceFunction, DeviceFunctionInfo, PciRoot,
+};
 use virtio_drivers::transport::pci::{PciTransport, virtio_device_type};
 
 use crate::port::{inl, outl};
 use crate::virtio::Identity;
-use crate::{mmio, println};
+use crate::{heap, mmio, println};
 
 /// The port of addresses, and that of data.
 const ADDRESS: u16 = 0xcf8;
@@ -15,6 +18,8 @@ const MSIX: u8 = 0x11;
 const MSIX_ENABLE: u32 = 1 << 31;
 /// Offsets of a function's only registers, in its configuration space.
 const BAR: u8 = 0x10;
+/// Base address registers of a function.
+const BARS: u8 = 6;
 /// Bytes of an entry of the table of messages, and what masks it.
 const ENTRY_BYTES: u64 = 16;
 const MASKED: u32 = 1;
@@ -56,6 +61,24 @@ pub fn functions() -> impl Iterator<Item = DeviceFunction> {
     found.filter_map(|(function, info)| virtio_device_type(&info).map(|_| function))
 }
 
+/// The first virtio function of a type, with its registers where they are. Panics if there is none.
+pub fn device(kind: DeviceType) -> PciTransport {
+    let mut root = PciRoot::new(Ports);
+    let of_kind = |info: &DeviceFunctionInfo| virtio_device_type(info) == Some(kind);
+    let found = root.enumerate_bus(0).find(|(_, info)| of_kind(info));
+    let Some((function, _)) = found else {
+        panic!("the PCI bus has no {kind:?}")
+    };
+    root.set_command(function, Command::MEMORY_SPACE | Command::BUS_MASTER);
+    // Some are far above all memory.
+    for bar in 0..BARS {
+        if let Ok(Some(BarInfo::Memory { address, size, .. })) = root.bar_info(function, bar) {
+            heap::map(address, address + size);
+        }
+    }
+    open(&mut root, function)
+}
+
 /// Where a function's registers are.
 pub fn registers(function: DeviceFunction) -> u64 {
     u64::from(Ports.read_word(function, BAR) & !0xf)
@@ -66,7 +89,11 @@ pub fn transport(function: DeviceFunction, place: u32) -> PciTransport {
     let mut root = PciRoot::new(Ports);
     root.set_bar_32(function, 0, place);
     root.set_command(function, Command::MEMORY_SPACE | Command::BUS_MASTER);
-    match PciTransport::new::<Identity, _>(&mut root, function) {
+    open(&mut root, function)
+}
+
+fn open(root: &mut PciRoot<Ports>, function: DeviceFunction) -> PciTransport {
+    match PciTransport::new::<Identity, _>(root, function) {
         Ok(transport) => transport,
         Err(error) => panic!("function {function} is no virtio device: {error}"),
     }

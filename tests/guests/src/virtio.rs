@@ -5,12 +5,12 @@ use core::ptr::NonNull;
 
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::mmio::{MmioTransport, VirtIOHeader};
-use virtio_drivers::transport::{DeviceStatus, DeviceType, Transport};
+use virtio_drivers::transport::{DeviceStatus, DeviceType, SomeTransport, Transport};
 use virtio_drivers::{BufferDirection, Hal, PhysAddr};
 
 use crate::boot_info::BootInfo;
 use crate::heap::take_pages;
-use crate::mmio;
+use crate::{mmio, pci};
 
 /// Registers and configuration space of one device (virtio 1.2 §4.2.2).
 const DEVICE_BYTES: usize = 0x200;
@@ -56,13 +56,20 @@ unsafe impl Hal for Identity {
     unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}
 }
 
-/// The device that the command line names by `mmio=ADDRESS`. Panics, saying why, if there is
-/// none of the right type.
+/// The device that the command line names by `mmio=ADDRESS`, or else the first of that type that it lists for Linux.
+/// Panics, saying why, if there is none of the right type.
 pub fn device(info: &BootInfo, kind: DeviceType) -> MmioTransport<'static> {
-    let Some(address) = info.number("mmio") else {
-        panic!("command line: mmio=ADDRESS of the virtio device is missing")
-    };
+    let address = info.number("mmio").unwrap_or_else(|| listed(info, kind).0);
     device_at(address, kind)
+}
+
+/// The same, or with `bus=pci` the first of that type on the PCI bus.
+pub fn device_on_any_bus(info: &BootInfo, kind: DeviceType) -> SomeTransport<'static> {
+    match info.option("bus") {
+        Some("pci") => pci::device(kind).into(),
+        None => device(info, kind).into(),
+        Some(other) => panic!("command line: bus={other} is no bus"),
+    }
 }
 
 /// Address and interrupt pin of the first device of a type among those that the command line lists for Linux,

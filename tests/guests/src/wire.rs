@@ -1,11 +1,14 @@
 //! A virtio network device, as the `smoltcp` stack has it.
 
+use crate::boot_info::BootInfo;
 use crate::virtio::Identity;
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::cell::RefCell;
+use core::str::FromStr;
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
-use smoltcp::wire::EthernetAddress;
+use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, Ipv4Address};
 use virtio_drivers::Error;
 use virtio_drivers::device::net::{RxBuffer, VirtIONet};
 use virtio_drivers::transport::mmio::MmioTransport;
@@ -85,5 +88,36 @@ impl TxToken for Sending {
             panic!("send: {error}");
         }
         result
+    }
+}
+
+/// What kvmlet's init is told of its interface.
+pub struct Addresses {
+    /// Its own.
+    pub own: IpCidr,
+    /// Of the host.
+    pub gateway: Ipv4Address,
+    /// Who is asked for names.
+    pub servers: Vec<IpAddress>,
+}
+
+impl Addresses {
+    /// By the command line, if they are there.
+    pub fn of(info: &BootInfo) -> Option<Self> {
+        let mut fields = info.option("kvmlet.net")?.split(',').skip(1);
+        let own = IpCidr::from_str(fields.next()?).ok()?;
+        let (mut gateway, mut servers) = (None, Vec::new());
+        for field in fields {
+            match field.split_once('=')? {
+                ("gateway", address) => gateway = Ipv4Address::from_str(address).ok(),
+                ("dns", address) => servers.push(IpAddress::from_str(address).ok()?),
+                _ => {}
+            }
+        }
+        Some(Self {
+            own,
+            gateway: gateway?,
+            servers,
+        })
     }
 }

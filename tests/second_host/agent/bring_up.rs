@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 type Step = Result<(), String>;
 
 /// What the CPU's driver and `/dev/net/tun` would have udev load on another host.
-const MODULES: [&str; 3] = ["kvm_amd", "tun", "loop"];
+const MODULES: [&str; 4] = ["kvm_amd", "tun", "loop", "vhost_net"];
 
 pub fn main() -> ! {
     if let Err(reason) = bring_up().and_then(|()| serve()) {

@@ -300,5 +300,28 @@ fn an_archive_that_leads_elsewhere_is_refused() {
     }
     let lines = told(&entry("./", EntryType::Directory, None), Owners::Mine).unwrap();
     assert_eq!(lines.join("|"), "directory archive|owner 0:0 755|leave|end");
-    assert_eq!(told(&[], Owners::Mine).unwrap().last().unwrap(), "end");
+    let nothing = Builder::new(Vec::new()).into_inner().unwrap();
+    assert_eq!(told(&nothing, Owners::Mine).unwrap().last().unwrap(), "end");
+}
+
+#[test]
+fn an_archive_that_is_cut_off_between_entries_is_not_whole() {
+    let mut builder = Builder::new(Vec::new());
+    for name in ["one", "two"] {
+        let mut header = records::About {
+            owner: OWNER,
+            modified: MODIFIED,
+        }
+        .header(EntryType::Regular);
+        header.set_size(3);
+        builder.append_data(&mut header, name, &b"abc"[..]).unwrap();
+    }
+    let whole = builder.into_inner().unwrap();
+    assert_eq!(whole.len(), 2 * 1024 + 2 * 512);
+    told(&whole, Owners::Mine).unwrap();
+    // After no entry, one, all, and half of the end.
+    for length in [0, 1024, 2048, 2560] {
+        let error = told(&whole[..length], Owners::Mine).unwrap_err();
+        assert!(error.contains("cut off"), "{length}: {error}");
+    }
 }

@@ -1,10 +1,10 @@
 //! A template is made of an instance that has just been started.
 
-use super::readiness;
+use super::{readiness, working_set};
 use crate::Failed;
 use crate::beside::verbs;
 use crate::instances::book;
-use crate::snapshot::{Target, remove, save_instance};
+use crate::snapshot::{As, Target, remove, save_instance};
 use clap::Args;
 use kvmlet_manager::{
     Book, InstanceId, MOST_TEMPLATE_BYTES, MOST_TEMPLATES, Snapshots, Template, Templates,
@@ -22,6 +22,9 @@ const MOST: u64 = 64 << 10;
 pub(crate) struct KeepTemplate {
     /// Its id.
     id: String,
+    /// It goes on from the template: note what of that was read.
+    #[arg(long)]
+    pages: bool,
 }
 
 impl KeepTemplate {
@@ -33,15 +36,20 @@ impl KeepTemplate {
         read.map_err(Failed::new)?;
         let template: Template = serde_json::from_str(&text).map_err(Failed::new)?;
         let id = self.id.clone().try_into().map_err(Failed::new)?;
-        keep(&id, &template, false).map(drop)
+        match self.pages {
+            true => working_set::find_out(&id, &template),
+            false => keep(&id, &template, false).map(drop)?,
+        }
+        Ok(())
     }
 }
 
-/// Has another process do it.
-pub(super) fn begin(id: &InstanceId, template: &Template) -> Result<(), Failed> {
+/// Has another process do it, or note what of it is read.
+pub(super) fn begin(id: &InstanceId, template: &Template, pages: bool) -> Result<(), Failed> {
     let text = serde_json::to_vec(template).map_err(Failed::new)?;
     let mut command = verbs()?;
     command.args(["keep-template", id.as_str()]);
+    command.args(pages.then_some("--pages"));
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn().map_err(Failed::new)?;
     let written = child.stdin.take().map(|mut input| input.write_all(&text));
@@ -61,8 +69,11 @@ pub(super) fn keep(id: &InstanceId, template: &Template, told: bool) -> Result<b
     };
     let view = readiness::wait(&book, &instance, told)?;
     let target = Target::of(&templates.path(template))?;
-    let kept = Some(template.clone());
-    save_instance(&book, &instance, &view, &target, kept, None)?;
+    let as_what = As {
+        template: Some(template.clone()),
+        id: None,
+    };
+    save_instance(&book, &instance, &view, &target, as_what, None)?;
     templates.use_now(template)?;
     make_room(&book, &templates)?;
     Ok(true)

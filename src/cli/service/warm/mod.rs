@@ -5,20 +5,21 @@ mod identity;
 mod keeping;
 mod readiness;
 mod refusal;
+mod working_set;
 
 use super::made::Made;
 use super::root::Root;
 use crate::boot::StartedBy;
 use crate::keep::waiting;
 use crate::session::Wanted;
-use crate::snapshot::{has_place, remove};
+use crate::snapshot::{has_place, id_in, remove};
 use crate::{Failed, Outcome};
 pub(crate) use keeping::KeepTemplate;
 use kvmlet_manager::{Asked, Book, InstanceId, Kept, Name, Snapshots, Template, Templates};
 use kvmlet_sys::standard_error;
 use kvmlet_vmm::snapshot::noted;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The template of what is asked for.
 pub(super) struct Warm {
@@ -63,6 +64,16 @@ impl Warm {
         asked.snapshot = self.kept.as_ref().map(|_| self.path.clone());
     }
 
+    /// Has what an instance will read of it be read beforehand, or be found out.
+    fn read_ahead(&self, book: &Book, instance: &InstanceId) {
+        let kept = self.kept.as_ref();
+        if kept.is_some_and(|kept| working_set::prepare(book, &self.template, kept))
+            && let Err(failed) = keeping::begin(instance, &self.template, true)
+        {
+            log::info!("what of a template is read is not found out: {failed}");
+        }
+    }
+
     /// It was there, and nothing came of it: but what boots, runs.
     fn has_failed(&self, book: &Book, why: &Failed) -> Result<(), Failed> {
         match &self.kept {
@@ -75,7 +86,7 @@ impl Warm {
     /// one's streams, or by it.
     fn keep(&self, instance: &InstanceId, beside: bool) {
         let kept = match beside {
-            true => keeping::begin(instance, &self.template),
+            true => keeping::begin(instance, &self.template, false),
             false => keeping::keep(instance, &self.template, true).map(drop),
         };
         if let Err(failed) = kept {
@@ -88,12 +99,9 @@ impl Warm {
         if !Templates::of(book)?.is_own(&self.template) {
             return Ok(None);
         }
-        let note = noted(&self.path).ok().flatten();
-        let id = note.and_then(|note| String::from_utf8(note).ok()?.try_into().ok());
-        let Some(id) = id else {
+        let Some(id) = snapshot_at(&self.path) else {
             return Ok(None);
         };
-        let id: InstanceId = id;
         let kept = Snapshots::of(book)?.find(&id)?;
         Ok(kept.filter(|kept| kept.path == self.path && kept.template.is_some()))
     }
@@ -117,6 +125,11 @@ impl Warm {
     }
 }
 
+/// Which snapshot a file is, if it is one of an instance.
+fn snapshot_at(path: &Path) -> Option<InstanceId> {
+    id_in(noted(path).ok().flatten())
+}
+
 /// A run with a template, or for one.
 pub(super) struct WarmRun<'a> {
     pub book: &'a Book,
@@ -130,8 +143,9 @@ impl WarmRun<'_> {
     /// Starts an instance that was made of what is asked: from the template, if there is one; if that cannot be, it boots.
     pub fn start(self, made: Made<'_>, mut asked: Asked, ready: Option<OwnedFd>) -> Outcome {
         if asked.snapshot.is_none() {
-            return self.boot(made, &asked.id, ready);
+            return self.boot(made, &asked.id, ready, None);
         }
+        self.warm.read_ahead(self.book, &asked.id);
         // What is not told by the first is for the second.
         let again = ready.as_ref().map(OwnedFd::try_clone).transpose();
         let again = again.map_err(Failed::new)?;
@@ -151,24 +165,47 @@ impl WarmRun<'_> {
             wanted,
             detached,
         )?;
-        self.warm.has_failed(self.book, &why)?;
-        self.boot(made, &asked.id, again)
+        self.boot(made, &asked.id, again, Some(&why))
     }
 
-    /// Boots it, and keeps a template.
-    fn boot(self, made: Made<'_>, id: &InstanceId, ready: Option<OwnedFd>) -> Outcome {
+    /// Boots it, and keeps a template. Where it could not go on from the one that there is, that was not at fault if it does not
+    /// boot, either.
+    fn boot(
+        self,
+        made: Made<'_>,
+        id: &InstanceId,
+        ready: Option<OwnedFd>,
+        failed: Option<&Failed>,
+    ) -> Outcome {
         if !self.detached {
+            if let Some((kept, why)) = self.warm.kept.as_ref().zip(failed) {
+                tell_cold(kept, why);
+            }
+            // It takes the place of the one that there is.
             self.warm.keep(id, true);
             return made.start(ready);
         }
         match made.start_or_not(ready) {
             Ok(code) => {
+                let thrown = failed.map(|why| self.warm.has_failed(self.book, why));
+                if let Some(Err(unthrown)) = thrown {
+                    tell_unkept(&unthrown);
+                }
                 self.warm.keep(id, false);
                 Ok(code)
             }
             Err(unstarted) => unstarted.give_up(),
         }
     }
+}
+
+/// A run that its terminal waits for boots, instead of going on from a template.
+fn tell_cold(kept: &Kept, why: &Failed) {
+    let (image, why) = (kept.asked.image_name().escape_debug(), why.to_string());
+    let why = why.trim_start_matches("error: ").trim_end();
+    standard_error::say(format_args!(
+        "kvmlet: `{image}` cannot go on from its template, and boots: {why}"
+    ));
 }
 
 /// That no template is kept is no failure of what runs.

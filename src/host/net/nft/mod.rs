@@ -5,6 +5,7 @@
 
 mod expression;
 mod message;
+mod quiet;
 mod socket;
 
 pub use expression::{Connection, Expression, Header, Meta, Original, Register, Verdict, data};

@@ -3,6 +3,7 @@
 use super::message::{
     Attribute, Batch, FAMILY_BYTES, IPV4, Kind, Received, describe, message, text,
 };
+use super::quiet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkBuffer};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -207,6 +208,12 @@ impl Socket {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 /// The positive error number of an error or acknowledgement: 0 is success.
 fn error_of(message_type: u16, payload: &[u8]) -> Option<i32> {
     let code = payload.get(..4)?.try_into().ok()?;
@@ -249,7 +256,8 @@ fn receive(
     Ok(())
 }
 
-/// News of what anybody changes in nf_tables, and of forwarding that is switched.
+/// News of what anybody changes in nf_tables, and of forwarding that is switched for all interfaces: not of what comes
+/// with each guest, for which the kernel would wake all who have this.
 #[derive(Debug)]
 pub struct News {
     tables: OwnedFd,
@@ -260,7 +268,7 @@ pub struct News {
 pub enum Change<'a> {
     /// Of a table, or of something in one.
     Table(Received<'a>),
-    /// Some setting of some interface.
+    /// Some setting for all interfaces.
     Setting,
     /// More came than could be kept: some are lost.
     Lost,
@@ -272,8 +280,11 @@ impl News {
     pub fn subscribe() -> io::Result<Self> {
         let group = |group: u32| netlink::SocketAddrNetlink::new(0, 1 << (group - 1));
         let tables = open(Some(netlink::NETFILTER), SocketFlags::NONBLOCK)?;
+        // Filters first: what came before them would wait to be read.
+        quiet::but_for_losses(&tables);
         bind(&tables, &group(NFNLGRP_NFTABLES))?;
         let settings = open(None, SocketFlags::NONBLOCK)?;
+        quiet::but_for_all(&settings);
         bind(&settings, &group(RTNLGRP_IPV4_NETCONF))?;
         Ok(Self { tables, settings })
     }

@@ -19,7 +19,7 @@ pub use process::{Process, find};
 pub use relay::{Relay, carry};
 
 use super::proxy::NameServers;
-use super::{Network, lease, publish};
+use super::{Network, choice, publish};
 use crate::config::{
     Egress, GuestAddress, HostAddress, HostPort, Interface, MacAddress, Mtu, Net, PortMapping,
     Protocol, Subnet,
@@ -150,6 +150,7 @@ pub(super) fn set_up(config: &Net) -> Result<Network, super::Error> {
         interface,
         warnings,
         made: None,
+        lent: Vec::new(),
         metadata: None,
     })
 }
@@ -234,7 +235,7 @@ fn publish(ports: &[PortMapping]) -> Result<Vec<PortMapping>, super::Error> {
         Ok(PortMapping { address, ..mapping })
     };
     let wanted: Vec<PortMapping> = ports.iter().map(of_ipv4).collect::<Result<_, Error>>()?;
-    let taken = publish::take(&wanted, &[])?.mappings;
+    let taken = publish::take(&wanted, None)?.mappings;
     let chosen = ports.iter().zip(taken);
     // As the user has said it.
     let chosen = chosen.map(|(port, PortMapping { host, .. })| PortMapping { host, ..*port });
@@ -257,7 +258,7 @@ fn name_servers(wanted: &[IpAddr]) -> Vec<Ipv4Addr> {
 /// A network that no other interface of this process's VMs has. It is seen by its guest only.
 fn next_subnet() -> Subnet {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    lease::beside_leases(NEXT.fetch_add(1, Ordering::Relaxed))
+    choice::beside_leases(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 #[cfg(test)]

@@ -137,10 +137,36 @@ impl Ledger {
             roll,
             live: None,
         };
-        if !ledger.roll.is_calm() {
+        if !ledger.roll.is_calm() && !ledger.clear_ended()? {
             ledger.count()?;
         }
         Ok(ledger)
+    }
+
+    /// Clears what those have left over whose end the roll tells of. Is there nothing else to clear, as far as it knows?
+    fn clear_ended(&mut self) -> Result<bool, Error> {
+        let Some(ended) = self.roll.ended() else {
+            return Ok(false);
+        };
+        for (cell, name) in ended {
+            let Some((name, Some(entry))) = self.claims.leftover(&name)? else {
+                return Ok(false);
+            };
+            if entry.cell != Some(cell) {
+                return Ok(false);
+            }
+            self.roll
+                .spoil()
+                .map_err(|error| self.claims.failed(error))?;
+            if self.clear((name, Some(entry.clone()))).is_some() {
+                return Ok(false);
+            }
+            let settle = |totals: &mut Totals| totals.subtract(&entry);
+            let directory = self.claims.directory();
+            let left = self.roll.leave(directory, Some(cell), settle, || ());
+            left.map_err(|error| self.claims.failed(error))?;
+        }
+        Ok(true)
     }
 
     /// Looks at all VMs, and clears what killed ones have left over.
@@ -150,7 +176,8 @@ impl Ledger {
             live.extend(stale.into_iter().filter_map(|left| self.clear(left)));
             let cells = live.iter().map(|entry| entry.cell);
             let totals = Totals::of(live.iter());
-            let counted = self.roll.recount(self.claims.directory(), totals, cells);
+            let directory = self.claims.directory();
+            let counted = self.roll.recount(directory, totals, cells, [].into_iter());
             counted.map_err(|error| self.claims.failed(error))?;
             self.live = Some(live);
         }
@@ -224,7 +251,7 @@ impl Ledger {
             .map_or_else(cgroup::unique_name, |plan| plan.name().into());
         totals.add(&entry);
         let Self { claims, roll, .. } = &mut self;
-        let entered = roll.enter(claims.directory(), totals, |cell| {
+        let entered = roll.enter(claims.directory(), &name, totals, |cell| {
             entry.cell = cell;
             claims.try_claim(&name, entry)
         });

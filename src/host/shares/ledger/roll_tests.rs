@@ -3,7 +3,9 @@
 use super::tests::{PLACE, admit, answer, contender, count, promise, told};
 use super::*;
 use crate::state::roll::Roll;
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// How many notes there are of VMs.
@@ -42,6 +44,24 @@ fn small() -> Promise {
     promise(100, None, 16, false)
 }
 
+/// As a disk leaves it that was full.
+#[test]
+fn a_roll_that_is_cut_short_is_made_anew() {
+    let runtime = tempfile::tempdir().unwrap();
+    let runtime = runtime.path();
+    let _first = admit(runtime, small(), "").unwrap();
+    for bytes in [0, 1, 4096, 8192, 10_000, 20_479] {
+        let roll = File::options()
+            .write(true)
+            .open(runtime.join("ledger/roll"));
+        roll.unwrap().set_len(bytes).unwrap();
+        let second = admit(runtime, small(), "").unwrap();
+        compare(runtime);
+        drop(second);
+        compare(runtime);
+    }
+}
+
 #[test]
 fn a_start_reads_the_roll_and_not_the_claims() {
     let runtime = tempfile::tempdir().unwrap();
@@ -73,14 +93,61 @@ fn a_start_reads_the_roll_and_not_the_claims() {
 }
 
 #[test]
-fn a_second_vm_of_a_thread_is_counted_each_time() {
+fn who_is_killed_is_cleared_away_without_a_look_at_the_others() {
     let runtime = tempfile::tempdir().unwrap();
     let runtime = runtime.path();
-    let first = admit(runtime, small(), "").unwrap();
-    let second = admit(runtime, small(), "").unwrap();
+    let stays = admit(runtime, small(), "").unwrap();
+    let file = std::fs::read_dir(runtime.join("ledger")).unwrap();
+    let mut file = file.map(|entry| entry.unwrap().path());
+    let file = file.find(|path| path.extension().is_some()).unwrap();
+    let test = "shares::ledger::roll_tests::killed_anywhere_nothing_is_promised_twice_and_nothing_stays_taken";
+    let (mut victim, mut output) = contender(test, runtime);
+    victim.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    assert_eq!(answer(&mut output), "true");
+    assert_eq!(claims(runtime), 2);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    assert!(!is_calm(runtime));
+    // As above: who looks at this one would clear it away.
+    let text = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "{").unwrap();
+    let ledger = super::tests::ledger(runtime);
+    assert!(ledger.live.is_none());
+    drop(ledger);
+    std::fs::write(&file, text).unwrap();
+    assert_eq!(claims(runtime), 1);
+    assert!(is_calm(runtime));
+    compare(runtime);
+    // With another's name in its place, all are counted.
+    let (mut victim, mut output) = contender(test, runtime);
+    victim.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    assert_eq!(answer(&mut output), "true");
+    let roll = std::fs::OpenOptions::new()
+        .write(true)
+        .open(runtime.join("ledger/roll"))
+        .unwrap();
+    let name = file.file_stem().unwrap().to_str().unwrap();
+    let first_name = 4096 + 4096 * 4;
+    roll.write_all_at(format!("{name}\0").as_bytes(), first_name + 64)
+        .unwrap();
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    assert!(super::tests::ledger(runtime).live.is_some());
+    assert_eq!(claims(runtime), 1);
+    drop(stays);
+    compare(runtime);
+}
+
+#[test]
+fn a_fifth_vm_of_a_thread_is_counted_each_time() {
+    let runtime = tempfile::tempdir().unwrap();
+    let runtime = runtime.path();
+    let first = [(); 4].map(|()| admit(runtime, small(), "").unwrap());
+    assert!(is_calm(runtime));
+    let fifth = admit(runtime, small(), "").unwrap();
     assert!(!is_calm(runtime), "the kernel would not tell of its end");
-    assert_eq!(count(runtime), 2);
-    drop(second);
+    assert_eq!(count(runtime), 5);
+    drop(fifth);
     assert!(is_calm(runtime));
     drop(first);
     compare(runtime);
@@ -129,7 +196,7 @@ fn a_roll_that_is_no_roll_is_written_anew() {
     let whole = std::fs::read(&roll).unwrap();
     let mut spoilt = whole.clone();
     spoilt[..4].fill(0);
-    let later = String::from_utf8_lossy(&whole).replace("\"format\":1", "\"format\":2");
+    let later = String::from_utf8_lossy(&whole).replace("\"format\":2", "\"format\":3");
     for bytes in [
         &b""[..],
         b"{",

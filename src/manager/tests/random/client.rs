@@ -21,6 +21,7 @@ pub fn asked() -> Asked {
         labels: Default::default(),
         log: LogLimits::default(),
         snapshot: None,
+        idle: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A verb of kvmlet's that reads or writes what is on its way between a client and a guest: this process only passes it on.
 
 use super::super::copies::program;
-use super::super::problem::{BUSY, HOST, NOT_DONE, Problem};
+use super::super::problem::{BUSY, HOST, Problem};
 use kvmlet_command::beside::VERBS;
 use kvmlet_sys::wait::Slot;
 use rustix::io::{Errno, ioctl_fionbio, read, write};
@@ -123,7 +123,7 @@ impl Verb {
             true => Ok(()),
             false => {
                 let said = String::from_utf8_lossy(&self.said);
-                Err(Problem::in_words(NOT_DONE, &said))
+                Err(Problem::of_file(&said))
             }
         }
     }

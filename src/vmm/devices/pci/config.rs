@@ -136,6 +136,11 @@ impl ConfigSpace {
         }
     }
 
+    /// All of it.
+    pub fn bytes(&self) -> &[u8; BYTES] {
+        &self.bytes
+    }
+
     /// A number of 32 bits in it.
     pub fn word(&self, offset: usize) -> u32 {
         let mut bytes = [0; 4];

@@ -10,7 +10,7 @@ mod ports;
 mod window;
 
 pub use config::{BAR_BYTES, ConfigSpace, Identity};
-pub use msix::{Message, MessageLine, Msix};
+pub use msix::{Message, MessageLine, Msix, VectorState};
 pub use ports::{ConfigPorts, PORTS};
 pub use window::Window;
 
@@ -31,6 +31,17 @@ pub trait Function: Device {
 
     /// Where its [registers](BAR_BYTES) are, unless a driver has switched them off.
     fn place(&self) -> Option<u64>;
+}
+
+/// What a driver has made of a function, as plain data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FunctionState {
+    /// Its configuration space.
+    pub config: Vec<u8>,
+    /// Its table of messages.
+    pub table: Vec<VectorState>,
+    /// By which vector each thing of its device interrupts: changes first, then queues.
+    pub vectors: Vec<u16>,
 }
 
 /// A function on the bus.

@@ -1,7 +1,9 @@
 //! Interrupts by messages (MSI-X, PCI Local Bus 3.0 §6.8.2): a table of what is sent for each vector, which a driver masks
 //! one by one or all together, and which of the masked are pending.
 
+use kvmlet_sys::event::Event;
 use kvmlet_sys::thread::lock;
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const ENTRY_BYTES: u64 = 16;
 /// In the control word.
 const MASKED: u32 = 1;
+/// Bits of an address that are none.
+const MISALIGNED: u32 = 3;
 
 /// What is written where, as an interrupt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +30,25 @@ pub trait MessageLine: Send + Sync {
 
     /// Interrupts.
     fn signal(&self);
+
+    /// What somebody else can interrupt by, as [`signal`](Self::signal) does; what comes while it has no route comes to
+    /// nothing.
+    fn event(&self) -> Option<&Event> {
+        None
+    }
+}
+
+/// An entry of the table as plain data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VectorState {
+    /// The address that is written to.
+    pub address: u64,
+    /// What is written there.
+    pub data: u32,
+    /// Masked by itself.
+    pub masked: bool,
+    /// It waits until it is not masked.
+    pub pending: bool,
 }
 
 /// A vector.
@@ -33,6 +56,9 @@ struct Entry {
     message: Message,
     control: u32,
     pending: bool,
+    /// Somebody else interrupts by it, too, without a word: of what comes while it is masked nobody knows here, so it counts
+    /// as pending then.
+    lent: bool,
     /// Where its interrupts go now.
     routed: Option<Message>,
     line: Box<dyn MessageLine>,
@@ -52,6 +78,7 @@ impl Msix {
             message: Message::default(),
             control: MASKED,
             pending: false,
+            lent: false,
             routed: None,
             line,
         };
@@ -81,6 +108,33 @@ impl Msix {
         }
     }
 
+    /// The table, and what is pending.
+    pub fn state(&self) -> Vec<VectorState> {
+        let entries = self.entries.iter().map(|entry| {
+            let entry = lock(entry);
+            VectorState {
+                address: entry.message.address,
+                data: entry.message.data,
+                masked: entry.control & MASKED != 0,
+                pending: entry.pending,
+            }
+        });
+        entries.collect()
+    }
+
+    /// Has the table be what another was, and vectors go where it says when they are [switched on](Self::switch).
+    pub fn take_up(&self, table: &[VectorState]) {
+        for (entry, state) in self.entries.iter().zip(table) {
+            let mut entry = lock(entry);
+            entry.message = Message {
+                address: state.address & !u64::from(MISALIGNED),
+                data: state.data,
+            };
+            entry.control = u32::from(state.masked);
+            entry.pending = state.pending;
+        }
+    }
+
     /// Interrupts by that vector, if there is one: at once, or when it is not masked any more.
     pub fn interrupt(&self, vector: u16) {
         let Some(entry) = self.entries.get(usize::from(vector)) else {
@@ -94,6 +148,34 @@ impl Msix {
         }
     }
 
+    /// Has somebody else interrupt by that vector, by the event that `take` is given; false if there is none.
+    ///
+    /// # Errors
+    /// What `take` said.
+    pub fn lend(
+        &self,
+        vector: u16,
+        take: &mut dyn FnMut(&Event) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let Some(entry) = self.entries.get(usize::from(vector)) else {
+            return Ok(false);
+        };
+        let mut entry = lock(entry);
+        let Some(event) = entry.line.event() else {
+            return Ok(false);
+        };
+        take(event)?;
+        entry.lent = true;
+        entry.pending |= entry.routed.is_none();
+        Ok(true)
+    }
+
+    /// Nobody else interrupts any more.
+    pub fn take_back(&self) {
+        let entries = self.entries.iter();
+        entries.for_each(|entry| lock(entry).lent = false);
+    }
+
     /// Has a vector's interrupts go where its entry says.
     fn settle(&self, entry: &mut Entry) {
         let enabled = self.is_enabled();
@@ -103,7 +185,9 @@ impl Msix {
             entry.line.route(routed);
             entry.routed = routed;
         }
-        if !enabled {
+        if routed.is_none() && entry.lent {
+            entry.pending = true;
+        } else if !enabled {
             entry.pending = false;
         } else if routed.is_some() && std::mem::take(&mut entry.pending) {
             entry.line.signal();
@@ -146,7 +230,7 @@ impl Msix {
         let message = &mut entry.message;
         match offset % ENTRY_BYTES {
             // Of words of 32 bits.
-            0 => message.address = message.address >> 32 << 32 | u64::from(value & !3),
+            0 => message.address = message.address >> 32 << 32 | u64::from(value & !MISALIGNED),
             4 => message.address = message.address & 0xffff_ffff | u64::from(value) << 32,
             8 => message.data = value,
             _ => entry.control = value & MASKED,
@@ -177,101 +261,5 @@ fn each_word(offset: u64, bytes: usize, mut word: impl FnMut(u64, std::ops::Rang
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use std::sync::Arc;
-
-    /// A line that remembers.
-    #[derive(Clone, Default)]
-    pub struct Told(Arc<Mutex<(Option<Message>, Vec<Message>)>>);
-
-    impl Told {
-        /// What has come since this was last asked.
-        pub fn take(&self) -> Vec<Message> {
-            std::mem::take(&mut lock(&self.0).1)
-        }
-    }
-
-    impl MessageLine for Told {
-        fn route(&self, message: Option<Message>) {
-            lock(&self.0).0 = message;
-        }
-
-        fn signal(&self) {
-            let mut told = lock(&self.0);
-            let message = told.0.expect("nothing is signalled that leads nowhere");
-            told.1.push(message);
-        }
-    }
-
-    fn table(count: usize) -> (Msix, Vec<Told>) {
-        let lines = vec![Told::default(); count];
-        // Each its own.
-        let lines: Vec<Told> = lines.iter().map(|_| Told::default()).collect();
-        let msix = Msix::new(lines.iter().map(|line| Box::new(line.clone()) as _));
-        (msix, lines)
-    }
-
-    fn set(msix: &Msix, vector: u64, address: u64, data: u32, masked: bool) {
-        let at = vector * ENTRY_BYTES;
-        msix.write_table(at, &address.to_le_bytes());
-        msix.write_table(at + 8, &data.to_le_bytes());
-        msix.write_table(at + 12, &u32::from(masked).to_le_bytes());
-    }
-
-    #[test]
-    fn masked_vectors_are_pending_and_come_when_they_are_not() {
-        let (msix, lines) = table(2);
-        let pending = || {
-            let mut byte = [0xff];
-            msix.read_pending(0, &mut byte);
-            byte[0]
-        };
-        let message = |address, data| Message { address, data };
-        set(&msix, 1, 0x1_fee0_1004, 0x41, false);
-        msix.interrupt(1);
-        assert_eq!((lines[1].take(), pending()), (vec![], 0), "switched off");
-        msix.switch(true, true);
-        msix.interrupt(1);
-        msix.interrupt(1);
-        msix.interrupt(0);
-        assert_eq!((lines[1].take(), pending()), (vec![], 0b11));
-        msix.switch(true, false);
-        assert_eq!(lines[1].take(), [message(0x1_fee0_1004, 0x41)], "once");
-        assert_eq!(pending(), 0b01, "the other one is masked by itself");
-        set(&msix, 0, 0xfee0_0000, 0x42, false);
-        assert_eq!(lines[0].take(), [message(0xfee0_0000, 0x42)]);
-        msix.interrupt(0);
-        assert_eq!(lines[0].take().len(), 1);
-        // One that is led elsewhere while it is not masked goes there.
-        msix.write_table(8, &0x43u32.to_le_bytes());
-        msix.interrupt(0);
-        assert_eq!(lines[0].take(), [message(0xfee0_0000, 0x43)]);
-        set(&msix, 0, 0, 0, true);
-        msix.interrupt(0);
-        msix.switch(false, false);
-        assert_eq!((lines[0].take(), pending()), (vec![], 0));
-        msix.interrupt(7);
-    }
-
-    #[test]
-    fn the_table_is_read_as_it_was_written() {
-        let (msix, _) = table(2);
-        let read = |offset, bytes: usize| {
-            let mut data = vec![0; bytes];
-            msix.read_table(offset, &mut data);
-            data
-        };
-        assert_eq!(read(12, 4), [1, 0, 0, 0], "masked at first");
-        set(&msix, 1, 0x12_3456_7803, 9, false);
-        assert_eq!(read(16, 8), 0x12_3456_7800u64.to_le_bytes());
-        assert_eq!(read(24, 8), [9, 0, 0, 0, 0, 0, 0, 0]);
-        // What is no word is nothing, and behind the last there is nothing.
-        msix.write_table(17, &[1]);
-        msix.write_table(18, &[1, 1, 1, 1]);
-        msix.write_table(32, &[1; 8]);
-        assert_eq!(read(16, 8), 0x12_3456_7800u64.to_le_bytes());
-        assert_eq!(read(32, 8), [0; 8]);
-        assert_eq!(read(u64::MAX - 3, 4), [0; 4]);
-    }
-}
+#[path = "msix_tests.rs"]
+pub(crate) mod tests;

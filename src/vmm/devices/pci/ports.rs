@@ -25,6 +25,16 @@ impl ConfigPorts {
         Self { functions, address }
     }
 
+    /// What was last written as an address.
+    pub fn address(&self) -> u32 {
+        self.address
+    }
+
+    /// Writes an address.
+    pub fn set_address(&mut self, address: u32) {
+        self.address = address & !3;
+    }
+
     /// The function and the offset in its space that an access to data is about.
     fn target(&self, offset: u64, bytes: usize) -> Option<(usize, usize)> {
         let inner = usize::try_from(offset.checked_sub(DATA)?).ok()?;
@@ -49,7 +59,7 @@ impl Device for ConfigPorts {
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Action {
         match (offset, <[u8; 4]>::try_from(data)) {
-            (0, Ok(address)) => self.address = u32::from_le_bytes(address) & !3,
+            (0, Ok(address)) => self.set_address(u32::from_le_bytes(address)),
             _ => {
                 if let Some((number, register)) = self.target(offset, data.len()) {
                     self.functions.write_config(number, register, data);

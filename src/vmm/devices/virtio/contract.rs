@@ -14,6 +14,8 @@ pub trait Subject: Sized {
     const QUEUE: usize;
     /// Descriptors of a request.
     const DESCRIPTORS: u16;
+    /// How often it is put to rest in the midst of traffic.
+    const RESTS: u32 = 1000;
 
     /// The device, whose driver is ready, with all features but EVENT_IDX.
     fn ready() -> Self;
@@ -134,13 +136,10 @@ pub fn it_sleeps_in_the_midst_of_traffic_and_wakes<S: Subject>() {
     assert!(!subject.driver().needs_reset());
 }
 
-/// How often a device is put to rest in the midst of traffic.
-const RESTS: u32 = 1000;
-
 /// It rests, tells how far it has come, and goes on: itself, or by what it has told.
 pub fn it_rests_in_the_midst_of_traffic_and_loses_nothing<S: Subject>() {
     let mut subject = S::ready();
-    for round in 0..RESTS {
+    for round in 0..S::RESTS {
         ask(&mut subject);
         subject.prompt(REQUESTS);
         while_it_works(round);

@@ -1,10 +1,14 @@
 //! How a device calls its driver.
 
 use crate::devices::Complaints;
+use kvmlet_sys::event::Event;
 use kvmlet_sys::thread::lock;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::{fmt, io};
+
+/// What is to signal an event instead of this process.
+pub type Taker<'a> = &'a mut dyn FnMut(&Event) -> io::Result<()>;
 
 /// How a transport tells a driver: by one line for all, or by a message for each queue.
 pub trait Signal: Send + Sync {
@@ -16,6 +20,15 @@ pub trait Signal: Send + Sync {
 
     /// Nothing that was told before the driver's reset counts any more.
     fn reset(&self);
+
+    /// Has somebody else tell the driver of used buffers of that queue, by the event that `take` is given, until the
+    /// [reset](Self::reset). False if the driver is to be told in another way: nothing was given then.
+    ///
+    /// # Errors
+    /// What `take` said.
+    fn lend(&self, _queue: u16, _take: Taker<'_>) -> io::Result<bool> {
+        Ok(false)
+    }
 
     /// What was told before and is not acknowledged is told again: it may have been on its way. One call too many does no
     /// harm.
@@ -52,6 +65,11 @@ impl Interrupt {
     /// The device has used buffers of that queue.
     pub fn used_buffers(&self, queue: u16) {
         self.call(|signal| signal.used_buffers(queue));
+    }
+
+    /// Has somebody else tell the driver of used buffers of that queue; see [`Signal::lend`].
+    pub(super) fn lend(&self, queue: u16, take: Taker<'_>) -> io::Result<bool> {
+        self.signal.lend(queue, take)
     }
 
     /// The device's configuration space has changed in a field that is read at once (§2.5): readers see a new

@@ -1,5 +1,7 @@
 //! A virtqueue in use: requests in, answers out, and the driver called when it wants to be.
 
+mod lent;
+
 use super::broken::Broken;
 use super::chain::Chain;
 use super::interrupt::Interrupt;

@@ -140,6 +140,16 @@ impl Rings {
         Table(unsafe { VolatileSlice::new(self.descriptors.as_ptr(), bytes) })
     }
 
+    /// Where the parts are in this process: descriptors, the driver's, the device's.
+    pub fn places(&self) -> [u64; 3] {
+        [self.descriptors, self.driver, self.device].map(|part| part.as_ptr() as u64)
+    }
+
+    /// The index behind the device's last answer, as it is in memory.
+    pub fn device_index(&self) -> u16 {
+        u16::from_le(self.of_device(2).load(Ordering::Acquire))
+    }
+
     /// The flags of the driver.
     pub fn driver_flags(&self) -> u16 {
         u16::from_le(self.of_driver(0).load(Ordering::Relaxed))

@@ -2,8 +2,10 @@
 
 #![allow(dead_code)] // each target uses its part
 
+use rustix::net::SendFlags;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -72,6 +74,14 @@ impl Peer {
     pub fn say(&mut self, bytes: &[u8]) {
         // It may have been closed.
         let _ = self.0.write(bytes);
+    }
+
+    /// The same, with as many descriptors.
+    pub fn say_with(&mut self, bytes: &[u8], count: usize) {
+        let stdin = std::io::stdin();
+        let along = vec![stdin.as_fd(); count];
+        let flags = SendFlags::NOSIGNAL;
+        let _ = kvmlet_control::send_with(&self.0, bytes, &along, flags);
     }
 
     /// Takes that many bytes, as far as there are.

@@ -12,6 +12,7 @@
 //!   connection; `hang`: ends with 0, and does not power off
 //!
 //! * `shy`: does not answer the first that wants to take over the service
+//! * `net`: from now on it sends back what it gets at its interface, too ([`kvmlet_guests::echo`])
 //! * `turns=CODES`: ends with the first digit when that is asked for the first time, and so on; the last one stays
 //!
 //! A host that attaches to its service, as one does that has it go on from a snapshot, takes that over with all that is left of it.
@@ -35,6 +36,7 @@ use kvmlet_contract::channel::{
     AGENT_PORT, Description, Ended, Event, Fault, Message, Output, Request, StopStep, VERSION,
 };
 use kvmlet_guests::boot_info::BootInfo;
+use kvmlet_guests::echo::Echo;
 use kvmlet_guests::virtio::{self, Identity};
 use kvmlet_guests::{interrupts, ioapic, lapic, power, println};
 use virtio_drivers::Error;
@@ -56,6 +58,8 @@ const BUFFER_BYTES: usize = 4096;
 const ROOM: u32 = 64 << 10;
 /// Of the socket device's interrupt.
 const VECTOR: u8 = 0x31;
+/// Of the interface's.
+const NET_VECTOR: u8 = 0x32;
 /// Of a frame of output, with its header.
 const FRAME_BYTES: usize = 4096;
 
@@ -63,6 +67,8 @@ const FRAME_BYTES: usize = 4096;
 static TURNS: AtomicUsize = AtomicUsize::new(0);
 /// Who takes over the service is not heard, once.
 static SHY: AtomicBool = AtomicBool::new(false);
+/// It is at its interface, too.
+static NET: AtomicBool = AtomicBool::new(false);
 /// What its clock was set to, in nanoseconds; 1970 before.
 static CLOCK: AtomicU64 = AtomicU64::new(1);
 
@@ -83,18 +89,19 @@ fn run(info: &BootInfo) -> u8 {
 /// none, and of those behind it there is no interrupt then: several times in a row there has to be none.
 const PACKETS: u32 = 64;
 
-/// The socket device, whose interrupt ends [`interrupts::wait`].
-fn socket_device(info: &BootInfo) -> MmioTransport<'static> {
-    let (address, pin) = virtio::listed(info, DeviceType::Socket);
+/// A device, whose interrupt ends [`interrupts::wait`].
+fn device(info: &BootInfo, kind: DeviceType, vector: u8) -> MmioTransport<'static> {
+    let (address, pin) = virtio::listed(info, kind);
     // What there is to do is seen in the queues.
-    interrupts::set_handler(VECTOR, || {});
+    interrupts::set_handler(vector, || {});
     lapic::enable();
-    ioapic::route_edge(pin, VECTOR, lapic::id());
-    virtio::device_at(address, DeviceType::Socket)
+    ioapic::route_edge(pin, vector, lapic::id());
+    virtio::device_at(address, kind)
 }
 
 fn serve(info: &BootInfo) -> Result<(), Error> {
-    let driver = VirtIOSocket::<Identity, _, BUFFER_BYTES>::new(socket_device(info))?;
+    let driver =
+        VirtIOSocket::<Identity, _, BUFFER_BYTES>::new(device(info, DeviceType::Socket, VECTOR))?;
     let mut sockets: Sockets = VsockConnectionManager::new_with_capacity(driver, ROOM);
     sockets.listen(AGENT_PORT);
     let host = VsockAddr {
@@ -104,8 +111,16 @@ fn serve(info: &BootInfo) -> Result<(), Error> {
     sockets.connect(host, OWN_PORT)?;
     let mut sessions: Vec<Session> = Vec::new();
     let mut quiet = 0;
+    let mut echo = None;
     loop {
         let mut idle = true;
+        if NET.load(Ordering::Relaxed) {
+            let echo = echo.get_or_insert_with(|| {
+                let echo = Echo::new(info, device(info, DeviceType::Network, NET_VECTOR));
+                echo.unwrap_or_else(|| panic!("it has no interface"))
+            });
+            idle = !echo.turn();
+        }
         quiet += 1;
         if let Some(VsockEvent {
             source,
@@ -387,6 +402,7 @@ impl Session {
                 let digit = digits.get(turn).or(digits.last()).unwrap_or(&b'0');
                 self.end(Ended::Code(digit - b'0'));
             }
+            "net" => NET.store(true, Ordering::Relaxed),
             "shy" => SHY.store(true, Ordering::Relaxed),
             "off" => power::off(number(step) as u8),
             "flood" => (0..20).for_each(|_| self.tell_more()),

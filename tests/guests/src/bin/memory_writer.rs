@@ -4,26 +4,35 @@
 //! `pages=N` pages are filled at first; of these, the first `window=N` are written to one after the other, `spins=N` turns of a loop
 //! apart. Every so often it prints `count=N`, how many it has written. What is wrong it prints, and ends with 1. `q` ends it with 0,
 //! once it has looked at all pages.
+//!
+//! With `steps=1` it prints `round=N start=ADDRESS` after each round of its window instead, and goes on when it is told `w`.
 #![no_std]
 #![no_main]
 
 use core::hint::spin_loop;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use kvmlet_guests::boot_info::BootInfo;
 use kvmlet_guests::heap::{PAGE_BYTES, next_free};
 use kvmlet_guests::mmio::{read64, write64};
-use kvmlet_guests::{println, serial};
+use kvmlet_guests::{interrupts, println, serial};
 
 kvmlet_guests::program!(run);
 
 /// Between two looks at whether somebody has said something.
 const OFTEN: u64 = 1024;
 
+static SAID: AtomicU8 = AtomicU8::new(0);
+
 fn run(info: &BootInfo) -> u8 {
-    serial::take_input();
     let pages = info.number("pages").unwrap_or(1024);
     let window = info.number("window").unwrap_or(pages).min(pages);
     let spins = info.number("spins").unwrap_or(0);
+    let steps = info.number("steps").is_some();
+    match steps {
+        true => serial::on_input(listen),
+        false => serial::take_input(),
+    }
     let start = next_free().next_multiple_of(PAGE_BYTES);
     let page = |number: u64| start + number * PAGE_BYTES;
     for number in 0..pages {
@@ -32,7 +41,15 @@ fn run(info: &BootInfo) -> u8 {
     println!("filled");
     for count in 0u64.. {
         let (round, number) = (count / window, count % window);
-        if count.is_multiple_of(OFTEN) && serial::try_read() == Some(b'q') {
+        let said = match (steps, number) {
+            (true, 0) if round > 0 => {
+                println!("round={round} start={start:#x}");
+                wait()
+            }
+            (false, _) if count.is_multiple_of(OFTEN) => serial::try_read(),
+            _ => None,
+        };
+        if said == Some(b'q') {
             // Those before this one were left in this round.
             let wrong = (0..pages).find(|other| {
                 let rounds = round + u64::from(*other < number);
@@ -44,12 +61,28 @@ fn run(info: &BootInfo) -> u8 {
             return 1;
         }
         leave(page(number), expected(number, window, round + 1));
-        if count.is_multiple_of(OFTEN) {
+        if count.is_multiple_of(OFTEN) && !steps {
             println!("count={count}");
         }
         (0..spins).for_each(|_| spin_loop());
     }
     0
+}
+
+fn listen() {
+    while let Some(byte) = serial::try_read() {
+        SAID.store(byte, Ordering::Relaxed);
+    }
+}
+
+/// What is said next.
+fn wait() -> Option<u8> {
+    loop {
+        match SAID.swap(0, Ordering::Relaxed) {
+            0 => interrupts::wait(),
+            said => return Some(said),
+        }
+    }
 }
 
 fn filled(number: u64) -> u64 {

@@ -14,16 +14,14 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
-use core::str::FromStr;
-
 use kvmlet_guests::boot_info::BootInfo;
 use kvmlet_guests::virtio;
-use kvmlet_guests::wire::Wire;
+use kvmlet_guests::wire::{Addresses, Wire};
 use kvmlet_guests::{cpu, println};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::{dns, tcp, udp};
 use smoltcp::time::Instant;
-use smoltcp::wire::{DnsQueryType, IpAddress, IpCidr, Ipv4Address};
+use smoltcp::wire::DnsQueryType;
 use virtio_drivers::transport::DeviceType;
 
 kvmlet_guests::program!(run);
@@ -35,37 +33,12 @@ const PAUSE: i64 = 200_000;
 /// Assumed where the VMM does not tell, in kHz; nothing here needs exact times.
 const TSC_KHZ: u32 = 2_000_000;
 
-/// What kvmlet's init is told of its interface.
-struct Addresses {
-    own: IpCidr,
-    gateway: Ipv4Address,
-    servers: Vec<IpAddress>,
-}
-
-fn addresses(info: &BootInfo) -> Option<Addresses> {
-    let mut fields = info.option("kvmlet.net")?.split(',').skip(1);
-    let own = IpCidr::from_str(fields.next()?).ok()?;
-    let (mut gateway, mut servers) = (None, Vec::new());
-    for field in fields {
-        match field.split_once('=')? {
-            ("gateway", address) => gateway = Ipv4Address::from_str(address).ok(),
-            ("dns", address) => servers.push(IpAddress::from_str(address).ok()?),
-            _ => {}
-        }
-    }
-    Some(Addresses {
-        own,
-        gateway: gateway?,
-        servers,
-    })
-}
-
 fn now(khz: u32) -> Instant {
     Instant::from_micros((cpu::tsc() / u64::from(khz / 1000)) as i64)
 }
 
 fn run(info: &BootInfo) -> u8 {
-    let Some(addresses) = addresses(info) else {
+    let Some(addresses) = Addresses::of(info) else {
         println!("failed: no addresses in {}", info.command_line);
         return 1;
     };

@@ -1,4 +1,4 @@
-//! Measures a virtio block device (`mmio=ADDRESS`): 4 KiB reads and writes at random places
+//! Measures a virtio block device (`mmio=ADDRESS`, or `bus=pci`): 4 KiB reads and writes at random places
 //! at depth 1 and 32, and 1 MiB requests one after the other. Overwrites the disk, unless
 //! `only=read`.
 //!
@@ -25,8 +25,7 @@ use kvmlet_guests::heap::{PAGE_BYTES, take_pages};
 use kvmlet_guests::virtio::{self, Identity};
 use kvmlet_guests::{cpu, power, println};
 use virtio_drivers::queue::VirtQueue;
-use virtio_drivers::transport::mmio::MmioTransport;
-use virtio_drivers::transport::{DeviceType, Transport};
+use virtio_drivers::transport::{DeviceType, SomeTransport, Transport};
 
 kvmlet_guests::program!(run);
 
@@ -56,7 +55,7 @@ struct Slot {
 }
 
 struct Bench {
-    transport: MmioTransport<'static>,
+    transport: SomeTransport<'static>,
     queue: VirtQueue<Identity, QUEUE_SIZE>,
     slots: [Slot; MAX_DEPTH],
     span_bytes: u64,
@@ -87,7 +86,7 @@ fn run(info: &BootInfo) -> u8 {
 }
 
 /// The disk's size. In halves, because registers promise no more than 4-byte alignment.
-fn capacity_bytes(transport: &MmioTransport<'_>) -> u64 {
+fn capacity_bytes(transport: &SomeTransport<'_>) -> u64 {
     let sectors = transport.read_consistent(|| {
         let low: u32 = transport.read_config_space(0)?;
         let high: u32 = transport.read_config_space(4)?;
@@ -101,7 +100,7 @@ fn capacity_bytes(transport: &MmioTransport<'_>) -> u64 {
 
 impl Bench {
     fn new(info: &BootInfo) -> Self {
-        let mut transport = virtio::device(info, DeviceType::Block);
+        let mut transport = virtio::device_on_any_bus(info, DeviceType::Block);
         let wanted = virtio::benchmark_features(info) | FLUSH;
         let features = virtio::negotiate(&mut transport, wanted);
         let queue = virtio::polled_queue(&mut transport, QUEUE, features);

@@ -1,4 +1,4 @@
-//! Echoes Ethernet frames over a virtio network device (`mmio=ADDRESS`) with the
+//! Echoes Ethernet frames over a virtio network device (`mmio=ADDRESS`, or `bus=pci`: the first there is) with the
 //! `virtio-drivers` crate's driver, which notifies once per frame.
 //!
 //! Frames of type 0x88b5 go back to their sender, others are dropped. Prints `mac=...` when it
@@ -14,11 +14,10 @@ use alloc::vec;
 
 use kvmlet_guests::boot_info::BootInfo;
 use kvmlet_guests::virtio::{self, Identity};
-use kvmlet_guests::{ethernet, println};
+use kvmlet_guests::{ethernet, pci, println};
 use virtio_drivers::Error;
 use virtio_drivers::device::net::VirtIONetRaw;
-use virtio_drivers::transport::DeviceType;
-use virtio_drivers::transport::mmio::MmioTransport;
+use virtio_drivers::transport::{DeviceType, Transport};
 
 kvmlet_guests::program!(run);
 
@@ -28,10 +27,16 @@ const BUFFERS: usize = 32;
 /// A virtio_net_hdr and a frame.
 const BUFFER_BYTES: usize = 2048;
 
-type Net = VirtIONetRaw<Identity, MmioTransport<'static>, QUEUE_SIZE>;
+/// Where registers of functions are put: far from where they are.
+const PLACES: u32 = 0xe800_0000;
+const DISTANCE: u32 = 0x1_0000;
 
 fn run(info: &BootInfo) -> u8 {
-    match echo(info) {
+    let echoed = match info.option("bus") {
+        Some("pci") => echo(function()),
+        _ => echo(virtio::device(info, DeviceType::Network)),
+    };
+    match echoed {
         Ok(()) => 0,
         Err(error) => {
             println!("failed: {error}");
@@ -40,8 +45,18 @@ fn run(info: &BootInfo) -> u8 {
     }
 }
 
-fn echo(info: &BootInfo) -> Result<(), Error> {
-    let mut net = Net::new(virtio::device(info, DeviceType::Network))?;
+fn function() -> impl Transport {
+    let places = (PLACES..).step_by(DISTANCE as usize);
+    let functions = pci::functions().zip(places);
+    let mut transports = functions.map(|(function, place)| pci::transport(function, place));
+    match transports.find(|it| it.device_type() == DeviceType::Network) {
+        Some(transport) => transport,
+        None => panic!("no interface on the bus"),
+    }
+}
+
+fn echo(transport: impl Transport) -> Result<(), Error> {
+    let mut net = VirtIONetRaw::<Identity, _, QUEUE_SIZE>::new(transport)?;
     net.disable_interrupts();
     let own = net.mac_address();
     let mut buffers = vec![[0; BUFFER_BYTES]; BUFFERS];

@@ -1,4 +1,4 @@
-//! Measures a virtio network device (`mmio=ADDRESS`), without TCP.
+//! Measures a virtio network device (`mmio=ADDRESS`, or `bus=pci`), without TCP.
 //!
 //! `mode=send` (the default) sends `frames=N` (default 100000) broadcast frames of `size=S`
 //! bytes (default 1514); `mode=receive` prints `ready` and takes N frames of type 0x88b5,
@@ -26,8 +26,7 @@ use kvmlet_guests::ethernet::{self, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Mac};
 use kvmlet_guests::virtio::{self, Identity};
 use kvmlet_guests::{cpu, println};
 use virtio_drivers::queue::VirtQueue;
-use virtio_drivers::transport::mmio::MmioTransport;
-use virtio_drivers::transport::{DeviceType, Transport};
+use virtio_drivers::transport::{DeviceType, SomeTransport, Transport};
 
 kvmlet_guests::program!(run);
 
@@ -60,7 +59,7 @@ struct Counts {
 }
 
 fn run(info: &BootInfo) -> u8 {
-    let mut transport = virtio::device(info, DeviceType::Network);
+    let mut transport = virtio::device_on_any_bus(info, DeviceType::Network);
     let wanted = virtio::benchmark_features(info) | MAC;
     let features = virtio::negotiate(&mut transport, wanted);
     let mac = match transport.read_config_space::<Mac>(0) {
@@ -90,7 +89,7 @@ fn run(info: &BootInfo) -> u8 {
 }
 
 impl Ring {
-    fn new(transport: &mut MmioTransport<'_>, index: u16, features: u64) -> Self {
+    fn new(transport: &mut SomeTransport<'_>, index: u16, features: u64) -> Self {
         Self {
             queue: virtio::polled_queue(transport, index, features),
             index,
@@ -104,7 +103,7 @@ impl Ring {
     /// Keeps the ring full until `frames` frames have been sent.
     fn send(
         &mut self,
-        transport: &mut MmioTransport<'_>,
+        transport: &mut SomeTransport<'_>,
         mac: Mac,
         frames: u64,
         size: usize,
@@ -147,7 +146,7 @@ impl Ring {
     }
 
     /// Takes frames until `frames` of our type have come, or a quit.
-    fn receive(&mut self, transport: &mut MmioTransport<'_>, frames: u64) -> Counts {
+    fn receive(&mut self, transport: &mut SomeTransport<'_>, frames: u64) -> Counts {
         (0..QUEUE_SIZE).for_each(|index| self.add_received(index));
         self.kick(transport);
         println!("ready");
@@ -206,7 +205,7 @@ impl Ring {
 
     /// Notifies the device, unless it has asked not to be. With event indices always: the
     /// driver crate's comparison is wrong once the index wraps around.
-    fn kick(&mut self, transport: &mut MmioTransport<'_>) {
+    fn kick(&mut self, transport: &mut SomeTransport<'_>) {
         // The barrier between making requests available and asking whether to notify (virtio 1.2
         // §2.7.13.4.1), which the crate leaves out: without it a notification is lost now and then.
         fence(Ordering::SeqCst);

@@ -8,7 +8,7 @@ mod xsave;
 pub use compare::missing;
 pub use xsave::xsave_area;
 
-use crate::config::{CpuMask, Register, VcpuCount};
+use crate::config::{CpuMask, CpuidChange, Register, VcpuCount};
 
 /// Leaf 1 ECX (Intel SDM vol. 2A, CPUID).
 const VMX: u32 = 1 << 5;
@@ -57,6 +57,7 @@ pub struct Leaf {
 pub struct CpuidPlan {
     entries: Vec<Leaf>,
     vcpus: u8,
+    changes: Vec<CpuidChange>,
 }
 
 /// What CPUID depends on apart from KVM's offer.
@@ -82,6 +83,7 @@ impl CpuidPlan {
         let mut plan = Self {
             entries: supported.to_vec(),
             vcpus: facts.vcpus.get(),
+            changes: Vec::new(),
         };
         withheld::ALWAYS.take_from(&mut plan.entries);
         if !facts.nested {
@@ -104,7 +106,24 @@ impl CpuidPlan {
     pub fn for_vcpu(&self, vcpu: u8) -> Vec<Leaf> {
         let mut entries = self.entries.clone();
         topology::identify(&mut entries, vcpu);
+        // Once more: they hold for what is a vCPU's own, too.
+        for change in &self.changes {
+            change_leaf(&mut entries, change);
+        }
         entries
+    }
+
+    /// Has bits be other than KVM and this VM have them, one change after another.
+    ///
+    /// # Errors
+    /// The first change of a leaf that is not there. One that only clears bits is done: such a leaf reads as zeros.
+    pub fn change(&mut self, changes: &[CpuidChange]) -> Result<(), CpuidChange> {
+        for change in changes {
+            let is_done = change_leaf(&mut self.entries, change) || change.bits.of(0) == 0;
+            is_done.then_some(()).ok_or(*change)?;
+        }
+        self.changes.extend_from_slice(changes);
+        Ok(())
     }
 
     /// How many vCPUs it is for.
@@ -173,6 +192,16 @@ pub fn offers_counters(offer: &[Leaf]) -> bool {
     let entry = |leaf| find(offer, leaf, 0);
     entry(COUNTERS).is_some_and(|entry| entry.eax & 0xff != 0)
         || entry(AMD_FEATURES).is_some_and(|entry| entry.ecx & AMD_MORE_COUNTERS != 0)
+}
+
+/// Is there such a leaf?
+fn change_leaf(entries: &mut [Leaf], change: &CpuidChange) -> bool {
+    let found = find_mut(entries, change.leaf, change.subleaf);
+    found.is_some_and(|entry| {
+        let register = register(entry, change.register);
+        *register = change.bits.of((*register).into()) as u32;
+        true
+    })
 }
 
 fn register(entry: &mut Leaf, register: Register) -> &mut u32 {

@@ -200,3 +200,29 @@ fn each_vcpu_has_its_own_id() {
         assert_eq!((cores.eax, cores.ebx, cores.edx), (2, 3, u32::from(id)));
     }
 }
+
+#[test]
+fn what_is_changed_holds_for_what_is_a_vcpus_own_too() {
+    let mut plan = plan(2, "");
+    let changes = [
+        "1:ecx=0b1x01",
+        "1:ebx=0b00000111_xxxxxxxx_xxxxxxxx_xxxxxxxx",
+        "0x55:eax=0b0",
+    ];
+    let changes: Vec<CpuidChange> = changes.iter().map(|it| it.parse().unwrap()).collect();
+    plan.change(&changes).unwrap();
+    for vcpu in 0..2 {
+        let entries = plan.for_vcpu(vcpu);
+        let seen = find(&entries, 1, 0).unwrap();
+        assert_eq!(seen.ecx & 0b1111, 0b1001);
+        assert_ne!(seen.ecx & 1 << 13, 0, "what no bit names stays");
+        assert_eq!(seen.ebx >> 24, 7);
+        assert!(find(&entries, 0x55, 0).is_none());
+    }
+    // A leaf that is not there reads as zeros, and cannot be made to read as anything else.
+    let change: CpuidChange = "0x55:eax=0b1".parse().unwrap();
+    assert_eq!(plan.change(&[change]), Err(change));
+    let wide = "0x80000008:eax=0b00100000";
+    plan.change(&[wide.parse().unwrap()]).unwrap();
+    assert_eq!(plan.physical_bits(), 32);
+}

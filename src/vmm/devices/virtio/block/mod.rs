@@ -30,6 +30,7 @@ use kvmlet_sys::ring;
 use layout::{ConfigSpace, SECTOR_BYTES, WRITEBACK_OFFSET, feature};
 use request::ID_BYTES;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -111,7 +112,7 @@ impl DeviceSpec for DiskSpec<'_> {
         } = self;
         let medium = match &disk.source {
             DiskSource::Path(path) => {
-                let file = DiskFile::open(path, disk.read_only, disk.direct)?;
+                let file = opened(disk, path)?;
                 if disk.format.is_none() {
                     file.refuse_image_formats()
                         .map_err(|error| error.to_mount(mount))?;
@@ -120,6 +121,9 @@ impl DeviceSpec for DiskSpec<'_> {
                 medium(file, disk)?
             }
             // Who names ranges knows what is in them, and nothing is written to them.
+            DiskSource::Extents(_) if disk.given.is_some() => {
+                return Err(not_given(disk, "is ranges of files, which have paths").into());
+            }
             DiskSource::Extents(extents) => {
                 let extents = DiskExtents::open(extents, disk.direct)?;
                 mount.map_or(Ok(()), |mount| extents.refuse_unmountable(mount))?;
@@ -129,6 +133,21 @@ impl DeviceSpec for DiskSpec<'_> {
         let limiter = RateLimiter::new(disk.rate_limit);
         BlockDevice::on(medium, limiter, disk, index, poll)
     }
+}
+
+/// A file or device, by its path unless it is open already.
+fn opened(disk: &Disk, path: &Path) -> Result<DiskFile, disk::Error> {
+    let Some(given) = &disk.given else {
+        return DiskFile::open(path, disk.read_only, disk.direct);
+    };
+    let descriptor = given.take();
+    let descriptor = descriptor.ok_or_else(|| not_given(disk, "was taken by another VM"))?;
+    DiskFile::given(descriptor, path, disk.read_only, disk.direct)
+}
+
+fn not_given(disk: &Disk, why: &'static str) -> disk::Error {
+    let path = disk.source.to_string().into();
+    disk::Error::Given { path, why }
 }
 
 /// What a disk's back ends come from, where the host has what was asked for.

@@ -1,7 +1,9 @@
 //! One interrupt for all that a device has to tell, and a register that says what it was (virtio 1.2 §4.2.2).
 
 use crate::devices::virtio::interrupt::Signal;
+use crate::devices::virtio::interrupt::Taker;
 use kvmlet_sys::event::Event;
+use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// InterruptStatus bits.
@@ -11,16 +13,23 @@ const CONFIG_CHANGE: u32 = 2;
 pub(super) struct Line {
     event: Event,
     status: AtomicU32,
+    /// Bits that somebody else signals, who says so to nobody here: they are set whenever the driver looks, of which one time
+    /// too many does no harm.
+    lent: AtomicU32,
 }
 
 impl Line {
     pub fn new(event: Event) -> Self {
-        let status = AtomicU32::new(0);
-        Self { event, status }
+        let (status, lent) = (AtomicU32::new(0), AtomicU32::new(0));
+        Self {
+            event,
+            status,
+            lent,
+        }
     }
 
     pub fn status(&self) -> u32 {
-        self.status.load(Ordering::Acquire)
+        self.status.load(Ordering::Acquire) | self.lent.load(Ordering::Acquire)
     }
 
     pub fn acknowledge(&self, bits: u32) {
@@ -50,6 +59,14 @@ impl Signal for Line {
 
     fn reset(&self) {
         self.status.store(0, Ordering::Release);
+        self.lent.store(0, Ordering::Release);
+    }
+
+    fn lend(&self, _queue: u16, take: Taker<'_>) -> io::Result<bool> {
+        // Before the first: a driver that is interrupted finds the bit.
+        self.lent.store(USED_BUFFER, Ordering::Release);
+        take(&self.event)?;
+        Ok(true)
     }
 
     fn again(&self) {

@@ -54,10 +54,14 @@ impl Transport for MmioTransport {
             selection: self.session.selection,
             interrupt_status: self.line.status(),
             session: self.session.state(),
+            function: None,
         }
     }
 
     fn take_up(&mut self, state: &TransportState) -> Result<(), Unfit> {
+        if state.function.is_some() {
+            return Err(Unfit::Function);
+        }
         self.session.take_up(&state.session)?;
         self.session.selection = state.selection;
         self.line.resume(state.interrupt_status);

@@ -6,10 +6,12 @@
 
 mod control;
 mod header;
+mod kernel;
 mod lane;
 mod metadata;
 mod port;
 mod receive;
+mod serving;
 mod socket;
 mod stats;
 mod step;
@@ -18,25 +20,29 @@ mod transmit;
 mod worker;
 
 pub use super::Iovecs;
+pub use kernel::Unusable;
 pub use metadata::{WithMetadata, concerns};
 pub use port::{Offloads, Port};
 pub use stats::{Direction, NetHandle};
 
 use super::rate_limiter::RateLimiter;
 use super::{
-    Activation, DeviceSpec, DeviceState, DeviceType, Halted, NoEvents, QueueState, VirtioDevice,
+    Activation, DeviceSpec, DeviceState, DeviceType, Halted, Polling, QueueState, VirtioDevice,
     Virtqueue, Worker, WorkerThread, foreign_state, places,
 };
 use crate::config::{MacAddress, RateLimit};
 use crate::thread::ThreadKind;
 use control::Control;
 use header::feature;
+use kernel::{Kernel, KernelPair};
 use lane::Lane;
 use receive::Receiver;
-use stats::Shared;
+use serving::Serving;
+use stats::{Shared, count};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use transmit::Transmitter;
 use worker::Pair;
 
@@ -74,6 +80,10 @@ pub struct NetParams {
     pub receive_limit: RateLimit,
     /// Limit from the guest.
     pub transmit_limit: RateLimit,
+    /// How long each thread looks for frames, at the most, before it sleeps; zero for not at all.
+    pub poll: Duration,
+    /// The host's kernel serves the queues itself.
+    pub vhost: bool,
 }
 
 /// A network interface of a VM.
@@ -87,11 +97,16 @@ pub struct NetSpec {
 impl DeviceSpec for NetSpec {
     type Device = NetDevice;
     type Handle = NetHandle;
-    type Error = NoEvents;
+    type Error = Unusable;
 
-    fn build(self) -> Result<(NetDevice, NetHandle), NoEvents> {
-        NetDevice::new(self.params, self.ports)
-            .map_err(NoEvents::of("events for a network interface"))
+    fn build(self) -> Result<(NetDevice, NetHandle), Unusable> {
+        let Self { params, ports } = self;
+        let kernels = match params.vhost {
+            false => Vec::new(),
+            true if !ports.iter().all(|port| port.is_the_kernels()) => return Err(Unusable::Port),
+            true => (ports.iter().map(|_| Kernel::open())).collect::<Result<_, _>>()?,
+        };
+        NetDevice::new(params, ports, kernels).map_err(Unusable::Events)
     }
 }
 
@@ -113,25 +128,38 @@ pub struct NetDevice {
     queue_sizes: Vec<u16>,
     shared: Arc<Shared>,
     /// One for each queue pair.
-    workers: Vec<Worker<Pair>>,
+    workers: Vec<Worker<Serving>>,
+    /// One for each of them, if the kernel serves.
+    kernels: Vec<Arc<Kernel>>,
 }
 
 impl NetDevice {
-    /// An interface with as many queue pairs as there are ports, and a handle to it that stays valid.
+    /// An interface with as many queue pairs as there are ports, and a handle to it that stays valid. With as many kernels,
+    /// these serve the pairs.
     ///
     /// # Errors
     /// Without a port, or when the host gives no events.
-    fn new(params: NetParams, ports: Vec<Arc<dyn Port>>) -> io::Result<(Self, NetHandle)> {
+    fn new(
+        params: NetParams,
+        ports: Vec<Arc<dyn Port>>,
+        kernels: Vec<Kernel>,
+    ) -> io::Result<(Self, NetHandle)> {
         if ports.is_empty() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let lanes: Arc<[Lane]> = ports.into_iter().map(Lane::new).collect::<Result<_, _>>()?;
         let mut queue_sizes = vec![QUEUE_SIZE; 2 * lanes.len()];
         queue_sizes.push(CONTROL_QUEUE_SIZE);
+        let kind = match kernels.is_empty() {
+            true => ThreadKind::Net,
+            false => ThreadKind::Vhost,
+        };
         let workers = (0..lanes.len())
-            .map(|index| Worker::new(format!("{}-{index}", params.name), ThreadKind::Net))
+            .map(|index| Worker::new(format!("{}-{index}", params.name), kind))
             .collect::<io::Result<_>>()?;
-        let shared = Arc::new(Shared::new(params.receive_limit, params.transmit_limit));
+        let is_kernels = !kernels.is_empty();
+        let shared = Shared::new(params.receive_limit, params.transmit_limit, is_kernels);
+        let shared = Arc::new(shared);
         let handle = NetHandle(shared.clone());
         let device = Self {
             params,
@@ -139,6 +167,7 @@ impl NetDevice {
             queue_sizes,
             shared,
             workers,
+            kernels: kernels.into_iter().map(Arc::new).collect(),
         };
         Ok((device, handle))
     }
@@ -215,6 +244,20 @@ impl NetDevice {
         });
         for index in 0..pairs {
             let port = || self.lanes[index].port.clone();
+            let control = control.take();
+            if let Some(kernel) = self.kernels.get(index) {
+                // One that waits for the guest in a state that another process has left.
+                let lost = state.frames.get(index).into_iter().flatten().count();
+                count(&self.shared.receive.counters.drops, lost as u64);
+                let queues = [take(2 * index), take(2 * index + 1)];
+                if queues.iter().all(Option::is_none) && control.is_none() {
+                    continue;
+                }
+                let (lane, shared) = ((self.lanes.clone(), index), self.shared.clone());
+                let pair = KernelPair::new(kernel.clone(), features, queues, lane, control, shared);
+                self.workers[index].work(Serving::Kernel(pair), &interrupt)?;
+                continue;
+            }
             let mut receiver = take(2 * index)
                 .map(|queue| Receiver::new(queue, port(), self.shared.clone(), features))
                 .transpose()?;
@@ -224,7 +267,6 @@ impl NetDevice {
             let transmitter = take(2 * index + 1)
                 .map(|queue| Transmitter::new(queue, port(), self.shared.clone(), features))
                 .transpose()?;
-            let control = control.take();
             if receiver.is_none() && transmitter.is_none() && control.is_none() {
                 continue;
             }
@@ -235,8 +277,9 @@ impl NetDevice {
                 transmitter,
                 control,
                 shared: self.shared.clone(),
+                polling: Polling::new(self.params.poll),
             };
-            self.workers[index].work(pair, &interrupt)?;
+            self.workers[index].work(Serving::Thread(pair), &interrupt)?;
         }
         Ok(())
     }
@@ -286,7 +329,7 @@ impl VirtioDevice for NetDevice {
     fn halt(&mut self) -> Halted {
         let (mut queues, mut frames) = (Vec::new(), Vec::new());
         for worker in &mut self.workers {
-            let (given, frame) = worker.take().map(Pair::give_back).unzip();
+            let (given, frame) = worker.take().map(Serving::give_back).unzip();
             queues.extend(given.into_iter().flatten());
             frames.push(frame.flatten());
         }
@@ -297,7 +340,7 @@ impl VirtioDevice for NetDevice {
     fn look(&self) -> (Vec<Option<QueueState>>, DeviceState) {
         let (mut queues, mut frames) = (Vec::new(), Vec::new());
         for worker in &self.workers {
-            let (given, frame) = worker.look(Pair::look).unzip();
+            let (given, frame) = worker.look(Serving::look).unzip();
             queues.extend(given.into_iter().flatten());
             frames.push(frame.flatten());
         }

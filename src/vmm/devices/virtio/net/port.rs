@@ -37,6 +37,11 @@ pub trait Port: AsFd + Send + Sync {
         true
     }
 
+    /// Whether the host's kernel can move its frames itself.
+    fn is_the_kernels(&self) -> bool {
+        false
+    }
+
     /// Says what frames towards the guest may leave to it.
     ///
     /// # Errors

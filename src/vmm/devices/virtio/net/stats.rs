@@ -61,6 +61,9 @@ pub(super) struct Shared {
     pub receive: Flow,
     pub transmit: Flow,
     pub notifications: AtomicU64,
+    pub poll_ns: AtomicU64,
+    /// The host's kernel serves it, which counts nothing here.
+    pub is_kernels: bool,
     /// The features that frames towards the guest may make use of, as the driver has set them last.
     pub offloads: AtomicU64,
     /// The transport's, from the first activation on.
@@ -68,11 +71,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(receive: RateLimit, transmit: RateLimit) -> Self {
+    pub fn new(receive: RateLimit, transmit: RateLimit, is_kernels: bool) -> Self {
         Self {
             receive: Flow::new(receive),
             transmit: Flow::new(transmit),
             notifications: AtomicU64::new(0),
+            poll_ns: AtomicU64::new(0),
+            is_kernels,
             offloads: AtomicU64::new(0),
             interrupt: OnceLock::new(),
         }
@@ -90,8 +95,14 @@ impl NetHandle {
         stats.receive = self.0.receive.stats();
         stats.transmit = self.0.transmit.stats();
         stats.notifications = self.0.notifications.load(Ordering::Relaxed);
+        stats.poll_us = self.0.poll_ns.load(Ordering::Relaxed) / 1000;
         stats.interrupts = self.0.interrupt.get().map_or(0, |line| line.raised());
         stats
+    }
+
+    /// Whether the host's kernel serves it, which keeps to no limit and counts nothing here.
+    pub fn is_the_kernels(&self) -> bool {
+        self.0.is_kernels
     }
 
     /// Replaces the limit of one direction, from now on.

@@ -60,13 +60,20 @@ impl Transmitter {
         self.queue
     }
 
-    /// Sends a batch, and says what must happen before the next.
+    /// Sends a batch, and says what must happen before the next. The driver is asked not to notify of more.
     pub fn run(&mut self) -> Result<Wait, Broken> {
         let sender = &mut self.sender;
+        self.queue.mute();
         let drained = self
             .queue
-            .drain(BATCH, |queue, chain| sender.send(queue, chain));
+            .take(BATCH, |queue, chain| sender.send(queue, chain));
+        self.queue.signal();
         Ok(drained?.into())
+    }
+
+    /// Asks the driver to notify of more; true if there is some already.
+    pub fn listen(&mut self) -> Result<bool, Broken> {
+        self.queue.unmute()
     }
 }
 

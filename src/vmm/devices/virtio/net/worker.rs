@@ -2,14 +2,16 @@
 
 use super::control::Control;
 use super::lane::Lane;
+use super::port::Port;
 use super::receive::Receiver;
 use super::stats::{Shared, count};
 use super::step::Wait;
 use super::transmit::Transmitter;
-use crate::devices::virtio::{Broken, Orders, QueueState, Server, Virtqueue};
+use crate::devices::virtio::{Broken, Orders, Polling, QueueState, Server, Virtqueue};
 use kvmlet_sys::wait::{self, Slot, Until};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What one thread serves; a driver may leave out any queue.
 pub(super) struct Pair {
@@ -19,6 +21,7 @@ pub(super) struct Pair {
     pub transmitter: Option<Transmitter>,
     pub control: Option<Control>,
     pub shared: Arc<Shared>,
+    pub polling: Polling,
 }
 
 /// What each part waits for.
@@ -34,7 +37,10 @@ impl Server for Pair {
     fn serve(&mut self, orders: &Orders) -> Result<(), Broken> {
         while orders.are_to_work() {
             let waits = self.turn()?;
-            self.wait(orders, &waits);
+            let (found, looked) = self.finds_more(orders, &waits);
+            if !found && !self.listens_and_finds_more(&waits)? {
+                self.wait(orders, &waits, looked);
+            }
         }
         Ok(())
     }
@@ -95,8 +101,33 @@ impl Pair {
         })
     }
 
-    /// Waits until there is something to do.
-    fn wait(&self, orders: &Orders, waits: &Waits) {
+    /// Looks for frames for as long as that pays, before the driver is asked to notify of them; how long it did, too.
+    fn finds_more(&mut self, orders: &Orders, waits: &Waits) -> (bool, Duration) {
+        // What is held up by something else is nothing to look for.
+        if waits.transmit != Wait::Queue {
+            return (false, Duration::ZERO);
+        }
+        let receives = waits.receive == Wait::Port;
+        let (port, transmitter) = (&self.lanes[self.index].port, &self.transmitter);
+        let (found, took) = self.polling.look(|| {
+            let sends = transmitter.as_ref().is_some_and(|it| it.queue().has_more());
+            sends || (receives && is_readable(&**port)) || !orders.are_to_work()
+        });
+        count(&self.shared.poll_ns, took.as_nanos() as u64);
+        (found, took)
+    }
+
+    /// Has the driver notify of what it sends from now on; true if there is something already.
+    fn listens_and_finds_more(&mut self, waits: &Waits) -> Result<bool, Broken> {
+        match &mut self.transmitter {
+            Some(transmitter) if waits.transmit == Wait::Queue => transmitter.listen(),
+            _ => Ok(false),
+        }
+    }
+
+    /// Waits until there is something to do, which was looked for that long.
+    fn wait(&mut self, orders: &Orders, waits: &Waits, looked: Duration) {
+        let since = (waits.transmit == Wait::Queue).then(Instant::now);
         let parts = [
             self.receiver
                 .as_ref()
@@ -129,15 +160,19 @@ impl Pair {
         let [called, changed] = [orders.as_fd(), lane.changed.as_fd()].map(Slot::readable);
         let beside = beside.unwrap_or(Slot::NOTHING);
         let slots = [called, changed, port, beside, receive, transmit, control];
-        let [_, changed, _, _, came @ ..] = wait::any(slots, self.until(waits)).unwrap_or_default();
+        let [_, changed, port, _, came @ ..] =
+            wait::any(slots, self.until(waits)).unwrap_or_default();
         if changed {
             lane.changed.take();
         }
+        let slept = since.filter(|_| port || came[1]);
+        let slept = slept.map(|since| looked + since.elapsed());
         let notified = parts.into_iter().zip(came).filter_map(|(part, came)| {
             let (wait, queue, _) = part?;
             (came && wait == Wait::Queue).then(|| queue.notified().take())
         });
         count(&self.shared.notifications, notified.sum());
+        slept.into_iter().for_each(|time| self.polling.slept(time));
     }
 
     /// How long there is nothing to do without an event.
@@ -150,4 +185,10 @@ impl Pair {
         let patience = receiver.and_then(Receiver::patience);
         patience.map_or(Until::Forever, Until::after)
     }
+}
+
+/// Is there a frame at the port now?
+fn is_readable(port: &dyn Port) -> bool {
+    let [frame] = wait::any([Slot::readable(port.as_fd())], Until::Now).unwrap_or_default();
+    frame
 }

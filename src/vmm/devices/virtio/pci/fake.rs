@@ -32,6 +32,10 @@ impl MessageLine for Line {
     fn signal(&self) {
         self.0.signal();
     }
+
+    fn event(&self) -> Option<&Event> {
+        Some(&self.0)
+    }
 }
 
 /// A device behind a function that is switched on, with all vectors unmasked, which raise the event.

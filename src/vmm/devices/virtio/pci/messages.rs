@@ -1,7 +1,8 @@
 //! Which vector is for what (virtio 1.2 §4.1.5.1.2), and what a driver that has none is told when it asks.
 
 use crate::devices::pci::Msix;
-use crate::devices::virtio::interrupt::Signal;
+use crate::devices::virtio::interrupt::{Signal, Taker};
+use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 /// No vector.
@@ -16,6 +17,8 @@ pub(super) struct Messages {
     queues: Vec<AtomicU16>,
     changes: AtomicU16,
     status: AtomicU8,
+    /// Bits that somebody else may have reason to set, who has a queue's vector.
+    lent: AtomicU8,
 }
 
 impl Messages {
@@ -27,6 +30,7 @@ impl Messages {
             msix,
             changes: AtomicU16::new(NONE),
             status: AtomicU8::new(0),
+            lent: AtomicU8::new(0),
         }
     }
 
@@ -42,10 +46,29 @@ impl Messages {
 
     /// Sets it; one that there is not is none, which the driver sees by reading it.
     pub fn set_vector(&self, queue: Option<u16>, vector: u16) {
-        if let Some(place) = self.place(queue) {
+        // A queue's stays while somebody else has it, which the driver sees as well.
+        if let Some(place) = self.place(queue)
+            && (queue.is_none() || self.lent.load(Ordering::Acquire) == 0)
+        {
             let there = vector < self.msix.vectors();
             place.store(if there { vector } else { NONE }, Ordering::Release);
         }
+    }
+
+    /// All vectors: of changes first, then of queues.
+    pub fn vectors(&self) -> Vec<u16> {
+        let all = [&self.changes].into_iter().chain(&self.queues);
+        all.map(|place| place.load(Ordering::Acquire)).collect()
+    }
+
+    /// Has vectors be what another's were, and a driver without any be told what that one's had not asked.
+    pub fn take_up(&self, vectors: &[u16], status: u8) {
+        let of = (0..).map(Some);
+        for (queue, vector) in [None].into_iter().chain(of).zip(vectors) {
+            self.set_vector(queue, *vector);
+        }
+        let status = status & (USED_BUFFER | CONFIG_CHANGE);
+        self.status.store(status, Ordering::Release);
     }
 
     /// As after a reset.
@@ -62,12 +85,20 @@ impl Messages {
     }
 
     pub fn status(&self) -> u8 {
-        self.status.load(Ordering::Acquire)
+        self.status.load(Ordering::Acquire) | self.unheard()
     }
 
     /// What has happened since this was last asked.
     pub fn take_status(&self) -> u8 {
-        self.status.swap(0, Ordering::AcqRel)
+        self.status.swap(0, Ordering::AcqRel) | self.unheard()
+    }
+
+    /// What a driver is to look after that has switched messages off since somebody else sends them.
+    fn unheard(&self) -> u8 {
+        match self.msix.is_enabled() {
+            true => 0,
+            false => self.lent.load(Ordering::Acquire),
+        }
     }
 
     fn tell(&self, queue: Option<u16>, why: u8) {
@@ -91,5 +122,25 @@ impl Signal for Messages {
 
     fn reset(&self) {
         self.status.store(0, Ordering::Release);
+        self.lent.store(0, Ordering::Release);
+        self.msix.take_back();
+    }
+
+    fn lend(&self, queue: u16, take: Taker<'_>) -> io::Result<bool> {
+        if !self.msix.is_enabled() {
+            return Ok(false);
+        }
+        let lent = self.msix.lend(self.vector(Some(queue)), take)?;
+        if lent {
+            self.lent.store(USED_BUFFER, Ordering::Release);
+        }
+        Ok(lent)
+    }
+
+    /// Messages are not acknowledged: each may have been on its way.
+    fn again(&self) {
+        for vector in self.vectors() {
+            self.msix.interrupt(vector);
+        }
     }
 }

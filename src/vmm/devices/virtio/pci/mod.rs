@@ -6,7 +6,9 @@ mod messages;
 
 use super::transport::{Doorbell, Session, Transport, TransportState, Unfit};
 use super::{DeviceType, VirtioDevice};
-use crate::devices::pci::{BAR_BYTES, ConfigSpace, Function, Identity, MessageLine, Msix};
+use crate::devices::pci::{
+    BAR_BYTES, ConfigSpace, Function, FunctionState, Identity, MessageLine, Msix,
+};
 use crate::devices::{Action, Device};
 use crate::memory::GuestRam;
 use messages::Messages;
@@ -217,18 +219,36 @@ impl Transport for PciTransport {
         &mut self.session
     }
 
-    /// Without what the function has beside the device: its place and its messages.
     fn state(&mut self) -> TransportState {
         TransportState {
             selection: self.session.selection,
             interrupt_status: self.messages.status().into(),
             session: self.session.state(),
+            function: Some(FunctionState {
+                config: self.config.bytes().to_vec(),
+                table: self.messages.msix.state(),
+                vectors: self.messages.vectors(),
+            }),
         }
     }
 
     fn take_up(&mut self, state: &TransportState) -> Result<(), Unfit> {
+        let function = state.function.as_ref().ok_or(Unfit::Function)?;
+        let messages = usize::from(self.messages.msix.vectors());
+        let fits = function.config.len() == self.config.bytes().len()
+            && function.table.len() == messages
+            && function.vectors.len() == messages;
+        if !fits {
+            return Err(Unfit::Function);
+        }
         self.session.take_up(&state.session)?;
         self.session.selection = state.selection;
+        // What a driver cannot write is this function's own.
+        self.config.write(0, &function.config);
+        let status = state.interrupt_status as u8;
+        self.messages.take_up(&function.vectors, status);
+        self.messages.msix.take_up(&function.table);
+        self.follow_config();
         Ok(())
     }
 }

@@ -289,3 +289,34 @@ fn answers_come_with_the_queues_message() {
         assert_eq!(driver.read(0x60), 0, "nobody has to ask");
     });
 }
+
+#[test]
+fn a_vector_that_is_lent_stays_and_without_messages_the_driver_is_told_to_look() {
+    let ram = GuestRam::allocate(&[(GuestAddress(0), 1 << 20)], Backing::default()).unwrap();
+    let line = Event::new().unwrap();
+    let mut function = fake::function(device(), ram, &line);
+    let messages = function.messages.clone();
+    let mut take = |event: &Event| {
+        event.signal();
+        Ok(())
+    };
+    assert!(!messages.lend(0, &mut take).unwrap(), "no vector");
+    messages.set_vector(Some(0), 1);
+    assert!(messages.lend(0, &mut take).unwrap());
+    assert_eq!(line.take(), 1);
+    messages.set_vector(Some(0), 0);
+    assert_eq!(messages.vector(Some(0)), 1);
+    let status = |function: &mut PciTransport| {
+        let mut data = [0];
+        function.read(ISR, &mut data);
+        data[0]
+    };
+    assert_eq!(status(&mut function), 0);
+    let msix = function.msix;
+    function.write_config(msix + 2, &[0, 0]);
+    assert_eq!([(); 2].map(|()| status(&mut function)), [1, 1]);
+    messages.reset();
+    assert_eq!(status(&mut function), 0);
+    messages.set_vector(Some(0), 0);
+    assert_eq!(messages.vector(Some(0)), 0);
+}

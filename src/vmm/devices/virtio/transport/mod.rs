@@ -17,6 +17,7 @@ pub use setup::{QueueRecord, QueueSetup};
 pub use state::{SessionState, Unfit};
 
 use crate::devices::Device;
+use crate::devices::pci::FunctionState;
 use kvmlet_sys::event::Event;
 use std::io;
 
@@ -44,6 +45,8 @@ pub struct TransportState {
     pub interrupt_status: u32,
     /// The device.
     pub session: SessionState,
+    /// What the driver has made of its function, if it is on a PCI bus.
+    pub function: Option<FunctionState>,
 }
 
 /// A short cut for notifications: while connected, a driver's notification of a queue signals the queue's event without

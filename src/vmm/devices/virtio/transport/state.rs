@@ -56,6 +56,9 @@ pub enum Unfit {
     /// A status that no driver could have written.
     #[error("its status makes no sense")]
     Status,
+    /// Of a device that is reached in another way.
+    #[error("its registers are another kind's, or those of a function with other messages")]
+    Function,
     /// State that no device could have had.
     #[error("what it was doing makes no sense")]
     Device,

@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Sizes of the header in front of a frame, of the shortest frame and of the longest, in bytes.
 const HEADER_BYTES: usize = 12;
@@ -118,6 +119,8 @@ pub fn net(header: [u8; 8], frames: &[u8]) -> (Box<dyn VirtioDevice>, Net) {
         mtu: Some(1500),
         receive_limit: limits[0].limit,
         transmit_limit: limits[1].limit,
+        poll: Duration::from_micros(50),
+        vhost: false,
     };
     let (device, handle) = NetSpec { params, ports }.build().expect("a device");
     let device: Box<dyn VirtioDevice> = Box::new(device);

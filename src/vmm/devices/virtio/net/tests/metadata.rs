@@ -22,9 +22,11 @@ fn with_service(name: &str) -> Bench {
         mtu: None,
         receive_limit: RateLimit::NONE,
         transmit_limit: RateLimit::NONE,
+        poll: Duration::ZERO,
+        vhost: false,
     };
     let both = WithMetadata::new(port.clone(), Metadata::new(ADDRESS, ours));
-    let (device, handle) = NetDevice::new(params, vec![Arc::new(both)]).unwrap();
+    let (device, handle) = NetDevice::new(params, vec![Arc::new(both)], Vec::new()).unwrap();
     let mut bench = Bench {
         driver: FakeDriver::new(Box::new(device)),
         handle,

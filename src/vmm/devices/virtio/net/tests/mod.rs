@@ -7,6 +7,7 @@ mod receive;
 mod socket;
 mod tap;
 mod transmit;
+mod vhost;
 
 use super::*;
 use crate::config::NetStats;
@@ -75,12 +76,14 @@ impl Bench {
             mtu: Some(1400),
             receive_limit: RateLimit::NONE,
             transmit_limit: RateLimit::NONE,
+            poll: Duration::from_micros(50),
+            vhost: false,
         };
         let dynamic = ports
             .iter()
             .map(|port| port.clone() as Arc<dyn Port>)
             .collect();
-        let (device, handle) = NetDevice::new(params, dynamic).unwrap();
+        let (device, handle) = NetDevice::new(params, dynamic, Vec::new()).unwrap();
         Self {
             driver: FakeDriver::new(Box::new(device)),
             handle,

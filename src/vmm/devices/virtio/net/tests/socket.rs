@@ -12,8 +12,10 @@ fn on_socket(name: &str) -> Bench {
         mtu: None,
         receive_limit: RateLimit::NONE,
         transmit_limit: RateLimit::NONE,
+        poll: Duration::ZERO,
+        vhost: false,
     };
-    let (device, handle) = NetDevice::new(params, vec![Arc::new(near)]).unwrap();
+    let (device, handle) = NetDevice::new(params, vec![Arc::new(near)], Vec::new()).unwrap();
     Bench {
         driver: FakeDriver::new(Box::new(device)),
         handle,

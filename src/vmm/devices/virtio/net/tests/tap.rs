@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 #[path = "../../../../../host/net/isolation.rs"]
 #[allow(dead_code)] // part of it is for the host's own tests
-mod isolation;
+pub(super) mod isolation;
 
 const RX: usize = 0;
 const TX: usize = 1;
@@ -45,13 +45,15 @@ fn bench(pairs: u64, mask: u64) -> Bench {
         mtu: network.interface().mtu,
         receive_limit: RateLimit::NONE,
         transmit_limit: RateLimit::NONE,
+        poll: Duration::ZERO,
+        vhost: false,
     };
     let ports = network
         .queues()
         .iter()
         .map(|queue| queue.clone() as Arc<dyn Port>)
         .collect();
-    let (device, handle) = NetDevice::new(params, ports).unwrap();
+    let (device, handle) = NetDevice::new(params, ports, Vec::new()).unwrap();
     let mut driver = FakeDriver::new(Box::new(device));
     assert!(driver.negotiate(mask & !(1 << 29)));
     (0..=2 * pairs as usize).for_each(|queue| driver.set_up_queue(queue));

@@ -29,6 +29,28 @@ fn frames_go_out_as_they_are() {
     assert!(stats.interrupts >= 1 && stats.notifications <= 1);
 }
 
+/// Of frames one soon after another: between them it looks for the next, and then sleeps all the same.
+#[test]
+fn it_looks_for_the_next_frame_as_long_as_that_pays() {
+    let mut bench = Bench::ready("looks", 1, !EVENT_IDX);
+    bench.driver.put(BUFFERS, &[0; HEADER]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut sent = 0;
+    while bench.handle.stats().poll_us == 0 {
+        assert!(Instant::now() < deadline, "{:?}", bench.handle.stats());
+        let frame = [(BUFFERS, HEADER as u32, 0), (BUFFERS + 0x1000, 60, 0)];
+        bench.driver.send(TX, &frame);
+        assert_eq!(bench.driver.used(TX), (0, 0));
+        bench.sent(0);
+        sent += 1;
+    }
+    // Once more, when it has long been asleep.
+    sleep(Duration::from_millis(20));
+    bench.driver.send(TX, &[(BUFFERS, HEADER as u32 + 60, 0)]);
+    assert_eq!(bench.driver.used(TX), (0, 0));
+    assert_eq!(bench.handle.stats().transmit.frames, sent + 1);
+}
+
 #[test]
 fn a_port_that_takes_nothing_holds_frames_back() {
     let mut bench = Bench::ready("full", 1, !EVENT_IDX);
