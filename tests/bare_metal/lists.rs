@@ -7,7 +7,7 @@ use crate::jail::{stop_and_change, tasks, thread};
 use crate::packets::{enter_own_network, frame, packet_socket, tap};
 use crate::virtio::{BLK, image};
 use crate::vsock;
-use crate::watch::{Call, SUPERVISOR, Seen, Watched};
+use crate::watch::{Call, SUPERVISOR, Seen, Watch, Watched};
 use kvmlet_control::{Connection, Order};
 use kvmlet_host::walls::strangers::{rules as strangers_rules, rules_of_relays};
 use kvmlet_sys::kvm::Execution;
@@ -18,6 +18,7 @@ use std::fs::read_to_string;
 use std::io::{Read, Seek, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -40,8 +41,36 @@ fn running_vm(child: &Child) -> i32 {
         let tasks = tasks(vm);
         tasks.len() > 1 && tasks.iter().all(|task| is_sealed(task))
     };
-    eventually("its VM runs", || vm().is_some_and(sealed));
+    let deadline = Instant::now() + deadline();
+    while !vm().is_some_and(sealed) {
+        let seen = || {
+            vm().map_or(Vec::new(), |vm| {
+                tasks(vm).iter().map(|task| told(task)).collect()
+            })
+        };
+        assert!(
+            Instant::now() < deadline,
+            "its VM does not run: {:#?}",
+            seen()
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
     vm().unwrap()
+}
+
+/// What a thread does, in the words of its kernel.
+fn told(task: &str) -> String {
+    let file = |name: &str| read_to_string(format!("{task}/{name}")).unwrap_or_default();
+    let status = file("status");
+    let lines = ["Name:", "State:", "Seccomp"]
+        .map(|key| status.lines().filter(move |line| line.starts_with(key)));
+    let words: Vec<&str> = lines.into_iter().flatten().collect();
+    format!(
+        "{} in {} by {}",
+        words.join(" "),
+        file("wchan"),
+        file("syscall").trim()
+    )
 }
 
 /// Under its own filter, and the one by which it is watched.
@@ -51,16 +80,30 @@ fn is_sealed(task: &str) -> bool {
 }
 
 /// Runs a VM and returns what its threads call once they are sealed.
-fn watch(mut command: Command, exit_code: i32, act: impl FnOnce(&mut Child)) -> Seen {
+fn watch(command: Command, exit_code: i32, act: impl FnOnce(&mut Child)) -> Seen {
+    watch_calls(Watch::All, command, exit_code, act)
+}
+
+/// As [`watch`], of these calls.
+fn watch_calls(
+    calls: Watch,
+    mut command: Command,
+    exit_code: i32,
+    act: impl FnOnce(&mut Child),
+) -> Seen {
     let mut output = tempfile::tempfile().unwrap();
     command.stdout(output.try_clone().unwrap());
     command.stderr(output.try_clone().unwrap());
-    let mut watched = Watched::spawn(command);
-    act(&mut watched.child);
+    let mut watched = Watched::spawn(command, calls);
+    let acted = catch_unwind(AssertUnwindSafe(|| act(&mut watched.child)));
+    if acted.is_err() {
+        let _ = watched.child.kill();
+    }
     let status = watched.child.wait().unwrap();
     let mut said = String::new();
     output.rewind().unwrap();
     output.read_to_string(&mut said).unwrap();
+    acted.unwrap_or_else(|_| panic!("it was given up, with {status}, and had said: {said}"));
     assert_eq!(status.code(), Some(exit_code), "{said}");
     watched.seen()
 }
@@ -108,12 +151,12 @@ fn minimal_lists() {
     let threads = scenarios.map(std::thread::spawn);
     let runs = threads.map(|thread| thread.join().unwrap());
     let mut seen: Vec<(ThreadKind, Call)> = runs.into_iter().flat_map(listed).collect();
-    // Whose CPU others want looks for no request before it sleeps, and gives no turn away while it looks. These VMs
-    // have wanted each other's: what is left is for one that has both CPUs, as soon as nobody else wants them.
+    // Whose CPU others want looks for no request before it sleeps, and gives no turn away while it looks. Nor does one
+    // whose every call goes through a watcher, but for luck.
     let deadline = Instant::now() + deadline();
     while unused(&seen).any(|rule| rule.call == libc::SYS_sched_yield) && Instant::now() < deadline
     {
-        seen.extend(listed(saved()));
+        seen.extend(listed(looking()));
     }
     let unused: Vec<&Rule> = unused(&seen).collect();
     assert!(unused.is_empty(), "entries that nothing needs: {unused:#?}");
@@ -329,6 +372,35 @@ fn interfaces() -> Vec<Seen> {
     seen
 }
 
+/// A VM whose disk and network are never left alone.
+fn load(disk: &str) -> Command {
+    let cmdline = "disks=0xd0002000 mmio=0xd0003000 pairs=2";
+    let arguments = ["--cmdline", cmdline, "--disk", disk, "--net", "queues=2"];
+    with("virtio_load", &arguments)
+}
+
+/// SIGTERM for a VM.
+fn end(child: &Child) {
+    // SAFETY: the child has not been waited for, so the number is its own.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+}
+
+/// A VM whose threads look for requests before they sleep: it is watched for no other call, and so they are soon enough
+/// for the next.
+fn looking() -> Vec<Seen> {
+    if let Err(reason) = enter_own_network() {
+        panic!("the lists for what is looked for cannot be tested: {reason}");
+    }
+    let image = image();
+    let command = load(image.path().to_str().unwrap());
+    let yields = Watch::Only(libc::SYS_sched_yield);
+    vec![watch_calls(yields, command, 143, |child| {
+        running_vm(child);
+        std::thread::sleep(Duration::from_secs(1));
+        end(child);
+    })]
+}
+
 /// A VM with all kinds of devices is saved, and goes on.
 fn saved() -> Vec<Seen> {
     if let Err(reason) = enter_own_network() {
@@ -339,13 +411,9 @@ fn saved() -> Vec<Seen> {
     let file = |name: &str| place.path().join(name);
     let socket = file("control");
     let listener = UnixListener::bind(&socket).unwrap();
-    let cmdline = "disks=0xd0002000 mmio=0xd0003000 pairs=2";
     let disk = image.path().to_str().unwrap();
-    let arguments = ["--cmdline", cmdline, "--disk", disk, "--net", "queues=2"];
-    let mut command = with("virtio_load", &arguments);
+    let mut command = load(disk);
     with_control(&mut command, listener.into());
-    // SAFETY: the child has not been waited for, so the number is its own.
-    let end = |child: &Child| unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
     let program = || Command::new(env!("CARGO_BIN_EXE_kvmlet"));
     let mut seen = vec![watch(command, 143, |child| {
         running_vm(child);

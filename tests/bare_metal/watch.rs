@@ -1,5 +1,5 @@
 //! Watches which system calls the threads of a program make once they have sealed themselves, without being
-//! asked: the whole program runs under a filter that reports each call and lets it go on (seccomp_unotify(2)).
+//! asked: the whole program runs under a filter that reports calls and lets them go on (seccomp_unotify(2)).
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -24,7 +24,7 @@ pub type Seen = HashMap<String, BTreeSet<Call>>;
 const NOTIF_RECV: libc::Ioctl = 0xc050_2100_u32 as libc::Ioctl; // SECCOMP_IOCTL_NOTIF_RECV
 const NOTIF_SEND: libc::Ioctl = 0xc018_2101_u32 as libc::Ioctl; // SECCOMP_IOCTL_NOTIF_SEND
 
-/// Words in memory that a forked process shares: its number, and that of its listener.
+/// Words in memory that a forked process shares: its number, that of its listener, and whether its watcher has that.
 struct Meeting(*mut AtomicI32);
 
 // SAFETY: the words are atomic, and the mapping stays.
@@ -55,20 +55,53 @@ impl Meeting {
     }
 }
 
+/// Which calls are reported. Each that is takes its thread some ten microseconds more.
+#[derive(Clone, Copy)]
+pub enum Watch {
+    All,
+    Only(i64),
+}
+
+impl Watch {
+    /// The program that reports these; no other goes to the watcher.
+    fn filter(self) -> Vec<libc::sock_filter> {
+        let step = |code: u32, jt, jf, k| libc::sock_filter {
+            code: code as u16,
+            jt,
+            jf,
+            k,
+        };
+        let end = |action| step(libc::BPF_RET | libc::BPF_K, 0, 0, action);
+        let report = end(libc::SECCOMP_RET_USER_NOTIF);
+        let Self::Only(number) = self else {
+            return vec![report];
+        };
+        let is = |number: i64, jt, jf| {
+            step(
+                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                jt,
+                jf,
+                number as u32,
+            )
+        };
+        // The number of a call comes first in what a filter is given. By the other call a thread seals itself.
+        vec![
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            is(number, 1, 0),
+            is(libc::SYS_seccomp, 0, 1),
+            report,
+            end(libc::SECCOMP_RET_ALLOW),
+        ]
+    }
+}
+
 /// Installs the filter in the calling process, which is about to become the program.
-fn install(meeting: &Meeting) -> io::Result<()> {
-    // Report all; let the data structure alone.
-    let filter = [libc::sock_filter {
-        code: (libc::BPF_RET | libc::BPF_K) as u16,
-        jt: 0,
-        jf: 0,
-        k: libc::SECCOMP_RET_USER_NOTIF,
-    }];
+fn install(meeting: &Meeting, filter: &[libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog {
-        len: 1,
+        len: filter.len() as u16,
         filter: filter.as_ptr().cast_mut(),
     };
-    // SAFETY: a whole program. From the second call on, each call waits for its watcher.
+    // SAFETY: a whole program. From the second call on, each that is reported waits for its watcher.
     unsafe {
         meeting.word(0).store(libc::getpid(), Ordering::SeqCst);
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
@@ -82,6 +115,10 @@ fn install(meeting: &Meeting) -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
         meeting.word(1).store(listener as i32, Ordering::SeqCst);
+        // It is closed by exec, which need not be a call that waits for the watcher.
+        while meeting.word(2).load(Ordering::SeqCst) == 0 {
+            std::hint::spin_loop();
+        }
     }
     Ok(())
 }
@@ -93,11 +130,12 @@ pub struct Watched {
 }
 
 impl Watched {
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(mut command: Command, calls: Watch) -> Self {
+        let filter = calls.filter();
         let meeting: &'static Meeting = Box::leak(Box::new(Meeting::new()));
         meeting.word(1).store(-1, Ordering::SeqCst);
         // SAFETY: only system calls between fork and exec.
-        unsafe { command.pre_exec(|| install(meeting)) };
+        unsafe { command.pre_exec(move || install(meeting, &filter)) };
         // Spawning waits for exec, which waits for the watcher.
         let spawning = std::thread::spawn(move || command.spawn().unwrap());
         let watcher = std::thread::spawn(|| {
@@ -127,7 +165,10 @@ fn listener(meeting: &Meeting) -> OwnedFd {
         rustix::process::PidfdFlags::empty(),
     )
     .unwrap();
-    rustix::process::pidfd_getfd(&process, fd, rustix::process::PidfdGetfdFlags::empty()).unwrap()
+    let flags = rustix::process::PidfdGetfdFlags::empty();
+    let listener = rustix::process::pidfd_getfd(&process, fd, flags).unwrap();
+    meeting.word(2).store(1, Ordering::SeqCst);
+    listener
 }
 
 /// Watches the program whose first process this is.
