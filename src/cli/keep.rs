@@ -132,6 +132,7 @@ pub(super) fn detach(id: &InstanceId, turn: Turn) -> Result<(), NotStarted> {
 }
 
 impl Keep {
+    #[inline(never)] // see `kvmlet_cli::run`
     pub fn run(self) -> Outcome {
         // Whoever started it may end without it.
         let _ = setsid();

@@ -205,7 +205,8 @@ enum DoctorOnly {
 const OWN: [&str; 5] = ["boot", "run", "restore", "keep", "doctor"];
 
 /// Runs the command line of `kvmlet`, a process which began at `started`, and returns its exit code. What is not about running a
-/// VM is another program's: this one is in the memory of each VM's process, and within reach of who takes that over.
+/// VM is another program's: this one is in the memory of each VM's process, and within reach of who takes that over. No verb is
+/// made part of this function: its frame stays for as long as a VM runs, and would have what each of the others takes.
 pub fn run(started: Instant) -> u8 {
     kvmlet_command::run(|| {
         let mut words: Vec<OsString> = kvmlet_sys::arguments::all().collect();
@@ -284,6 +285,7 @@ fn is_verbosity(word: &OsStr) -> bool {
 }
 
 /// Reads the command line and starts the log. Does not return when it is wrong, or asks for help.
+#[inline(never)]
 fn parse<V: Subcommand>() -> (V, Verbosity) {
     let complete = |command: Command| match command.find_subcommand("boot") {
         Some(_) => command.mut_subcommand("boot", boot::explained),

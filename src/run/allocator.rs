@@ -14,9 +14,8 @@ pub(crate) fn use_one_arena() {
     }
 }
 
-/// Gives the kernel back what was allocated and is free again.
+/// Has the C library's allocator give the kernel back what is free again, by calls that threads in the jail may not make.
 pub(crate) fn give_back() {
-    heap::give_back();
     #[cfg(target_env = "gnu")]
     // SAFETY: it touches nothing but free memory.
     unsafe {

@@ -135,7 +135,6 @@ impl<'a> Attended<'a> {
                 self.signal(signal)?;
             }
             if self.settling.look() {
-                // Mostly what the command line and its definition took.
                 give_back();
             }
             self.kill_when_late()?;

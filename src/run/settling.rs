@@ -1,6 +1,6 @@
 //! What a start needs and nothing else does.
 
-use kvmlet_sys::code;
+use kvmlet_sys::{code, heap, stack};
 use std::time::{Duration, Instant};
 
 /// When a start is over for sure.
@@ -30,6 +30,9 @@ impl Settling {
         let has_settled = self.due.take_if(|due| *due <= Instant::now()).is_some();
         if has_settled {
             code::leave_to_page_cache();
+            // Mostly what the command line and its definition took.
+            heap::give_back();
+            stack::give_back();
         }
         has_settled
     }

@@ -27,6 +27,11 @@ pub unsafe fn give(count: c_int, words: *const *const c_char) {
     }
 }
 
+/// Where they are: at the upper end of the first thread's stack (execve(2)). None in a program that has not told.
+pub(crate) fn place() -> Option<usize> {
+    SEEN.get().map(|(first, _)| *first)
+}
+
 /// Has whoever lists processes see these words behind the program's name, as far as there is room for them, instead of those
 /// that were given: a process that was forked does something else, and longer than a secret should be seen.
 pub fn show(words: &[&str]) {

@@ -21,6 +21,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const STRETCH_BYTES: usize = 32 << 20;
 /// How many must be left when no more can come.
 const LEAST_BYTES: usize = 24 << 20;
+const PAGE_BYTES: usize = 4096;
+/// Gaps that are looked for: how many steps that takes at the most, the first size, and that below which no page need be whole.
+const MOST_GAPS: usize = 64;
+const LARGEST_GAP: usize = 32 * PAGE_BYTES;
+const SMALLEST_GAP: usize = 2 * PAGE_BYTES;
 
 static HEAP: Mutex<Dlmalloc<Stretch>> = Mutex::new(Dlmalloc::new_with_allocator(Stretch::none()));
 
@@ -72,10 +77,62 @@ pub fn is_chosen() -> bool {
     !lock(&HEAP).allocator().end.get().is_null()
 }
 
-/// Gives the kernel back what was allocated, and is free again at the heap's end.
+/// What is dropped when there is time for it.
+static UNUSED: Mutex<Vec<Box<dyn Send>>> = Mutex::new(Vec::new());
+
+/// Takes what nobody needs any more and would take long to drop: that is done when the process next
+/// [gives back](give_back), if it ever does.
+pub fn drop_later(unused: impl Send + 'static) {
+    let mut all = UNUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    all.push(Box::new(unused));
+}
+
+/// Gives the kernel back what was allocated and is free again: at the heap's end, and whole pages between what is used.
 pub fn give_back() {
+    drop(std::mem::take(
+        &mut *UNUSED.lock().unwrap_or_else(PoisonError::into_inner),
+    ));
+    give_back_of(&mut lock(&HEAP));
+}
+
+fn give_back_of(heap: &mut Dlmalloc<Stretch>) {
     // SAFETY: it touches nothing but free memory.
-    unsafe { lock(&HEAP).trim(0) };
+    unsafe { heap.trim(0) };
+    // dlmalloc tells nobody where its gaps are. Whoever asks for blocks, the largest first, and for no new memory, gets them.
+    heap.allocator().gives_nothing.set(true);
+    let mut gaps = [(null_mut(), 0); MOST_GAPS];
+    let mut found = gaps.iter_mut();
+    let mut bytes = LARGEST_GAP;
+    while bytes >= SMALLEST_GAP
+        && let Some(gap) = found.next()
+    {
+        // SAFETY: a block of at least one byte.
+        let place = unsafe { heap.malloc(bytes, 1) };
+        *gap = (place, bytes);
+        if place.is_null() {
+            bytes -= PAGE_BYTES;
+        }
+    }
+    for (place, bytes) in gaps.into_iter().filter(|(place, _)| !place.is_null()) {
+        leave_pages(place, bytes);
+        // SAFETY: it was allocated above, and nobody else knows it.
+        unsafe { heap.free(place, bytes, 1) };
+    }
+    heap.allocator().gives_nothing.set(false);
+}
+
+/// Has these bytes, which nobody uses, begin with zeros again as far as they are whole pages.
+fn leave_pages(place: *mut u8, bytes: usize) {
+    let first = place.wrapping_add(place.align_offset(PAGE_BYTES));
+    let whole = place
+        .wrapping_add(bytes)
+        .addr()
+        .saturating_sub(first.addr())
+        & !(PAGE_BYTES - 1);
+    if whole > 0 {
+        // SAFETY: the caller has them.
+        let _ = unsafe { madvise(first.cast(), whole, Advice::LinuxDontNeed) };
+    }
 }
 
 // SAFETY: the heap is dlmalloc's, under a lock, which no other thread has when this one forks.
@@ -106,6 +163,8 @@ struct Stretch {
     next: Cell<*mut u8>,
     end: Cell<*mut u8>,
     is_closed: Cell<bool>,
+    /// For now: who asks is to have what is free.
+    gives_nothing: Cell<bool>,
 }
 
 // SAFETY: the addresses are this process's, whichever thread uses them.
@@ -117,6 +176,7 @@ impl Stretch {
             next: Cell::new(null_mut()),
             end: Cell::new(null_mut()),
             is_closed: Cell::new(false),
+            gives_nothing: Cell::new(false),
         }
     }
 
@@ -149,10 +209,10 @@ impl Stretch {
 // SAFETY: what is given out is mapped, and given out once.
 unsafe impl Allocator for Stretch {
     fn alloc(&self, bytes: usize) -> (*mut u8, usize, u32) {
-        if self.left() < bytes && !self.is_closed.get() {
+        if self.left() < bytes && !self.is_closed.get() && !self.gives_nothing.get() {
             self.take(bytes.max(STRETCH_BYTES));
         }
-        if self.left() < bytes {
+        if self.left() < bytes || self.gives_nothing.get() {
             return (null_mut(), 0, 0);
         }
         let start = self.next.get();
@@ -190,7 +250,7 @@ unsafe impl Allocator for Stretch {
     }
 
     fn page_size(&self) -> usize {
-        4096
+        PAGE_BYTES
     }
 }
 
@@ -224,6 +284,48 @@ mod tests {
             );
             heap.free(zeros, 8 << 20, 8);
             heap.free(small, 100, 8);
+        }
+    }
+
+    #[test]
+    fn what_is_free_between_others_is_given_back() {
+        const BLOCKS: usize = 9;
+        const BYTES: usize = 6 * PAGE_BYTES;
+        let mut heap = heap();
+        // SAFETY: as above; what is looked at is mapped, in use or not.
+        unsafe {
+            let blocks = [(); BLOCKS].map(|()| heap.malloc(BYTES, 8));
+            let is_full =
+                |block: *mut u8| (0..BYTES).all(|at| block.add(at).read_volatile() == 0xff);
+            blocks
+                .iter()
+                .for_each(|block| block.write_bytes(0xff, BYTES));
+            for closed in [false, true] {
+                heap.allocator().is_closed.set(closed);
+                // One by itself, and three in a row.
+                let gaps = [1, 3, 4, 5];
+                for gap in gaps {
+                    heap.free(blocks[gap], BYTES, 8);
+                }
+                give_back_of(&mut heap);
+                for gap in gaps {
+                    assert_eq!(blocks[gap].add(BYTES / 2).read_volatile(), 0, "{gap}");
+                }
+                for used in [0, 2, 6, 7, 8] {
+                    assert!(is_full(blocks[used]));
+                }
+                // All is there for whoever asks, and no more was taken.
+                let left = heap.allocator().left();
+                let again = gaps.map(|_| heap.malloc(BYTES, 8));
+                assert_eq!(heap.allocator().left(), left);
+                again
+                    .iter()
+                    .for_each(|block| block.write_bytes(0xff, BYTES));
+                for used in [0, 2, 6, 7, 8] {
+                    assert!(is_full(blocks[used]));
+                }
+                assert!(again.iter().all(|block| blocks.contains(block)));
+            }
         }
     }
 

@@ -41,6 +41,7 @@ pub mod ring;
 pub mod sealed;
 pub mod seccomp;
 pub mod signals;
+pub mod stack;
 pub mod standard_error;
 pub mod streams;
 pub mod tap;

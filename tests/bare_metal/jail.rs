@@ -26,7 +26,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// A guest that runs, and the process of its VM.
-fn spinning(arguments: &[&str]) -> (Running, i32) {
+pub fn spinning(arguments: &[&str]) -> (Running, i32) {
     let child = running(arguments);
     let vm = vm_process(&child);
     (child, vm)

@@ -19,6 +19,7 @@ mod disk_content;
 mod disk_shared;
 mod disk_use;
 mod endings;
+mod footprint;
 mod health;
 mod hostile;
 mod idle;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         console::TESTS,
         control::TESTS,
         endings::TESTS,
+        footprint::TESTS,
         health::TESTS,
         hostile::TESTS,
         instance::TESTS,

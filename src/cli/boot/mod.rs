@@ -161,6 +161,7 @@ fn unusable(number: i32, error: io::Error) -> Failed {
 }
 
 impl Boot {
+    #[inline(never)] // see `kvmlet_cli::run`
     pub fn run(self, started: Instant) -> Outcome {
         // Before anything is opened that could have their numbers.
         let taken = self.surroundings.take("boot")?;

@@ -83,6 +83,7 @@ fn error(name: &'static str, text: impl Into<String>, help: impl Into<Advice>) -
 }
 
 impl Doctor {
+    #[inline(never)] // see `kvmlet_cli::run`
     pub fn run(self) -> Outcome {
         let findings = examine();
         let text = match self.format {

@@ -48,6 +48,7 @@ pub(super) struct Restore {
 }
 
 impl Restore {
+    #[inline(never)] // see `kvmlet_cli::run`
     pub fn run(self, started: Instant) -> Outcome {
         let taken = self.resume.take()?;
         let saved = taken.or_tell(self.open())?;

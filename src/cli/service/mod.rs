@@ -126,6 +126,7 @@ impl Run {
         }
     }
 
+    #[inline(never)] // see `kvmlet_cli::run`
     pub fn run(self) -> Outcome {
         let by = self.started_by.as_deref();
         let by = by.map_or(StartedBy::Run, StartedBy::of);

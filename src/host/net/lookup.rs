@@ -2,6 +2,7 @@
 //! are.
 
 use crate::config::Subnet;
+use rustix::buffer::spare_capacity;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
 };
@@ -50,7 +51,7 @@ impl Lookup {
         let flags = SocketFlags::CLOEXEC;
         // NETLINK_ROUTE is the protocol of number 0.
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-        let buffer = vec![0; DATAGRAM_BYTES];
+        let buffer = Vec::with_capacity(DATAGRAM_BYTES);
         Ok(Self { socket, buffer })
     }
 
@@ -128,8 +129,9 @@ impl Lookup {
         send(&*socket, question, SendFlags::empty())?;
         let is_list = question[6..8] != NLM_F_REQUEST.to_ne_bytes();
         loop {
-            let (bytes, _) = recv(&*socket, &mut buffer[..], RecvFlags::empty())?;
-            let mut rest = &buffer[..bytes];
+            buffer.clear();
+            recv(&*socket, spare_capacity(buffer), RecvFlags::empty())?;
+            let mut rest = &buffer[..];
             while let Some((kind, payload, next)) = first(rest) {
                 match kind {
                     NLMSG_DONE => return Ok(()),

@@ -11,6 +11,7 @@ use kvmlet_sys::directory::Directory;
 use kvmlet_sys::process::Ended;
 use kvmlet_sys::signals::Signals;
 use kvmlet_sys::wait::{self, Slot, Until};
+use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, ioctl_fionbio, read};
 use rustix::process::Signal;
 use std::fs::File;
@@ -133,7 +134,7 @@ impl Running {
             has_channel,
             cut: None,
             last_words: Vec::new(),
-            buffer: vec![0; READ_BYTES],
+            buffer: Vec::with_capacity(READ_BYTES),
         })
     }
 
@@ -260,9 +261,10 @@ impl Running {
                 let Some(pipe) = &*output else {
                     break;
                 };
-                match read(pipe, &mut self.buffer[..]) {
+                self.buffer.clear();
+                match read(pipe, spare_capacity(&mut self.buffer)) {
                     Ok(count @ 1..) => {
-                        let bytes = &self.buffer[..count];
+                        let bytes = &self.buffer[..];
                         if *stream == Stream::Kvmlet && !self.started {
                             let room = LAST_WORDS - self.last_words.len();
                             self.last_words.extend(&bytes[..count.min(room)]);

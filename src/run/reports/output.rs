@@ -5,6 +5,7 @@
 //! whoever writes there does not wait: threads of a VM have no system call by which they could ask for room first.
 
 use kvmlet_sys::{process, standard_error};
+use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio, read};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -118,10 +119,12 @@ impl Relay {
         let Some(pipe) = &self.pipe else {
             return false;
         };
-        self.buffer.resize(READ_BYTES, 0);
-        match read(pipe, &mut self.buffer[..]) {
-            Ok(count @ 1..) => {
-                self.sink.put(&self.buffer[..count]);
+        // Its pages are touched as far as something has come.
+        self.buffer.reserve(READ_BYTES);
+        match read(pipe, spare_capacity(&mut self.buffer)) {
+            Ok(1..) => {
+                self.sink.put(&self.buffer);
+                self.buffer.clear();
                 true
             }
             Err(Errno::INTR) => true,

@@ -102,6 +102,8 @@ impl FpuPorts {
     }
 
     /// Does it, by the vCPU's own thread, which has come out of KVM_RUN by that write.
+    // Areas of pages each, which vCPUs that do nothing of the kind are not to have on their stacks.
+    #[inline(never)]
     pub fn carry_out(&self, order: Order, fd: &VcpuFd, ram: &GuestRam) {
         let mut area = [0; size_of::<[u32; 1024]>()];
         match order {

@@ -53,6 +53,7 @@ const MSRS_AT_ONCE: usize = 128;
 
 /// Reads it, by the vCPU's own thread, which has come out of KVM_RUN with nothing left to be completed. Reading changes
 /// nothing that matters.
+#[inline(never)] // It takes pages of stack, and most vCPUs are never read.
 pub(super) fn read(fd: &VcpuFd, number: u8, means: &Means) -> Result<VcpuState, Error> {
     // First: KVM may turn a vCPU that was woken into one that runs, and the rest is read as of then.
     let mp_state = fd.get_mp_state().doing("tell whether a vCPU runs")?;

@@ -5,6 +5,7 @@ use super::message::{
 };
 use super::quiet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkBuffer};
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -236,14 +237,13 @@ fn receive(
     flags: RecvFlags,
     mut each: impl FnMut(u16, u32, &[u8]),
 ) -> io::Result<()> {
-    let mut buffer = vec![0; DATAGRAM_BYTES];
-    let bytes = loop {
-        match recv(socket, &mut buffer[..], flags) {
-            Err(Errno::INTR) => {}
-            other => break other?.0,
+    let mut buffer = Vec::with_capacity(DATAGRAM_BYTES);
+    while let Err(error) = recv(socket, spare_capacity(&mut buffer), flags) {
+        if error != Errno::INTR {
+            return Err(error.into());
         }
-    };
-    let mut rest = &buffer[..bytes];
+    }
+    let mut rest = &buffer[..];
     while let Ok(message) = NetlinkBuffer::new_checked(rest) {
         let length = message.length() as usize;
         each(
