@@ -89,12 +89,29 @@ fn processes() -> impl Iterator<Item = Pid> {
 /// Kills a process if it has the mark. It is opened first: the number may belong to another one by then.
 fn kill_marked(pid: Pid, path: &Path) -> Option<OwnedFd> {
     let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
+    let environment = environment(pid)?;
     let prefix = format!("{MARK}=");
     let mut variables = environment.split(|byte| *byte == 0);
     let mark = variables.find_map(|variable| variable.strip_prefix(prefix.as_bytes()))?;
     let is_ours = Path::new(OsStr::from_bytes(mark)).starts_with(path);
     (is_ours && pidfd_send_signal(&process, Signal::KILL).is_ok()).then_some(process)
+}
+
+/// The variables that a process was started with. While it executes a program it seems to have none: whoever started it goes
+/// on as soon as the old program's memory is gone, and the kernel takes down where the new one's are a moment later.
+fn environment(pid: Pid) -> Option<Vec<u8>> {
+    const LOOKS: usize = 100;
+    const PAUSE: Duration = Duration::from_millis(1);
+    let file = |name| format!("/proc/{}/{name}", pid.as_raw_nonzero());
+    for _ in 0..LOOKS {
+        let environment = fs::read(file("environ")).ok()?;
+        // The kernel's own threads have no program, and never any.
+        if !environment.is_empty() || fs::read_link(file("exe")).is_err() {
+            return Some(environment);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    None
 }
 
 #[cfg(test)]
