@@ -80,7 +80,7 @@ impl Chain {
         let mut done = 0;
         for part in parts(&self.readable, offset, buffer.len() as u64) {
             let end = done + part.bytes as usize;
-            part.slice(memory)?.copy_to(&mut buffer[done..end]);
+            copy(&part.slice(memory)?, &mut buffer[done..end]);
             done = end;
         }
         Ok(done)
@@ -161,6 +161,25 @@ impl Chain {
             return Err(Broken::Order);
         }
         Ok(())
+    }
+}
+
+/// Copies from guest memory to as many bytes. What a device reads is a header of some words: a copy by the C library takes
+/// longer to begin than these take, forty nanoseconds of the thousand that a frame takes (musl's has `rep movsq`).
+fn copy(from: &VolatileSlice<'_>, into: &mut [u8]) {
+    const FEW: usize = 16;
+    const WORD: usize = size_of::<u32>();
+    let guard = from.ptr_guard();
+    let start = guard.as_ptr().cast::<u32>();
+    let is_short = into.len() <= FEW.min(from.len());
+    if !is_short || !into.len().is_multiple_of(WORD) || !start.is_aligned() {
+        from.copy_to(into);
+        return;
+    }
+    let (words, _) = into.as_chunks_mut::<WORD>();
+    for (number, word) in words.iter_mut().enumerate() {
+        // SAFETY: the slice has as many bytes, as was looked, and the word is aligned.
+        *word = unsafe { start.add(number).read_volatile() }.to_ne_bytes();
     }
 }
 
