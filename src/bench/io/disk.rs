@@ -4,6 +4,7 @@ use super::host_disk::{DISK_BYTES, Kind, LARGE_OPERATIONS, OPERATIONS};
 use super::peer::{Device, Entrant};
 use super::{Bench, Work, failed, host_disk, parse};
 use crate::error::Halt;
+use rustix::fs::{Advice, fadvise};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
@@ -84,9 +85,7 @@ impl<'a> Way<'a> {
     /// Nobody comes first or last each time; but who tells how fast the clock is comes before others in the first round.
     fn round(&mut self, bench: &Bench<'_>, round: usize) -> Result<(), Halt> {
         for turn in super::turns(&self.entrants, round) {
-            if !self.direct {
-                warm(self.image)?;
-            }
+            settle(self.image, self.direct).map_err(failed("the disk's file cannot be read"))?;
             match turn {
                 None => self.in_turn(bench)?,
                 Some(entrant) => {
@@ -131,14 +130,15 @@ impl<'a> Way<'a> {
     }
 }
 
-/// Has all of it in the page cache.
-fn warm(image: &Path) -> Result<(), Halt> {
-    let read = || {
-        let mut file = File::open(image)?;
-        std::io::copy(&mut file, &mut std::io::sink())
-    };
-    let read = read().map_err(failed("the disk's file cannot be read"));
-    read.map(drop)
+/// Has nothing left to be written, and all of it in the page cache, or nothing: whoever comes first would else pay for what others
+/// wrote before. A request past the page cache waits for pages of it that have changed.
+fn settle(image: &Path, direct: bool) -> std::io::Result<()> {
+    let mut file = File::open(image)?;
+    file.sync_all()?;
+    match direct {
+        true => Ok(fadvise(&file, 0, None, Advice::DontNeed)?),
+        false => std::io::copy(&mut file, &mut std::io::sink()).map(drop),
+    }
 }
 
 /// Real blocks: a hole is read without touching the disk.
