@@ -31,7 +31,6 @@ mod pager;
 mod reports;
 mod saving;
 mod session;
-mod settling;
 mod silence;
 mod stats_file;
 mod stopping;

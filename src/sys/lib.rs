@@ -40,6 +40,7 @@ pub mod regular;
 pub mod ring;
 pub mod sealed;
 pub mod seccomp;
+pub mod settling;
 pub mod signals;
 pub mod stack;
 pub mod standard_error;

@@ -44,6 +44,7 @@ use channel::Channel;
 use checks::{CheckSpec, Checks};
 use idleness::Idleness;
 use kvmlet_spec::supervision::Span;
+use kvmlet_sys::settling::Settling;
 use kvmlet_sys::signals::Signals;
 use kvmlet_sys::wait::Slot;
 use nap::Nap;
@@ -233,6 +234,7 @@ impl Supervisor<'_> {
                 return Ok(Ran::failed(error));
             }
         };
+        let mut settling = Settling::begin();
         // Only its first start is waited with: who was there then may be gone.
         let mut expected = self.attended.take();
         if expected.is_none()
@@ -250,7 +252,7 @@ impl Supervisor<'_> {
             let slots = slots.chain(checks.into_iter().flat_map(Checks::slots));
             let due = due.into_iter().chain(checks.and_then(Checks::due));
             let meets = self.audience.as_ref().and_then(Audience::due);
-            let due = due.chain(log).chain(meets).min();
+            let due = due.chain(log).chain(meets).chain(settling.due()).min();
             let slots = slots.chain(expected.map(Slot::broken));
             let slots = slots.chain(self.nap.as_ref().map(Nap::slot));
             let idle = self.idle.as_ref().map(Idleness::due);
@@ -284,6 +286,7 @@ impl Supervisor<'_> {
             self.expect(&mut expected, &mut running);
             self.look_for_idleness(&mut running, channel.as_ref());
             running.go_on_cutting();
+            settling.look();
             if woken.has_ended {
                 break;
             }

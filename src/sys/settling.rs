@@ -1,19 +1,21 @@
 //! What a start needs and nothing else does.
 
-use kvmlet_sys::{code, heap, stack};
+use crate::{code, heap, stack};
 use std::time::{Duration, Instant};
 
 /// When a start is over for sure.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// A process with a VM that has started: most of the code that it has run by now runs once only, and is left to the page
-/// cache a while later.
+/// A process that has started a VM: most of the code that it has run by now runs once only, and is left to the page cache a
+/// while later. What it has allocated for that, and its stack, go back to the kernel.
 #[derive(Debug)]
-pub(crate) struct Settling {
+pub struct Settling {
     due: Option<Instant>,
 }
 
 impl Settling {
+    /// It starts now.
+    #[must_use]
     pub fn begin() -> Self {
         Self {
             due: Instant::now().checked_add(SETTLED),
@@ -21,11 +23,12 @@ impl Settling {
     }
 
     /// When it is to be [looked](Self::look) at.
+    #[must_use]
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// True once, when it has settled now.
+    /// Gives back what there is when it is due; true then, once.
     pub fn look(&mut self) -> bool {
         let has_settled = self.due.take_if(|due| *due <= Instant::now()).is_some();
         if has_settled {
