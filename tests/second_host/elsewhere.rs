@@ -59,6 +59,14 @@ const OPEN: &[&str] = &[
     "who_comes_for_an_idle_instance_wakes_it",
     "vms_killed_at_random_leave_nothing_behind",
     "a_signal_ends_a_vm_at_any_instant",
+    "an_instance_that_is_not_well_is_started_again",
+    "an_instance_that_stands_still_is_not_checked",
+    "a_vm_that_stands_still_is_saved_and_stands_still",
+    "who_is_attached_has_the_streams_and_the_end",
+    "a_pool_gives_each_vm_to_one_and_fills_up",
+    "a_pool_whose_maker_is_killed_before_it_is_ready_is_none",
+    "a_function_goes_on_with_its_place_and_messages",
+    "what_was_suspended_is_after_a_restart_of_the_host",
 ];
 
 /// All tests of the bare-metal ring, and the unit tests named above.
