@@ -67,6 +67,16 @@ const OPEN: &[&str] = &[
     "a_pool_whose_maker_is_killed_before_it_is_ready_is_none",
     "a_function_goes_on_with_its_place_and_messages",
     "what_was_suspended_is_after_a_restart_of_the_host",
+    "balloon_gives_back_parts_of_huge_pages",
+    "streams_and_the_end_of_a_service_come_over_the_channel",
+    "a_vm_tells_scrapers_what_it_uses",
+    "a_service_is_stopped_as_is_asked",
+    "commands_are_executed_in_an_instance",
+    "ports_that_cannot_be_published_are_told",
+    "a_vm_ends_with_whoever_has_taken_it",
+    "whatever_is_done_and_killed_the_book_is_true_and_nothing_is_left",
+    "a_vm_that_is_saved_goes_on_ten_times_over",
+    "whoever_races_for_a_name_wins_nothing",
 ];
 
 /// All tests of the bare-metal ring, and the unit tests named above.
