@@ -8,13 +8,14 @@
 //! static ALLOCATOR: kvmlet_sys::heap::Heap = kvmlet_sys::heap::Heap;
 //! ```
 
+use crate::thread::lock;
 use dlmalloc::{Allocator, Dlmalloc};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, null_mut};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// How many addresses are taken at a time: more than the heap of a VM's process has been seen to need, with all streams
 /// that it may have full of data that nobody takes.
@@ -28,10 +29,6 @@ const LARGEST_GAP: usize = 32 * PAGE_BYTES;
 const SMALLEST_GAP: usize = 2 * PAGE_BYTES;
 
 static HEAP: Mutex<Dlmalloc<Stretch>> = Mutex::new(Dlmalloc::new_with_allocator(Stretch::none()));
-
-fn lock(heap: &Mutex<Dlmalloc<Stretch>>) -> MutexGuard<'_, Dlmalloc<Stretch>> {
-    heap.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What a thread holds while it forks (fork(2) by the C library): the child has the heap as it is between two uses of it.
 struct Held(UnsafeCell<Option<MutexGuard<'static, Dlmalloc<Stretch>>>>);
@@ -83,15 +80,12 @@ static UNUSED: Mutex<Vec<Box<dyn Send>>> = Mutex::new(Vec::new());
 /// Takes what nobody needs any more and would take long to drop: that is done when the process next
 /// [gives back](give_back), if it ever does.
 pub fn drop_later(unused: impl Send + 'static) {
-    let mut all = UNUSED.lock().unwrap_or_else(PoisonError::into_inner);
-    all.push(Box::new(unused));
+    lock(&UNUSED).push(Box::new(unused));
 }
 
 /// Gives the kernel back what was allocated and is free again: at the heap's end, and whole pages between what is used.
 pub fn give_back() {
-    drop(std::mem::take(
-        &mut *UNUSED.lock().unwrap_or_else(PoisonError::into_inner),
-    ));
+    drop(std::mem::take(&mut *lock(&UNUSED)));
     give_back_of(&mut lock(&HEAP));
 }
 
